@@ -1,0 +1,69 @@
+"""fastopt: optimizers that update large flat buffers in place, at the speed of memory.
+
+>>> import numpy as np, fastopt
+>>> w = np.array([5.0])
+>>> opt = fastopt.RMSProp(w, lr=0.1)
+>>> opt.step(2 * w)
+>>> w
+array([4.68377223])
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastopt import transforms
+    from fastopt.executors.threads import get_num_threads, set_num_threads, threads
+    from fastopt.layouts.allocate import empty, flatten
+    from fastopt.optimizers.one_shot import rmsprop_step
+    from fastopt.optimizers.optimizer import Optimizer
+    from fastopt.optimizers.rmsprop import RMSProp
+    from fastopt.transforms import Chain, Transform, chain
+
+__version__ = "0.1.0"
+
+# Names are imported when they are first used: `import fastopt` is quick and loads no Numba.
+_HOMES = {
+    "Chain": "fastopt.transforms",
+    "Optimizer": "fastopt.optimizers.optimizer",
+    "RMSProp": "fastopt.optimizers.rmsprop",
+    "Transform": "fastopt.transforms",
+    "chain": "fastopt.transforms",
+    "empty": "fastopt.layouts.allocate",
+    "flatten": "fastopt.layouts.allocate",
+    "get_num_threads": "fastopt.executors.threads",
+    "rmsprop_step": "fastopt.optimizers.one_shot",
+    "set_num_threads": "fastopt.executors.threads",
+    "threads": "fastopt.executors.threads",
+    "transforms": "",
+}
+
+__all__ = [
+    "Chain",
+    "Optimizer",
+    "RMSProp",
+    "Transform",
+    "chain",
+    "empty",
+    "flatten",
+    "get_num_threads",
+    "rmsprop_step",
+    "set_num_threads",
+    "threads",
+    "transforms",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fastopt' has no attribute {name!r}")
+    home = _HOMES[name]
+    value = getattr(import_module(home), name) if home else import_module(f"fastopt.{name}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

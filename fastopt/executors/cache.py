@@ -1,0 +1,104 @@
+"""Compiled code on disk: one file for each kernel, valid as long as what it was made from is.
+
+Numba's own cache looks at time stamps of source files and at pickled closures; kernels here are
+generated and their parts come from several files, or from no file at all. So the file is named after
+where the parts come from, and inside stands a stamp of what they contain: a new process finds it,
+an edit makes it a miss, and the next save replaces it, so that the folder does not grow.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import platform
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import numba
+from numba.core import caching, serialize
+from numba.core.compiler import CompileResult
+from numba.core.runtime import rtsys
+
+
+def folder() -> Path | None:
+    """The cache folder, or None where caching is off.
+
+    ``FASTOPT_CACHE=0`` turns it off; ``FASTOPT_CACHE_DIR`` and Numba's ``NUMBA_CACHE_DIR`` move it.
+    """
+    if os.environ.get("FASTOPT_CACHE") == "0":
+        return None
+    chosen = os.environ.get("FASTOPT_CACHE_DIR") or os.environ.get("NUMBA_CACHE_DIR")
+    if chosen:
+        return Path(chosen) / "fastopt"
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "fastopt"
+
+
+class DiskCache(caching._Cache):  # type: ignore[misc]  # numba has no type hints
+    """Numba's cache protocol over a single file that holds a single compiled function."""
+
+    def __init__(self, name: str, content: str) -> None:
+        base = folder()
+        self._path = base / f"{name}.bin" if base else None
+        self._content = content
+
+    def _stamp(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
+        versions = numba.__version__, llvmlite.__version__, platform.python_version()
+        return *versions, str(sig), codegen.magic_tuple(), self._content
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """The compiled function, or None if it must be compiled."""
+        if self._path is None:
+            return None
+        try:
+            stamp, payload = pickle.loads(self._path.read_bytes())
+        except (OSError, EOFError, ValueError, pickle.UnpicklingError):
+            return None  # no file, no access to it, or not a whole one: compile
+        if stamp != self._stamp(sig, target_context.codegen()):
+            return None
+        # Numba's `target_context.refresh()` would do this too, and import all of scipy.linalg: 0.2 s.
+        rtsys.initialize(target_context)
+        return CompileResult._rebuild(target_context, *pickle.loads(payload))
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Write aside and move into place: readers see the old file or the new one."""
+        if self._path is None:
+            return
+        stamp = self._stamp(sig, data.codegen)
+        content = pickle.dumps((stamp, serialize.dumps(data._reduce())))
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            handle, aside = tempfile.mkstemp(dir=self._path.parent, suffix=".tmp")
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(content)
+                os.replace(aside, self._path)
+            except BaseException:
+                os.unlink(aside)
+                raise
+        except OSError:
+            return  # a read-only or full disk costs the next process a compilation, nothing else
+
+    @property
+    def cache_path(self) -> str | None:
+        return str(self._path) if self._path else None
+
+    def enable(self) -> None:
+        """Nothing to do: whether to cache is decided by the environment."""
+
+    def disable(self) -> None:
+        """Stop using the file."""
+        self._path = None
+
+    def flush(self) -> None:
+        """Forget what is on disk."""
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)

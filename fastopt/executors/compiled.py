@@ -1,0 +1,187 @@
+"""A chain becomes one kernel: generated source, compiled to machine code, found again on disk.
+
+A kernel works on one stretch of one array and its states. It knows nothing of threads or of how many
+arrays there are (see `drivers`), so serial and parallel runs execute the same machine code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import numba
+import numpy as np
+from numba.core import ccallback, errors, types
+
+from fastopt.executors.cache import DiskCache
+from fastopt.executors.fingerprint import describe, digest, package
+from fastopt.executors.memory import slot_access
+from fastopt.executors.specialize import specialize
+from fastopt.transforms.base import Part
+
+# "numpy": division by zero gives infinity; Python's check for it would stop vectorisation.
+OPTIONS = {"error_model": "numpy"}
+
+
+class _CheckedCFunc(ccallback.CFunc):  # type: ignore[misc]  # numba has no type hints
+    """A compiled function with a C interface that is checked before it is compiled anew."""
+
+    check: Callable[[], Any]
+
+    def _compile_uncached(self) -> Any:
+        self.check()
+        return super()._compile_uncached()
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Machine code for one chain and dtype."""
+
+    address: int
+    source: str
+    code: ccallback.CFunc  # owns the memory behind `address`
+
+    @property
+    def assembly(self) -> str:
+        """The machine code as text; empty when it came from the cache, which keeps none."""
+        return str(self.code._library.get_asm_str())
+
+
+def source(parts: tuple[Part, ...]) -> str:
+    """The loop over one stretch of one array, as Python source."""
+    states = [f"state{i}" for i in range(sum(len(part.states) for part in parts))]
+    hypers = [f"hyper{i}" for i in range(sum(part.hypers for part in parts))]
+    slots = ["param", "update", *states]
+    head = [f"{name}_at = addresses[{i}]" for i, name in enumerate(slots)]
+    head.append("grad_factor = hyper[0]")
+    head += [f"{name} = hyper[{i}]" for i, name in enumerate(hypers, 1)]
+    body = [f"{name} = load_{name}({name}_at, i)" for name in slots]
+    # A factor of one changes no bit, and costs nothing in a loop that waits for memory or division.
+    body.append("update = grad_factor * update")
+    remaining_states, remaining_hypers = iter(states), iter(hypers)
+    value = "update"
+    for index, part in enumerate(parts):
+        if part.after and value == "update":
+            body.append("new = param - update")
+            value = "new"
+        own = _tuple(islice(remaining_states, len(part.states)))
+        numbers = _tuple(islice(remaining_hypers, part.hypers))
+        targets = f"{value}, {own if part.states else '_'}"
+        body.append(f"{targets} = transform{index}({value}, param, {own}, {numbers})  # {part.name}")
+    if value == "update":
+        body.append("new = param - update")
+    body.append("store_param(param_at, i, new)")
+    body += [f"store_{name}({name}_at, i, {name})" for name in states]
+    lines = ["def kernel(addresses, hyper, start, stop):"]
+    lines += [f"    {line}" for line in head]
+    lines += ["    for i in range(start, stop):"]
+    lines += [f"        {line}" for line in body]
+    return "\n".join(lines) + "\n"
+
+
+def _tuple(names: Iterable[str]) -> str:
+    return "(" + "".join(f"{name}, " for name in names).rstrip() + ")"
+
+
+@cache
+def kernel(parts: tuple[Part, ...], dtype: np.dtype[Any]) -> Kernel:
+    """The compiled kernel of a chain: from memory, from disk, or made now.
+
+    Parameters
+    ----------
+    parts : tuple of Part
+        From `Chain.parts`.
+    dtype : numpy.dtype
+        float32 or float64: of parameters, gradients and states alike.
+
+    Raises
+    ------
+    TypeError
+        A transform cannot be compiled, or turns float32 into float64. The message names it.
+    """
+    text = source(parts)
+    content = digest(package(), text, dtype.name, *(describe(part.update) for part in parts))
+    number = numba.from_dtype(dtype)
+    functions = [_helper(specialize(part.update, dtype.type, _helper)) for part in parts]
+    slots = ["param", "update", *(f"state{i}" for i in range(sum(len(p.states) for p in parts)))]
+    # Numba imports the module of a cached function: let it be one that is there in every process.
+    scope: dict[str, Any] = {"__name__": __name__}
+    scope |= {f"transform{i}": function for i, function in enumerate(functions)}
+    for slot, name in enumerate(slots):
+        scope[f"load_{name}"], scope[f"store_{name}"] = slot_access(number, slot, len(slots))
+    exec(compile(text, f"<fastopt kernel {content}>", "exec"), scope)
+    pointers = types.CPointer(types.intp), types.CPointer(number)
+    signature = (*pointers, types.int64, types.int64), types.void
+    code = _CheckedCFunc(scope["kernel"], signature, {}, OPTIONS)
+    code._cache = DiskCache(f"{_origin(parts, text)}-{dtype.name}", content)
+    code.check = lambda: [
+        _check_types(part, function, number) for part, function in zip(parts, functions, strict=True)
+    ]
+    code.compile()
+    return Kernel(code.address, text, code)
+
+
+def _helper(function: FunctionType) -> Any:
+    return numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **OPTIONS)(function)
+
+
+def _origin(parts: tuple[Part, ...], text: str) -> str:
+    """A file name for the cache that survives edits: where the functions come from, not what is in them."""
+    origins = []
+    for part in parts:
+        function: Any = getattr(part.update, "py_func", part.update)
+        file = function.__code__.co_filename
+        # A cell of a notebook has another "file" in every session.
+        file = file if Path(file).is_file() and "ipykernel" not in file else ""
+        origins.append(f"{file}:{function.__module__}.{function.__qualname__}")
+    names = "-".join(part.name.removesuffix("_update") for part in parts)
+    readable = "".join(c if c.isalnum() or c in "-_" else "_" for c in names)[:80]
+    return f"{readable}-{digest(text, *origins)}"
+
+
+def _check_types(part: Part, function: Any, number: Any) -> None:
+    """Compile one transform by itself and see that numbers of the dtype come out."""
+    states = types.Tuple((number,) * len(part.states))
+    arguments = number, number, states, types.Tuple((number,) * part.hypers)
+    what = f"transform {part.name!r}"
+    try:
+        function.compile(arguments)
+    except errors.NumbaError as error:
+        raise TypeError(
+            f"{what} cannot be compiled: it may use arithmetic on numbers, comparisons, math and "
+            f"helper functions of the same kind, but no arrays and no Python objects.\n{error}"
+        ) from error
+    returned = function.overloads[arguments].signature.return_type
+    if returned == types.Tuple((number, states)):
+        return
+    if types.float64 in _leaves(returned):
+        raise TypeError(
+            f"{what} turns {number} into float64: write integer constants in arithmetic as floats "
+            f"(1.0 - beta, not 1 - beta), and pass what is the same for the whole step in hyper"
+        )
+    raise TypeError(f"{what} must return {number} numbers as (update, state), but returns {returned}")
+
+
+def _leaves(numba_type: Any) -> list[Any]:
+    if isinstance(numba_type, types.BaseTuple):
+        return [leaf for item in numba_type for leaf in _leaves(item)]
+    return [numba_type]
+
+
+def compile_function(
+    python: Callable[..., Any], signature: Any, name: str, *, parallel: bool = False
+) -> Callable[..., Any]:
+    """Compile one of fastopt's own functions for one signature, through the same cache."""
+    dispatcher = numba.njit(nogil=True, parallel=parallel, **OPTIONS)(python)
+    if numba.config.DISABLE_JIT:
+        return python
+    dispatcher._cache = DiskCache(name, package())
+    dispatcher.compile(signature)
+    dispatcher.disable_compile()
+    compiled: Callable[..., Any] = dispatcher
+    return compiled

@@ -1,0 +1,98 @@
+"""The loops over the table: on one core, and on all of them.
+
+Both call the same kernels, so the results are the same bits. They are compiled once for all
+chains: a new optimizer costs the compilation of its kernel only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numba
+from numba import types
+
+from fastopt.executors.compiled import compile_function
+from fastopt.executors.gate import misfit
+from fastopt.executors.memory import call_kernel
+from fastopt.layouts.columns import HYPER, KERNEL, LENGTH, PARAM
+
+# Threads share an array at multiples of this many elements: whole cache lines and vectors.
+GRAIN = 64
+
+# What the system maps at a time, at least.
+PAGE = 4096
+
+_TABLE = types.Array(types.int64, 2, "C")
+_IDS = types.Array(types.int64, 1, "C")
+
+
+@numba.njit
+def _run(rows, row, start, stop):
+    addresses = rows.ctypes.data + 8 * (row * rows.shape[1] + PARAM)
+    call_kernel(rows[row, KERNEL], addresses, rows[row, HYPER], start, stop)
+
+
+@numba.njit
+def _bound(position, length):
+    """A position in the row of all elements, as an index into one array that starts at zero."""
+    if position >= length:
+        return length
+    return max(position, 0) // GRAIN * GRAIN
+
+
+def _serial(rows, ids, ranges):
+    row = misfit(rows, ids, ranges)
+    if row < 0:
+        for i in range(rows.shape[0]):
+            _run(rows, i, 0, rows[i, LENGTH])
+    return row
+
+
+def _parallel(rows, ids, ranges, threads):
+    row = misfit(rows, ids, ranges)
+    if row < 0:
+        total = 0
+        for i in range(rows.shape[0]):
+            total += rows[i, LENGTH]
+        # A static partition of all elements, whatever the sizes of the arrays.
+        for thread in numba.prange(threads):
+            first = total * thread // threads
+            last = total * (thread + 1) // threads
+            position = 0
+            for i in range(rows.shape[0]):
+                length = rows[i, LENGTH]
+                start, stop = _bound(first - position, length), _bound(last - position, length)
+                if start < stop:
+                    _run(rows, i, start, stop)
+                position += length
+    return row
+
+
+def _touch(memory, threads):
+    for thread in numba.prange(threads):
+        start = memory.size * thread // threads
+        stop = memory.size * (thread + 1) // threads
+        for i in range(start, stop, PAGE):
+            memory[i] = 0
+
+
+@cache
+def serial() -> Callable[[Any, Any, Any], int]:
+    """``serial()(rows, ids, ranges)``: check the gradients, then step; the first misfit or -1."""
+    return compile_function(_serial, types.int64(_TABLE, _IDS, _TABLE), "serial")
+
+
+@cache
+def parallel() -> Callable[[Any, Any, Any, int], int]:
+    """The same with the number of threads as the last argument."""
+    signature = types.int64(_TABLE, _IDS, _TABLE, types.int64)
+    return compile_function(_parallel, signature, "parallel", parallel=True)
+
+
+@cache
+def touch() -> Callable[[Any, int], None]:
+    """``touch()(memory, threads)``: write to every page of new memory, from the thread that will use it."""
+    memory = types.Array(types.uint8, 1, "C")
+    return compile_function(_touch, types.void(memory, types.int64), "touch", parallel=True)

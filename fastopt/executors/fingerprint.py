@@ -1,0 +1,67 @@
+"""What a function is made of, as text: two functions compile to the same code if these are equal.
+
+Source files are not needed, so functions typed into a notebook have a fingerprint too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+
+
+def outer_names(code: CodeType) -> set[str]:
+    """The names of globals and attributes in the code, inner functions included."""
+    names = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            names |= outer_names(constant)
+    return names
+
+
+def outer_values(function: FunctionType) -> dict[str, Any]:
+    """The globals and closed-over variables that a function uses, by name."""
+    names = outer_names(function.__code__)
+    values = {name: function.__globals__[name] for name in names & function.__globals__.keys()}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        values[name] = cell.cell_contents
+    return values
+
+
+def _describe_code(code: CodeType) -> str:
+    constants = [
+        _describe_code(c) if isinstance(c, CodeType) else f"{type(c).__name__}:{c!r}"
+        for c in code.co_consts
+    ]
+    shape = code.co_argcount, code.co_names, code.co_varnames, code.co_freevars
+    return f"{code.co_code.hex()} {shape} [{', '.join(constants)}]"
+
+
+def describe(value: Any, seen: tuple[Any, ...] = ()) -> str:
+    """Everything that the machine code made from `value` depends on."""
+    value = getattr(value, "py_func", value)  # a function that Numba compiled already
+    if isinstance(value, ModuleType):
+        return f"module {value.__name__}"
+    if not isinstance(value, FunctionType):
+        return f"{type(value).__name__}:{value!r}"
+    if value in seen:
+        return f"recursion {seen.index(value)}"
+    outer = (
+        f"{name} = {describe(inner, (*seen, value))}"
+        for name, inner in sorted(outer_values(value).items())
+    )
+    return f"def {_describe_code(value.__code__)} where {{{'; '.join(outer)}}}"
+
+
+def digest(*texts: str) -> str:
+    """A short hash."""
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
+
+
+@cache
+def package() -> str:
+    """A hash of fastopt's own code, which every kernel depends on."""
+    folder = Path(__file__).parent
+    return digest(*(path.read_text("utf-8") for path in sorted(folder.glob("*.py"))))

@@ -1,0 +1,38 @@
+"""Which executor runs a step, and how it is started."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from fastopt.executors import drivers, threads
+
+Launch: TypeAlias = Callable[[Any, Any, Any], int]
+
+EXECUTORS = ("auto", "serial", "parallel", "reference")
+
+# Below this many elements `auto` stays on one core.
+AUTO_THRESHOLD = 32_768
+
+
+def check_executor(executor: Any) -> str:
+    """One of the names in `EXECUTORS`."""
+    if not isinstance(executor, str):
+        raise TypeError(f"executor must be one of {', '.join(EXECUTORS)}, not {executor!r}")
+    if executor not in EXECUTORS:
+        raise ValueError(f"executor must be one of {', '.join(EXECUTORS)}, got {executor!r}")
+    return executor
+
+
+def _parallel(rows: Any, ids: Any, ranges: Any) -> int:
+    with threads.parallel_allowed() as count:
+        if count == 1:
+            return drivers.serial()(rows, ids, ranges)
+        return drivers.parallel()(rows, ids, ranges, count)
+
+
+def launcher(executor: str, size: int) -> Launch:
+    """The function that steps a table of `size` elements in all."""
+    if executor == "serial" or (executor == "auto" and size < AUTO_THRESHOLD):
+        return drivers.serial()
+    return _parallel

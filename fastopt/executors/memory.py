@@ -1,0 +1,88 @@
+"""Loads and stores by address, for kernels.
+
+Indexing an array costs a test for negative indices and makes LLVM check at run time whether arrays
+overlap; it gives up on vector code when there are more than four or five of them. These helpers take
+an address and an index, and tell LLVM that two slots of a kernel never overlap, which the wrapper
+has checked. A chain of any length so compiles to one vector loop without checks.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+I64 = ir.IntType(64)
+
+
+def _element(context: Any, builder: Any, dtype: Any, address: Any, index: Any) -> Any:
+    pointer = builder.inttoptr(address, context.get_data_type(dtype).as_pointer())
+    return builder.gep(pointer, [index], inbounds=True)
+
+
+def _tell_apart(module: Any, instruction: Any, slot: int, slots: int) -> None:
+    domain = module.add_metadata([ir.MetaDataString(module, "fastopt")])
+    scopes = [
+        module.add_metadata([ir.MetaDataString(module, f"slot {i}"), domain]) for i in range(slots)
+    ]
+    others = [scope for i, scope in enumerate(scopes) if i != slot]
+    instruction.set_metadata("alias.scope", module.add_metadata([scopes[slot]]))
+    instruction.set_metadata("noalias", module.add_metadata(others))
+
+
+@cache
+def slot_access(dtype: Any, slot: int, slots: int) -> tuple[Any, Any]:
+    """``load(address, index)`` and ``store(address, index, value)`` for one of `slots` arrays."""
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def load(typing_context: Any, address: Any, index: Any) -> Any:
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            value = builder.load(_element(context, builder, dtype, *args))
+            _tell_apart(builder.module, value, slot, slots)
+            return value
+
+        return dtype(types.intp, types.int64), emit
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def store(typing_context: Any, address: Any, index: Any, value: Any) -> Any:
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            pointer = _element(context, builder, dtype, args[0], args[1])
+            _tell_apart(builder.module, builder.store(args[2], pointer), slot, slots)
+            return context.get_dummy_value()
+
+        return types.void(types.intp, types.int64, dtype), emit
+
+    return load, store
+
+
+def _word(dtype: Any) -> Any:
+    @intrinsic  # type: ignore[untyped-decorator]
+    def read(typing_context: Any, address: Any) -> Any:
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.load(_element(context, builder, dtype, args[0], ir.Constant(I64, 0)))
+
+        return dtype(types.intp), emit
+
+    return read
+
+
+read_word = _word(types.intp)
+read_int = _word(types.int32)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def call_kernel(
+    typing_context: Any, kernel: Any, addresses: Any, hyper: Any, start: Any, stop: Any
+) -> Any:
+    """Call the compiled kernel at an address, on the elements from `start` up to `stop`."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        function_type = ir.FunctionType(ir.VoidType(), [I64] * 4)
+        builder.call(builder.inttoptr(args[0], function_type.as_pointer()), args[1:])
+        return context.get_dummy_value()
+
+    words = types.intp, types.intp, types.intp, types.int64, types.int64
+    return types.void(*words), emit

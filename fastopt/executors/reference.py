@@ -1,0 +1,105 @@
+"""The executable specification: the chain applied element by element in plain Python."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cache
+from itertools import islice
+from types import FunctionType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from fastopt.executors.specialize import specialize
+from fastopt.layouts.arrays import Array
+from fastopt.transforms.base import Part
+from fastopt.validation import Hyper
+
+
+@cache
+def _numpy_math(dtype: type) -> SimpleNamespace:
+    """``math`` with NumPy's answers: NaN where math raises, and the dtype stays."""
+
+    def in_dtype(name: str, function: Any) -> Any:
+        ufunc = getattr(np, {"pow": "power", "fabs": "abs"}.get(name, name), None)
+        if isinstance(ufunc, np.ufunc):
+            return lambda *args: ufunc(*map(dtype, args))
+        return function
+
+    functions = {name: in_dtype(name, f) for name, f in vars(math).items() if callable(f)}
+    constants = {name: dtype(x) for name, x in vars(math).items() if type(x) is float}
+    return SimpleNamespace(**functions, **constants)
+
+
+@cache
+def scalar_functions(parts: tuple[Part, ...], dtype: type) -> list[FunctionType]:
+    """The chain's functions, ready to be called with NumPy scalars of this dtype."""
+    substitutes = {id(math): _numpy_math(dtype)}
+    return [specialize(part.update, dtype, replace=substitutes) for part in parts]
+
+
+@cache
+def probe(parts: tuple[Part, ...], dtype: type) -> None:
+    """Try every transform on one element, so that mistakes surface before anything is compiled.
+
+    Raises
+    ------
+    TypeError
+        A transform uses an unknown name, treats an element as an array, or does not return
+        ``(update, state)`` with as many states as it declares. The message names it.
+    """
+    for part, function in zip(parts, scalar_functions(parts, dtype), strict=True):
+        what = f"transform {part.name!r}"
+        names = ", ".join(part.states) or "none"
+        states, hypers = (dtype(0.25),) * len(part.states), (dtype(0.5),) * part.hypers
+        try:
+            with np.errstate(all="ignore"):
+                result = function(dtype(0.5), dtype(0.75), states, hypers)
+        except NameError as error:
+            raise TypeError(
+                f"{what} uses an unknown name ({error}): import it or define it at module level"
+            ) from error
+        except (TypeError, ValueError, IndexError, AttributeError) as error:
+            raise TypeError(
+                f"{what} failed on one element ({type(error).__name__}: {error}): it gets numbers, "
+                f"not arrays, a tuple of {len(states)} states ({names}) "
+                f"and a tuple of {len(hypers)} hyperparameters"
+            ) from error
+        if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], tuple)):
+            raise TypeError(f"{what} must return (update, state) with a tuple as state, not {result!r}")
+        value, new_states = result
+        if len(new_states) != len(states):
+            raise TypeError(
+                f"{what} returned {len(new_states)} states but declares {len(states)} ({names}): "
+                "return as many as there are"
+            )
+        if any(np.ndim(item) != 0 for item in (value, *new_states)):
+            raise TypeError(f"{what} must return numbers, not arrays: it is called for each element")
+
+
+def step(
+    parts: tuple[Part, ...],
+    hyper: Sequence[Hyper],
+    grad_factor: Any,
+    param: Array,
+    grad: Array,
+    states: Sequence[Array],
+) -> None:
+    """Update flat arrays in place, one element after the other."""
+    dtype = param.dtype.type
+    work = []
+    remaining = iter(states)
+    for part, function, numbers in zip(parts, scalar_functions(parts, dtype), hyper, strict=True):
+        own = tuple(islice(remaining, len(part.states)))
+        work.append((function, own, tuple(map(dtype, numbers)), part.after))
+    with np.errstate(all="ignore"):
+        for i in range(param.size):
+            old, value, applied = param[i], grad_factor * grad[i], False
+            for function, own, numbers, after in work:
+                if after and not applied:
+                    value, applied = old - value, True
+                value, new = function(value, old, tuple(state[i] for state in own), numbers)
+                for state, number in zip(own, new, strict=True):
+                    state[i] = number
+            param[i] = value if applied else old - value

@@ -1,0 +1,134 @@
+"""How many threads a step uses, and when it must not use any.
+
+Numba's threading layers cannot all be entered from two Python threads at once (``workqueue`` ends the
+process), nor used in a child made by fork after the parent used them (GNU OpenMP kills the child,
+others hang). So one step at a time is parallel in a process, and whoever comes meanwhile steps
+on its own core: with the same bits, without waiting, and without more threads than cores. A
+forked child whose parent had started the threads steps on one core.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from numbers import Integral
+from typing import Any
+
+_chosen: int | None = None
+_in_context: ContextVar[int | None] = ContextVar("fastopt_threads", default=None)
+_running = threading.Lock()
+_forked = False
+_warned = False
+
+
+def _available() -> int:
+    import numba
+
+    return int(numba.config.NUMBA_NUM_THREADS)
+
+
+def _checked(n: Any) -> int:
+    if isinstance(n, bool) or not isinstance(n, Integral):
+        raise TypeError(f"n must be a whole number of threads, not {n!r}")
+    if not 1 <= n <= _available():
+        raise ValueError(
+            f"n must be between 1 and {_available()}, the threads that Numba was started with "
+            f"(environment variable NUMBA_NUM_THREADS), got {n}"
+        )
+    return int(n)
+
+
+def set_num_threads(n: int) -> None:
+    """Let steps use `n` threads, in all Python threads of this process.
+
+    Parameters
+    ----------
+    n : int
+        From 1 to the number that Numba was started with: one a core, or ``NUMBA_NUM_THREADS``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        `n` is not such a number.
+
+    See Also
+    --------
+    threads : the same for a while, in the current context only.
+
+    Examples
+    --------
+    >>> import fastopt
+    >>> fastopt.set_num_threads(1)
+    >>> fastopt.get_num_threads()
+    1
+    """
+    global _chosen
+    _chosen = _checked(n)
+
+
+def get_num_threads() -> int:
+    """How many threads a step of a large buffer uses here and now."""
+    return _in_context.get() or _chosen or _available()
+
+
+@contextmanager
+def threads(n: int) -> Iterator[None]:
+    """Let steps inside the ``with`` block use `n` threads.
+
+    It holds in the current thread (or asyncio task) only, and ends with the block. The result of a
+    step does not depend on it, not even in the last bit.
+
+    Examples
+    --------
+    >>> import fastopt
+    >>> with fastopt.threads(1):
+    ...     fastopt.get_num_threads()
+    1
+    """
+    token = _in_context.set(_checked(n))
+    try:
+        yield
+    finally:
+        _in_context.reset(token)
+
+
+@contextmanager
+def parallel_allowed() -> Iterator[int]:
+    """How many threads this step may use; more than one only for one step at a time."""
+    count = get_num_threads()
+    if count == 1 or _in_forked_child() or not _running.acquire(blocking=False):
+        yield 1
+        return
+    try:
+        yield count
+    finally:
+        _running.release()
+
+
+def _in_forked_child() -> bool:
+    global _warned
+    if _forked and not _warned:
+        _warned = True
+        warnings.warn(
+            "fastopt: this process was forked after its parent had started Numba's threads, which "
+            "cannot be used again here: steps run on one core. Start processes with 'spawn' or "
+            "'forkserver' to use all cores in them.",
+            RuntimeWarning,
+            stacklevel=5,
+        )
+    return _forked
+
+
+def _after_fork() -> None:
+    global _forked
+    backend = sys.modules.get("numba.np.ufunc.parallel")
+    _forked = _forked or bool(getattr(backend, "_is_initialized", False))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,87 @@
+"""Checks on arrays: what fastopt accepts, and errors that say what came instead."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
+import numpy as np
+
+Array: TypeAlias = np.ndarray[Any, Any]
+Range: TypeAlias = tuple[int, int, str]
+
+DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+ACCEPTED = "float32 or float64"
+
+
+def address(array: Array) -> int:
+    """Where the first element is."""
+    return int(array.__array_interface__["data"][0])
+
+
+def memory_range(name: str, array: Array) -> Range:
+    """First byte, end and name of an array's memory."""
+    start = address(array)
+    return start, start + array.nbytes, name
+
+
+def _check_kind(name: str, array: Any) -> None:
+    masked = sys.modules.get("numpy.ma")  # 30 ms to import, and needless until someone has done so
+    if masked is not None and isinstance(array, masked.MaskedArray):
+        raise TypeError(f"{name} must not be a masked array: a step would ignore the mask")
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{name} must be a NumPy array, not {type(array).__name__}")
+
+
+def _check_memory(name: str, array: Array) -> None:
+    if not array.dtype.isnative:
+        raise ValueError(f"{name} must be in native byte order, not {array.dtype.str!r}")
+    if not array.flags.c_contiguous:
+        raise ValueError(
+            f"{name} must be C-contiguous, got shape {array.shape} with strides {array.strides}; "
+            "numpy.ascontiguousarray makes a copy that is"
+        )
+    if not array.flags.aligned:
+        raise ValueError(f"{name} must be aligned to its item size of {array.itemsize} bytes")
+
+
+def check_writeable(name: str, array: Any) -> None:
+    """A parameter, or an array that the step writes."""
+    _check_kind(name, array)
+    if array.dtype.newbyteorder("=") not in DTYPES:
+        raise TypeError(f"{name} must be {ACCEPTED}, not {array.dtype}")
+    _check_memory(name, array)
+    if not array.flags.writeable:
+        raise ValueError(f"{name} must be writeable: it is read-only, and is updated in place")
+
+
+def check_like(name: str, array: Array, param: Array) -> None:
+    """The shape and dtype of the parameter."""
+    if array.shape != param.shape:
+        raise ValueError(f"{name} must have the parameter's shape {param.shape}, got {array.shape}")
+    if array.dtype.newbyteorder("=") != param.dtype:
+        raise TypeError(f"{name} must have the parameter's dtype {param.dtype}, not {array.dtype}")
+
+
+def check_gradient(name: str, grad: Any, param: Array) -> None:
+    """A gradient for `param`: only read, and of the same shape and dtype."""
+    _check_kind(name, grad)
+    check_like(name, grad, param)
+    _check_memory(name, grad)
+
+
+def check_distinct(ranges: Iterable[Range]) -> None:
+    """No two arrays that are written share memory."""
+    ordered = sorted(r for r in ranges if r[0] < r[1])
+    for (_, stop, name), (start, _, other) in zip(ordered, ordered[1:], strict=False):
+        if start < stop:
+            raise ValueError(f"{name} and {other} must not share memory: one step would write it twice")
+
+
+def check_apart(name: str, grad: Array, written: Iterable[Range]) -> None:
+    """A gradient shares no memory with what the step writes."""
+    start, stop, _ = memory_range(name, grad)
+    for first, end, other in written:
+        if max(start, first) < min(stop, end):
+            raise ValueError(f"{name} must not share memory with {other}, which the step writes")

@@ -1,0 +1,1 @@
+"""Optimizers: chains of transforms over the user's arrays."""

@@ -1,0 +1,132 @@
+"""RMSProp."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, Unpack
+
+from fastopt import transforms as t
+from fastopt.optimizers.named import NamedOptimizer, Shared, decoupled_parts, gradient_parts
+from fastopt.transforms.base import Chain
+from fastopt.validation import Setting, flag, is_on, nonnegative
+
+
+class RMSProp(NamedOptimizer):
+    """Gradient descent with a rate for every element: divided by the gradient's recent size.
+
+    With gradient ``g``, accumulator ``v`` and parameter ``w``, one step is ::
+
+        v = beta * v + (1 - beta) * g * g
+        w = w - lr * g / sqrt(v + eps)
+
+    Parameters
+    ----------
+    params : array, or list, tuple or dict of arrays
+        What to optimise, updated in place: float32 or float64, any shape, C-contiguous, writeable.
+    lr : float or schedule, default 1e-3
+        Learning rate, >= 0. A schedule is a function from the step (0, 1, ...) to a number; all
+        numbers here may be schedules, and may be assigned between steps: ``opt.lr = 1e-4``.
+    beta : float or schedule, default 0.9
+        Weight of the past in the average of squares, in [0, 1).
+    eps : float or schedule, default 1e-8
+        Keeps the division finite, >= 0. With 0, elements whose gradients were all zero become NaN.
+    eps_inside_sqrt : bool, default True
+        ``sqrt(v + eps)``, or else ``sqrt(v) + eps``, which needs a smaller epsilon for the same effect.
+    centered : bool, default False
+        Divide by the standard deviation instead: also average the gradient, ``m``, and use
+        ``max(v - m * m, 0)`` in the place of ``v``.
+    momentum : float or schedule, default 0
+        In [0, 1]: gather the normalised steps, ``b = momentum * b + u``, and move by ``b``.
+    nesterov : bool, default False
+        Move by ``u + momentum * b``.
+    lr_in_momentum : bool, default False
+        Multiply by the learning rate before the momentum gathers, not after. It makes a difference
+        when the rate changes between steps.
+    bias_correction : bool, default False
+        Divide ``v`` by ``1 - beta**t`` (and ``m``), as Adam does, so that the first steps are not larger.
+    initial_accumulator : float, default 0
+        Where ``v`` starts, >= 0.
+    **shared
+        `maximize`, `clip_value`, `weight_decay`, `decoupled_weight_decay` and `executor`: see `Shared`.
+
+    Attributes
+    ----------
+    state : dict
+        ``square_avg``, with `centered` also ``grad_avg``, with `momentum` also ``momentum_buffer``:
+        arrays shaped like `params`, live.
+    step_count : int
+        Steps taken.
+
+    Raises
+    ------
+    TypeError
+        An argument is of the wrong kind: not an array, not a number, an unknown name.
+    ValueError
+        An argument has an unusable value: not contiguous, read-only, overlapping, out of range.
+
+    Notes
+    -----
+    torch's RMSprop and Keras's have epsilon outside the root; torch's beta is called ``alpha`` and
+    is 0.99, and its ``centered`` is not clamped at zero. TensorFlow 1 starts ``v`` at one and has
+    the learning rate inside the momentum.
+
+    References
+    ----------
+    T. Tieleman and G. Hinton, "Lecture 6.5 - rmsprop: divide the gradient by a running average of
+    its recent magnitude", Neural Networks for Machine Learning, Coursera, 2012.
+    A. Graves, "Generating sequences with recurrent neural networks", arXiv:1308.0850, eq. 38-45
+    (centered, with momentum).
+
+    Examples
+    --------
+    >>> import numpy as np, fastopt
+    >>> w = np.array([5.0])                       # minimise w**2
+    >>> opt = fastopt.RMSProp(w, lr=0.1)
+    >>> for _ in range(2):
+    ...     opt.step(2 * w)
+    >>> w
+    array([4.46158461])
+    >>> opt.state["square_avg"]
+    array([17.77511683])
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Setting = 1e-3,
+        beta: Setting = 0.9,
+        eps: Setting = 1e-8,
+        *,
+        eps_inside_sqrt: bool = True,
+        centered: bool = False,
+        momentum: Setting = 0.0,
+        nesterov: bool = False,
+        lr_in_momentum: bool = False,
+        bias_correction: bool = False,
+        initial_accumulator: float = 0.0,
+        **shared: Unpack[Shared],
+    ) -> None:
+        settings = {
+            k: v for k, v in locals().items() if k not in ("self", "params", "shared", "__class__")
+        }
+        super().__init__(params, settings, shared)
+
+    @staticmethod
+    def make_chain(s: SimpleNamespace) -> Chain:
+        """Which transforms these settings ask for, in which order."""
+        if flag("nesterov", s.nesterov) and not is_on(s.momentum):
+            raise ValueError("nesterov=True needs a momentum > 0, got momentum=0")
+        scale = t.scale_by_stddev if flag("centered", s.centered) else t.scale_by_rms
+        normalise = scale(
+            s.beta,
+            s.eps,
+            eps_inside_sqrt=s.eps_inside_sqrt,
+            bias_correction=s.bias_correction,
+            initial_accumulator=s.initial_accumulator,
+        )
+        gather = [t.trace(s.momentum, nesterov=s.nesterov)] if is_on(s.momentum) else []
+        rate = t.scale_by_learning_rate(s.lr)
+        if flag("lr_in_momentum", s.lr_in_momentum):
+            lr = nonnegative("lr", s.lr)
+            return t.chain(*gradient_parts(s), normalise, rate, *gather, *decoupled_parts(s, lr))
+        return t.chain(*gradient_parts(s), normalise, *gather, *decoupled_parts(s), rate)

@@ -1,0 +1,158 @@
+"""A transform is the mathematics of one element; a chain is several, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeAlias
+
+from fastopt.validation import Hyper
+
+Scalars: TypeAlias = tuple[Any, ...]
+Update: TypeAlias = Callable[[Any, Any, Any, Any], tuple[Any, Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Transform:
+    """One step of an optimizer's mathematics, for one element.
+
+    Parameters
+    ----------
+    update : function
+        ``update(update, param, state, hyper) -> (update, state)``, on scalars. The first argument
+        is the gradient on its way to becoming the step that is *subtracted* from the parameter,
+        ``state`` a tuple with one number for each state array and ``hyper`` a tuple with the
+        numbers of this step. It may use arithmetic, comparisons, ``math`` and helper functions of
+        the same kind. Float literals take the dtype that the arithmetic is done in; write ``1.0``
+        for ``1``, since an integer would turn float32 into float64 (which is an error).
+    state : mapping of str to float, optional
+        Name and initial value of each state array, in the order of the tuple.
+    hyper : tuple of float or callable, optional
+        The hyperparameters: a tuple, or a function from the number of the step (0, 1, ...) to a
+        tuple of always the same length. It is evaluated on the host in float64 and rounded once.
+    after : bool, optional
+        With True the function acts after the update was applied: its first argument and result
+        are then the *new* parameter, while ``param`` still is the old one.
+
+    Notes
+    -----
+    In optax a chain ends with a negative factor and the update is added; here the update is
+    subtracted, so that learning rates are positive and formulas read as in print.
+
+    Examples
+    --------
+    >>> import math, numpy as np, fastopt
+    >>> def sign_update(update, param, state, hyper):
+    ...     (exp_avg,) = state
+    ...     beta, mix, one = hyper
+    ...     exp_avg = beta * exp_avg + mix * update
+    ...     return math.copysign(one, exp_avg), (exp_avg,)
+    >>> scale_by_sign = fastopt.Transform(
+    ...     sign_update, state={"exp_avg": 0.0}, hyper=(0.9, 1 - 0.9, 1.0)
+    ... )
+    >>> w = np.zeros(3, np.float32)
+    >>> rate = fastopt.transforms.scale_by_learning_rate(0.5)
+    >>> opt = fastopt.Optimizer(w, fastopt.chain(scale_by_sign, rate))
+    >>> opt.step(np.array([1.0, -2.0, 3.0], np.float32))
+    >>> w
+    array([-0.5,  0.5, -0.5], dtype=float32)
+    """
+
+    update: Update
+    state: Mapping[str, float] = field(default_factory=dict)
+    hyper: Hyper | Callable[[int], Hyper] = ()
+    after: bool = False
+
+    def __post_init__(self) -> None:
+        if not hasattr(self.update, "__code__") and not hasattr(self.update, "py_func"):
+            raise TypeError(f"update must be a Python function, not {self.update!r}")
+        if not isinstance(self.state, Mapping):
+            raise TypeError(f"state must map names to initial values, not be {self.state!r}")
+        if not isinstance(self.hyper, tuple) and not callable(self.hyper):
+            raise TypeError(f"hyper must be a tuple or a function of the step, not {self.hyper!r}")
+
+    @property
+    def name(self) -> str:
+        return self.update.__name__
+
+    def hyper_at(self, step: int) -> Hyper:
+        """The hyperparameters of a step."""
+        return self.hyper(step) if callable(self.hyper) else self.hyper
+
+    def __repr__(self) -> str:
+        hyper = "per step" if callable(self.hyper) else ", ".join(f"{h:g}" for h in self.hyper)
+        return f"{self.name}({hyper})"
+
+
+class Part(NamedTuple):
+    """What the compiled code of a transform depends on: everything but its numbers."""
+
+    update: Update
+    states: tuple[str, ...]
+    hypers: int
+    after: bool
+
+    @property
+    def name(self) -> str:
+        return self.update.__name__
+
+
+class Chain:
+    """Transforms applied one after the other; made by `chain`."""
+
+    def __init__(self, transforms: tuple[Transform, ...]) -> None:
+        for position, transform in enumerate(transforms):
+            if not isinstance(transform, Transform):
+                raise TypeError(f"part {position} of a chain must be a Transform, not {transform!r}")
+        afters = [transform.after for transform in transforms]
+        if afters != sorted(afters):
+            raise ValueError("transforms with after=True must stand at the end of a chain")
+        self.transforms = transforms
+        self.varies = any(callable(transform.hyper) for transform in transforms)
+
+    def __iter__(self) -> Iterator[Transform]:
+        return iter(self.transforms)
+
+    def states(self) -> dict[str, float]:
+        """Names and initial values of all state arrays; a name used again gets a number."""
+        states: dict[str, float] = {}
+        for transform in self.transforms:
+            for name, initial in transform.state.items():
+                unique, count = name, 1
+                while unique in states:
+                    unique, count = f"{name}_{count}", count + 1
+                states[unique] = initial
+        return states
+
+    def hyper_at(self, step: int) -> tuple[Hyper, ...]:
+        """The hyperparameters of each transform at a step."""
+        return tuple(transform.hyper_at(step) for transform in self.transforms)
+
+    def parts(self) -> tuple[Part, ...]:
+        """What the code compiled from the chain depends on, one after the other."""
+        return tuple(
+            Part(t.update, tuple(t.state), len(t.hyper_at(0)), t.after) for t in self.transforms
+        )
+
+    def __repr__(self) -> str:
+        return "chain(" + ", ".join(map(repr, self.transforms)) + ")"
+
+
+def chain(*transforms: Transform | Chain) -> Chain:
+    """Put transforms in a row: each gets the update that the one before it returned.
+
+    Parameters
+    ----------
+    *transforms : Transform or Chain
+        Applied from left to right; the first one gets the gradient. What the last one returns is
+        subtracted from the parameter. A chain inside a chain counts as its parts.
+
+    Returns
+    -------
+    Chain
+        To be given to `Optimizer`, which compiles it into one loop.
+    """
+    flat: list[Transform] = []
+    for part in transforms:
+        flat.extend(part.transforms if isinstance(part, Chain) else (part,))
+    return Chain(tuple(flat))

@@ -1,0 +1,22 @@
+"""Weight decay."""
+
+from __future__ import annotations
+
+from fastopt.transforms.base import Transform
+from fastopt.validation import Setting, nonnegative, per_step
+
+
+def decay_update(update, param, state, hyper):
+    (weight_decay,) = hyper
+    return update + weight_decay * param, state
+
+
+def add_decayed_weights(weight_decay: Setting, lr: Setting = 1.0) -> Transform:
+    """Pull the parameters towards zero: ``u = u + weight_decay * lr * w``.
+
+    Before the normalisation this is the classic L2 penalty (torch's ``weight_decay`` of RMSprop
+    and Adam); between normalisation and learning rate it is decoupled decay (AdamW). Behind the
+    learning rate, where nothing multiplies by it any more, pass it as `lr`.
+    """
+    settings = nonnegative("weight_decay", weight_decay), nonnegative("lr", lr)
+    return Transform(decay_update, hyper=per_step(lambda decay, rate: (decay * rate,), *settings))

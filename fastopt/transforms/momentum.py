@@ -1,0 +1,45 @@
+"""Momentum."""
+
+from __future__ import annotations
+
+from fastopt.transforms.base import Transform
+from fastopt.validation import Setting, flag, fraction, per_step
+
+
+def trace_update(update, param, state, hyper):
+    (momentum_buffer,) = state
+    momentum, mix = hyper
+    momentum_buffer = momentum * momentum_buffer + mix * update
+    return momentum_buffer, (momentum_buffer,)
+
+
+def nesterov_update(update, param, state, hyper):
+    (momentum_buffer,) = state
+    momentum, mix = hyper
+    momentum_buffer = momentum * momentum_buffer + mix * update
+    return update + momentum * momentum_buffer, (momentum_buffer,)
+
+
+def trace(momentum: Setting, dampening: Setting = 0.0, *, nesterov: bool = False) -> Transform:
+    """Gather updates into a momentum that starts from zero.
+
+    ``m = momentum * m + (1 - dampening) * u``, then ``u = m``, or with `nesterov`
+    ``u = u + momentum * m``.
+
+    Parameters
+    ----------
+    momentum : float or schedule
+        In [0, 1].
+    dampening : float or schedule, optional
+        In [0, 1]. With ``dampening = momentum`` the buffer is an exponentially weighted average.
+    nesterov : bool, optional
+        Look one step ahead.
+
+    Notes
+    -----
+    State: ``momentum_buffer``. torch's SGD leaves `dampening` out of the very first step.
+    """
+    settings = fraction("momentum", momentum), fraction("dampening", dampening)
+    update = nesterov_update if flag("nesterov", nesterov) else trace_update
+    hyper = per_step(lambda rate, damping: (rate, 1.0 - damping), *settings)
+    return Transform(update, state={"momentum_buffer": 0.0}, hyper=hyper)

@@ -1,0 +1,135 @@
+"""Normalisation by a moving average of squares: the heart of RMSProp."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from fastopt.transforms.base import Transform, Update
+from fastopt.validation import (
+    Hyper,
+    Setting,
+    at,
+    decay_rate,
+    flag,
+    nonnegative,
+    nonnegative_number,
+    per_step,
+)
+
+
+def _root_eps_inside(square, eps):
+    return math.sqrt(square + eps)
+
+
+def _root_eps_outside(square, eps):
+    return math.sqrt(square) + eps
+
+
+def _rms(root: Any) -> Update:
+    def rms_update(update, param, state, hyper):
+        (square_avg,) = state
+        beta, mix, eps, unbias = hyper
+        square_avg = beta * square_avg + mix * update * update
+        return update / root(unbias * square_avg, eps), (square_avg,)
+
+    return rms_update
+
+
+def _stddev(root: Any) -> Update:
+    def stddev_update(update, param, state, hyper):
+        square_avg, grad_avg = state
+        beta, mix, eps, unbias = hyper
+        square_avg = beta * square_avg + mix * update * update
+        grad_avg = beta * grad_avg + mix * update
+        mean = unbias * grad_avg
+        variance = unbias * square_avg - mean * mean
+        # Rounding can make the difference negative where the gradient hardly changes.
+        # Written so that a NaN stays a NaN.
+        if variance < 0.0:
+            variance = 0.0
+        return update / root(variance, eps), (square_avg, grad_avg)
+
+    return stddev_update
+
+
+_RMS = {True: _rms(_root_eps_inside), False: _rms(_root_eps_outside)}
+_STDDEV = {True: _stddev(_root_eps_inside), False: _stddev(_root_eps_outside)}
+
+
+def _average(beta: Setting, eps: Setting, bias_correction: bool) -> Any:
+    """The hyperparameters of a moving average: beta, 1 - beta, eps and the bias correction."""
+    beta, eps = decay_rate("beta", beta), nonnegative("eps", eps)
+    if not flag("bias_correction", bias_correction):
+        # A factor of one changes no bit, and the loop waits for the division, not for it.
+        return per_step(lambda b, e: (b, 1.0 - b, e, 1.0), beta, eps)
+
+    def corrected(step: int) -> Hyper:
+        b = at(beta, step)
+        return b, 1.0 - b, at(eps, step), 1.0 / (1.0 - b ** (step + 1))
+
+    return corrected
+
+
+def scale_by_rms(
+    beta: Setting = 0.9,
+    eps: Setting = 1e-8,
+    *,
+    eps_inside_sqrt: bool = True,
+    bias_correction: bool = False,
+    initial_accumulator: float = 0.0,
+) -> Transform:
+    """Divide by the root of a moving average of the squares.
+
+    ``v = beta * v + (1 - beta) * u * u``, then ``u = u / sqrt(v + eps)``, or
+    ``u / (sqrt(v) + eps)`` without `eps_inside_sqrt`.
+
+    Parameters
+    ----------
+    beta : float or schedule
+        The weight of the past, in [0, 1): the average looks back over about ``1 / (1 - beta)`` steps.
+    eps : float or schedule
+        Keeps the division finite, >= 0. With 0 an element whose gradients were all zero gives
+        0/0 = NaN, as in torch.
+    eps_inside_sqrt : bool
+        Where epsilon stands. torch and Keras 2 and 3 differ: see the table of dialects.
+    bias_correction : bool
+        Divide ``v`` by ``1 - beta**t`` at step ``t = 1, 2, ...`` (the stored average stays as it is).
+    initial_accumulator : float
+        Where ``v`` starts, >= 0.
+
+    Notes
+    -----
+    State: ``square_avg``.
+    """
+    return Transform(
+        _RMS[flag("eps_inside_sqrt", eps_inside_sqrt)],
+        state={"square_avg": nonnegative_number("initial_accumulator", initial_accumulator)},
+        hyper=_average(beta, eps, bias_correction),
+    )
+
+
+def scale_by_stddev(
+    beta: Setting = 0.9,
+    eps: Setting = 1e-8,
+    *,
+    eps_inside_sqrt: bool = True,
+    bias_correction: bool = False,
+    initial_accumulator: float = 0.0,
+) -> Transform:
+    """Divide by a moving standard deviation: "centered" RMSProp.
+
+    ``v = beta * v + (1 - beta) * u * u`` and ``m = beta * m + (1 - beta) * u``, then
+    ``u = u / sqrt(max(v - m * m, 0) + eps)``, with epsilon outside the root on request.
+
+    The parameters are those of `scale_by_rms`; the state is ``square_avg`` and ``grad_avg``.
+    torch does not clamp the variance, and gives NaN where rounding makes it negative.
+    """
+    return Transform(
+        _STDDEV[flag("eps_inside_sqrt", eps_inside_sqrt)],
+        state={
+            "square_avg": nonnegative_number("initial_accumulator", initial_accumulator),
+            "grad_avg": 0.0,
+        },
+        hyper=_average(beta, eps, bias_correction),
+    )

@@ -1,0 +1,36 @@
+"""Plain factors: constants, the learning rate, and limits on the size of the update."""
+
+from __future__ import annotations
+
+from fastopt.transforms.base import Transform
+from fastopt.validation import Setting, finite, nonnegative, per_step, positive
+
+
+def scale_update(update, param, state, hyper):
+    (factor,) = hyper
+    return factor * update, state
+
+
+def scale(factor: Setting) -> Transform:
+    """Multiply the update: ``u = factor * u``. With -1 the optimizer climbs instead of descending."""
+    return Transform(scale_update, hyper=per_step(lambda f: (f,), finite("factor", factor)))
+
+
+def scale_by_learning_rate(lr: Setting) -> Transform:
+    """Multiply the update by the learning rate: ``u = lr * u``, with ``lr >= 0``."""
+    return Transform(scale_update, hyper=per_step(lambda rate: (rate,), nonnegative("lr", lr)))
+
+
+def clip_update(update, param, state, hyper):
+    low, high = hyper
+    # Comparisons in this direction let NaN through, as numpy.clip does.
+    if update > high:
+        update = high
+    if update < low:
+        update = low
+    return update, state
+
+
+def clip_by_value(limit: Setting) -> Transform:
+    """Limit each element of the update: ``u = min(max(u, -limit), limit)``; NaN stays NaN."""
+    return Transform(clip_update, hyper=per_step(lambda x: (-x, x), positive("clip_value", limit)))
