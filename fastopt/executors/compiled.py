@@ -28,10 +28,10 @@ from fastopt.transforms.base import Part
 OPTIONS = {"error_model": "numpy"}
 
 
-class _CheckedCFunc(ccallback.CFunc):  # type: ignore[misc]  # numba has no type hints
+class _CheckedCFunc(ccallback.CFunc):  # type: ignore[misc]  # Any
     """A compiled function with a C interface that is checked before it is compiled anew."""
 
-    check: Callable[[], Any]
+    check: Callable[[], None]
 
     def _compile_uncached(self) -> Any:
         self.check()
@@ -119,9 +119,7 @@ def kernel(parts: tuple[Part, ...], dtype: np.dtype[Any]) -> Kernel:
     signature = (*pointers, types.int64, types.int64), types.void
     code = _CheckedCFunc(scope["kernel"], signature, {}, OPTIONS)
     code._cache = DiskCache(f"{_origin(parts, text)}-{dtype.name}", content)
-    code.check = lambda: [
-        _check_types(part, function, number) for part, function in zip(parts, functions, strict=True)
-    ]
+    code.check = lambda: _check_types(parts, functions, number)
     code.compile()
     return Kernel(code.address, text, code)
 
@@ -131,7 +129,7 @@ def _helper(function: FunctionType) -> Any:
 
 
 def _origin(parts: tuple[Part, ...], text: str) -> str:
-    """A file name for the cache that survives edits: where the functions come from, not what is in them."""
+    """A file name for the cache that survives edits: where the functions come from."""
     origins = []
     for part in parts:
         function: Any = getattr(part.update, "py_func", part.update)
@@ -144,27 +142,30 @@ def _origin(parts: tuple[Part, ...], text: str) -> str:
     return f"{readable}-{digest(text, *origins)}"
 
 
-def _check_types(part: Part, function: Any, number: Any) -> None:
-    """Compile one transform by itself and see that numbers of the dtype come out."""
-    states = types.Tuple((number,) * len(part.states))
-    arguments = number, number, states, types.Tuple((number,) * part.hypers)
-    what = f"transform {part.name!r}"
-    try:
-        function.compile(arguments)
-    except errors.NumbaError as error:
+def _check_types(parts: tuple[Part, ...], functions: list[Any], number: Any) -> None:
+    """Compile each transform by itself and see that numbers of the dtype come out."""
+    for part, function in zip(parts, functions, strict=True):
+        states = types.Tuple((number,) * len(part.states))
+        arguments = number, number, states, types.Tuple((number,) * part.hypers)
+        what = f"transform {part.name!r}"
+        try:
+            function.compile(arguments)
+        except errors.NumbaError as error:
+            raise TypeError(
+                f"{what} cannot be compiled: it may use arithmetic on numbers, comparisons, math and "
+                f"helper functions of the same kind, but no arrays and no Python objects.\n{error}"
+            ) from error
+        returned = function.overloads[arguments].signature.return_type
+        if returned == types.Tuple((number, states)):
+            continue
+        if types.float64 in _leaves(returned):
+            raise TypeError(
+                f"{what} turns {number} into float64: write integer constants in arithmetic as floats "
+                "(1.0 - beta, not 1 - beta), and pass what is the same for the whole step in hyper"
+            )
         raise TypeError(
-            f"{what} cannot be compiled: it may use arithmetic on numbers, comparisons, math and "
-            f"helper functions of the same kind, but no arrays and no Python objects.\n{error}"
-        ) from error
-    returned = function.overloads[arguments].signature.return_type
-    if returned == types.Tuple((number, states)):
-        return
-    if types.float64 in _leaves(returned):
-        raise TypeError(
-            f"{what} turns {number} into float64: write integer constants in arithmetic as floats "
-            f"(1.0 - beta, not 1 - beta), and pass what is the same for the whole step in hyper"
+            f"{what} must return {number} numbers as (update, state), but returns {returned}"
         )
-    raise TypeError(f"{what} must return {number} numbers as (update, state), but returns {returned}")
 
 
 def _leaves(numba_type: Any) -> list[Any]:

@@ -93,6 +93,6 @@ def parallel() -> Callable[[Any, Any, Any, int], int]:
 
 @cache
 def touch() -> Callable[[Any, int], None]:
-    """``touch()(memory, threads)``: write to every page of new memory, from the thread that will use it."""
+    """``touch()(memory, threads)``: map every page of new memory from the thread that will use it."""
     memory = types.Array(types.uint8, 1, "C")
     return compile_function(_touch, types.void(memory, types.int64), "touch", parallel=True)

@@ -64,4 +64,5 @@ def digest(*texts: str) -> str:
 def package() -> str:
     """A hash of fastopt's own code, which every kernel depends on."""
     folder = Path(__file__).parent
-    return digest(*(path.read_text("utf-8") for path in sorted(folder.glob("*.py"))))
+    files = sorted([*folder.glob("*.py"), *folder.with_name("layouts").glob("*.py")])
+    return digest(*(path.read_text("utf-8") for path in files))

@@ -1,4 +1,4 @@
-"""The check of gradients at every step, in machine code: a few nanoseconds where Python takes microseconds.
+"""The check of gradients at every step, in machine code: nanoseconds where Python takes microseconds.
 
 A gradient passes as the object that the caller gave; its header says the type, dtype, shape, flags and
 address. The layout of that header is part of NumPy's and CPython's binary interface, and is

@@ -18,29 +18,30 @@ from fastopt.validation import Hyper
 
 
 @cache
-def _numpy_math(dtype: type) -> SimpleNamespace:
+def _numpy_math(dtype: np.dtype[Any]) -> SimpleNamespace:
     """``math`` with NumPy's answers: NaN where math raises, and the dtype stays."""
 
     def in_dtype(name: str, function: Any) -> Any:
         ufunc = getattr(np, {"pow": "power", "fabs": "abs"}.get(name, name), None)
         if isinstance(ufunc, np.ufunc):
-            return lambda *args: ufunc(*map(dtype, args))
+            return lambda *args: ufunc(*map(dtype.type, args))
         return function
 
+    number = dtype.type
     functions = {name: in_dtype(name, f) for name, f in vars(math).items() if callable(f)}
-    constants = {name: dtype(x) for name, x in vars(math).items() if type(x) is float}
+    constants = {name: number(x) for name, x in vars(math).items() if type(x) is float}
     return SimpleNamespace(**functions, **constants)
 
 
 @cache
-def scalar_functions(parts: tuple[Part, ...], dtype: type) -> list[FunctionType]:
+def scalar_functions(parts: tuple[Part, ...], dtype: np.dtype[Any]) -> list[FunctionType]:
     """The chain's functions, ready to be called with NumPy scalars of this dtype."""
     substitutes = {id(math): _numpy_math(dtype)}
-    return [specialize(part.update, dtype, replace=substitutes) for part in parts]
+    return [specialize(part.update, dtype.type, replace=substitutes) for part in parts]
 
 
 @cache
-def probe(parts: tuple[Part, ...], dtype: type) -> None:
+def probe(parts: tuple[Part, ...], dtype: np.dtype[Any]) -> None:
     """Try every transform on one element, so that mistakes surface before anything is compiled.
 
     Raises
@@ -49,13 +50,14 @@ def probe(parts: tuple[Part, ...], dtype: type) -> None:
         A transform uses an unknown name, treats an element as an array, or does not return
         ``(update, state)`` with as many states as it declares. The message names it.
     """
+    number = dtype.type
     for part, function in zip(parts, scalar_functions(parts, dtype), strict=True):
         what = f"transform {part.name!r}"
         names = ", ".join(part.states) or "none"
-        states, hypers = (dtype(0.25),) * len(part.states), (dtype(0.5),) * part.hypers
+        states, hypers = (number(0.25),) * len(part.states), (number(0.5),) * part.hypers
         try:
             with np.errstate(all="ignore"):
-                result = function(dtype(0.5), dtype(0.75), states, hypers)
+                result = function(number(0.5), number(0.75), states, hypers)
         except NameError as error:
             raise TypeError(
                 f"{what} uses an unknown name ({error}): import it or define it at module level"
@@ -87,12 +89,11 @@ def step(
     states: Sequence[Array],
 ) -> None:
     """Update flat arrays in place, one element after the other."""
-    dtype = param.dtype.type
     work = []
     remaining = iter(states)
-    for part, function, numbers in zip(parts, scalar_functions(parts, dtype), hyper, strict=True):
+    for part, function, numbers in zip(parts, scalar_functions(parts, param.dtype), hyper, strict=True):
         own = tuple(islice(remaining, len(part.states)))
-        work.append((function, own, tuple(map(dtype, numbers)), part.after))
+        work.append((function, own, tuple(map(param.dtype.type, numbers)), part.after))
     with np.errstate(all="ignore"):
         for i in range(param.size):
             old, value, applied = param[i], grad_factor * grad[i], False

@@ -31,7 +31,8 @@ def specialize(
     compile_helper : callable, optional
         What to do with functions that it calls, after they were specialized.
     replace : dict, optional
-        Other objects, by ``id``, to put in the place of globals: the reference executor has its own ``math``.
+        Other objects to put in the place of globals, by ``id``: the reference executor has its own
+        ``math``.
     """
     done: dict[int, Any] = dict(replace or {})
 

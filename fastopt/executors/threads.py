@@ -16,8 +16,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from numbers import Integral
-from typing import Any
+from typing import Any, SupportsIndex
 
 _chosen: int | None = None
 _in_context: ContextVar[int | None] = ContextVar("fastopt_threads", default=None)
@@ -33,14 +32,15 @@ def _available() -> int:
 
 
 def _checked(n: Any) -> int:
-    if isinstance(n, bool) or not isinstance(n, Integral):
+    if isinstance(n, bool) or not isinstance(n, SupportsIndex):
         raise TypeError(f"n must be a whole number of threads, not {n!r}")
-    if not 1 <= n <= _available():
+    count = n.__index__()
+    if not 1 <= count <= _available():
         raise ValueError(
             f"n must be between 1 and {_available()}, the threads that Numba was started with "
             f"(environment variable NUMBA_NUM_THREADS), got {n}"
         )
-    return int(n)
+    return count
 
 
 def set_num_threads(n: int) -> None:

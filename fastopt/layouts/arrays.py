@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -74,7 +75,7 @@ def check_gradient(name: str, grad: Any, param: Array) -> None:
 def check_distinct(ranges: Iterable[Range]) -> None:
     """No two arrays that are written share memory."""
     ordered = sorted(r for r in ranges if r[0] < r[1])
-    for (_, stop, name), (start, _, other) in zip(ordered, ordered[1:], strict=False):
+    for (_, stop, name), (start, _, other) in pairwise(ordered):
         if start < stop:
             raise ValueError(f"{name} and {other} must not share memory: one step would write it twice")
 

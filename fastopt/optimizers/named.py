@@ -88,7 +88,7 @@ class NamedOptimizer(Optimizer):
     _fixed: ClassVar[frozenset[str]] = frozenset({"initial_accumulator"})
 
     def __init__(self, params: Any, settings: dict[str, Any], shared: Shared) -> None:
-        means = {name: shared[name] for name in _MEANS if name in shared}
+        means: dict[str, Any] = {name: value for name, value in shared.items() if name in _MEANS}
         options = {name: value for name, value in shared.items() if name not in _MEANS}
         unknown = options.keys() - _SHARED_DEFAULTS.keys()
         if unknown:

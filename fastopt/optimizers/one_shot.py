@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from fastopt.optimizers.named import NamedOptimizer
@@ -52,7 +53,7 @@ def rmsprop_step(
 
 
 def _step(
-    optimizer_class: type[NamedOptimizer],
+    optimizer_class: Callable[..., NamedOptimizer],
     param: Any,
     grad: Any,
     given: dict[str, Any],

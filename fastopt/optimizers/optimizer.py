@@ -104,7 +104,7 @@ class Optimizer:
             members = [i for i, leaf in enumerate(self._leaves) if leaf.dtype == dtype]
             if members:
                 parts = chain.parts()
-                reference.probe(parts, dtype.type)
+                reference.probe(parts, dtype)
                 buffer = np.empty(1 + sum(part.hypers for part in parts), dtype)
                 groups.append(_Group(chain, parts, dtype, members, buffer))
         return groups
@@ -174,7 +174,8 @@ class Optimizer:
                 cast = np.array(numbers, group.dtype)
             if cast.shape != group.hyper.shape:
                 raise ValueError(
-                    f"hyper gave {len(numbers) - 1} numbers at step {step}, {group.hyper.size - 1} before"
+                    f"hyper gave {len(numbers) - 1} numbers at step {step}, "
+                    f"{group.hyper.size - 1} before"
                 )
             if not np.isfinite(cast).all():
                 for transform, part in zip(group.chain, values, strict=True):

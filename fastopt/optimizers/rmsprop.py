@@ -43,7 +43,7 @@ class RMSProp(NamedOptimizer):
         Multiply by the learning rate before the momentum gathers, not after. It makes a difference
         when the rate changes between steps.
     bias_correction : bool, default False
-        Divide ``v`` by ``1 - beta**t`` (and ``m``), as Adam does, so that the first steps are not larger.
+        Divide ``v`` by ``1 - beta**t`` (and ``m``), as Adam does, which tames the first steps.
     initial_accumulator : float, default 0
         Where ``v`` starts, >= 0.
     **shared
