@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from fastopt import transforms
     from fastopt.executors.threads import get_num_threads, set_num_threads, threads
     from fastopt.layouts.allocate import empty, flatten
+    from fastopt.optimizers.adagrad import AdaGrad
+    from fastopt.optimizers.adam import Adam, AdamW, NAdam
     from fastopt.optimizers.one_shot import rmsprop_step
     from fastopt.optimizers.optimizer import Optimizer
     from fastopt.optimizers.rmsprop import RMSProp
+    from fastopt.optimizers.sgd import SGD
     from fastopt.transforms import Chain, Transform, chain
 
 __version__ = "0.1.0"
@@ -28,7 +31,12 @@ __version__ = "0.1.0"
 _HOMES = {
     "Chain": "fastopt.transforms",
     "Optimizer": "fastopt.optimizers.optimizer",
+    "AdaGrad": "fastopt.optimizers.adagrad",
+    "Adam": "fastopt.optimizers.adam",
+    "AdamW": "fastopt.optimizers.adam",
+    "NAdam": "fastopt.optimizers.adam",
     "RMSProp": "fastopt.optimizers.rmsprop",
+    "SGD": "fastopt.optimizers.sgd",
     "Transform": "fastopt.transforms",
     "chain": "fastopt.transforms",
     "empty": "fastopt.layouts.allocate",
@@ -41,9 +49,14 @@ _HOMES = {
 }
 
 __all__ = [
+    "AdaGrad",
+    "Adam",
+    "AdamW",
     "Chain",
+    "NAdam",
     "Optimizer",
     "RMSProp",
+    "SGD",
     "Transform",
     "chain",
     "empty",

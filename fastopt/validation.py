@@ -79,6 +79,11 @@ def flag(name: str, value: Any) -> bool:
     return value
 
 
+def is_number_or_schedule(value: Any) -> bool:
+    """Whether this is meant as a setting, rather than as an array."""
+    return isinstance(value, Real) or callable(value)
+
+
 def is_on(setting: Setting) -> bool:
     """Whether a part with this strength belongs in the chain: it is scheduled or not zero."""
     return callable(setting) or setting != 0.0

@@ -22,7 +22,7 @@ from fastopt.executors.cache import DiskCache
 from fastopt.executors.fingerprint import describe, digest, package
 from fastopt.executors.memory import slot_access
 from fastopt.executors.specialize import specialize
-from fastopt.transforms.base import Part
+from fastopt.transforms.base import Part, Slot
 
 # "numpy": division by zero gives infinity; Python's check for it would stop vectorisation.
 OPTIONS = {"error_model": "numpy"}
@@ -52,31 +52,38 @@ class Kernel:
         return str(self.code._library.get_asm_str())
 
 
-def source(parts: tuple[Part, ...]) -> str:
+def source(parts: tuple[Part, ...], zero_grad: bool = False) -> str:
     """The loop over one stretch of one array, as Python source."""
-    states = [f"state{i}" for i in range(sum(len(part.states) for part in parts))]
+    slots = [slot for part in parts for slot in part.slots]
+    names = {"param": "state", "update": "state" if zero_grad else "input"}
+    names |= {f"{slot.kind}{i}": slot.kind for i, slot in enumerate(slots)}
     hypers = [f"hyper{i}" for i in range(sum(part.hypers for part in parts))]
-    slots = ["param", "update", *states]
-    head = [f"{name}_at = addresses[{i}]" for i, name in enumerate(slots)]
+    head = [f"{name}_at = addresses[{i}]" for i, name in enumerate(names)]
     head.append("grad_factor = hyper[0]")
     head += [f"{name} = hyper[{i}]" for i, name in enumerate(hypers, 1)]
-    body = [f"{name} = load_{name}({name}_at, i)" for name in slots]
+    loaded = [name for name, kind in names.items() if kind != "output"]
+    body = [f"{name} = load_{name}({name}_at, i)" for name in loaded]
     # A factor of one changes no bit, and costs nothing in a loop that waits for memory or division.
     body.append("update = grad_factor * update")
-    remaining_states, remaining_hypers = iter(states), iter(hypers)
+    remaining_slots, remaining_hypers = iter(list(names)[2:]), iter(hypers)
     value = "update"
     for index, part in enumerate(parts):
         if part.after and value == "update":
             body.append("new = param - update")
             value = "new"
-        own = _tuple(islice(remaining_states, len(part.states)))
+        own = list(islice(remaining_slots, len(part.slots)))
+        given = _tuple(name for name in own if names[name] != "output")
+        returned = _tuple(name for name in own if names[name] != "input")
         numbers = _tuple(islice(remaining_hypers, part.hypers))
-        targets = f"{value}, {own if part.states else '_'}"
-        body.append(f"{targets} = transform{index}({value}, param, {own}, {numbers})  # {part.name}")
+        targets = f"{value}, {returned if part.written else '_'}"
+        body.append(f"{targets} = transform{index}({value}, param, {given}, {numbers})  # {part.name}")
     if value == "update":
         body.append("new = param - update")
     body.append("store_param(param_at, i, new)")
-    body += [f"store_{name}({name}_at, i, {name})" for name in states]
+    if zero_grad:
+        body.append("store_update(update_at, i, zero)")
+    stored = [name for name in list(names)[2:] if names[name] != "input"]
+    body += [f"store_{name}({name}_at, i, {name})" for name in stored]
     lines = ["def kernel(addresses, hyper, start, stop):"]
     lines += [f"    {line}" for line in head]
     lines += ["    for i in range(start, stop):"]
@@ -89,7 +96,7 @@ def _tuple(names: Iterable[str]) -> str:
 
 
 @cache
-def kernel(parts: tuple[Part, ...], dtype: np.dtype[Any]) -> Kernel:
+def kernel(parts: tuple[Part, ...], dtype: np.dtype[Any], zero_grad: bool = False) -> Kernel:
     """The compiled kernel of a chain: from memory, from disk, or made now.
 
     Parameters
@@ -98,22 +105,33 @@ def kernel(parts: tuple[Part, ...], dtype: np.dtype[Any]) -> Kernel:
         From `Chain.parts`.
     dtype : numpy.dtype
         float32 or float64: of parameters, gradients and states alike.
+    zero_grad : bool, optional
+        Clear the gradient on the way.
 
     Raises
     ------
     TypeError
         A transform cannot be compiled, or turns float32 into float64. The message names it.
     """
-    text = source(parts)
-    content = digest(package(), text, dtype.name, *(describe(part.update) for part in parts))
+    text = source(parts, zero_grad)
+    slots = [
+        Slot("param", "param"),
+        Slot("update", "update"),
+        *(s for part in parts for s in part.slots),
+    ]
+    content = digest(
+        package(), text, str(slots), dtype.name, *(describe(part.update) for part in parts)
+    )
     number = numba.from_dtype(dtype)
     functions = [_helper(specialize(part.update, dtype.type, _helper)) for part in parts]
-    slots = ["param", "update", *(f"state{i}" for i in range(sum(len(p.states) for p in parts)))]
     # Numba imports the module of a cached function: let it be one that is there in every process.
-    scope: dict[str, Any] = {"__name__": __name__}
+    scope: dict[str, Any] = {"__name__": __name__, "zero": dtype.type(0)}
     scope |= {f"transform{i}": function for i, function in enumerate(functions)}
-    for slot, name in enumerate(slots):
-        scope[f"load_{name}"], scope[f"store_{name}"] = slot_access(number, slot, len(slots))
+    for i, slot in enumerate(slots):
+        name = slot.name if i < 2 else f"{slot.kind}{i - 2}"
+        scope[f"load_{name}"], scope[f"store_{name}"] = slot_access(
+            dtype.name, slot.dtype or dtype.name, i, len(slots)
+        )
     exec(compile(text, f"<fastopt kernel {content}>", "exec"), scope)
     pointers = types.CPointer(types.intp), types.CPointer(number)
     signature = (*pointers, types.int64, types.int64), types.void
@@ -145,8 +163,8 @@ def _origin(parts: tuple[Part, ...], text: str) -> str:
 def _check_types(parts: tuple[Part, ...], functions: list[Any], number: Any) -> None:
     """Compile each transform by itself and see that numbers of the dtype come out."""
     for part, function in zip(parts, functions, strict=True):
-        states = types.Tuple((number,) * len(part.states))
-        arguments = number, number, states, types.Tuple((number,) * part.hypers)
+        given = types.Tuple((number,) * part.read)
+        arguments = number, number, given, types.Tuple((number,) * part.hypers)
         what = f"transform {part.name!r}"
         try:
             function.compile(arguments)
@@ -156,7 +174,7 @@ def _check_types(parts: tuple[Part, ...], functions: list[Any], number: Any) -> 
                 f"helper functions of the same kind, but no arrays and no Python objects.\n{error}"
             ) from error
         returned = function.overloads[arguments].signature.return_type
-        if returned == types.Tuple((number, states)):
+        if returned == types.Tuple((number, types.Tuple((number,) * part.written))):
             continue
         if types.float64 in _leaves(returned):
             raise TypeError(

@@ -16,7 +16,7 @@ from numba import types
 from fastopt.executors.compiled import compile_function
 from fastopt.executors.gate import misfit
 from fastopt.executors.memory import call_kernel
-from fastopt.layouts.columns import HYPER, KERNEL, LENGTH, PARAM
+from fastopt.layouts.columns import COUNT, HYPER, KERNEL, PARAM
 
 # Threads share an array at multiples of this many elements: whole cache lines and vectors.
 GRAIN = 64
@@ -42,11 +42,15 @@ def _bound(position, length):
     return max(position, 0) // GRAIN * GRAIN
 
 
+def _bind(rows, ids, ranges):
+    return misfit(rows, ids, ranges)
+
+
 def _serial(rows, ids, ranges):
     row = misfit(rows, ids, ranges)
     if row < 0:
         for i in range(rows.shape[0]):
-            _run(rows, i, 0, rows[i, LENGTH])
+            _run(rows, i, 0, rows[i, COUNT])
     return row
 
 
@@ -55,14 +59,14 @@ def _parallel(rows, ids, ranges, threads):
     if row < 0:
         total = 0
         for i in range(rows.shape[0]):
-            total += rows[i, LENGTH]
+            total += rows[i, COUNT]
         # A static partition of all elements, whatever the sizes of the arrays.
         for thread in numba.prange(threads):
             first = total * thread // threads
             last = total * (thread + 1) // threads
             position = 0
             for i in range(rows.shape[0]):
-                length = rows[i, LENGTH]
+                length = rows[i, COUNT]
                 start, stop = _bound(first - position, length), _bound(last - position, length)
                 if start < stop:
                     _run(rows, i, start, stop)
@@ -76,6 +80,12 @@ def _touch(memory, threads):
         stop = memory.size * (thread + 1) // threads
         for i in range(start, stop, PAGE):
             memory[i] = 0
+
+
+@cache
+def bind() -> Callable[[Any, Any, Any], int]:
+    """``bind()(rows, ids, ranges)``: only check the gradients and note their addresses."""
+    return compile_function(_bind, types.int64(_TABLE, _IDS, _TABLE), "bind")
 
 
 @cache

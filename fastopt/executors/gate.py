@@ -16,12 +16,25 @@ import numba
 import numpy as np
 
 from fastopt.executors.memory import read_int, read_word
-from fastopt.layouts.columns import DTYPE, GRAD, ITEMSIZE, LENGTH, NDIM, SHAPE, TYPE
+from fastopt.layouts.columns import (
+    COUNT,
+    DTYPE,
+    FLAGS,
+    GRAD,
+    ITEMSIZE,
+    LENGTH,
+    NDIM,
+    NONE,
+    SHAPE,
+    TYPE,
+)
+from fastopt.layouts.table import ALIGNED, CONTIGUOUS, WRITEABLE
+
+SKIPPED = -2
 
 _FIELDS = object.__basicsize__  # the fields of an array follow the object's own
 OBJECT_TYPE = _FIELDS - 8
-DATA, NDIM_AT, SHAPE_AT, DTYPE_AT, FLAGS = (_FIELDS + offset for offset in (0, 8, 16, 40, 48))
-C_CONTIGUOUS_AND_ALIGNED = 0x0101
+DATA, NDIM_AT, SHAPE_AT, DTYPE_AT, FLAGS_AT = (_FIELDS + offset for offset in (0, 8, 16, 40, 48))
 
 
 @cache
@@ -35,8 +48,9 @@ def headers_are_readable() -> bool:
 
     def matches(array: np.ndarray[Any, Any]) -> bool:
         shape = (ctypes.c_ssize_t * array.ndim).from_address(word(array, SHAPE_AT))
-        flags = word(array, FLAGS) & C_CONTIGUOUS_AND_ALIGNED
-        expected = 0x0001 * array.flags.c_contiguous + 0x0100 * array.flags.aligned
+        flags = word(array, FLAGS_AT) & (CONTIGUOUS | ALIGNED | WRITEABLE)
+        expected = CONTIGUOUS * array.flags.c_contiguous
+        expected += ALIGNED * array.flags.aligned + WRITEABLE * array.flags.writeable
         return (
             word(array, OBJECT_TYPE) == id(np.ndarray)
             and word(array, DATA) == array.__array_interface__["data"][0]
@@ -46,7 +60,9 @@ def headers_are_readable() -> bool:
             and flags == expected
         )
 
-    samples = np.ones((5, 7)), np.ones((2, 3), np.float32)[:, ::2], np.ones(9, np.float32)[1:4]
+    frozen = np.ones(3)
+    frozen.flags.writeable = False
+    samples = frozen, np.ones((5, 7)), np.ones((2, 3), np.float32)[:, ::2], np.ones(9, np.float32)[1:4]
     bytewise = np.ones(33, np.int8)[1:].view(np.float64)
     return all(matches(array) for array in (*samples, bytewise))
 
@@ -68,21 +84,28 @@ def _overlaps(start, stop, ranges):
 
 @numba.njit
 def misfit(rows, ids, ranges):
-    """Write the gradients' addresses into the table; the first row that needs another look, or -1.
+    """Write the gradients' addresses into the table; the first row that needs another look.
+
+    Where all is well, -1, or `SKIPPED` if some gradients are None.
 
     `rows` is the table (`layouts.columns`), `ids` the addresses of the gradient objects (0: the
     table has the address already), `ranges` the sorted starts and ends of all memory that the
     step writes.
     """
+    status = -1
     for row in range(rows.shape[0]):
         item = ids[row]
         if item == 0:
+            continue
+        if item == rows[row, NONE]:
+            rows[row, COUNT] = 0
+            status = SKIPPED
             continue
         if read_word(item + OBJECT_TYPE) != rows[row, TYPE]:
             return row
         if read_word(item + DTYPE_AT) != rows[row, DTYPE]:
             return row
-        if read_int(item + FLAGS) & C_CONTIGUOUS_AND_ALIGNED != C_CONTIGUOUS_AND_ALIGNED:
+        if read_int(item + FLAGS_AT) & rows[row, FLAGS] != rows[row, FLAGS]:
             return row
         if read_int(item + NDIM_AT) != rows[row, NDIM]:
             return row
@@ -95,4 +118,5 @@ def misfit(rows, ids, ranges):
         if _overlaps(start, stop, ranges):
             return row
         rows[row, GRAD] = start
-    return -1
+        rows[row, COUNT] = rows[row, LENGTH]
+    return status

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from fastopt.executors import drivers, threads
+from fastopt.executors import drivers, norm, threads
 
 Launch: TypeAlias = Callable[[Any, Any, Any], int]
+NormLaunch: TypeAlias = Callable[[Any, Any, Any, Any], int]
 
 EXECUTORS = ("auto", "serial", "parallel", "reference")
 
@@ -29,6 +30,22 @@ def _parallel(rows: Any, ids: Any, ranges: Any) -> int:
         if count == 1:
             return drivers.serial()(rows, ids, ranges)
         return drivers.parallel()(rows, ids, ranges, count)
+
+
+def _norm_parallel(rows: Any, ids: Any, ranges: Any, sums: Any) -> int:
+    with threads.parallel_allowed() as count:
+        run = norm.serial() if count == 1 else norm.parallel()
+        return run(rows, ids, ranges, sums, count)
+
+
+def _norm_serial(rows: Any, ids: Any, ranges: Any, sums: Any) -> int:
+    return norm.serial()(rows, ids, ranges, sums, 1)
+
+
+def norm_launcher(executor: str, size: int) -> NormLaunch:
+    """The function that checks gradients of `size` elements in all and sums their squares."""
+    one_core = executor == "serial" or (executor == "auto" and size < AUTO_THRESHOLD)
+    return _norm_serial if one_core else _norm_parallel
 
 
 def launcher(executor: str, size: int) -> Launch:

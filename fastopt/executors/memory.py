@@ -16,11 +16,26 @@ from numba import types
 from numba.extending import intrinsic
 
 I64 = ir.IntType(64)
+# By name: Numba has no float16 on the CPU, LLVM has.
+FLOATS = {
+    "float16": ir.HalfType(),
+    "float32": ir.FloatType(),
+    "float64": ir.DoubleType(),
+}
 
 
-def _element(context: Any, builder: Any, dtype: Any, address: Any, index: Any) -> Any:
-    pointer = builder.inttoptr(address, context.get_data_type(dtype).as_pointer())
+def _element(builder: Any, element: Any, address: Any, index: Any) -> Any:
+    pointer = builder.inttoptr(address, element.as_pointer())
     return builder.gep(pointer, [index], inbounds=True)
+
+
+def _convert(builder: Any, number: Any, target: Any) -> Any:
+    """Another floating-point format, rounded to nearest, ties to even."""
+    source, widths = number.type, [ir.HalfType(), ir.FloatType(), ir.DoubleType()]
+    if source == target:
+        return number
+    narrower = widths.index(target) < widths.index(source)
+    return builder.fptrunc(number, target) if narrower else builder.fpext(number, target)
 
 
 def _tell_apart(module: Any, instruction: Any, slot: int, slots: int) -> None:
@@ -34,26 +49,31 @@ def _tell_apart(module: Any, instruction: Any, slot: int, slots: int) -> None:
 
 
 @cache
-def slot_access(dtype: Any, slot: int, slots: int) -> tuple[Any, Any]:
-    """``load(address, index)`` and ``store(address, index, value)`` for one of `slots` arrays."""
+def slot_access(dtype: str, stored: str, slot: int, slots: int) -> tuple[Any, Any]:
+    """``load(address, index)`` and ``store(address, index, value)`` for one of `slots` arrays.
+
+    The loop computes in `dtype`, the array holds `stored`.
+    """
+    number, element = getattr(types, dtype), FLOATS[stored]
 
     @intrinsic  # type: ignore[untyped-decorator]
     def load(typing_context: Any, address: Any, index: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            value = builder.load(_element(context, builder, dtype, *args))
+            value = builder.load(_element(builder, element, *args))
             _tell_apart(builder.module, value, slot, slots)
-            return value
+            return _convert(builder, value, FLOATS[dtype])
 
-        return dtype(types.intp, types.int64), emit
+        return number(types.intp, types.int64), emit
 
     @intrinsic  # type: ignore[untyped-decorator]
     def store(typing_context: Any, address: Any, index: Any, value: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            pointer = _element(context, builder, dtype, args[0], args[1])
-            _tell_apart(builder.module, builder.store(args[2], pointer), slot, slots)
+            pointer = _element(builder, element, args[0], args[1])
+            value = _convert(builder, args[2], element)
+            _tell_apart(builder.module, builder.store(value, pointer), slot, slots)
             return context.get_dummy_value()
 
-        return types.void(types.intp, types.int64, dtype), emit
+        return types.void(types.intp, types.int64, number), emit
 
     return load, store
 
@@ -62,7 +82,8 @@ def _word(dtype: Any) -> Any:
     @intrinsic  # type: ignore[untyped-decorator]
     def read(typing_context: Any, address: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return builder.load(_element(context, builder, dtype, args[0], ir.Constant(I64, 0)))
+            word = context.get_data_type(dtype)
+            return builder.load(builder.inttoptr(args[0], word.as_pointer()))
 
         return dtype(types.intp), emit
 

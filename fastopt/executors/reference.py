@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cache
-from itertools import islice
 from types import FunctionType, SimpleNamespace
 from typing import Any
 
@@ -53,8 +52,8 @@ def probe(parts: tuple[Part, ...], dtype: np.dtype[Any]) -> None:
     number = dtype.type
     for part, function in zip(parts, scalar_functions(parts, dtype), strict=True):
         what = f"transform {part.name!r}"
-        names = ", ".join(part.states) or "none"
-        states, hypers = (number(0.25),) * len(part.states), (number(0.5),) * part.hypers
+        names = ", ".join(slot.name for slot in part.slots) or "none"
+        states, hypers = (number(0.25),) * part.read, (number(0.5),) * part.hypers
         try:
             with np.errstate(all="ignore"):
                 result = function(number(0.5), number(0.75), states, hypers)
@@ -71,9 +70,9 @@ def probe(parts: tuple[Part, ...], dtype: np.dtype[Any]) -> None:
         if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], tuple)):
             raise TypeError(f"{what} must return (update, state) with a tuple as state, not {result!r}")
         value, new_states = result
-        if len(new_states) != len(states):
+        if len(new_states) != part.written:
             raise TypeError(
-                f"{what} returned {len(new_states)} states but declares {len(states)} ({names}): "
+                f"{what} returned {len(new_states)} states but declares {part.written} ({names}): "
                 "return as many as there are"
             )
         if any(np.ndim(item) != 0 for item in (value, *new_states)):
@@ -86,21 +85,25 @@ def step(
     grad_factor: Any,
     param: Array,
     grad: Array,
-    states: Sequence[Array],
+    slots: Sequence[Array],
 ) -> None:
     """Update flat arrays in place, one element after the other."""
+    number = param.dtype.type
     work = []
-    remaining = iter(states)
-    for part, function, numbers in zip(parts, scalar_functions(parts, param.dtype), hyper, strict=True):
-        own = tuple(islice(remaining, len(part.states)))
-        work.append((function, own, tuple(map(param.dtype.type, numbers)), part.after))
+    remaining = iter(slots)
+    functions = scalar_functions(parts, param.dtype)
+    for part, function, numbers in zip(parts, functions, hyper, strict=True):
+        own = [(slot, next(remaining)) for slot in part.slots]
+        read = [array for slot, array in own if slot.kind != "output"]
+        written = [array for slot, array in own if slot.kind != "input"]
+        work.append((function, read, written, tuple(map(number, numbers)), part.after))
     with np.errstate(all="ignore"):
         for i in range(param.size):
             old, value, applied = param[i], grad_factor * grad[i], False
-            for function, own, numbers, after in work:
+            for function, read, written, numbers, after in work:
                 if after and not applied:
                     value, applied = old - value, True
-                value, new = function(value, old, tuple(state[i] for state in own), numbers)
-                for state, number in zip(own, new, strict=True):
-                    state[i] = number
+                value, new = function(value, old, tuple(array[i] for array in read), numbers)
+                for array, item in zip(written, new, strict=True):
+                    array[i] = item
             param[i] = value if applied else old - value

@@ -27,7 +27,7 @@ def memory_range(name: str, array: Array) -> Range:
     return start, start + array.nbytes, name
 
 
-def _check_kind(name: str, array: Any) -> None:
+def check_kind(name: str, array: Any) -> None:
     masked = sys.modules.get("numpy.ma")  # 30 ms to import, and needless until someone has done so
     if masked is not None and isinstance(array, masked.MaskedArray):
         raise TypeError(f"{name} must not be a masked array: a step would ignore the mask")
@@ -47,27 +47,38 @@ def _check_memory(name: str, array: Array) -> None:
         raise ValueError(f"{name} must be aligned to its item size of {array.itemsize} bytes")
 
 
-def check_writeable(name: str, array: Any) -> None:
-    """A parameter, or an array that the step writes."""
-    _check_kind(name, array)
-    if array.dtype.newbyteorder("=") not in DTYPES:
-        raise TypeError(f"{name} must be {ACCEPTED}, not {array.dtype}")
+def outputs_of(dtype: np.dtype[Any]) -> tuple[np.dtype[Any], ...]:
+    """The dtypes in which new parameters of `dtype` can be written to a copy."""
+    half = () if dtype == np.float64 else (np.dtype(np.float16),)  # would be rounded twice
+    return (*half, *DTYPES)
+
+
+def check_writeable(name: str, array: Any, dtypes: tuple[np.dtype[Any], ...] = DTYPES) -> None:
+    """A parameter, or another array that the step writes."""
+    check_kind(name, array)
+    if array.dtype.newbyteorder("=") not in dtypes:
+        raise TypeError(f"{name} must be {' or '.join(map(str, dtypes))}, not {array.dtype}")
     _check_memory(name, array)
     if not array.flags.writeable:
-        raise ValueError(f"{name} must be writeable: it is read-only, and is updated in place")
+        raise ValueError(f"{name} must be writeable: it is read-only, and is written in place")
+
+
+def check_shape(name: str, array: Array, param: Array) -> None:
+    """The shape of the parameter."""
+    if array.shape != param.shape:
+        raise ValueError(f"{name} must have the parameter's shape {param.shape}, got {array.shape}")
 
 
 def check_like(name: str, array: Array, param: Array) -> None:
     """The shape and dtype of the parameter."""
-    if array.shape != param.shape:
-        raise ValueError(f"{name} must have the parameter's shape {param.shape}, got {array.shape}")
+    check_shape(name, array, param)
     if array.dtype.newbyteorder("=") != param.dtype:
         raise TypeError(f"{name} must have the parameter's dtype {param.dtype}, not {array.dtype}")
 
 
 def check_gradient(name: str, grad: Any, param: Array) -> None:
     """A gradient for `param`: only read, and of the same shape and dtype."""
-    _check_kind(name, grad)
+    check_kind(name, grad)
     check_like(name, grad, param)
     _check_memory(name, grad)
 

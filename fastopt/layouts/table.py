@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from fastopt.layouts.arrays import Array, address
+from fastopt.layouts.arrays import Array, Range, address
 from fastopt.layouts.columns import (
+    COUNT,
     DTYPE,
+    FLAGS,
     HYPER,
     ITEMSIZE,
     KERNEL,
     LENGTH,
     NDIM,
+    NONE,
     PARAM,
     SHAPE,
     STATE,
     TYPE,
 )
+
+# Flags in the header of an array, as NumPy defines them.
+CONTIGUOUS, ALIGNED, WRITEABLE = 0x0001, 0x0100, 0x0400
 
 
 class Table:
@@ -30,24 +36,37 @@ class Table:
     params : sequence of array
         A row each.
     states : sequence of sequence of array
-        The state arrays of each parameter.
+        The arrays of each parameter's slots.
+    written : iterable of range
+        All memory that the step writes, disjoint.
+    zero_grad : bool
+        Gradients will be written too.
+    may_skip : bool
+        A gradient may be None.
     """
 
-    def __init__(self, params: Sequence[Array], states: Sequence[Sequence[Array]]) -> None:
+    def __init__(
+        self,
+        params: Sequence[Array],
+        states: Sequence[Sequence[Array]],
+        written: Iterable[Range],
+        zero_grad: bool,
+        may_skip: bool,
+    ) -> None:
         most = max((len(own) for own in states), default=0)
+        grad_flags = CONTIGUOUS | ALIGNED | (WRITEABLE if zero_grad else 0)
         self.rows = np.zeros((len(params), STATE + most), np.int64)
         self._shapes = [np.array(param.shape or (1,), np.int64) for param in params]
         for row, param, own, shape in zip(self.rows, params, states, self._shapes, strict=True):
-            row[LENGTH], row[ITEMSIZE], row[NDIM] = param.size, param.itemsize, param.ndim
+            row[LENGTH] = row[COUNT] = param.size
+            row[ITEMSIZE], row[NDIM], row[FLAGS] = param.itemsize, param.ndim, grad_flags
             row[TYPE], row[DTYPE] = id(np.ndarray), id(param.dtype)
+            row[NONE] = id(None) if may_skip else 0
             row[SHAPE] = address(shape)
             row[PARAM] = address(param)
             for column, state in enumerate(own, STATE):
                 row[column] = address(state)
-        everything = [*params, *(state for own in states for state in own)]
-        spans = sorted(
-            (address(array), address(array) + array.nbytes) for array in everything if array.size
-        )
+        spans = sorted((start, stop) for start, stop, _ in written if start < stop)
         self.ranges = np.array(spans, np.int64).reshape(-1, 2).T.copy()
         self.size = sum(param.size for param in params)
 

@@ -27,9 +27,15 @@ def leaves(structure: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
 
 
 def leaves_like(template: Any, structure: Any, name: str) -> Iterator[Any]:
-    """The leaves of `structure` in the order of `template`, which must have the same form."""
+    """The leaves of `structure` in the order of `template`, which must have the same form.
+
+    None in the place of a branch stands for None in the place of each of its leaves.
+    """
     if not is_branch(template):
         yield structure
+        return
+    if structure is None:
+        yield from (None for _ in leaves(template))
         return
     if isinstance(template, Mapping):
         if not isinstance(structure, Mapping):

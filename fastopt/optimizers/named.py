@@ -5,16 +5,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar, Self, TypedDict
 
 from fastopt import transforms as t
+from fastopt.optimizers.dialects import translate
 from fastopt.optimizers.optimizer import Optimizer
 from fastopt.transforms.base import Chain, Transform
 from fastopt.validation import Setting, flag, is_on, nonnegative
 
 
 class Shared(TypedDict, total=False):
-    """Options of every optimizer.
+    """Options of every optimizer. All of them act in the same pass over memory.
 
     Parameters
     ----------
@@ -22,34 +23,60 @@ class Shared(TypedDict, total=False):
         Climb instead of descending.
     clip_value : float or schedule, optional
         Limit each element of the gradient to ``[-clip_value, clip_value]``, before everything else.
+    clip_norm : float or schedule, optional
+        Scale all gradients down so that the norm of all of them together is at most this. Costs one
+        more read of the gradients. The norm is then in ``opt.last``.
     weight_decay : float or schedule, default 0
         Added to the gradient as ``weight_decay * w``; with `decoupled_weight_decay` it bypasses the
         normalisation and takes ``lr * weight_decay * w`` from the parameter.
-    decoupled_weight_decay : bool, default False
+    decoupled_weight_decay : bool, default False (AdamW: True)
         Which of the two.
+    bounds : (low, high), optional
+        Project the new parameters: each a number, a schedule, an array like `params`, or None.
+    average_decay : float or schedule, optional
+        Keep ``a = average_decay * a + (1 - average_decay) * w`` in ``opt.state["average"]``.
+    copy_to : array or structure like `params`, optional
+        Receives the new parameters: float16, float32 or float64.
+    skip_nonfinite : bool, default False
+        Leave out steps with a NaN or infinity in any gradient: they change nothing, not even the
+        count. Costs the same read as `clip_norm`.
+    zero_grad : bool, default False
+        Clear the gradients.
     state : mapping of str to array, optional
         Arrays of your own to keep states in, by name, with the content they have; the others are made.
+    state_dir : path, optional
+        Keep the states in files of this folder, as memory maps: they may be larger than memory.
     executor : {"auto", "serial", "parallel", "reference"}
         Where the loop runs. The result is the same, to the last bit.
     """
 
     maximize: bool
     clip_value: Setting | None
+    clip_norm: Setting | None
     weight_decay: Setting
     decoupled_weight_decay: bool
+    bounds: tuple[Any, Any] | None
+    average_decay: Setting | None
+    copy_to: Any
+    skip_nonfinite: bool
+    zero_grad: bool
     state: Mapping[str, Any] | None
+    state_dir: Any
     executor: str
 
 
-# How a step is carried out, as against what is computed.
-_MEANS = ("state", "executor")
-
-_SHARED_DEFAULTS: dict[str, Any] = {
+# What is computed, by the chain of each group.
+_CHAIN_OPTIONS: dict[str, Any] = {
     "maximize": False,
     "clip_value": None,
     "weight_decay": 0.0,
     "decoupled_weight_decay": False,
+    "bounds": None,
+    "average_decay": None,
+    "copy_to": None,
 }
+# What concerns the step as a whole.
+_MEANS = ("clip_norm", "skip_nonfinite", "zero_grad", "state", "state_dir", "executor")
 
 
 def gradient_parts(s: SimpleNamespace) -> list[Transform]:
@@ -70,11 +97,43 @@ def decoupled_parts(s: SimpleNamespace, lr: Setting = 1.0) -> list[Transform]:
 
 
 def _decay(s: SimpleNamespace, lr: Setting = 1.0) -> list[Transform]:
-    return (
-        [t.add_decayed_weights(s.weight_decay, lr)]
-        if is_on(nonnegative("weight_decay", s.weight_decay))
-        else []
-    )
+    on = is_on(nonnegative("weight_decay", s.weight_decay))
+    return [t.add_decayed_weights(s.weight_decay, lr)] if on else []
+
+
+def momentum_and_rate(s: SimpleNamespace, dampening: Setting = 0.0) -> list[Transform]:
+    """Momentum, decoupled decay and learning rate, in the order that `lr_in_momentum` asks for."""
+    if flag("nesterov", s.nesterov) and not is_on(s.momentum):
+        raise ValueError("nesterov=True needs a momentum > 0, got momentum=0")
+    gather = [t.trace(s.momentum, dampening, nesterov=s.nesterov)] if is_on(s.momentum) else []
+    rate = t.scale_by_learning_rate(s.lr)
+    if flag("lr_in_momentum", s.lr_in_momentum):
+        return [rate, *gather, *decoupled_parts(s, nonnegative("lr", s.lr))]
+    return [*gather, *decoupled_parts(s), rate]
+
+
+def own_settings(arguments: dict[str, Any]) -> dict[str, Any]:
+    """From ``locals()`` at the start of an ``__init__``: the optimizer's own settings."""
+    others = ("self", "params", "shared", "decay", "__class__")
+    return {name: value for name, value in arguments.items() if name not in others}
+
+
+def _after_parts(s: SimpleNamespace) -> list[Transform]:
+    """The transforms that act on the new parameter."""
+    parts = []
+    if s.bounds is not None:
+        if not isinstance(s.bounds, (list, tuple)) or len(s.bounds) != 2:
+            raise TypeError(f"bounds must be a pair (low, high), not {s.bounds!r}")
+        low, high = s.bounds
+        if isinstance(low, (int, float)) and isinstance(high, (int, float)) and low > high:
+            raise ValueError(f"bounds must have low <= high, got {s.bounds!r}")
+        parts += [] if low is None else [t.at_least(low)]
+        parts += [] if high is None else [t.at_most(high)]
+    if s.average_decay is not None:
+        parts.append(t.average_params(s.average_decay))
+    if s.copy_to is not None:
+        parts.append(t.copy_params(s.copy_to))
+    return parts
 
 
 class NamedOptimizer(Optimizer):
@@ -85,48 +144,135 @@ class NamedOptimizer(Optimizer):
     """
 
     _settings: SimpleNamespace
-    _fixed: ClassVar[frozenset[str]] = frozenset({"initial_accumulator"})
+    _fixed: ClassVar[frozenset[str]] = frozenset({"initial_accumulator", "copy_to", "bounds"})
+    _names: ClassVar[tuple[str, ...]]
 
     def __init__(self, params: Any, settings: dict[str, Any], shared: Shared) -> None:
         means: dict[str, Any] = {name: value for name, value in shared.items() if name in _MEANS}
         options = {name: value for name, value in shared.items() if name not in _MEANS}
-        unknown = options.keys() - _SHARED_DEFAULTS.keys()
+        settings = {**settings, **{k: v for k, v in _CHAIN_OPTIONS.items() if k not in settings}}
+        self._refuse_unknown(options, [*settings, *_MEANS])
+        self._settings = SimpleNamespace(**{**settings, **options})
+        self._overrides: list[dict[str, Any]] = [{}]
+        self._grouped = _are_groups(params)
+        if self._grouped:
+            self._overrides = [{k: v for k, v in own.items() if k != "params"} for own in params]
+            for own in self._overrides:
+                self._refuse_unknown(own, list(settings))
+            params = [own["params"] for own in params]
+        chains = self._chains(self._settings)
+        super().__init__(params, chains if self._grouped else chains[0], **means)
+        self.groups = tuple(GroupSettings(self, i) for i in range(len(chains)))
+
+    def _refuse_unknown(self, given: Mapping[str, Any], known: list[str]) -> None:
+        unknown = [name for name in given if name not in known]
         if unknown:
-            known = ", ".join([*settings, *_SHARED_DEFAULTS, *_MEANS])
             raise TypeError(
-                f"{type(self).__name__} has no argument {', '.join(sorted(unknown))}; it takes {known}"
+                f"{type(self).__name__} has no argument {', '.join(unknown)}; "
+                f"it takes {', '.join(known)}"
             )
-        self._settings = SimpleNamespace(**settings, **{**_SHARED_DEFAULTS, **options})
-        super().__init__(params, self.make_chain(self._settings), **means)
 
     @staticmethod
-    def make_chain(s: SimpleNamespace) -> Chain:
-        """The chain for these settings."""
+    def make_parts(s: SimpleNamespace) -> list[Transform]:
+        """The transforms for these settings, from the gradient to what is subtracted."""
         raise NotImplementedError
+
+    def _chains(self, settings: SimpleNamespace) -> list[Chain]:
+        return [self._chain_of({**vars(settings), **own}) for own in self._overrides]
+
+    @classmethod
+    def like(cls, dialect: str, params: Any, **their_names: Any) -> Self:
+        """The same optimizer with the algebra, defaults and argument names of another library.
+
+        Parameters
+        ----------
+        dialect : str
+            ``"torch"``, ``"keras"``, ``"optax"`` and, where they have one of their own,
+            ``"tensorflow1"``, ``"timm"`` and ``"graves"``.
+        params
+            As always.
+        **their_names
+            That library's arguments, such as ``alpha`` or ``rho``; and fastopt's shared options.
+
+        Raises
+        ------
+        ValueError
+            There is no such dialect, or a setting has no equivalent.
+        TypeError
+            An argument that the library does not have.
+
+        Examples
+        --------
+        >>> import numpy as np, fastopt
+        >>> w = np.array([1.0])
+        >>> opt = fastopt.RMSProp.like("torch", w, lr=0.1, alpha=0.99, weight_decay=0.01)
+        >>> opt.beta, opt.eps_inside_sqrt
+        (0.99, False)
+        """
+        return cls(params, **translate(cls.__name__, dialect, their_names, [*_CHAIN_OPTIONS, *_MEANS]))
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        own = [
-            p.name
-            for p in inspect.signature(cls.__init__).parameters.values()
-            if p.kind != p.VAR_KEYWORD
-        ]
-        for name in [*own[2:], *_SHARED_DEFAULTS]:
+        arguments = inspect.signature(cls.__init__).parameters.values()
+        own = [argument.name for argument in arguments if argument.kind != argument.VAR_KEYWORD]
+        cls._names = tuple(dict.fromkeys([*own[2:], *_CHAIN_OPTIONS]))
+        for name in cls._names:
             setattr(cls, name, _setting_property(name, cls._fixed))
 
-    def _assign(self, name: str, value: Any) -> None:
-        chain = self.make_chain(SimpleNamespace(**{**vars(self._settings), name: value}))
-        if not _same_parts(chain, self._chain) and type(value) in (int, float):
-            # Switching a part off leaves it in place, at zero strength.
-            always = SimpleNamespace(**{**vars(self._settings), name: lambda step: value})
-            chain = self.make_chain(always)
-        if not _same_parts(chain, self._chain):
-            raise ValueError(
-                f"{name} = {value!r} would change which transforms the optimizer is made of: "
-                "make a new optimizer"
-            )
-        self._replace_chain(chain)
-        setattr(self._settings, name, value)
+    def _assign(self, changes: Mapping[str, Any], group: int | None = None) -> None:
+        """Take other numbers for settings, of one group or of all that have none of their own."""
+        before = self._settings, self._overrides
+        if group is None:
+            self._settings = SimpleNamespace(**{**vars(self._settings), **changes})
+        else:
+            own = {**self._overrides[group], **changes}
+            self._overrides = [own if i == group else o for i, o in enumerate(self._overrides)]
+        try:
+            self._replace_chains(self._chains_like_now(changes))
+        except BaseException:
+            self._settings, self._overrides = before
+            raise
+
+    def _chains_like_now(self, changes: Mapping[str, Any]) -> list[Chain]:
+        """The chains for the settings, of the same transforms as now."""
+        chains = []
+        for group, overrides in zip(self._groups, self._overrides, strict=True):
+            s = {**vars(self._settings), **overrides}
+            chain = self._chain_of(s)
+            if not _same_parts(chain, group.chain):
+                # Switching a part off leaves it in place, at zero strength.
+                chain = self._chain_of({k: _constantly(v) if k in changes else v for k, v in s.items()})
+            if not _same_parts(chain, group.chain):
+                given = ", ".join(f"{k} = {v!r}" for k, v in changes.items())
+                raise ValueError(
+                    f"{given} would change which transforms the optimizer is made of: make a new one"
+                )
+            chains.append(chain)
+        return chains
+
+    def _chain_of(self, settings: Mapping[str, Any]) -> Chain:
+        s = SimpleNamespace(**settings)
+        return t.chain(*gradient_parts(s), *self.make_parts(s), *_after_parts(s))
+
+    def _plain_settings(self) -> Any:
+        plain = [_plain(own, self._fixed) for own in (vars(self._settings), *self._overrides)]
+        return {"common": plain[0], "groups": plain[1:]}
+
+    def _take_settings(self, settings: Any) -> None:
+        self._assign(_plain(settings["common"], self._fixed))
+        for group, own in enumerate(settings["groups"]):
+            if own:
+                self._assign(own, group)
+
+    def _arguments(self) -> tuple[Any, ...]:
+        return vars(self._settings), self._overrides if self._grouped else None
+
+    @classmethod
+    def _from_parts(cls, params: Any, arguments: tuple[Any, ...], means: dict[str, Any]) -> Self:
+        settings, overrides = arguments
+        if overrides is not None:
+            params = [{"params": p, **own} for p, own in zip(params, overrides, strict=True)]
+        return cls(params, **settings, **means)
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={value!r}" for name, value in vars(self._settings).items())
@@ -134,8 +280,50 @@ class NamedOptimizer(Optimizer):
         return f"{type(self).__name__}(<{size} elements>, {settings}, executor={self._executor!r})"
 
 
+class GroupSettings:
+    """The settings of one group, to read and assign: ``opt.groups[1].lr = 1e-4``."""
+
+    def __init__(self, optimizer: NamedOptimizer, index: int) -> None:
+        object.__setattr__(self, "_optimizer", optimizer)
+        object.__setattr__(self, "_index", index)
+
+    def __getattr__(self, name: str) -> Any:
+        optimizer: NamedOptimizer = self._optimizer
+        if name == "params":
+            return optimizer._groups[self._index].params
+        if name not in optimizer._names:
+            raise AttributeError(f"{type(optimizer).__name__} has no setting {name!r}")
+        return optimizer._overrides[self._index].get(name, getattr(optimizer, name))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        optimizer: NamedOptimizer = self._optimizer
+        if name not in optimizer._names or name in optimizer._fixed:
+            raise AttributeError(f"{type(optimizer).__name__} has no setting {name!r} to assign")
+        optimizer._assign({name: value}, self._index)
+
+
+def _are_groups(params: Any) -> bool:
+    """Whether this is ``[{"params": ...}, ...]``."""
+    if not isinstance(params, (list, tuple)) or not params:
+        return False
+    return all(isinstance(own, Mapping) and "params" in own for own in params)
+
+
 def _same_parts(one: Chain, other: Chain) -> bool:
-    return [(part.update, part.state) for part in one] == [(part.update, part.state) for part in other]
+    return [part[:2] for part in one.parts()] == [part[:2] for part in other.parts()]
+
+
+def _constantly(value: Any) -> Any:
+    return (lambda step: value) if type(value) in (int, float) else value
+
+
+def _plain(settings: Mapping[str, Any], fixed: frozenset[str]) -> dict[str, Any]:
+    """The settings that can be written down, and assigned."""
+    return {
+        name: value
+        for name, value in settings.items()
+        if name not in fixed and (value is None or isinstance(value, (bool, int, float)))
+    }
 
 
 def _setting_property(name: str, fixed: frozenset[str]) -> property:
@@ -143,6 +331,6 @@ def _setting_property(name: str, fixed: frozenset[str]) -> property:
         return getattr(self._settings, name)
 
     def write(self: NamedOptimizer, value: Any) -> None:
-        self._assign(name, value)
+        self._assign({name: value})
 
     return property(read, None if name in fixed else write, doc=f"The setting `{name}`.")

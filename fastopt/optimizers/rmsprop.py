@@ -6,9 +6,9 @@ from types import SimpleNamespace
 from typing import Any, Unpack
 
 from fastopt import transforms as t
-from fastopt.optimizers.named import NamedOptimizer, Shared, decoupled_parts, gradient_parts
-from fastopt.transforms.base import Chain
-from fastopt.validation import Setting, flag, is_on, nonnegative
+from fastopt.optimizers.named import NamedOptimizer, Shared, momentum_and_rate, own_settings
+from fastopt.transforms.base import Transform
+from fastopt.validation import Setting, flag
 
 
 class RMSProp(NamedOptimizer):
@@ -47,7 +47,7 @@ class RMSProp(NamedOptimizer):
     initial_accumulator : float, default 0
         Where ``v`` starts, >= 0.
     **shared
-        `maximize`, `clip_value`, `weight_decay`, `decoupled_weight_decay` and `executor`: see `Shared`.
+        Options of every optimizer: see `fastopt.optimizers.named.Shared`.
 
     Attributes
     ----------
@@ -106,16 +106,11 @@ class RMSProp(NamedOptimizer):
         initial_accumulator: float = 0.0,
         **shared: Unpack[Shared],
     ) -> None:
-        settings = {
-            k: v for k, v in locals().items() if k not in ("self", "params", "shared", "__class__")
-        }
-        super().__init__(params, settings, shared)
+        super().__init__(params, own_settings(locals()), shared)
 
     @staticmethod
-    def make_chain(s: SimpleNamespace) -> Chain:
+    def make_parts(s: SimpleNamespace) -> list[Transform]:
         """Which transforms these settings ask for, in which order."""
-        if flag("nesterov", s.nesterov) and not is_on(s.momentum):
-            raise ValueError("nesterov=True needs a momentum > 0, got momentum=0")
         scale = t.scale_by_stddev if flag("centered", s.centered) else t.scale_by_rms
         normalise = scale(
             s.beta,
@@ -124,9 +119,4 @@ class RMSProp(NamedOptimizer):
             bias_correction=s.bias_correction,
             initial_accumulator=s.initial_accumulator,
         )
-        gather = [t.trace(s.momentum, nesterov=s.nesterov)] if is_on(s.momentum) else []
-        rate = t.scale_by_learning_rate(s.lr)
-        if flag("lr_in_momentum", s.lr_in_momentum):
-            lr = nonnegative("lr", s.lr)
-            return t.chain(*gradient_parts(s), normalise, rate, *gather, *decoupled_parts(s, lr))
-        return t.chain(*gradient_parts(s), normalise, *gather, *decoupled_parts(s), rate)
+        return [normalise, *momentum_and_rate(s)]

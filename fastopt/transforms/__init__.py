@@ -1,20 +1,31 @@
 """The building blocks of optimizers: scalar functions and what they need to remember."""
 
-from fastopt.transforms.base import Chain, Transform, chain
+from fastopt.transforms.adam import scale_by_adam, scale_by_nadam
+from fastopt.transforms.after import at_least, at_most, average_params, copy_params
+from fastopt.transforms.base import START_FROM_PARAM, Chain, Transform, chain
 from fastopt.transforms.decay import add_decayed_weights
 from fastopt.transforms.momentum import trace
 from fastopt.transforms.rms import scale_by_rms, scale_by_stddev
+from fastopt.transforms.rss import scale_by_rss
 from fastopt.transforms.scaling import clip_by_value, scale, scale_by_learning_rate
 
 __all__ = [
+    "START_FROM_PARAM",
     "Chain",
     "Transform",
     "add_decayed_weights",
+    "at_least",
+    "at_most",
+    "average_params",
     "chain",
     "clip_by_value",
+    "copy_params",
     "scale",
+    "scale_by_adam",
     "scale_by_learning_rate",
+    "scale_by_nadam",
     "scale_by_rms",
+    "scale_by_rss",
     "scale_by_stddev",
     "trace",
 ]

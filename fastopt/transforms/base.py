@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
+from fastopt.layouts import tree
 from fastopt.validation import Hyper
 
 Scalars: TypeAlias = tuple[Any, ...]
+START_FROM_PARAM = "param"
+
 Update: TypeAlias = Callable[[Any, Any, Any, Any], tuple[Any, Any]]
 
 
@@ -26,13 +29,20 @@ class Transform:
         the same kind. Float literals take the dtype that the arithmetic is done in; write ``1.0``
         for ``1``, since an integer would turn float32 into float64 (which is an error).
     state : mapping of str to float, optional
-        Name and initial value of each state array, in the order of the tuple.
+        Name and initial value of each state array, in the order of the tuple. With the value
+        ``START_FROM_PARAM`` it starts as a copy of the parameter.
     hyper : tuple of float or callable, optional
         The hyperparameters: a tuple, or a function from the number of the step (0, 1, ...) to a
         tuple of always the same length. It is evaluated on the host in float64 and rounded once.
     after : bool, optional
         With True the function acts after the update was applied: its first argument and result
         are then the *new* parameter, while ``param`` still is the old one.
+    inputs : mapping of str to array or structure of arrays, optional
+        Arrays like the parameters that are only read. Their numbers follow the states in the tuple
+        ``state`` that the function gets; it returns the states only.
+    outputs : mapping of str to array or structure of arrays, optional
+        Arrays like the parameters, of float16, float32 or float64, that are only written: the
+        function returns their numbers behind those of the states.
 
     Notes
     -----
@@ -59,9 +69,11 @@ class Transform:
     """
 
     update: Update
-    state: Mapping[str, float] = field(default_factory=dict)
+    state: Mapping[str, float | str] = field(default_factory=dict)
     hyper: Hyper | Callable[[int], Hyper] = ()
     after: bool = False
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    outputs: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not hasattr(self.update, "__code__") and not hasattr(self.update, "py_func"):
@@ -75,6 +87,16 @@ class Transform:
     def name(self) -> str:
         return self.update.__name__
 
+    def slots(self) -> tuple[Slot, ...]:
+        """The arrays that it works with, in the order of the table's columns."""
+        states = [Slot(name, "state") for name in self.state]
+        inputs = [Slot(name, "input") for name in self.inputs]
+        outputs = [
+            Slot(name, "output", str(next(leaf for _, leaf in tree.leaves(given)).dtype))
+            for name, given in self.outputs.items()
+        ]
+        return (*states, *inputs, *outputs)
+
     def hyper_at(self, step: int) -> Hyper:
         """The hyperparameters of a step."""
         return self.hyper(step) if callable(self.hyper) else self.hyper
@@ -84,13 +106,31 @@ class Transform:
         return f"{self.name}({hyper})"
 
 
+class Slot(NamedTuple):
+    """An array that a transform works with, beside parameter and gradient."""
+
+    name: str
+    kind: str  # "state" is read and written, "input" only read, "output" only written
+    dtype: str = ""  # of an output; the others have the parameter's
+
+
 class Part(NamedTuple):
     """What the compiled code of a transform depends on: everything but its numbers."""
 
     update: Update
-    states: tuple[str, ...]
+    slots: tuple[Slot, ...]
     hypers: int
     after: bool
+
+    @property
+    def read(self) -> int:
+        """How many numbers the function gets as its state."""
+        return sum(slot.kind != "output" for slot in self.slots)
+
+    @property
+    def written(self) -> int:
+        """How many numbers the function returns as its state."""
+        return sum(slot.kind != "input" for slot in self.slots)
 
     @property
     def name(self) -> str:
@@ -113,9 +153,9 @@ class Chain:
     def __iter__(self) -> Iterator[Transform]:
         return iter(self.transforms)
 
-    def states(self) -> dict[str, float]:
+    def states(self) -> dict[str, float | str]:
         """Names and initial values of all state arrays; a name used again gets a number."""
-        states: dict[str, float] = {}
+        states: dict[str, float | str] = {}
         for transform in self.transforms:
             for name, initial in transform.state.items():
                 unique, count = name, 1
@@ -130,9 +170,15 @@ class Chain:
 
     def parts(self) -> tuple[Part, ...]:
         """What the code compiled from the chain depends on, one after the other."""
-        return tuple(
-            Part(t.update, tuple(t.state), len(t.hyper_at(0)), t.after) for t in self.transforms
-        )
+        return tuple(Part(t.update, t.slots(), len(t.hyper_at(0)), t.after) for t in self.transforms)
+
+    def inputs(self) -> list[Any]:
+        """The arrays of the inputs, in order."""
+        return [given for t in self.transforms for given in t.inputs.values()]
+
+    def outputs(self) -> list[Any]:
+        """The arrays of the outputs, in order."""
+        return [given for t in self.transforms for given in t.outputs.values()]
 
     def __repr__(self) -> str:
         return "chain(" + ", ".join(map(repr, self.transforms)) + ")"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from fastopt.transforms.base import Transform, Update
+from fastopt.transforms.roots import root_eps_inside, root_eps_outside
 from fastopt.validation import (
     Hyper,
     Setting,
@@ -16,14 +16,6 @@ from fastopt.validation import (
     nonnegative_number,
     per_step,
 )
-
-
-def _root_eps_inside(square, eps):
-    return math.sqrt(square + eps)
-
-
-def _root_eps_outside(square, eps):
-    return math.sqrt(square) + eps
 
 
 def _rms(root: Any) -> Update:
@@ -53,8 +45,8 @@ def _stddev(root: Any) -> Update:
     return stddev_update
 
 
-_RMS = {True: _rms(_root_eps_inside), False: _rms(_root_eps_outside)}
-_STDDEV = {True: _stddev(_root_eps_inside), False: _stddev(_root_eps_outside)}
+_RMS = {True: _rms(root_eps_inside), False: _rms(root_eps_outside)}
+_STDDEV = {True: _stddev(root_eps_inside), False: _stddev(root_eps_outside)}
 
 
 def _average(beta: Setting, eps: Setting, bias_correction: bool) -> Any:

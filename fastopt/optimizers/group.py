@@ -1,0 +1,133 @@
+"""A group: arrays that share a chain, with the arrays that the chain needs beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastopt.executors import reference
+from fastopt.layouts import arrays, tree
+from fastopt.layouts.allocate import full
+from fastopt.layouts.arrays import Array
+from fastopt.transforms.base import START_FROM_PARAM, Chain
+
+
+class Group:
+    """Parameters, states, inputs and outputs of one chain.
+
+    Parameters
+    ----------
+    params : array or structure of arrays
+    chain : Chain
+    label : str
+        How errors name `params`.
+    state : mapping
+        The caller's own state arrays, by name.
+    state_dir : path or None
+        Keep new states in files of this folder.
+    """
+
+    def __init__(
+        self, params: Any, chain: Chain, label: str, state: Mapping[str, Any], state_dir: Any
+    ) -> None:
+        self.params = params
+        self.chain = chain
+        self.parts = chain.parts()
+        pairs = list(tree.leaves(params))
+        self.paths = [path for path, _ in pairs]
+        self.names = [tree.describe(label, path) for path, _ in pairs]
+        self.leaves: list[Array] = [leaf for _, leaf in pairs]
+        for name, leaf in zip(self.names, self.leaves, strict=True):
+            arrays.check_writeable(name, leaf)
+        for dtype in self.dtypes():
+            reference.probe(self.parts, dtype)
+        self.states = self._make_states(state, state_dir)
+        self.inputs = [self._given(name, own, False) for name, own in self._pairs("inputs")]
+        self.outputs = [self._given(name, own, True) for name, own in self._pairs("outputs")]
+
+    def dtypes(self) -> list[np.dtype[Any]]:
+        """The dtypes of the parameters: each needs a kernel of its own."""
+        return sorted({leaf.dtype for leaf in self.leaves}, key=str)
+
+    def _pairs(self, kind: str) -> list[tuple[str, Any]]:
+        return [pair for part in self.chain for pair in getattr(part, kind).items()]
+
+    def _make_states(self, given: Mapping[str, Any], state_dir: Any) -> dict[str, list[Array]]:
+        initial = self.chain.states()
+        states: dict[str, list[Array]] = {}
+        for name, value in initial.items():
+            if given.get(name) is not None:
+                states[name] = self._given(f"state[{name!r}]", given[name], True, like_param=True)
+                continue
+            states[name] = []
+            for leaf, label in zip(self.leaves, self.names, strict=True):
+                start = 0.0 if isinstance(value, str) else value
+                if state_dir is None:
+                    array = full(leaf.shape, leaf.dtype, start)
+                else:
+                    array = _in_file(Path(state_dir), f"{name}-{label}", leaf, start)
+                if value == START_FROM_PARAM:
+                    array[...] = leaf
+                states[name].append(array)
+        return states
+
+    def _given(
+        self, label: str, structure: Any, written: bool, like_param: bool = False
+    ) -> list[Array]:
+        """The caller's arrays, checked: of the parameters' shapes, and what they are used for."""
+        found = list(tree.leaves_like(self.params, structure, label))
+        for array, leaf, path in zip(found, self.leaves, self.paths, strict=True):
+            name = tree.describe(label, path)
+            if not written:
+                arrays.check_gradient(name, array, leaf)
+                continue
+            dtypes = (leaf.dtype,) if like_param else arrays.outputs_of(leaf.dtype)
+            arrays.check_writeable(name, array, dtypes)
+            arrays.check_shape(name, array, leaf)
+        if written and not like_param and len({array.dtype for array in found}) > 1:
+            raise TypeError(f"{label} must be arrays of one dtype")
+        return found
+
+    def slots(self) -> list[list[Array]]:
+        """For each parameter the arrays of the chain's slots, in the order of the table's columns."""
+        iterators = {
+            "state": iter(self.states.values()),
+            "input": iter(self.inputs),
+            "output": iter(self.outputs),
+        }
+        columns = [next(iterators[slot.kind]) for part in self.parts for slot in part.slots]
+        return [[column[i] for column in columns] for i in range(len(self.leaves))]
+
+    def written(self) -> Iterator[arrays.Range]:
+        """The memory that a step writes, with names for errors."""
+        for name, leaf in zip(self.names, self.leaves, strict=True):
+            yield arrays.memory_range(name, leaf)
+        labelled = [(f"state[{name!r}]", own) for name, own in self.states.items()]
+        labelled += [
+            (name, own) for (name, _), own in zip(self._pairs("outputs"), self.outputs, strict=True)
+        ]
+        for label, own in labelled:
+            for path, array in zip(self.paths, own, strict=True):
+                yield arrays.memory_range(tree.describe(label, path), array)
+
+    def check_inputs_apart(self, written: list[arrays.Range]) -> None:
+        """What is only read shares no memory with what is written."""
+        for (name, _), own in zip(self._pairs("inputs"), self.inputs, strict=True):
+            for path, array in zip(self.paths, own, strict=True):
+                arrays.check_apart(tree.describe(name, path), array, written)
+
+
+def _in_file(folder: Path, name: str, like: Array, value: float) -> Array:
+    """A new array in a file, which may be larger than memory."""
+    folder.mkdir(parents=True, exist_ok=True)
+    readable = "".join(c if c.isalnum() or c in "-_" else "_" for c in name).strip("_")
+    path = folder / f"{readable}.npy"
+    if path.exists():
+        raise ValueError(f"state_dir has a file {path.name} already: give an empty folder")
+    array: Array = np.lib.format.open_memmap(path, "w+", like.dtype, like.shape)
+    if value != 0.0:
+        array[...] = value
+    return array

@@ -1,0 +1,100 @@
+"""The numbers that kernels read: one small buffer for all arrays that are at the same step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastopt.layouts.arrays import Array
+from fastopt.optimizers.group import Group
+from fastopt.validation import Hyper
+
+
+class _Key(NamedTuple):
+    group: int
+    dtype: np.dtype[Any]
+    lag: int  # steps that these arrays were skipped for
+
+
+class Hyperparameters:
+    """The buffers of hyperparameters of an optimizer.
+
+    An array whose gradient is None is left out of a step, and its own count of steps, which bias
+    corrections and schedules depend on, lags behind from then on. Arrays with the same lag share
+    a buffer.
+
+    Attributes
+    ----------
+    lags : list of int
+        For each array.
+    """
+
+    def __init__(self, groups: Sequence[Group]) -> None:
+        self._groups = list(groups)
+        self._members = [
+            (index, leaf.dtype) for index, group in enumerate(groups) for leaf in group.leaves
+        ]
+        self.lags = [0] * len(self._members)
+        self._buffers: dict[_Key, Array] = {}
+        self.factor = 1.0
+        self.arrange(self.lags)
+
+    def arrange(self, lags: Sequence[int]) -> None:
+        """Have one buffer for each group, dtype and lag that occurs."""
+        self.lags = list(lags)
+        keys = {_Key(*member, lag) for member, lag in zip(self._members, self.lags, strict=True)}
+        self._buffers = {key: self._buffers.get(key, self._new(key)) for key in sorted(keys, key=str)}
+
+    def _new(self, key: _Key) -> Array:
+        return np.zeros(1 + sum(part.hypers for part in self._groups[key.group].parts), key.dtype)
+
+    @property
+    def varies(self) -> bool:
+        """Whether the numbers depend on the step."""
+        return any(group.chain.varies for group in self._groups)
+
+    def of(self, row: int) -> Array:
+        """The buffer of one array."""
+        return self._buffers[_Key(*self._members[row], self.lags[row])]
+
+    def fill(self, step: int, grad_scale: float) -> None:
+        """Write the hyperparameters of a step, all or none.
+
+        Raises
+        ------
+        TypeError, ValueError
+            A schedule gave something unusable; nothing was changed.
+        """
+        self.factor = 1.0 / grad_scale
+        found = [(key, self._numbers(key, step - key.lag)) for key in self._buffers]
+        for key, numbers in found:
+            self._buffers[key][:] = numbers
+
+    def _numbers(self, key: _Key, step: int) -> tuple[float, ...]:
+        group = self._groups[key.group]
+        values = group.chain.hyper_at(step)
+        largest = float(np.finfo(key.dtype).max)
+        for part, own, before in zip(group.chain, values, group.parts, strict=True):
+            _check(part.name, own, before.hypers, largest, step)
+        return (self.factor, *(number for own in values for number in own))
+
+    def scale_gradients(self, factor: float) -> None:
+        """Multiply gradients by another factor, until the next `fill`."""
+        for buffer in self._buffers.values():
+            buffer[0] = factor
+
+
+def _check(name: str, numbers: Hyper, expected: int, largest: float, step: int) -> None:
+    if len(numbers) != expected:
+        raise ValueError(
+            f"transform {name!r} must always have as many hyperparameters: {expected} at first, "
+            f"{len(numbers)} at step {step}"
+        )
+    for number in numbers:
+        if not -largest <= number <= largest:  # NaN too
+            raise ValueError(
+                f"transform {name!r} must have finite hyperparameters of at most {largest:.3g}, "
+                f"got {numbers} at step {step}"
+            )

@@ -1,0 +1,185 @@
+"""Moving averages of the gradient and of its square: Adam and NAdam."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastopt.transforms.base import Transform, Update
+from fastopt.transforms.roots import root_eps_inside, root_eps_outside
+from fastopt.validation import Hyper, Setting, at, decay_rate, flag, nonnegative
+
+
+def _adam(root: Any) -> Update:
+    def adam_update(update, param, state, hyper):
+        exp_avg, exp_avg_sq = state
+        beta1, mix1, unbias1, beta2, mix2, unbias2, eps = hyper
+        exp_avg = beta1 * exp_avg + mix1 * update
+        exp_avg_sq = beta2 * exp_avg_sq + mix2 * update * update
+        update = unbias1 * exp_avg / root(unbias2 * exp_avg_sq, eps)
+        return update, (exp_avg, exp_avg_sq)
+
+    return adam_update
+
+
+def _amsgrad(root: Any) -> Update:
+    def amsgrad_update(update, param, state, hyper):
+        exp_avg, exp_avg_sq, max_exp_avg_sq = state
+        beta1, mix1, unbias1, beta2, mix2, unbias2, eps = hyper
+        exp_avg = beta1 * exp_avg + mix1 * update
+        exp_avg_sq = beta2 * exp_avg_sq + mix2 * update * update
+        # "not <=" rather than ">": a NaN is kept.
+        if not exp_avg_sq <= max_exp_avg_sq:
+            max_exp_avg_sq = exp_avg_sq
+        update = unbias1 * exp_avg / root(unbias2 * max_exp_avg_sq, eps)
+        return update, (exp_avg, exp_avg_sq, max_exp_avg_sq)
+
+    return amsgrad_update
+
+
+def _nadam(root: Any) -> Update:
+    def nadam_update(update, param, state, hyper):
+        exp_avg, exp_avg_sq = state
+        beta1, mix1, weight, grad_weight, beta2, mix2, unbias2, eps = hyper
+        exp_avg = beta1 * exp_avg + mix1 * update
+        exp_avg_sq = beta2 * exp_avg_sq + mix2 * update * update
+        ahead = weight * exp_avg + grad_weight * update
+        return ahead / root(unbias2 * exp_avg_sq, eps), (exp_avg, exp_avg_sq)
+
+    return nadam_update
+
+
+_ADAM = {True: _adam(root_eps_inside), False: _adam(root_eps_outside)}
+_AMSGRAD = {True: _amsgrad(root_eps_inside), False: _amsgrad(root_eps_outside)}
+_NADAM = {True: _nadam(root_eps_inside), False: _nadam(root_eps_outside)}
+
+
+def scale_by_adam(
+    beta1: Setting = 0.9,
+    beta2: Setting = 0.999,
+    eps: Setting = 1e-8,
+    *,
+    eps_inside_sqrt: bool = False,
+    bias_correction: bool = True,
+    amsgrad: bool = False,
+) -> Transform:
+    """Divide a moving average of the update by the root of one of its square.
+
+    ``m = beta1 * m + (1 - beta1) * u``, ``v = beta2 * v + (1 - beta2) * u * u``, then
+    ``u = m' / (sqrt(v') + eps)`` with ``m' = m / (1 - beta1**t)`` and ``v' = v / (1 - beta2**t)``
+    at step ``t = 1, 2, ...``.
+
+    Parameters
+    ----------
+    beta1, beta2 : float or schedule
+        Weights of the past, in [0, 1).
+    eps : float or schedule
+        >= 0.
+    eps_inside_sqrt : bool
+        ``sqrt(v' + eps)`` instead.
+    bias_correction : bool
+        Without it ``m' = m`` and ``v' = v``.
+    amsgrad : bool
+        Put the largest ``v`` so far in its place.
+
+    Notes
+    -----
+    State: ``exp_avg``, ``exp_avg_sq`` and with `amsgrad` ``max_exp_avg_sq``. Keras compares epsilon
+    with the uncorrected ``sqrt(v)``; ``Adam.like("keras", ...)`` does the same.
+    """
+    inside = flag("eps_inside_sqrt", eps_inside_sqrt)
+    names = ["exp_avg", "exp_avg_sq"]
+    if flag("amsgrad", amsgrad):
+        names.append("max_exp_avg_sq")
+    return Transform(
+        (_AMSGRAD if amsgrad else _ADAM)[inside],
+        state=dict.fromkeys(names, 0.0),
+        hyper=_averages(beta1, beta2, eps, flag("bias_correction", bias_correction)),
+    )
+
+
+def _averages(beta1: Setting, beta2: Setting, eps: Setting, bias_correction: bool) -> Any:
+    first, second = decay_rate("beta1", beta1), decay_rate("beta2", beta2)
+    epsilon = nonnegative("eps", eps)
+
+    def hyper(step: int) -> Hyper:
+        b1, b2, t = at(first, step), at(second, step), step + 1
+        unbias1, unbias2 = (1 / (1 - b1**t), 1 / (1 - b2**t)) if bias_correction else (1.0, 1.0)
+        return b1, 1 - b1, unbias1, b2, 1 - b2, unbias2, at(epsilon, step)
+
+    if bias_correction or any(map(callable, (first, second, epsilon))):
+        return hyper
+    return hyper(0)
+
+
+class _MomentumSchedule:
+    """The momentum of each step, ``mu_t``, and the product of all up to it."""
+
+    def __init__(self, beta1: Setting, momentum_decay: Setting | None) -> None:
+        self._beta1 = beta1
+        self._decay = momentum_decay
+        self._step, self._product = -1, 1.0
+
+    def momentum(self, step: int) -> float:
+        beta1 = float(at(self._beta1, step))
+        if self._decay is None:
+            return beta1
+        warming: float = 0.96 ** ((step + 1) * at(self._decay, step))
+        return beta1 * (1.0 - 0.5 * warming)
+
+    def product(self, step: int) -> float:
+        """``mu_1 * mu_2 * ... `` including this step's: quick for the next step, right for any."""
+        if self._step > step:
+            self._step, self._product = -1, 1.0
+        for passed in range(self._step + 1, step + 1):
+            self._product *= self.momentum(passed)
+        self._step = step
+        return self._product
+
+
+def scale_by_nadam(
+    beta1: Setting = 0.9,
+    beta2: Setting = 0.999,
+    eps: Setting = 1e-8,
+    *,
+    momentum_decay: Setting | None = 4e-3,
+    eps_inside_sqrt: bool = False,
+) -> Transform:
+    """Adam that looks one step ahead, with a momentum that warms up.
+
+    With ``mu_t = beta1 * (1 - 0.96**(t * momentum_decay) / 2)`` and ``p_t = mu_1 * ... * mu_t``,
+    ``u = (mu_(t+1) * m / (1 - p_(t+1)) + (1 - mu_t) * u / (1 - p_t)) / (sqrt(v') + eps)``,
+    where ``m``, ``v`` and ``v'`` are those of `scale_by_adam`.
+
+    Parameters
+    ----------
+    beta1, beta2, eps, eps_inside_sqrt
+        As in `scale_by_adam`.
+    momentum_decay : float or schedule or None
+        How fast the momentum warms up, >= 0. torch has 0.004, Keras 1. With None it does not:
+        ``mu_t = beta1``, as in optax.
+
+    Notes
+    -----
+    State: ``exp_avg``, ``exp_avg_sq``.
+    """
+    first, second = decay_rate("beta1", beta1), decay_rate("beta2", beta2)
+    epsilon = nonnegative("eps", eps)
+    decay = None if momentum_decay is None else nonnegative("momentum_decay", momentum_decay)
+    schedule = _MomentumSchedule(first, decay)
+
+    def hyper(step: int) -> Hyper:
+        b1, b2 = at(first, step), at(second, step)
+        now, ahead, product = (
+            schedule.momentum(step),
+            schedule.momentum(step + 1),
+            schedule.product(step),
+        )
+        weight, grad_weight = ahead / (1 - product * ahead), (1 - now) / (1 - product)
+        unbias2 = 1 / (1 - b2 ** (step + 1))
+        return b1, 1 - b1, weight, grad_weight, b2, 1 - b2, unbias2, at(epsilon, step)
+
+    return Transform(
+        _NADAM[flag("eps_inside_sqrt", eps_inside_sqrt)],
+        state={"exp_avg": 0.0, "exp_avg_sq": 0.0},
+        hyper=hyper,
+    )

@@ -1,0 +1,78 @@
+"""What happens to the new parameter in the same pass: bounds, an average, a copy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastopt.transforms.base import START_FROM_PARAM, Transform
+from fastopt.validation import Setting, decay_rate, finite, is_number_or_schedule, per_step
+
+
+def raise_update(new, param, state, hyper):
+    (low,) = hyper
+    # Written so that NaN passes through.
+    if new < low:
+        new = low
+    return new, state
+
+
+def raise_to_array_update(new, param, state, hyper):
+    (low,) = state
+    if new < low:
+        new = low
+    return new, ()
+
+
+def lower_update(new, param, state, hyper):
+    (high,) = hyper
+    if new > high:
+        new = high
+    return new, state
+
+
+def lower_to_array_update(new, param, state, hyper):
+    (high,) = state
+    if new > high:
+        new = high
+    return new, ()
+
+
+def at_least(low: Any) -> Transform:
+    """Raise new parameters to `low` where they are below it: a number, a schedule or an array."""
+    if is_number_or_schedule(low):
+        hyper = per_step(lambda x: (x,), finite("low", low))
+        return Transform(raise_update, hyper=hyper, after=True)
+    return Transform(raise_to_array_update, inputs={"low": low}, after=True)
+
+
+def at_most(high: Any) -> Transform:
+    """Lower new parameters to `high` where they are above it: a number, a schedule or an array."""
+    if is_number_or_schedule(high):
+        hyper = per_step(lambda x: (x,), finite("high", high))
+        return Transform(lower_update, hyper=hyper, after=True)
+    return Transform(lower_to_array_update, inputs={"high": high}, after=True)
+
+
+def average_update(new, param, state, hyper):
+    (average,) = state
+    decay, mix = hyper
+    return new, (decay * average + mix * new,)
+
+
+def average_params(decay: Setting) -> Transform:
+    """Keep an exponentially weighted average of the parameters.
+
+    ``a = decay * a + (1 - decay) * w``, in the state ``average``, which starts as a copy of the
+    parameters. `decay` is in [0, 1).
+    """
+    hyper = per_step(lambda d: (d, 1.0 - d), decay_rate("average_decay", decay))
+    return Transform(average_update, state={"average": START_FROM_PARAM}, hyper=hyper, after=True)
+
+
+def copy_update(new, param, state, hyper):
+    return new, (new,)
+
+
+def copy_params(target: Any) -> Transform:
+    """Write the new parameters to `target` too: arrays of float16, float32 or float64, shaped alike."""
+    return Transform(copy_update, outputs={"copy": target}, after=True)
