@@ -47,7 +47,7 @@ doctests: $(INSTALLED) ## the examples in docstrings
 
 compiled: $(INSTALLED) ## the suite as users run it
 	$(call heading,the suite compiled)
-	@$(COMPILED) $(BIN)/python -m pytest -q
+	@$(COMPILED) $(BIN)/python -m pytest
 
 bench: $(INSTALLED) ## measure: throughput, call overhead, first step
 	@$(BIN)/python -m bench

@@ -155,9 +155,8 @@ def show(hidden: int, epochs: int, seed: int, save: Path | None) -> None:
     histories = {rule: train(rule, data, hidden, epochs, seed) for rule in RULES}
     header = ["rule", "learning rate", "training loss", "test accuracy", f"{GOAL:.0%} reached"]
     print(table(header, [_row(*item) for item in histories.items()]))
-    print(
-        f"{epochs} epochs in batches of {BATCH}, tested on {len(data.test)} other digits; seed {seed}"
-    )
+    tested = f"tested on {len(data.test)} other digits"
+    print(f"{epochs} epochs in batches of {BATCH}, {tested}, seed {seed}")
     if save:
         curves = {f"{rule.name}, lr {rule.lr:g}": h.losses for rule, h in histories.items()}
         draw(save, curves, f"Learning {len(data.train)} handwritten digits")
