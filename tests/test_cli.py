@@ -192,7 +192,8 @@ def test_training_is_reproducible_and_learns() -> None:
 
 
 @pytest.mark.skipif(
-    os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="a million steps of one element: minutes"
+    os.environ.get("NUMBA_DISABLE_JIT") == "1",
+    reason="twenty million elements in plain Python: minutes",
 )
 @pytest.mark.parametrize("seed", [0, 1])
 def test_digits_are_learnt(seed: int) -> None:
