@@ -87,7 +87,7 @@ class RMSProp(NamedOptimizer):
     >>> w
     array([4.46158461])
     >>> opt.state["square_avg"]
-    array([17.77511683])
+    array([17.77508894])
     """
 
     def __init__(

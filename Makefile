@@ -1,0 +1,83 @@
+# Everything here makes its own .venv first: Python 3.11 or newer and make are all it takes.
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+# The suites keep compiled code to themselves: the user's cache folder is not theirs to fill.
+CACHE := $(CURDIR)/build/cache
+COMPILED := FASTOPT_CACHE_DIR=$(CACHE)/compiled NUMBA_CACHE_DIR=$(CACHE)/compiled
+INTERPRETED := FASTOPT_CACHE_DIR=$(CACHE)/interpreted NUMBA_CACHE_DIR=$(CACHE)/interpreted NUMBA_DISABLE_JIT=1
+
+heading = @printf '\n== %s\n' "$(1)"
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types interpreted doctests compiled bench docs clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(INSTALLED) ## train a small network, time a step over a large buffer (a minute)
+	@$(BIN)/fastopt demo
+
+test: ## every check there is, the compiled suite last
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory types
+	@$(MAKE) --no-print-directory interpreted
+	@$(MAKE) --no-print-directory doctests
+	@$(MAKE) --no-print-directory compiled
+
+lint: $(INSTALLED) ## ruff: rules and format
+	$(call heading,ruff)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(INSTALLED) ## mypy
+	$(call heading,mypy)
+	@$(BIN)/mypy
+
+interpreted: $(INSTALLED) ## the suite without compilation, under branch coverage
+	$(call heading,the suite interpreted (NUMBA_DISABLE_JIT=1) under branch coverage)
+	@$(INTERPRETED) $(BIN)/coverage run -m pytest -q
+	@$(BIN)/coverage report
+
+doctests: $(INSTALLED) ## the examples in docstrings
+	$(call heading,examples in docstrings)
+	@$(COMPILED) $(BIN)/python -m pytest -q --doctest-modules fastopt
+
+compiled: $(INSTALLED) ## the suite as users run it
+	$(call heading,the suite compiled)
+	@$(COMPILED) $(BIN)/python -m pytest
+
+bench: $(INSTALLED) ## measure: throughput, call overhead, first step
+	@$(BIN)/python -m bench
+
+docs: $(VENV)/.docs ## the pages as HTML, in docs/_build
+	@$(BIN)/sphinx-build -W -q -b html docs docs/_build
+	@echo "docs/_build/index.html"
+
+clean: ## remove .venv and everything that was built
+	rm -rf $(VENV) build dist docs/_build .coverage .benchmarks .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml
+	@[ -x $(BIN)/pip ] || { \
+	    for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
+	        "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; \
+	        python=; \
+	    done; \
+	    if [ -z "$$python" ]; then \
+	        echo "fastopt needs Python 3.11 or newer, and none was found." >&2; \
+	        echo "Install one, or say where it is: make PYTHON=/path/to/python3.12 ..." >&2; \
+	        exit 1; \
+	    fi; \
+	    echo "making $(VENV) with $$("$$python" --version)"; \
+	    "$$python" -m venv $(VENV); \
+	}
+	@echo "installing fastopt and its tools into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+$(VENV)/.docs: $(INSTALLED)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	@touch $@
