@@ -52,7 +52,7 @@ def start(
     )
 
 
-def finish(process: subprocess.Popen[str], limit: float = 120) -> str:
+def finish(process: subprocess.Popen[str], limit: float = 60) -> str:
     """What the process printed; it must end in time with status 0, and warn of nothing."""
     try:
         output, complaints = process.communicate(timeout=limit)

@@ -23,6 +23,12 @@ EXECUTORS = ["serial", "parallel"]
 LARGE = launch.AUTO_THRESHOLD + 3
 
 
+@pytest.fixture
+def no_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not in memory must be compiled."""
+    monkeypatch.setenv("FASTOPT_CACHE", "0")
+
+
 @contextmanager
 def no_compilation() -> Iterator[None]:
     """Whatever Numba compiles, it runs passes."""
@@ -69,6 +75,7 @@ def test_tracemalloc_sees_arrays() -> None:
 
 
 @needs_jit
+@pytest.mark.usefixtures("no_disk")
 @pytest.mark.parametrize("executor", EXECUTORS)
 def test_nothing_is_compiled_twice(executor: str) -> None:
     settings: dict[str, Any] = {"centered": True, "executor": executor}
@@ -87,6 +94,7 @@ def test_nothing_is_compiled_twice(executor: str) -> None:
 
 
 @needs_jit
+@pytest.mark.usefixtures("no_disk")
 def test_a_new_chain_is_compiled() -> None:
     """What the test before relies on."""
 
