@@ -1,13 +1,15 @@
-"""Compiled code on disk: one file for each kernel, valid as long as what it was made from is.
+"""Compiled code on disk: a file for each kernel, valid as long as what it was made from is.
 
 Numba's own cache looks at time stamps of source files and at pickled closures; kernels here are
 generated and their parts come from several files, or from no file at all. So the file is named after
 where the parts come from, and inside stands a stamp of what they contain: a new process finds it,
-an edit makes it a miss, and the next save replaces it, so that the folder does not grow.
+an edit makes it a miss, and the next save goes to the same file, which keeps the newest few, so that
+the folder does not grow.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 import platform
@@ -42,8 +44,19 @@ def folder() -> Path | None:
     return base / "fastopt"
 
 
+CHECKSUM = 32  # bytes
+
+# Functions of one name in a file, for closures that differ in what they close over, and for
+# environments that share a folder.
+KEPT = 8
+
+
+def _checksum(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()
+
+
 class DiskCache(caching._Cache):  # type: ignore[misc]  # numba has no type hints
-    """Numba's cache protocol over a single file that holds a single compiled function."""
+    """Numba's cache protocol over a single file."""
 
     def __init__(self, name: str, content: str) -> None:
         base = folder()
@@ -54,32 +67,45 @@ class DiskCache(caching._Cache):  # type: ignore[misc]  # numba has no type hint
         versions = numba.__version__, llvmlite.__version__, platform.python_version()
         return *versions, str(sig), codegen.magic_tuple(), self._content
 
+    def _entries(self) -> list[tuple[tuple[Any, ...], bytes]]:
+        """Stamps and compiled functions in the file, the newest first."""
+        if self._path is None:
+            return []
+        try:
+            raw = self._path.read_bytes()
+        except OSError:
+            return []  # no file, or no access to it
+        content = raw[CHECKSUM:]
+        if raw[:CHECKSUM] != _checksum(content):
+            return []  # not what was written, and it would be run as machine code
+        entries: list[tuple[tuple[Any, ...], bytes]] = pickle.loads(content)
+        return entries
+
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The compiled function, or None if it must be compiled."""
-        if self._path is None:
-            return None
-        try:
-            stamp, payload = pickle.loads(self._path.read_bytes())
-        except (OSError, EOFError, ValueError, pickle.UnpicklingError):
-            return None  # no file, no access to it, or not a whole one: compile
-        if stamp != self._stamp(sig, target_context.codegen()):
-            return None
-        # Numba's `target_context.refresh()` would do this too, and import all of scipy.linalg: 0.2 s.
-        rtsys.initialize(target_context)
-        return CompileResult._rebuild(target_context, *pickle.loads(payload))
+        stamp = self._stamp(sig, target_context.codegen())
+        for known, payload in self._entries():
+            if known == stamp:
+                # Numba's `target_context.refresh()` would do this too, and import all of
+                # scipy.linalg: 0.2 s.
+                rtsys.initialize(target_context)
+                return CompileResult._rebuild(target_context, *pickle.loads(payload))
+        return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Write aside and move into place: readers see the old file or the new one."""
         if self._path is None:
             return
         stamp = self._stamp(sig, data.codegen)
-        content = pickle.dumps((stamp, serialize.dumps(data._reduce())))
+        others = [entry for entry in self._entries() if entry[0] != stamp]
+        entries = [(stamp, serialize.dumps(data._reduce())), *others[: KEPT - 1]]
+        content = pickle.dumps(entries)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             handle, aside = tempfile.mkstemp(dir=self._path.parent, suffix=".tmp")
             try:
                 with os.fdopen(handle, "wb") as file:
-                    file.write(content)
+                    file.write(_checksum(content) + content)
                 os.replace(aside, self._path)
             except BaseException:
                 os.unlink(aside)

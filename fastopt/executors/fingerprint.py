@@ -6,10 +6,16 @@ Source files are not needed, so functions typed into a notebook have a fingerpri
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Set
 from functools import cache
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
+
+
+def is_plain(value: Any) -> bool:
+    """Whether this is a Python function whose code matters; NumPy's are known to Numba by name."""
+    return isinstance(value, FunctionType) and not str(value.__module__).startswith("numpy")
 
 
 def outer_names(code: CodeType) -> set[str]:
@@ -30,6 +36,11 @@ def outer_values(function: FunctionType) -> dict[str, Any]:
     return values
 
 
+def used_attributes(module: ModuleType, names: Set[str]) -> dict[str, Any]:
+    """What a function that mentions these names may read from a module."""
+    return {name: vars(module)[name] for name in names & vars(module).keys()}
+
+
 def _describe_code(code: CodeType) -> str:
     constants = [
         _describe_code(c) if isinstance(c, CodeType) else f"{type(c).__name__}:{c!r}"
@@ -39,20 +50,24 @@ def _describe_code(code: CodeType) -> str:
     return f"{code.co_code.hex()} {shape} [{', '.join(constants)}]"
 
 
-def describe(value: Any, seen: tuple[Any, ...] = ()) -> str:
-    """Everything that the machine code made from `value` depends on."""
+def describe(value: Any, seen: tuple[Any, ...] = (), names: Set[str] = frozenset()) -> str:
+    """Everything that the machine code made from `value` depends on.
+
+    Of a module that is what a function that mentions these `names` can reach.
+    """
     value = getattr(value, "py_func", value)  # a function that Numba compiled already
-    if isinstance(value, ModuleType):
-        return f"module {value.__name__}"
-    if not isinstance(value, FunctionType):
-        return f"{type(value).__name__}:{value!r}"
+    if not isinstance(value, ModuleType) and not is_plain(value):
+        return f"{type(value).__name__}:{getattr(value, '__qualname__', None) or repr(value)}"
     if value in seen:
         return f"recursion {seen.index(value)}"
-    outer = (
-        f"{name} = {describe(inner, (*seen, value))}"
-        for name, inner in sorted(outer_values(value).items())
-    )
-    return f"def {_describe_code(value.__code__)} where {{{'; '.join(outer)}}}"
+    if isinstance(value, ModuleType):
+        what, outer = f"module {value.__name__}", used_attributes(value, names)
+    else:
+        names = outer_names(value.__code__)
+        what = f"def {_describe_code(value.__code__)} {value.__defaults__!r}"
+        outer = outer_values(value)
+    inside = (f"{name} = {describe(outer[name], (*seen, value), names)}" for name in sorted(outer))
+    return f"{what} where {{{'; '.join(inside)}}}"
 
 
 def digest(*texts: str) -> str:

@@ -2,16 +2,17 @@
 
 A literal in a scalar function, ``0.5 * update``, is a float64 to Numba and turns a float32 loop into
 a float64 one, at a fifth of the speed. So every float that a function gets from outside (literals,
-globals, closed-over variables, those of its helper functions) is replaced before compilation.
+globals, closed-over variables, constants of modules such as ``math.pi``, those of its helper
+functions) is replaced before compilation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import CellType, FunctionType
+from collections.abc import Callable, Set
+from types import CellType, FunctionType, ModuleType
 from typing import Any
 
-from fastopt.executors.fingerprint import outer_values
+from fastopt.executors.fingerprint import is_plain, outer_names, outer_values, used_attributes
 
 
 def specialize(
@@ -43,19 +44,29 @@ def specialize(
             return tuple(constant(item) for item in value)
         return value
 
-    def outer(value: Any) -> Any:
+    def outer(value: Any, names: Set[str]) -> Any:
         value = getattr(value, "py_func", value)
         if id(value) in done:
             return done[id(value)]
-        if isinstance(value, FunctionType):
+        if is_plain(value):
             done[id(value)] = compile_helper(copy(value))
             return done[id(value)]
+        if isinstance(value, ModuleType):
+            return window(value, names)
         return constant(value)
+
+    def window(module: ModuleType, names: Set[str]) -> ModuleType:
+        """What a function with these names uses of a module, treated like its globals."""
+        result = done[id(module)] = ModuleType(module.__name__)
+        for name, value in used_attributes(module, names).items():
+            vars(result)[name] = outer(value, names)
+        del done[id(module)]  # another function uses other names
+        return result
 
     def copy(original: FunctionType) -> FunctionType:
         code = original.__code__
         code = code.replace(co_consts=tuple(constant(c) for c in code.co_consts))
-        values = outer_values(original)
+        names, values = outer_names(code), outer_values(original)
         defaults = constant(original.__defaults__)
         free = {name: CellType() for name in code.co_freevars}
         scope: dict[str, Any] = {"__builtins__": original.__globals__["__builtins__"]}
@@ -66,9 +77,9 @@ def specialize(
         done[id(original)] = result  # before the helpers, which may call back
         for name, value in values.items():
             if name in free:
-                free[name].cell_contents = outer(value)
+                free[name].cell_contents = outer(value, names)
             else:
-                scope[name] = outer(value)
+                scope[name] = outer(value, names)
         return result
 
     return copy(getattr(function, "py_func", function))

@@ -1,0 +1,114 @@
+"""The machine code of kernels: packed, in the right precision, and without calls."""
+
+from __future__ import annotations
+
+import platform
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from subprocesses import needs_jit
+
+import fastopt
+from fastopt.executors.compiled import Kernel, kernel
+from fastopt.layouts.columns import KERNEL
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "eps outside": {"eps_inside_sqrt": False},
+    "bias correction": {"bias_correction": True},
+    "momentum": {"momentum": 0.9},
+    "lr in momentum": {"momentum": 0.9, "lr_in_momentum": True},
+    "weight decay": {"weight_decay": 1e-2},
+    "decoupled decay": {"weight_decay": 1e-2, "decoupled_weight_decay": True},
+    "clip and maximize": {"clip_value": 1.0, "maximize": True},
+    "centered": {"centered": True},
+    "five arrays": {
+        "centered": True,
+        "momentum": 0.9,
+        "nesterov": True,
+        "weight_decay": 1e-2,
+        "eps_inside_sqrt": False,
+    },
+    "everything": {
+        "centered": True,
+        "momentum": 0.9,
+        "nesterov": True,
+        "weight_decay": 1e-2,
+        "decoupled_weight_decay": True,
+        "clip_value": 1.0,
+        "maximize": True,
+    },
+}
+
+# Instructions on whole vectors, on single numbers, and between the two precisions.
+X86 = {
+    "root": {4: r"\bv?sqrtps\b", 8: r"\bv?sqrtpd\b"},
+    "quotient": {4: r"\bv?divps\b", 8: r"\bv?divpd\b"},
+    "conversion": r"\bv?cvt(ss2sd|sd2ss|ps2pd|pd2ps)",
+    "double": r"\bv?(sqrt|div|add|mul|sub)[ps]d\b",
+    "call": r"\bcall",
+}
+ARM = {
+    "root": {4: r"\bfsqrt\.4s|\bfsqrt\s+v\d+\.4s", 8: r"\bfsqrt\.2d|\bfsqrt\s+v\d+\.2d"},
+    "quotient": {4: r"\bfdiv\.4s|\bfdiv\s+v\d+\.4s", 8: r"\bfdiv\.2d|\bfdiv\s+v\d+\.2d"},
+    "conversion": r"\bfcvt[ln]?\b",
+    "double": r"\bf(sqrt|div|add|mul|sub)\s+(d\d|v\d+\.2d)|\bf(sqrt|div|add|mul|sub)\.2d",
+    "call": r"\bblr?\b",
+}
+PATTERNS: dict[str, Any] = ARM if platform.machine() in ("arm64", "aarch64") else X86
+
+pytestmark = [
+    needs_jit,
+    pytest.mark.skipif(
+        platform.machine() not in ("x86_64", "AMD64", "arm64", "aarch64"),
+        reason=f"the instructions of {platform.machine()} are not known here",
+    ),
+]
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compile anew: what comes from disk has no assembly."""
+    monkeypatch.setenv("FASTOPT_CACHE", "0")
+
+
+def compiled(dtype: type, settings: dict[str, Any]) -> Kernel:
+    """A kernel as `Optimizer` gets it, but never one that is already in memory."""
+    chain = fastopt.RMSProp(np.zeros(1, dtype), executor="reference", **settings).chain
+    return kernel.__wrapped__(chain.parts(), np.dtype(dtype))
+
+
+def instructions(assembly: str) -> str:
+    """Those of the kernel itself: without its C entry point, directives and comments."""
+    (body,) = (
+        section
+        for section in re.split(r"^\s*\.globl\s+", assembly, flags=re.MULTILINE)[1:]
+        if "cfunc" not in section.split()[0]
+    )
+    lines = (line.split("#")[0].strip() for line in body.splitlines()[1:])
+    return "\n".join(line for line in lines if line and not line.startswith("."))
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize("settings", VARIANTS.values(), ids=VARIANTS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_kernel_is_packed(dtype: type, settings: dict[str, Any]) -> None:
+    code = instructions(compiled(dtype, settings).assembly)
+    size = np.dtype(dtype).itemsize
+    assert re.search(PATTERNS["root"][size], code)
+    assert re.search(PATTERNS["quotient"][size], code)
+    assert not re.search(PATTERNS["conversion"], code)
+    assert not re.search(PATTERNS["call"], code)
+    assert bool(re.search(PATTERNS["double"], code)) == (dtype is np.float64)
+
+
+def test_serial_and_parallel_share_machine_code() -> None:
+    w, g = np.zeros(10, np.float32), np.zeros(10, np.float32)
+    serial, parallel = (fastopt.RMSProp(w, executor=name) for name in ("serial", "parallel"))
+    addresses = {int(opt._rows[0, KERNEL]) for opt in (serial, parallel)}
+    assert addresses == {kernel(serial.chain.parts(), w.dtype).address}
+    serial.step(g)
+    parallel.step(g)
+    assert serial._launch is not parallel._launch
