@@ -170,8 +170,7 @@ class Optimizer:
         for group in self._groups:
             values = group.chain.hyper_at(step)
             numbers: Hyper = (1.0 / self._grad_scale, *(x for part in values for x in part))
-            with np.errstate(over="ignore"):
-                cast = np.array(numbers, group.dtype)
+            cast = _rounded(numbers, group.dtype)
             if cast.shape != group.hyper.shape:
                 raise ValueError(
                     f"hyper gave {len(numbers) - 1} numbers at step {step}, "
@@ -179,11 +178,16 @@ class Optimizer:
                 )
             if not np.isfinite(cast).all():
                 for transform, part in zip(group.chain, values, strict=True):
-                    if not np.isfinite(np.array(part).astype(group.dtype)).all():
+                    if not np.isfinite(_rounded(part, group.dtype)).all():
                         raise ValueError(
                             f"the hyperparameters of transform {transform.name!r} must be finite in "
                             f"{group.dtype}, got {part} at step {step}"
                         )
+            if not 0.0 < cast[0] < np.inf:
+                raise ValueError(
+                    f"grad_scale must have a finite inverse above zero in {group.dtype}, "
+                    f"got {self._grad_scale!r}"
+                )
             filled.append(cast)
         for group, cast in zip(self._groups, filled, strict=True):
             group.hyper[:] = cast
@@ -229,7 +233,7 @@ class Optimizer:
         TypeError, ValueError
             A gradient or a hyperparameter is not acceptable. Nothing was changed.
         """
-        if grad_scale != self._grad_scale:
+        if type(grad_scale) is not float or grad_scale != self._grad_scale:
             self._set_grad_scale(grad_scale)
         if self._varies:
             self._fill_hyper(self._step_count)
@@ -242,7 +246,8 @@ class Optimizer:
             elif self._flat and type(grads) is list and len(grads) == len(ids):
                 ids[:] = np.fromiter(map(id, grads), np.int64, len(ids))
             else:
-                found = tree.leaves_like(self._params, grads, "grads")
+                # A list: a mapping may make its arrays when asked, and they must outlive the step.
+                found = list(tree.leaves_like(self._params, grads, "grads"))
                 ids[:] = np.fromiter(map(id, found), np.int64, len(ids))
             if self._launch(self._rows, ids, self._ranges) >= 0:
                 self._step_checked(grads)
@@ -258,7 +263,8 @@ class Optimizer:
         self._step_count = int(step)
 
     def _set_grad_scale(self, grad_scale: Any) -> None:
-        self._grad_scale, before = finite_positive("grad_scale", grad_scale), self._grad_scale
+        before = self._grad_scale
+        self._grad_scale = finite_positive("grad_scale", grad_scale)
         try:
             self._fill_hyper(self._step_count)
         except BaseException:
@@ -298,3 +304,9 @@ class Optimizer:
     def __repr__(self) -> str:
         size = sum(leaf.size for leaf in self._leaves)
         return f"{type(self).__name__}({size} elements, {self._chain!r}, executor={self._executor!r})"
+
+
+def _rounded(numbers: Hyper, dtype: np.dtype[Any]) -> Array:
+    """In the dtype of a kernel: what is too large is infinite, without a warning."""
+    with np.errstate(over="ignore"):
+        return np.array(numbers, dtype)
