@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from numbers import Real
 from types import SimpleNamespace
 from typing import Any, ClassVar, TypedDict
 
@@ -116,7 +117,8 @@ class NamedOptimizer(Optimizer):
 
     def _assign(self, name: str, value: Any) -> None:
         chain = self.make_chain(SimpleNamespace(**{**vars(self._settings), name: value}))
-        if not _same_parts(chain, self._chain) and type(value) in (int, float):
+        is_number = isinstance(value, Real) and not isinstance(value, bool)
+        if is_number and not _same_parts(chain, self._chain):
             # Switching a part off leaves it in place, at zero strength.
             always = SimpleNamespace(**{**vars(self._settings), name: lambda step: value})
             chain = self.make_chain(always)
@@ -143,6 +145,8 @@ def _setting_property(name: str, fixed: frozenset[str]) -> property:
         return getattr(self._settings, name)
 
     def write(self: NamedOptimizer, value: Any) -> None:
+        if name in fixed:
+            raise AttributeError(f"{name} says where a state starts: make a new optimizer to change it")
         self._assign(name, value)
 
-    return property(read, None if name in fixed else write, doc=f"The setting `{name}`.")
+    return property(read, write, doc=f"The setting `{name}`.")

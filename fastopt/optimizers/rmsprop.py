@@ -8,7 +8,7 @@ from typing import Any, Unpack
 from fastopt import transforms as t
 from fastopt.optimizers.named import NamedOptimizer, Shared, decoupled_parts, gradient_parts
 from fastopt.transforms.base import Chain
-from fastopt.validation import Setting, flag, is_on, nonnegative
+from fastopt.validation import Setting, flag, fraction, is_on, nonnegative
 
 
 class RMSProp(NamedOptimizer):
@@ -114,7 +114,7 @@ class RMSProp(NamedOptimizer):
     @staticmethod
     def make_chain(s: SimpleNamespace) -> Chain:
         """Which transforms these settings ask for, in which order."""
-        if flag("nesterov", s.nesterov) and not is_on(s.momentum):
+        if flag("nesterov", s.nesterov) and not is_on(fraction("momentum", s.momentum)):
             raise ValueError("nesterov=True needs a momentum > 0, got momentum=0")
         scale = t.scale_by_stddev if flag("centered", s.centered) else t.scale_by_rms
         normalise = scale(
@@ -124,7 +124,11 @@ class RMSProp(NamedOptimizer):
             bias_correction=s.bias_correction,
             initial_accumulator=s.initial_accumulator,
         )
-        gather = [t.trace(s.momentum, nesterov=s.nesterov)] if is_on(s.momentum) else []
+        gather = (
+            [t.trace(s.momentum, nesterov=s.nesterov)]
+            if is_on(fraction("momentum", s.momentum))
+            else []
+        )
         rate = t.scale_by_learning_rate(s.lr)
         if flag("lr_in_momentum", s.lr_in_momentum):
             lr = nonnegative("lr", s.lr)
