@@ -161,7 +161,8 @@ def _check_types(parts: tuple[Part, ...], functions: list[Any], number: Any) -> 
         if types.float64 in _leaves(returned):
             raise TypeError(
                 f"{what} turns {number} into float64: write integer constants in arithmetic as floats "
-                "(1.0 - beta, not 1 - beta), and pass what is the same for the whole step in hyper"
+                "(1.0 - beta, not 1 - beta), name constants of modules in your own (PI = math.pi), "
+                "and pass what is the same for the whole step in hyper"
             )
         raise TypeError(
             f"{what} must return {number} numbers as (update, state), but returns {returned}"
