@@ -114,6 +114,30 @@ def test_fortran_order_is_refused():
         fastopt.RMSProp(w)
 
 
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ({}, ["square_avg"]),
+        ({"centered": True}, ["square_avg", "grad_avg"]),
+        ({"momentum": 0.5}, ["square_avg", "momentum_buffer"]),
+        ({"centered": True, "momentum": lambda t: 0.0}, ["square_avg", "grad_avg", "momentum_buffer"]),
+    ],
+)
+def test_only_the_states_that_are_needed(settings, names):
+    assert list(fastopt.RMSProp(np.ones(3), **settings).state) == names
+
+
+def test_states_of_the_caller_are_used_as_they_are():
+    """A run goes on from another one's arrays, and writes into them."""
+    case = BY_NAME["rmsprop-centered"]
+    w, grads = problem(65)
+    first = case.run(w, grads[:1])
+    given = dict(first.state)
+    second = case.run(w, grads[1:], state=given)
+    assert all(second.state[name] is given[name] for name in given)
+    assert_expected(second, case, problem(65)[0], grads)
+
+
 @both_dtypes
 def test_grad_scale(dtype):
     w, grads = problem(65, dtype)
