@@ -52,19 +52,20 @@ class Kernel:
         return str(self.code._library.get_asm_str())
 
 
-def source(parts: tuple[Part, ...], zero_grad: bool = False) -> str:
+def source(parts: tuple[Part, ...], zero_grad: bool = False, scales: bool = False) -> str:
     """The loop over one stretch of one array, as Python source."""
     slots = [slot for part in parts for slot in part.slots]
     names = {"param": "state", "update": "state" if zero_grad else "input"}
     names |= {f"{slot.kind}{i}": slot.kind for i, slot in enumerate(slots)}
     hypers = [f"hyper{i}" for i in range(sum(part.hypers for part in parts))]
     head = [f"{name}_at = addresses[{i}]" for i, name in enumerate(names)]
-    head.append("grad_factor = hyper[0]")
+    if scales:
+        head.append("grad_factor = hyper[0]")
     head += [f"{name} = hyper[{i}]" for i, name in enumerate(hypers, 1)]
     loaded = [name for name, kind in names.items() if kind != "output"]
     body = [f"{name} = load_{name}({name}_at, i)" for name in loaded]
-    # A factor of one changes no bit, and costs nothing in a loop that waits for memory or division.
-    body.append("update = grad_factor * update")
+    if scales:
+        body.append("update = grad_factor * update")
     remaining_slots, remaining_hypers = iter(list(names)[2:]), iter(hypers)
     value = "update"
     for index, part in enumerate(parts):
@@ -96,7 +97,9 @@ def _tuple(names: Iterable[str]) -> str:
 
 
 @cache
-def kernel(parts: tuple[Part, ...], dtype: np.dtype[Any], zero_grad: bool = False) -> Kernel:
+def kernel(
+    parts: tuple[Part, ...], dtype: np.dtype[Any], zero_grad: bool = False, scales: bool = False
+) -> Kernel:
     """The compiled kernel of a chain: from memory, from disk, or made now.
 
     Parameters
@@ -107,13 +110,15 @@ def kernel(parts: tuple[Part, ...], dtype: np.dtype[Any], zero_grad: bool = Fals
         float32 or float64: of parameters, gradients and states alike.
     zero_grad : bool, optional
         Clear the gradient on the way.
+    scales : bool, optional
+        Multiply the gradient by a factor first.
 
     Raises
     ------
     TypeError
         A transform cannot be compiled, or turns float32 into float64. The message names it.
     """
-    text = source(parts, zero_grad)
+    text = source(parts, zero_grad, scales)
     slots = [
         Slot("param", "param"),
         Slot("update", "update"),
@@ -179,7 +184,8 @@ def _check_types(parts: tuple[Part, ...], functions: list[Any], number: Any) -> 
         if types.float64 in _leaves(returned):
             raise TypeError(
                 f"{what} turns {number} into float64: write integer constants in arithmetic as floats "
-                "(1.0 - beta, not 1 - beta), and pass what is the same for the whole step in hyper"
+                "(1.0 - beta, not 1 - beta), name constants of modules in your own (PI = math.pi), "
+                "and pass what is the same for the whole step in hyper"
             )
         raise TypeError(
             f"{what} must return {number} numbers as (update, state), but returns {returned}"

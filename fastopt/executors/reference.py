@@ -13,7 +13,6 @@ import numpy as np
 from fastopt.executors.specialize import specialize
 from fastopt.layouts.arrays import Array
 from fastopt.transforms.base import Part
-from fastopt.validation import Hyper
 
 
 @cache
@@ -81,29 +80,32 @@ def probe(parts: tuple[Part, ...], dtype: np.dtype[Any]) -> None:
 
 def step(
     parts: tuple[Part, ...],
-    hyper: Sequence[Hyper],
-    grad_factor: Any,
+    hyper: Array,
     param: Array,
     grad: Array,
     slots: Sequence[Array],
 ) -> None:
-    """Update flat arrays in place, one element after the other."""
-    number = param.dtype.type
+    """Update flat arrays in place, one element after the other.
+
+    `hyper` is what a kernel reads: the factor of the gradient, then the numbers of each part.
+    """
     work = []
     remaining = iter(slots)
+    grad_factor, *numbers = hyper
     functions = scalar_functions(parts, param.dtype)
-    for part, function, numbers in zip(parts, functions, hyper, strict=True):
+    for part, function in zip(parts, functions, strict=True):
+        own_numbers, numbers = tuple(numbers[: part.hypers]), numbers[part.hypers :]
         own = [(slot, next(remaining)) for slot in part.slots]
         read = [array for slot, array in own if slot.kind != "output"]
         written = [array for slot, array in own if slot.kind != "input"]
-        work.append((function, read, written, tuple(map(number, numbers)), part.after))
+        work.append((function, read, written, own_numbers, part.after))
     with np.errstate(all="ignore"):
         for i in range(param.size):
             old, value, applied = param[i], grad_factor * grad[i], False
-            for function, read, written, numbers, after in work:
+            for function, read, written, own_numbers, after in work:
                 if after and not applied:
                     value, applied = old - value, True
-                value, new = function(value, old, tuple(array[i] for array in read), numbers)
+                value, new = function(value, old, tuple(array[i] for array in read), own_numbers)
                 for array, item in zip(written, new, strict=True):
                     array[i] = item
             param[i] = value if applied else old - value

@@ -38,7 +38,6 @@ class Hyperparameters:
         ]
         self.lags = [0] * len(self._members)
         self._buffers: dict[_Key, Array] = {}
-        self.factor = 1.0
         self.arrange(self.lags)
 
     def arrange(self, lags: Sequence[int]) -> None:
@@ -67,18 +66,23 @@ class Hyperparameters:
         TypeError, ValueError
             A schedule gave something unusable; nothing was changed.
         """
-        self.factor = 1.0 / grad_scale
-        found = [(key, self._numbers(key, step - key.lag)) for key in self._buffers]
+        found = [(key, self._numbers(key, step - key.lag, grad_scale)) for key in self._buffers]
         for key, numbers in found:
             self._buffers[key][:] = numbers
 
-    def _numbers(self, key: _Key, step: int) -> tuple[float, ...]:
+    def _numbers(self, key: _Key, step: int, grad_scale: float) -> tuple[float, ...]:
         group = self._groups[key.group]
         values = group.chain.hyper_at(step)
-        largest = float(np.finfo(key.dtype).max)
+        limits = np.finfo(key.dtype)
+        largest = float(limits.max)
+        factor = 1.0 / grad_scale
+        if not limits.smallest_subnormal <= factor <= largest:
+            raise ValueError(
+                f"grad_scale must have a finite inverse above zero in {key.dtype}, got {grad_scale!r}"
+            )
         for part, own, before in zip(group.chain, values, group.parts, strict=True):
             _check(part.name, own, before.hypers, largest, step)
-        return (self.factor, *(number for own in values for number in own))
+        return (factor, *(number for own in values for number in own))
 
     def scale_gradients(self, factor: float) -> None:
         """Multiply gradients by another factor, until the next `fill`."""

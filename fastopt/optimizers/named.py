@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from numbers import Real
 from types import SimpleNamespace
 from typing import Any, ClassVar, Self, TypedDict
 
@@ -11,7 +12,7 @@ from fastopt import transforms as t
 from fastopt.optimizers.dialects import translate
 from fastopt.optimizers.optimizer import Optimizer
 from fastopt.transforms.base import Chain, Transform
-from fastopt.validation import Setting, flag, is_on, nonnegative
+from fastopt.validation import Setting, flag, fraction, is_on, nonnegative
 
 
 class Shared(TypedDict, total=False):
@@ -103,9 +104,13 @@ def _decay(s: SimpleNamespace, lr: Setting = 1.0) -> list[Transform]:
 
 def momentum_and_rate(s: SimpleNamespace, dampening: Setting = 0.0) -> list[Transform]:
     """Momentum, decoupled decay and learning rate, in the order that `lr_in_momentum` asks for."""
-    if flag("nesterov", s.nesterov) and not is_on(s.momentum):
+    if flag("nesterov", s.nesterov) and not is_on(fraction("momentum", s.momentum)):
         raise ValueError("nesterov=True needs a momentum > 0, got momentum=0")
-    gather = [t.trace(s.momentum, dampening, nesterov=s.nesterov)] if is_on(s.momentum) else []
+    gather = (
+        [t.trace(s.momentum, dampening, nesterov=s.nesterov)]
+        if is_on(fraction("momentum", s.momentum))
+        else []
+    )
     rate = t.scale_by_learning_rate(s.lr)
     if flag("lr_in_momentum", s.lr_in_momentum):
         return [rate, *gather, *decoupled_parts(s, nonnegative("lr", s.lr))]
@@ -314,7 +319,8 @@ def _same_parts(one: Chain, other: Chain) -> bool:
 
 
 def _constantly(value: Any) -> Any:
-    return (lambda step: value) if type(value) in (int, float) else value
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    return (lambda step: value) if is_number else value
 
 
 def _plain(settings: Mapping[str, Any], fixed: frozenset[str]) -> dict[str, Any]:
@@ -331,6 +337,10 @@ def _setting_property(name: str, fixed: frozenset[str]) -> property:
         return getattr(self._settings, name)
 
     def write(self: NamedOptimizer, value: Any) -> None:
+        if name in fixed:
+            raise AttributeError(
+                f"{name} is fixed when an optimizer is made: make a new one to change it"
+            )
         self._assign({name: value})
 
-    return property(read, None if name in fixed else write, doc=f"The setting `{name}`.")
+    return property(read, write, doc=f"The setting `{name}`.")

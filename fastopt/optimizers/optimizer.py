@@ -14,9 +14,10 @@ from fastopt.executors.gate import SKIPPED, headers_are_readable
 from fastopt.executors.launch import check_executor, launcher, norm_launcher
 from fastopt.layouts import arrays, tree
 from fastopt.layouts.arrays import Array
-from fastopt.layouts.columns import COUNT, GRAD, HYPER, ITEMSIZE, LENGTH
+from fastopt.layouts.columns import COUNT, HYPER, LENGTH
 from fastopt.layouts.table import Table
 from fastopt.optimizers.checkpoint import Checkpoint
+from fastopt.optimizers.gradients import Gradients
 from fastopt.optimizers.group import Group
 from fastopt.optimizers.hyperparameters import Hyperparameters
 from fastopt.transforms.base import Chain, Transform
@@ -145,28 +146,30 @@ class Optimizer(Checkpoint):
             self._leaves, slots, self._written, self._zero_grad, may_skip=tree.is_branch(self._params)
         )
         self._rows, self._ranges = self._table.rows, self._table.ranges
-        self._ids = np.zeros(len(self._leaves), np.int64)
-        self._addressed = np.zeros(len(self._leaves), np.int64)
-        self._single = not tree.is_branch(self._params)
-        branches = () if self._single else self._params
-        self._flat = isinstance(self._params, (list, tuple)) and not any(map(tree.is_branch, branches))
+        self._gradients = Gradients(
+            self._params, self._leaves, self._table, self._written, self._zero_grad
+        )
         self._varies = self._hyper.varies
         self._watches_norm = self._clip_norm is not None or self._skip_nonfinite
-        self._looks_first = self._watches_norm or (self._zero_grad and not self._single)
+        # Most steps do not scale their gradients: a factor is compiled in when it is first asked for.
+        self._scales = self._clip_norm is not None
+        self._looks_first = self._watches_norm or (self._zero_grad and len(self._leaves) > 1)
         self._compiled = self._executor != "reference" and not numba.config.DISABLE_JIT
         self._by_header = self._compiled and headers_are_readable()
         if not self._compiled:
             return
-        row = 0
-        for group in self._groups:
-            for leaf in group.leaves:
-                code = kernel(group.parts, leaf.dtype, self._zero_grad)
-                self._table.use(row, code, self._hyper.of(row))
-                row += 1
+        self._use_kernels()
         self._launch = launcher(self._executor, self._table.size)
         if self._watches_norm:
             self._sums = np.zeros(norm.blocks([leaf.size for leaf in self._leaves]))
             self._launch_norm = norm_launcher(self._executor, self._table.size)
+
+    def _use_kernels(self) -> None:
+        """Let the table point to the kernels, compiled now if they are new."""
+        leaves = ((group, leaf) for group in self._groups for leaf in group.leaves)
+        for row, (group, leaf) in enumerate(leaves):
+            code = kernel(group.parts, leaf.dtype, self._zero_grad, self._scales)
+            self._table.use(row, code, self._hyper.of(row))
 
     @property
     def step_count(self) -> int:
@@ -192,7 +195,7 @@ class Optimizer(Checkpoint):
     @property
     def source(self) -> str:
         """The fused loop, as the Python source that is compiled (of the first group)."""
-        return source(self._groups[0].parts, self._zero_grad)
+        return source(self._groups[0].parts, self._zero_grad, self._scales)
 
     def step(self, grads: Any, *, grad_scale: float = 1.0) -> None:
         """Update the parameters and states in place.
@@ -211,19 +214,16 @@ class Optimizer(Checkpoint):
         TypeError, ValueError
             A gradient or a hyperparameter is not acceptable. Nothing was changed.
         """
-        if grad_scale != self._grad_scale:
+        if type(grad_scale) is not float or grad_scale != self._grad_scale:
             self._set_grad_scale(grad_scale)
         elif self._varies:
             self._hyper.fill(self._step_count, grad_scale)
+        found = self._gradients.find(grads)
         if self._looks_first:
-            self._step_in_two(grads)
+            self._step_in_two(found)
             return
         if self._by_header:
-            ids = self._ids
-            if self._single:
-                ids[0] = id(grads)
-            else:
-                self._identify(grads)
+            ids = self._gradients.identify(found)
             status = self._launch(self._rows, ids, self._ranges)
             if status == -1:
                 self._step_count += 1
@@ -231,56 +231,22 @@ class Optimizer(Checkpoint):
             if status == SKIPPED:
                 self._count_step()
                 return
-        self._run(self._check(grads))
+        self._gradients.check(found)
+        self._run(found)
         self._count_step()
 
-    def _identify(self, grads: Any) -> None:
-        """Note which objects the gradients are, for the gate to look at."""
-        if self._flat and type(grads) is list and len(grads) == len(self._ids):
-            found = iter(grads)
-        else:
-            found = tree.leaves_like(self._params, grads, "grads")
-        self._ids[:] = np.fromiter(map(id, found), np.int64, len(self._ids))
-
-    def _check(self, grads: Any) -> list[Array | None]:
-        """Check the gradients in Python, which raises the errors, and fill in their addresses."""
-        found = list(tree.leaves_like(self._params, grads, "grads"))
-        paths = [tree.describe("grads", path) for path, _ in tree.leaves(self._params)]
-        for name, grad, param in zip(paths, found, self._leaves, strict=True):
-            if grad is None and not self._single:
-                continue
-            arrays.check_gradient(name, grad, param)
-            arrays.check_apart(name, grad, self._written)
-            if self._zero_grad:
-                arrays.check_writeable(name, grad)
-        if self._zero_grad:
-            named = zip(paths, found, strict=True)
-            arrays.check_distinct(arrays.memory_range(n, g) for n, g in named if g is not None)
-        addresses = [0 if grad is None else arrays.address(grad) for grad in found]
-        self._rows[:, GRAD] = addresses
-        self._rows[:, COUNT] = [
-            0 if grad is None else leaf.size for grad, leaf in zip(found, self._leaves, strict=True)
-        ]
-        return found
-
-    def _run(self, grads: Sequence[Array | None]) -> None:
+    def _run(self, found: list[Any]) -> None:
         """Step with gradients that were checked and whose addresses are in the table."""
         if self._compiled:
-            self._launch(self._rows, self._addressed, self._ranges)
+            self._launch(self._rows, self._gradients.known, self._ranges)
             return
         row = 0
         for group in self._groups:
             for param, slots in zip(group.leaves, group.slots(), strict=True):
-                grad, step = grads[row], self._step_count - self._hyper.lags[row]
+                grad, hyper = found[row], self._hyper.of(row)
                 if grad is not None:
-                    reference.step(
-                        group.parts,
-                        group.chain.hyper_at(step),
-                        self._hyper.of(row)[0],
-                        param.reshape(-1),
-                        grad.reshape(-1),
-                        [array.reshape(-1) for array in slots],
-                    )
+                    flat = [array.reshape(-1) for array in slots]
+                    reference.step(group.parts, hyper, param.reshape(-1), grad.reshape(-1), flat)
                     if self._zero_grad:
                         grad[...] = 0
                 row += 1
@@ -299,60 +265,51 @@ class Optimizer(Checkpoint):
         for row in range(len(self._leaves)):
             self._rows[row, HYPER] = arrays.address(self._hyper.of(row))
 
-    def _step_in_two(self, grads: Any) -> None:
+    def _step_in_two(self, found: list[Any]) -> None:
         """Look at all gradients first, to measure them or see that they can be cleared; then step."""
-        checked: list[Array | None] = []
-        status = 0
-        if self._by_header:
-            if self._single:
-                self._ids[0] = id(grads)
-            else:
-                self._identify(grads)
-            status = self._look(self._ids)
+        status = self._look(self._gradients.identify(found)) if self._by_header else 0
         if status >= 0:
-            checked = self._check(grads)
-            if self._compiled:
-                self._look(self._addressed)
-            else:
-                self._sums = norm.reference([grad for grad in checked if grad is not None])
-        elif self._zero_grad and not self._single and self._share_memory():
-            self._check(grads)  # raises the error
-        if self._watches_norm and not self._measure(grads):
-            return
-        self._run(checked)
+            self._gradients.check(found)
+            self._look(self._gradients.known)
+        elif self._zero_grad and self._gradients.share_memory():
+            self._gradients.check(found)  # raises the error
+        if self._watches_norm:
+            if not self._compiled:
+                self._sums = norm.reference([grad for grad in found if grad is not None])
+            self.last = self._measure(found)
+            if self.last.skipped:
+                return
+        self._run(found)
         self._count_step()
 
     def _look(self, ids: Array) -> int:
         """Note the gradients' addresses, and sum their squares if the norm is wanted."""
+        if not self._compiled:
+            return -1
         if self._watches_norm:
             return self._launch_norm(self._rows, ids, self._ranges, self._sums)
         return drivers.bind()(self._rows, ids, self._ranges)
 
-    def _share_memory(self) -> bool:
-        """Whether any two gradients overlap."""
-        used = self._rows[self._rows[:, COUNT] > 0]
-        starts = np.sort(used[:, GRAD])
-        stops = np.sort(used[:, GRAD] + used[:, COUNT] * used[:, ITEMSIZE])
-        return bool((stops[:-1] > starts[1:]).any())
-
-    def _measure(self, grads: Any) -> bool:
-        """Take the norm, set the factor that clips, and say whether to step."""
+    def _measure(self, found: list[Any]) -> Last:
+        """Take the norm, and set the factor that clips."""
         size, finite = norm.total(self._sums) ** 0.5, True
         if not np.isfinite(size):
-            found = tree.leaves_like(self._params, grads, "grads")
             size, finite = norm.careful([grad for grad in found if grad is not None])
         factor = 1.0 / self._grad_scale
         size *= factor
-        self.last = Last(size if finite else float("nan"), self._skip_nonfinite and not finite)
-        if self._clip_norm is not None and not self.last.skipped:
+        skipped = self._skip_nonfinite and not finite
+        if self._clip_norm is not None and not skipped:
             limit = at(self._clip_norm, self._step_count)
             self._hyper.scale_gradients(factor * limit / size if size > limit else factor)
-        return not self.last.skipped
+        return Last(size if finite else float("nan"), skipped)
 
     def _set_grad_scale(self, grad_scale: Any) -> None:
         scale = finite_positive("grad_scale", grad_scale)
         self._hyper.fill(self._step_count, scale)
         self._grad_scale = scale
+        if self._compiled and not self._scales:
+            self._scales = True
+            self._use_kernels()
 
     def _go_to_step(self, step: int) -> None:
         """Continue as if `step` steps had been taken."""

@@ -1,0 +1,139 @@
+"""One table of cases that drives all generic tests: a new optimizer is a few new rows."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastopt
+from tests import oracles
+
+
+@dataclass(frozen=True)
+class Case:
+    """An optimizer with settings, what is assigned before which step, and the oracle for it."""
+
+    name: str
+    optimizer: Callable[..., Any]
+    oracle: Callable[..., Any]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    assigned: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+
+    def __str__(self):
+        return self.name
+
+    def make(self, params, **means):
+        return self.optimizer(params, **self.settings, **means)
+
+    def run(self, params, grads, **means):
+        """The optimizer after one step for each of the gradients."""
+        opt = self.make(params, **means)
+        for g in grads:
+            self.step(opt, g)
+        return opt
+
+    def step(self, opt, g):
+        for name, value in self.assigned.get(opt.step_count, {}).items():
+            setattr(opt, name, value)
+        opt.step(g)
+
+    def expected(self, w, grads):
+        """Parameter and states after these steps, by the oracle."""
+        state = {}
+        for t, g in enumerate(grads):
+            w, state = self.expected_step(w, g, state, t)
+        return w, state
+
+    def expected_step(self, w, g, state, t):
+        settings = dict(self.settings)
+        for step, values in self.assigned.items():
+            settings |= values if step <= t else {}
+        numbers = {name: value(t) if callable(value) else value for name, value in settings.items()}
+        with np.errstate(all="ignore"):
+            return self.oracle(w, g, state, t, **numbers)
+
+
+# Every setting of RMSProp away from its default; the rows below add weight decay to each.
+RMSPROP = {
+    "plain": {},
+    "rates": {"lr": 0.03, "beta": 0.7, "eps": 1e-2},
+    "beta_zero": {"lr": 0.03, "beta": 0.0},
+    "eps_outside": {"lr": 0.03, "eps": 1e-2, "eps_inside_sqrt": False},
+    "bias_correction": {"lr": 0.03, "bias_correction": True},
+    "initial_accumulator": {"lr": 0.03, "initial_accumulator": 0.5},
+    "centered": {"lr": 0.03, "centered": True, "eps": 1e-3},
+    "centered_corrected": {"centered": True, "bias_correction": True, "eps": 1e-3},
+    "centered_eps_outside": {"centered": True, "eps": 1e-2, "eps_inside_sqrt": False},
+    "momentum": {"lr": 0.03, "momentum": 0.8},
+    "nesterov": {"lr": 0.03, "momentum": 0.8, "nesterov": True},
+    "lr_in_momentum": {"lr": lambda t: 0.05 / (1 + t), "momentum": 0.8, "lr_in_momentum": True},
+    "maximize": {"lr": 0.03, "maximize": True},
+    "clip_value": {"lr": 0.03, "clip_value": 0.7},
+    "scheduled": {
+        "lr": lambda t: 0.05 / (1 + t),
+        "beta": lambda t: 1 - 0.5 / (1 + t),
+        "eps": lambda t: 10.0 ** -(t + 2),
+        "momentum": lambda t: t / (1 + t),
+        "clip_value": lambda t: 2.0 - 0.5 * t,
+    },
+    "everything": {
+        "lr": lambda t: 0.05 / (1 + t),
+        "beta": 0.8,
+        "eps": 1e-3,
+        "eps_inside_sqrt": False,
+        "centered": True,
+        "momentum": 0.7,
+        "nesterov": True,
+        "lr_in_momentum": True,
+        "bias_correction": True,
+        "initial_accumulator": 0.1,
+        "maximize": True,
+        "clip_value": 30.0,
+    },
+}
+
+DECAY = {"weight_decay": 0.05}
+DECOUPLED = {"weight_decay": 0.05, "decoupled_weight_decay": True}
+
+
+def _rmsprop(name, settings, assigned=None):
+    return Case(f"rmsprop-{name}", fastopt.RMSProp, oracles.rmsprop, settings, assigned or {})
+
+
+CASES = [
+    *(_rmsprop(name, own) for name, own in RMSPROP.items()),
+    *(_rmsprop(f"{name}-decay", own | DECAY) for name, own in RMSPROP.items()),
+    *(
+        _rmsprop(f"{name}-decoupled", RMSPROP[name] | DECOUPLED)
+        for name in ("plain", "nesterov", "lr_in_momentum", "everything")
+    ),
+    _rmsprop("decay_scheduled", {"weight_decay": lambda t: 0.1 * t}),
+    _rmsprop("decay_scheduled-lr_in_momentum", RMSPROP["lr_in_momentum"] | {
+        "weight_decay": lambda t: 0.1 * t, "decoupled_weight_decay": True,
+    }),
+    _rmsprop("lr_assigned", RMSPROP["momentum"], {1: {"lr": 0.1}, 2: {"lr": 0.0}}),
+    _rmsprop(
+        "all_assigned",
+        RMSPROP["momentum"] | DECAY | {"clip_value": 0.5},
+        {
+            1: {"lr": 0.1, "beta": 0.5, "eps": 0.1, "clip_value": 0.2},
+            2: {"momentum": 0.3, "weight_decay": 0.2},
+        },
+    ),
+    # A part that is switched off stays in place, at zero strength, and can be switched on again.
+    _rmsprop("momentum_off", RMSPROP["momentum"], {1: {"momentum": 0.0}, 2: {"momentum": 0.5}}),
+    _rmsprop("decay_off", DECAY, {1: {"weight_decay": 0.0}, 2: {"weight_decay": 0.1}}),
+]  # fmt: skip
+
+BY_NAME = {case.name: case for case in CASES}
+
+
+def every_case(cases=CASES):
+    """Run a test with each case."""
+    return pytest.mark.parametrize("case", cases, ids=str)
+
+
+# Few, for tests that try many sizes or inputs: no state, all states, and all options.
+SOME = [BY_NAME[f"rmsprop-{name}"] for name in ("plain", "nesterov-decay", "everything-decay")]

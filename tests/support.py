@@ -1,0 +1,40 @@
+"""What several test files need: problems to solve and comparisons to the last bit."""
+
+import numba
+import numpy as np
+
+# With NUMBA_DISABLE_JIT=1 every executor is the plain Python one.
+COMPILED = not numba.config.DISABLE_JIT
+
+DTYPES = (np.float32, np.float64)
+
+
+def sizes(*wanted):
+    """The sizes that are quick enough: plain Python takes microseconds for an element."""
+    return [size for size in wanted if COMPILED or size <= 300]
+
+
+def problem(shape, dtype=np.float64, steps=3):
+    """A parameter, and gradients from a thousandth to a thousand times its size; some are zero."""
+    rng = np.random.default_rng(20120)
+    w = np.array(rng.normal(size=shape), dtype)
+    grads = rng.normal(size=(steps, *w.shape)) * 10.0 ** rng.uniform(-3, 3, (steps, *w.shape))
+    grads[rng.random(grads.shape) < 0.05] = 0.0
+    return w, [np.array(g, dtype) for g in grads]
+
+
+def assert_same_bits(actual, expected, what=""):
+    """Shape, dtype and every bit agree."""
+    assert (actual.shape, actual.dtype) == (expected.shape, expected.dtype), what
+    if actual.tobytes() != expected.tobytes():
+        np.testing.assert_array_equal(actual, expected, what, strict=True)
+        raise AssertionError(f"{what}: equal numbers with different bits (signed zeros or NaNs)")
+
+
+def assert_same_run(one, other):
+    """Two optimizers hold the same parameters and states, to the last bit."""
+    assert one.step_count == other.step_count
+    assert_same_bits(one.params, other.params, "params")
+    assert one.state.keys() == other.state.keys()
+    for name in one.state:
+        assert_same_bits(one.state[name], other.state[name], name)

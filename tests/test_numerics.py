@@ -1,0 +1,207 @@
+"""Every executor gives the bits of NumPy, and those are right."""
+
+import numpy as np
+import pytest
+
+import fastopt
+from tests import oracles
+from tests.cases import BY_NAME, CASES, SOME, every_case
+from tests.support import COMPILED, DTYPES, assert_same_bits, assert_same_run, problem, sizes
+
+both_dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
+
+
+def assert_expected(opt, case, w, grads):
+    expected, states = case.expected(w, grads)
+    assert_same_bits(opt.params, expected, "params")
+    for name, state in opt.state.items():
+        assert_same_bits(state, states[name], name)
+
+
+@both_dtypes
+@every_case()
+def test_equals_numpy(case, dtype):
+    w, grads = problem(257, dtype)
+    assert_expected(case.run(w.copy(), grads, executor="serial"), case, w, grads)
+
+
+@both_dtypes
+@every_case()
+def test_parallel_equals_serial(case, dtype):
+    w, grads = problem(1009 if COMPILED else 65, dtype)
+    serial = case.run(w.copy(), grads, executor="serial")
+    for count in (1, 2, 3, 8):
+        with fastopt.threads(count):
+            assert_same_run(case.run(w.copy(), grads, executor="parallel"), serial)
+
+
+@both_dtypes
+@every_case()
+def test_reference_equals_serial(case, dtype):
+    w, grads = problem(17, dtype)
+    serial = case.run(w.copy(), grads, executor="serial")
+    assert_same_run(case.run(w.copy(), grads, executor="reference"), serial)
+
+
+@both_dtypes
+@every_case(SOME)
+@pytest.mark.parametrize("executor", ["serial", "parallel"])
+@pytest.mark.parametrize(
+    "size", sizes(0, 1, 2, 3, 7, 15, 16, 17, 31, 32, 33, 63, 64, 65, 255, 256, 257, 1009, 100_003)
+)
+def test_every_size(size, executor, case, dtype):
+    w, grads = problem(size, dtype)
+    assert_expected(case.run(w.copy(), grads, executor=executor), case, w, grads)
+
+
+@both_dtypes
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+@pytest.mark.parametrize("size", sizes(5, 64, 8 * 64, 8 * 64 + 1, 100_003))
+def test_every_number_of_threads(size, count, dtype):
+    """Fewer elements than threads, a few cache lines for each, and many."""
+    case = BY_NAME["rmsprop-everything-decay"]
+    w, grads = problem(size, dtype)
+    with fastopt.threads(count):
+        assert_expected(case.run(w.copy(), grads, executor="parallel"), case, w, grads)
+
+
+@both_dtypes
+@every_case()
+def test_pieces_equal_the_whole(case, dtype):
+    w, grads = problem(131, dtype)
+    whole = case.run(w.copy(), grads)
+    cut = 37
+    pieces = [w[:cut].copy(), w[cut:].copy()]
+    opt = case.run(pieces, [[g[:cut].copy(), g[cut:].copy()] for g in grads])
+    assert_same_bits(np.concatenate(pieces), whole.params)
+    for name, state in whole.state.items():
+        assert_same_bits(np.concatenate(opt.state[name]), state, name)
+
+
+@every_case(SOME)
+@pytest.mark.parametrize("executor", ["serial", "parallel"])
+def test_structures_of_many_shapes_and_both_dtypes(case, executor):
+    shapes = [(), (3, 5), (0,), (2, 3, 4), (131,), (1, 64)]
+    problems = [problem(shape, dtype) for shape in shapes for dtype in DTYPES]
+    params = {i: w.copy() for i, (w, _) in enumerate(problems)}
+    opt = case.make({"deep": (params,)}, executor=executor)
+    for step in range(3):
+        case.step(opt, {"deep": (dict(reversed([(i, g[step]) for i, (_, g) in enumerate(problems)])),)})
+    for i, (w, grads) in enumerate(problems):
+        expected, states = case.expected(w, grads)
+        assert_same_bits(params[i], np.asarray(expected))
+        for name, state in opt.state.items():
+            assert_same_bits(state["deep"][0][i], np.asarray(states[name]), name)
+
+
+@both_dtypes
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (7, 9), (3, 0, 5), (2, 3, 4)])
+@every_case(SOME)
+def test_shapes(case, shape, dtype):
+    w, grads = problem(shape, dtype)
+    flat = case.run(w.reshape(-1).copy(), [g.reshape(-1) for g in grads])
+    opt = case.run(w.copy(), grads)
+    assert opt.params.shape == shape
+    assert_same_bits(opt.params.reshape(-1), flat.params)
+    for name, state in opt.state.items():
+        assert state.shape == shape
+        assert_same_bits(state.reshape(-1), flat.state[name], name)
+
+
+def test_fortran_order_is_refused():
+    w = np.asfortranarray(np.ones((3, 4)))
+    with pytest.raises(ValueError, match="params must be C-contiguous"):
+        fastopt.RMSProp(w)
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ({}, ["square_avg"]),
+        ({"centered": True}, ["square_avg", "grad_avg"]),
+        ({"momentum": 0.5}, ["square_avg", "momentum_buffer"]),
+        ({"centered": True, "momentum": lambda t: 0.0}, ["square_avg", "grad_avg", "momentum_buffer"]),
+    ],
+)
+def test_only_the_states_that_are_needed(settings, names):
+    assert list(fastopt.RMSProp(np.ones(3), **settings).state) == names
+
+
+def test_states_of_the_caller_are_used_as_they_are():
+    """A run goes on from another one's arrays, and writes into them."""
+    case = BY_NAME["rmsprop-centered"]
+    w, grads = problem(65)
+    first = case.run(w, grads[:1])
+    given = dict(first.state)
+    second = case.run(w, grads[1:], state=given)
+    assert all(second.state[name] is given[name] for name in given)
+    assert_expected(second, case, problem(65)[0], grads)
+
+
+@both_dtypes
+def test_grad_scale(dtype):
+    w, grads = problem(65, dtype)
+    case = BY_NAME["rmsprop-rates"]
+    opt = case.make(w.copy())
+    scales = 3.0, 1024.0, 0.7
+    for g, scale in zip(grads, scales, strict=True):
+        opt.step(g, grad_scale=scale)
+    scaled = [dtype(1 / scale) * g for g, scale in zip(grads, scales, strict=True)]
+    assert_expected(opt, case, w, scaled)
+
+
+# The bias-corrected variance is the difference of equal numbers after the first step, and of nearly
+# equal ones after gradients that are alike: no order of operations in float64 gets many digits of it.
+WELL_CONDITIONED = [
+    case
+    for case in CASES
+    if not (case.settings.get("centered") and case.settings.get("bias_correction"))
+]
+
+
+@every_case(WELL_CONDITIONED)
+def test_within_two_ulp_of_the_exact_step(case):
+    """Each step in float64 against 50 digits, from the same parameter and states.
+
+    The parameters are larger than a step, and signs such that only the step itself is a difference.
+    Decay rounds the gradient, which counts twice in its square.
+    """
+    w, grads = problem(129, np.float64, steps=4)
+    w = np.copysign(1 + abs(w), w)
+    grads = [np.copysign(g, -w if case.settings.get("maximize") else w) for g in grads]
+    opt = case.make(w)
+    state = {}
+    for t, g in enumerate(grads):
+        before = {"params": w.copy()} | {name: s.copy() for name, s in opt.state.items()}
+        expected, state = case.expected_step(oracles.exact(w), oracles.exact(g), state, t)
+        state["params"] = expected
+        case.step(opt, g)
+        for name, actual in {"params": w, **opt.state}.items():
+            ulp = np.spacing(np.maximum(abs(before[name]), abs(actual)))
+            error = float((abs(oracles.exact(actual) - state[name]) / ulp).max())
+            limit = 4 if name == "square_avg" and "weight_decay" in case.settings else 2
+            assert error <= limit, f"{name} at step {t}"
+        state = {name: oracles.exact(s) for name, s in opt.state.items()}
+
+
+def test_worked_example_in_many_digits():
+    """Against the figures of the definition, typed in by hand."""
+    assert oracles.MP.nstr(oracles.worked_example(1), 18) == "4.68377223414127595"
+    assert oracles.MP.nstr(oracles.worked_example(2), 18) == "4.46158460640658837"
+
+
+@pytest.mark.parametrize("executor", ["serial", "parallel", "reference"])
+def test_worked_example(executor):
+    w = np.array([5.0])
+    opt = fastopt.RMSProp(w, lr=0.1, executor=executor)
+    for steps in (1, 2):
+        opt.step(2 * w)
+        assert abs(w[0] - oracles.worked_example(steps)) <= 2 * np.spacing(5.0)
+
+
+def test_oracle_in_many_digits_is_the_worked_example():
+    """The general oracle and the plain one agree, so that neither is wrong alone."""
+    w, state = oracles.exact(["5"]), {}
+    for steps in (1, 2):
+        w, state = oracles.rmsprop(w, 2 * w, state, steps - 1, lr="0.1", beta="0.9", eps="1e-8")
+        assert abs(w[0] - oracles.worked_example(steps)) < 1e-45
