@@ -20,6 +20,7 @@ FOLDER = Path(__file__).parent
 
 def main(arguments: list[str]) -> int:
     """Run pytest on this folder and boil its report down to what is worth keeping."""
+    neighbours = machine.busy_cores()
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "raw.json"
         quiet = [
@@ -32,7 +33,7 @@ def main(arguments: list[str]) -> int:
         if status != pytest.ExitCode.OK or not raw.exists():
             return status
         found = json.loads(raw.read_text("utf-8"))
-    facts = machine.facts(found["machine_info"]["cpu"])
+    facts = machine.facts(found["machine_info"]["cpu"]) | {"busy_cores_before": neighbours}
     cases = [case["extra_info"] for case in found["benchmarks"]]
     results = {"machine": facts, "full": "--full" in arguments, "cases": cases}
     print(report.details(results))

@@ -64,6 +64,14 @@ def _memory_gb() -> float | None:
         return None  # not a POSIX system
 
 
+def busy_cores() -> float | None:
+    """How many cores the machine had at work in the last minute: before a run, its neighbours'."""
+    try:
+        return round(os.getloadavg()[0], 1)
+    except (AttributeError, OSError):
+        return None  # not a POSIX system
+
+
 def _threading_layer() -> str | None:
     try:
         return str(numba.threading_layer())

@@ -21,7 +21,7 @@ class Form:
 
     name: str
     title: str
-    settings: Mapping[str, float]
+    settings: Mapping[str, Any]
 
     def optimizer(self, param: Array, **means: Any) -> fastopt.RMSProp:
         """fastopt's optimizer of this form."""

@@ -122,11 +122,13 @@ def _median(peers: Mapping[str, Any], name: str) -> str:
 
 def _machine_line(machine: Mapping[str, Any]) -> str:
     compiler = f", {machine['c_compiler']}" if machine["c_compiler"] else ""
+    neighbours = machine["busy_cores_before"]
+    noise = f" Other programs kept {neighbours} cores busy." if neighbours and neighbours >= 0.5 else ""
     return (
         f"{machine['cpu']}, {machine['threads']} threads ({machine['threading_layer']}), "
         f"{machine['os']}, Python {machine['python']}, NumPy {machine['numpy']}, "
         f"Numba {machine['numba']}{compiler}; {machine['date']}. "
-        "Median over interleaved rounds; in brackets the middle 60 %."
+        f"Median over interleaved rounds; in brackets the middle 60 %.{noise}"
     )
 
 
