@@ -1,0 +1,61 @@
+"""Options of the benchmarks, and how a comparison is measured and recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from bench.measure import Sampler, band, interleave, ratios
+
+Compare = Callable[..., dict[str, list[float]]]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="all cases, and more rounds of each")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A quick run leaves out the cases marked ``full``."""
+    if not config.getoption("--full"):
+        left_out = [item for item in items if item.get_closest_marker("full")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.fixture
+def compare(benchmark: Any, request: pytest.FixtureRequest) -> Compare:
+    """``compare(case, samplers, bytes_per_element={})``: measure in turns and record.
+
+    `case` says what is measured; a ``size`` in it and the bytes give GB/s. The first sampler is what
+    the others are compared with: their times are recorded as multiples of its time.
+    """
+    factor = 4.0 if request.config.getoption("--full") else 1.0
+
+    def run(
+        case: Mapping[str, Any],
+        samplers: Mapping[str, Sampler],
+        bytes_per_element: Mapping[str, int] | None = None,
+        budget: float = 2.0,
+    ) -> dict[str, list[float]]:
+        samples = interleave(samplers, budget * factor)
+        first = next(iter(samples))
+        results = {}
+        for name, seconds in samples.items():
+            result: dict[str, Any] = {"seconds": band(seconds)}
+            if name != first:
+                result["time_ratio"] = band(ratios(seconds, samples[first]))
+            if bytes_per_element:
+                moved = bytes_per_element[name]
+                speeds = [case["size"] * moved / s / 1e9 for s in seconds]
+                result |= {"bytes_per_element": moved, "gb_per_s": band(speeds)}
+                if "c" in samples:
+                    limit = [case["size"] * bytes_per_element["c"] / s / 1e9 for s in samples["c"]]
+                    result["fraction_of_c"] = band(ratios(speeds, limit))
+            results[name] = result
+        rounds = len(samples[first])
+        benchmark.extra_info.update({**case, "rounds": rounds, "reference": first, "peers": results})
+        return samples
+
+    return run

@@ -1,0 +1,79 @@
+"""Facts about the machine that explain its numbers, and none that name it or its user."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import llvmlite
+import numba
+import numpy as np
+
+import fastopt
+from bench import native
+
+
+def facts(cpu: Mapping[str, Any]) -> dict[str, Any]:
+    """Machine and software; `cpu` is what py-cpuinfo found, from pytest-benchmark's report."""
+    caches = {level: cpu.get(f"{level}_cache_size") for level in ("l1_data", "l2", "l3")}
+    return {
+        "cpu": _short(cpu.get("brand_raw") or platform.processor() or platform.machine()),
+        "architecture": platform.machine(),
+        "family_model_stepping": [cpu.get(key) for key in ("family", "model", "stepping")],
+        "cores": _cores(),
+        "caches_bytes": {level: size for level, size in caches.items() if isinstance(size, int)},
+        "memory_gb": _memory_gb(),
+        "os": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "numba": numba.__version__,
+        "llvmlite": llvmlite.__version__,
+        "fastopt": fastopt.__version__,
+        "c_compiler": native.version(),
+        "threads": fastopt.get_num_threads(),
+        "threading_layer": _threading_layer(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
+
+
+def name(machine: Mapping[str, Any]) -> str:
+    """What the result file of a machine is called: the same at every run on one like it."""
+    cores = f"{machine['cores']} cores"
+    return re.sub(r"[^a-z0-9]+", "-", f"{machine['cpu']} {cores}".lower()).strip("-")
+
+
+def _short(brand: str) -> str:
+    return " ".join(re.sub(r"\((R|TM|tm)\)|CPU @.*", "", brand).split())
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _memory_gb() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
+    except (AttributeError, ValueError, OSError):
+        return None  # not a POSIX system
+
+
+def busy_cores() -> float | None:
+    """How many cores the machine had at work in the last minute: before a run, its neighbours'."""
+    try:
+        return round(os.getloadavg()[0], 1)
+    except (AttributeError, OSError):
+        return None  # not a POSIX system
+
+
+def _threading_layer() -> str | None:
+    try:
+        return str(numba.threading_layer())
+    except ValueError:
+        return None  # nothing ran in parallel

@@ -1,0 +1,92 @@
+"""What is computed in the benchmarks: forms of an optimizer, and arrays for them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import fastopt
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Form:
+    """An optimizer with settings; peers are looked up by its name."""
+
+    name: str
+    title: str
+    settings: Mapping[str, Any]
+
+    def optimizer(self, param: Array, **means: Any) -> fastopt.RMSProp:
+        """fastopt's optimizer of this form."""
+        return fastopt.RMSProp(param, **self.settings, **means)
+
+
+RMSPROP = Form("rmsprop", "RMSProp", {"lr": 1e-3, "beta": 0.9, "eps": 1e-8})
+EVERYTHING = Form(
+    "rmsprop_everything",
+    "RMSProp, centered, with momentum and weight decay",
+    {**RMSPROP.settings, "centered": True, "momentum": 0.9, "weight_decay": 1e-2},
+)
+FORMS = (RMSPROP, EVERYTHING)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A gradient, and the parameter and states by name."""
+
+    form: Form
+    grad: Array
+    arrays: dict[str, Array]
+
+    @property
+    def bytes_per_element(self) -> int:
+        """What a step must move: read the gradient, read and write the parameter and each state."""
+        return self.grad.itemsize * (1 + 2 * len(self.arrays))
+
+    def view(self) -> Problem:
+        """The same memory, for a peer that puts other arrays in their places."""
+        return replace(self, arrays=dict(self.arrays))
+
+
+def plain(problem: Problem) -> Problem:
+    """Plain RMSProp in the same memory."""
+    arrays = {name: problem.arrays[name] for name in ("param", "square_avg")}
+    return Problem(RMSPROP, problem.grad, arrays)
+
+
+def available_memory() -> float:
+    """Bytes that can be had without swapping; infinity where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return math.inf
+    table = dict(line.split(":") for line in lines)
+    return 1024 * float(table["MemAvailable"].split()[0])
+
+
+def memory(form: Form, size: int, dtype: np.dtype[Any]) -> int:
+    """Bytes that a comparison needs at most, temporaries of NumPy included."""
+    states = len(form.optimizer(np.zeros(1, dtype)).state)
+    return size * dtype.itemsize * (2 * (1 + states) + 6)
+
+
+def make(form: Form, size: int, dtype: np.dtype[Any]) -> Problem:
+    """A problem with random numbers, a block of them again and again when it is large."""
+    random = np.random.default_rng(0)
+    block = random.standard_normal(min(size, 1 << 20))
+    # Gradients of size 1 to 2, so that weight decay never cancels them: what is left then is rounding
+    # error, in which the peers may differ.
+    slope = np.copysign(1 + random.random(block.size), random.standard_normal(block.size))
+    param, grad = fastopt.empty(size, dtype), fastopt.empty(size, dtype)
+    for array, values in ((param, block.astype(dtype)), (grad, slope.astype(dtype))):
+        for start in range(0, size, block.size):
+            part = array[start : start + block.size]
+            part[:] = values[: part.size]
+    return Problem(form, grad, {"param": param, **form.optimizer(param).state})
