@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from subprocesses import COUNT_PASSES, finish, needs_jit, run, script, start
+
+from tests.subprocesses import COUNT_PASSES, finish, needs_jit, run, script, start
 
 pytestmark = needs_jit
 

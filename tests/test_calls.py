@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 from numba.core import event
-from subprocesses import needs_jit, run, script
 
 import fastopt
 from fastopt.executors import gate, launch
 from fastopt.optimizers import optimizer
+from tests.subprocesses import needs_jit, run, script
 
 EXECUTORS = ["serial", "parallel"]
 LARGE = launch.AUTO_THRESHOLD + 3

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from subprocesses import needs_jit
 
 import fastopt
 from fastopt.executors.compiled import Kernel, kernel
 from fastopt.layouts.columns import KERNEL
+from tests.subprocesses import needs_jit
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},

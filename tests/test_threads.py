@@ -13,9 +13,9 @@ from typing import Any
 import numba
 import numpy as np
 import pytest
-from subprocesses import needs_jit, run, script
 
 import fastopt
+from tests.subprocesses import needs_jit, run, script
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
 

@@ -104,13 +104,10 @@ def _decay(s: SimpleNamespace, lr: Setting = 1.0) -> list[Transform]:
 
 def momentum_and_rate(s: SimpleNamespace, dampening: Setting = 0.0) -> list[Transform]:
     """Momentum, decoupled decay and learning rate, in the order that `lr_in_momentum` asks for."""
-    if flag("nesterov", s.nesterov) and not is_on(fraction("momentum", s.momentum)):
+    on = is_on(fraction("momentum", s.momentum))
+    if flag("nesterov", s.nesterov) and not on:
         raise ValueError("nesterov=True needs a momentum > 0, got momentum=0")
-    gather = (
-        [t.trace(s.momentum, dampening, nesterov=s.nesterov)]
-        if is_on(fraction("momentum", s.momentum))
-        else []
-    )
+    gather = [t.trace(s.momentum, dampening, nesterov=s.nesterov)] if on else []
     rate = t.scale_by_learning_rate(s.lr)
     if flag("lr_in_momentum", s.lr_in_momentum):
         return [rate, *gather, *decoupled_parts(s, nonnegative("lr", s.lr))]
@@ -338,9 +335,7 @@ def _setting_property(name: str, fixed: frozenset[str]) -> property:
 
     def write(self: NamedOptimizer, value: Any) -> None:
         if name in fixed:
-            raise AttributeError(
-                f"{name} is fixed when an optimizer is made: make a new one to change it"
-            )
+            raise AttributeError(f"{name} is fixed once an optimizer is made: make a new one")
         self._assign({name: value})
 
     return property(read, write, doc=f"The setting `{name}`.")

@@ -18,24 +18,32 @@ from fastopt.validation import (
 )
 
 
-def _rms(root: Any) -> Update:
+def _as_it_is(average, unbias):
+    return average
+
+
+def _corrected(average, unbias):
+    return unbias * average
+
+
+def _rms(root: Any, correct: Any) -> Update:
     def rms_update(update, param, state, hyper):
         (square_avg,) = state
         beta, mix, eps, unbias = hyper
         square_avg = beta * square_avg + mix * update * update
-        return update / root(unbias * square_avg, eps), (square_avg,)
+        return update / root(correct(square_avg, unbias), eps), (square_avg,)
 
     return rms_update
 
 
-def _stddev(root: Any) -> Update:
+def _stddev(root: Any, correct: Any) -> Update:
     def stddev_update(update, param, state, hyper):
         square_avg, grad_avg = state
         beta, mix, eps, unbias = hyper
         square_avg = beta * square_avg + mix * update * update
         grad_avg = beta * grad_avg + mix * update
-        mean = unbias * grad_avg
-        variance = unbias * square_avg - mean * mean
+        mean = correct(grad_avg, unbias)
+        variance = correct(square_avg, unbias) - mean * mean
         # Rounding can make the difference negative where the gradient hardly changes.
         # Written so that a NaN stays a NaN.
         if variance < 0.0:
@@ -45,15 +53,18 @@ def _stddev(root: Any) -> Update:
     return stddev_update
 
 
-_RMS = {True: _rms(root_eps_inside), False: _rms(root_eps_outside)}
-_STDDEV = {True: _stddev(root_eps_inside), False: _stddev(root_eps_outside)}
+_ROOTS = {True: root_eps_inside, False: root_eps_outside}
+_CORRECTIONS = {True: _corrected, False: _as_it_is}
+_VARIANTS = [(inside, corrected) for inside in _ROOTS for corrected in _CORRECTIONS]
+# By eps_inside_sqrt and bias_correction.
+_RMS = {(i, c): _rms(_ROOTS[i], _CORRECTIONS[c]) for i, c in _VARIANTS}
+_STDDEV = {(i, c): _stddev(_ROOTS[i], _CORRECTIONS[c]) for i, c in _VARIANTS}
 
 
 def _average(beta: Setting, eps: Setting, bias_correction: bool) -> Any:
     """The hyperparameters of a moving average: beta, 1 - beta, eps and the bias correction."""
     beta, eps = decay_rate("beta", beta), nonnegative("eps", eps)
-    if not flag("bias_correction", bias_correction):
-        # A factor of one changes no bit, and the loop waits for the division, not for it.
+    if not bias_correction:
         return per_step(lambda b, e: (b, 1.0 - b, e, 1.0), beta, eps)
 
     def corrected(step: int) -> Hyper:
@@ -95,7 +106,7 @@ def scale_by_rms(
     State: ``square_avg``.
     """
     return Transform(
-        _RMS[flag("eps_inside_sqrt", eps_inside_sqrt)],
+        _RMS[flag("eps_inside_sqrt", eps_inside_sqrt), flag("bias_correction", bias_correction)],
         state={"square_avg": nonnegative_number("initial_accumulator", initial_accumulator)},
         hyper=_average(beta, eps, bias_correction),
     )
@@ -118,7 +129,7 @@ def scale_by_stddev(
     torch does not clamp the variance, and gives NaN where rounding makes it negative.
     """
     return Transform(
-        _STDDEV[flag("eps_inside_sqrt", eps_inside_sqrt)],
+        _STDDEV[flag("eps_inside_sqrt", eps_inside_sqrt), flag("bias_correction", bias_correction)],
         state={
             "square_avg": nonnegative_number("initial_accumulator", initial_accumulator),
             "grad_avg": 0.0,

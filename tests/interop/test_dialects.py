@@ -7,7 +7,6 @@ step, and the budget does not have to grow with their number.
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pytest
