@@ -64,7 +64,7 @@ def rmsprop(
     eps=1e-8,
     eps_inside_sqrt=True,
     centered=False,
-    momentum=0.0,
+    momentum=None,
     nesterov=False,
     lr_in_momentum=False,
     bias_correction=False,
@@ -77,7 +77,7 @@ def rmsprop(
     """``v = beta v + (1 - beta) g^2``, ``w = w - lr g / sqrt(v + eps)``, and all variants."""
     a = Arithmetic(w.dtype)
     past, present = a.average(beta)
-    rate, small, friction = a.rounded(lr), a.rounded(eps), a.rounded(momentum)
+    rate, small, friction = a.rounded(lr), a.rounded(eps), a.rounded(momentum or 0.0)
     g = incoming(
         a,
         w,
@@ -103,9 +103,10 @@ def rmsprop(
 
     if lr_in_momentum:
         u = rate * u
-    b = friction * state.get("momentum_buffer", a.full(w, 0.0)) + u
-    new["momentum_buffer"] = b
-    u = u + friction * b if nesterov else b
+    if momentum is not None:
+        b = friction * state.get("momentum_buffer", a.full(w, 0.0)) + u
+        new["momentum_buffer"] = b
+        u = u + friction * b if nesterov else b
     if weight_decay and decoupled_weight_decay:
         decay = a.host(weight_decay) * (a.host(lr) if lr_in_momentum else 1)
         u = u + a.rounded(decay) * w

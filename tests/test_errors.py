@@ -271,7 +271,7 @@ def test_unknown_state():
         fastopt.RMSProp(params(), state={"exp_avg": params()})
 
 
-@pytest.mark.parametrize("chain", [None, t.scale_by_rms, [t.scale(1.0)]])
+@pytest.mark.parametrize("chain", [None, t.scale_by_rms, "chain"])
 def test_bad_chain(chain):
     with refusal(TypeError, ["chain", type(chain).__name__]):
         fastopt.Optimizer(params(), chain)

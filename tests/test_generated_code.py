@@ -77,7 +77,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
 def compiled(dtype: type, settings: dict[str, Any]) -> Kernel:
     """A kernel as `Optimizer` gets it, but never one that is already in memory."""
     chain = fastopt.RMSProp(np.zeros(1, dtype), executor="reference", **settings).chain
-    return kernel.__wrapped__(chain.parts(), np.dtype(dtype))
+    return kernel.__wrapped__(chain.parts(), np.dtype(dtype), zero_grad=False, scales=False)
 
 
 def instructions(assembly: str) -> str:
@@ -108,7 +108,7 @@ def test_serial_and_parallel_share_machine_code() -> None:
     w, g = np.zeros(10, np.float32), np.zeros(10, np.float32)
     serial, parallel = (fastopt.RMSProp(w, executor=name) for name in ("serial", "parallel"))
     addresses = {int(opt._rows[0, KERNEL]) for opt in (serial, parallel)}
-    assert addresses == {kernel(serial.chain.parts(), w.dtype).address}
+    assert addresses == {kernel(serial.chain.parts(), w.dtype, zero_grad=False, scales=False).address}
     serial.step(g)
     parallel.step(g)
     assert serial._launch is not parallel._launch

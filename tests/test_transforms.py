@@ -328,7 +328,7 @@ def test_attributes_and_representations():
     chain = fastopt.chain(t.clip_by_value(0.5), t.scale_by_learning_rate(lambda step: 0.1))
     assert repr(chain) == "chain(clip_update(-0.5, 0.5), scale_update(per step))"
     opt = fastopt.Optimizer(np.zeros(3), chain, executor="serial")
-    assert repr(opt) == f"Optimizer(3 elements, {chain!r}, executor='serial')"
+    assert repr(opt) == f"Optimizer(<3 elements>, {chain!r}, executor='serial')"
     assert opt.chain is chain
     assert opt.executor == "serial"
     named = fastopt.RMSProp([np.zeros(2), np.zeros(3)], lr=0.5)

@@ -1,7 +1,5 @@
 """Mistakes in a user's transform: found before anything runs, named, with what to do instead."""
 
-import math
-
 import numpy as np
 import pytest
 
@@ -97,10 +95,6 @@ def integer_constant(update, param, state, hyper):
     return (1 - beta) * update, state
 
 
-def constant_of_a_module(update, param, state, hyper):
-    return math.pi * update, state
-
-
 def integer_in_the_state(update, param, state, hyper):
     (count,) = state
     return update, (count + 1,)
@@ -112,7 +106,6 @@ def integer_in_the_state(update, param, state, hyper):
     [
         (fastopt.Transform(integer_constant, hyper=(0.9,)), "integer_constant"),
         (fastopt.Transform(integer_in_the_state, {"count": 0.0}), "integer_in_the_state"),
-        (fastopt.Transform(constant_of_a_module), "constant_of_a_module"),
     ],
 )
 def test_constants_that_make_float64(transform, name):

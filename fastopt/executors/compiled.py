@@ -52,7 +52,7 @@ class Kernel:
         return str(self.code._library.get_asm_str())
 
 
-def source(parts: tuple[Part, ...], zero_grad: bool = False, scales: bool = False) -> str:
+def source(parts: tuple[Part, ...], zero_grad: bool, scales: bool) -> str:
     """The loop over one stretch of one array, as Python source."""
     slots = [slot for part in parts for slot in part.slots]
     names = {"param": "state", "update": "state" if zero_grad else "input"}
@@ -97,9 +97,7 @@ def _tuple(names: Iterable[str]) -> str:
 
 
 @cache
-def kernel(
-    parts: tuple[Part, ...], dtype: np.dtype[Any], zero_grad: bool = False, scales: bool = False
-) -> Kernel:
+def kernel(parts: tuple[Part, ...], dtype: np.dtype[Any], zero_grad: bool, scales: bool) -> Kernel:
     """The compiled kernel of a chain: from memory, from disk, or made now.
 
     Parameters
@@ -108,9 +106,9 @@ def kernel(
         From `Chain.parts`.
     dtype : numpy.dtype
         float32 or float64: of parameters, gradients and states alike.
-    zero_grad : bool, optional
+    zero_grad : bool
         Clear the gradient on the way.
-    scales : bool, optional
+    scales : bool
         Multiply the gradient by a factor first.
 
     Raises

@@ -84,9 +84,12 @@ class Group:
             if not written:
                 arrays.check_gradient(name, array, leaf)
                 continue
-            dtypes = (leaf.dtype,) if like_param else arrays.outputs_of(leaf.dtype)
-            arrays.check_writeable(name, array, dtypes)
-            arrays.check_shape(name, array, leaf)
+            if like_param:
+                arrays.check_writeable(name, array)
+                arrays.check_like(name, array, leaf)
+            else:
+                arrays.check_writeable(name, array, arrays.outputs_of(leaf.dtype))
+                arrays.check_shape(name, array, leaf)
         if written and not like_param and len({array.dtype for array in found}) > 1:
             raise TypeError(f"{label} must be arrays of one dtype")
         return found

@@ -73,15 +73,14 @@ class Hyperparameters:
     def _numbers(self, key: _Key, step: int, grad_scale: float) -> tuple[float, ...]:
         group = self._groups[key.group]
         values = group.chain.hyper_at(step)
-        limits = np.finfo(key.dtype)
-        largest = float(limits.max)
         factor = 1.0 / grad_scale
-        if not limits.smallest_subnormal <= factor <= largest:
+        limits = np.finfo(key.dtype)
+        if not float(limits.smallest_subnormal) <= factor <= float(limits.max):
             raise ValueError(
                 f"grad_scale must have a finite inverse above zero in {key.dtype}, got {grad_scale!r}"
             )
         for part, own, before in zip(group.chain, values, group.parts, strict=True):
-            _check(part.name, own, before.hypers, largest, step)
+            _check(part.name, own, before.hypers, key.dtype, step)
         return (factor, *(number for own in values for number in own))
 
     def scale_gradients(self, factor: float) -> None:
@@ -90,15 +89,15 @@ class Hyperparameters:
             buffer[0] = factor
 
 
-def _check(name: str, numbers: Hyper, expected: int, largest: float, step: int) -> None:
+def _check(name: str, numbers: Hyper, expected: int, dtype: np.dtype[Any], step: int) -> None:
     if len(numbers) != expected:
         raise ValueError(
-            f"transform {name!r} must always have as many hyperparameters: {expected} at first, "
-            f"{len(numbers)} at step {step}"
+            f"transform {name!r} must always have as many hyperparameters: its hyper gave "
+            f"{len(numbers)} numbers at step {step}, {expected} before"
         )
-    for number in numbers:
-        if not -largest <= number <= largest:  # NaN too
-            raise ValueError(
-                f"transform {name!r} must have finite hyperparameters of at most {largest:.3g}, "
-                f"got {numbers} at step {step}"
-            )
+    largest = float(np.finfo(dtype).max)
+    if not all(-largest <= number <= largest for number in numbers):  # NaN fails too
+        raise ValueError(
+            f"the hyperparameters of transform {name!r} must be finite in {dtype}, "
+            f"got {numbers} at step {step}"
+        )

@@ -247,7 +247,8 @@ class NamedOptimizer(Optimizer):
             if not _same_parts(chain, group.chain):
                 given = ", ".join(f"{k} = {v!r}" for k, v in changes.items())
                 raise ValueError(
-                    f"{given} would change which transforms the optimizer is made of: make a new one"
+                    f"{given} would change which transforms the optimizer is made of: "
+                    "make a new optimizer"
                 )
             chains.append(chain)
         return chains
@@ -312,7 +313,7 @@ def _are_groups(params: Any) -> bool:
 
 
 def _same_parts(one: Chain, other: Chain) -> bool:
-    return [part[:2] for part in one.parts()] == [part[:2] for part in other.parts()]
+    return [(t.update, t.slots()) for t in one] == [(t.update, t.slots()) for t in other]
 
 
 def _constantly(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any, NamedTuple, Self
 
 import numba
@@ -168,7 +169,7 @@ class Optimizer(Checkpoint):
         """Let the table point to the kernels, compiled now if they are new."""
         leaves = ((group, leaf) for group in self._groups for leaf in group.leaves)
         for row, (group, leaf) in enumerate(leaves):
-            code = kernel(group.parts, leaf.dtype, self._zero_grad, self._scales)
+            code = kernel(group.parts, leaf.dtype, zero_grad=self._zero_grad, scales=self._scales)
             self._table.use(row, code, self._hyper.of(row))
 
     @property
@@ -311,10 +312,14 @@ class Optimizer(Checkpoint):
             self._scales = True
             self._use_kernels()
 
-    def _go_to_step(self, step: int) -> None:
+    def _go_to_step(self, step: Any) -> None:
         """Continue as if `step` steps had been taken."""
-        self._hyper.fill(step, self._grad_scale)
-        self._step_count = step
+        if isinstance(step, bool) or not isinstance(step, Integral):
+            raise TypeError(f"step must be a whole number, not {step!r}")
+        if step < 0:
+            raise ValueError(f"step must not be negative, got {step}")
+        self._hyper.fill(int(step), self._grad_scale)
+        self._step_count = int(step)
 
     @classmethod
     def _from_parts(cls, params: Any, arguments: tuple[Any, ...], means: dict[str, Any]) -> Self:
