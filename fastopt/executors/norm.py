@@ -87,8 +87,8 @@ def _blocks(rows, row):
     return (rows[row, COUNT] + BLOCK - 1) // BLOCK
 
 
-def _squares(rows, ids, ranges, sums, threads):
-    row = misfit(rows, ids, ranges)
+def _squares(rows, items, ranges, sums, threads):
+    row = misfit(rows, items, ranges)
     if row < 0:
         total = 0
         for i in range(rows.shape[0]):
@@ -106,19 +106,18 @@ def _squares(rows, ids, ranges, sums, threads):
 
 
 def _signature() -> Any:
-    table, ids = types.Array(types.int64, 2, "C"), types.Array(types.int64, 1, "C")
-    sums = types.Array(types.float64, 1, "C")
-    return types.int64(table, ids, table, sums, types.int64)
+    table, sums = types.Array(types.int64, 2, "C"), types.Array(types.float64, 1, "C")
+    return types.int64(table, types.int64, table, sums, types.int64)
 
 
 @cache
-def serial() -> Callable[[Any, Any, Any, Any, int], int]:
+def serial() -> Callable[[Any, int, Any, Any, int], int]:
     """Check the gradients, then write the sum of squares of each block; the first misfit or -1."""
     return compile_function(_squares, _signature(), "norm-serial")
 
 
 @cache
-def parallel() -> Callable[[Any, Any, Any, Any, int], int]:
+def parallel() -> Callable[[Any, int, Any, Any, int], int]:
     """The same on several threads."""
     return compile_function(_squares, _signature(), "norm-parallel", parallel=True)
 
