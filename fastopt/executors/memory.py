@@ -81,6 +81,16 @@ def slot_access(dtype: str, stored: str, slot: int, slots: int) -> tuple[Any, An
     return load, store
 
 
+def ask_for(builder: Any, place: Any, written: bool) -> None:
+    """Emit the instruction that fetches a cache line ahead of its use."""
+    pointer, i32 = ir.IntType(8).as_pointer(), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [pointer, i32, i32, i32])
+    hint = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    # To write or to read, to be kept in all caches, data rather than code.
+    how = [ir.Constant(i32, number) for number in (int(written), 3, 1)]
+    builder.call(hint, [builder.bitcast(place, pointer), *how])
+
+
 @cache
 def prefetch(stored: str, count: int, written: bool) -> Any:
     """``fetch(address, index)``: ask for the cache lines of `count` elements from `index` on.
@@ -93,16 +103,9 @@ def prefetch(stored: str, count: int, written: bool) -> Any:
     @intrinsic  # type: ignore[untyped-decorator]
     def fetch(typing_context: Any, address: Any, index: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            pointer = ir.IntType(8).as_pointer()
-            i32 = ir.IntType(32)
-            kind = ir.FunctionType(ir.VoidType(), [pointer, i32, i32, i32])
-            hint = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-            # To write or to read, to be kept in all caches, data rather than code.
-            how = [ir.Constant(i32, x) for x in (int(written), 3, 1)]
             first = _element(builder, element, *args)
             for start in range(0, count, per_line):
-                place = builder.gep(first, [ir.Constant(I64, start)])
-                builder.call(hint, [builder.bitcast(place, pointer), *how])
+                ask_for(builder, builder.gep(first, [ir.Constant(I64, start)]), written)
             return context.get_dummy_value()
 
         return types.void(types.intp, types.int64), emit
