@@ -69,7 +69,7 @@ def headers_are_readable() -> bool:
 
 @numba.njit
 def _overlaps(start, stop, ranges):
-    """Whether memory from `start` to `stop` meets one of the ranges, which are sorted and disjoint."""
+    """Whether memory from `start` to `stop` meets one of the ranges, sorted by start and by end."""
     # By bisection: the first range that ends behind the start must begin behind the end. NumPy's
     # searchsorted would do, but Numba's version of it makes a new process import scipy.linalg.
     low, high = 0, ranges.shape[1]
@@ -89,8 +89,8 @@ def misfit(rows, ids, ranges):
     Where all is well, -1, or `SKIPPED` if some gradients are None.
 
     `rows` is the table (`layouts.columns`), `ids` the addresses of the gradient objects (0: the
-    table has the address already), `ranges` the sorted starts and ends of all memory that the
-    step writes.
+    table has the address already), `ranges` the sorted starts and ends of all memory that a
+    gradient may not share.
     """
     status = -1
     for row in range(rows.shape[0]):
