@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import uuid
@@ -109,6 +110,19 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Damage shows in many ways: here they become one error."""
+    try:
+        yield
+    except Exception as error:
+        # A damaged file may point to impossible places: "invalid argument".
+        elsewhere = isinstance(error, OSError) and error.errno != errno.EINVAL
+        if elsewhere or isinstance(error, MemoryError):
+            raise
+        raise ValueError(f"{path} is damaged or no .npz file: {error}") from error
+
+
 class Archive:
     """An open file of `write_archive`."""
 
@@ -118,26 +132,16 @@ class Archive:
         self.description = self._read_description()
 
     def _read_description(self) -> dict[str, Any]:
-        with self._readable():
+        with _readable(self._path):
             if DESCRIPTION in self._archive.namelist():
                 found = json.loads(self._archive.read(DESCRIPTION))
                 if isinstance(found, dict):
                     return found
         raise ValueError(f"{self._path} was not written by an optimizer's save()")
 
-    @contextmanager
-    def _readable(self) -> Iterator[None]:
-        """Damage shows in many ways: here they become one error."""
-        try:
-            yield
-        except (OSError, MemoryError):
-            raise
-        except Exception as error:
-            raise ValueError(f"{self._path} is damaged: {error}") from error
-
     def check(self, own: Mapping[str, Array]) -> None:
         """See that the file is whole, and holds arrays like these."""
-        with self._readable():
+        with _readable(self._path):
             damaged = self._archive.testzip()
         if damaged is not None:
             raise ValueError(f"{self._path} is damaged: {damaged} does not match its checksum")
@@ -145,7 +149,7 @@ class Archive:
         for name, array in own.items():
             if f"{name}.npy" not in held:
                 raise ValueError(f"{self._path} has no array {name!r}")
-            with self._readable(), self._archive.open(f"{name}.npy") as member:
+            with _readable(self._path), self._archive.open(f"{name}.npy") as member:
                 shape, fortran, dtype = _read_header(member)
                 size = self._archive.getinfo(f"{name}.npy").file_size - member.tell()
             if shape != array.shape or dtype != array.dtype:
@@ -176,11 +180,7 @@ def _read_header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any
 @contextmanager
 def read_archive(path: Path) -> Iterator[Archive]:
     """Open a file of `write_archive`."""
-    try:
+    with _readable(path):
         archive = zipfile.ZipFile(path)
-    except (OSError, MemoryError):
-        raise
-    except Exception as error:
-        raise ValueError(f"{path} is not a whole .npz file: {error}") from error
     with archive:
         yield Archive(archive, path)
