@@ -182,7 +182,7 @@ def test_a_skipped_step_changes_nothing(bad, executor):
     opt, control = make(copy_to=target, **settings), make(copy_to=target.copy(), **settings)
     g = gradient()
     g[-1] = bad
-    before, held, copied = g.copy(), copy.deepcopy(opt.state), target.copy()
+    before, held, copied = g.copy(), copy.deepcopy(dict(opt.state)), target.copy()
     opt.step(g)
     assert opt.last.skipped
     assert np.isnan(opt.last.norm)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from fastopt.layouts.archive import read_archive, write_archive
 from fastopt.layouts.arrays import Array
 from fastopt.optimizers.group import Group
 from fastopt.optimizers.hyperparameters import Hyperparameters
+from fastopt.optimizers.saved_settings import merge, plain
+from fastopt.validation import Setting
 
 VERSION = 1
 
@@ -18,19 +21,40 @@ VERSION = 1
 class Checkpoint:
     """The part of an optimizer that saves and loads."""
 
-    state: dict[str, Any]
     chain: Any
+    clip_norm: Setting | None
+    last: Any
     _params: Any
     _groups: list[Group]
     _hyper: Hyperparameters
     _step_count: int
-    _clip_norm: Any
+    _grad_scale: float
     _skip_nonfinite: bool
     _zero_grad: bool
     _executor: str
+    _state: dict[str, Any]
 
     def _arrange(self, lags: Sequence[int]) -> None:
         """Have the arrays lag behind by so many steps."""
+        raise NotImplementedError
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """Put settings and counts back where a change of them fails."""
+        names = "_settings", "_overrides", "_step_count", "_clip_norm", "_clip_norm_given"
+        before = {name: value for name, value in vars(self).items() if name in names}
+        chains, lags = [group.chain for group in self._groups], self._hyper.lags
+        try:
+            yield
+        except BaseException:
+            vars(self).update(before)
+            for group, chain in zip(self._groups, chains, strict=True):
+                group.chain = chain
+            self._arrange(lags)
+            raise
+
+    def _set_up(self, params: Any, arguments: tuple[Any, ...], means: dict[str, Any]) -> None:
+        """``__init__``, for a copy."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
@@ -39,16 +63,19 @@ class Checkpoint:
         Returns
         -------
         dict
-            ``version``, ``optimizer`` (its name), ``transforms`` (of each group), ``step_count``,
-            ``lags`` (steps that each array was left out of), ``settings`` and ``state``. The arrays in
-            it are the live ones, as in torch: ``copy.deepcopy`` keeps them as they are now.
+            ``version``, ``optimizer`` (its name), ``transforms`` (of each group), ``clips_norm`` and
+            ``skips_nonfinite``, ``step_count``, ``lags`` (steps that each array was left out of),
+            ``settings`` and ``state``. The arrays in it are the live ones, as in torch:
+            ``copy.deepcopy`` keeps them as they are now.
         """
-        return {**self._description(), "state": dict(self.state)}
+        return {**self._description(), "state": dict(self._state)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Continue from a `state_dict` of the same kind of optimizer over arrays of the same shapes.
 
-        Its content is copied. Numbers like ``lr`` are taken over; schedules, which are code, stay.
+        Its content is copied. Numbers like ``lr`` are taken over. Where this optimizer has a schedule,
+        or the other one had, the setting stays, and so do ``bounds`` and ``copy_to``. An optimizer
+        made with a chain keeps all of its hyperparameters but ``clip_norm``.
 
         Raises
         ------
@@ -58,38 +85,51 @@ class Checkpoint:
         """
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"state_dict must be a dict, not {type(state_dict).__name__}")
-        self._check_description(state_dict)
+        self._check_description(state_dict, "state_dict")
         state = state_dict.get("state")
-        if not isinstance(state, Mapping) or state.keys() != self.state.keys():
-            found = sorted(state) if isinstance(state, Mapping) else state
-            raise ValueError(f"state must have the entries {sorted(self.state)}, got {found}")
-        sources = []
-        for name, own in _named_states(self):
-            label, index = name
-            given = list(tree.leaves_like(self._params, state[label], f"state[{label!r}]"))[index]
-            _check_alike(f"state[{label!r}]", given, own)
-            sources.append((own, given))
-        self._resume(state_dict)
-        for own, given in sources:
-            own[...] = given
+        if not isinstance(state, Mapping) or state.keys() != self._state.keys():
+            found = list(state) if isinstance(state, Mapping) else state
+            raise ValueError(f"state must have the entries {list(self._state)}, got {found}")
+        given = {
+            name: list(tree.leaves_like(self._params, own, f"state[{name!r}]"))
+            for name, own in state.items()
+        }
+        sources = [(own, given[name][index], name) for name, index, own in self._arrays()]
+        for own, array, name in sources:
+            arrays.check_kind(f"state[{name!r}]", array)
+            arrays.check_like(f"state[{name!r}]", array, own)
+        self._resume(state_dict, "state_dict")
+        for own, array, _ in sources:
+            own[...] = array
 
     def save(self, path: Any) -> None:
         """Write the state to a file, which then holds the whole of it, or what it held before.
 
-        The format is NumPy's ``.npz``, without pickles. Arrays are streamed.
+        The format is NumPy's ``.npz``, without pickles. Arrays are streamed. The parameters are the
+        caller's to save.
 
         Parameters
         ----------
         path : str or path
-            Written aside and moved into place, so that a crash never leaves half a file.
+            Written aside, synchronised with the disk and moved into place, so that a crash never
+            leaves half a file. A process killed meanwhile leaves at most a file ``<path>.saving``,
+            which the next save to this path writes over.
+
+        Raises
+        ------
+        ValueError
+            There is something else than a file at `path`.
+        OSError
+            The file cannot be written. What was there before stays.
         """
-        named = ((f"{name}/{index}", array) for (name, index), array in _named_states(self))
+        named = ((f"{name}/{index}", array) for name, index, array in self._arrays())
         write_archive(Path(path), self._description(), named)
 
     def load(self, path: Any) -> None:
         """Continue from a file written by `save`. The checks are those of `load_state_dict`.
 
-        Arrays are streamed into place: no second copy of them is made in memory.
+        The file is read twice: checked as a whole, then streamed into place. No second copy of the
+        arrays is made in memory.
 
         Raises
         ------
@@ -99,86 +139,94 @@ class Checkpoint:
             The file is damaged, is not one of `save`, or belongs to another optimizer.
         """
         with read_archive(Path(path)) as archive:
-            self._check_description(archive.description)
-            own = {f"{name}/{index}": array for (name, index), array in _named_states(self)}
+            self._check_description(archive.description, str(path))
+            own = {f"{name}/{index}": array for name, index, array in self._arrays()}
             archive.check(own)
-            self._resume(archive.description)
+            self._resume(archive.description, str(path))
             archive.read_into(own)
+
+    def _arrays(self) -> Iterator[tuple[str, int, Array]]:
+        """Every state array, with its name and the number of its parameter."""
+        first = 0
+        for group in self._groups:
+            for name, own in group.states.items():
+                for index, array in enumerate(own, first):
+                    yield name, index, array
+            first += len(group.leaves)
 
     def _description(self) -> dict[str, Any]:
         return {
             "version": VERSION,
             "optimizer": type(self).__name__,
             "transforms": [[part.name for part in group.parts] for group in self._groups],
+            "clips_norm": self.clip_norm is not None,
+            "skips_nonfinite": self._skip_nonfinite,
             "step_count": self._step_count,
             "lags": list(self._hyper.lags),
             "settings": self._plain_settings(),
         }
 
-    def _check_description(self, given: Mapping[str, Any]) -> None:
+    def _check_description(self, given: Mapping[str, Any], what: str) -> None:
         own = self._description()
         missing = sorted(own.keys() - given.keys())
         if missing:
-            raise ValueError(
-                f"state_dict must come from an optimizer's state_dict(): it lacks {missing}"
-            )
-        for key in ("version", "optimizer", "transforms"):
+            raise ValueError(f"{what} must come from an optimizer's state: it lacks {missing}")
+        for key in ("version", "optimizer", "transforms", "clips_norm", "skips_nonfinite"):
             if given[key] != own[key]:
-                raise ValueError(f"state_dict has {key} {given[key]!r}, but this one has {own[key]!r}")
-        if len(given["lags"]) != len(own["lags"]):
-            raise ValueError(
-                f"state_dict must be for {len(own['lags'])} arrays, but is for {len(given['lags'])}"
-            )
-        count = given["step_count"]
+                raise ValueError(f"{what} has {key} {given[key]!r}, but this one has {own[key]!r}")
+        count, lags, settings = given["step_count"], given["lags"], given["settings"]
         if type(count) is not int or count < 0:
-            raise ValueError(f"step_count must be a whole number >= 0, got {count!r}")
+            raise ValueError(f"{what} must have a whole number >= 0 as step_count, not {count!r}")
+        if not isinstance(lags, list) or len(lags) != len(own["lags"]):
+            raise ValueError(
+                f"{what} must be for {len(own['lags'])} arrays, with as many lags, but has {lags!r}"
+            )
+        if not all(type(lag) is int and 0 <= lag <= count for lag in lags):
+            raise ValueError(f"{what} must have lags from 0 to step_count {count}, not {lags!r}")
+        if not isinstance(settings, Mapping):
+            raise TypeError(f"{what} must have a dict of settings, not {settings!r}")
 
-    def _resume(self, given: Mapping[str, Any]) -> None:
+    def _resume(self, given: Mapping[str, Any], what: str) -> None:
         """Take over settings and counts, or raise and leave them."""
-        self._take_settings(given["settings"])
-        self._step_count = given["step_count"]
-        self._arrange([int(lag) for lag in given["lags"]])
+        with self._all_or_nothing():
+            self._take_settings(given["settings"], what)
+            self._step_count = given["step_count"]
+            self._arrange(given["lags"])
+            self._hyper.fill(self._step_count, self._grad_scale)
 
-    def _plain_settings(self) -> Any:
-        """Settings to save: none where the chain was given as code."""
-        return None
+    def _plain_settings(self) -> dict[str, Any]:
+        """Settings to save: those of a chain that was given as code are not known."""
+        return plain({"clip_norm": self.clip_norm}, frozenset())
 
-    def _take_settings(self, settings: Any) -> None:
+    def _take_settings(self, settings: Mapping[str, Any], what: str) -> None:
         """Assign saved settings."""
+        if "clip_norm" not in settings:
+            raise ValueError(f"{what} must have 'clip_norm' in its settings")
+        saved = {"clip_norm": settings["clip_norm"]}
+        self.clip_norm = merge({"clip_norm": self.clip_norm}, saved, frozenset())["clip_norm"]
 
     def _arguments(self) -> tuple[Any, ...]:
-        """Positional arguments, beside the parameters, that make another one like this."""
+        """What `_set_up` makes another one like this from, beside the parameters."""
         return (self.chain,)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        counts = self._step_count, list(self._hyper.lags)
+    def __getstate__(self) -> dict[str, Any]:
         means = {
-            "clip_norm": self._clip_norm,
+            "clip_norm": self.clip_norm,
             "skip_nonfinite": self._skip_nonfinite,
             "zero_grad": self._zero_grad,
+            "state": dict(self._state),
             "executor": self._executor,
         }
-        return _restore, (type(self), self._params, self._arguments(), means, self.state, counts)
+        return {
+            "params": self._params,
+            "arguments": self._arguments(),
+            "means": means,
+            "step_count": self._step_count,
+            "lags": list(self._hyper.lags),
+            "last": self.last,
+        }
 
-
-def _restore(
-    kind: Any, params: Any, arguments: tuple[Any, ...], means: dict[str, Any], state: Any, counts: Any
-) -> Any:
-    optimizer = kind._from_parts(params, arguments, {**means, "state": state})
-    optimizer._step_count, lags = counts
-    optimizer._arrange(lags)
-    return optimizer
-
-
-def _named_states(optimizer: Checkpoint) -> Iterator[tuple[tuple[str, int], Array]]:
-    first = 0
-    for group in optimizer._groups:
-        for name, own in group.states.items():
-            for index, array in enumerate(own):
-                yield (name, first + index), array
-        first += len(group.leaves)
-
-
-def _check_alike(name: str, given: Any, own: Array) -> None:
-    arrays.check_kind(name, given)
-    arrays.check_like(name, given, own)
+    def __setstate__(self, saved: dict[str, Any]) -> None:
+        self._set_up(saved["params"], saved["arguments"], saved["means"])
+        self._step_count, self.last = saved["step_count"], saved["last"]
+        self._arrange(saved["lags"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, TypeAlias
 
 from fastopt.validation import Setting, at, is_on
@@ -82,8 +83,7 @@ def _rmsprop_graves(lr=1e-4, beta=0.95, momentum=0.9, eps=1e-4):
 
 def _sgd_torch(lr=1e-3, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False, maximize=False):
     # torch starts the buffer with the first gradient, undamped.
-    damped = is_on(dampening)
-    later = (lambda step: 0.0 if step == 0 else at(dampening, step)) if damped else 0.0
+    later = partial(_not_at_first, dampening) if is_on(dampening) else 0.0
     own = {"lr": lr, "momentum": momentum, "dampening": later, "nesterov": nesterov}
     return {**own, "weight_decay": weight_decay, "maximize": maximize}
 
@@ -236,7 +236,19 @@ def _keras(weight_decay: Any, clipvalue: Any, global_clipnorm: Any) -> Settings:
 
 def _beside_uncorrected(eps: Setting, beta2: Setting) -> Setting:
     """Epsilon beside ``sqrt(v)``, as if it stood beside the corrected ``sqrt(v / (1 - beta2**t))``."""
-    return lambda step: at(eps, step) / (1.0 - at(beta2, step) ** (step + 1)) ** 0.5
+    return partial(_uncorrected, eps, beta2)
+
+
+# Schedules are functions of the module, so that optimizers that use them can be pickled.
+
+
+def _uncorrected(eps: Setting, beta2: Setting, step: int) -> float:
+    result: float = at(eps, step) / (1.0 - at(beta2, step) ** (step + 1)) ** 0.5
+    return result
+
+
+def _not_at_first(setting: Setting, step: int) -> float:
+    return 0.0 if step == 0 else at(setting, step)
 
 
 DIALECTS: dict[str, dict[str, Dialect]] = {

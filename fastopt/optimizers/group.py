@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fastopt.executors import reference
 from fastopt.layouts import arrays, tree
-from fastopt.layouts.allocate import full
 from fastopt.layouts.arrays import Array
+from fastopt.layouts.files import StateFiles
 from fastopt.transforms.base import START_FROM_PARAM, Chain
 
 
@@ -26,12 +25,12 @@ class Group:
         How errors name `params`.
     state : mapping
         The caller's own state arrays, by name.
-    state_dir : path or None
-        Keep new states in files of this folder.
+    files : StateFiles
+        Makes new states.
     """
 
     def __init__(
-        self, params: Any, chain: Chain, label: str, state: Mapping[str, Any], state_dir: Any
+        self, params: Any, chain: Chain, label: str, state: Mapping[str, Any], files: StateFiles
     ) -> None:
         self.params = params
         self.chain = chain
@@ -44,7 +43,7 @@ class Group:
             arrays.check_writeable(name, leaf)
         for dtype in self.dtypes():
             reference.probe(self.parts, dtype)
-        self.states = self._make_states(state, state_dir)
+        self.states = self._make_states(state, files)
         self.inputs = [self._given(name, own, False) for name, own in self._pairs("inputs")]
         self.outputs = [self._given(name, own, True) for name, own in self._pairs("outputs")]
 
@@ -55,7 +54,7 @@ class Group:
     def _pairs(self, kind: str) -> list[tuple[str, Any]]:
         return [pair for part in self.chain for pair in getattr(part, kind).items()]
 
-    def _make_states(self, given: Mapping[str, Any], state_dir: Any) -> dict[str, list[Array]]:
+    def _make_states(self, given: Mapping[str, Any], files: StateFiles) -> dict[str, list[Array]]:
         initial = self.chain.states()
         states: dict[str, list[Array]] = {}
         for name, value in initial.items():
@@ -65,10 +64,7 @@ class Group:
             states[name] = []
             for leaf, label in zip(self.leaves, self.names, strict=True):
                 start = 0.0 if isinstance(value, str) else value
-                if state_dir is None:
-                    array = full(leaf.shape, leaf.dtype, start)
-                else:
-                    array = _in_file(Path(state_dir), f"{name}-{label}", leaf, start)
+                array = files.full(f"{name}-{label}", leaf, start)
                 if value == START_FROM_PARAM:
                     array[...] = leaf
                 states[name].append(array)
@@ -127,16 +123,3 @@ class Group:
         for (name, _), own in zip(self._pairs("inputs"), self.inputs, strict=True):
             for path, array in zip(self.paths, own, strict=True):
                 arrays.check_apart(tree.describe(name, path), array, written)
-
-
-def _in_file(folder: Path, name: str, like: Array, value: float) -> Array:
-    """A new array in a file, which may be larger than memory."""
-    folder.mkdir(parents=True, exist_ok=True)
-    readable = "".join(c if c.isalnum() or c in "-_" else "_" for c in name).strip("_")
-    path = folder / f"{readable}.npy"
-    if path.exists():
-        raise ValueError(f"state_dir has a file {path.name} already: give an empty folder")
-    array: Array = np.lib.format.open_memmap(path, "w+", like.dtype, like.shape)
-    if value != 0.0:
-        array[...] = value
-    return array

@@ -11,6 +11,8 @@ from typing import Any, ClassVar, Self, TypedDict
 from fastopt import transforms as t
 from fastopt.optimizers.dialects import translate
 from fastopt.optimizers.optimizer import Optimizer
+from fastopt.optimizers.saved_settings import check_settings, merge, plain
+from fastopt.optimizers.show import show_all
 from fastopt.transforms.base import Chain, Transform
 from fastopt.validation import Setting, flag, fraction, is_on, nonnegative
 
@@ -46,7 +48,8 @@ class Shared(TypedDict, total=False):
     state : mapping of str to array, optional
         Arrays of your own to keep states in, by name, with the content they have; the others are made.
     state_dir : path, optional
-        Keep the states in files of this folder, as memory maps: they may be larger than memory.
+        Keep the states in files of this new or empty folder, as memory maps: they may be larger than
+        memory.
     executor : {"auto", "serial", "parallel", "reference"}
         Where the loop runs. The result is the same, to the last bit.
     """
@@ -154,17 +157,30 @@ class NamedOptimizer(Optimizer):
         options = {name: value for name, value in shared.items() if name not in _MEANS}
         settings = {**settings, **{k: v for k, v in _CHAIN_OPTIONS.items() if k not in settings}}
         self._refuse_unknown(options, [*settings, *_MEANS])
-        self._settings = SimpleNamespace(**{**settings, **options})
-        self._overrides: list[dict[str, Any]] = [{}]
-        self._grouped = _are_groups(params)
-        if self._grouped:
-            self._overrides = [{k: v for k, v in own.items() if k != "params"} for own in params]
-            for own in self._overrides:
+        overrides = None
+        if _are_groups(params):
+            overrides = [{k: v for k, v in own.items() if k != "params"} for own in params]
+            for own in overrides:
                 self._refuse_unknown(own, list(settings))
             params = [own["params"] for own in params]
-        chains = self._chains(self._settings)
-        super().__init__(params, chains if self._grouped else chains[0], **means)
+        self._set_up(params, ({**settings, **options}, overrides, None), means)
+
+    def _set_up(self, params: Any, arguments: tuple[Any, ...], means: dict[str, Any]) -> None:
+        settings, overrides, on = arguments
+        self._settings = SimpleNamespace(**settings)
+        self._grouped = overrides is not None
+        self._overrides: list[dict[str, Any]] = overrides or [{}]
+        # What was given a strength stays in the chain when that is set to zero, and for good.
+        self._on: list[frozenset[str]] = on or [
+            frozenset(name for name, value in {**settings, **own}.items() if _is_strength(value))
+            for own in self._overrides
+        ]
+        chains = self._chains()
+        Optimizer.__init__(self, params, chains if self._grouped else chains[0], **means)
         self.groups = tuple(GroupSettings(self, i) for i in range(len(chains)))
+
+    def _arguments(self) -> tuple[Any, ...]:
+        return vars(self._settings), self._overrides if self._grouped else None, self._on
 
     def _refuse_unknown(self, given: Mapping[str, Any], known: list[str]) -> None:
         unknown = [name for name in given if name not in known]
@@ -179,8 +195,16 @@ class NamedOptimizer(Optimizer):
         """The transforms for these settings, from the gradient to what is subtracted."""
         raise NotImplementedError
 
-    def _chains(self, settings: SimpleNamespace) -> list[Chain]:
-        return [self._chain_of({**vars(settings), **own}) for own in self._overrides]
+    def _chains(self) -> list[Chain]:
+        """The chain of each group, by the settings of now."""
+        chains = []
+        for own, on in zip(self._overrides, self._on, strict=True):
+            settings = {**vars(self._settings), **own}
+            s = SimpleNamespace(
+                **{k: _zero if k in on and _is_zero(v) else v for k, v in settings.items()}
+            )
+            chains.append(t.chain(*gradient_parts(s), *self.make_parts(s), *_after_parts(s)))
+        return chains
 
     @classmethod
     def like(cls, dialect: str, params: Any, **their_names: Any) -> Self:
@@ -223,64 +247,41 @@ class NamedOptimizer(Optimizer):
 
     def _assign(self, changes: Mapping[str, Any], group: int | None = None) -> None:
         """Take other numbers for settings, of one group or of all that have none of their own."""
-        before = self._settings, self._overrides
-        if group is None:
-            self._settings = SimpleNamespace(**{**vars(self._settings), **changes})
-        else:
-            own = {**self._overrides[group], **changes}
-            self._overrides = [own if i == group else o for i, o in enumerate(self._overrides)]
-        try:
-            self._replace_chains(self._chains_like_now(changes))
-        except BaseException:
-            self._settings, self._overrides = before
-            raise
+        with self._all_or_nothing():
+            if group is None:
+                self._settings = SimpleNamespace(**{**vars(self._settings), **changes})
+            else:
+                own = {**self._overrides[group], **changes}
+                self._overrides = [own if i == group else o for i, o in enumerate(self._overrides)]
+            self._use_settings(", ".join(f"{k} = {v!r}" for k, v in changes.items()))
 
-    def _chains_like_now(self, changes: Mapping[str, Any]) -> list[Chain]:
-        """The chains for the settings, of the same transforms as now."""
-        chains = []
-        for group, overrides in zip(self._groups, self._overrides, strict=True):
-            s = {**vars(self._settings), **overrides}
-            chain = self._chain_of(s)
-            if not _same_parts(chain, group.chain):
-                # Switching a part off leaves it in place, at zero strength.
-                chain = self._chain_of({k: _constantly(v) if k in changes else v for k, v in s.items()})
-            if not _same_parts(chain, group.chain):
-                given = ", ".join(f"{k} = {v!r}" for k, v in changes.items())
-                raise ValueError(
-                    f"{given} would change which transforms the optimizer is made of: "
-                    "make a new optimizer"
-                )
-            chains.append(chain)
-        return chains
+    def _use_settings(self, what: str) -> None:
+        chains = self._chains()
+        if not all(map(_same_parts, chains, self.chain if self._grouped else [self.chain])):
+            raise ValueError(
+                f"{what} would change which transforms the optimizer is made of: make a new optimizer"
+            )
+        self._replace_chains(chains)
 
-    def _chain_of(self, settings: Mapping[str, Any]) -> Chain:
-        s = SimpleNamespace(**settings)
-        return t.chain(*gradient_parts(s), *self.make_parts(s), *_after_parts(s))
+    def _plain_settings(self) -> dict[str, Any]:
+        own = [plain(own, self._fixed) for own in (vars(self._settings), *self._overrides)]
+        return {**super()._plain_settings(), "common": own[0], "groups": own[1:]}
 
-    def _plain_settings(self) -> Any:
-        plain = [_plain(own, self._fixed) for own in (vars(self._settings), *self._overrides)]
-        return {"common": plain[0], "groups": plain[1:]}
+    def _take_settings(self, settings: Mapping[str, Any], what: str) -> None:
+        super()._take_settings(settings, what)
+        common, groups = check_settings(
+            settings, set(self._names) - self._fixed, len(self._overrides), what
+        )
+        now = vars(self._settings)
+        self._settings = SimpleNamespace(**{**now, **merge(now, common, self._fixed)})
+        self._overrides = [
+            merge(own, saved, self._fixed) for own, saved in zip(self._overrides, groups, strict=True)
+        ]
+        self._use_settings(f"the settings of {what}")
 
-    def _take_settings(self, settings: Any) -> None:
-        self._assign(_plain(settings["common"], self._fixed))
-        for group, own in enumerate(settings["groups"]):
-            if own:
-                self._assign(own, group)
-
-    def _arguments(self) -> tuple[Any, ...]:
-        return vars(self._settings), self._overrides if self._grouped else None
-
-    @classmethod
-    def _from_parts(cls, params: Any, arguments: tuple[Any, ...], means: dict[str, Any]) -> Self:
-        settings, overrides = arguments
-        if overrides is not None:
-            params = [{"params": p, **own} for p, own in zip(params, overrides, strict=True)]
-        return cls(params, **settings, **means)
-
-    def __repr__(self) -> str:
-        settings = ", ".join(f"{name}={value!r}" for name, value in vars(self._settings).items())
-        size = sum(leaf.size for leaf in self._leaves)
-        return f"{type(self).__name__}(<{size} elements>, {settings}, executor={self._executor!r})"
+    def _described(self) -> str:
+        groups = {"groups": self._overrides} if self._grouped else {}
+        return show_all({**vars(self._settings), **groups})
 
 
 class GroupSettings:
@@ -291,6 +292,8 @@ class GroupSettings:
         object.__setattr__(self, "_index", index)
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # while a copy is made, nothing is there yet
+            raise AttributeError(name)
         optimizer: NamedOptimizer = self._optimizer
         if name == "params":
             return optimizer._groups[self._index].params
@@ -316,18 +319,21 @@ def _same_parts(one: Chain, other: Chain) -> bool:
     return [(t.update, t.slots()) for t in one] == [(t.update, t.slots()) for t in other]
 
 
-def _constantly(value: Any) -> Any:
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    return (lambda step: value) if is_number else value
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
-def _plain(settings: Mapping[str, Any], fixed: frozenset[str]) -> dict[str, Any]:
-    """The settings that can be written down, and assigned."""
-    return {
-        name: value
-        for name, value in settings.items()
-        if name not in fixed and (value is None or isinstance(value, (bool, int, float)))
-    }
+def _is_zero(value: Any) -> bool:
+    return _is_number(value) and value == 0
+
+
+def _is_strength(value: Any) -> bool:
+    return callable(value) or (_is_number(value) and value != 0)
+
+
+def _zero(step: int) -> float:
+    """A schedule, so that the part that it belongs to is on."""
+    return 0.0
 
 
 def _setting_property(name: str, fixed: frozenset[str]) -> property:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from numbers import Integral
-from typing import Any, NamedTuple, Self
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -16,11 +17,13 @@ from fastopt.executors.launch import check_executor, launcher, norm_launcher
 from fastopt.layouts import arrays, tree
 from fastopt.layouts.arrays import Array
 from fastopt.layouts.columns import COUNT, HYPER, LENGTH
+from fastopt.layouts.files import StateFiles
 from fastopt.layouts.table import Table
 from fastopt.optimizers.checkpoint import Checkpoint
 from fastopt.optimizers.gradients import Gradients
 from fastopt.optimizers.group import Group
 from fastopt.optimizers.hyperparameters import Hyperparameters
+from fastopt.optimizers.show import show_all
 from fastopt.transforms.base import Chain, Transform
 from fastopt.transforms.base import chain as make_chain
 from fastopt.validation import Setting, at, finite_positive, flag, positive
@@ -53,15 +56,16 @@ class Optimizer(Checkpoint):
     state : mapping of str to array, optional
         Arrays of the caller's to keep a state in, by name, with their content; shaped like `params`.
     state_dir : path, optional
-        Keep the states in files of this folder, as memory maps.
+        Keep the states in files of this new or empty folder, as memory maps.
     executor : {"auto", "serial", "parallel", "reference"}, optional
         Where the loop runs: on one core, on all, in plain Python, or on one or all by size. The
         results are the same bits, whichever it is.
 
     Attributes
     ----------
-    state : dict
-        Name of each state array -> the array, or a structure of arrays like `params`. Live.
+    state : mapping
+        Name of each state array -> the array, or a structure of arrays like `params`. Live: the arrays
+        can be written to, but not be replaced.
     step_count : int
         How many steps were taken.
     last : Last or None
@@ -96,20 +100,25 @@ class Optimizer(Checkpoint):
         executor: str = "auto",
     ) -> None:
         self._executor = check_executor(executor)
-        self._clip_norm = None if clip_norm is None else positive("clip_norm", clip_norm)
+        self._set_clip_norm(clip_norm)
         self._skip_nonfinite = flag("skip_nonfinite", skip_nonfinite)
         self._zero_grad = flag("zero_grad", zero_grad)
         self._params = params
-        self._groups = self._make_groups(chain, dict(state or {}), state_dir)
-        self._leaves = [leaf for group in self._groups for leaf in group.leaves]
-        written = [span for group in self._groups for span in group.written()]
-        arrays.check_distinct(written)
-        for group in self._groups:
-            group.check_inputs_apart(written)
-        # Gradients that are cleared must leave alone what is only read.
-        read = [span for group in self._groups for span in group.read()]
-        self._guarded = written + read if self._zero_grad else written
-        self.state = {name: self._structure_of(name) for name in self._state_names()}
+        with StateFiles(state_dir) as files:
+            self._groups = self._make_groups(chain, dict(state or {}), files)
+            self._leaves = [leaf for group in self._groups for leaf in group.leaves]
+            written = [span for group in self._groups for span in group.written()]
+            arrays.check_distinct(written)
+            for group in self._groups:
+                group.check_inputs_apart(written)
+            # Gradients that are cleared must leave alone what is only read.
+            read = [span for group in self._groups for span in group.read()]
+            self._guarded = written + read if self._zero_grad else written
+            self._begin()
+
+    def _begin(self) -> None:
+        """Get ready for the first step."""
+        self._state = {name: self._structure_of(name) for name in self._state_names()}
         self.last: Last | None = None
         self._step_count = 0
         self._grad_scale = 1.0
@@ -117,7 +126,7 @@ class Optimizer(Checkpoint):
         self._hyper.fill(0, 1.0)
         self._prepare()
 
-    def _make_groups(self, chain: Any, state: dict[str, Any], state_dir: Any) -> list[Group]:
+    def _make_groups(self, chain: Any, state: dict[str, Any], files: StateFiles) -> list[Group]:
         if isinstance(chain, (list, tuple)):
             if not isinstance(self._params, (list, tuple)) or len(self._params) != len(chain):
                 raise ValueError(f"params must be a list with {len(chain)} entries, one for each chain")
@@ -131,7 +140,7 @@ class Optimizer(Checkpoint):
         unknown = sorted(state.keys() - known)
         if unknown:
             raise ValueError(f"state has unknown names {unknown}; the chain has {sorted(known)}")
-        return [Group(*section, state_dir) for section in sections]
+        return [Group(*section, files) for section in sections]
 
     def _state_names(self) -> list[str]:
         return list(dict.fromkeys(name for group in self._groups for name in group.states))
@@ -181,15 +190,19 @@ class Optimizer(Checkpoint):
         return self._step_count
 
     @property
-    def clip_norm(self) -> Any:
-        """The limit of the global norm; another one can be assigned where there is one."""
-        return self._clip_norm
+    def state(self) -> Mapping[str, Any]:
+        """The state arrays by name, live: to read and to write to, but not to replace."""
+        return MappingProxyType(self._state)
 
-    @clip_norm.setter
-    def clip_norm(self, limit: Setting) -> None:
-        if self._clip_norm is None:
-            raise ValueError("clip_norm is off: make a new optimizer with it")
-        self._clip_norm = positive("clip_norm", limit)
+    @property
+    def params(self) -> Any:
+        """The arrays being optimised, as they were given."""
+        return self._params
+
+    @property
+    def executor(self) -> str:
+        """As chosen when the optimizer was made."""
+        return self._executor
 
     @property
     def skip_nonfinite(self) -> bool:
@@ -202,14 +215,21 @@ class Optimizer(Checkpoint):
         return self._zero_grad
 
     @property
-    def params(self) -> Any:
-        """The arrays being optimised, as they were given."""
-        return self._params
+    def clip_norm(self) -> Setting | None:
+        """The largest norm of all gradients together; another number or schedule can be assigned."""
+        return self._clip_norm_given
 
-    @property
-    def executor(self) -> str:
-        """As chosen when the optimizer was made."""
-        return self._executor
+    @clip_norm.setter
+    def clip_norm(self, clip_norm: Setting | None) -> None:
+        if (clip_norm is None) != (self._clip_norm is None):
+            raise ValueError(
+                f"clip_norm = {clip_norm!r} would switch clipping on or off: make a new optimizer"
+            )
+        self._set_clip_norm(clip_norm)
+
+    def _set_clip_norm(self, clip_norm: Setting | None) -> None:
+        self._clip_norm = None if clip_norm is None else positive("clip_norm", clip_norm)
+        self._clip_norm_given = clip_norm
 
     @property
     def chain(self) -> Any:
@@ -285,9 +305,11 @@ class Optimizer(Checkpoint):
 
     def _arrange(self, lags: Sequence[int]) -> None:
         self._hyper.arrange(lags)
-        self._hyper.fill(self._step_count, self._grad_scale)
         for row in range(len(self._leaves)):
             self._rows[row, HYPER] = arrays.address(self._hyper.of(row))
+        self._varies = self._hyper.varies
+        if not self._varies:  # otherwise the next step does it
+            self._hyper.fill(self._step_count, self._grad_scale)
 
     def _step_in_two(self, found: list[Any]) -> None:
         """Look at all gradients first, to measure them or see that they can be cleared; then step."""
@@ -344,26 +366,27 @@ class Optimizer(Checkpoint):
         self._hyper.fill(int(step), self._grad_scale)
         self._step_count = int(step)
 
-    @classmethod
-    def _from_parts(cls, params: Any, arguments: tuple[Any, ...], means: dict[str, Any]) -> Self:
-        return cls(params, *arguments, **means)
+    def _set_up(self, params: Any, arguments: tuple[Any, ...], means: dict[str, Any]) -> None:
+        """``__init__`` for a copy, from `_arguments`: a subclass may have another one."""
+        Optimizer.__init__(self, params, *arguments, **means)
 
     def _replace_chains(self, chains: Sequence[Chain]) -> None:
-        """Take other hyperparameters for the same transforms, or leave everything as it was."""
-        before = [group.chain for group in self._groups]
-        try:
-            for group, chain in zip(self._groups, chains, strict=True):
-                group.chain = chain
-            self._hyper.fill(self._step_count, self._grad_scale)
-        except BaseException:
-            for group, chain in zip(self._groups, before, strict=True):
-                group.chain = chain
-            raise
+        """Take other hyperparameters for the same transforms."""
+        for group, chain in zip(self._groups, chains, strict=True):
+            group.chain = chain
+        self._hyper.fill(self._step_count, self._grad_scale)
         self._varies = self._hyper.varies
+
+    def _described(self) -> str:
+        """What `repr` shows of the mathematics."""
+        return repr(self.chain)
 
     def __repr__(self) -> str:
         size = sum(leaf.size for leaf in self._leaves)
-        return f"{type(self).__name__}(<{size} elements>, {self.chain!r}, executor={self._executor!r})"
+        means = {name: getattr(self, name) for name in ("clip_norm", "skip_nonfinite", "zero_grad")}
+        means = {name: value for name, value in means.items() if value not in (None, False)}
+        shown = f"{self._described()}, {show_all({**means, 'executor': self.executor})}"
+        return f"{type(self).__name__}(<{size} elements>, {shown})"
 
 
 def _as_chain(chain: Any) -> Chain:

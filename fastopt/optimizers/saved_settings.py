@@ -1,0 +1,48 @@
+"""Settings as they are saved: numbers and flags as they are, and a word in the place of schedules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from numbers import Real
+from typing import Any
+
+SCHEDULE = "schedule"  # it is code, which is not saved
+
+
+def plain_value(value: Any) -> Any:
+    """What stands for a setting in a file."""
+    if callable(value):
+        return SCHEDULE
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    return float(value) if is_number else value
+
+
+def plain(settings: Mapping[str, Any], fixed: Set[str]) -> dict[str, Any]:
+    """What stands for settings in a file; those that cannot be assigned are left out."""
+    return {name: plain_value(value) for name, value in settings.items() if name not in fixed}
+
+
+def merge(own: Mapping[str, Any], saved: Mapping[str, Any], fixed: Set[str]) -> dict[str, Any]:
+    """Settings with saved numbers in the place of numbers; schedules stay, whoever has one."""
+    kept = {
+        name: value
+        for name, value in own.items()
+        if name in fixed or callable(value) or saved.get(name) == SCHEDULE
+    }
+    return {**{name: value for name, value in saved.items() if value != SCHEDULE}, **kept}
+
+
+def check_settings(
+    settings: Mapping[str, Any], names: Set[str], groups: int, what: str
+) -> tuple[Mapping[str, Any], list[Mapping[str, Any]]]:
+    """The common settings and those of each group, after a look at their form."""
+    common, own = settings.get("common"), settings.get("groups")
+    if not isinstance(common, Mapping) or not isinstance(own, list) or len(own) != groups:
+        raise ValueError(f"{what} must have settings in 'common', and in a list of {groups} 'groups'")
+    if not all(isinstance(group, Mapping) for group in own):
+        raise TypeError(f"{what} must have a dict of settings for each group")
+    unknown = sorted({str(name) for group in (common, *own) for name in group} - names)
+    if unknown or names - common.keys():
+        missing = sorted(names - common.keys())
+        raise ValueError(f"{what} has other settings: missing {missing}, unknown {unknown}")
+    return common, own
