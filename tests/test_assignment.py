@@ -1,4 +1,4 @@
-"""Between steps: numbers and schedules assigned, states written to, and what is known of the last step."""
+"""Between steps: numbers and schedules assigned, states written to, the last step looked at."""
 
 import inspect
 import math

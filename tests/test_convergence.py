@@ -1,8 +1,8 @@
 """Every optimizer reaches a stated loss in a stated number of steps, on problems known as hard.
 
 The learning rates were the best, or next to it, of 1, 2, 5 times powers of ten from 1e-3 to 1; they are
-constant, so that RMSProp ends with steps of that size around the minimum. What was measured stands beside
-the limits, which leave a margin. AdamW ends where its decay balances the gradient.
+constant, so that RMSProp ends with steps of that size around the minimum. What was measured stands
+beside the limits, which leave a margin. AdamW ends where its decay balances the gradient.
 """
 
 import functools
