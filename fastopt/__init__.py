@@ -14,7 +14,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fastopt import transforms
+    from fastopt import schedules, transforms
+    from fastopt.executors.global_norm import global_norm
     from fastopt.executors.threads import get_num_threads, set_num_threads, threads
     from fastopt.layouts.allocate import empty, flatten
     from fastopt.optimizers.adagrad import AdaGrad
@@ -42,7 +43,9 @@ _HOMES = {
     "empty": "fastopt.layouts.allocate",
     "flatten": "fastopt.layouts.allocate",
     "get_num_threads": "fastopt.executors.threads",
+    "global_norm": "fastopt.executors.global_norm",
     "rmsprop_step": "fastopt.optimizers.one_shot",
+    "schedules": "",
     "set_num_threads": "fastopt.executors.threads",
     "threads": "fastopt.executors.threads",
     "transforms": "",
@@ -62,7 +65,9 @@ __all__ = [
     "empty",
     "flatten",
     "get_num_threads",
+    "global_norm",
     "rmsprop_step",
+    "schedules",
     "set_num_threads",
     "threads",
     "transforms",
