@@ -7,7 +7,7 @@ blocks and lanes are added in a fixed order: how the blocks are spread over thre
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -135,21 +135,27 @@ def total(sums: Array) -> float:
 
 def reference(gradients: Sequence[Array]) -> Array:
     """The sums of squares of all blocks, by NumPy, with the same bits."""
-    sums = []
+    with np.errstate(all="ignore"):  # `careful` follows where squares overflow
+        return np.array([_block_reference(block) for block in _in_blocks(gradients)])
+
+
+def _in_blocks(gradients: Sequence[Array]) -> Iterator[Array]:
     for gradient in gradients:
-        with np.errstate(over="ignore"):  # infinity sends `measure` to take more care
-            squares = gradient.reshape(-1).astype(np.float64) ** 2
-        for start in range(0, squares.size, BLOCK):
-            block = squares[start : start + BLOCK]
-            full = block.size // LANES * LANES
-            lanes = np.zeros(LANES)
-            for row in block[:full].reshape(-1, LANES):
-                lanes += row
-            result = 0.0
-            for value in (*lanes, *block[full:]):
-                result += value
-            sums.append(result)
-    return np.array(sums)
+        flat = gradient.reshape(-1)
+        for start in range(0, flat.size, BLOCK):
+            yield flat[start : start + BLOCK].astype(np.float64)
+
+
+def _block_reference(block: Array) -> float:
+    squares = block * block
+    full = squares.size // LANES * LANES
+    lanes = np.zeros(LANES)
+    for row in squares[:full].reshape(-1, LANES):
+        lanes += row
+    result = 0.0
+    for value in (*lanes, *squares[full:]):
+        result += value
+    return result
 
 
 def measure(sums: Array, gradients: Sequence[Array]) -> tuple[float, bool]:
@@ -166,15 +172,12 @@ def careful(gradients: Sequence[Array]) -> tuple[float, bool]:
     """
     largest, finite, total_squares = 0.0, True, 0.0
     for scaled in (False, True):
-        for gradient in gradients:
-            flat = gradient.reshape(-1)
-            for start in range(0, flat.size, BLOCK):
-                block = flat[start : start + BLOCK].astype(np.float64)
-                usable = np.isfinite(block)
-                block = np.abs(block[usable])
-                if not scaled:
-                    finite = finite and bool(usable.all())
-                    largest = max(largest, float(block.max(initial=0.0)))
-                elif largest > 0.0:
-                    total_squares += float(np.square(block / largest).sum())
+        for block in _in_blocks(gradients):
+            usable = np.isfinite(block)
+            sizes = np.abs(block[usable])
+            if not scaled:
+                finite = finite and bool(usable.all())
+                largest = max(largest, float(sizes.max(initial=0.0)))
+            elif largest > 0.0:
+                total_squares += float(np.square(sizes / largest).sum())
     return largest * total_squares**0.5, finite
