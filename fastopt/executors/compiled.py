@@ -20,12 +20,19 @@ from numba.core import ccallback, errors, types
 
 from fastopt.executors.cache import DiskCache
 from fastopt.executors.fingerprint import describe, digest, package
-from fastopt.executors.memory import slot_access
+from fastopt.executors.memory import prefer_wide_vectors, prefetch, slot_access
 from fastopt.executors.specialize import specialize
 from fastopt.transforms.base import Part, Slot
 
 # "numpy": division by zero gives infinity; Python's check for it would stop vectorisation.
 OPTIONS = {"error_model": "numpy"}
+
+# Elements that are worked on while those so far ahead are fetched. The processor fetches ahead by
+# itself, but stops at every page of 4 KiB. Measured against C without it, in interleaved rounds on two
+# cores of a Xeon: 10^8 elements take 0.97 of its time, and 1.05 if they are not fetched ahead; in the
+# cache of a core it would cost 15 %. Blocks of 512 or 1024 were slower than not to fetch at all.
+BLOCK, AHEAD = 256, 512
+WORTH_FETCHING = 131_072
 
 
 class _CheckedCFunc(ccallback.CFunc):  # type: ignore[misc]  # Any
@@ -87,8 +94,12 @@ def source(parts: tuple[Part, ...], zero_grad: bool, scales: bool) -> str:
     body += [f"store_{name}({name}_at, i, {name})" for name in stored]
     lines = ["def kernel(addresses, hyper, start, stop):"]
     lines += [f"    {line}" for line in head]
-    lines += ["    for i in range(start, stop):"]
-    lines += [f"        {line}" for line in body]
+    lines += ["    prefer_wide_vectors()", "    fetches = stop - start >= WORTH_FETCHING"]
+    lines += ["    for block in range(start, stop, BLOCK):"]
+    lines += ["        if fetches:"]
+    lines += [f"            fetch_{name}({name}_at, block + AHEAD)" for name in names]
+    lines += ["        for i in range(block, min(block + BLOCK, stop)):"]
+    lines += [f"            {line}" for line in body]
     return "\n".join(lines) + "\n"
 
 
@@ -129,9 +140,16 @@ def kernel(parts: tuple[Part, ...], dtype: np.dtype[Any], zero_grad: bool, scale
     functions = [_helper(specialize(part.update, dtype.type, _helper)) for part in parts]
     # Numba imports the module of a cached function: let it be one that is there in every process.
     scope: dict[str, Any] = {"__name__": __name__, "zero": dtype.type(0)}
+    scope |= {
+        "BLOCK": BLOCK,
+        "AHEAD": AHEAD,
+        "WORTH_FETCHING": WORTH_FETCHING,
+        "prefer_wide_vectors": prefer_wide_vectors,
+    }
     scope |= {f"transform{i}": function for i, function in enumerate(functions)}
     for i, slot in enumerate(slots):
         name = slot.name if i < 2 else f"{slot.kind}{i - 2}"
+        scope[f"fetch_{name}"] = prefetch(slot.dtype or dtype.name, BLOCK, slot.kind != "input")
         scope[f"load_{name}"], scope[f"store_{name}"] = slot_access(
             dtype.name, slot.dtype or dtype.name, i, len(slots)
         )

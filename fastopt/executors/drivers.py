@@ -25,7 +25,6 @@ GRAIN = 64
 PAGE = 4096
 
 _TABLE = types.Array(types.int64, 2, "C")
-_IDS = types.Array(types.int64, 1, "C")
 
 
 @numba.njit
@@ -42,20 +41,20 @@ def _bound(position, length):
     return max(position, 0) // GRAIN * GRAIN
 
 
-def _bind(rows, ids, ranges):
-    return misfit(rows, ids, ranges)
+def _bind(rows, items, ranges):
+    return misfit(rows, items, ranges)
 
 
-def _serial(rows, ids, ranges):
-    row = misfit(rows, ids, ranges)
+def _serial(rows, items, ranges):
+    row = misfit(rows, items, ranges)
     if row < 0:
         for i in range(rows.shape[0]):
             _run(rows, i, 0, rows[i, COUNT])
     return row
 
 
-def _parallel(rows, ids, ranges, threads):
-    row = misfit(rows, ids, ranges)
+def _parallel(rows, items, ranges, threads):
+    row = misfit(rows, items, ranges)
     if row < 0:
         total = 0
         for i in range(rows.shape[0]):
@@ -83,21 +82,21 @@ def _touch(memory, threads):
 
 
 @cache
-def bind() -> Callable[[Any, Any, Any], int]:
-    """``bind()(rows, ids, ranges)``: only check the gradients and note their addresses."""
-    return compile_function(_bind, types.int64(_TABLE, _IDS, _TABLE), "bind")
+def bind() -> Callable[[Any, int, Any], int]:
+    """``bind()(rows, items, ranges)``: only check the gradients and note their addresses."""
+    return compile_function(_bind, types.int64(_TABLE, types.int64, _TABLE), "bind")
 
 
 @cache
-def serial() -> Callable[[Any, Any, Any], int]:
-    """``serial()(rows, ids, ranges)``: check the gradients, then step; the first misfit or -1."""
-    return compile_function(_serial, types.int64(_TABLE, _IDS, _TABLE), "serial")
+def serial() -> Callable[[Any, int, Any], int]:
+    """``serial()(rows, items, ranges)``: check the gradients, then step; the first misfit or -1."""
+    return compile_function(_serial, types.int64(_TABLE, types.int64, _TABLE), "serial")
 
 
 @cache
-def parallel() -> Callable[[Any, Any, Any, int], int]:
+def parallel() -> Callable[[Any, int, Any, int], int]:
     """The same with the number of threads as the last argument."""
-    signature = types.int64(_TABLE, _IDS, _TABLE, types.int64)
+    signature = types.int64(_TABLE, types.int64, _TABLE, types.int64)
     return compile_function(_parallel, signature, "parallel", parallel=True)
 
 

@@ -37,26 +37,35 @@ OBJECT_TYPE = _FIELDS - 8
 DATA, NDIM_AT, SHAPE_AT, DTYPE_AT, FLAGS_AT = (_FIELDS + offset for offset in (0, 8, 16, 40, 48))
 
 
+LIST_ITEMS = _FIELDS + 8  # behind the length
+
+
+def _word(item: Any, offset: int) -> int:
+    return ctypes.c_ssize_t.from_address(id(item) + offset).value
+
+
+def items_of(found: list[Any]) -> int:
+    """The address of the addresses of a list's items; valid as long as the list does not change."""
+    return _word(found, LIST_ITEMS)
+
+
 @cache
 def headers_are_readable() -> bool:
     """Whether array headers are laid out as assumed, found by looking at a few."""
     if object.__basicsize__ != 16 or ctypes.sizeof(ctypes.c_void_p) != 8:
         return False
 
-    def word(array: Any, offset: int) -> int:
-        return int(ctypes.c_size_t.from_address(id(array) + offset).value)
-
-    def matches(array: np.ndarray[Any, Any]) -> bool:
-        shape = (ctypes.c_ssize_t * array.ndim).from_address(word(array, SHAPE_AT))
-        flags = word(array, FLAGS_AT) & (CONTIGUOUS | ALIGNED | WRITEABLE)
+    def matches(array: Any) -> bool:
+        shape = (ctypes.c_ssize_t * array.ndim).from_address(_word(array, SHAPE_AT))
+        flags = _word(array, FLAGS_AT) & (CONTIGUOUS | ALIGNED | WRITEABLE)
         expected = CONTIGUOUS * array.flags.c_contiguous
         expected += ALIGNED * array.flags.aligned + WRITEABLE * array.flags.writeable
         return (
-            word(array, OBJECT_TYPE) == id(np.ndarray)
-            and word(array, DATA) == array.__array_interface__["data"][0]
-            and word(array, NDIM_AT) & 0xFFFFFFFF == array.ndim
+            _word(array, OBJECT_TYPE) == id(np.ndarray)
+            and _word(array, DATA) == array.__array_interface__["data"][0]
+            and _word(array, NDIM_AT) & 0xFFFFFFFF == array.ndim
             and tuple(shape) == array.shape
-            and word(array, DTYPE_AT) == id(array.dtype)
+            and _word(array, DTYPE_AT) == id(array.dtype)
             and flags == expected
         )
 
@@ -64,7 +73,9 @@ def headers_are_readable() -> bool:
     frozen.flags.writeable = False
     samples = frozen, np.ones((5, 7)), np.ones((2, 3), np.float32)[:, ::2], np.ones(9, np.float32)[1:4]
     bytewise = np.ones(33, np.int8)[1:].view(np.float64)
-    return all(matches(array) for array in (*samples, bytewise))
+    arrays = [*samples, bytewise]
+    ids = (ctypes.c_ssize_t * len(arrays)).from_address(items_of(arrays))
+    return list(ids) == list(map(id, arrays)) and all(map(matches, arrays))
 
 
 @numba.njit
@@ -83,18 +94,18 @@ def _overlaps(start, stop, ranges):
 
 
 @numba.njit
-def misfit(rows, ids, ranges):
+def misfit(rows, items, ranges):
     """Write the gradients' addresses into the table; the first row that needs another look.
 
     Where all is well, -1, or `SKIPPED` if some gradients are None.
 
-    `rows` is the table (`layouts.columns`), `ids` the addresses of the gradient objects (0: the
-    table has the address already), `ranges` the sorted starts and ends of all memory that the
-    step writes.
+    `rows` is the table (`layouts.columns`), `items` the address of as many addresses of gradient
+    objects (0 where the table has the gradient's address already), `ranges` the sorted starts and
+    ends of all memory that the step writes.
     """
     status = -1
     for row in range(rows.shape[0]):
-        item = ids[row]
+        item = read_word(items + 8 * row)
         if item == 0:
             continue
         if item == rows[row, NONE]:

@@ -7,8 +7,8 @@ from typing import Any, TypeAlias
 
 from fastopt.executors import drivers, norm, threads
 
-Launch: TypeAlias = Callable[[Any, Any, Any], int]
-NormLaunch: TypeAlias = Callable[[Any, Any, Any, Any], int]
+Launch: TypeAlias = Callable[[Any, int, Any], int]
+NormLaunch: TypeAlias = Callable[[Any, int, Any, Any], int]
 
 EXECUTORS = ("auto", "serial", "parallel", "reference")
 
@@ -29,21 +29,21 @@ def check_executor(executor: Any) -> str:
     return executor
 
 
-def _parallel(rows: Any, ids: Any, ranges: Any) -> int:
+def _parallel(rows: Any, items: int, ranges: Any) -> int:
     with threads.parallel_allowed() as count:
         if count == 1:
-            return drivers.serial()(rows, ids, ranges)
-        return drivers.parallel()(rows, ids, ranges, count)
+            return drivers.serial()(rows, items, ranges)
+        return drivers.parallel()(rows, items, ranges, count)
 
 
-def _norm_parallel(rows: Any, ids: Any, ranges: Any, sums: Any) -> int:
+def _norm_parallel(rows: Any, items: int, ranges: Any, sums: Any) -> int:
     with threads.parallel_allowed() as count:
         run = norm.serial() if count == 1 else norm.parallel()
-        return run(rows, ids, ranges, sums, count)
+        return run(rows, items, ranges, sums, count)
 
 
-def _norm_serial(rows: Any, ids: Any, ranges: Any, sums: Any) -> int:
-    return norm.serial()(rows, ids, ranges, sums, 1)
+def _norm_serial(rows: Any, items: int, ranges: Any, sums: Any) -> int:
+    return norm.serial()(rows, items, ranges, sums, 1)
 
 
 def norm_launcher(executor: str, size: int) -> NormLaunch:

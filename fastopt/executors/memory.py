@@ -13,9 +13,12 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 I64 = ir.IntType(64)
+LINE = 64  # bytes in a cache line
+ITEMSIZE = {"float16": 2, "float32": 4, "float64": 8}
 # By name: Numba has no float16 on the CPU, LLVM has.
 FLOATS = {
     "float16": ir.HalfType(),
@@ -76,6 +79,53 @@ def slot_access(dtype: str, stored: str, slot: int, slots: int) -> tuple[Any, An
         return types.void(types.intp, types.int64, number), emit
 
     return load, store
+
+
+def ask_for(builder: Any, place: Any, written: bool) -> None:
+    """Emit the instruction that fetches a cache line ahead of its use."""
+    pointer, i32 = ir.IntType(8).as_pointer(), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [pointer, i32, i32, i32])
+    hint = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    # To write or to read, to be kept in all caches, data rather than code.
+    how = [ir.Constant(i32, number) for number in (int(written), 3, 1)]
+    builder.call(hint, [builder.bitcast(place, pointer), *how])
+
+
+@cache
+def prefetch(stored: str, count: int, written: bool) -> Any:
+    """``fetch(address, index)``: ask for the cache lines of `count` elements from `index` on.
+
+    It is only a hint: an address behind the end of the array does no harm.
+    """
+    element = FLOATS[stored]
+    per_line = LINE // ITEMSIZE[stored]
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def fetch(typing_context: Any, address: Any, index: Any) -> Any:
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            first = _element(builder, element, *args)
+            for start in range(0, count, per_line):
+                ask_for(builder, builder.gep(first, [ir.Constant(I64, start)]), written)
+            return context.get_dummy_value()
+
+        return types.void(types.intp, types.int64), emit
+
+    return fetch
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def prefer_wide_vectors(typing_context: Any) -> Any:
+    """Let LLVM use vectors of 512 bits in the function that calls this, where there are any.
+
+    By default it keeps to 256 bits on processors that have both.
+    """
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        # llvmlite only knows attributes without a value.
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        return context.get_dummy_value()
+
+    return types.void(), emit
 
 
 def _word(dtype: Any) -> Any:

@@ -20,10 +20,12 @@ from numba.extending import intrinsic
 
 from fastopt.executors.compiled import compile_function
 from fastopt.executors.gate import misfit
+from fastopt.executors.memory import FLOATS, I64, ITEMSIZE, LINE, ask_for
+from fastopt.layouts import columns
 from fastopt.layouts.arrays import Array
-from fastopt.layouts.columns import COUNT, GRAD, ITEMSIZE
 
 BLOCK = 8192  # elements
+AHEAD = 1024  # elements: fetched while these are added
 LANES = 32  # four accumulators of eight doubles: enough to hide the latency of an addition
 
 
@@ -33,35 +35,30 @@ def _sum_squares(dtype: Any) -> Any:
     @intrinsic
     def sum_squares(typing_context, address, count):
         def emit(context, builder, signature, args):
-            number, double = context.get_data_type(dtype), ir.DoubleType()
+            number, double = FLOATS[dtype.name], ir.DoubleType()
             wide = ir.VectorType(double, LANES)
-            zero = ir.Constant(wide, [0.0] * LANES)
-            lanes = cgutils.alloca_once_value(builder, zero)
             first = builder.inttoptr(args[0], number.as_pointer())
-            full = builder.udiv(args[1], ir.Constant(args[1].type, LANES))
-            with cgutils.for_range(builder, full) as loop:
-                start = builder.mul(loop.index, ir.Constant(args[1].type, LANES))
-                place = builder.bitcast(
-                    builder.gep(first, [start]), ir.VectorType(number, LANES).as_pointer()
-                )
-                values = builder.load(place, align=dtype.bitwidth // 8)
-                if number != double:
-                    values = builder.fpext(values, wide)
-                builder.store(builder.fadd(builder.load(lanes), builder.fmul(values, values)), lanes)
-            total = cgutils.alloca_once_value(builder, ir.Constant(double, 0.0))
-            final = builder.load(lanes)
-            for lane in range(LANES):
-                value = builder.extract_element(final, ir.Constant(ir.IntType(32), lane))
-                builder.store(builder.fadd(builder.load(total), value), total)
-            done = builder.mul(full, ir.Constant(args[1].type, LANES))
-            with cgutils.for_range_slice(builder, done, args[1], ir.Constant(args[1].type, 1)) as (
-                i,
-                _,
-            ):
-                value = builder.load(builder.gep(first, [i]))
-                if number != double:
-                    value = builder.fpext(value, double)
+
+            def add_square(total: Any, value: Any) -> None:
+                value = value if number == double else builder.fpext(value, builder.load(total).type)
                 builder.store(builder.fadd(builder.load(total), builder.fmul(value, value)), total)
+
+            lanes = cgutils.alloca_once_value(builder, ir.Constant(wide, [0.0] * LANES))
+            step, one = (ir.Constant(I64, count) for count in (LANES, 1))
+            full = builder.mul(builder.udiv(args[1], step), step)
+            with cgutils.for_range_slice(builder, ir.Constant(I64, 0), full, step) as (i, _):
+                place = builder.gep(first, [i])
+                for line in range(0, LANES, LINE // ITEMSIZE[dtype.name]):
+                    ask_for(builder, builder.gep(place, [ir.Constant(I64, AHEAD + line)]), False)
+                vector = builder.bitcast(place, ir.VectorType(number, LANES).as_pointer())
+                add_square(lanes, builder.load(vector, align=ITEMSIZE[dtype.name]))
+            total = cgutils.alloca_once_value(builder, ir.Constant(double, 0.0))
+            by_lane = builder.load(lanes)
+            for lane in range(LANES):
+                part = builder.extract_element(by_lane, ir.Constant(ir.IntType(32), lane))
+                builder.store(builder.fadd(builder.load(total), part), total)
+            with cgutils.for_range_slice(builder, full, args[1], one) as (i, _):
+                add_square(total, builder.load(builder.gep(first, [i])))
             return builder.load(total)
 
         return types.float64(types.intp, types.intp), emit
@@ -75,20 +72,20 @@ _sum_float64 = _sum_squares(types.float64)
 
 @numba.njit
 def _block_sum(rows, row, start):
-    count = min(rows[row, COUNT] - start, BLOCK)
-    address = rows[row, GRAD] + start * rows[row, ITEMSIZE]
-    if rows[row, ITEMSIZE] == 4:
+    count = min(rows[row, columns.COUNT] - start, BLOCK)
+    address = rows[row, columns.GRAD] + start * rows[row, columns.ITEMSIZE]
+    if rows[row, columns.ITEMSIZE] == 4:
         return _sum_float32(address, count)
     return _sum_float64(address, count)
 
 
 @numba.njit
 def _blocks(rows, row):
-    return (rows[row, COUNT] + BLOCK - 1) // BLOCK
+    return (rows[row, columns.COUNT] + BLOCK - 1) // BLOCK
 
 
-def _squares(rows, ids, ranges, sums, threads):
-    row = misfit(rows, ids, ranges)
+def _squares(rows, items, ranges, sums, threads):
+    row = misfit(rows, items, ranges)
     if row < 0:
         total = 0
         for i in range(rows.shape[0]):
@@ -106,19 +103,18 @@ def _squares(rows, ids, ranges, sums, threads):
 
 
 def _signature() -> Any:
-    table, ids = types.Array(types.int64, 2, "C"), types.Array(types.int64, 1, "C")
-    sums = types.Array(types.float64, 1, "C")
-    return types.int64(table, ids, table, sums, types.int64)
+    table, sums = types.Array(types.int64, 2, "C"), types.Array(types.float64, 1, "C")
+    return types.int64(table, types.int64, table, sums, types.int64)
 
 
 @cache
-def serial() -> Callable[[Any, Any, Any, Any, int], int]:
+def serial() -> Callable[[Any, int, Any, Any, int], int]:
     """Check the gradients, then write the sum of squares of each block; the first misfit or -1."""
     return compile_function(_squares, _signature(), "norm-serial")
 
 
 @cache
-def parallel() -> Callable[[Any, Any, Any, Any, int], int]:
+def parallel() -> Callable[[Any, int, Any, Any, int], int]:
     """The same on several threads."""
     return compile_function(_squares, _signature(), "norm-parallel", parallel=True)
 

@@ -224,8 +224,7 @@ class Optimizer(Checkpoint):
             self._step_in_two(found)
             return
         if self._by_header:
-            ids = self._gradients.identify(found)
-            status = self._launch(self._rows, ids, self._ranges)
+            status = self._launch(self._rows, self._gradients.items(found), self._ranges)
             if status == -1:
                 self._step_count += 1
                 return
@@ -268,7 +267,7 @@ class Optimizer(Checkpoint):
 
     def _step_in_two(self, found: list[Any]) -> None:
         """Look at all gradients first, to measure them or see that they can be cleared; then step."""
-        status = self._look(self._gradients.identify(found)) if self._by_header else 0
+        status = self._look(self._gradients.items(found)) if self._by_header else 0
         if status >= 0:
             self._gradients.check(found)
             self._look(self._gradients.known)
@@ -283,13 +282,13 @@ class Optimizer(Checkpoint):
         self._run(found)
         self._count_step()
 
-    def _look(self, ids: Array) -> int:
+    def _look(self, items: int) -> int:
         """Note the gradients' addresses, and sum their squares if the norm is wanted."""
         if not self._compiled:
             return -1
         if self._watches_norm:
-            return self._launch_norm(self._rows, ids, self._ranges, self._sums)
-        return drivers.bind()(self._rows, ids, self._ranges)
+            return self._launch_norm(self._rows, items, self._ranges, self._sums)
+        return drivers.bind()(self._rows, items, self._ranges)
 
     def _measure(self, found: list[Any]) -> Last:
         """Take the norm, and set the factor that clips."""
