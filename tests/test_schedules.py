@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import fastopt
 from fastopt import schedules
 from tests.refusals import refusal
+from tests.subprocesses import run
 
 FUNCTIONS = [getattr(schedules, name) for name in schedules.__all__]
 
@@ -175,3 +176,8 @@ def test_a_value_that_the_setting_refuses():
         opt.step(np.ones(3))
     np.testing.assert_array_equal(w, np.zeros(3))
     assert opt.step_count == 2
+
+
+def test_need_no_numba(tmp_path):
+    used = "import sys, fastopt; fastopt.schedules.constant(1.0)(0); print('numba' in sys.modules)"
+    assert run(used, tmp_path) == "False"
