@@ -94,12 +94,101 @@ RMSPROP = {
     },
 }
 
+# The same for those that it grew from and into.
+SGD = {
+    "plain": {"lr": 0.03},
+    "momentum": {"lr": 3e-4, "momentum": 0.8},
+    "average": {"lr": 3e-3, "momentum": 0.8, "dampening": 0.8},
+    "nesterov": {"lr": 3e-4, "momentum": 0.8, "dampening": 0.3, "nesterov": True},
+    "scheduled": {
+        "lr": lambda t: 0.005 / (1 + t),
+        "momentum": lambda t: t / (1 + t),
+        "dampening": lambda t: 0.5 / (1 + t),
+    },
+    "everything": {
+        "lr": lambda t: 0.005 / (1 + t),
+        "momentum": 0.7,
+        "dampening": 0.4,
+        "nesterov": True,
+        "lr_in_momentum": True,
+        "maximize": True,
+        "clip_value": 30.0,
+    },
+}
+
+ADAGRAD = {
+    "plain": {},
+    "rates": {"lr": 0.03, "eps": 1e-2, "initial_accumulator": 0.5},
+    "lr_decay": {"lr": 0.03, "lr_decay": 0.3},
+    "scheduled": {"lr": lambda t: 0.05 / (1 + t), "lr_decay": lambda t: t, "eps": lambda t: 0.1**t},
+    "everything": {
+        "lr": lambda t: 0.05 / (1 + t),
+        "eps": 1e-3,
+        "eps_inside_sqrt": False,
+        "lr_decay": 0.2,
+        "initial_accumulator": 0.1,
+        "maximize": True,
+        "clip_value": 30.0,
+    },
+}
+
+ADAM = {
+    "plain": {},
+    "rates": {"lr": 0.03, "beta1": 0.7, "beta2": 0.8, "eps": 1e-2},
+    "beta_zero": {"lr": 0.03, "beta1": 0.0, "beta2": 0.0},
+    "uncorrected": {"lr": 0.03, "bias_correction": False},
+    "amsgrad": {"lr": 0.03, "beta2": 0.6, "amsgrad": True},
+    "scheduled": {
+        "lr": lambda t: 0.05 / (1 + t),
+        "beta1": lambda t: 0.9 - 0.5 / (1 + t),
+        "beta2": lambda t: 1 - 0.5 / (1 + t),
+        "eps": lambda t: 0.1 / (1 + t),
+    },
+    "everything": {
+        "lr": lambda t: 0.05 / (1 + t),
+        "beta1": 0.8,
+        "beta2": 0.7,
+        "eps": 1e-3,
+        "eps_inside_sqrt": True,
+        "amsgrad": True,
+        "maximize": True,
+        "clip_value": 30.0,
+    },
+}
+
+NADAM = {
+    "plain": {},
+    "keras": {"lr": 0.03, "beta1": 0.8, "beta2": 0.7, "momentum_decay": 1.0},
+    "constant": {"lr": 0.03, "beta2": 0.8, "eps": 1e-2, "momentum_decay": None},
+    "everything": {
+        "lr": lambda t: 0.05 / (1 + t),
+        "beta1": 0.8,
+        "beta2": 0.7,
+        "eps": 1e-3,
+        "eps_inside_sqrt": True,
+        "momentum_decay": 0.1,
+        "maximize": True,
+        "clip_value": 30.0,
+    },
+}
+
 DECAY = {"weight_decay": 0.05}
 DECOUPLED = {"weight_decay": 0.05, "decoupled_weight_decay": True}
 
 
 def _rmsprop(name, settings, assigned=None):
     return Case(f"rmsprop-{name}", fastopt.RMSProp, oracles.rmsprop, settings, assigned or {})
+
+
+def _family(optimizer, oracle, table, assigned):
+    """The rows of an optimizer; the first and the last with both decays; and with assignments."""
+    rows = dict(table)
+    for name in (next(iter(table)), "everything"):
+        rows |= {f"{name}-decay": table[name] | DECAY, f"{name}-decoupled": table[name] | DECOUPLED}
+    kind = optimizer.__name__.lower()
+    cases = [Case(f"{kind}-{name}", optimizer, oracle, own) for name, own in rows.items()]
+    own = rows["everything-decay"]
+    return [*cases, Case(f"{kind}-all_assigned", optimizer, oracle, own, assigned)]
 
 
 CASES = [
@@ -125,6 +214,21 @@ CASES = [
     # A part that is switched off stays in place, at zero strength, and can be switched on again.
     _rmsprop("momentum_off", RMSPROP["momentum"], {1: {"momentum": 0.0}, 2: {"momentum": 0.5}}),
     _rmsprop("decay_off", DECAY, {1: {"weight_decay": 0.0}, 2: {"weight_decay": 0.1}}),
+    *_family(fastopt.SGD, oracles.sgd, SGD, {
+        1: {"lr": 0.01, "momentum": 0.5, "dampening": 0.1}, 2: {"clip_value": 0.2, "weight_decay": 0.2},
+    }),
+    *_family(fastopt.AdaGrad, oracles.adagrad, ADAGRAD, {
+        1: {"lr": 0.1, "eps": 0.1, "lr_decay": 0.5}, 2: {"clip_value": 0.2, "weight_decay": 0.2},
+    }),
+    *_family(fastopt.Adam, oracles.adam, ADAM, {
+        1: {"lr": 0.1, "beta1": 0.6}, 2: {"beta2": 0.5, "eps": 0.1, "weight_decay": 0.2},
+    }),
+    *_family(fastopt.NAdam, oracles.nadam, NADAM, {
+        1: {"lr": 0.1, "beta2": 0.5}, 2: {"eps": 0.1, "weight_decay": 0.2, "clip_value": 0.2},
+    }),
+    Case("adamw-plain", fastopt.AdamW, oracles.adamw),
+    Case("adamw-everything", fastopt.AdamW, oracles.adamw, ADAM["everything"] | DECAY),
+    Case("adamw-coupled", fastopt.AdamW, oracles.adamw, DECAY | {"decoupled_weight_decay": False}),
 ]  # fmt: skip
 
 BY_NAME = {case.name: case for case in CASES}
@@ -137,3 +241,6 @@ def every_case(cases=CASES):
 
 # Few, for tests that try many sizes or inputs: no state, all states, and all options.
 SOME = [BY_NAME[f"rmsprop-{name}"] for name in ("plain", "nesterov-decay", "everything-decay")]
+
+# One of each other kind, where RMSProp has been tried enough.
+OTHERS = [BY_NAME[name] for name in ("sgd-plain", "adagrad-lr_decay", "adam-amsgrad", "nadam-plain")]

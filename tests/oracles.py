@@ -7,6 +7,8 @@ the package promises, so that results can be compared to the last bit; arrays of
 numbers (`exact`) are good for 50 digits. The result may hold states that the settings do not need.
 """
 
+import math
+
 import mpmath
 import numpy as np
 
@@ -41,7 +43,9 @@ class Arithmetic:
         return self.rounded(1 / (1 - self.host(beta) ** (t + 1)))
 
 
-def incoming(a, w, g, *, maximize, clip_value, weight_decay, decoupled_weight_decay):
+def incoming(
+    a, w, g, *, maximize=False, clip_value=None, weight_decay=0.0, decoupled_weight_decay=False
+):
     """What all optimizers do to the gradient before their own part."""
     if maximize:
         g = -g
@@ -51,6 +55,73 @@ def incoming(a, w, g, *, maximize, clip_value, weight_decay, decoupled_weight_de
     if weight_decay and not decoupled_weight_decay:
         g = g + a.rounded(weight_decay) * w
     return g
+
+
+def outgoing(a, w, u, lr, *, weight_decay=0.0, decoupled_weight_decay=False, **_):
+    """What all optimizers do to their own part: decoupled decay, and the learning rate."""
+    if weight_decay and decoupled_weight_decay:
+        u = u + a.rounded(weight_decay) * w
+    return w - a.rounded(lr) * u
+
+
+def gathered(
+    a,
+    w,
+    u,
+    state,
+    *,
+    lr,
+    momentum,
+    dampening=0.0,
+    nesterov=False,
+    lr_in_momentum=False,
+    weight_decay=0.0,
+    decoupled_weight_decay=False,
+    **_,
+):
+    """The same with momentum in between."""
+    friction, rate = a.rounded(momentum or 0.0), a.rounded(lr)
+    new = {}
+    if lr_in_momentum:
+        u = rate * u
+    if momentum is not None:
+        b = friction * state.get("momentum_buffer", a.full(w, 0.0))
+        b = b + a.rounded(1 - a.host(dampening)) * u
+        new["momentum_buffer"] = b
+        u = u + friction * b if nesterov else b
+    if weight_decay and decoupled_weight_decay:
+        decay = a.host(weight_decay) * (a.host(lr) if lr_in_momentum else 1)
+        u = u + a.rounded(decay) * w
+    if not lr_in_momentum:
+        u = rate * u
+    return w - u, new
+
+
+def root(a, square, eps, inside):
+    """The denominator, with epsilon in one of its two places."""
+    small = a.rounded(eps)
+    return a.sqrt(square + small) if inside else a.sqrt(square) + small
+
+
+def sgd(
+    w,
+    g,
+    state,
+    t,
+    *,
+    lr=1e-2,
+    momentum=None,
+    dampening=0.0,
+    nesterov=False,
+    lr_in_momentum=False,
+    **shared,
+):
+    """``m = momentum m + (1 - dampening) g``, ``w = w - lr m``; without momentum ``w = w - lr g``."""
+    a = Arithmetic(w.dtype)
+    own = {"lr": lr, "momentum": momentum, "dampening": dampening, "nesterov": nesterov}
+    return gathered(
+        a, w, incoming(a, w, g, **shared), state, **own, lr_in_momentum=lr_in_momentum, **shared
+    )
 
 
 def rmsprop(
@@ -69,24 +140,12 @@ def rmsprop(
     lr_in_momentum=False,
     bias_correction=False,
     initial_accumulator=0.0,
-    maximize=False,
-    clip_value=None,
-    weight_decay=0.0,
-    decoupled_weight_decay=False,
+    **shared,
 ):
     """``v = beta v + (1 - beta) g^2``, ``w = w - lr g / sqrt(v + eps)``, and all variants."""
     a = Arithmetic(w.dtype)
     past, present = a.average(beta)
-    rate, small, friction = a.rounded(lr), a.rounded(eps), a.rounded(momentum or 0.0)
-    g = incoming(
-        a,
-        w,
-        g,
-        maximize=maximize,
-        clip_value=clip_value,
-        weight_decay=weight_decay,
-        decoupled_weight_decay=decoupled_weight_decay,
-    )
+    g = incoming(a, w, g, **shared)
 
     v = state.get("square_avg", a.full(w, initial_accumulator))
     v = past * v + present * g * g
@@ -99,20 +158,121 @@ def rmsprop(
         mean = unbias * mean
         square = square - mean * mean
         square = np.where(square < 0, a.rounded(0.0), square)
-    u = g / (a.sqrt(square + small) if eps_inside_sqrt else a.sqrt(square) + small)
+    u = g / root(a, square, eps, eps_inside_sqrt)
+    own = {"lr": lr, "momentum": momentum, "nesterov": nesterov, "lr_in_momentum": lr_in_momentum}
+    w, buffer = gathered(a, w, u, state, **own, **shared)
+    return w, new | buffer
 
-    if lr_in_momentum:
-        u = rate * u
-    if momentum is not None:
-        b = friction * state.get("momentum_buffer", a.full(w, 0.0)) + u
-        new["momentum_buffer"] = b
-        u = u + friction * b if nesterov else b
-    if weight_decay and decoupled_weight_decay:
-        decay = a.host(weight_decay) * (a.host(lr) if lr_in_momentum else 1)
-        u = u + a.rounded(decay) * w
-    if not lr_in_momentum:
-        u = rate * u
-    return w - u, new
+
+def adagrad(
+    w,
+    g,
+    state,
+    t,
+    *,
+    lr=1e-2,
+    eps=1e-10,
+    eps_inside_sqrt=True,
+    lr_decay=0.0,
+    initial_accumulator=0.0,
+    **shared,
+):
+    """``s = s + g^2``, ``w = w - lr / (1 + t lr_decay) g / sqrt(s + eps)``."""
+    a = Arithmetic(w.dtype)
+    g = incoming(a, w, g, **shared)
+    s = state.get("sum", a.full(w, initial_accumulator)) + g * g
+    rate = a.host(lr) / (1 + t * a.host(lr_decay))
+    return outgoing(a, w, g / root(a, s, eps, eps_inside_sqrt), rate, **shared), {"sum": s}
+
+
+def averages(a, w, g, state, beta1, beta2):
+    """The moving averages of the gradient and of its square."""
+    past, present = a.average(beta1)
+    m = past * state.get("exp_avg", a.full(w, 0.0)) + present * g
+    past, present = a.average(beta2)
+    v = past * state.get("exp_avg_sq", a.full(w, 0.0)) + present * g * g
+    return m, v
+
+
+def adam(
+    w,
+    g,
+    state,
+    t,
+    *,
+    lr=1e-3,
+    beta1=0.9,
+    beta2=0.999,
+    eps=1e-8,
+    eps_inside_sqrt=False,
+    bias_correction=True,
+    amsgrad=False,
+    **shared,
+):
+    """Algorithm 1 of arXiv:1412.6980, and AMSGrad, which puts the largest square in the place of v."""
+    a = Arithmetic(w.dtype)
+    g = incoming(a, w, g, **shared)
+    m, v = averages(a, w, g, state, beta1, beta2)
+    new = {"exp_avg": m, "exp_avg_sq": v}
+    if amsgrad:
+        v = np.maximum(v, state.get("max_exp_avg_sq", a.full(w, 0.0)))
+        new["max_exp_avg_sq"] = v
+    if bias_correction:
+        m, v = a.unbias(beta1, t) * m, a.unbias(beta2, t) * v
+    return outgoing(a, w, m / root(a, v, eps, eps_inside_sqrt), lr, **shared), new
+
+
+def adamw(w, g, state, t, *, weight_decay=1e-2, decoupled_weight_decay=True, **settings):
+    """Algorithm 2 of arXiv:1711.05101, the decay multiplied by the learning rate."""
+    decay = {"weight_decay": weight_decay, "decoupled_weight_decay": decoupled_weight_decay}
+    return adam(w, g, state, t, **decay, **settings)
+
+
+def nadam(
+    w,
+    g,
+    state,
+    t,
+    *,
+    lr=2e-3,
+    beta1=0.9,
+    beta2=0.999,
+    eps=1e-8,
+    momentum_decay=4e-3,
+    eps_inside_sqrt=False,
+    **shared,
+):
+    """Dozat's algorithm 2 with his schedule ``mu_t = beta1 (1 - 0.96^(t momentum_decay) / 2)``."""
+    a = Arithmetic(w.dtype)
+    g = incoming(a, w, g, **shared)
+    m, v = averages(a, w, g, state, beta1, beta2)
+
+    def mu(t):  # from 1, as in print
+        warming = 0 if momentum_decay is None else a.host(0.96) ** (t * a.host(momentum_decay)) / 2
+        return a.host(beta1) * (1 - warming)
+
+    product = math.prod((mu(i) for i in range(1, t + 2)), start=a.host(1))
+    now, ahead = mu(t + 1), mu(t + 2)
+    u = a.rounded(ahead / (1 - product * ahead)) * m + a.rounded((1 - now) / (1 - product)) * g
+    u = u / root(a, a.unbias(beta2, t) * v, eps, eps_inside_sqrt)
+    return outgoing(a, w, u, lr, **shared), {"exp_avg": m, "exp_avg_sq": v}
+
+
+def whole_step(
+    oracle, w, g, state, t, *, factor=1.0, bounds=(None, None), average_decay=None, **settings
+):
+    """A step with what stands around it: a factor before it, bounds and the average behind it."""
+    a = Arithmetic(w.dtype)
+    new, states = oracle(w, a.rounded(factor) * g, state, t, **settings)
+    low, high = bounds
+    if low is not None:
+        new = np.where(new < a.rounded(low), a.rounded(low), new)
+    if high is not None:
+        new = np.where(new > a.rounded(high), a.rounded(high), new)
+    if average_decay is not None:
+        past, present = a.average(average_decay)
+        states = {**states, "average": past * state.get("average", w) + present * new}
+    return new, states
 
 
 def worked_example(steps):

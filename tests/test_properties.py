@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 import fastopt
 from tests import oracles
-from tests.cases import SOME, every_case
+from tests.cases import OTHERS, SOME, every_case
 from tests.support import assert_same_bits
 
 STEPS = 3
@@ -60,7 +60,7 @@ def test_permuting_elements_permutes_the_result(case, numbers, data):
         assert_same_bits(state, straight.state[name][order], name)
 
 
-@every_case(SOME)
+@every_case([*SOME, *OTHERS])
 @any_input
 @given(problems(), st.data(), st.sampled_from([np.nan, np.inf, -np.inf]))
 def test_nonfinite_gradients_stay_in_their_element(case, numbers, data, bad):

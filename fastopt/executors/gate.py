@@ -80,7 +80,7 @@ def headers_are_readable() -> bool:
 
 @numba.njit
 def _overlaps(start, stop, ranges):
-    """Whether memory from `start` to `stop` meets one of the ranges, which are sorted and disjoint."""
+    """Whether memory from `start` to `stop` meets one of the ranges, sorted by start and by end."""
     # By bisection: the first range that ends behind the start must begin behind the end. NumPy's
     # searchsorted would do, but Numba's version of it makes a new process import scipy.linalg.
     low, high = 0, ranges.shape[1]
@@ -101,7 +101,7 @@ def misfit(rows, items, ranges):
 
     `rows` is the table (`layouts.columns`), `items` the address of as many addresses of gradient
     objects (0 where the table has the gradient's address already), `ranges` the sorted starts and
-    ends of all memory that the step writes.
+    ends of all memory that a gradient may not share.
     """
     status = -1
     for row in range(rows.shape[0]):

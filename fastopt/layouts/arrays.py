@@ -96,9 +96,9 @@ def check_distinct(ranges: Iterable[Range]) -> None:
             raise ValueError(f"{name} and {other} must not share memory: one step would write it twice")
 
 
-def check_apart(name: str, grad: Array, written: Iterable[Range]) -> None:
-    """A gradient shares no memory with what the step writes."""
+def check_apart(name: str, grad: Array, guarded: Iterable[Range]) -> None:
+    """A gradient shares no memory with what the step writes, or reads and the gradient is cleared."""
     start, stop, _ = memory_range(name, grad)
-    for first, end, other in written:
+    for first, end, other in guarded:
         if max(start, first) < min(stop, end):
-            raise ValueError(f"{name} must not share memory with {other}, which the step writes")
+            raise ValueError(f"{name} must not share memory with {other}: a step writes one of them")

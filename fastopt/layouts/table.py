@@ -37,8 +37,8 @@ class Table:
         A row each.
     states : sequence of sequence of array
         The arrays of each parameter's slots.
-    written : iterable of range
-        All memory that the step writes, disjoint.
+    guarded : iterable of range
+        Memory that no gradient may share.
     zero_grad : bool
         Gradients will be written too.
     may_skip : bool
@@ -49,7 +49,7 @@ class Table:
         self,
         params: Sequence[Array],
         states: Sequence[Sequence[Array]],
-        written: Iterable[Range],
+        guarded: Iterable[Range],
         zero_grad: bool,
         may_skip: bool,
     ) -> None:
@@ -66,8 +66,10 @@ class Table:
             row[PARAM] = address(param)
             for column, state in enumerate(own, STATE):
                 row[column] = address(state)
-        spans = sorted((start, stop) for start, stop, _ in written if start < stop)
+        spans = sorted((start, stop) for start, stop, _ in guarded if start < stop)
         self.ranges = np.array(spans, np.int64).reshape(-1, 2).T.copy()
+        # What is only read may overlap: let ends rise too, so that they can be bisected.
+        np.maximum.accumulate(self.ranges[1], out=self.ranges[1])
         self.size = sum(param.size for param in params)
 
     def use(self, row: int, kernel: Any, hyper: Array) -> None:

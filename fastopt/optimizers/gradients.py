@@ -25,12 +25,12 @@ class Gradients:
     """
 
     def __init__(
-        self, params: Any, leaves: Sequence[Array], table: Table, written: Any, zero_grad: bool
+        self, params: Any, leaves: Sequence[Array], table: Table, guarded: Any, zero_grad: bool
     ) -> None:
         self._params = params
         self._leaves = leaves
         self._rows = table.rows
-        self._written = written
+        self._guarded = guarded
         self._zero_grad = zero_grad
         self._single = not tree.is_branch(params)
         branches = () if self._single else params
@@ -66,7 +66,7 @@ class Gradients:
             if grad is None and not self._single:
                 continue
             arrays.check_gradient(name, grad, param)
-            arrays.check_apart(name, grad, self._written)
+            arrays.check_apart(name, grad, self._guarded)
             if self._zero_grad:
                 arrays.check_writeable(name, grad)
         given = [grad is not None for grad in found]

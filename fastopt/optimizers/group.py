@@ -116,6 +116,12 @@ class Group:
             for path, array in zip(self.paths, own, strict=True):
                 yield arrays.memory_range(tree.describe(label, path), array)
 
+    def read(self) -> Iterator[arrays.Range]:
+        """The memory that a step only reads, beside the gradients."""
+        for (name, _), own in zip(self._pairs("inputs"), self.inputs, strict=True):
+            for path, array in zip(self.paths, own, strict=True):
+                yield arrays.memory_range(tree.describe(name, path), array)
+
     def check_inputs_apart(self, written: list[arrays.Range]) -> None:
         """What is only read shares no memory with what is written."""
         for (name, _), own in zip(self._pairs("inputs"), self.inputs, strict=True):

@@ -127,7 +127,7 @@ def _after_parts(s: SimpleNamespace) -> list[Transform]:
         if not isinstance(s.bounds, (list, tuple)) or len(s.bounds) != 2:
             raise TypeError(f"bounds must be a pair (low, high), not {s.bounds!r}")
         low, high = s.bounds
-        if isinstance(low, (int, float)) and isinstance(high, (int, float)) and low > high:
+        if isinstance(low, Real) and isinstance(high, Real) and low > high:
             raise ValueError(f"bounds must have low <= high, got {s.bounds!r}")
         parts += [] if low is None else [t.at_least(low)]
         parts += [] if high is None else [t.at_most(high)]

@@ -102,10 +102,13 @@ class Optimizer(Checkpoint):
         self._params = params
         self._groups = self._make_groups(chain, dict(state or {}), state_dir)
         self._leaves = [leaf for group in self._groups for leaf in group.leaves]
-        self._written = [span for group in self._groups for span in group.written()]
-        arrays.check_distinct(self._written)
+        written = [span for group in self._groups for span in group.written()]
+        arrays.check_distinct(written)
         for group in self._groups:
-            group.check_inputs_apart(self._written)
+            group.check_inputs_apart(written)
+        # Gradients that are cleared must leave alone what is only read.
+        read = [span for group in self._groups for span in group.read()]
+        self._guarded = written + read if self._zero_grad else written
         self.state = {name: self._structure_of(name) for name in self._state_names()}
         self.last: Last | None = None
         self._step_count = 0
@@ -144,11 +147,11 @@ class Optimizer(Checkpoint):
         """Compile what is needed and fill in the table that the compiled code works from."""
         slots = [own for group in self._groups for own in group.slots()]
         self._table = Table(
-            self._leaves, slots, self._written, self._zero_grad, may_skip=tree.is_branch(self._params)
+            self._leaves, slots, self._guarded, self._zero_grad, may_skip=tree.is_branch(self._params)
         )
         self._rows, self._ranges = self._table.rows, self._table.ranges
         self._gradients = Gradients(
-            self._params, self._leaves, self._table, self._written, self._zero_grad
+            self._params, self._leaves, self._table, self._guarded, self._zero_grad
         )
         self._varies = self._hyper.varies
         self._watches_norm = self._clip_norm is not None or self._skip_nonfinite
@@ -176,6 +179,27 @@ class Optimizer(Checkpoint):
     def step_count(self) -> int:
         """How many steps were taken."""
         return self._step_count
+
+    @property
+    def clip_norm(self) -> Any:
+        """The limit of the global norm; another one can be assigned where there is one."""
+        return self._clip_norm
+
+    @clip_norm.setter
+    def clip_norm(self, limit: Setting) -> None:
+        if self._clip_norm is None:
+            raise ValueError("clip_norm is off: make a new optimizer with it")
+        self._clip_norm = positive("clip_norm", limit)
+
+    @property
+    def skip_nonfinite(self) -> bool:
+        """As chosen when the optimizer was made."""
+        return self._skip_nonfinite
+
+    @property
+    def zero_grad(self) -> bool:
+        """As chosen when the optimizer was made."""
+        return self._zero_grad
 
     @property
     def params(self) -> Any:

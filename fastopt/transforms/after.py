@@ -75,4 +75,4 @@ def copy_update(new, param, state, hyper):
 
 def copy_params(target: Any) -> Transform:
     """Write the new parameters to `target` too: arrays of float16, float32 or float64, shaped alike."""
-    return Transform(copy_update, outputs={"copy": target}, after=True)
+    return Transform(copy_update, outputs={"copy_to": target}, after=True)

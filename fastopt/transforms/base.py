@@ -91,10 +91,7 @@ class Transform:
         """The arrays that it works with, in the order of the table's columns."""
         states = [Slot(name, "state") for name in self.state]
         inputs = [Slot(name, "input") for name in self.inputs]
-        outputs = [
-            Slot(name, "output", str(next(leaf for _, leaf in tree.leaves(given)).dtype))
-            for name, given in self.outputs.items()
-        ]
+        outputs = [Slot(name, "output", _dtype_of(given)) for name, given in self.outputs.items()]
         return (*states, *inputs, *outputs)
 
     def hyper_at(self, step: int) -> Hyper:
@@ -104,6 +101,11 @@ class Transform:
     def __repr__(self) -> str:
         hyper = "per step" if callable(self.hyper) else ", ".join(f"{h:g}" for h in self.hyper)
         return f"{self.name}({hyper})"
+
+
+def _dtype_of(structure: Any) -> str:
+    """Of its first array; what is none is refused when it is put to use."""
+    return str(next((getattr(leaf, "dtype", "") for _, leaf in tree.leaves(structure)), ""))
 
 
 class Slot(NamedTuple):

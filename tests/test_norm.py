@@ -1,0 +1,113 @@
+"""The global norm: right for any numbers, and the same bits wherever it is computed."""
+
+import numpy as np
+import pytest
+
+import fastopt
+from tests.refusals import everywhere
+from tests.support import DTYPES, assert_same_bits
+
+both_dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
+
+# Around a vector's width and a block's.
+SIZES = [(0,), (1,), (31,), (32,), (33,), (64,), (8191,), (8192,), (8193,), (8192 + 33,), (24_577,)]
+SIZES += [(5, 0, 8193), (3, 8192, 8191, 31), tuple(range(70))]
+
+
+def numbers(sizes, dtype):
+    rng = np.random.default_rng(42)
+    return [np.array(rng.normal(size=n) * 10.0 ** rng.uniform(-3, 3, n), dtype) for n in sizes]
+
+
+def norm_of(grads, executor, threads=1):
+    opt = fastopt.Optimizer(
+        [np.zeros_like(g) for g in grads], fastopt.chain(), skip_nonfinite=True, executor=executor
+    )
+    with fastopt.threads(threads):
+        opt.step(grads)
+    return opt.last.norm
+
+
+@both_dtypes
+@pytest.mark.parametrize("sizes", SIZES, ids=lambda sizes: f"{len(sizes)}x{max(sizes)}")
+def test_same_bits_everywhere_and_right(sizes, dtype):
+    grads = numbers(sizes, dtype)
+    found = norm_of(grads, "serial")
+    expected = np.linalg.norm(np.concatenate(grads).astype(np.float64))
+    assert abs(found - expected) <= 1e-14 * expected
+    assert norm_of(grads, "reference") == found
+    for threads in (1, 2, 3, 8):
+        assert norm_of(grads, "parallel", threads) == found
+
+
+@everywhere
+@both_dtypes
+def test_norm_is_of_the_unscaled_gradients(dtype, executor):
+    w = np.zeros(2, dtype)
+    opt = fastopt.SGD(w, lr=1.0, clip_norm=2.0, executor=executor)
+    opt.step(np.array([300, 400], dtype), grad_scale=50.0)
+    assert opt.last == (10.0, False)
+    np.testing.assert_allclose(w, [-1.2, -1.6], rtol=1e-6)
+    opt.step(np.array([30, 40], dtype), grad_scale=50.0)  # a norm of 1 is not scaled up
+    assert opt.last == (1.0, False)
+    np.testing.assert_allclose(w, [-1.8, -2.4], rtol=1e-6)
+
+
+@everywhere
+def test_squares_that_overflow(executor):
+    w = np.zeros(4)
+    opt = fastopt.SGD(w, lr=1.0, clip_norm=1.0, skip_nonfinite=True, executor=executor)
+    opt.step(np.array([1e200, -1e200, 1e200, 0.0]))
+    assert opt.last.norm == pytest.approx(3**0.5 * 1e200, rel=1e-15)
+    assert not opt.last.skipped
+    np.testing.assert_allclose(w, [-(3**-0.5), 3**-0.5, -(3**-0.5), 0.0], rtol=1e-15)
+
+
+@everywhere
+@both_dtypes
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_nonfinite_gradients_are_clipped_without_them(bad, dtype, executor):
+    """They touch only their own element: the norm for the others is that of the finite ones."""
+    w, grads = [np.zeros(3, dtype), np.zeros(2, dtype)], [[3, bad, 0], [4, 0]]
+    opt = fastopt.SGD(w, lr=1.0, clip_norm=1.0, executor=executor)
+    opt.step([np.array(g, dtype) for g in grads])
+    assert np.isnan(opt.last.norm)
+    assert not opt.last.skipped
+    assert_same_bits(w[1], np.array([-dtype(0.2) * dtype(4), 0], dtype))
+    assert_same_bits(w[0][::2], np.array([-dtype(0.2) * dtype(3), 0], dtype))
+    assert np.isnan(w[0][1]) if np.isnan(bad) else w[0][1] == -bad
+
+
+@everywhere
+def test_norm_of_float32_that_overflows_in_float32(executor):
+    g = np.full(100, 3e38, np.float32)
+    assert norm_of([g], executor) == pytest.approx(10 * float(g[0]), rel=1e-15)
+
+
+@everywhere
+def test_gradients_of_zero(executor):
+    w = np.ones(3)
+    opt = fastopt.SGD(w, clip_norm=1.0, executor=executor)
+    opt.step(np.zeros(3))
+    assert opt.last == (0.0, False)
+    np.testing.assert_array_equal(w, 1.0)
+
+
+@everywhere
+def test_norm_of_what_is_not_left_out(executor):
+    w = [np.zeros(2), np.zeros(2)]
+    opt = fastopt.SGD(w, lr=1.0, clip_norm=1.0, executor=executor)
+    opt.step([np.array([30.0, 40.0]), np.array([300.0, 400.0])])
+    for array in w:
+        array[:] = 0
+    opt.step([np.array([3.0, 4.0]), None])
+    assert opt.last == (5.0, False)
+    np.testing.assert_allclose(w, [[-0.6, -0.8], [0.0, 0.0]])
+    opt.step([None, None])
+    assert opt.last == (0.0, False)
+
+
+def test_last_is_nothing_where_nothing_asks():
+    opt = fastopt.SGD(np.ones(3))
+    opt.step(np.ones(3))
+    assert opt.last is None
