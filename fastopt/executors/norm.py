@@ -154,10 +154,12 @@ def _block_reference(block: Array) -> float:
     return result
 
 
-def measure(sums: Array, gradients: Sequence[Array]) -> tuple[float, bool]:
+def measure(sums: Array, gradients: Sequence[Array | None]) -> tuple[float, bool]:
     """The norm of the finite elements, from the sums of all blocks, and whether all are finite."""
     size = total(sums) ** 0.5
-    return (size, True) if np.isfinite(size) else careful(gradients)
+    if np.isfinite(size):
+        return size, True
+    return careful([gradient for gradient in gradients if gradient is not None])
 
 
 def careful(gradients: Sequence[Array]) -> tuple[float, bool]:
