@@ -9,23 +9,30 @@ CACHE := $(CURDIR)/build/cache
 COMPILED := FASTOPT_CACHE_DIR=$(CACHE)/compiled NUMBA_CACHE_DIR=$(CACHE)/compiled
 INTERPRETED := FASTOPT_CACHE_DIR=$(CACHE)/interpreted NUMBA_CACHE_DIR=$(CACHE)/interpreted NUMBA_DISABLE_JIT=1
 
+# What `make test` leaves to `make interop`, even where those libraries are installed.
+OWN := --ignore=tests/interop
+
 heading = @printf '\n== %s\n' "$(1)"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types interpreted doctests compiled bench docs clean
+.PHONY: help demo test test-all lint types interpreted doctests compiled interop bench docs clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED) ## train a small network, time a step over a large buffer (a minute)
 	@$(BIN)/fastopt demo
 
-test: ## every check there is, the compiled suite last
+test: ## every check that needs no other library, the compiled suite last
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory types
 	@$(MAKE) --no-print-directory interpreted
 	@$(MAKE) --no-print-directory doctests
 	@$(MAKE) --no-print-directory compiled
+
+test-all: ## the pages, then the comparisons with torch, optax and Keras
+	@$(MAKE) --no-print-directory docs
+	@$(MAKE) --no-print-directory interop
 
 lint: $(INSTALLED) ## ruff: rules and format
 	$(call heading,ruff)
@@ -38,7 +45,7 @@ types: $(INSTALLED) ## mypy
 
 interpreted: $(INSTALLED) ## the suite without compilation, under branch coverage
 	$(call heading,the suite interpreted (NUMBA_DISABLE_JIT=1) under branch coverage)
-	@$(INTERPRETED) $(BIN)/coverage run -m pytest -q
+	@$(INTERPRETED) $(BIN)/coverage run -m pytest -q $(OWN)
 	@$(BIN)/coverage report
 
 doctests: $(INSTALLED) ## the examples in docstrings
@@ -47,12 +54,17 @@ doctests: $(INSTALLED) ## the examples in docstrings
 
 compiled: $(INSTALLED) ## the suite as users run it
 	$(call heading,the suite compiled)
-	@$(COMPILED) $(BIN)/python -m pytest
+	@$(COMPILED) $(BIN)/python -m pytest $(OWN)
+
+interop: $(VENV)/.interop ## the comparisons with other libraries, which are installed for it
+	$(call heading,against other libraries)
+	@$(COMPILED) KERAS_BACKEND=torch $(BIN)/python -m pytest tests/interop
 
 bench: $(INSTALLED) ## measure: throughput, call overhead, first step
 	@$(BIN)/python -m bench
 
-docs: $(VENV)/.docs ## the pages as HTML, in docs/_build
+docs: $(VENV)/.docs ## the pages as HTML, in docs/_build; a warning is an error
+	$(call heading,pages)
 	@$(BIN)/sphinx-build -W -q -b html docs docs/_build
 	@echo "docs/_build/index.html"
 
@@ -78,6 +90,7 @@ $(INSTALLED): pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	@touch $@
 
-$(VENV)/.docs: $(INSTALLED)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+$(VENV)/.docs $(VENV)/.interop: $(VENV)/.%: $(INSTALLED)
+	@echo "installing what 'make $*' needs"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$*]'
 	@touch $@

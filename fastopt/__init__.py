@@ -14,12 +14,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fastopt import transforms
+    from fastopt import schedules, transforms
+    from fastopt.executors.global_norm import global_norm
     from fastopt.executors.threads import get_num_threads, set_num_threads, threads
     from fastopt.layouts.allocate import empty, flatten
     from fastopt.optimizers.adagrad import AdaGrad
     from fastopt.optimizers.adam import Adam, AdamW, NAdam
-    from fastopt.optimizers.one_shot import rmsprop_step
+    from fastopt.optimizers.one_shot import (
+        adagrad_step,
+        adam_step,
+        adamw_step,
+        nadam_step,
+        rmsprop_step,
+        sgd_step,
+    )
     from fastopt.optimizers.optimizer import Optimizer
     from fastopt.optimizers.rmsprop import RMSProp
     from fastopt.optimizers.sgd import SGD
@@ -29,21 +37,28 @@ __version__ = "0.1.0"
 
 # Names are imported when they are first used: `import fastopt` is quick and loads no Numba.
 _HOMES = {
-    "Chain": "fastopt.transforms",
-    "Optimizer": "fastopt.optimizers.optimizer",
     "AdaGrad": "fastopt.optimizers.adagrad",
     "Adam": "fastopt.optimizers.adam",
     "AdamW": "fastopt.optimizers.adam",
+    "Chain": "fastopt.transforms",
     "NAdam": "fastopt.optimizers.adam",
+    "Optimizer": "fastopt.optimizers.optimizer",
     "RMSProp": "fastopt.optimizers.rmsprop",
     "SGD": "fastopt.optimizers.sgd",
     "Transform": "fastopt.transforms",
+    "adagrad_step": "fastopt.optimizers.one_shot",
+    "adam_step": "fastopt.optimizers.one_shot",
+    "adamw_step": "fastopt.optimizers.one_shot",
     "chain": "fastopt.transforms",
     "empty": "fastopt.layouts.allocate",
     "flatten": "fastopt.layouts.allocate",
     "get_num_threads": "fastopt.executors.threads",
+    "global_norm": "fastopt.executors.global_norm",
+    "nadam_step": "fastopt.optimizers.one_shot",
     "rmsprop_step": "fastopt.optimizers.one_shot",
+    "schedules": "",
     "set_num_threads": "fastopt.executors.threads",
+    "sgd_step": "fastopt.optimizers.one_shot",
     "threads": "fastopt.executors.threads",
     "transforms": "",
 }
@@ -58,12 +73,19 @@ __all__ = [
     "RMSProp",
     "SGD",
     "Transform",
+    "adagrad_step",
+    "adam_step",
+    "adamw_step",
     "chain",
     "empty",
     "flatten",
     "get_num_threads",
+    "global_norm",
+    "nadam_step",
     "rmsprop_step",
+    "schedules",
     "set_num_threads",
+    "sgd_step",
     "threads",
     "transforms",
 ]

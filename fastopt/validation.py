@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, TypeAlias
 
 Schedule: TypeAlias = Callable[[int], float]
@@ -62,6 +62,11 @@ def fraction(name: str, value: Any) -> Setting:
     return _setting(name, value, lambda x: 0.0 <= x <= 1.0, "in [0, 1]")
 
 
+def finite_number(name: str, value: Any) -> float:
+    """Any finite number, that cannot be scheduled."""
+    return _checked(name, value, lambda _: True, "that is finite")
+
+
 def nonnegative_number(name: str, value: Any) -> float:
     """A finite number >= 0 that cannot be scheduled, such as the start of an accumulator."""
     return _checked(name, value, lambda x: x >= 0.0, ">= 0")
@@ -70,6 +75,15 @@ def nonnegative_number(name: str, value: Any) -> float:
 def finite_positive(name: str, value: Any) -> float:
     """A finite number > 0 that cannot be scheduled."""
     return _checked(name, value, lambda x: x > 0.0, "> 0")
+
+
+def whole_number(name: str, value: Any, least: int = 0) -> int:
+    """A whole number that is not below `least`."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be a whole number >= {least}, not {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
+    return int(value)
 
 
 def flag(name: str, value: Any) -> bool:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import fastopt
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -31,3 +33,12 @@ def test_code_runs(page: Path) -> None:
 def test_code_is_found() -> None:
     assert {"README.md", "own-transform.md"} <= {page.name for page in WITH_CODE}
     assert all(page.read_text("utf-8").count("```python") == len(blocks(page)) for page in PAGES)
+
+
+@pytest.mark.parametrize(
+    "names", [fastopt.__all__, fastopt.schedules.__all__, fastopt.transforms.__all__]
+)
+def test_every_public_name_is_in_the_reference(names: list[str]) -> None:
+    reference = ROOT / "docs" / "api.md"
+    words = set(re.findall(r"\w+", reference.read_text("utf-8")))
+    assert set(names) <= words

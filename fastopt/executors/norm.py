@@ -154,6 +154,14 @@ def _block_reference(block: Array) -> float:
     return result
 
 
+def measure(sums: Array, gradients: Sequence[Array | None]) -> tuple[float, bool]:
+    """The norm of the finite elements, from the sums of all blocks, and whether all are finite."""
+    size = total(sums) ** 0.5
+    if np.isfinite(size):
+        return size, True
+    return careful([gradient for gradient in gradients if gradient is not None])
+
+
 def careful(gradients: Sequence[Array]) -> tuple[float, bool]:
     """The norm of the finite elements, however large, and whether all elements are finite.
 

@@ -53,12 +53,17 @@ def outputs_of(dtype: np.dtype[Any]) -> tuple[np.dtype[Any], ...]:
     return (*half, *DTYPES)
 
 
-def check_writeable(name: str, array: Any, dtypes: tuple[np.dtype[Any], ...] = DTYPES) -> None:
-    """A parameter, or another array that the step writes."""
+def check_readable(name: str, array: Any, dtypes: tuple[np.dtype[Any], ...] = DTYPES) -> None:
+    """An array that compiled code can read by its address."""
     check_kind(name, array)
     if array.dtype.newbyteorder("=") not in dtypes:
         raise TypeError(f"{name} must be {' or '.join(map(str, dtypes))}, not {array.dtype}")
     _check_memory(name, array)
+
+
+def check_writeable(name: str, array: Any, dtypes: tuple[np.dtype[Any], ...] = DTYPES) -> None:
+    """A parameter, or another array that the step writes."""
+    check_readable(name, array, dtypes)
     if not array.flags.writeable:
         raise ValueError(f"{name} must be writeable: it is read-only, and is written in place")
 

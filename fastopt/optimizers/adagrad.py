@@ -58,7 +58,7 @@ class AdaGrad(NamedOptimizer):
     >>> for _ in range(2):
     ...     opt.step(2 * w)
     >>> w
-    array([4.8300005])
+    array([4.83000714])
     """
 
     def __init__(

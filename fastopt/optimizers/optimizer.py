@@ -338,9 +338,7 @@ class Optimizer(Checkpoint):
 
     def _measure(self, found: list[Any]) -> Last:
         """Take the norm, and set the factor that clips."""
-        size, finite = norm.total(self._sums) ** 0.5, True
-        if not np.isfinite(size):
-            size, finite = norm.careful([grad for grad in found if grad is not None])
+        size, finite = norm.measure(self._sums, found)
         factor = 1.0 / self._grad_scale
         size *= factor
         skipped = self._skip_nonfinite and not finite

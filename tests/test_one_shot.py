@@ -1,0 +1,130 @@
+"""One-shot functions: the same bits as the optimizers, and what they refuse."""
+
+import numpy as np
+import pytest
+
+import fastopt
+from tests.refusals import N, refusal
+from tests.support import DTYPES, assert_same_bits, problem
+
+ADAM = {"beta1": 0.8, "beta2": 0.95, "eps": 1e-3}
+SHARED = {"weight_decay": 0.1, "bounds": (-1.0, 1.0), "average_decay": 0.9, "clip_norm": 3.0}
+
+CASES = [
+    (fastopt.sgd_step, fastopt.SGD, {}),
+    (fastopt.sgd_step, fastopt.SGD, {"momentum": 0.9, "dampening": 0.5}),
+    (fastopt.sgd_step, fastopt.SGD, {"momentum": 0.9, "nesterov": True, "maximize": True}),
+    (fastopt.rmsprop_step, fastopt.RMSProp, {"beta": 0.8}),
+    (fastopt.rmsprop_step, fastopt.RMSProp, {"centered": True, "momentum": 0.5, "eps": 1e-3}),
+    (fastopt.adagrad_step, fastopt.AdaGrad, {}),
+    (fastopt.adagrad_step, fastopt.AdaGrad, {"lr_decay": 0.5, "eps": 1e-3}),
+    (fastopt.adam_step, fastopt.Adam, {}),
+    (fastopt.adam_step, fastopt.Adam, {**ADAM, "amsgrad": True}),
+    (fastopt.adam_step, fastopt.Adam, {**ADAM, "bias_correction": False}),
+    (fastopt.adamw_step, fastopt.AdamW, {}),
+    (fastopt.adamw_step, fastopt.AdamW, {**ADAM, "amsgrad": True, "weight_decay": 0.3}),
+    (fastopt.nadam_step, fastopt.NAdam, {}),
+    (fastopt.nadam_step, fastopt.NAdam, {**ADAM, "momentum_decay": 0.5}),
+]
+NAMES = [f"{function.__name__}-{'-'.join(settings)}" for function, _, settings in CASES]
+FUNCTIONS = {function: optimizer for function, optimizer, _ in CASES}
+
+each_case = pytest.mark.parametrize(("function", "optimizer", "settings"), CASES, ids=NAMES)
+
+
+def rate(step):
+    return 0.1 / (1 + step)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shared", [{}, SHARED], ids=["plain", "shared"])
+@each_case
+def test_equals_the_optimizer(function, optimizer, settings, shared, dtype):
+    settings = {"lr": rate, **settings, **shared}
+    w, grads = problem(N, dtype, steps=4)
+    opt = optimizer(w.copy(), **settings)
+    states = {name: state.copy() for name, state in opt.state.items()}
+    for step, grad in enumerate(grads):
+        opt.step(grad, grad_scale=2.0)
+        function(w, grad, **states, step=step, grad_scale=2.0, **settings)
+    assert_same_bits(w, opt.params)
+    for name, state in opt.state.items():
+        assert_same_bits(states[name], state, name)
+
+
+@each_case
+def test_the_number_of_the_step(function, optimizer, settings):
+    """It has an effect, if only on the schedule."""
+    w, (grad,) = problem(N, np.float64, steps=1)
+    states = optimizer(w.copy(), **settings).state
+    results = []
+    for step in (0, 3):
+        moved = w.copy()
+        own = {name: state.copy() for name, state in states.items()}
+        function(moved, grad, **own, step=step, lr=rate, **settings)
+        results.append(moved)
+    assert np.any(results[0] != results[1])
+
+
+@each_case
+def test_structures_of_arrays(function, optimizer, settings):
+    w, (grad,) = problem(N, np.float64, steps=1)
+    opt = optimizer(w.copy(), **settings)
+    opt.step(grad)
+    halves = [w[:5].copy(), w[5:].copy()]
+    states = {n: [np.zeros(5), np.zeros(N - 5)] for n in opt.state}
+    function(halves, [grad[:5], grad[5:]], **states, **settings)
+    assert_same_bits(np.concatenate(halves), opt.params)
+
+
+NEEDED = [
+    (fastopt.sgd_step, {"momentum": 0.5}, "momentum_buffer"),
+    (fastopt.rmsprop_step, {"centered": True}, "grad_avg"),
+    (fastopt.rmsprop_step, {"momentum": 0.5}, "momentum_buffer"),
+    (fastopt.adam_step, {"amsgrad": True}, "max_exp_avg_sq"),
+    (fastopt.adamw_step, {"amsgrad": True}, "max_exp_avg_sq"),
+    *((function, {"average_decay": 0.5}, "average") for function in FUNCTIONS),
+]
+
+
+@pytest.mark.parametrize(("function", "settings", "missing"), NEEDED)
+def test_without_a_state(function, settings, missing):
+    w, (grad,) = problem(N, np.float64, steps=1)
+    before = w.copy()
+    states = {name: np.zeros(N) for name in FUNCTIONS[function](w.copy(), **settings).state}
+    del states[missing]
+    with refusal(ValueError, ["need", "state", missing]):
+        function(w, grad, **states, **settings)
+    assert_same_bits(w, before)
+    assert not any(state.any() for state in states.values())
+
+
+@pytest.mark.parametrize(("function", "settings", "needless"), NEEDED)
+def test_with_a_state_too_many(function, settings, needless):
+    w, (grad,) = problem(N, np.float64, steps=1)
+    before = w.copy()
+    states = {name: np.zeros(N) for name in FUNCTIONS[function](w.copy()).state}
+    with refusal(ValueError, ["state", needless]):
+        function(w, grad, **states, **{needless: np.zeros(N)})
+    assert_same_bits(w, before)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ({"lr": -1.0}, ValueError, ["lr", ">= 0", "-1.0"]),
+        ({"alpha": 0.9}, TypeError, ["alpha", "lr"]),
+        ({"step": -1}, ValueError, ["step", "negative", "-1"]),
+        ({"step": 1.0}, TypeError, ["step", "whole number", "1.0"]),
+        ({"grad_scale": 0.0}, ValueError, ["grad_scale", "> 0", "0.0"]),
+    ],
+)
+def test_bad_settings(function, settings, error, words):
+    w, (grad,) = problem(N, np.float64, steps=1)
+    before = w.copy()
+    states = {name: np.zeros(N) for name in FUNCTIONS[function](w.copy()).state}
+    with refusal(error, words):
+        function(w, grad, **states, **settings)
+    assert_same_bits(w, before)
+    assert not any(state.any() for state in states.values())
