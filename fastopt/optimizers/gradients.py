@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fastopt.executors import gate
 from fastopt.layouts import arrays, tree
 from fastopt.layouts.arrays import Array
 from fastopt.layouts.columns import COUNT, GRAD, ITEMSIZE
@@ -54,7 +55,7 @@ class Gradients:
         if self._single:
             self.ids[0] = id(found[0])
         else:
-            self.ids[:] = np.fromiter(map(id, found), np.int64, len(found))
+            gate.identify(found, self.ids)
         return self.ids
 
     def check(self, found: list[Any]) -> None:
