@@ -14,13 +14,15 @@ from bench.bench_family import SIZES
 from bench.measure import timed
 from bench.problems import OUTSIDE, RMSPROP, Array, Problem
 
-SETTINGS = {
-    **OUTSIDE.settings,
-    "grad_scale": 1024.0,
-    "clip_norm": 1.0,
-    "weight_decay": 1e-2,
-    "average_decay": 0.999,
-}
+SCALE = 1024.0
+
+
+def _settings(size: int) -> dict[str, Any]:
+    # Gradients are of size 1 to 2, so this clips a little, and weight decay cannot cancel what is left.
+    more = {"weight_decay": 1e-2, "average_decay": 0.999, "clip_norm": size**0.5}
+    return {**OUTSIDE.settings, **more}
+
+
 # The norm reads the gradient; the step reads gradient, parameter, accumulator and average, and writes
 # them all (the gradient is cleared) and the copy.
 BYTES = {"float16": 4 + 16 + 16 + 2, "float64": 4 + 16 + 16 + 8}
@@ -28,6 +30,7 @@ BYTES = {"float16": 4 + 16 + 16 + 2, "float64": 4 + 16 + 16 + 8}
 
 def _arrays(size: int, copy: str) -> dict[str, Array]:
     problem = problems.make(OUTSIDE, size, np.dtype(np.float32))
+    problem.grad[:] *= SCALE
     average, copied = fastopt.empty(size), np.empty(size, copy)
     average[:] = problem.arrays["param"]
     copied.fill(0)  # maps its pages
@@ -35,23 +38,23 @@ def _arrays(size: int, copy: str) -> dict[str, Array]:
 
 
 def _fastopt(arrays: dict[str, Array]) -> peers.Step:
-    settings = {name: value for name, value in SETTINGS.items() if name != "grad_scale"}
-    optimizer = fastopt.RMSProp(
-        arrays["param"],
-        **settings,
+    param = arrays["param"]
+    optimizer = OUTSIDE.kind(
+        param,
+        **_settings(param.size),
         skip_nonfinite=True,
         zero_grad=True,
         copy_to=arrays["copy"],
         state={name: arrays[name] for name in ("square_avg", "average")},
     )
-    return partial(optimizer.step, arrays["grad"], grad_scale=SETTINGS["grad_scale"])
+    return partial(optimizer.step, arrays["grad"], grad_scale=SCALE)
 
 
 def _check(copy: str, threads: int) -> None:
     """Both phases give the same numbers, but for rounding, and clear the gradient."""
     own, other = _arrays(1 << 20, copy), _arrays(1 << 20, copy)
     gradient, step = own["grad"].copy(), _fastopt(own)
-    foreign = phase_torch.step_of(other, SETTINGS, threads)
+    foreign = phase_torch.step_of(other, _settings(1 << 20), SCALE, threads)
     for _ in range(3):
         own["grad"][:] = other["grad"][:] = gradient
         step()
@@ -76,7 +79,10 @@ def bench_phase(copy: str, size: int, compare: Any, benchmark: Any) -> None:
 
     arrays = _arrays(size, copy)
     plain = Problem(RMSPROP, arrays["grad"], {n: arrays[n] for n in ("param", "square_avg")})
-    steps = {"fastopt": _fastopt(arrays), "torch": phase_torch.step_of(arrays, SETTINGS, count)}
+    steps = {
+        "fastopt": _fastopt(arrays),
+        "torch": phase_torch.step_of(arrays, _settings(size), SCALE, count),
+    }
     moved = dict.fromkeys(steps, BYTES[copy])
     steps["rmsprop"], moved["rmsprop"] = peers.PEERS["fastopt"](plain, count), plain.bytes_per_element
     present = {name: step for name, step in steps.items() if step is not None}

@@ -10,7 +10,9 @@ from bench.peers_torch import torch
 from bench.problems import Array
 
 
-def step_of(arrays: Mapping[str, Array], settings: Mapping[str, Any], threads: int) -> Step | None:
+def step_of(
+    arrays: Mapping[str, Array], settings: Mapping[str, Any], grad_scale: float, threads: int
+) -> Step | None:
     """Unscale, look for what is not finite, clip, step, average, copy and clear, in these arrays."""
     if torch is None:
         return None
@@ -31,7 +33,7 @@ def step_of(arrays: Mapping[str, Array], settings: Mapping[str, Any], threads: i
 
     @torch.no_grad()
     def phase() -> None:
-        grad.mul_(1.0 / settings["grad_scale"])
+        grad.mul_(1.0 / grad_scale)
         if not torch.isfinite(grad).all():
             return
         torch.nn.utils.clip_grad_norm_([param], settings["clip_norm"])
