@@ -1,9 +1,9 @@
 """The check of gradients at every step, in machine code: nanoseconds where Python takes microseconds.
 
 A gradient passes as the object that the caller gave; its header says the type, dtype, shape, flags and
-address. The layout of that header, and of a list, is part of NumPy's and CPython's binary interface, and
-is tried out once before it is relied on. The gate only lets through what is surely right; whatever else
-comes is looked at again by Python (`layouts.arrays`), which either accepts it or raises the error.
+address. The layout of that header, and of a list, is part of NumPy's and CPython's binary interface,
+and is tried out once before it is relied on. The gate only lets through what is surely right; whatever
+else comes is looked at again by Python (`layouts.arrays`), which either accepts it or raises the error.
 """
 
 from __future__ import annotations
@@ -72,12 +72,16 @@ def headers_are_readable() -> bool:
 
     frozen = np.ones(3)
     frozen.flags.writeable = False
-    samples = frozen, np.ones((5, 7)), np.ones((2, 3), np.float32)[:, ::2], np.ones(9, np.float32)[1:4]
-    bytewise = np.ones(33, np.int8)[1:].view(np.float64)
-    objects = [*samples, bytewise]
-    ids = np.zeros(len(objects), np.int64)
-    identify(objects, ids)
-    return ids.tolist() == [id(array) for array in objects] and all(map(matches, objects))
+    samples: list[np.ndarray[Any, Any]] = [
+        frozen,
+        np.ones((5, 7)),
+        np.ones((2, 3), np.float32)[:, ::2],
+        np.ones(9, np.float32)[1:4],
+        np.ones(33, np.int8)[1:].view(np.float64),
+    ]
+    ids = np.zeros(len(samples), np.int64)
+    identify(samples, ids)
+    return ids.tolist() == [id(array) for array in samples] and all(map(matches, samples))
 
 
 @numba.njit
