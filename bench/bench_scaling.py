@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from bench import peers, problems
+from bench import problems
 from bench.measure import timed
 from bench.problems import RMSPROP
 
@@ -20,7 +20,7 @@ def bench_scaling(size: int, compare: Any, benchmark: Any) -> None:
     if most == 1:
         pytest.skip("there is only one core")
     problem = problems.make(RMSPROP, size, np.dtype(np.float32))
-    step = peers.PEERS["fastopt"](problem, most)
+    step = partial(RMSPROP.optimizer(problem.arrays["param"]).step, problem.grad)
 
     def on(count: int) -> None:
         with fastopt.threads(count):

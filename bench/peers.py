@@ -25,6 +25,7 @@ TITLES = {
     "c": "the same loop in C",
     "numpy_in_place": "NumPy in place",
     "numpy_naive": "naive NumPy",
+    "flat": "one flat buffer",
     "torch": "torch, foreach",
     "torch_fused": "torch, fused",
     "optax": "optax, jit",

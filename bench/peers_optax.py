@@ -1,4 +1,7 @@
-"""optax's optimizers under jit, where jax and optax are installed: old buffers are donated to new ones."""
+"""optax's optimizers under jit, where jax and optax are installed.
+
+Old buffers are donated to new ones.
+"""
 
 from __future__ import annotations
 

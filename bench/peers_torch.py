@@ -1,4 +1,4 @@
-"""torch's optimizers, where torch is installed: eager with ``foreach``, and fused where there is such a form.
+"""torch's optimizers, where torch is installed: eager with ``foreach``, and fused where torch has that.
 
 They work in the arrays of the problem, whose memory torch shares.
 """

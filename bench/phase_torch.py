@@ -6,8 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench.peers import Step
-from bench.peers_torch import torch
 from bench.problems import Array
+
+try:
+    import torch
+except ImportError:
+    torch = None  # type: ignore[assignment]
 
 
 def step_of(
@@ -31,7 +35,6 @@ def step_of(
     )
     optimizer.state[param] = {"step": torch.zeros(()), "square_avg": tensors["square_avg"]}
 
-    @torch.no_grad()
     def phase() -> None:
         grad.mul_(1.0 / grad_scale)
         if not torch.isfinite(grad).all():
@@ -42,4 +45,4 @@ def step_of(
         copy.copy_(param)
         optimizer.zero_grad(set_to_none=False)
 
-    return phase
+    return torch.no_grad()(phase)  # type: ignore[no-any-return]
