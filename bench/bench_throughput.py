@@ -54,8 +54,8 @@ def bench_throughput(
     moved = dict.fromkeys(steps, problem.bytes_per_element)
     if form is not RMSPROP:  # what its bytes would take at the speed of the plain form
         plain = problems.plain(problem)
-        steps["fastopt_rmsprop"] = peers.PEERS["fastopt"](plain, count)
-        moved["fastopt_rmsprop"] = plain.bytes_per_element
+        steps["rmsprop"] = peers.PEERS["fastopt"](plain, count)
+        moved["rmsprop"] = plain.bytes_per_element
     present = {name: step for name, step in steps.items() if step is not None}
 
     case = {"question": "throughput", "form": form.name, "dtype": dtype, "size": size}

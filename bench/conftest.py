@@ -9,6 +9,8 @@ import pytest
 
 from bench.measure import Sampler, band, interleave, ratios
 
+PLAIN = "rmsprop"  # fastopt's, whose speed the bytes of other steps are measured by
+
 Compare = Callable[..., dict[str, list[float]]]
 
 
@@ -29,7 +31,8 @@ def compare(benchmark: Any, request: pytest.FixtureRequest) -> Compare:
     """``compare(case, samplers, bytes_per_element={})``: measure in turns and record.
 
     `case` says what is measured; a ``size`` in it and the bytes give GB/s. The first sampler is what
-    the others are compared with: their times are recorded as multiples of its time.
+    the others are compared with: their times are recorded as multiples of its time. Where plain RMSProp
+    is among them (``rmsprop``), so are the times as multiples of what their bytes take at its speed.
     """
     factor = 4.0 if request.config.getoption("--full") else 1.0
 
@@ -43,9 +46,10 @@ def compare(benchmark: Any, request: pytest.FixtureRequest) -> Compare:
         first = next(iter(samples))
         results = {}
         for name, seconds in samples.items():
-            result: dict[str, Any] = {"seconds": band(seconds)}
+            result: dict[str, Any] = {"seconds": {**band(seconds), "least": min(seconds)}}
             if name != first:
                 result["time_ratio"] = band(ratios(seconds, samples[first]))
+                result["least_ratio"] = min(seconds) / min(samples[first])
             if bytes_per_element:
                 moved = bytes_per_element[name]
                 speeds = [case["size"] * moved / s / 1e9 for s in seconds]
@@ -53,6 +57,9 @@ def compare(benchmark: Any, request: pytest.FixtureRequest) -> Compare:
                 if "c" in samples:
                     limit = [case["size"] * bytes_per_element["c"] / s / 1e9 for s in samples["c"]]
                     result["fraction_of_c"] = band(ratios(speeds, limit))
+                if PLAIN in samples:
+                    share = moved / bytes_per_element[PLAIN]
+                    result["bytes_ratio"] = band([r / share for r in ratios(seconds, samples[PLAIN])])
             results[name] = result
         rounds = len(samples[first])
         benchmark.extra_info.update({**case, "rounds": rounds, "reference": first, "peers": results})

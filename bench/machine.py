@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import importlib.metadata
 import os
 import platform
 import re
@@ -33,11 +34,19 @@ def facts(cpu: Mapping[str, Any]) -> dict[str, Any]:
         "numba": numba.__version__,
         "llvmlite": llvmlite.__version__,
         "fastopt": fastopt.__version__,
+        "libraries": {name: _version(name) for name in ("torch", "jax", "optax")},
         "c_compiler": native.version(),
         "threads": fastopt.get_num_threads(),
         "threading_layer": _threading_layer(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
+
+
+def _version(library: str) -> str | None:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def name(machine: Mapping[str, Any]) -> str:

@@ -1,13 +1,14 @@
 """Ways to take one step, each in its fastest honest form.
 
 A peer is a function of a problem and a number of threads. It returns a function that takes one step, or
-None where it cannot. A step leaves its results in ``problem.arrays``.
+None where it cannot. A step leaves its results in ``problem.arrays``; one that keeps them elsewhere has
+a method ``fetch`` that puts them there.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -24,6 +25,10 @@ TITLES = {
     "c": "the same loop in C",
     "numpy_in_place": "NumPy in place",
     "numpy_naive": "naive NumPy",
+    "flat": "one flat buffer",
+    "torch": "torch, foreach",
+    "torch_fused": "torch, fused",
+    "optax": "optax, jit",
 }
 
 
@@ -39,6 +44,9 @@ def _c(problem: Problem, threads: int) -> Step | None:
     library = native.library(problem.grad.dtype)
     if library is None:
         return None
+    function = getattr(library, problem.form.name, None)
+    if function is None:
+        return None
     s = problem.form.settings
     hyper = [
         s["lr"],
@@ -50,7 +58,6 @@ def _c(problem: Problem, threads: int) -> Step | None:
     ]
     arrays = np.array(hyper, problem.grad.dtype), problem.grad, *problem.arrays.values()
     pointers = [array.ctypes.data_as(ctypes.c_void_p) for array in arrays]  # they keep the arrays alive
-    function = getattr(library, problem.form.name)
     return partial(function, ctypes.c_int64(problem.grad.size), ctypes.c_int(threads), *pointers)
 
 
@@ -127,7 +134,13 @@ PEERS: dict[str, Peer] = {
 }
 
 
-def check(form: Form, size: int, dtype: np.dtype[Any], threads: int) -> None:
+def check(
+    form: Form,
+    size: int,
+    dtype: np.dtype[Any],
+    threads: int,
+    peers: Mapping[str, Peer] = PEERS,
+) -> None:
     """See that all peers compute the same.
 
     They round in other places (C fuses multiplications with additions), so a few units in the last
@@ -135,13 +148,14 @@ def check(form: Form, size: int, dtype: np.dtype[Any], threads: int) -> None:
     """
     tolerance = 16 * float(np.finfo(dtype).eps)
     expected: dict[str, Any] = {}
-    for name, peer in PEERS.items():
+    for name, peer in peers.items():
         problem = make(form, min(size, 1 << 20), dtype)
         step = peer(problem, threads)
         if step is None:
             continue
         for _ in range(3):
             step()
+        getattr(step, "fetch", lambda: None)()
         expected = expected or problem.arrays
         for array, value in problem.arrays.items():
             message = f"{array} by {name}"

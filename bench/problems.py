@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,20 +21,35 @@ class Form:
 
     name: str
     title: str
+    kind: Callable[..., Any]
     settings: Mapping[str, Any]
 
-    def optimizer(self, param: Array, **means: Any) -> fastopt.RMSProp:
+    def optimizer(self, params: Any, **means: Any) -> Any:
         """fastopt's optimizer of this form."""
-        return fastopt.RMSProp(param, **self.settings, **means)
+        return self.kind(params, **self.settings, **means)
 
 
-RMSPROP = Form("rmsprop", "RMSProp", {"lr": 1e-3, "beta": 0.9, "eps": 1e-8})
+RMSPROP = Form("rmsprop", "RMSProp", fastopt.RMSProp, {"lr": 1e-3, "beta": 0.9, "eps": 1e-8})
 EVERYTHING = Form(
     "rmsprop_everything",
     "RMSProp, centered, with momentum and weight decay",
+    fastopt.RMSProp,
     {**RMSPROP.settings, "centered": True, "momentum": 0.9, "weight_decay": 1e-2},
 )
 FORMS = (RMSPROP, EVERYTHING)
+
+# As other libraries have them.
+OUTSIDE = Form(
+    "rmsprop_outside",
+    "RMSProp, epsilon outside the root",
+    fastopt.RMSProp,
+    {**RMSPROP.settings, "eps_inside_sqrt": False},
+)
+ADAM = Form("adam", "Adam", fastopt.Adam, {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8})
+ADAGRAD = Form(
+    "adagrad", "AdaGrad", fastopt.AdaGrad, {"lr": 1e-2, "eps": 1e-10, "eps_inside_sqrt": False}
+)
+FAMILY = (OUTSIDE, ADAM, ADAGRAD)
 
 
 @dataclass(frozen=True)
@@ -55,9 +70,9 @@ class Problem:
         return replace(self, arrays=dict(self.arrays))
 
 
-def plain(problem: Problem) -> Problem:
-    """Plain RMSProp in the same memory."""
-    arrays = {name: problem.arrays[name] for name in ("param", "square_avg")}
+def plain(problem: Problem, accumulator: str = "square_avg") -> Problem:
+    """Plain RMSProp in the same memory; `accumulator` is the state that it uses."""
+    arrays = {"param": problem.arrays["param"], "square_avg": problem.arrays[accumulator]}
     return Problem(RMSPROP, problem.grad, arrays)
 
 

@@ -1,35 +1,56 @@
-"""``python -m bench.report [results.json]``: the README's table, from stored results.
+"""``python -m bench.report [results.json]``: the README's table and all details, from stored results.
 
-Prints it, and puts it between the markers in README.md where there are any.
+Prints both, and puts them between the markers in README.md and docs/benchmarks.md where there are any.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from bench.peers import TITLES
+from bench.tables import banded, duration, table
 
 Case = Mapping[str, Any]
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README, DETAILS = ROOT / "README.md", ROOT / "docs" / "benchmarks.md"
 RESULTS = Path(__file__).parent / "results"
 START, END = "<!-- bench:start -->", "<!-- bench:end -->"
 
+# The rows of the README: what is measured, in words, and the case that tells.
+ROWS: list[tuple[str, dict[str, Any]]] = [
+    ("RMSProp, in cache", {"question": "throughput", "form": "rmsprop", "size": 10**6}),
+    ("RMSProp", {"question": "throughput", "form": "rmsprop", "size": 10**8}),
+    ("RMSProp, epsilon outside the root", {"question": "family", "form": "rmsprop_outside"}),
+    ("centered, momentum, decay", {"question": "throughput", "form": "rmsprop_everything"}),
+    ("Adam", {"question": "family", "form": "adam"}),
+    ("AdaGrad", {"question": "family", "form": "adagrad"}),
+    ("the whole phase¹", {"question": "phase", "copy": "float16"}),
+    ("1000 arrays of 64 to 4096", {"question": "many", "model": "1000 small"}),
+    ("one array of 10⁷, 1000 of 10", {"question": "many", "model": "one large, 1000 tiny"}),
+]
+COLUMNS = ["c", "flat", "numpy_in_place", "numpy_naive", "torch", "torch_fused", "optax"]
+PHASE = (
+    "¹ Unscale, look for what is not finite, clip by the global norm, decay, RMSProp, average the "
+    "weights, copy to float16 and clear the gradient."
+)
+
 
 def main(arguments: list[str]) -> None:
-    """Print the summary of a result file, the newest one by default, and update the README."""
+    """Print the reports of a result file, the newest one by default, and update the pages."""
     path = Path(arguments[0]) if arguments else newest()
-    text = summary(json.loads(path.read_text("utf-8")))
-    print(text)
-    if README.exists():
-        before = README.read_text("utf-8")
-        after = insert(before, text)
-        if after != before:
-            README.write_text(after, "utf-8")
+    results = json.loads(path.read_text("utf-8"))
+    for page, text in ((README, summary(results)), (DETAILS, details(results))):
+        print(text, end="\n\n")
+        if page.exists():
+            before = page.read_text("utf-8")
+            after = insert(before, text)
+            if after != before:
+                page.write_text(after, "utf-8")
 
 
 def newest() -> Path:
@@ -40,57 +61,78 @@ def newest() -> Path:
     return max(paths, key=lambda path: json.loads(path.read_text("utf-8"))["machine"]["date"])
 
 
-def insert(readme: str, text: str) -> str:
-    """The README with `text` between its markers; unchanged if it has none."""
-    head, start, rest = readme.partition(START)
+def insert(page: str, text: str) -> str:
+    """The page with `text` between its markers; unchanged if it has none."""
+    head, start, rest = page.partition(START)
     _, end, tail = rest.partition(END)
     if not (start and end):
-        return readme
+        return page
     return f"{head}{START}\n{text}\n{END}{tail}"
 
 
 def summary(results: Mapping[str, Any]) -> str:
-    """The section of the README, in Markdown."""
+    """The section of the README, in Markdown: a row for each question."""
     cases = results["cases"]
-    speed = [
-        case
-        for case in cases
-        if case["question"] == "throughput"
-        and (case["form"], case["dtype"]) == ("rmsprop", "float32")
-        and case["all_threads"] in (case["size"] >= 10**5, True)
+    found = [(title, case) for title, key in ROWS if (case := _largest(cases, key))]
+    columns = [peer for peer in COLUMNS if any(peer in case["peers"] for _, case in found)]
+    heads = ["float32", "elements", "a step takes", "GB/s", *(f"{TITLES[peer]}" for peer in columns)]
+    rows = [[title, *_row(case, columns)] for title, case in found]
+    parts = [_machine_line(results["machine"]), table(heads, rows)]
+    if any(case["question"] == "phase" for _, case in found):
+        parts.append(PHASE)
+    return "\n\n".join([*parts, *_latency(cases)])
+
+
+def _largest(cases: Iterable[Case], key: Mapping[str, Any]) -> Case | None:
+    """Of the cases that a row is about: float32, all cores, as many elements as were measured."""
+    wanted = {"dtype": "float32", "all_threads": True, **key}
+    fitting = [case for case in cases if all(case.get(k, v) == v for k, v in wanted.items())]
+    return max(fitting, key=lambda case: case["size"], default=None)
+
+
+def _row(case: Case, columns: Iterable[str]) -> list[str]:
+    own = case["peers"]["fastopt"]
+    ratios = [case["peers"][peer]["time_ratio"] if peer in case["peers"] else None for peer in columns]
+    return [
+        f"{case['size']:,}",
+        duration(own["seconds"]["median"]),
+        f"{own['gb_per_s']['median']:.0f}",
+        *(f"{banded(ratio)} x" if ratio else "-" for ratio in ratios),
     ]
-    columns = ["c", "numpy_in_place", "numpy_naive"]
-    heads = ["float32 elements", "a step takes", "GB/s", *(f"{TITLES[peer]} takes" for peer in columns)]
-    rows = [
-        [
-            f"{case['size']:,}",
-            _duration(case["peers"]["fastopt"]["seconds"]["median"]),
-            f"{case['peers']['fastopt']['gb_per_s']['median']:.0f}",
-            *(_times(case, peer) for peer in columns),
-        ]
-        for case in speed
-    ]
-    return "\n\n".join([_machine_line(results["machine"]), _table(heads, rows), *_latency(cases)])
 
 
 def details(results: Mapping[str, Any]) -> str:
-    """All that was measured, for the terminal: medians with the band of the middle 60 %."""
+    """All that was measured, a table for each question: medians with the band of the middle 60 %."""
+    questions = dict.fromkeys(case["question"] for case in results["cases"])
+    sections = []
+    for question in questions:
+        cases = [case for case in results["cases"] if case["question"] == question]
+        sections.append(f"## {question.capitalize()}\n\n{_details(cases)}")
+    return "\n\n".join([_machine_line(results["machine"]), *sections])
+
+
+# Columns of the details: head, and how it is shown, from what was found for a peer.
+SHOWN = {
+    "time": lambda found: duration(found["seconds"]["median"]),
+    "least": lambda found: duration(found["seconds"]["least"]),
+    "GB/s": lambda found: banded(found.get("gb_per_s")),
+    "x first": lambda found: banded(found.get("time_ratio")),
+    "x first, least": lambda found: f"{found['least_ratio']:.2f}" if "least_ratio" in found else "",
+    "of C's GB/s": lambda found: banded(found.get("fraction_of_c")),
+    "x time of bytes": lambda found: banded(found.get("bytes_ratio")),
+}
+
+
+def _details(cases: Iterable[Case]) -> str:
+    labels = ("model", "form", "copy", "dtype", "size", "gradient", "threads")
     rows = []
-    for case in results["cases"]:
-        labels = ("form", "dtype", "size", "gradient", "threads")
+    for case in cases:
         what = ", ".join(str(case[label]) for label in labels if label in case)
         for peer, found in case["peers"].items():
-            rows.append(
-                [
-                    case["question"],
-                    what,
-                    peer,
-                    _duration(found["seconds"]["median"]),
-                    *(_banded(found.get(key)) for key in ("gb_per_s", "time_ratio", "fraction_of_c")),
-                ]
-            )
-    heads = ["question", "case", "peer", "time", "GB/s", "x first peer's time", "of C's GB/s"]
-    return _table(heads, rows)
+            rows.append([what, peer, *(show(found) for show in SHOWN.values())])
+    heads = ["case", "peer", *SHOWN]
+    kept = [i for i in range(len(heads)) if any(row[i] for row in rows)]  # no empty columns
+    return table([heads[i] for i in kept], [[row[i] for i in kept] for row in rows])
 
 
 def _latency(cases: Iterable[Case]) -> list[str]:
@@ -98,11 +140,10 @@ def _latency(cases: Iterable[Case]) -> list[str]:
     lines = []
     same, other = found.get(("overhead", "same")), found.get(("overhead", "alternating"))
     if same and other:
-        numpy = same["numpy_in_place"]["seconds"]["median"]
         lines.append(
             f"- A call on 16 elements takes {_median(same, 'fastopt')}, "
             f"{_median(other, 'fastopt')} with another gradient array each time; "
-            f"{TITLES['numpy_in_place']} takes {_duration(numpy)}."
+            f"{TITLES['numpy_in_place']} takes {_median(same, 'numpy_in_place')}."
         )
     first = found.get(("first step", None))
     if first:
@@ -117,42 +158,24 @@ def _latency(cases: Iterable[Case]) -> list[str]:
 
 
 def _median(peers: Mapping[str, Any], name: str) -> str:
-    return _duration(peers[name]["seconds"]["median"])
+    return duration(peers[name]["seconds"]["median"])
 
 
 def _machine_line(machine: Mapping[str, Any]) -> str:
     compiler = f", {machine['c_compiler']}" if machine["c_compiler"] else ""
+    versions = machine["libraries"]
+    libraries = "".join(f", {name} {version}" for name, version in versions.items() if version)
+    missing = [name for name, version in versions.items() if not version]
+    left_out = f" Not installed, and so left out: {', '.join(missing)}." if missing else ""
     neighbours = machine["busy_cores_before"]
     noise = f" Other programs kept {neighbours} cores busy." if neighbours and neighbours >= 0.5 else ""
     return (
         f"{machine['cpu']}, {machine['threads']} threads ({machine['threading_layer']}), "
         f"{machine['os']}, Python {machine['python']}, NumPy {machine['numpy']}, "
-        f"Numba {machine['numba']}{compiler}; {machine['date']}. "
-        f"Median over interleaved rounds; in brackets the middle 60 %.{noise}"
+        f"Numba {machine['numba']}{libraries}{compiler}; {machine['date']}. "
+        "Times of others are multiples of fastopt's: the median over interleaved rounds; "
+        f"in brackets the middle 60 %.{noise}{left_out}"
     )
-
-
-def _times(case: Case, peer: str) -> str:
-    found = case["peers"].get(peer)
-    return f"{_banded(found['time_ratio'])} x" if found else "-"
-
-
-def _banded(band: Mapping[str, float] | None) -> str:
-    if band is None:
-        return ""
-    places = 2 if band["median"] < 3 else 1 if band["median"] < 30 else 0
-    return "{median:.{p}f} ({low:.{p}f}-{high:.{p}f})".format(p=places, **band)
-
-
-def _duration(seconds: float) -> str:
-    units = {"s": 1.0, "ms": 1e-3, "µs": 1e-6}
-    unit, scale = next(((u, s) for u, s in units.items() if seconds >= s), ("µs", 1e-6))
-    return f"{seconds / scale:.{2 if seconds < 10 * scale else 0}f} {unit}"
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 if __name__ == "__main__":

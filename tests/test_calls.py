@@ -165,6 +165,17 @@ def test_headers_are_readable_here() -> None:
     assert gate.headers_are_readable()
 
 
+@pytest.mark.parametrize("count", [0, 1, 5, 1000])
+def test_objects_of_a_list_are_identified(count: int) -> None:
+    objects: list[Any] = []
+    for number in range(count):  # lists move when they grow
+        objects.append(np.zeros(number % 3))
+    objects[: count // 3] = [None] * (count // 3)
+    ids = np.full(count, -1)
+    gate.identify(objects, ids)
+    assert ids.tolist() == [id(item) for item in objects]
+
+
 BAD: dict[str, tuple[Any, type[Exception]]] = {
     "list": ([1.0] * 6, TypeError),
     "dtype": (np.ones((2, 3)), TypeError),
