@@ -161,3 +161,10 @@ def test_the_last_step():
     plain = fastopt.SGD(w)
     plain.step(np.ones(2))
     assert plain.last is None
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "beta1", "grad_scale", "lR"])
+def test_names_that_are_no_settings(name):
+    opt = fastopt.RMSProp(np.ones(3))
+    with pytest.raises(AttributeError, match=name):
+        setattr(opt, name, 0.5)

@@ -61,6 +61,8 @@ class AdaGrad(NamedOptimizer):
     array([4.83000714])
     """
 
+    __slots__ = ()
+
     def __init__(
         self,
         params: Any,

@@ -64,6 +64,8 @@ class Adam(NamedOptimizer):
     array([4.9])
     """
 
+    __slots__ = ()
+
     def __init__(
         self,
         params: Any,
@@ -112,6 +114,8 @@ class AdamW(Adam):
     >>> w
     array([4.895])
     """
+
+    __slots__ = ()
 
     def __init__(
         self,
@@ -179,6 +183,8 @@ class NAdam(NamedOptimizer):
     >>> w
     array([4.85263158])
     """
+
+    __slots__ = ()
 
     def __init__(
         self,

@@ -21,6 +21,8 @@ VERSION = 1
 class Checkpoint:
     """The part of an optimizer that saves and loads."""
 
+    __slots__ = ("_step_count",)
+
     chain: Any
     clip_norm: Setting | None
     last: Any
@@ -42,16 +44,21 @@ class Checkpoint:
     def _all_or_nothing(self) -> Iterator[None]:
         """Put settings and counts back where a change of them fails."""
         names = "_settings", "_overrides", "_step_count", "_clip_norm", "_clip_norm_given"
-        before = {name: value for name, value in vars(self).items() if name in names}
+        before = {name: getattr(self, name) for name in names if hasattr(self, name)}
         chains, lags = [group.chain for group in self._groups], self._hyper.lags
         try:
             yield
         except BaseException:
-            vars(self).update(before)
+            for name, value in before.items():
+                setattr(self, name, value)
             for group, chain in zip(self._groups, chains, strict=True):
                 group.chain = chain
             self._arrange(lags)
             raise
+
+    def _change_clip_norm(self, clip_norm: Any) -> None:
+        """Take another limit, where there is one."""
+        raise NotImplementedError
 
     def _set_up(self, params: Any, arguments: tuple[Any, ...], means: dict[str, Any]) -> None:
         """``__init__``, for a copy."""
@@ -203,7 +210,7 @@ class Checkpoint:
         if "clip_norm" not in settings:
             raise ValueError(f"{what} must have 'clip_norm' in its settings")
         saved = {"clip_norm": settings["clip_norm"]}
-        self.clip_norm = merge({"clip_norm": self.clip_norm}, saved, frozenset())["clip_norm"]
+        self._change_clip_norm(merge({"clip_norm": self.clip_norm}, saved, frozenset())["clip_norm"])
 
     def _arguments(self) -> tuple[Any, ...]:
         """What `_set_up` makes another one like this from, beside the parameters."""

@@ -148,6 +148,8 @@ class NamedOptimizer(Optimizer):
     they mean. Numbers can be assigned between steps; what decides which transforms there are cannot.
     """
 
+    __slots__ = ("_grouped", "_on", "_overrides", "_settings", "groups")
+
     _settings: SimpleNamespace
     _fixed: ClassVar[frozenset[str]] = frozenset({"initial_accumulator", "copy_to", "bounds"})
     _names: ClassVar[tuple[str, ...]]

@@ -87,6 +87,37 @@ class Optimizer(Checkpoint):
     array([4.68377223])
     """
 
+    # With slots a misspelt setting, `opt.learning_rate = 0.1`, is an error and not without effect.
+    __slots__ = (
+        "__weakref__",
+        "_by_header",
+        "_clip_norm",
+        "_clip_norm_given",
+        "_compiled",
+        "_executor",
+        "_grad_scale",
+        "_gradients",
+        "_groups",
+        "_guarded",
+        "_hyper",
+        "_launch",
+        "_launch_norm",
+        "_leaves",
+        "_looks_first",
+        "_params",
+        "_ranges",
+        "_rows",
+        "_scales",
+        "_skip_nonfinite",
+        "_state",
+        "_sums",
+        "_table",
+        "_varies",
+        "_watches_norm",
+        "_zero_grad",
+        "last",
+    )
+
     def __init__(
         self,
         params: Any,
@@ -221,6 +252,9 @@ class Optimizer(Checkpoint):
 
     @clip_norm.setter
     def clip_norm(self, clip_norm: Setting | None) -> None:
+        self._change_clip_norm(clip_norm)
+
+    def _change_clip_norm(self, clip_norm: Setting | None) -> None:
         if (clip_norm is None) != (self._clip_norm is None):
             raise ValueError(
                 f"clip_norm = {clip_norm!r} would switch clipping on or off: make a new optimizer"

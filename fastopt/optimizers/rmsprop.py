@@ -90,6 +90,8 @@ class RMSProp(NamedOptimizer):
     array([17.77508894])
     """
 
+    __slots__ = ()
+
     def __init__(
         self,
         params: Any,

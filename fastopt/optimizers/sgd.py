@@ -62,6 +62,8 @@ class SGD(NamedOptimizer):
     array([4.44856])
     """
 
+    __slots__ = ()
+
     def __init__(
         self,
         params: Any,
