@@ -1,5 +1,4 @@
-"""What a call costs besides the mathematics: no memory, no compilation, no import ctypes
-import before its time."""
+"""What a call costs besides the mathematics: no memory, no compilation, no import before its time."""
 
 from __future__ import annotations
 
