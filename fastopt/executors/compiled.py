@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from types import FunctionType
 from typing import Any
 
 import numba
@@ -21,11 +20,9 @@ from numba.core import ccallback, errors, types
 from fastopt.executors.cache import DiskCache
 from fastopt.executors.fingerprint import describe, digest, package
 from fastopt.executors.memory import prefer_wide_vectors, prefetch, slot_access
+from fastopt.executors.options import OPTIONS, helper
 from fastopt.executors.specialize import specialize
 from fastopt.transforms.base import Part, Slot
-
-# "numpy": division by zero gives infinity; Python's check for it would stop vectorisation.
-OPTIONS = {"error_model": "numpy"}
 
 # Elements that are worked on while those so far ahead are fetched. The processor fetches ahead by
 # itself, but stops at every page of 4 KiB. Measured against C without it, in interleaved rounds on two
@@ -137,7 +134,7 @@ def kernel(parts: tuple[Part, ...], dtype: np.dtype[Any], zero_grad: bool, scale
         package(), text, str(slots), dtype.name, *(describe(part.update) for part in parts)
     )
     number = numba.from_dtype(dtype)
-    functions = [_helper(specialize(part.update, dtype.type, _helper)) for part in parts]
+    functions = [helper(specialize(part.update, dtype.type, helper)) for part in parts]
     # Numba imports the module of a cached function: let it be one that is there in every process.
     scope: dict[str, Any] = {"__name__": __name__, "zero": dtype.type(0)}
     scope |= {
@@ -161,10 +158,6 @@ def kernel(parts: tuple[Part, ...], dtype: np.dtype[Any], zero_grad: bool, scale
     code.check = lambda: _check_types(parts, functions, number)
     code.compile()
     return Kernel(code.address, text, code)
-
-
-def _helper(function: FunctionType) -> Any:
-    return numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **OPTIONS)(function)
 
 
 def _origin(parts: tuple[Part, ...], text: str) -> str:

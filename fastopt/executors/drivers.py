@@ -16,6 +16,7 @@ from numba import types
 from fastopt.executors.compiled import compile_function
 from fastopt.executors.gate import misfit
 from fastopt.executors.memory import call_kernel
+from fastopt.executors.options import helper
 from fastopt.layouts.columns import COUNT, HYPER, KERNEL, PARAM
 
 # Threads share an array at multiples of this many elements: whole cache lines and vectors.
@@ -27,13 +28,13 @@ PAGE = 4096
 _TABLE = types.Array(types.int64, 2, "C")
 
 
-@numba.njit
+@helper
 def _run(rows, row, start, stop):
     addresses = rows.ctypes.data + 8 * (row * rows.shape[1] + PARAM)
     call_kernel(rows[row, KERNEL], addresses, rows[row, HYPER], start, stop)
 
 
-@numba.njit
+@helper
 def _bound(position, length):
     """A position in the row of all elements, as an index into one array that starts at zero."""
     if position >= length:

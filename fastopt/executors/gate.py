@@ -12,10 +12,10 @@ import ctypes
 from functools import cache
 from typing import Any
 
-import numba
 import numpy as np
 
 from fastopt.executors.memory import read_int, read_word
+from fastopt.executors.options import helper
 from fastopt.layouts.columns import (
     COUNT,
     DTYPE,
@@ -78,7 +78,7 @@ def headers_are_readable() -> bool:
     return list(ids) == list(map(id, arrays)) and all(map(matches, arrays))
 
 
-@numba.njit
+@helper
 def _overlaps(start, stop, ranges):
     """Whether memory from `start` to `stop` meets one of the ranges, sorted by start and by end."""
     # By bisection: the first range that ends behind the start must begin behind the end. NumPy's
@@ -93,7 +93,7 @@ def _overlaps(start, stop, ranges):
     return start < stop and low < ranges.shape[1] and ranges[0, low] < stop
 
 
-@numba.njit
+@helper
 def misfit(rows, items, ranges):
     """Write the gradients' addresses into the table; the first row that needs another look.
 

@@ -21,6 +21,7 @@ from numba.extending import intrinsic
 from fastopt.executors.compiled import compile_function
 from fastopt.executors.gate import misfit
 from fastopt.executors.memory import FLOATS, I64, ITEMSIZE, LINE, ask_for
+from fastopt.executors.options import helper
 from fastopt.layouts import columns
 from fastopt.layouts.arrays import Array
 
@@ -72,7 +73,7 @@ _sum_float32 = _sum_squares(types.float32)
 _sum_float64 = _sum_squares(types.float64)
 
 
-@numba.njit
+@helper
 def _block_sum(rows, row, start):
     count = min(rows[row, columns.COUNT] - start, BLOCK)
     address = rows[row, columns.GRAD] + start * rows[row, columns.ITEMSIZE]
@@ -81,7 +82,7 @@ def _block_sum(rows, row, start):
     return _sum_float64(address, count)
 
 
-@numba.njit
+@helper
 def _blocks(rows, row):
     return (rows[row, columns.COUNT] + BLOCK - 1) // BLOCK
 
