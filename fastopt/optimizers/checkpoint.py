@@ -13,6 +13,7 @@ from fastopt.layouts.arrays import Array
 from fastopt.optimizers.group import Group
 from fastopt.optimizers.hyperparameters import Hyperparameters
 from fastopt.optimizers.saved_settings import merge, plain
+from fastopt.optimizers.watch import Watch
 from fastopt.validation import Setting
 
 VERSION = 1
@@ -31,7 +32,7 @@ class Checkpoint:
     _hyper: Hyperparameters
     _step_count: int
     _grad_scale: float
-    _skip_nonfinite: bool
+    _watch: Watch
     _zero_grad: bool
     _executor: str
     _state: dict[str, Any]
@@ -43,22 +44,20 @@ class Checkpoint:
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
         """Put settings and counts back where a change of them fails."""
-        names = "_settings", "_overrides", "_step_count", "_clip_norm", "_clip_norm_given"
+        names = "_settings", "_overrides", "_step_count"
         before = {name: getattr(self, name) for name in names if hasattr(self, name)}
         chains, lags = [group.chain for group in self._groups], self._hyper.lags
+        clip_norm = self.clip_norm
         try:
             yield
         except BaseException:
             for name, value in before.items():
                 setattr(self, name, value)
+            self._watch.change(clip_norm)
             for group, chain in zip(self._groups, chains, strict=True):
                 group.chain = chain
             self._arrange(lags)
             raise
-
-    def _change_clip_norm(self, clip_norm: Any) -> None:
-        """Take another limit, where there is one."""
-        raise NotImplementedError
 
     def _set_up(self, params: Any, arguments: tuple[Any, ...], means: dict[str, Any]) -> None:
         """``__init__``, for a copy."""
@@ -167,7 +166,7 @@ class Checkpoint:
             "optimizer": type(self).__name__,
             "transforms": [[part.name for part in group.parts] for group in self._groups],
             "clips_norm": self.clip_norm is not None,
-            "skips_nonfinite": self._skip_nonfinite,
+            "skips_nonfinite": self._watch.skip_nonfinite,
             "step_count": self._step_count,
             "lags": list(self._hyper.lags),
             "settings": self._plain_settings(),
@@ -210,7 +209,7 @@ class Checkpoint:
         if "clip_norm" not in settings:
             raise ValueError(f"{what} must have 'clip_norm' in its settings")
         saved = {"clip_norm": settings["clip_norm"]}
-        self._change_clip_norm(merge({"clip_norm": self.clip_norm}, saved, frozenset())["clip_norm"])
+        self._watch.change(merge({"clip_norm": self.clip_norm}, saved, frozenset())["clip_norm"])
 
     def _arguments(self) -> tuple[Any, ...]:
         """What `_set_up` makes another one like this from, beside the parameters."""
@@ -219,7 +218,7 @@ class Checkpoint:
     def __getstate__(self) -> dict[str, Any]:
         means = {
             "clip_norm": self.clip_norm,
-            "skip_nonfinite": self._skip_nonfinite,
+            "skip_nonfinite": self._watch.skip_nonfinite,
             "zero_grad": self._zero_grad,
             "state": dict(self._state),
             "executor": self._executor,
@@ -235,5 +234,5 @@ class Checkpoint:
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
         self._set_up(saved["params"], saved["arguments"], saved["means"])
-        self._step_count, self.last = saved["step_count"], saved["last"]
+        self._step_count, self._watch.last = saved["step_count"], saved["last"]
         self._arrange(saved["lags"])

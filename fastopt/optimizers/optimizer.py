@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numba
-import numpy as np
 
-from fastopt.executors import drivers, norm, reference
+from fastopt.executors import drivers, reference
 from fastopt.executors.compiled import kernel, source
 from fastopt.executors.gate import SKIPPED, headers_are_readable
-from fastopt.executors.launch import check_executor, launcher, norm_launcher
+from fastopt.executors.launch import check_executor, launcher
 from fastopt.layouts import arrays, tree
 from fastopt.layouts.arrays import Array
 from fastopt.layouts.columns import COUNT, HYPER, LENGTH
@@ -24,18 +23,10 @@ from fastopt.optimizers.gradients import Gradients
 from fastopt.optimizers.group import Group
 from fastopt.optimizers.hyperparameters import Hyperparameters
 from fastopt.optimizers.show import show_all
+from fastopt.optimizers.watch import Last, Watch
 from fastopt.transforms.base import Chain, Transform
 from fastopt.transforms.base import chain as make_chain
-from fastopt.validation import Setting, at, finite_positive, flag, positive
-
-
-class Last(NamedTuple):
-    """What is known of the last step when `clip_norm` or `skip_nonfinite` is on."""
-
-    norm: float
-    """The global norm of the gradients after unscaling, before clipping."""
-    skipped: bool
-    """Whether the step was left out."""
+from fastopt.validation import Setting, finite_positive, flag
 
 
 class Optimizer(Checkpoint):
@@ -91,8 +82,6 @@ class Optimizer(Checkpoint):
     __slots__ = (
         "__weakref__",
         "_by_header",
-        "_clip_norm",
-        "_clip_norm_given",
         "_compiled",
         "_executor",
         "_grad_scale",
@@ -101,21 +90,17 @@ class Optimizer(Checkpoint):
         "_guarded",
         "_hyper",
         "_launch",
-        "_launch_norm",
         "_leaves",
         "_looks_first",
         "_params",
         "_ranges",
         "_rows",
         "_scales",
-        "_skip_nonfinite",
         "_state",
-        "_sums",
         "_table",
         "_varies",
-        "_watches_norm",
+        "_watch",
         "_zero_grad",
-        "last",
     )
 
     def __init__(
@@ -131,8 +116,7 @@ class Optimizer(Checkpoint):
         executor: str = "auto",
     ) -> None:
         self._executor = check_executor(executor)
-        self._set_clip_norm(clip_norm)
-        self._skip_nonfinite = flag("skip_nonfinite", skip_nonfinite)
+        self._watch = Watch(clip_norm, skip_nonfinite)
         self._zero_grad = flag("zero_grad", zero_grad)
         self._params = params
         with StateFiles(state_dir) as files:
@@ -150,7 +134,6 @@ class Optimizer(Checkpoint):
     def _begin(self) -> None:
         """Get ready for the first step."""
         self._state = {name: self._structure_of(name) for name in self._state_names()}
-        self.last: Last | None = None
         self._step_count = 0
         self._grad_scale = 1.0
         self._hyper = Hyperparameters(self._groups)
@@ -194,19 +177,16 @@ class Optimizer(Checkpoint):
             self._params, self._leaves, self._table, self._guarded, self._zero_grad
         )
         self._varies = self._hyper.varies
-        self._watches_norm = self._clip_norm is not None or self._skip_nonfinite
         # Most steps do not scale their gradients: a factor is compiled in when it is first asked for.
-        self._scales = self._clip_norm is not None
-        self._looks_first = self._watches_norm or (self._zero_grad and len(self._leaves) > 1)
+        self._scales = self._watch.clip_norm is not None
+        self._looks_first = self._watch.is_on or (self._zero_grad and len(self._leaves) > 1)
         self._compiled = self._executor != "reference" and not numba.config.DISABLE_JIT
         self._by_header = self._compiled and headers_are_readable()
         if not self._compiled:
             return
         self._use_kernels()
         self._launch = launcher(self._executor, self._table.size)
-        if self._watches_norm:
-            self._sums = np.zeros(norm.blocks([leaf.size for leaf in self._leaves]))
-            self._launch_norm = norm_launcher(self._executor, self._table.size)
+        self._watch.prepare(self._executor, [leaf.size for leaf in self._leaves])
 
     def _use_kernels(self) -> None:
         """Let the table point to the kernels, compiled now if they are new."""
@@ -214,6 +194,11 @@ class Optimizer(Checkpoint):
         for row, (group, leaf) in enumerate(leaves):
             code = kernel(group.parts, leaf.dtype, zero_grad=self._zero_grad, scales=self._scales)
             self._table.use(row, code, self._hyper.of(row))
+
+    @property
+    def last(self) -> Last | None:
+        """Norm of the last gradients and whether the step was skipped, where something asks for it."""
+        return self._watch.last
 
     @property
     def step_count(self) -> int:
@@ -238,7 +223,7 @@ class Optimizer(Checkpoint):
     @property
     def skip_nonfinite(self) -> bool:
         """As chosen when the optimizer was made."""
-        return self._skip_nonfinite
+        return self._watch.skip_nonfinite
 
     @property
     def zero_grad(self) -> bool:
@@ -248,22 +233,11 @@ class Optimizer(Checkpoint):
     @property
     def clip_norm(self) -> Setting | None:
         """The largest norm of all gradients together; another number or schedule can be assigned."""
-        return self._clip_norm_given
+        return self._watch.clip_norm
 
     @clip_norm.setter
     def clip_norm(self, clip_norm: Setting | None) -> None:
-        self._change_clip_norm(clip_norm)
-
-    def _change_clip_norm(self, clip_norm: Setting | None) -> None:
-        if (clip_norm is None) != (self._clip_norm is None):
-            raise ValueError(
-                f"clip_norm = {clip_norm!r} would switch clipping on or off: make a new optimizer"
-            )
-        self._set_clip_norm(clip_norm)
-
-    def _set_clip_norm(self, clip_norm: Setting | None) -> None:
-        self._clip_norm = None if clip_norm is None else positive("clip_norm", clip_norm)
-        self._clip_norm_given = clip_norm
+        self._watch.change(clip_norm)
 
     @property
     def chain(self) -> Any:
@@ -353,12 +327,13 @@ class Optimizer(Checkpoint):
             self._look(self._gradients.known)
         elif self._zero_grad and self._gradients.share_memory():
             self._gradients.check(found)  # raises the error
-        if self._watches_norm:
+        if self._watch.is_on:
             if not self._compiled:
-                self._sums = norm.reference([grad for grad in found if grad is not None])
-            self.last = self._measure(found)
-            if self.last.skipped:
+                self._watch.look_in_python(found)
+            factor = self._watch.decide(found, self._grad_scale, self._step_count)
+            if factor is None:
                 return
+            self._hyper.scale_gradients(factor)
         self._run(found)
         self._count_step()
 
@@ -366,20 +341,9 @@ class Optimizer(Checkpoint):
         """Note the gradients' addresses, and sum their squares if the norm is wanted."""
         if not self._compiled:
             return -1
-        if self._watches_norm:
-            return self._launch_norm(self._rows, items, self._ranges, self._sums)
+        if self._watch.is_on:
+            return self._watch.look(self._rows, items, self._ranges)
         return drivers.bind()(self._rows, items, self._ranges)
-
-    def _measure(self, found: list[Any]) -> Last:
-        """Take the norm, and set the factor that clips."""
-        size, finite = norm.measure(self._sums, found)
-        factor = 1.0 / self._grad_scale
-        size *= factor
-        skipped = self._skip_nonfinite and not finite
-        if self._clip_norm is not None and not skipped:
-            limit = at(self._clip_norm, self._step_count)
-            self._hyper.scale_gradients(factor * limit / size if size > limit else factor)
-        return Last(size if finite else float("nan"), skipped)
 
     def _set_grad_scale(self, grad_scale: Any) -> None:
         scale = finite_positive("grad_scale", grad_scale)

@@ -1,0 +1,84 @@
+"""What `clip_norm` and `skip_nonfinite` ask for: a look at all gradients before a step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastopt.executors import norm
+from fastopt.executors.launch import norm_launcher
+from fastopt.layouts.arrays import Array
+from fastopt.validation import Setting, at, flag, positive
+
+
+class Last(NamedTuple):
+    """What is known of the last step when `clip_norm` or `skip_nonfinite` is on."""
+
+    norm: float
+    """The global norm of the gradients after unscaling, before clipping."""
+    skipped: bool
+    """Whether the step was left out."""
+
+
+class Watch:
+    """The norm of all gradients, and what follows from it.
+
+    Attributes
+    ----------
+    clip_norm : float, schedule or None
+        As it was given.
+    skip_nonfinite : bool
+    last : Last or None
+    """
+
+    def __init__(self, clip_norm: Setting | None, skip_nonfinite: bool) -> None:
+        self.skip_nonfinite = flag("skip_nonfinite", skip_nonfinite)
+        self.last: Last | None = None
+        self._clip(clip_norm)
+
+    def _clip(self, clip_norm: Setting | None) -> None:
+        self._limit = None if clip_norm is None else positive("clip_norm", clip_norm)
+        self.clip_norm = clip_norm
+
+    def change(self, clip_norm: Setting | None) -> None:
+        """Take another limit; whether there is one cannot change."""
+        if (clip_norm is None) != (self.clip_norm is None):
+            raise ValueError(
+                f"clip_norm = {clip_norm!r} would switch clipping on or off: make a new optimizer"
+            )
+        self._clip(clip_norm)
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the norm is wanted at all."""
+        return self._limit is not None or self.skip_nonfinite
+
+    def prepare(self, executor: str, sizes: Sequence[int]) -> None:
+        """Get ready for compiled steps over arrays of these sizes."""
+        if self.is_on:
+            self._sums = np.zeros(norm.blocks(sizes))
+            self._launch = norm_launcher(executor, sum(sizes))
+
+    def look(self, rows: Array, items: int, ranges: Array) -> int:
+        """Note the gradients' addresses in the table and sum their squares; the status of the gate."""
+        return self._launch(rows, items, ranges, self._sums)
+
+    def look_in_python(self, found: list[Any]) -> None:
+        """Sum the squares where nothing is compiled."""
+        self._sums = norm.reference([grad for grad in found if grad is not None])
+
+    def decide(self, found: list[Any], grad_scale: float, step: int) -> float | None:
+        """Write down what was found; the factor for the gradients, or None to skip the step."""
+        size, finite = norm.measure(self._sums, found)
+        factor = 1.0 / grad_scale
+        size *= factor
+        skipped = self.skip_nonfinite and not finite
+        self.last = Last(size if finite else float("nan"), skipped)
+        if skipped:
+            return None
+        if self._limit is None:
+            return factor
+        limit = at(self._limit, step)
+        return factor * limit / size if size > limit else factor
