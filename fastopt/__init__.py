@@ -13,6 +13,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import fastopt.executors.threads as _threads  # noqa: F401  # to notice every fork from here on
+
 if TYPE_CHECKING:
     from fastopt import schedules, transforms
     from fastopt.executors.global_norm import global_norm
