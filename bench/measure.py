@@ -8,6 +8,7 @@ median over the rounds with the band that holds the middle three fifths of them.
 from __future__ import annotations
 
 import gc
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -20,7 +21,8 @@ Band: TypeAlias = dict[str, float]
 TURN = 0.01  # seconds that one turn of a quick function lasts
 PAUSE = 0.004  # seconds between turns: worker threads of the one before stop spinning
 SLOW = 0.1  # seconds of a call that needs no warming up
-FEWEST, MOST = 5, 61  # rounds
+FEWEST, ENOUGH, MOST = 5, 15, 61  # rounds: of what takes long, of the rest if time is short, of all
+LONG = 1.0  # seconds of a turn
 
 
 def timed(function: Callable[[], object], calls: int = 1) -> Sampler:
@@ -52,20 +54,22 @@ def interleave(samplers: Mapping[str, Sampler], budget: float) -> dict[str, list
     Returns
     -------
     dict
-        Name of a sampler -> its seconds in each round.
+        Name of a sampler -> its seconds in each round; what takes long has only the first few.
     """
     samples: dict[str, list[float]] = {name: [] for name in samplers}
     names = list(samplers)
+    shuffle = random.Random(0).shuffle
     collecting = gc.isenabled()
     gc.disable()
     try:
         start = time.perf_counter()
         for done in range(MOST):
-            if done >= FEWEST and time.perf_counter() - start > budget:
+            if done >= ENOUGH and time.perf_counter() - start > budget:
                 break
+            shuffle(names)  # nobody always follows the same neighbour, whose data are in the cache
             for name in names:
-                samples[name].append(samplers[name]())
-            names.append(names.pop(0))  # nobody always follows the same neighbour
+                if done < FEWEST or samples[name][-1] < LONG:
+                    samples[name].append(samplers[name]())
     finally:
         if collecting:
             gc.enable()
@@ -79,5 +83,5 @@ def band(values: list[float]) -> Band:
 
 
 def ratios(above: list[float], below: list[float]) -> list[float]:
-    """The quotient in each round."""
-    return [one / other for one, other in zip(above, below, strict=True)]
+    """The quotient in each round that both took part in."""
+    return [one / other for one, other in zip(above, below, strict=False)]

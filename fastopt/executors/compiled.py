@@ -19,7 +19,7 @@ from numba.core import ccallback, errors, types
 
 from fastopt.executors.cache import DiskCache
 from fastopt.executors.fingerprint import describe, digest, package
-from fastopt.executors.memory import prefer_wide_vectors, prefetch, slot_access
+from fastopt.executors.memory import prefetch, slot_access
 from fastopt.executors.options import OPTIONS, helper
 from fastopt.executors.specialize import specialize
 from fastopt.transforms.base import Part, Slot
@@ -91,7 +91,7 @@ def source(parts: tuple[Part, ...], zero_grad: bool, scales: bool) -> str:
     body += [f"store_{name}({name}_at, i, {name})" for name in stored]
     lines = ["def kernel(addresses, hyper, start, stop):"]
     lines += [f"    {line}" for line in head]
-    lines += ["    prefer_wide_vectors()", "    fetches = stop - start >= WORTH_FETCHING"]
+    lines += ["    fetches = stop - start >= WORTH_FETCHING"]
     lines += ["    for block in range(start, stop, BLOCK):"]
     lines += ["        if fetches:"]
     lines += [f"            fetch_{name}({name}_at, block + AHEAD)" for name in names]
@@ -141,7 +141,6 @@ def kernel(parts: tuple[Part, ...], dtype: np.dtype[Any], zero_grad: bool, scale
         "BLOCK": BLOCK,
         "AHEAD": AHEAD,
         "WORTH_FETCHING": WORTH_FETCHING,
-        "prefer_wide_vectors": prefer_wide_vectors,
     }
     scope |= {f"transform{i}": function for i, function in enumerate(functions)}
     for i, slot in enumerate(slots):

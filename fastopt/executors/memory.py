@@ -113,21 +113,6 @@ def prefetch(stored: str, count: int, written: bool) -> Any:
     return fetch
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def prefer_wide_vectors(typing_context: Any) -> Any:
-    """Let LLVM use vectors of 512 bits in the function that calls this, where there are any.
-
-    By default it keeps to 256 bits on processors that have both.
-    """
-
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        # llvmlite only knows attributes without a value.
-        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
-        return context.get_dummy_value()
-
-    return types.void(), emit
-
-
 def _word(dtype: Any) -> Any:
     @intrinsic  # type: ignore[untyped-decorator]
     def read(typing_context: Any, address: Any) -> Any:
