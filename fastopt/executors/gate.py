@@ -126,7 +126,8 @@ def misfit(rows, items, ranges):
                 return row
         start = read_word(item + DATA)
         stop = start + rows[row, LENGTH] * rows[row, ITEMSIZE]
-        if _overlaps(start, stop, ranges):
+        # An address that is in the table was found to be apart: what a step writes stays where it is.
+        if start != rows[row, GRAD] and _overlaps(start, stop, ranges):
             return row
         rows[row, GRAD] = start
         rows[row, COUNT] = rows[row, LENGTH]
