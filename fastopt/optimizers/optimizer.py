@@ -330,7 +330,8 @@ class Optimizer(Checkpoint):
         if self._watch.is_on:
             if not self._compiled:
                 self._watch.look_in_python(found)
-            factor = self._watch.decide(found, self._grad_scale, self._step_count)
+            limit = self._watch.limit_at(self._step_count)
+            factor = self._watch.decide(found, self._grad_scale, limit)
             if factor is None:
                 return
             self._hyper.scale_gradients(factor)

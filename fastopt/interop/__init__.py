@@ -1,0 +1,1 @@
+"""fastopt inside other libraries: a module for each, imported only when it is asked for."""
