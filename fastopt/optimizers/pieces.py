@@ -1,4 +1,4 @@
-"""A step that is taken in pieces, as the parts of a gradient arrive: with the bits of a step at once."""
+"""A step in pieces, taken as the parts of a gradient arrive: with the bits of a step at once."""
 
 from __future__ import annotations
 

@@ -6,6 +6,9 @@ while the chunk before is stepped.
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,7 @@ import numpy as np
 from fastopt.interop.mpi.partition import Partition
 from fastopt.layouts.arrays import Array
 
+UNDER_WAY = 2  # all-gathers at a time
 RAW = {2: np.uint16, 4: np.uint32, 8: np.uint64}  # what is only moved needs no arithmetic
 
 
@@ -61,16 +65,24 @@ class Exchange:
         start = self._partition.shards[self._comm.rank].start
         return slice(piece.start - start, piece.stop - start)
 
-    def reduce(self, grad: Array, into: Array, k: int) -> Any:
-        """Start to sum chunk `k` of all gradients; each rank's piece goes into its place in `into`.
+    def reduced(self, grad: Array, into: Array) -> Iterator[int]:
+        """Sum the gradients of all ranks, each piece into its place in `into`.
 
-        What was started for chunk ``k - 2`` must have ended.
+        Gives the number of each chunk as it arrives; by then the next one is under way.
         """
-        counts = self._counts[k]
-        packed = self._packed(grad, k)
-        target = into[self.own(k)]
+        under_way: deque[Any] = deque()
+        for k in range(len(self._chunks)):
+            under_way.append(self._reduce(grad, into, k))
+            if k > 0:
+                under_way.popleft().Wait()
+                yield k - 1
+        under_way.popleft().Wait()
+        yield len(self._chunks) - 1
+
+    def _reduce(self, grad: Array, into: Array, k: int) -> Any:
+        packed, target = self._packed(grad, k), into[self.own(k)]
         send, receive = [packed, packed.size, self._type], [target, target.size, self._type]
-        return self._comm.Ireduce_scatter(send, receive, counts)
+        return self._comm.Ireduce_scatter(send, receive, self._counts[k])
 
     def _packed(self, grad: Array, k: int) -> Array:
         """The pieces of chunk `k` one behind the other, as MPI wants them, in the dtype of sums."""
@@ -83,11 +95,27 @@ class Exchange:
             position += count
         return packed
 
-    def gather(self, flat: Array, k: int, shard: Array | None = None) -> Any:
-        """Start to bring chunk `k` of `flat` to all ranks, from their shards of it.
+    @contextmanager
+    def gathering(self) -> Iterator[Callable[..., None]]:
+        """``gather(flat, k)`` starts to bring chunk `k` of `flat` to all ranks; the end waits for all.
 
-        Where the shard is not a part of `flat` it is given.
+        Where a rank's shard is not a part of `flat`, it is the third argument.
         """
-        receive = [flat.view(RAW[flat.itemsize]), (self._counts[k], self._starts[k])]
-        send = self._in_place if shard is None else shard.view(RAW[shard.itemsize])[self.own(k)]
-        return self._comm.Iallgatherv(send, receive)
+        under_way: deque[Any] = deque()
+
+        def gather(flat: Array, k: int, shard: Array | None = None) -> None:
+            if len(under_way) == UNDER_WAY:
+                under_way.popleft().Wait()
+            send = self._in_place if shard is None else shard.view(RAW[shard.itemsize])[self.own(k)]
+            receive = [flat.view(RAW[flat.itemsize]), (self._counts[k], self._starts[k])]
+            under_way.append(self._comm.Iallgatherv(send, receive))
+
+        yield gather
+        for request in under_way:
+            request.Wait()
+
+    def gather_all(self, flat: Array, shard: Array | None = None) -> None:
+        """Bring all of `flat` to all ranks."""
+        with self.gathering() as gather:
+            for k in range(len(self._chunks)):
+                gather(flat, k, shard)

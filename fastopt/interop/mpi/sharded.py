@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
-from collections import deque
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -21,8 +17,6 @@ from fastopt.optimizers.optimizer import Optimizer
 from fastopt.optimizers.pieces import Pieces
 from fastopt.optimizers.watch import Last
 from fastopt.validation import finite_positive, flag, whole_number
-
-UNDER_WAY = 2  # all-gathers at a time: more of them did not make a step faster
 
 
 class ShardedOptimizer:
@@ -42,9 +36,9 @@ class ShardedOptimizer:
         Replicated: all parameters, of any shape, the same on every rank; those of rank 0 are taken.
         Owned: only the shard of this rank, flat, as `shard_slice` says. Never copied.
     make_optimizer : callable
-        ``make_optimizer(shard)`` gives this rank's optimizer over `shard`, a flat array: any of fastopt's,
-        with the same settings on all ranks. ``clip_norm`` and ``skip_nonfinite`` look at the gradient of
-        all ranks.
+        ``make_optimizer(shard)`` gives this rank's optimizer over `shard`, a flat array: any of
+        fastopt's, with the same settings on all ranks. ``clip_norm`` and ``skip_nonfinite`` look at the
+        gradients of all ranks.
     average : bool, default True
         Step with the mean of the gradients, and not with their sum.
     replicated : bool, default True
@@ -100,7 +94,9 @@ class ShardedOptimizer:
             self._replicated = flag("replicated", replicated)
             arrays.check_writeable("params", params)
             if not self._replicated and params.ndim != 1:
-                raise ValueError(f"params must be flat where each rank owns a shard, got {params.shape}")
+                raise ValueError(
+                    f"params must be flat where each rank owns a shard, got {params.shape}"
+                )
             if overlap_chunks is not None:
                 whole_number("overlap_chunks", overlap_chunks, 1)
             if not callable(make_optimizer):
@@ -236,39 +232,18 @@ class ShardedOptimizer:
             if taken:
                 self._pieces.run(0, flat.size)
             return taken
-        gathers: deque[Any] = deque()
+        arrived: Iterable[int] = self._exchange.reduced(flat, self._received)
         if self._pieces.waits:
-            self._reduce(flat, lambda k: None)
+            arrived = list(arrived)
             if not self._pieces.decide():
                 return False
-            for k in range(self._partition.pieces):
-                self._step_piece(k, gathers)
-        else:
-            self._reduce(flat, lambda k: self._step_piece(k, gathers))
-        for request in gathers:
-            request.Wait()
+        with self._exchange.gathering() as gather:
+            for k in arrived:
+                own = self._exchange.own(k)
+                self._pieces.run(own.start, own.stop)
+                if self._all is not None:
+                    gather(self._all, k)
         return True
-
-    def _reduce(self, flat: Array, arrived: Callable[[int], None]) -> None:
-        """Sum the gradients piece by piece; the next piece is under way while one has arrived."""
-        before = None
-        for k in range(self._partition.pieces):
-            request = self._exchange.reduce(flat, self._received, k)
-            if before is not None:
-                before.Wait()
-                arrived(k - 1)
-            before = request
-        before.Wait()
-        arrived(self._partition.pieces - 1)
-
-    def _step_piece(self, k: int, gathers: deque[Any]) -> None:
-        """Step a piece and send it on its way."""
-        own = self._exchange.own(k)
-        self._pieces.run(own.start, own.stop)
-        if self._all is not None:
-            if len(gathers) == UNDER_WAY:
-                gathers.popleft().Wait()
-            gathers.append(self._exchange.gather(self._all, k))
 
     def gather(self, out: Any = None, *, of: Any = None) -> Array:
         """Bring an array that is spread over the ranks like the parameters to all of them.
@@ -303,62 +278,27 @@ class ShardedOptimizer:
             arrays.check_apart("out", out, [arrays.memory_range("of", part), *self._written])
             notes.fingerprint = part.itemsize
             notes.describe = lambda: {"dtype": part.dtype.name}
-        gathers: deque[Any] = deque()
-        for k in range(self._partition.pieces):
-            if len(gathers) == UNDER_WAY:
-                gathers.popleft().Wait()
-            gathers.append(self._exchange.gather(out, k, part))
-        for request in gathers:
-            request.Wait()
+        self._exchange.gather_all(out, part)
         filled: Array = out
         return filled
 
     def save(self, path: Any) -> None:
-        """Write parameters and states to a folder, which then holds all of them, or what it held before.
+        """Write parameters and states to a folder: it then holds all of them, or what it held before.
 
         Every rank writes its own shard to a file, and rank 0 a small index when all files are there.
 
         Parameters
         ----------
         path : str or path
-            A folder that all ranks see; made if it is not there. A process killed meanwhile leaves files
-            that the next save takes away.
+            A folder that all ranks see; made if it is not there. A process killed meanwhile leaves
+            files that the next save takes away.
 
         Raises
         ------
         ValueError, OSError, RankError
             A rank cannot write. The checkpoint that was there stays.
         """
-        save = self._comm.bcast(uuid.uuid4().hex[:12], root=0)
-        first = self._ranks.rank == 0
-        with self._ranks.together("save"):
-            folder = Path(path)
-            if folder.exists() and not folder.is_dir():
-                raise ValueError(f"path must be a folder, but {folder} is a file")
-            if first:
-                folder.mkdir(parents=True, exist_ok=True)
-        names = [checkpoint.file_name(save, i, self._ranks.size) for i in range(self._ranks.size)]
-        own = folder / names[self._ranks.rank]
-        try:
-            with self._ranks.together("save"):
-                whole = checkpoint.arrays_of(self.optimizer, self.shard)
-                checkpoint.write_shard(own, save, self.slice, whole)
-            with self._ranks.together("save"):
-                if first:
-                    shards = [
-                        checkpoint.Saved(name, part.start, part.stop)
-                        for name, part in zip(names, self._partition.shards, strict=True)
-                    ]
-                    description = self.optimizer._description()
-                    dtype = self.shard.dtype
-                    checkpoint.write_index(folder, save, self.length, dtype, shards, description)
-        except Exception:
-            with suppress(FileNotFoundError):
-                own.unlink()
-            raise
-        with self._ranks.together("save"):
-            if first:
-                checkpoint.remove_others(folder, save)
+        checkpoint.save(self._ranks, path, self.optimizer, self.shard, self._partition)
 
     def load(self, path: Any) -> None:
         """Continue from a folder written by `save`, on whatever number of ranks.
@@ -374,17 +314,9 @@ class ShardedOptimizer:
         RankError
             That is so on another rank. Nothing was changed.
         """
-        with self._ranks.together("load"):
-            shards = checkpoint.Shards(
-                Path(path), self.optimizer, self.shard, self.slice, self.length
-            )
-        with self._ranks.together("load"):
-            shards.resume()
-            shards.read()
+        checkpoint.load(self._ranks, path, self.optimizer, self.shard, self._partition)
         if self._all is not None:
-            gathers = [self._exchange.gather(self._all, k) for k in range(self._partition.pieces)]
-            for request in gathers:
-                request.Wait()
+            self._exchange.gather_all(self._all)
 
     def __reduce__(self) -> Any:
         raise TypeError("a ShardedOptimizer cannot be copied or pickled: use save and load")
