@@ -62,7 +62,7 @@ class Pieces:
             "the number of the step": own._step_count,
             "grad_scale": own._grad_scale,
             "the limit of the norm": self._limit,
-            "the optimizer": repr(own),
+            "the settings": own._plain_settings(),
             "the hyperparameters of this step": own._hyper.of(0)[1:].tolist(),
         }
 

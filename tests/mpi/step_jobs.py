@@ -1,0 +1,239 @@
+"""What ranks run for `test_step`: sharded steps beside the plain optimizer over everything."""
+
+import numpy as np
+
+import fastopt
+from fastopt.interop.mpi import ShardedOptimizer, shard_slice
+from tests import cases
+from tests.support import COMPILED, DTYPES, assert_same_bits, sizes
+
+SIZES = sizes(0, 1, 2, 3, 7, 15, 16, 17, 31, 32, 33, 63, 64, 65, 255, 256, 257, 1009)
+
+CASES = [
+    cases.BY_NAME[name]
+    for name in (
+        "rmsprop-plain",
+        "rmsprop-everything-decoupled",
+        "rmsprop-all_assigned",
+        "sgd-everything-decay",
+        "adagrad-everything-decay",
+        "adam-everything-decay",
+        "adamw-everything",
+        "nadam-everything-decay",
+    )
+]
+
+
+def start(size, dtype):
+    return np.random.default_rng(size).normal(size=size).astype(dtype)
+
+
+def exact_gradients(size, dtype, ranks, steps=3):
+    """For each step and rank: small whole numbers over a power of two, whose sums are exact."""
+    rng = np.random.default_rng(7)
+    whole = rng.integers(-64, 65, (steps, ranks, size))
+    return (whole / 32.0).astype(dtype)
+
+
+def assert_same(sharded, plain, what):
+    """Parameters and states, to the last bit, on every rank."""
+    assert sharded.step_count == plain.step_count, what
+    flat = plain.params.reshape(-1)
+    if sharded.replicated:
+        assert_same_bits(sharded.params, plain.params, what)
+    assert_same_bits(sharded.shard, flat[sharded.slice], what)
+    assert sharded.optimizer.state.keys() == plain.state.keys()
+    for name, state in plain.state.items():
+        assert_same_bits(sharded.gather(of=sharded.optimizer.state[name]), state.reshape(-1), name)
+
+
+def compare(comm, make, size, dtype, step=None, average=True, gradients=None, **options):
+    """Step both ways with sums that are exact; both optimizers."""
+    w, other = start(size, dtype), start(size, dtype)
+    sharded, plain = ShardedOptimizer(comm, w, make, average=average, **options), make(other)
+    step = step or (lambda opt, g, **scale: opt.step(g, **scale))
+    if gradients is None:
+        gradients = exact_gradients(size, dtype, comm.size)
+    for own in gradients:
+        step(sharded, own[comm.rank])
+        with np.errstate(all="ignore"):
+            total = own.sum(axis=0, dtype=dtype)
+        step(plain, total, grad_scale=float(comm.size if average else 1))
+    assert_same(sharded, plain, f"{make} {size} {dtype} {options}")
+    return sharded, plain
+
+
+def every_case(comm):
+    for case in CASES:
+        for dtype in DTYPES:
+
+            def step(opt, g, case=case, **scale):
+                plain = getattr(opt, "optimizer", opt)
+                for name, value in case.assigned.get(plain.step_count, {}).items():
+                    setattr(plain, name, value)
+                opt.step(g, **scale)
+
+            for size in SIZES if case is CASES[0] else (5, 67):
+                compare(comm, case.make, size, dtype, step)
+    compare(comm, CASES[0].make, 67, np.float32, average=False)
+
+
+def pieces(comm):
+    """However a shard is cut, and whichever executor steps it."""
+    for executor, counts in (("serial", (1, 2, 7, 300)), ("parallel", (3,)), ("reference", (3,))):
+
+        def make(shard, executor=executor):
+            return fastopt.Adam(shard, lr=0.1, amsgrad=True, executor=executor)
+
+        for size in (0, 1, 5, 130):
+            for count in counts:
+                compare(comm, make, size, np.float32, overlap_chunks=count)
+    if COMPILED:  # more than one of the pieces that are usual
+        make = lambda shard: fastopt.RMSProp(shard, lr=0.1)  # noqa: E731
+        sharded, _ = compare(comm, make, comm.size * 700_001, np.float32)
+        assert sharded.overlap_chunks == 3
+
+
+def shapes(comm):
+    """Parameters of any shape, replicated from rank 0."""
+    w = np.arange(12.0).reshape(3, 4) if comm.rank == 0 else np.full((3, 4), np.nan)
+    opt = ShardedOptimizer(comm, w, lambda shard: fastopt.SGD(shard, lr=0.5, average_decay=0.5))
+    assert_same_bits(w, np.arange(12.0).reshape(3, 4))
+    assert_same_bits(opt.optimizer.state["average"], opt.shard)
+    opt.step(np.full((3, 4), 2.0 * comm.rank))
+    mean = comm.size - 1.0
+    assert_same_bits(w, np.arange(12.0).reshape(3, 4) - 0.5 * mean)
+    scalar = np.array(3.0)
+    opt = ShardedOptimizer(comm, scalar, lambda shard: fastopt.SGD(shard, lr=1.0), average=False)
+    opt.step(np.array(0.5), grad_scale=0.25)
+    assert scalar == 3.0 - 2.0 * comm.size
+
+
+def rounding(comm):
+    """Sums that are not exact: within the rounding of P - 1 additions; one rank: the same bits."""
+    size, ranks = 257, comm.size
+    for dtype in DTYPES:
+        gradients = np.random.default_rng(3).normal(size=(ranks, size)).astype(dtype)
+        w = np.zeros(size, dtype)
+        opt = ShardedOptimizer(comm, w, lambda s: fastopt.SGD(s, lr=1.0), average=False)
+        opt.step(gradients[comm.rank])
+        exact = gradients.astype(np.longdouble).sum(axis=0)
+        bound = (ranks - 1) * np.finfo(dtype).eps / 2 * np.abs(gradients).sum(axis=0, dtype=np.float64)
+        assert (np.abs(-w - exact) <= bound * (1 + 1e-6)).all()
+        every = np.concatenate(comm.allgather(w)).reshape(ranks, size)
+        assert all(one.tobytes() == w.tobytes() for one in every)
+
+
+def norms(comm):
+    """The limit and the look for what is not finite see all ranks."""
+    for dtype in DTYPES:
+        for limit in (1e-3, 1.0, 1e9):
+            make = lambda s, limit=limit: fastopt.SGD(s, lr=0.1, momentum=0.9, clip_norm=limit)  # noqa: E731
+            for size in (0, 1, 2, 67):
+                for count in (1, 3):
+                    sharded, plain = compare(comm, make, size, dtype, overlap_chunks=count)
+                    assert sharded.last == plain.last
+    # Not a number on one rank, in one shard: with a limit it touches its own element alone.
+    gradients = exact_gradients(9, np.float32, comm.size)
+    gradients[1, comm.size - 1, 8] = np.nan
+    make = lambda s: fastopt.SGD(s, lr=0.1, clip_norm=0.5)  # noqa: E731
+    sharded, _ = compare(comm, make, 9, np.float32, gradients=gradients[:2])
+    assert np.isnan(sharded.last.norm)
+    assert np.isnan(sharded.params).tolist() == [False] * 8 + [True]
+    # The same step is left out everywhere where that is asked for.
+    for value in (np.nan, np.inf):
+        gradients[1, 0, 0] = value
+        make = lambda s: fastopt.Adam(s, lr=0.1, skip_nonfinite=True)  # noqa: E731
+        sharded, _ = compare(comm, make, 9, np.float32, gradients=gradients[:2])
+        assert sharded.last.skipped
+        assert sharded.step_count == 1
+        sharded.step(gradients[2, comm.rank])
+        assert not sharded.last.skipped
+    # Squares that overflow float64.
+    huge = np.full((1, comm.size, 9), 2.0**600)
+    make = lambda s: fastopt.SGD(s, lr=1.0, clip_norm=1.0)  # noqa: E731
+    sharded, plain = compare(comm, make, 9, np.float64, gradients=huge)
+    assert sharded.last == plain.last
+    assert sharded.last.norm == 3 * 2.0**600
+
+
+def owned(comm):
+    """A rank has its shard and nothing else, until it asks."""
+    for size in (0, 1, 3, 65):
+        part = shard_slice(size, comm.rank, comm.size)
+        shard, whole = start(size, np.float32)[part].copy(), start(size, np.float32)
+        make = lambda s: fastopt.AdamW(s, lr=0.1, clip_norm=1.0)  # noqa: E731
+        opt = ShardedOptimizer(comm, shard, make, replicated=False, overlap_chunks=2)
+        plain = make(whole)
+        assert opt.shard is shard or opt.shard.base is shard
+        assert (opt.length, opt.slice) == (size, part)
+        for own in exact_gradients(size, np.float32, comm.size):
+            opt.step(own[comm.rank])
+            plain.step(own.sum(axis=0), grad_scale=float(comm.size))
+        assert_same(opt, plain, size)
+        out = np.full(size, np.nan, np.float32)
+        assert opt.gather(out) is out
+        assert_same_bits(out, whole)
+        assert_same_bits(opt.gather(), whole)
+
+
+def options(comm):
+    """What acts on arrays beside the shard: copies, bounds, averages, clearing."""
+    size = 37
+    w, copy = start(size, np.float32), np.zeros(size, np.float32)
+    part = shard_slice(size, comm.rank, comm.size)
+    low = np.linspace(-0.5, 0.5, size).astype(np.float32)
+    half, whole_half = np.zeros(part.stop - part.start, np.float16), np.zeros(size, np.float16)
+
+    def make(shard, own=part, copy_to=half):
+        return fastopt.RMSProp(
+            shard,
+            lr=fastopt.schedules.exponential(0.1, 0.5),
+            bounds=(low[own], None),
+            average_decay=0.75,
+            copy_to=copy_to,
+            zero_grad=True,
+        )
+
+    copy[:] = w
+    opt = ShardedOptimizer(comm, w, make, overlap_chunks=3)
+    plain = make(copy, slice(None), whole_half)
+    for own in exact_gradients(size, np.float32, comm.size):
+        mine = own[comm.rank].copy()
+        plain.step(own.sum(axis=0), grad_scale=float(comm.size))
+        opt.step(mine)
+        assert not mine.any()
+    assert_same(opt, plain, "options")
+    assert_same_bits(opt.gather(of=half), whole_half)
+    # A step that is left out leaves its gradient too.
+    opt = ShardedOptimizer(
+        comm, w, lambda s: fastopt.SGD(s, skip_nonfinite=True, zero_grad=True), overlap_chunks=3
+    )
+    mine = np.full(size, np.inf if comm.rank == 0 else 1.0, np.float32)
+    opt.step(mine)
+    assert opt.last.skipped
+    assert mine.all()
+    own = fastopt.chain(fastopt.transforms.trace(0.5), fastopt.transforms.scale_by_learning_rate(0.5))
+    compare(comm, lambda s: fastopt.Optimizer(s, own), size, np.float64)
+
+
+def shown(comm):
+    """What a user sees of an optimizer."""
+    w = np.ones(4, np.float32)
+    opt = ShardedOptimizer(comm, w, lambda s: fastopt.SGD(s, lr=0.5), average=False)
+    part = opt.slice
+    head = f"ShardedOptimizer(<rank {comm.rank} of {comm.size}>, {part.start}:{part.stop} of 4 elements"
+    assert repr(opt).startswith(f"{head}, replicated, SGD(<{part.stop - part.start} elements>, lr=0.5")
+    assert (opt.comm, opt.average, opt.replicated) == (comm, False, True)
+    assert opt.params is w
+    assert np.shares_memory(opt.shard, w)
+    assert opt.last is None
+
+
+JOBS = (every_case, pieces, shapes, rounding, norms, owned, options, shown)
+
+
+def all_of_them(comm):
+    """One start of Python for all: it takes longer than the jobs."""
+    for job in JOBS:
+        job(comm)
