@@ -1,8 +1,8 @@
 """The global norm of all gradients: one more read, and the same bits on any number of threads.
 
 Squares are added in float64, where those of narrower formats cannot overflow; so the sum is finite
-if and only if every gradient is. Each array is cut into blocks of fixed size, each block into lanes, and
-blocks and lanes are added in a fixed order: how the blocks are spread over threads does not matter.
+if and only if every gradient is. Each array is cut into blocks of fixed size, each block into lanes,
+and blocks and lanes are added in a fixed order: how the blocks are spread over threads does not matter.
 """
 
 from __future__ import annotations

@@ -121,7 +121,8 @@ def check_gradient(name: str, grad: Any, param: Array) -> None:
     formats = partners_of(param.dtype)
     if name_of(grad.dtype) not in formats:
         raise TypeError(
-            f"{name} must be {listed(formats)} for a parameter of {param.dtype}, not {grad.dtype}"
+            f"{name} must have dtype {listed(formats)} for a parameter of {param.dtype}, "
+            f"not {grad.dtype}"
         )
     _check_memory(name, grad)
 

@@ -92,7 +92,8 @@ class Group:
             if codec is None or codec.name not in states_of(leaf.dtype):
                 accepted = arrays.listed(states_of(leaf.dtype))
                 raise TypeError(
-                    f"{own} must be {accepted} for a parameter of {leaf.dtype}, not {array.dtype}"
+                    f"{own} must have dtype {accepted} for a parameter of {leaf.dtype}, "
+                    f"not {array.dtype}"
                 )
             arrays.check_stored(own, array, codec.shape(leaf.shape), codec.dtype)
             self.codecs[name].append(codec)
