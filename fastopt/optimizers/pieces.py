@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.executors import norm, reference
+from fastopt.executors import norm
 from fastopt.executors.launch import step_stretch
 from fastopt.layouts.arrays import Array
+from fastopt.layouts.columns import FIRST, PHASE
 from fastopt.optimizers.optimizer import Optimizer
 
 
@@ -24,11 +25,16 @@ class Pieces:
         Of a single array.
     across : Across
         How the norm of this array is combined with those of other processes.
+    first : int
+        The number of its first element among those of all processes: what is rounded at random
+        depends on it.
     """
 
-    def __init__(self, optimizer: Optimizer, across: norm.Across) -> None:
+    def __init__(self, optimizer: Optimizer, across: norm.Across = norm.ALONE, first: int = 0) -> None:
         self._optimizer = optimizer
         self._across = across
+        self._first = first
+        optimizer._rows[0, FIRST] = first
         self._found: list[Any] = []
         self._limit = 0.0
 
@@ -46,14 +52,14 @@ class Pieces:
         elif own._varies:
             own._hyper.fill(own._step_count, grad_scale)
         self._found = own._gradients.find(grad)
-        own._gradients.check(self._found)
+        own._check(self._found)
         self._limit = own._watch.limit_at(own._step_count)
 
     def fingerprint(self) -> int:
         """A number for the settings of the step that was begun: equal where they are equal."""
         own = self._optimizer
         numbers = np.array([own._step_count, own._grad_scale, self._limit])
-        return zlib.crc32(own._hyper.of(0)[1:].tobytes(), zlib.crc32(numbers.tobytes()))
+        return zlib.crc32(own._hyper.of(0)[PHASE:].tobytes(), zlib.crc32(numbers.tobytes()))
 
     def describe(self) -> dict[str, Any]:
         """The same in words."""
@@ -63,7 +69,7 @@ class Pieces:
             "grad_scale": own._grad_scale,
             "the limit of the norm": self._limit,
             "the settings": own._plain_settings(),
-            "the hyperparameters of this step": own._hyper.of(0)[1:].tolist(),
+            "the hyperparameters of this step": own._hyper.of(0)[PHASE:].tolist(),
         }
 
     @property
@@ -87,19 +93,15 @@ class Pieces:
         return True
 
     def run(self, start: int, stop: int) -> None:
-        """Step the elements from `start` to `stop`, whose gradient is there."""
+        """Step the elements from `start` to `stop`, whose gradient is there.
+
+        States of 8 bits are kept in blocks: pieces begin at multiples of `codecs.blocks.BLOCK`.
+        """
         own = self._optimizer
         if own._compiled:
             step_stretch(own.executor, own._rows, start, stop)
             return
-        group, leaf = own._groups[0], own._leaves[0]
-        grad = self._found[0]
-        param, slope, *slots = (
-            array.reshape(-1)[start:stop] for array in (leaf, grad, *group.slots()[0])
-        )
-        reference.step(group.parts, own._hyper.of(0), param, slope, slots)
-        if own.zero_grad:
-            slope[...] = 0
+        own._work.interpret_stretch(self._found[0], own._hyper.of(0), self._first, start, stop)
 
     def end(self) -> None:
         """Count the step."""

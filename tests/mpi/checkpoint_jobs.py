@@ -10,9 +10,9 @@ import fastopt
 from fastopt.interop.mpi import ShardedOptimizer, files, shard_slice
 from tests.mpi.error_jobs import assert_all_raise, assert_all_raise_alike
 from tests.mpi.step_jobs import assert_same, start
-from tests.support import assert_same_bits
+from tests.support import COMPILED, assert_same_bits
 
-SIZE = 67
+SIZE = 1100
 
 
 def adam(params, **others):
@@ -75,6 +75,18 @@ def resume(comm, folder):
     opt.save(again)
     other.load(again)
     assert other.optimizer.beta1 == 0.5
+    if COMPILED:  # blocks of 8 bits, cut elsewhere on another number of ranks
+        eight = lambda s: adam(s, state_dtype="8bit")  # noqa: E731
+        one = made(comm.Split(comm.rank), make=eight, size=20_000)
+        one.step(np.arange(20_000, dtype=np.float32))
+        if comm.rank == 0:
+            one.save(f"{again}-8bit")
+        comm.Barrier()
+        parts = made(comm, make=eight, size=20_000)
+        parts.load(f"{again}-8bit")
+        assert_same_bits(parts.params, one.params)
+        whole = parts.gather(of=parts.optimizer.decoded("exp_avg"))
+        assert_same_bits(whole, one.optimizer.decoded("exp_avg"))
     # More ranks than elements.
     few = made(comm, size=1)
     few.save(again)
@@ -161,7 +173,7 @@ def damage(comm, folder):
 
     other(["optimizer", "SGD"], make=fastopt.SGD)
     other(["transforms"], make=lambda s: adam(s, weight_decay=0.1))
-    other(["length 67", "68"], size=68)
+    other(["length 1100", "1101"], size=1101)
     wide = ShardedOptimizer(comm, np.zeros(SIZE), adam)
     assert_all_raise_alike(ValueError, ["dtype float32", "float64"], lambda: wide.load(folder))
     assert_all_raise_alike(FileNotFoundError, ["no checkpoint"], lambda: opt.load(f"{folder}/none"))

@@ -9,10 +9,11 @@ import sys
 import numpy as np
 
 import fastopt
+from fastopt.codecs.floats import floats
 from fastopt.interop.mpi import RankError, ShardedOptimizer
 from tests.mpi.step_jobs import exact_gradients, start
 
-SIZE = 11
+SIZE = 1100
 
 
 class Rate:
@@ -75,8 +76,8 @@ def gradients(comm):
     bad = [
         (None, TypeError, ["local_grad", "NumPy array", "NoneType"]),
         ([1.0] * SIZE, TypeError, ["local_grad", "list"]),
-        (np.zeros(SIZE + 1, np.float32), ValueError, ["local_grad", "(11,)", "(12,)"]),
-        (np.zeros((1, SIZE), np.float32), ValueError, ["local_grad", "(1, 11)"]),
+        (np.zeros(SIZE + 1, np.float32), ValueError, ["local_grad", "(1100,)", "(1101,)"]),
+        (np.zeros((1, SIZE), np.float32), ValueError, ["local_grad", "(1, 1100)"]),
         (np.zeros(SIZE), TypeError, ["local_grad", "float32", "float64"]),
         (np.zeros(2 * SIZE, np.float32)[::2], ValueError, ["local_grad", "contiguous"]),
         (np.zeros(SIZE, ">f4"), ValueError, ["local_grad", "byte order"]),
@@ -164,6 +165,9 @@ def arguments(comm):
         assert_all_raise(comm, culprit, kind, words, lambda: ShardedOptimizer(comm, *given, **own))
 
     refused(TypeError, ["params", "list"], [w])
+    refused(ValueError, ["reduce_dtype", "float64"], reduce_dtype=np.float64)
+    refused(ValueError, ["reduce_dtype", "int32"], reduce_dtype=np.int32)
+    refused(TypeError, ["reduce_dtype", "'many'"], reduce_dtype="many")
     refused(TypeError, ["params", "int32"], np.zeros(SIZE, np.int32))
     refused(ValueError, ["params", "contiguous"], np.zeros(2 * SIZE, np.float32)[::2])
     refused(TypeError, ["average", "1"], average=1)
@@ -189,11 +193,16 @@ def arguments(comm):
         words = [f"rank {culprit}", *words]
         assert_all_raise_alike(ValueError, words, lambda: ShardedOptimizer(comm, *given, **own))
 
-    differ(["shape", "(11,)", "(12,)"], np.zeros(SIZE + 1, np.float32))
+    differ(["shape", "(1100,)", "(1101,)"], np.zeros(SIZE + 1, np.float32))
     differ(["dtype", "float32", "float64"], np.zeros(SIZE))
     differ(["average"], average=False)
     differ(["replicated"], replicated=False)
     differ(["overlap_chunks", "3"], overlap_chunks=3)
+    differ(["reduce_dtype", "float16"], reduce_dtype=np.float16)
+    half = np.zeros(SIZE, floats("bfloat16").dtype)
+    error = raised(lambda: ShardedOptimizer(comm, half, sgd))
+    assert type(error) is ValueError
+    assert "this MPI cannot sum bfloat16: give reduce_dtype" in str(error)
     differ(["optimizer", "SGD", "RMSProp"], make_optimizer=fastopt.RMSProp)
     differ(["settings", "0.25"], make_optimizer=lambda s: fastopt.SGD(s, lr=0.25))
     differ(["transforms", "trace"], make_optimizer=lambda s: fastopt.SGD(s, momentum=0.5))
@@ -216,7 +225,7 @@ def gathering(comm):
         ({"of": np.zeros(own + 1, np.float32)}, ValueError, ["of", "shape"]),
         ({"of": np.zeros(2 * own, np.float32)[::2]}, ValueError, ["of", "contiguous"]),
         ({"out": [1.0]}, TypeError, ["out", "list"]),
-        ({"out": np.zeros(SIZE + 1, np.float32)}, ValueError, ["out", "(11,)"]),
+        ({"out": np.zeros(SIZE + 1, np.float32)}, ValueError, ["out", "(1100,)"]),
         ({"out": np.zeros(SIZE)}, TypeError, ["out", "float32"]),
         ({"out": opt.params}, ValueError, ["out", "share memory"]),
     ]

@@ -3,22 +3,20 @@
 import numpy as np
 
 import fastopt
+from fastopt.codecs.floats import floats
 from fastopt.interop.mpi import ShardedOptimizer, shard_slice
 from tests import cases
-from tests.support import COMPILED, DTYPES, assert_same_bits, sizes
+from tests.support import COMPILED, DTYPES, assert_same_bits
 
-SIZES = sizes(0, 1, 2, 3, 7, 15, 16, 17, 31, 32, 33, 63, 64, 65, 255, 256, 257, 1009)
+# Shards begin at multiples of 256: small arrays are on one rank, the others have nothing.
+SIZES = (0, 1, 2, 3, 7, 15, 17, 31, 33, 63, 65, 255, 256, 257, 511, 513, 1009, 1023, 1025, 1283)
 
 CASES = [
     cases.BY_NAME[name]
     for name in (
         "rmsprop-plain",
-        "rmsprop-everything-decoupled",
         "rmsprop-all_assigned",
-        "sgd-everything-decay",
-        "adagrad-everything-decay",
         "adam-everything-decay",
-        "adamw-everything",
         "nadam-everything-decay",
     )
 ]
@@ -65,7 +63,7 @@ def compare(comm, make, size, dtype, step=None, average=True, gradients=None, **
 
 def every_case(comm):
     for case in CASES:
-        for dtype in DTYPES:
+        for dtype in DTYPES if case is CASES[0] else (np.float32,):
 
             def step(opt, g, case=case, **scale):
                 plain = getattr(opt, "optimizer", opt)
@@ -73,9 +71,9 @@ def every_case(comm):
                     setattr(plain, name, value)
                 opt.step(g, **scale)
 
-            for size in SIZES if case is CASES[0] else (5, 67):
+            for size in SIZES if case is CASES[0] else (5, 1103):
                 compare(comm, case.make, size, dtype, step)
-    compare(comm, CASES[0].make, 67, np.float32, average=False)
+    compare(comm, CASES[0].make, 1103, np.float32, average=False)
 
 
 def pieces(comm):
@@ -85,7 +83,7 @@ def pieces(comm):
         def make(shard, executor=executor):
             return fastopt.Adam(shard, lr=0.1, amsgrad=True, executor=executor)
 
-        for size in (0, 1, 5, 130):
+        for size in (0, 1, 700, 2100):
             for count in counts:
                 compare(comm, make, size, np.float32, overlap_chunks=count)
     if COMPILED:  # more than one of the pieces that are usual
@@ -111,7 +109,7 @@ def shapes(comm):
 
 def rounding(comm):
     """Sums that are not exact: within the rounding of P - 1 additions; one rank: the same bits."""
-    size, ranks = 257, comm.size
+    size, ranks = 1103, comm.size
     for dtype in DTYPES:
         gradients = np.random.default_rng(3).normal(size=(ranks, size)).astype(dtype)
         w = np.zeros(size, dtype)
@@ -129,37 +127,38 @@ def norms(comm):
     for dtype in DTYPES:
         for limit in (1e-3, 1.0, 1e9):
             make = lambda s, limit=limit: fastopt.SGD(s, lr=0.1, momentum=0.9, clip_norm=limit)  # noqa: E731
-            for size in (0, 1, 2, 67):
+            for size in (0, 1, 700, 1300):
                 for count in (1, 3):
                     sharded, plain = compare(comm, make, size, dtype, overlap_chunks=count)
                     assert sharded.last == plain.last
     # Not a number on one rank, in one shard: with a limit it touches its own element alone.
-    gradients = exact_gradients(9, np.float32, comm.size)
-    gradients[1, comm.size - 1, 8] = np.nan
+    size = 1030
+    gradients = exact_gradients(size, np.float32, comm.size)
+    gradients[1, comm.size - 1, -1] = np.nan
     make = lambda s: fastopt.SGD(s, lr=0.1, clip_norm=0.5)  # noqa: E731
-    sharded, _ = compare(comm, make, 9, np.float32, gradients=gradients[:2])
+    sharded, _ = compare(comm, make, size, np.float32, gradients=gradients[:2])
     assert np.isnan(sharded.last.norm)
-    assert np.isnan(sharded.params).tolist() == [False] * 8 + [True]
+    assert np.isnan(sharded.params).tolist() == [False] * (size - 1) + [True]
     # The same step is left out everywhere where that is asked for.
     for value in (np.nan, np.inf):
         gradients[1, 0, 0] = value
         make = lambda s: fastopt.Adam(s, lr=0.1, skip_nonfinite=True)  # noqa: E731
-        sharded, _ = compare(comm, make, 9, np.float32, gradients=gradients[:2])
+        sharded, _ = compare(comm, make, size, np.float32, gradients=gradients[:2])
         assert sharded.last.skipped
         assert sharded.step_count == 1
         sharded.step(gradients[2, comm.rank])
         assert not sharded.last.skipped
     # Squares that overflow float64.
-    huge = np.full((1, comm.size, 9), 2.0**600)
+    huge = np.full((1, comm.size, 1024), 2.0**600)
     make = lambda s: fastopt.SGD(s, lr=1.0, clip_norm=1.0)  # noqa: E731
-    sharded, plain = compare(comm, make, 9, np.float64, gradients=huge)
+    sharded, plain = compare(comm, make, 1024, np.float64, gradients=huge)
     assert sharded.last == plain.last
-    assert sharded.last.norm == 3 * 2.0**600
+    assert sharded.last.norm == 32 * 2.0**600
 
 
 def owned(comm):
     """A rank has its shard and nothing else, until it asks."""
-    for size in (0, 1, 3, 65):
+    for size in (0, 1, 700, 1300):
         part = shard_slice(size, comm.rank, comm.size)
         shard, whole = start(size, np.float32)[part].copy(), start(size, np.float32)
         make = lambda s: fastopt.AdamW(s, lr=0.1, clip_norm=1.0)  # noqa: E731
@@ -179,7 +178,7 @@ def owned(comm):
 
 def options(comm):
     """What acts on arrays beside the shard: copies, bounds, averages, clearing."""
-    size = 37
+    size = 1103
     w, copy = start(size, np.float32), np.zeros(size, np.float32)
     part = shard_slice(size, comm.rank, comm.size)
     low = np.linspace(-0.5, 0.5, size).astype(np.float32)
@@ -217,6 +216,44 @@ def options(comm):
     compare(comm, lambda s: fastopt.Optimizer(s, own), size, np.float64)
 
 
+def storage(comm):
+    """16-bit numbers, blocks of 8 bits and rounding at random: the same bits on any number of ranks."""
+    size = 1103
+    for name in ("float16", "bfloat16"):
+        half = floats(name).dtype
+        gradients = exact_gradients(size, np.float32, comm.size)
+        for own in (np.dtype(np.float32), half):
+            for more in ({}, {"stochastic_rounding": True, "seed": 5, "clip_norm": 1.0}):
+                w, other = start(size, own), start(size, own)
+                make = lambda s, more=more: fastopt.Adam(s, lr=0.1, **more)  # noqa: E731
+                opt = ShardedOptimizer(comm, w, make, reduce_dtype=np.float32, overlap_chunks=2)
+                plain = make(other)
+                for step in gradients:
+                    opt.step(step[comm.rank].astype(half))  # they fit in 16 bits, their sums do not
+                    plain.step(step.sum(axis=0), grad_scale=float(comm.size))
+                assert_same(opt, plain, (name, own, more))
+    # Sums in float16 are MPI's, and are rounded to it each time.
+    w, other = np.zeros(size, np.float16), np.zeros(size, np.float16)
+    opt = ShardedOptimizer(comm, w, lambda s: fastopt.SGD(s, lr=1.0), average=False)
+    opt.step(np.full(size, 0.5, np.float16))
+    assert (w == -0.5 * comm.size).all()
+    if COMPILED:
+        size = 4 * 4096 + 300
+
+        def eight(shard):
+            return fastopt.Adam(shard, lr=0.1, state_dtype="8bit", stochastic_rounding=True, seed=3)
+
+        w, other = start(size, np.float32), start(size, np.float32)
+        opt, plain = ShardedOptimizer(comm, w, eight, overlap_chunks=3), eight(other)
+        for step in exact_gradients(size, np.float32, comm.size):
+            opt.step(step[comm.rank])
+            plain.step(step.sum(axis=0), grad_scale=float(comm.size))
+        assert_same_bits(w, other)
+        for name in plain.state:
+            whole = opt.gather(of=opt.optimizer.decoded(name))
+            assert_same_bits(whole, plain.decoded(name), name)
+
+
 def shown(comm):
     """What a user sees of an optimizer."""
     w = np.ones(4, np.float32)
@@ -226,11 +263,11 @@ def shown(comm):
     assert repr(opt).startswith(f"{head}, replicated, SGD(<{part.stop - part.start} elements>, lr=0.5")
     assert (opt.comm, opt.average, opt.replicated) == (comm, False, True)
     assert opt.params is w
-    assert np.shares_memory(opt.shard, w)
+    assert opt.shard.base is w
     assert opt.last is None
 
 
-JOBS = (every_case, pieces, shapes, rounding, norms, owned, options, shown)
+JOBS = (every_case, pieces, shapes, rounding, norms, owned, options, storage, shown)
 
 
 def all_of_them(comm):

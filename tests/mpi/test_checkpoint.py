@@ -60,13 +60,13 @@ def test_one_process_reads_without_mpi(ranks, saved):
 
 def test_one_process_refuses(saved):
     with pytest.raises(TypeError, match="optimizer must be one of fastopt's, not ndarray"):
-        load_checkpoint(saved[2], np.zeros(67, np.float32))
+        load_checkpoint(saved[2], np.zeros(1100, np.float32))
     with pytest.raises(TypeError, match="over a single array, not a list"):
-        load_checkpoint(saved[2], fastopt.Adam([np.zeros(67, np.float32)]))
-    with pytest.raises(ValueError, match="length 67, but these have 66"):
+        load_checkpoint(saved[2], fastopt.Adam([np.zeros(1100, np.float32)]))
+    with pytest.raises(ValueError, match="length 1100, but these have 66"):
         load_checkpoint(saved[2], fastopt.Adam(np.zeros(66, np.float32)))
     with pytest.raises(FileNotFoundError, match="there is no checkpoint in"):
-        load_checkpoint(saved[2] / "none", fastopt.Adam(np.zeros(67, np.float32)))
+        load_checkpoint(saved[2] / "none", fastopt.Adam(np.zeros(1100, np.float32)))
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])

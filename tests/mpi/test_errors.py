@@ -20,7 +20,7 @@ def test_a_rank_killed_in_mid_step_ends_the_job_and_loses_no_checkpoint(ranks, t
     ended = launch(ranks, "error_jobs.killed_in_a_step", tmp_path)
     assert ended.status != 0
     assert "not reached" not in ended.output
-    opt = fastopt.Adam(np.zeros(11, np.float32), lr=0.1)
+    opt = fastopt.Adam(np.zeros(1100, np.float32), lr=0.1)
     load_checkpoint(tmp_path, opt)
     assert opt.step_count == 1
     assert opt.params.all()

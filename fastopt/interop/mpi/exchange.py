@@ -38,6 +38,11 @@ class Exchange:
     partition : Partition
     dtype : numpy.dtype
         In which gradients are summed.
+
+    Raises
+    ------
+    ValueError
+        This MPI cannot sum numbers of that dtype.
     """
 
     def __init__(self, comm: Any, partition: Partition, dtype: np.dtype[Any]) -> None:
@@ -47,13 +52,23 @@ class Exchange:
         self._partition = partition
         self._dtype = dtype
         self._type = mpi_type(dtype)
+        if self._type is None and self._comm.size > 1:
+            raise ValueError(
+                f"this MPI cannot sum {dtype}: give reduce_dtype, such as numpy.float32, for gradients"
+            )
         self._in_place = MPI.IN_PLACE
         self._chunks = [partition.chunk(k) for k in range(partition.pieces)]
         self._counts = [[own.stop - own.start for own in chunk] for chunk in self._chunks]
         self._starts = [[own.start for own in chunk] for chunk in self._chunks]
-        # Two, one to fill while the other is sent.
-        most = max(map(sum, self._counts)) if self._packs(dtype) else 0
-        self._staging = [np.empty(most, dtype) for _ in range(2)]
+        # Two, one to fill while the other is sent; made when they are needed.
+        self._staging: list[Array] = []
+        self.prepare(dtype)
+
+    def prepare(self, dtype: np.dtype[Any]) -> None:
+        """Get ready for gradients of this dtype."""
+        if self._packs(dtype) and not self._staging and self._comm.size > 1:
+            most = max(map(sum, self._counts))
+            self._staging = [np.empty(most, self._dtype) for _ in self._chunks[:2]]
 
     def _packs(self, dtype: np.dtype[Any]) -> bool:
         """Whether gradients of this dtype must be brought into another form for MPI."""

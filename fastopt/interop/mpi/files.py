@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastopt.codecs.blocks import BLOCK, ITEM
 from fastopt.layouts.archive import Archive, read_archive, replacing, write_archive
 from fastopt.layouts.arrays import Array
 from fastopt.optimizers.optimizer import Optimizer
@@ -138,7 +139,10 @@ class Shards:
             )
         size = saved.stop - saved.start
         archive.check(
-            {name: np.broadcast_to(array.dtype.type(0), size) for name, array in self._own.items()}
+            {
+                name: np.broadcast_to(np.zeros((), array.dtype), -(-size // _block(array)))
+                for name, array in self._own.items()
+            }
         )
         return archive
 
@@ -150,10 +154,17 @@ class Shards:
         """Fill parameters and states."""
         for saved in self._overlapping():
             start, stop = max(saved.start, self._part.start), min(saved.stop, self._part.stop)
-            target = slice(start - self._part.start, stop - self._part.start)
             with read_archive(self._folder / saved.file) as archive:
-                parts = {name: array[target] for name, array in self._own.items()}
-                archive.read_into(parts, start - saved.start)
+                for name, array in self._own.items():
+                    block = _block(array)  # shards begin at the start of one
+                    first, last = start - self._part.start, stop - self._part.start
+                    part = array[first // block : -(-last // block)]
+                    archive.read_into({name: part}, (start - saved.start) // block)
+
+
+def _block(array: Array) -> int:
+    """How many elements an item of an array holds."""
+    return BLOCK if array.dtype == ITEM else 1
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
@@ -184,6 +195,8 @@ def _check_cover(index: Mapping[str, Any], folder: Path) -> list[Saved]:
     for own in saved:
         if own.start != position or own.stop < own.start or Path(own.file).name != own.file:
             raise ValueError(f"{folder / INDEX} is damaged: {own} does not follow element {position}")
+        if own.start % BLOCK:
+            raise ValueError(f"{folder / INDEX} is damaged: {own} begins within a block of {BLOCK}")
         position = own.stop
     if position != index["length"]:
         raise ValueError(f"{folder / INDEX} is damaged: its shards end at {position}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fastopt.codecs.blocks import BLOCK
 from fastopt.validation import whole_number
 
 # Bytes of each rank's shard that are reduced, stepped and gathered at a time. Measured with MPICH 5 on
@@ -25,18 +26,24 @@ def shard_slice(length: int, rank: int, ranks: int) -> slice:
     Returns
     -------
     slice
-        The shards follow each other and differ in length by one at most.
+        The shards follow each other, and begin at multiples of 256: whole cache lines, and whole
+        blocks of 8-bit states.
 
     Examples
     --------
     >>> from fastopt.interop.mpi import shard_slice
-    >>> [shard_slice(7, rank, 3) for rank in range(3)]
-    [slice(0, 2, None), slice(2, 4, None), slice(4, 7, None)]
+    >>> [shard_slice(1000, rank, 3) for rank in range(3)]
+    [slice(0, 256, None), slice(256, 512, None), slice(512, 1000, None)]
     """
     length, ranks = whole_number("length", length), whole_number("ranks", ranks, 1)
     if whole_number("rank", rank) >= ranks:
         raise ValueError(f"rank must be below the number of ranks {ranks}, got {rank}")
-    return slice(length * rank // ranks, length * (rank + 1) // ranks)
+    return slice(_bound(length, rank, ranks), _bound(length, rank + 1, ranks))
+
+
+def _bound(length: int, part: int, parts: int) -> int:
+    """Where one of so many parts begins; the one behind the last is the end."""
+    return length if part == parts else length * part // parts // BLOCK * BLOCK
 
 
 class Partition:
@@ -59,7 +66,7 @@ class Partition:
     def piece(self, rank: int, k: int) -> slice:
         """Piece `k` of a rank's shard, among all elements."""
         start, size = self.shards[rank].start, self.size(rank)
-        return slice(start + size * k // self.pieces, start + size * (k + 1) // self.pieces)
+        return slice(start + _bound(size, k, self.pieces), start + _bound(size, k + 1, self.pieces))
 
     def size(self, rank: int) -> int:
         """Elements of a rank's shard."""

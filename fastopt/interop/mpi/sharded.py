@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fastopt.codecs.floats import NAMES, floats, name_of
 from fastopt.interop.mpi import checkpoint
 from fastopt.interop.mpi.exchange import RAW, Exchange
 from fastopt.interop.mpi.partition import Partition, usual_pieces
@@ -46,6 +47,9 @@ class ShardedOptimizer:
         on request.
     overlap_chunks : int, optional
         In how many pieces a shard is exchanged; by default pieces are of about 1 MiB.
+    reduce_dtype : dtype, optional
+        In which gradients are summed, by default that of the parameters. With float32, gradients of
+        float16 and bfloat16 are summed in float32, and the step takes that sum as it is.
 
     Attributes
     ----------
@@ -86,6 +90,7 @@ class ShardedOptimizer:
         average: bool = True,
         replicated: bool = True,
         overlap_chunks: int | None = None,
+        reduce_dtype: Any = None,
     ) -> None:
         self._ranks = Ranks(comm)
         self._comm = comm
@@ -99,6 +104,7 @@ class ShardedOptimizer:
                 )
             if overlap_chunks is not None:
                 whole_number("overlap_chunks", overlap_chunks, 1)
+            self._accepted = _summed_in(reduce_dtype, params.dtype)
             if not callable(make_optimizer):
                 raise TypeError(f"make_optimizer must be callable, not {make_optimizer!r}")
         self._params: Array = params
@@ -115,7 +121,7 @@ class ShardedOptimizer:
                 raise ValueError("make_optimizer must give an optimizer over the shard itself")
         own = self.optimizer._description() | {"zero_grad": self.optimizer.zero_grad}
         self._ranks.same("optimizers of all ranks must be alike", own)
-        self._pieces = Pieces(self.optimizer, self._ranks)
+        self._pieces = Pieces(self.optimizer, self._ranks, self.slice.start)
 
     def _check_same(self, overlap_chunks: int | None) -> None:
         own = {
@@ -123,6 +129,7 @@ class ShardedOptimizer:
             "average": self._average,
             "replicated": self._replicated,
             "overlap_chunks": overlap_chunks,
+            "reduce_dtype": self._accepted[-1],
         }
         own |= {"shape": self._params.shape} if self._replicated else {}
         self._ranks.same("all ranks must have the same parameters and options", own)
@@ -141,9 +148,10 @@ class ShardedOptimizer:
                     f"params must be the shard of {own} elements that rank {rank} owns of {length} in "
                     f"all (see shard_slice), got {flat.size}"
                 )
-            self._exchange = Exchange(self._comm, self._partition, flat.dtype)
+            summed = floats(self._accepted[-1]).dtype
+            self._exchange = Exchange(self._comm, self._partition, summed)
             # Where there are no others, the gradient is used where it is.
-            self._received = np.empty(own if size > 1 else 0, flat.dtype)
+            self._received = np.empty(own if size > 1 else 0, summed)
         self._all: Array | None = flat if self._replicated else None
         self.shard: Array = flat[self.slice] if self._replicated else flat
         shape = self._params.shape if self._replicated else (length,)
@@ -196,8 +204,8 @@ class ShardedOptimizer:
         Parameters
         ----------
         local_grad : array
-            This rank's gradient for all parameters: of their shape and dtype, flat where shards are
-            owned.
+            This rank's gradient for all parameters: of their shape, flat where shards are owned; in
+            the dtype of sums, or of 16 bits where that is float32.
         grad_scale : float, optional
             Gradients are multiplied by ``1 / grad_scale`` first.
 
@@ -210,10 +218,12 @@ class ShardedOptimizer:
             That is so on another rank. Nothing was changed.
         """
         with self._ranks.together("step") as notes:
-            arrays.check_gradient("local_grad", local_grad, self._like)
+            arrays.check_readable("local_grad", local_grad, self._accepted)
+            arrays.check_shape("local_grad", local_grad, self._like)
             arrays.check_apart("local_grad", local_grad, self._written)
             if self.optimizer.zero_grad:
                 arrays.check_writeable("local_grad", local_grad)
+            self._exchange.prepare(local_grad.dtype)
             flat = local_grad.reshape(-1)
             grad = flat if self._ranks.size == 1 else self._received
             scale = finite_positive("grad_scale", grad_scale)
@@ -268,15 +278,14 @@ class ShardedOptimizer:
         """
         with self._ranks.together("gather") as notes:
             part = self.shard if of is None else of
-            arrays.check_kind("of", part)
+            arrays.check_readable("of", part)
             arrays.check_shape("of", part, self.shard)
-            arrays.check_gradient("of", part, part)
             whole = np.broadcast_to(part.dtype.type(0), self.length)
             out = np.empty_like(whole, subok=False) if out is None else out
-            arrays.check_writeable("out", out, (part.dtype,))
+            arrays.check_writeable("out", out, (part.dtype.name,))
             arrays.check_like("out", out, whole)
             arrays.check_apart("out", out, [arrays.memory_range("of", part), *self._written])
-            notes.fingerprint = part.itemsize
+            notes.fingerprint = NAMES.index(part.dtype.name)
             notes.describe = lambda: {"dtype": part.dtype.name}
         self._exchange.gather_all(out, part)
         filled: Array = out
@@ -327,3 +336,19 @@ class ShardedOptimizer:
             f"ShardedOptimizer(<rank {self._ranks.rank} of {self._ranks.size}>, {self.slice.start}:"
             f"{self.slice.stop} of {self.length} elements, {kind}, {self.optimizer!r})"
         )
+
+
+def _summed_in(reduce_dtype: Any, own: np.dtype[Any]) -> tuple[str, ...]:
+    """The formats that gradients may have, the last of them the one in which they are summed."""
+    wanted = str(name_of(own))
+    if reduce_dtype is not None:
+        try:
+            is_bfloat16 = isinstance(reduce_dtype, str) and reduce_dtype == "bfloat16"
+            wanted = "bfloat16" if is_bfloat16 else np.dtype(reduce_dtype).name
+        except TypeError as error:
+            raise TypeError(f"reduce_dtype must be a dtype, not {reduce_dtype!r}") from error
+    formats = arrays.partners_of(own)
+    if wanted not in formats:
+        accepted = arrays.listed(formats)
+        raise ValueError(f"reduce_dtype must be {accepted} for parameters of {own}, got {wanted}")
+    return formats if wanted == "float32" else (wanted,)
