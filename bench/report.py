@@ -19,7 +19,6 @@ Case = Mapping[str, Any]
 ROOT = Path(__file__).parents[1]
 README, DETAILS = ROOT / "README.md", ROOT / "docs" / "benchmarks.md"
 RESULTS = Path(__file__).parent / "results"
-START, END = "<!-- bench:start -->", "<!-- bench:end -->"
 
 # The rows of the README: what is measured, in words, and the case that tells.
 ROWS: list[tuple[str, dict[str, Any]]] = [
@@ -63,11 +62,17 @@ def newest() -> Path:
 
 def insert(page: str, text: str) -> str:
     """The page with `text` between its markers; unchanged if it has none."""
-    head, start, rest = page.partition(START)
-    _, end, tail = rest.partition(END)
+    return insert_between(page, "bench", text)
+
+
+def insert_between(page: str, name: str, text: str) -> str:
+    """The same for markers of another name."""
+    start_, end_ = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
+    head, start, rest = page.partition(start_)
+    _, end, tail = rest.partition(end_)
     if not (start and end):
         return page
-    return f"{head}{START}\n{text}\n{END}{tail}"
+    return f"{head}{start_}\n{text}\n{end_}{tail}"
 
 
 def summary(results: Mapping[str, Any]) -> str:

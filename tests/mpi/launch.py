@@ -36,12 +36,17 @@ class Ended(NamedTuple):
 
 def launch(ranks: int, job: str, *arguments: object, limit: float = LIMIT) -> Ended:
     """Run ``module.function(comm, *arguments)`` of this folder on so many ranks."""
+    strict = "-W", "error", "-m", "tests.mpi.job", job
+    return launch_python(ranks, *strict, *map(str, arguments), limit=limit)
+
+
+def launch_python(ranks: int, *options: str, limit: float = LIMIT) -> Ended:
+    """Run Python with these options on so many ranks."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "PYTHON"))}
     # Two threads a rank, for the jobs that ask for them; more ranks than cores must not spin.
     environment |= {"NUMBA_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive", "PYTHONPATH": str(_ROOT)}
-    python = [sys.executable, "-W", "error", "-m", "tests.mpi.job", job, *map(str, arguments)]
     process = subprocess.Popen(
-        [str(_MPIEXEC), "-n", str(ranks), *python],
+        [str(_MPIEXEC), "-n", str(ranks), sys.executable, *options],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
