@@ -68,20 +68,25 @@ def measured(results: Mapping[str, Any]) -> str:
     line = (
         f"{facts['cpu']}, {facts['cores']} cores, {cases[0]['ranks']} ranks with one thread each, "
         f"{facts['mpi']}, Python {facts['python']}, NumPy {facts['numpy']}, Numba {facts['numba']}; "
-        f"{facts['date']}. Medians, and in brackets the middle 60 %; float32 RMSProp."
+        f"{facts['date']}. Float32 RMSProp. Times are the least and the median of all rounds; ratios "
+        "are formed within a round, and have in brackets the middle 60 %."
     )
     heads = ["elements", *(f"{case['size']:,}" for case in cases)]
     rows = [["chunks", *(str(case["pieces"]) for case in cases)]]
     for title, name in MEASURED:
-        rows.append([title, *(duration(case["seconds"][name]["median"]) for case in cases)])
+        rows.append([title, *(_time(case["seconds"][name]) for case in cases)])
     for title, name in RATIOS:
         rows.append([title, *(banded(case["ratios"][name]) for case in cases)])
     return f"{line}\n\n{table(heads, rows)}"
 
 
+def _time(seconds: Mapping[str, float]) -> str:
+    return f"{duration(seconds['least'])}, {duration(seconds['median'])}"
+
+
 def of_case(case: Mapping[str, Any]) -> Parts:
-    """The measured parts."""
-    seconds = {name: own["median"] for name, own in case["seconds"].items()}
+    """The least times of the parts: those that neighbours disturbed least."""
+    seconds = {name: own["least"] for name, own in case["seconds"].items()}
     return Parts(seconds["agree"], seconds["reduce"], seconds["local"], seconds["gather"])
 
 

@@ -22,6 +22,8 @@ def test_everything_once(length, ranks, pieces):
         assert other.start % BLOCK == 0
     sizes = [partition.size(rank) for rank in range(ranks)]
     assert max(sizes) - min(sizes) <= 2 * BLOCK
+    for k in {0, pieces // 2, pieces - 1}:
+        assert sum(part.stop - part.start for part in partition.chunk(k)) <= partition.largest_chunk
     for rank in {0, ranks // 2, ranks - 1}:
         own = [partition.piece(rank, k) for k in range(pieces)]
         assert (own[0].start, own[-1].stop) == (

@@ -50,6 +50,7 @@ class Exchange:
 
         self._comm = comm
         self._partition = partition
+        self._pieces = partition.pieces
         self._dtype = dtype
         self._type = mpi_type(dtype)
         if self._type is None and self._comm.size > 1:
@@ -57,9 +58,6 @@ class Exchange:
                 f"this MPI cannot sum {dtype}: give reduce_dtype, such as numpy.float32, for gradients"
             )
         self._in_place = MPI.IN_PLACE
-        self._chunks = [partition.chunk(k) for k in range(partition.pieces)]
-        self._counts = [[own.stop - own.start for own in chunk] for chunk in self._chunks]
-        self._starts = [[own.start for own in chunk] for chunk in self._chunks]
         # Two, one to fill while the other is sent; made when they are needed.
         self._staging: list[Array] = []
         self.prepare(dtype)
@@ -67,16 +65,16 @@ class Exchange:
     def prepare(self, dtype: np.dtype[Any]) -> None:
         """Get ready for gradients of this dtype."""
         if self._packs(dtype) and not self._staging and self._comm.size > 1:
-            most = max(map(sum, self._counts))
-            self._staging = [np.empty(most, self._dtype) for _ in self._chunks[:2]]
+            most = self._partition.largest_chunk
+            self._staging = [np.empty(most, self._dtype) for _ in range(min(self._pieces, 2))]
 
     def _packs(self, dtype: np.dtype[Any]) -> bool:
         """Whether gradients of this dtype must be brought into another form for MPI."""
-        return len(self._chunks) > 1 or dtype != self._dtype
+        return self._pieces > 1 or dtype != self._dtype
 
     def own(self, k: int) -> slice:
         """This rank's piece of chunk `k`, as a part of its shard."""
-        piece = self._chunks[k][self._comm.rank]
+        piece = self._partition.piece(self._comm.rank, k)
         start = self._partition.shards[self._comm.rank].start
         return slice(piece.start - start, piece.stop - start)
 
@@ -86,29 +84,30 @@ class Exchange:
         Gives the number of each chunk as it arrives; by then the next one is under way.
         """
         under_way: deque[Any] = deque()
-        for k in range(len(self._chunks)):
+        for k in range(self._pieces):
             under_way.append(self._reduce(grad, into, k))
             if k > 0:
                 under_way.popleft().Wait()
                 yield k - 1
         under_way.popleft().Wait()
-        yield len(self._chunks) - 1
+        yield self._pieces - 1
 
     def _reduce(self, grad: Array, into: Array, k: int) -> Any:
-        packed, target = self._packed(grad, k), into[self.own(k)]
+        chunk = self._partition.chunk(k)
+        counts = [piece.stop - piece.start for piece in chunk]
+        packed = self._packed(grad, chunk, k) if self._packs(grad.dtype) else grad
+        target = into[self.own(k)]
         send, receive = [packed, packed.size, self._type], [target, target.size, self._type]
-        return self._comm.Ireduce_scatter(send, receive, self._counts[k])
+        return self._comm.Ireduce_scatter(send, receive, counts)
 
-    def _packed(self, grad: Array, k: int) -> Array:
-        """The pieces of chunk `k` one behind the other, as MPI wants them, in the dtype of sums."""
-        if not self._packs(grad.dtype):
-            return grad
-        packed = self._staging[k % 2][: sum(self._counts[k])]
-        position = 0
-        for piece, count in zip(self._chunks[k], self._counts[k], strict=True):
-            packed[position : position + count] = grad[piece]
-            position += count
-        return packed
+    def _packed(self, grad: Array, chunk: list[slice], k: int) -> Array:
+        """The pieces of a chunk one behind the other, as MPI wants them, in the dtype of sums."""
+        staging, position = self._staging[k % 2], 0
+        for piece in chunk:
+            following = position + piece.stop - piece.start
+            staging[position:following] = grad[piece]
+            position = following
+        return staging[:position]
 
     @contextmanager
     def gathering(self) -> Iterator[Callable[..., None]]:
@@ -122,7 +121,10 @@ class Exchange:
             if len(under_way) == UNDER_WAY:
                 under_way.popleft().Wait()
             send = self._in_place if shard is None else shard.view(RAW[shard.itemsize])[self.own(k)]
-            receive = [flat.view(RAW[flat.itemsize]), (self._counts[k], self._starts[k])]
+            chunk = self._partition.chunk(k)
+            counts = [piece.stop - piece.start for piece in chunk]
+            starts = [piece.start for piece in chunk]
+            receive = [flat.view(RAW[flat.itemsize]), (counts, starts)]
             under_way.append(self._comm.Iallgatherv(send, receive))
 
         yield gather
@@ -132,5 +134,5 @@ class Exchange:
     def gather_all(self, flat: Array, shard: Array | None = None) -> None:
         """Bring all of `flat` to all ranks."""
         with self.gathering() as gather:
-            for k in range(len(self._chunks)):
+            for k in range(self._pieces):
                 gather(flat, k, shard)
