@@ -7,8 +7,8 @@ the range once, in random order; the second is a hash; the third moves on by the
 bits are spread evenly over the elements of a block and over the steps of an element, and updates that
 are too small to be stored add up with less noise than independent bits would leave.
 
-Measured for RMSProp in float32 with 8-bit states, in the cache of one core: a hash for every element
-took 0.68 ns an element, more than the step itself.
+A hash for every element took 0.68 ns of it (float32 parameters, 8-bit state, in the cache of one core),
+which is more than the step itself; the table takes 0.16 ns.
 """
 
 from __future__ import annotations

@@ -226,7 +226,9 @@ def _access(job: Job) -> dict[str, Any]:
         if storage.in_blocks:
             room = len(arrays) + blocked.index(slot)
             verbs = zip(
-                ("scale", "load", "store", "larger", "encode"), block_access(*how, room, apart), strict=True
+                ("scale", "load", "store", "larger", "encode"),
+                block_access(*how, room, apart),
+                strict=True,
             )
         else:
             verbs = zip(("load", "store"), element_access(*how, apart), strict=True)

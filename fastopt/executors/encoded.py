@@ -15,7 +15,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastopt.codecs import rounding
-from fastopt.executors.memory import I64, place_of, tell_apart
+from fastopt.executors.memory import I64, LINE, place_of, tell_apart
 
 I16, I32 = ir.IntType(16), ir.IntType(32)
 HALF, SINGLE, DOUBLE = ir.HalfType(), ir.FloatType(), ir.DoubleType()
@@ -97,6 +97,7 @@ def noise_of(builder: Any, place: Any, random: Any, slot: int) -> Any:
     bits = [int32(int(number)) for number in rounding.table()]
     kind = ir.ArrayType(I32, len(bits))
     table = cgutils.global_constant(builder, "fastopt.noise", ir.Constant(kind, bits))
+    table.align = LINE
     own = builder.load(builder.gep(table, [ir.Constant(I64, 0), place], inbounds=True))
     own.set_metadata("invariant.load", builder.module.add_metadata([]))
     return builder.add(own, builder.add(random, int32(slot * rounding.PER_SLOT % 2**32)))

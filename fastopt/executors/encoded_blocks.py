@@ -30,6 +30,11 @@ def _select(builder: Any, *cases: tuple[Any, Any], otherwise: Any) -> Any:
     return otherwise
 
 
+def _as_it_is(builder: Any, number: Any) -> Any:
+    """A number that LLVM takes as given: it would do parts of a sum in the loop, where they cost more."""
+    return builder.asm(ir.FunctionType(I32, [I32]), "", "=r,0", [number], False)
+
+
 def _smaller(builder: Any, one: Any, other: Any) -> Any:
     return builder.select(builder.icmp_signed("<", one, other), one, other)
 
@@ -50,14 +55,18 @@ def _decode_unsigned(builder: Any, code: Any, scale: Any) -> Any:
     return builder.bitcast(bits, SINGLE)
 
 
-def _encode_unsigned(builder: Any, number: Any, scale: Any, part: Any) -> Any:
+def _unsigned_offsets(builder: Any, scale: Any) -> list[Any]:
+    """What is added to the bits of numbers of a block to get codes one step apart, and two."""
+    offsets = blocks.TO_BASE - (blocks.COARSE << STEP), blocks.TO_BASE
+    return [_as_it_is(builder, builder.sub(int32(offset), scale)) for offset in offsets]
+
+
+def _encode_unsigned(builder: Any, number: Any, offsets: Any, part: Any) -> Any:
+    to_fine, to_coarse = offsets
     bits = builder.bitcast(number, I32)
-    base = builder.sub(int32(blocks.TO_BASE), scale)
     once = builder.add(bits, part)
-    twice = builder.add(once, part)
-    fine = builder.sub(base, int32(blocks.COARSE << STEP))
-    fine = builder.ashr(builder.add(once, fine), int32(STEP))
-    coarse = builder.ashr(builder.add(twice, base), int32(STEP + 1))
+    fine = builder.ashr(builder.add(once, to_fine), int32(STEP))
+    coarse = builder.ashr(builder.add(builder.add(once, part), to_coarse), int32(STEP + 1))
     code = _larger(builder, _larger(builder, fine, coarse), int32(1))
     code = _smaller(builder, code, int32(blocks.INFINITE))  # infinity is above all scales
     is_nan = builder.fcmp_unordered("uno", number, number)
@@ -78,11 +87,17 @@ def _decode_signed(builder: Any, code: Any, scale: Any) -> Any:
     return builder.bitcast(bits, SINGLE)
 
 
-def _encode_signed(builder: Any, number: Any, scale: Any, part: Any) -> Any:
+def _signed_offsets(builder: Any, scale: Any) -> list[Any]:
+    """The scale, which is added to sizes, and what is then added to their bits."""
+    return [builder.bitcast(scale, SINGLE), builder.sub(int32(0), scale)]
+
+
+def _encode_signed(builder: Any, number: Any, offsets: Any, part: Any) -> Any:
+    scale, to_base = offsets
     bits = builder.bitcast(number, I32)
     size_bits = builder.and_(bits, int32(blocks.SIZE_BITS))
-    shifted = builder.fadd(builder.bitcast(size_bits, SINGLE), builder.bitcast(scale, SINGLE))
-    above = builder.sub(builder.bitcast(shifted, I32), scale)
+    shifted = builder.fadd(builder.bitcast(size_bits, SINGLE), scale)
+    above = builder.add(builder.bitcast(shifted, I32), to_base)
     size = builder.ashr(builder.add(above, part), int32(STEP))
     size = _smaller(builder, size, int32(blocks.LARGEST_SIZE))
     is_infinite = builder.icmp_signed("==", size_bits, int32(blocks.INFINITE_BITS))
@@ -93,9 +108,9 @@ def _encode_signed(builder: Any, number: Any, scale: Any, part: Any) -> Any:
     return builder.select(is_nan, int32(blocks.MINUS), builder.or_(size, minus))
 
 
-_CODECS: dict[str, tuple[blocks.Blocks, Any, Any]] = {
-    "unsigned8": (blocks.UNSIGNED, _decode_unsigned, _encode_unsigned),
-    "signed8": (blocks.SIGNED, _decode_signed, _encode_signed),
+_CODECS: dict[str, tuple[blocks.Blocks, Any, Any, Any]] = {
+    "unsigned8": (blocks.UNSIGNED, _decode_unsigned, _unsigned_offsets, _encode_unsigned),
+    "signed8": (blocks.SIGNED, _decode_signed, _signed_offsets, _encode_signed),
 }
 
 
@@ -121,6 +136,9 @@ def scratch(typing_context: Any) -> Any:
     """The address of room for the numbers of a block, on the stack of the kernel."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        # LLVM prefers 256 bits. In the cache of one core, RMSProp with an 8-bit state took 0.72 ns an
+        # element with them and 0.58 with 512 (float32: 0.48). llvmlite only knows attributes by name.
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
         room = cgutils.alloca_once(builder, SINGLE, size=BLOCK)
         room.align = 64
         return builder.ptrtoint(room, I64)
@@ -151,7 +169,7 @@ def block_access(
     """
     number = getattr(types, compute)
     wide = {"float32": SINGLE, "float64": ir.DoubleType()}[compute]
-    codec, decode_number, encode_number = _CODECS[stored]
+    codec, decode_number, offsets_of, encode_number = _CODECS[stored]
 
     def size_bits(builder: Any, bits: Any) -> Any:
         """Bits that compare like sizes; those of what has no sign as they are: negative ones are lost."""
@@ -208,18 +226,23 @@ def block_access(
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             address, start, stop, scratch, largest, random = args
             item = _item(builder, address, start)
-            bounds = ir.Constant(I64, 0), builder.sub(stop, start), ir.Constant(I64, 1)
+            # A block that is not full is encoded with zeros behind its end: LLVM knows the count then.
+            all_of_it = [ir.Constant(I64, number) for number in (0, BLOCK, 1)]
+            missing = builder.sub(stop, start), *all_of_it[1:]
 
             def number_at(index: Any, kind: Any) -> Any:
                 value = builder.load(place_of(builder, kind, scratch, index))
                 tell_apart(builder.module, value, room, slots)
                 return value
 
+            with cgutils.for_range_slice(builder, *missing) as (i, _):
+                zero = builder.store(int32(0), place_of(builder, I32, scratch, i))
+                tell_apart(builder.module, zero, room, slots)
             finite_largest = cgutils.alloca_once_value(builder, largest)
             with builder.if_then(_is_not_finite(builder, largest), likely=False):
                 # Rare: what is not finite concerns its own element only.
                 builder.store(int32(0), finite_largest)
-                with cgutils.for_range_slice(builder, *bounds) as (i, _):
+                with cgutils.for_range_slice(builder, *all_of_it) as (i, _):
                     size = size_bits(builder, number_at(i, I32))
                     finite = builder.select(_is_not_finite(builder, size), int32(0), size)
                     builder.store(
@@ -228,13 +251,14 @@ def block_access(
             scale = _scale_bits(builder, codec.scaling, builder.load(finite_largest))
             place = builder.inttoptr(item, I32.as_pointer())
             tell_apart(builder.module, builder.store(scale, place, align=ITEM.alignment), slot, slots)
+            offsets = offsets_of(builder, scale)
             codes = builder.add(item, ir.Constant(I64, CODES_AT))
-            with cgutils.for_range_slice(builder, *bounds) as (i, _):
+            with cgutils.for_range_slice(builder, *all_of_it) as (i, _):
                 if dithered:
                     part = builder.lshr(noise_of(builder, i, random, slot), int32(32 - STEP))
                 else:
                     part = int32(1 << (STEP - 1))
-                code = encode_number(builder, number_at(i, SINGLE), scale, part)
+                code = encode_number(builder, number_at(i, SINGLE), offsets, part)
                 raw = builder.store(builder.trunc(code, I8), place_of(builder, I8, codes, i))
                 tell_apart(builder.module, raw, slot, slots)
             return context.get_dummy_value()
