@@ -67,7 +67,7 @@ class Box:
         low_inside, high_inside = _rounded(low, dtype, math.inf), _rounded(high, dtype, -math.inf)
         # No number of this dtype lies between the two, as when they are equal: the nearest one is it.
         between = low_inside > high_inside
-        low_inside[between] = high_inside[between] = low.astype(dtype)[between]
+        low_inside[between] = high_inside[between] = _cast(low, dtype)[between]
         if (low_inside == math.inf).any() or (high_inside == -math.inf).any():
             raise ValueError(f"bounds must leave every element a finite value in {dtype}")
         self.low = low_inside if (low_inside > -math.inf).any() else None
@@ -131,10 +131,15 @@ def _size(piece: Array) -> float:
 
 def _rounded(limit: Array, dtype: np.dtype[Any], inside: float) -> Array:
     """The limit in `dtype`, not outside of it by rounding."""
-    with np.errstate(over="ignore"):
-        near = limit.astype(dtype)
+    near = _cast(limit, dtype)
     outside = near < limit if inside > 0 else near > limit
     return np.where(outside, np.nextafter(near, dtype.type(inside)), near)
+
+
+def _cast(limit: Array, dtype: np.dtype[Any]) -> Array:
+    """The nearest numbers of `dtype`, which may be infinities."""
+    with np.errstate(over="ignore"):
+        return limit.astype(dtype)
 
 
 def _as_setting(limit: Array | None) -> Any:
