@@ -82,11 +82,37 @@ def test_forms_of_the_function(fun, jac, dtype):
     assert (result.fun, result.nfev, result.njev) == (expected.fun, expected.nfev, expected.njev)
 
 
-def test_what_a_function_keeps_of_x_stays():
-    kept = []
-    result = fastopt.minimize(lambda x: (kept.append(x), both(x))[1], X0, maxiter=5)
-    assert len({x.tobytes() for x in kept}) == 6
-    assert result.x.base is None or not any(np.shares_memory(result.x, x) for x in kept)
+@pytest.mark.parametrize(
+    "keep",
+    [lambda x: x, lambda x: x[1:], lambda x: memoryview(x), lambda x: [{"x": x.reshape(5, 1).T}]],
+    ids=["itself", "view", "buffer", "inside"],
+)
+def test_what_a_function_keeps_of_x_stays(keep):
+    kept, expected = [], []
+
+    def fun(x):
+        if len(kept) != 2:  # once it lets go
+            kept.append(keep(x))
+            expected.append(keep(x.copy()))
+        else:
+            kept.append(None)
+            expected.append(None)
+        return both(x)
+
+    result = fastopt.minimize(fun, X0, maxiter=5, callback=lambda x: None)
+    assert len(kept) == 6
+    assert str([np.asarray(k) for k in kept]) == str([np.asarray(e) for e in expected])
+    assert kept[0] is not kept[1]
+    assert_same_bits(result.x, fastopt.minimize(both, X0, maxiter=5).x)
+
+
+def test_a_copy_that_was_changed_is_not_used_again():
+    def fun(x):
+        result = both(x)
+        x.flags.writeable = False
+        return result
+
+    assert_same_bits(fastopt.minimize(fun, X0, maxiter=5).x, fastopt.minimize(both, X0, maxiter=5).x)
 
 
 def test_one_argument_need_not_be_a_tuple():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -39,6 +40,7 @@ class Call:
         self.asks = asked_for(function, 1 + len(args))
         self._args = args
         self._seed = seed
+        self._copies = Copies()
 
     def __call__(self, x: Array, out: Array, step: int) -> Any:
         given: dict[str, Any] = {}
@@ -56,10 +58,31 @@ class Call:
     def _shown(self, x: Array) -> Array:
         """A copy, as from SciPy; functions that write to `out` get the point itself, to read only."""
         if "out" not in self.asks:
-            return x.copy()
+            return self._copies.of(x)
         view = x.view()
         view.flags.writeable = False
         return view
+
+
+class Copies:
+    """Copies that belong to whoever gets them; one that nobody kept is used again.
+
+    With new memory in every step one for a million float32 took 4.4 ms, and 2.2 ms without: the
+    rest was page faults.
+    """
+
+    def __init__(self) -> None:
+        self._copy = np.empty(0)
+        self._unshared = sys.getrefcount(self._copy)
+
+    def of(self, x: Array) -> Array:
+        """A copy of `x`."""
+        kept = sys.getrefcount(self._copy) > self._unshared
+        same = self._copy.shape == x.shape and self._copy.dtype == x.dtype
+        if kept or not (same and self._copy.flags.writeable):
+            self._copy = np.empty_like(x)
+        self._copy[...] = x
+        return self._copy
 
 
 class Objective:
