@@ -113,6 +113,21 @@ def test_any_number_of_threads_gives_the_same_bits():
     assert runs[0].fun == runs[1].fun
 
 
+def test_the_seed_is_the_optimizers_too():
+    settings = {"lr": 0.05, "state_dtype": np.float16, "stochastic_rounding": True}
+    x0 = X0.astype(np.float32)
+    runs = []
+    for seed in (3, 3, 4, 2**32 + 3):
+        result = fastopt.minimize(both, x0, maxiter=20, seed=seed, **settings)
+        runs.append(result.x.tobytes())
+    points, values = by_hand(functools.partial(fastopt.RMSProp, seed=3, **settings), x0, 20)
+    assert runs[0] == runs[1] == runs[3] == points[int(np.argmin(values))].tobytes()
+    assert runs[0] != runs[2]
+    own = functools.partial(fastopt.RMSProp, seed=3)
+    result = fastopt.minimize(both, x0, maxiter=20, seed=4, optimizer=own, **settings)
+    assert result.x.tobytes() == runs[0]
+
+
 def test_default_rates():
     """Names start from what the documentation says; SGD from the inverse of the curvature."""
     for optimizer, rate in {

@@ -287,13 +287,15 @@ def test_an_object_with_a_gradient():
 
 def test_within_basinhopping():
     """A global search that calls `minimize` itself, many times."""
+    steps = np.random.default_rng(1)
     result = scipy.optimize.basinhopping(
         lambda x: (math.cos(14.5 * x[0] - 0.3) + (x[0] + 0.2) * x[0], np.array([
             -14.5 * math.sin(14.5 * x[0] - 0.3) + 2 * x[0] + 0.2
         ])),
         [1.0],
         niter=30,
-        rng=np.random.default_rng(1),
+        T=0,
+        take_step=lambda x: x + steps.uniform(-0.5, 0.5, 1),
         minimizer_kwargs={"method": methods.adam, "jac": True, "options": {"maxiter": 200}},
     )  # fmt: skip
     np.testing.assert_allclose(result.x, -0.195, atol=1e-3)

@@ -38,7 +38,7 @@ class Kept:
 
     def offer(self, x: Array, value: float, grad: Array) -> None:
         """Keep this point if it is to be preferred. Later ones that are not finite never are."""
-        preferred = self._last or value <= self.value or not math.isfinite(self.value)
+        preferred = self._last or value < self.value or not math.isfinite(self.value)
         if self._first or (math.isfinite(value) and preferred):
             self._first = False
             self.x[...] = x

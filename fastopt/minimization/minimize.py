@@ -83,7 +83,8 @@ def minimize(
     progress : bool
         Show a bar (needs tqdm).
     seed : int or numpy.random.Generator
-        For ``rng``, if `fun` or `jac` asks for it. Both get equal generators for a step.
+        For ``rng``, if `fun` or `jac` asks for it (both get equal generators for a step), and for the
+        optimizer's stochastic rounding.
     **settings
         Of the optimizer: ``lr``, a number or schedule, and all others. If `lr` is not given for a name
         or one of the six classes, it falls to zero along half a cosine over `maxiter` steps, from 0.03
@@ -132,6 +133,8 @@ def minimize(
     if "lr" not in settings:
         lr = usual_rate(maker, objective, x, box, maxiter)
         settings |= {} if lr is None else {"lr": lr}
+    if seed is not None and isinstance(maker, type):
+        settings["seed"] = objective.seed % 2**32
     solver = make(maker, x, box, settings)
     stopping = Stopping(
         tolerance("gtol", gtol, None if noisy else GTOL),

@@ -92,6 +92,8 @@ class Objective:
     ----------
     noisy : bool
         Whether the function depends on the step or on random numbers: no two values compare.
+    seed : int
+        For the random numbers of all steps.
     njev : int
         How many gradients there were.
     approximates : bool
@@ -101,10 +103,10 @@ class Objective:
     def __init__(self, fun: Any, jac: Any, args: Any, box: Box, seed: Any) -> None:
         if not callable(fun):
             raise TypeError(f"fun must be a function, not {fun!r}")
-        entropy = _entropy(seed)
+        self.seed = _entropy(seed)
         args = args if isinstance(args, tuple) else (args,)
-        self._fun = Call(fun, args, entropy)
-        self._jac = Call(jac, args, entropy) if callable(jac) else None
+        self._fun = Call(fun, args, self.seed)
+        self._jac = Call(jac, args, self.seed) if callable(jac) else None
         self._box = box
         self._both = jac is True or (self._jac is None and "out" in self._fun.asks)
         self._undecided = not self._both and (jac is None or jac is False)
