@@ -1,1 +1,1 @@
-"""fastopt inside other libraries: a module for each, imported only when it is asked for."""
+"""Other libraries' ways of calling: a module for each, imported only when asked for."""
