@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastopt
-from fastopt.codecs.blocks import BLOCK
+from fastopt.codecs.base import BLOCK
 from fastopt.optimizers.pieces import Pieces
 from tests import cases
 from tests.refusals import refusal

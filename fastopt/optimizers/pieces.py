@@ -95,7 +95,7 @@ class Pieces:
     def run(self, start: int, stop: int) -> None:
         """Step the elements from `start` to `stop`, whose gradient is there.
 
-        States of 8 bits are kept in blocks: pieces begin at multiples of `codecs.blocks.BLOCK`.
+        States of 8 bits are kept in blocks: pieces begin at multiples of `codecs.base.BLOCK`.
         """
         own = self._optimizer
         if own._compiled:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastopt.codecs.blocks import BLOCK
+from fastopt.codecs.base import BLOCK
 from fastopt.interop.mpi import shard_slice
 from fastopt.interop.mpi.partition import PIECE, Partition, usual_pieces
 from tests.refusals import refusal

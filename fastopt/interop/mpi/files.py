@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastopt.codecs.blocks import BLOCK, ITEM
+from fastopt.codecs.base import BLOCK
+from fastopt.codecs.blocks import ITEM
 from fastopt.layouts.archive import Archive, read_archive, replacing, write_archive
 from fastopt.layouts.arrays import Array
 from fastopt.optimizers.optimizer import Optimizer

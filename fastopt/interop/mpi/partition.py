@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from fastopt.codecs.blocks import BLOCK
+from fastopt.codecs.base import BLOCK
 from fastopt.validation import whole_number
 
 # Bytes of each rank's shard that are reduced, stepped and gathered at a time. Measured with MPICH 5 on
-# two ranks of one machine, 5e7 float32 in all (bench/mpi): a step takes 100 ms in pieces of 1 MiB, 109 to
-# 121 in larger ones, which do not stay in the cache, 129 in pieces of 256 KiB, and 130 in one piece.
+# two ranks of one machine, 5e7 float32 in all: a step takes 100 ms in pieces of 1 MiB, 109 to 121 in
+# larger ones, which do not stay in the cache, 129 in pieces of 256 KiB, and 130 in one piece.
 PIECE = 1 << 20
 
 
