@@ -9,7 +9,7 @@ from tests import cases
 from tests.support import COMPILED, DTYPES, assert_same_bits
 
 # Shards begin at multiples of 256: small arrays are on one rank, the others have nothing.
-SIZES = (0, 1, 2, 3, 7, 15, 17, 31, 33, 63, 65, 255, 256, 257, 511, 513, 1009, 1023, 1025, 1283)
+SIZES = (0, 1, 2, 3, 17, 255, 256, 257, 511, 513, 1009, 1023, 1025, 1283)
 
 CASES = [
     cases.BY_NAME[name]
@@ -78,14 +78,13 @@ def every_case(comm):
 
 def pieces(comm):
     """However a shard is cut, and whichever executor steps it."""
-    for executor, counts in (("serial", (1, 2, 7, 300)), ("parallel", (3,)), ("reference", (3,))):
+    runs = [("serial", size, count) for size in (1, 2100) for count in (1, 2, 7)]
+    for executor, size, count in [*runs, ("serial", 700, 50), ("parallel", 2100, 3)]:
 
         def make(shard, executor=executor):
-            return fastopt.Adam(shard, lr=0.1, amsgrad=True, executor=executor)
+            return fastopt.RMSProp(shard, lr=0.1, executor=executor)
 
-        for size in (0, 1, 700, 2100):
-            for count in counts:
-                compare(comm, make, size, np.float32, overlap_chunks=count)
+        compare(comm, make, size, np.float32, overlap_chunks=count)
     if COMPILED:  # more than one of the pieces that are usual
         make = lambda shard: fastopt.RMSProp(shard, lr=0.1)  # noqa: E731
         sharded, _ = compare(comm, make, comm.size * 700_001, np.float32)
@@ -125,12 +124,11 @@ def rounding(comm):
 def norms(comm):
     """The limit and the look for what is not finite see all ranks."""
     for dtype in DTYPES:
-        for limit in (1e-3, 1.0, 1e9):
+        for limit in (1e-3, 1e9):
             make = lambda s, limit=limit: fastopt.SGD(s, lr=0.1, momentum=0.9, clip_norm=limit)  # noqa: E731
-            for size in (0, 1, 700, 1300):
-                for count in (1, 3):
-                    sharded, plain = compare(comm, make, size, dtype, overlap_chunks=count)
-                    assert sharded.last == plain.last
+            for size, count in ((1, 1), (1300, 1), (1300, 3)):
+                sharded, plain = compare(comm, make, size, dtype, overlap_chunks=count)
+                assert sharded.last == plain.last
     # Not a number on one rank, in one shard: with a limit it touches its own element alone.
     size = 1030
     gradients = exact_gradients(size, np.float32, comm.size)
@@ -222,16 +220,16 @@ def storage(comm):
     for name in ("float16", "bfloat16"):
         half = floats(name).dtype
         gradients = exact_gradients(size, np.float32, comm.size)
-        for own in (np.dtype(np.float32), half):
-            for more in ({}, {"stochastic_rounding": True, "seed": 5, "clip_norm": 1.0}):
-                w, other = start(size, own), start(size, own)
-                make = lambda s, more=more: fastopt.Adam(s, lr=0.1, **more)  # noqa: E731
-                opt = ShardedOptimizer(comm, w, make, reduce_dtype=np.float32, overlap_chunks=2)
-                plain = make(other)
-                for step in gradients:
-                    opt.step(step[comm.rank].astype(half))  # they fit in 16 bits, their sums do not
-                    plain.step(step.sum(axis=0), grad_scale=float(comm.size))
-                assert_same(opt, plain, (name, own, more))
+        dithered = {"stochastic_rounding": True, "seed": 5, "clip_norm": 1.0}
+        for own, more in ((np.dtype(np.float32), {}), (half, {}), (half, dithered)):
+            w, other = start(size, own), start(size, own)
+            make = lambda s, more=more: fastopt.RMSProp(s, lr=0.1, **more)  # noqa: E731
+            opt = ShardedOptimizer(comm, w, make, reduce_dtype=np.float32, overlap_chunks=2)
+            plain = make(other)
+            for step in gradients:
+                opt.step(step[comm.rank].astype(half))  # they fit in 16 bits, their sums do not
+                plain.step(step.sum(axis=0), grad_scale=float(comm.size))
+            assert_same(opt, plain, (name, own, more))
     # Sums in float16 are MPI's, and are rounded to it each time.
     w, other = np.zeros(size, np.float16), np.zeros(size, np.float16)
     opt = ShardedOptimizer(comm, w, lambda s: fastopt.SGD(s, lr=1.0), average=False)
