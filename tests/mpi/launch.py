@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.support import COMPILED
+
 _ROOT = Path(__file__).parents[2]
 _MPIEXEC = shutil.which(Path(sys.executable).with_name("mpiexec")) or shutil.which("mpiexec")
 
@@ -21,6 +23,11 @@ LIMIT = 180  # seconds; a few are enough where nothing is compiled and nobody el
 needs_mpi = pytest.mark.skipif(
     find_spec("mpi4py") is None or _MPIEXEC is None,
     reason="mpi4py or mpiexec is missing: pip install mpi4py mpich",
+)
+
+# Processes take a second to start, so what no kernel has a part in runs once.
+compiled_suite_only = pytest.mark.skipif(
+    not COMPILED, reason="files and scripts: the compiled suite runs the same"
 )
 
 every_number_of_ranks = pytest.mark.parametrize("ranks", [1, 2, 3, 4])

@@ -7,10 +7,10 @@ import pytest
 
 import fastopt
 from fastopt.interop.mpi import load_checkpoint
-from tests.mpi.launch import every_number_of_ranks, launch, needs_mpi, run
+from tests.mpi.launch import compiled_suite_only, every_number_of_ranks, launch, needs_mpi, run
 from tests.support import assert_same_bits
 
-pytestmark = needs_mpi
+pytestmark = [needs_mpi, compiled_suite_only]
 
 
 def plain(steps):

@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 
 from tests import subprocesses
-from tests.mpi.launch import launch_python, needs_mpi
+from tests.mpi.launch import compiled_suite_only, launch_python, needs_mpi
 from tests.test_readme import blocks
 
 PAGE = Path(__file__).parents[2] / "docs" / "mpi.md"
 
 
 @needs_mpi
+@compiled_suite_only
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_code_runs(ranks, tmp_path):
     script = tmp_path / "train.py"
