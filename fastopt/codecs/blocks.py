@@ -6,7 +6,8 @@ decoding is exact.
 `UNSIGNED` is for accumulators that are never negative, such as averages of squares. It has three bits
 of mantissa over 28 powers of two below the largest of the block, and two bits over seven more:
 gradients that differ by 10**5 in one block keep accumulators of their own (squares differ by 10**10),
-and what is above zero never falls to zero. Decoded numbers are encoded to themselves again.
+and what is above zero never falls to zero. Above 3.3e38 it becomes infinite. Decoded numbers are
+encoded to themselves again.
 Rounding to nearest is off by 1/16 at most (1/8 far down).
 
 `SIGNED` is for momentum: a sign, and sizes ``F(c) - F(0)`` where ``F`` has three bits of mantissa over

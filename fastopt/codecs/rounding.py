@@ -1,14 +1,14 @@
 """The random bits of stochastic rounding: from seed, step and element, so that nothing is stored.
 
-A number between two that can be stored goes to the upper one with a probability equal to how far up
-it is. The probability is compared with 32 bits, the sum of three parts: one for the place of the element
+A number between two that can be stored goes to the upper one with a probability equal to how far up it
+is. The probability is compared with 32 bits, the sum of three parts: one for the place of the element
 in its block of 256, one for the block, one for the step. The first is from a table with every 256th of
 the range once, in random order; the second is a hash; the third moves on by the golden ratio. So the
 bits are spread evenly over the elements of a block and over the steps of an element, and updates that
 are too small to be stored add up with less noise than independent bits would leave.
 
-A hash for every element took 0.68 ns of it (float32 parameters, 8-bit state, in the cache of one core),
-which is more than the step itself; the table takes 0.16 ns.
+A hash for every element took 0.68 ns (float32 parameters, 8-bit state, in the cache of one core), which
+is more than the step itself; the table takes 0.16 ns.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def _select(builder: Any, *cases: tuple[Any, Any], otherwise: Any) -> Any:
 
 
 def _as_it_is(builder: Any, number: Any) -> Any:
-    """A number that LLVM takes as given: it would do parts of a sum in the loop, where they cost more."""
+    """A number that LLVM takes as given: it would do parts of a sum in the loop instead of before."""
     return builder.asm(ir.FunctionType(I32, [I32]), "", "=r,0", [number], False)
 
 
@@ -172,7 +172,7 @@ def block_access(
     codec, decode_number, offsets_of, encode_number = _CODECS[stored]
 
     def size_bits(builder: Any, bits: Any) -> Any:
-        """Bits that compare like sizes; those of what has no sign as they are: negative ones are lost."""
+        """Bits that compare like sizes; without a sign, negative numbers are below all others."""
         return builder.and_(bits, int32(blocks.SIZE_BITS)) if codec.has_sign else bits
 
     @intrinsic  # type: ignore[untyped-decorator]
