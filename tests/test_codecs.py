@@ -1,4 +1,4 @@
-"""The specification of the storage formats: every code, every kind of number, and what rounding promises."""
+"""The specification of the storage formats: every code, every number, and what rounding promises."""
 
 import ml_dtypes
 import numpy as np

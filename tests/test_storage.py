@@ -1,4 +1,4 @@
-"""Optimizers over arrays in every storage format: the same bits everywhere, and what users see of it."""
+"""Optimizers over arrays in every storage format: the same bits everywhere, and what users see."""
 
 import copy
 import pickle
