@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import numpy as np
+from mpi4py import MPI
 
 import fastopt
 from fastopt.interop.mpi import ShardedOptimizer, files, shard_slice
@@ -97,9 +98,23 @@ def resume(comm, folder):
     assert other.step_count == 0
 
 
-def resume_each(comm, *folders):
-    for folder in folders:
-        resume(comm, folder)
+def of_each_size(comm):
+    """The first 1, 2, 3... ranks, each as a communicator of their own, for those who are in it."""
+    for ranks in range(1, comm.size + 1):
+        part = comm.Split(0 if comm.rank < ranks else MPI.UNDEFINED)
+        if part != MPI.COMM_NULL:
+            yield part
+
+
+def save_on_each(comm, folder):
+    for part in of_each_size(comm):
+        save(part, f"{folder}/by-{part.size}", 3)
+
+
+def resume_on_each(comm, folder):
+    for part in of_each_size(comm):
+        for ranks in range(1, comm.size + 1):
+            resume(part, f"{folder}/by-{ranks}")
 
 
 def last_of(folder):

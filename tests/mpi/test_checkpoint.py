@@ -38,16 +38,13 @@ def assert_same(opt, other):
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """Checkpoints after three steps on 1 to 4 ranks."""
-    folders = {}
-    for ranks in (1, 2, 3, 4):
-        folders[ranks] = tmp_path_factory.mktemp(f"by-{ranks}")
-        run(ranks, "checkpoint_jobs.save", folders[ranks], 3)
-    return folders
+    folder = tmp_path_factory.mktemp("saved")
+    run(4, "checkpoint_jobs.save_on_each", folder)
+    return {ranks: folder / f"by-{ranks}" for ranks in (1, 2, 3, 4)}
 
 
-@every_number_of_ranks
-def test_every_number_of_ranks_reads_every_other(ranks, saved):
-    run(ranks, "checkpoint_jobs.resume_each", *saved.values())
+def test_every_number_of_ranks_reads_every_other(saved):
+    run(4, "checkpoint_jobs.resume_on_each", saved[1].parent)
 
 
 @every_number_of_ranks
@@ -69,7 +66,7 @@ def test_one_process_refuses(saved):
         load_checkpoint(saved[2] / "none", fastopt.Adam(np.zeros(1100, np.float32)))
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("ranks", [2, 3])
 def test_damage_and_failures_are_errors_on_every_rank(ranks, tmp_path):
     run(ranks, "checkpoint_jobs.all_that_goes_wrong", tmp_path)
 
@@ -79,7 +76,8 @@ def test_a_kill_while_saving_leaves_a_whole_checkpoint(stage, tmp_path):
     ended = launch(2, "checkpoint_jobs.killed_while_saving", tmp_path, stage)
     assert ended.status != 0
     assert_same(loaded(tmp_path), plain(5 if stage == "committed" else 3))
-    # What the crash left is gone after the next save.
-    run(2, "checkpoint_jobs.save", tmp_path, 4)
-    assert_same(loaded(tmp_path), plain(4))
-    assert len(list(tmp_path.iterdir())) == 3
+    if stage == "written":  # what the crash left is gone after the next save
+        assert len(list(tmp_path.iterdir())) > 3
+        run(2, "checkpoint_jobs.save", tmp_path, 4)
+        assert_same(loaded(tmp_path), plain(4))
+        assert len(list(tmp_path.iterdir())) == 3

@@ -9,7 +9,7 @@ from tests.mpi.launch import compiled_suite_only, launch_python, needs_mpi
 pytestmark = [needs_mpi, compiled_suite_only]
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("ranks", [1, 2])
 def test_demo(ranks):
     pytest.importorskip("sklearn", reason="scikit-learn is not installed")
     options = ["demo", "--mpi", "--epochs", "4", "--hidden", "32"]
