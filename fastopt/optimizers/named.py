@@ -50,6 +50,10 @@ class Shared(TypedDict, total=False):
     state_dir : path, optional
         Keep the states in files of this new or empty folder, as memory maps: they may be larger than
         memory.
+    sparse : {"exact", "lazy"}, optional
+        Take gradients of some rows too: pairs ``(rows, values)`` and the arrays of `scipy.sparse`, in time
+        proportional to the rows touched. Exact gives what zeros in the other rows would give, where
+        there is a closed form; lazy leaves the other rows and their states alone.
     executor : {"auto", "serial", "parallel", "reference"}
         Where the loop runs. The result is the same, to the last bit.
     """
@@ -66,6 +70,7 @@ class Shared(TypedDict, total=False):
     zero_grad: bool
     state: Mapping[str, Any] | None
     state_dir: Any
+    sparse: str | None
     executor: str
 
 
@@ -80,7 +85,7 @@ _CHAIN_OPTIONS: dict[str, Any] = {
     "copy_to": None,
 }
 # What concerns the step as a whole.
-_MEANS = ("clip_norm", "skip_nonfinite", "zero_grad", "state", "state_dir", "executor")
+_MEANS = ("clip_norm", "skip_nonfinite", "zero_grad", "state", "state_dir", "sparse", "executor")
 
 
 def gradient_parts(s: SimpleNamespace) -> list[Transform]:

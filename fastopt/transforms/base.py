@@ -11,6 +11,7 @@ from fastopt.validation import Hyper
 
 Scalars: TypeAlias = tuple[Any, ...]
 START_FROM_PARAM = "param"
+ONCE = "once"
 
 Update: TypeAlias = Callable[[Any, Any, Any, Any], tuple[Any, Any]]
 
@@ -43,6 +44,13 @@ class Transform:
     outputs : mapping of str to array or structure of arrays, optional
         Arrays like the parameters, of float16, float32 or float64, that are only written: the
         function returns their numbers behind those of the states.
+    idle : function or "once", optional
+        What happens where there is no gradient, for ``sparse="exact"``: a function like `update`,
+        but on the host and with linear forms in the place of numbers, which can be added and be
+        multiplied by numbers. ``idle=update`` says that `update` is linear itself. Another function
+        says what becomes of the states when the update is zero (with `after`, when the parameter
+        stays), and can raise ValueError with a reason. ``"once"``, with `after`, is for what is the
+        same done once or many times, such as bounds. Without it exact mode refuses the chain.
 
     Notes
     -----
@@ -74,6 +82,7 @@ class Transform:
     after: bool = False
     inputs: Mapping[str, Any] = field(default_factory=dict)
     outputs: Mapping[str, Any] = field(default_factory=dict)
+    idle: Update | str | None = None
 
     def __post_init__(self) -> None:
         if not hasattr(self.update, "__code__") and not hasattr(self.update, "py_func"):
@@ -82,6 +91,14 @@ class Transform:
             raise TypeError(f"state must map names to initial values, not be {self.state!r}")
         if not isinstance(self.hyper, tuple) and not callable(self.hyper):
             raise TypeError(f"hyper must be a tuple or a function of the step, not {self.hyper!r}")
+        self._check_idle()
+
+    def _check_idle(self) -> None:
+        if self.idle == ONCE:
+            if not self.after or self.state or self.outputs:
+                raise ValueError("idle='once' needs after=True, and neither states nor outputs")
+        elif self.idle is not None and not callable(self.idle):
+            raise TypeError(f"idle must be a Python function or 'once', not {self.idle!r}")
 
     @property
     def name(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastopt.transforms.base import Transform, Update
-from fastopt.transforms.roots import root_eps_inside, root_eps_outside
+from fastopt.transforms.roots import positive_eps, root_eps_inside, root_eps_outside
 from fastopt.validation import (
     Hyper,
     Setting,
@@ -51,6 +51,12 @@ def _stddev(root: Any, correct: Any) -> Update:
         return update / root(variance, eps), (square_avg, grad_avg)
 
     return stddev_update
+
+
+def rms_idle(update, param, state, hyper):
+    beta, _, eps, _ = hyper
+    positive_eps(eps)
+    return update, tuple(beta * average for average in state)
 
 
 _ROOTS = {True: root_eps_inside, False: root_eps_outside}
@@ -109,6 +115,7 @@ def scale_by_rms(
         _RMS[flag("eps_inside_sqrt", eps_inside_sqrt), flag("bias_correction", bias_correction)],
         state={"square_avg": nonnegative_number("initial_accumulator", initial_accumulator)},
         hyper=_average(beta, eps, bias_correction),
+        idle=rms_idle,
     )
 
 
@@ -135,4 +142,5 @@ def scale_by_stddev(
             "grad_avg": 0.0,
         },
         hyper=_average(beta, eps, bias_correction),
+        idle=rms_idle,
     )

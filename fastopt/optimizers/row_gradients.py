@@ -1,0 +1,150 @@
+"""Sparse gradients as they come: pairs of rows and values, and the arrays of scipy.sparse."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastopt.executors import sparse
+from fastopt.layouts import arrays
+from fastopt.layouts.arrays import Array
+
+_NONE = np.zeros(0, np.int64)
+
+
+class RowGradient(NamedTuple):
+    """The gradient of some rows of a parameter; that of all others is zero."""
+
+    rows: Array  # int64, rising
+    places: Array  # for each of them the row of `values`; empty: in the same order
+    values: Array  # two-dimensional; every row of it is used once
+    given: tuple[Array, ...]  # what the caller's numbers are in, where they were copied from there
+
+    def memory(self) -> tuple[Array, ...]:
+        """What belongs to the caller of it."""
+        return self.given or (self.values,)
+
+
+def is_sparse(grad: Any) -> bool:
+    """Whether this is meant as a sparse gradient."""
+    return (isinstance(grad, tuple) and len(grad) == 2) or _is_scipy(grad)
+
+
+def _is_scipy(grad: Any) -> bool:
+    scipy = sys.modules.get("scipy.sparse")  # whoever has such an array has imported it
+    return scipy is not None and scipy.issparse(grad)
+
+
+def take(name: str, grad: Any, param: Array, clears: bool) -> RowGradient:
+    """Check a sparse gradient, and bring its rows in order, the sum of all that came for each.
+
+    Numbers of one element are added in the order in which they come, in the parameter's dtype.
+
+    Raises
+    ------
+    TypeError, ValueError
+        It does not fit `param`, or cannot be cleared although it should be (`clears`).
+    """
+    if not _is_scipy(grad):
+        return _take_pair(name, *grad, param)
+    if grad.shape != param.shape:
+        raise ValueError(f"{name} must have the parameter's shape {param.shape}, got {grad.shape}")
+    if grad.dtype != param.dtype:
+        raise TypeError(f"{name} must have the parameter's dtype {param.dtype}, not {grad.dtype}")
+    data = getattr(grad, "data", None)
+    if clears and not (isinstance(data, np.ndarray) and data.dtype == param.dtype):
+        raise TypeError(
+            f"{name} cannot be cleared, which zero_grad=True asks for: {type(grad).__name__} has no "
+            "array of numbers"
+        )
+    if clears:
+        arrays.check_writeable(f"{name}.data", data)
+    given = (data,) if clears else ()
+    if grad.format == "csr" and grad.ndim == 2:
+        return _take_csr(name, grad, given)
+    return _take_entries(name, grad, param, given)
+
+
+def _take_pair(name: str, rows: Any, values: Any, param: Array) -> RowGradient:
+    rows = arrays.check_rows(f"rows of {name}", rows, param)
+    arrays.check_values(f"values of {name}", values, param, rows.size)
+    values = values.reshape(rows.size, math.prod(param.shape[1:]))
+    if _rises(rows):
+        return RowGradient(rows, _NONE, values, ())
+    ordered, places = _in_order(rows)
+    if _rises(ordered):
+        return RowGradient(ordered, places, values, ())
+    first = _first_of_each(ordered)
+    total = np.empty((first.size - 1, values.shape[1]), values.dtype)
+    index = np.dtype(np.int64)
+    sparse.gather(index, values.dtype)(first, places, _NONE, values, total)
+    return RowGradient(ordered[first[:-1]], _NONE, total, (values,))
+
+
+def _take_csr(name: str, grad: Any, given: tuple[Array, ...]) -> RowGradient:
+    indptr, columns, data = map(np.ascontiguousarray, (grad.indptr, grad.indices, grad.data))
+    found = np.empty(min(len(indptr) - 1, len(data)), np.int64)
+    rows = found[: sparse.nonempty(indptr.dtype)(indptr, found)].copy()
+    starts = np.append(indptr[rows], indptr[-1:]).astype(np.int64)
+    if starts[0] < 0 or starts[-1] > min(len(data), len(columns)) or not _rises(starts):
+        raise ValueError(f"{name} is no valid CSR array: its indptr does not fit its data")
+    return _summed(name, rows, starts, _NONE, columns, data, grad.shape[1], given)
+
+
+def _take_entries(name: str, grad: Any, param: Array, given: tuple[Array, ...]) -> RowGradient:
+    entries = grad.tocoo()
+    first, *others = getattr(entries, "coords", None) or (entries.row, entries.col)
+    columns = np.zeros(len(first), np.int64)
+    for size, own in zip(param.shape[1:], others, strict=True):
+        columns = columns * size + own
+    if not len(first):
+        first = first.astype(np.int64)
+    elif first.min() < 0 or first.max() >= len(param):
+        raise ValueError(f"{name} is no valid sparse array: it has rows beyond its shape")
+    ordered, places = _in_order(first.astype(np.int64))
+    starts = _first_of_each(ordered)
+    rows, width = ordered[starts[:-1]], math.prod(param.shape[1:])
+    data = np.ascontiguousarray(entries.data)
+    return _summed(name, rows, starts, places, columns, data, width, given)
+
+
+def _summed(
+    name: str,
+    rows: Array,
+    starts: Array,
+    order: Array,
+    columns: Array,
+    data: Array,
+    width: int,
+    given: tuple[Array, ...],
+) -> RowGradient:
+    values = np.empty((rows.size, width), data.dtype)
+    gather = sparse.gather(columns.dtype, data.dtype)
+    if not gather(starts, order, columns, data.reshape(-1, 1), values):
+        raise ValueError(f"{name} is no valid sparse array: it has columns beyond its shape")
+    return RowGradient(rows, _NONE, values, given)
+
+
+def _rises(numbers: Array) -> bool:
+    return bool((numbers[1:] > numbers[:-1]).all())
+
+
+def _in_order(rows: Array) -> tuple[Array, Array]:
+    """Rows sorted, and where each one was; equal ones in the order in which they came."""
+    bits = int(rows.size).bit_length()
+    if rows.size and int(rows.max()).bit_length() + bits < 64:
+        # Row and place in one number: 70 us for 10^4 of them, where a stable argsort takes 660.
+        both = np.sort((rows << bits) | np.arange(rows.size))
+        return both >> bits, both & ((1 << bits) - 1)
+    places = np.argsort(rows, kind="stable")
+    return rows[places], places
+
+
+def _first_of_each(ordered: Array) -> Array:
+    """Where a new row begins, and the end."""
+    new = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
+    ends = [0, ordered.size] if ordered.size else [0]
+    return np.concatenate([ends[:1], new, ends[1:]]).astype(np.int64)
