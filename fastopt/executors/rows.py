@@ -29,7 +29,9 @@ from fastopt.executors.options import helper
     NUMBERS,  # address of its hyperparameters for rows that were left at step 0, 1, ...
     STRIDE,  # bytes from those of one step to those of the next
     WIDTH,  # elements of a row
-) = range(WORK := 6)
+    ROWS,  # how many rows there are among the values of the gradient, from its address on
+    SUMS,  # address of further ones
+) = range(WORK := 8)
 
 PARAM, GRAD = 0, 1  # in a row of addresses
 
@@ -73,8 +75,10 @@ def _walk(work, addresses, row_bytes, rows, places, last, now, threads):
                     call_kernel(work[CATCH_UP], own.ctypes.data, numbers, start, stop)
                 last[row] = reached
             if work[KERNEL] != 0:
-                place = places[i] if places.size > 0 else i
-                own[GRAD] = addresses[GRAD] + (place - row) * row_bytes[GRAD]
+                if places[i] < work[ROWS]:
+                    own[GRAD] = addresses[GRAD] + (places[i] - row) * row_bytes[GRAD]
+                else:
+                    own[GRAD] = work[SUMS] + (places[i] - work[ROWS] - row) * row_bytes[GRAD]
                 call_kernel(work[KERNEL], own.ctypes.data, work[HYPER], start, stop)
 
 
@@ -130,7 +134,7 @@ def walk(executor: str, size: int, *arguments: Any) -> None:
     rows : array of int64
         Each at most once.
     places : array of int64
-        Where among the values the gradient of each row is. Empty: in the order of `rows`.
+        Which row of the values, and behind them of the sums, is the gradient of each.
     last : array of int16
         The step at which each row of the matrix was left. Empty: none has to catch up.
     now : int

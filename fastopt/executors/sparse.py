@@ -1,4 +1,4 @@
-"""What steps over rows need beside the rows themselves: values gathered by row, products of matrices."""
+"""What steps over rows need beside them: gradients sorted and summed by row, products of matrices."""
 
 from __future__ import annotations
 
@@ -38,18 +38,39 @@ def _nonempty(indptr, found):
     return count
 
 
-def _gather(starts, order, columns, entries, out):
-    width = entries.shape[1]
+def _tell_apart(ordered, order, rows, places, starts, repeated):
+    count = several = first = 0
+    while first < ordered.size:
+        rows[count], places[count] = ordered[first], order[first]
+        stop = first + 1
+        while stop < ordered.size and ordered[stop] == ordered[first]:
+            stop += 1
+        if stop > first + 1:
+            places[count] = ordered.size + several
+            starts[several + 1] = starts[several] + stop - first
+            repeated[starts[several] : starts[several + 1]] = order[first:stop]
+            several += 1
+        count, first = count + 1, stop
+    return count, several
+
+
+def _add_rows(starts, order, values, out):
     for row in range(out.shape[0]):
-        for i in range(out.shape[1]):
-            out[row, i] = 0.0
-        for position in range(starts[row], starts[row + 1]):
-            entry = order[position] if order.size > 0 else position
-            first = columns[entry] if columns.size > 0 else 0
-            if first < 0 or first + width > out.shape[1]:
+        out[row] = values[order[starts[row]]]
+        for position in range(starts[row] + 1, starts[row + 1]):
+            for column in range(out.shape[1]):
+                out[row, column] += values[order[position], column]
+
+
+def _scatter(starts, columns, data, out):
+    for row in range(out.shape[0]):
+        for column in range(out.shape[1]):
+            out[row, column] = 0.0
+        for entry in range(starts[row], starts[row + 1]):
+            column = columns[entry]
+            if column < 0 or column >= out.shape[1]:
                 return False
-            for i in range(width):
-                out[row, first + i] += entries[entry, i]
+            out[row, column] += data[entry]
     return True
 
 
@@ -63,7 +84,9 @@ def _multiply(one, other, out):
             out[i, j] = total
 
 
-def _products(tree, marks, now, entries, numbers):
+def _products(tree, marks, last, rows, now, entries, numbers):
+    for i in range(rows.size):
+        marks[last[rows[i]]] = 1
     leaves, size = tree.shape[0] // 2, tree.shape[1]
     product, early, spare = np.eye(size), np.eye(size), np.empty((size, size))
     reached = now  # the product is that of the steps from here on
@@ -92,6 +115,7 @@ def _products(tree, marks, now, entries, numbers):
         reached = since
         for i in range(entries.shape[0]):
             numbers[since, 1 + i] = product[entries[i, 0], entries[i, 1]]
+    marks[now] = 0
 
 
 def _readable(kind: Any, dimensions: int = 1) -> Any:
@@ -109,29 +133,50 @@ def nonempty(index: np.dtype[Any]) -> Callable[[Array, Array], int]:
 
 
 @cache
-def gather(index: np.dtype[Any], dtype: np.dtype[Any]) -> Callable[..., bool]:
-    """``gather(index, dtype)(starts, order, columns, entries, out)``: sum entries by row.
+def tell_apart() -> Callable[..., tuple[int, int]]:
+    """``tell_apart()(ordered, order, rows, places, starts, repeated)``: rows that come once or more.
 
-    Row ``i`` of `out` is the sum of ``entries[order[starts[i]:starts[i + 1]]]``, each from its column
-    on, added one after the other to zeros. Without `order` the entries are in order, without
-    `columns` they are whole rows. False if an entry would not fit.
+    `ordered` are the rows that have a gradient, sorted, `order` where they stood. Each goes to `rows`
+    once, and where its gradient is to `places`: where it stood, or behind all of these the number of
+    its sum, sum ``i`` being that of the places ``repeated[starts[i]:starts[i + 1]]``. The number of
+    rows and of sums is returned; of `starts` the first must be zero.
     """
-    entries = _readable(numba.from_dtype(dtype), 2)
+    return compile_function(_tell_apart, types.UniTuple(types.int64, 2)(*(_LONG,) * 6), "tell-apart")
+
+
+@cache
+def add_rows(dtype: np.dtype[Any]) -> Callable[..., None]:
+    """``add_rows(dtype)(starts, order, values, out)``: sums of rows.
+
+    Row ``i`` of `out` is the sum of ``values[order[starts[i]:starts[i + 1]]]``, from left to right.
+    """
+    values, out = _readable(numba.from_dtype(dtype), 2), types.Array(numba.from_dtype(dtype), 2, "C")
+    return compile_function(_add_rows, types.void(_LONG, _LONG, values, out), f"add-rows-{dtype}")
+
+
+@cache
+def scatter(index: np.dtype[Any], dtype: np.dtype[Any]) -> Callable[..., bool]:
+    """``scatter(index, dtype)(starts, columns, data, out)``: rows of a CSR matrix as dense ones.
+
+    Entries of one place are added from left to right, to zero. False if one has no place in `out`.
+    """
+    columns, data = _readable(numba.from_dtype(index)), _readable(numba.from_dtype(dtype))
     out = types.Array(numba.from_dtype(dtype), 2, "C")
-    columns = _readable(numba.from_dtype(index))
-    signature = types.boolean(_LONG, _LONG, columns, entries, out)
-    return compile_function(_gather, signature, f"gather-{index}-{dtype}")
+    signature = types.boolean(_LONG, columns, data, out)
+    return compile_function(_scatter, signature, f"scatter-{index}-{dtype}")
 
 
 @cache
 def products(dtype: np.dtype[Any]) -> Callable[..., None]:
-    """``products(dtype)(tree, marks, now, entries, numbers)``: what it takes to catch up.
+    """``products(dtype)(tree, marks, last, rows, now, entries, numbers)``: what it takes to catch up.
 
     Leaf ``t`` of the tree is the matrix of step ``t``, a node above the product of its two. For every
-    marked step the `entries` of the product of all matrices from it up to `now` are written to its
-    row of `numbers`, from the second number on, and the mark is taken off.
+    step that is marked, or at which some of the rows were left, the `entries` of the product of all
+    matrices from it up to `now` are written to its row of `numbers`, from the second number on. The
+    marks are taken off.
     """
     tree, numbers = types.Array(types.float64, 3, "C"), types.Array(numba.from_dtype(dtype), 2, "C")
     marks, entries = types.Array(types.uint8, 1, "C"), types.Array(types.int64, 2, "C")
-    signature = types.void(tree, marks, types.int64, entries, numbers)
+    last = types.Array(types.int16, 1, "C")
+    signature = types.void(tree, marks, last, _LONG, types.int64, entries, numbers)
     return compile_function(_products, signature, f"products-{dtype}")

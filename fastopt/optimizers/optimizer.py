@@ -13,7 +13,6 @@ from fastopt.executors.compiled import kernel, source
 from fastopt.executors.gate import SKIPPED, headers_are_readable
 from fastopt.executors.launch import check_executor, launcher
 from fastopt.layouts import arrays, tree
-from fastopt.layouts.arrays import Array
 from fastopt.layouts.columns import COUNT, HYPER, LENGTH
 from fastopt.layouts.files import StateFiles
 from fastopt.layouts.table import Table
@@ -161,16 +160,6 @@ class Optimizer(SparseGradients):
         if unknown:
             raise ValueError(f"state has unknown names {unknown}; the chain has {sorted(known)}")
         return [Group(*section, files) for section in sections]
-
-    def _state_names(self) -> list[str]:
-        return list(dict.fromkeys(name for group in self._groups for name in group.states))
-
-    def _structure_of(self, name: str) -> Any:
-        """One state of all groups, in the form of `params`; None where a chain does not have it."""
-        own: list[Array | None] = []
-        for group in self._groups:
-            own += group.states.get(name, [None] * len(group.leaves))
-        return tree.rebuild(self._params, iter(own))
 
     def _prepare(self) -> None:
         """Compile what is needed and fill in the table that the compiled code works from."""
@@ -337,7 +326,7 @@ class Optimizer(SparseGradients):
         elif self._zero_grad and self._gradients.share_memory():
             self._gradients.check(found)  # raises the error
         if self._watch.is_on:
-            looked = [sparse[i].values if i in sparse else grad for i, grad in enumerate(found)]
+            looked = [sparse[i].once() if i in sparse else grad for i, grad in enumerate(found)]
             if not self._compiled:
                 self._watch.look_in_python(looked)
             elif sparse:

@@ -12,20 +12,25 @@ from fastopt.executors import sparse
 from fastopt.layouts import arrays
 from fastopt.layouts.arrays import Array
 
-_NONE = np.zeros(0, np.int64)
-
 
 class RowGradient(NamedTuple):
     """The gradient of some rows of a parameter; that of all others is zero."""
 
     rows: Array  # int64, rising
-    places: Array  # for each of them the row of `values`; empty: in the same order
-    values: Array  # two-dimensional; every row of it is used once
-    given: tuple[Array, ...]  # what the caller's numbers are in, where they were copied from there
+    places: Array  # where the gradient of each is: a row of `values`, or behind them of `sums`
+    values: Array  # two-dimensional
+    sums: Array  # of rows that came more than once
+    given: tuple[Array, ...]  # arrays of the caller's that the numbers were copied from
 
     def memory(self) -> tuple[Array, ...]:
         """What belongs to the caller of it."""
         return self.given or (self.values,)
+
+    def once(self) -> Array:
+        """An array with the gradient of each row once, in any order."""
+        if not self.sums.size:
+            return self.values
+        return np.concatenate([self.values[self.places[self.places < len(self.values)]], self.sums])
 
 
 def is_sparse(grad: Any) -> bool:
@@ -73,15 +78,19 @@ def _take_pair(name: str, rows: Any, values: Any, param: Array) -> RowGradient:
     arrays.check_values(f"values of {name}", values, param, rows.size)
     values = values.reshape(rows.size, math.prod(param.shape[1:]))
     if _rises(rows):
-        return RowGradient(rows, _NONE, values, ())
-    ordered, places = _in_order(rows)
-    if _rises(ordered):
-        return RowGradient(ordered, places, values, ())
-    first = _first_of_each(ordered)
-    total = np.empty((first.size - 1, values.shape[1]), values.dtype)
-    index = np.dtype(np.int64)
-    sparse.gather(index, values.dtype)(first, places, _NONE, values, total)
-    return RowGradient(ordered[first[:-1]], _NONE, total, (values,))
+        return RowGradient(rows, np.arange(rows.size), values, values[:0], ())
+    return _take_unordered(rows, values)
+
+
+def _take_unordered(given: Array, values: Array) -> RowGradient:
+    """Most rows come once: their gradient stays where it is."""
+    ordered, order = _in_order(given)
+    rows, places, repeated = (np.empty(given.size, np.int64) for _ in range(3))
+    starts = np.zeros(1 + given.size // 2, np.int64)
+    count, several = sparse.tell_apart()(ordered, order, rows, places, starts, repeated)
+    sums = np.empty((several, values.shape[1]), values.dtype)
+    sparse.add_rows(values.dtype)(starts, repeated, values, sums)
+    return RowGradient(rows[:count], places[:count], values, sums, (values,) if several else ())
 
 
 def _take_csr(name: str, grad: Any, given: tuple[Array, ...]) -> RowGradient:
@@ -91,7 +100,7 @@ def _take_csr(name: str, grad: Any, given: tuple[Array, ...]) -> RowGradient:
     starts = np.append(indptr[rows], indptr[-1:]).astype(np.int64)
     if starts[0] < 0 or starts[-1] > min(len(data), len(columns)) or not _rises(starts):
         raise ValueError(f"{name} is no valid CSR array: its indptr does not fit its data")
-    return _summed(name, rows, starts, _NONE, columns, data, grad.shape[1], given)
+    return _dense_rows(name, rows, starts, columns, data, grad.shape[1], given)
 
 
 def _take_entries(name: str, grad: Any, param: Array, given: tuple[Array, ...]) -> RowGradient:
@@ -107,25 +116,22 @@ def _take_entries(name: str, grad: Any, param: Array, given: tuple[Array, ...]) 
     ordered, places = _in_order(first.astype(np.int64))
     starts = _first_of_each(ordered)
     rows, width = ordered[starts[:-1]], math.prod(param.shape[1:])
-    data = np.ascontiguousarray(entries.data)
-    return _summed(name, rows, starts, places, columns, data, width, given)
+    return _dense_rows(name, rows, starts, columns[places], entries.data[places], width, given)
 
 
-def _summed(
+def _dense_rows(
     name: str,
     rows: Array,
     starts: Array,
-    order: Array,
     columns: Array,
     data: Array,
     width: int,
     given: tuple[Array, ...],
 ) -> RowGradient:
     values = np.empty((rows.size, width), data.dtype)
-    gather = sparse.gather(columns.dtype, data.dtype)
-    if not gather(starts, order, columns, data.reshape(-1, 1), values):
+    if not sparse.scatter(columns.dtype, data.dtype)(starts, columns, data, values):
         raise ValueError(f"{name} is no valid sparse array: it has columns beyond its shape")
-    return RowGradient(rows, _NONE, values, given)
+    return RowGradient(rows, np.arange(rows.size), values, values[:0], given)
 
 
 def _rises(numbers: Array) -> bool:

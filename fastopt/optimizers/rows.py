@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import islice
-from typing import Any
 
 import numpy as np
 
@@ -23,8 +22,6 @@ from fastopt.validation import Hyper
 # Steps after which all rows catch up, so that what must be remembered of a step (a small matrix) is
 # bounded. A power of two; it must fit into the 16 bits that a row has for the step it was left at.
 REMEMBERED = 16_384
-
-_NONE = np.zeros(0, np.int64)
 
 
 def split_numbers(group: Group, hyper: Array) -> list[Hyper]:
@@ -130,13 +127,15 @@ class Rows:
         self._prepare(gradient.rows)
         if self._compiled:
             self._work[rows.KERNEL], self._work[rows.HYPER] = code, arrays.address(hyper)
+            self._work[rows.ROWS] = len(gradient.values)
+            self._work[rows.SUMS] = arrays.address(gradient.sums)
             self._addresses[rows.GRAD] = arrays.address(gradient.values)
             self._walk(gradient.rows, gradient.places)
         else:
             self._walk_in_python(gradient.rows)
-            places = gradient.places if gradient.places.size else range(len(gradient.rows))
-            for row, place in zip(gradient.rows, places, strict=True):
-                values = gradient.values[place]
+            found = [*gradient.values, *gradient.sums]
+            for row, place in zip(gradient.rows, gradient.places, strict=True):
+                values = found[place]
                 reference.step(self._group.parts, hyper, *self._row(row, values))
             if self._catches_up:
                 self._last[gradient.rows] = self.now + 1
@@ -162,14 +161,14 @@ class Rows:
         self._prepare(some)
         if self._compiled:
             self._work[rows.KERNEL] = 0
-            self._walk(some, _NONE)
+            self._walk(some, some)
         else:
             self._walk_in_python(some)
             self._last[some] = self.now
 
     def _catch_up_all(self) -> None:
         self._marks[: self.now] = 1
-        self._find_numbers()
+        self._prepare(np.zeros(0, np.int64))
         if self._compiled:
             work = self._work, self._addresses, self._last, self.now
             rows.sweep(self._executor, self._param.size, *work)
@@ -181,13 +180,8 @@ class Rows:
     def _prepare(self, some: Array) -> None:
         """Find what it takes to bring these rows up to date."""
         if self.now:
-            self._marks[self._last[some]] = 1
-            self._marks[self.now] = 0
-            self._find_numbers()
-
-    def _find_numbers(self) -> None:
-        find = sparse.products(self._param.dtype)
-        find(self._tree, self._marks, self.now, self._entries, self._numbers)
+            find, left = sparse.products(self._param.dtype), (self._marks, self._last, some)
+            find(self._tree, *left, self.now, self._entries, self._numbers)
 
     def _walk(self, some: Array, places: Array) -> None:
         work = self._work, self._addresses, self._row_bytes, some, places, self._last, self.now

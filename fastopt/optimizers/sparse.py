@@ -119,6 +119,16 @@ class SparseGradients(Checkpoint):
     _row_steps: RowSteps
     _leaves: list[Array]
 
+    def _state_names(self) -> list[str]:
+        return list(dict.fromkeys(name for group in self._groups for name in group.states))
+
+    def _structure_of(self, name: str) -> Any:
+        """One state of all groups, in the form of `params`; None where a chain does not have it."""
+        own: list[Array | None] = []
+        for group in self._groups:
+            own += group.states.get(name, [None] * len(group.leaves))
+        return tree.rebuild(self._params, iter(own))
+
     @property
     def sparse(self) -> str | None:
         """As chosen when the optimizer was made."""
