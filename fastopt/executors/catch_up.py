@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 from fastopt.executors.idle import PARAM, ClosedForm
-from fastopt.transforms.base import ONCE, Part, Update
+from fastopt.transforms.base import ONCE, Part, Slot, Update
 
 
 @cache
@@ -16,7 +16,9 @@ def catch_up_part(parts: tuple[Part, ...], idles: tuple[Any, ...], form: ClosedF
     Its numbers are those of `ClosedForm.entries`, then those of the parts that act once.
     """
     names = {PARAM: "param"}  # of the variables
-    read, given, once = [], [], []
+    given: list[Slot] = []
+    read: list[str] = []
+    once: list[tuple[int, str, list[str]]] = []
     hypers = 0
     for index, (part, idle) in enumerate(zip(parts, idles, strict=True)):
         own = []
@@ -31,7 +33,7 @@ def catch_up_part(parts: tuple[Part, ...], idles: tuple[Any, ...], form: ClosedF
         if idle == ONCE:
             numbers = [f"n{hypers + i}" for i in range(part.hypers)]
             hypers += part.hypers
-            once.append((index, _tuple(own), _tuple(numbers), numbers))
+            once.append((index, _tuple(own), numbers))
     numbers = [f"c{i}" for i in range(len(form.entries()))]
     remaining = iter(numbers)
 
@@ -39,14 +41,14 @@ def catch_up_part(parts: tuple[Part, ...], idles: tuple[Any, ...], form: ClosedF
         others = form.rows[variable]
         if others is None:
             return names[variable]
-        return " + ".join(f"{next(remaining)} * {names[other]}" for other in others) or "0.0 * param"
+        return " + ".join(f"{next(remaining)} * {names[other]}" for other in others) or "0.0"
 
     values = [new(variable) for variable in names]
     all_numbers = [*numbers, *(number for *_, own in once for number in own)]
     lines = ["def catch_up_update(new, param, state, hyper):"]
     lines += [f"    {_tuple(read)} = state"] if read else []
     lines += [f"    {_tuple(all_numbers)} = hyper"] if all_numbers else []
-    lines += [f"    param, _ = once{i}(param, param, {own}, {n})" for i, own, n, _ in once]
+    lines += [f"    param, _ = once{i}(param, param, {own}, {_tuple(n)})" for i, own, n in once]
     lines += [f"    return {values[0]}, {_tuple(values[1:])}"]
     scope: dict[str, Any] = {"__name__": __name__}
     scope |= {f"once{i}": parts[i].update for i, *_ in once}

@@ -81,7 +81,8 @@ def idle_forms(chain: Chain, numbers: Sequence[Hyper], dtype: np.dtype[Any]) -> 
     ValueError
         There is no closed form; the message says why.
     """
-    param, value, applied, forms = Form({PARAM: 1}), Form({}), False, []
+    param, value, applied = Form({PARAM: 1}), Form({}), False
+    forms: list[Form] = []
     for transform, own in zip(chain, numbers, strict=True):
         if transform.after and not applied:
             value, applied = param - value, True

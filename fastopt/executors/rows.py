@@ -40,7 +40,7 @@ PARAM, GRAD = 0, 1  # in a row of addresses
 AHEAD, FETCHED = 8, 1024
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _fetch_line(typing_context, address):
     def emit(context, builder, signature, args):
         ask_for(builder, builder.inttoptr(args[0], ir.IntType(8).as_pointer()), True)

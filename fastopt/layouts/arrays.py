@@ -89,7 +89,8 @@ def check_rows(name: str, rows: Any, param: Array) -> Array:
             f"{name} must be from 0 to {len(param) - 1}, got {rows.min()} to {rows.max()}: "
             f"the parameter has {len(param)} rows"
         )
-    return rows.astype(np.int64)
+    found: Array = rows.astype(np.int64)
+    return found
 
 
 def check_values(name: str, array: Any, param: Array, rows: int) -> None:

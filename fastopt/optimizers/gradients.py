@@ -106,6 +106,8 @@ class Gradients:
             gradient = take(name, grad, self._leaves[index], self._zero_grad)
             for own in gradient.memory():
                 arrays.check_apart(f"values of {name}", own, self._guarded)
+                if self._zero_grad:
+                    arrays.check_writeable(f"values of {name}", own)
             taken[index] = gradient
         return taken
 

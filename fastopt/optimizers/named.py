@@ -51,9 +51,9 @@ class Shared(TypedDict, total=False):
         Keep the states in files of this new or empty folder, as memory maps: they may be larger than
         memory.
     sparse : {"exact", "lazy"}, optional
-        Take gradients of some rows too: pairs ``(rows, values)`` and the arrays of `scipy.sparse`, in time
-        proportional to the rows touched. Exact gives what zeros in the other rows would give, where
-        there is a closed form; lazy leaves the other rows and their states alone.
+        Take gradients of some rows too: pairs ``(rows, values)`` and the arrays of `scipy.sparse`,
+        in time proportional to the rows touched. Exact gives what zeros in the other rows would
+        give, where there is a closed form; lazy leaves the other rows and their states alone.
     executor : {"auto", "serial", "parallel", "reference"}
         Where the loop runs. The result is the same, to the last bit.
     """

@@ -48,8 +48,8 @@ class Optimizer(SparseGradients):
     state_dir : path, optional
         Keep the states in files of this new or empty folder, as memory maps.
     sparse : {"exact", "lazy"}, optional
-        Take gradients of some rows too: pairs ``(rows, values)`` and the arrays of `scipy.sparse`. Exact
-        gives what zeros in the other rows would give; lazy leaves the other rows alone.
+        Take gradients of some rows too: pairs ``(rows, values)`` and the arrays of `scipy.sparse`.
+        Exact gives what zeros in the other rows would give; lazy leaves the other rows alone.
     executor : {"auto", "serial", "parallel", "reference"}, optional
         Where the loop runs: on one core, on all, in plain Python, or on one or all by size. The
         results are the same bits, whichever it is.

@@ -54,23 +54,26 @@ def take(name: str, grad: Any, param: Array, clears: bool) -> RowGradient:
         It does not fit `param`, or cannot be cleared although it should be (`clears`).
     """
     if not _is_scipy(grad):
-        return _take_pair(name, *grad, param)
+        rows, values = grad
+        return _take_pair(name, rows, values, param)
     if grad.shape != param.shape:
         raise ValueError(f"{name} must have the parameter's shape {param.shape}, got {grad.shape}")
     if grad.dtype != param.dtype:
         raise TypeError(f"{name} must have the parameter's dtype {param.dtype}, not {grad.dtype}")
+    given = (_data_to_clear(name, grad, param),) if clears else ()
+    if grad.format == "csr" and grad.ndim == 2:
+        return _take_csr(name, grad, given)
+    return _take_entries(name, grad, param, given)
+
+
+def _data_to_clear(name: str, grad: Any, param: Array) -> Array:
     data = getattr(grad, "data", None)
-    if clears and not (isinstance(data, np.ndarray) and data.dtype == param.dtype):
+    if not isinstance(data, np.ndarray) or data.dtype != param.dtype:
         raise TypeError(
             f"{name} cannot be cleared, which zero_grad=True asks for: {type(grad).__name__} has no "
             "array of numbers"
         )
-    if clears:
-        arrays.check_writeable(f"{name}.data", data)
-    given = (data,) if clears else ()
-    if grad.format == "csr" and grad.ndim == 2:
-        return _take_csr(name, grad, given)
-    return _take_entries(name, grad, param, given)
+    return data
 
 
 def _take_pair(name: str, rows: Any, values: Any, param: Array) -> RowGradient:

@@ -93,7 +93,7 @@ class RowSteps:
         self.behind = any(rows.now for rows in self._known.values())
 
     def catch_up(self, found: Sequence[Any] | None = None) -> None:
-        """Bring all rows up to date: of all parameters, or of those with a dense gradient among these."""
+        """Bring all rows up to date: of all parameters, or of those with dense ones among gradients."""
         for index, rows in self._known.items():
             if found is None or not (found[index] is None or is_sparse(found[index])):
                 rows.catch_up()
