@@ -281,7 +281,9 @@ class Optimizer(SparseGradients):
     def _run(self, found: list[Any], sparse: Mapping[int, RowGradient]) -> None:
         """Step with gradients that were checked and whose addresses are in the table."""
         self._row_steps.look_ahead(sparse)
-        if self._compiled:
+        if len(sparse) == len(found):
+            pass  # nothing is left for the table
+        elif self._compiled:
             self._launch(self._rows, self._gradients.known, self._ranges)
         else:
             self._run_in_python([None if i in sparse else grad for i, grad in enumerate(found)])
