@@ -33,7 +33,7 @@ from fastopt.executors.options import helper
     SUMS,  # address of further ones
 ) = range(WORK := 8)
 
-PARAM, GRAD = 0, 1  # in a row of addresses
+FIRST, PARAM, GRAD = range(3)  # in a row of addresses, in front of the slots
 
 # Rows that are fetched while one is worked on, and how much of each. They lie anywhere, so the
 # processor cannot see them coming. Measured for 10^4 of 10^6 rows of 64 float32, see bench_sparse.py.
@@ -52,7 +52,7 @@ def _fetch_line(typing_context, address):
 @helper
 def _fetch_row(addresses, row_bytes, row):
     for column in range(addresses.size):
-        if column != GRAD:
+        if column != FIRST and column != GRAD:
             start = addresses[column] + row * row_bytes[column]
             for line in range(0, min(row_bytes[column], FETCHED), LINE):
                 _fetch_line(start + line)
@@ -128,7 +128,7 @@ def walk(executor: str, size: int, *arguments: Any) -> None:
     work : array of int64
         See above.
     addresses : array of int64
-        Of parameter, gradient and all slots.
+        The number of the first element, then the addresses of parameter, gradient and all slots.
     row_bytes : array of int64
         How much of each of them is a row.
     rows : array of int64

@@ -13,7 +13,7 @@ from numba import types
 from fastopt.executors.compiled import compile_function
 from fastopt.executors.options import helper
 from fastopt.layouts.arrays import Array
-
+from fastopt.layouts.columns import NUMBERS
 
 # Rows of a CSR matrix that are passed at once where none has entries: two cache lines of its pointers.
 # In leaps, doubled each time, 10^4 of 10^7 rows took 10 ms to find, since every load waits for another.
@@ -108,7 +108,7 @@ def _products(tree, marks, last, rows, now, entries, numbers):
         product, spare = spare, product
         reached = since
         for i in range(entries.shape[0]):
-            numbers[since, 1 + i] = product[entries[i, 0], entries[i, 1]]
+            numbers[since, NUMBERS + i] = product[entries[i, 0], entries[i, 1]]
     marks[now] = 0
 
 
@@ -166,8 +166,8 @@ def products(dtype: np.dtype[Any]) -> Callable[..., None]:
 
     Leaf ``t`` of the tree is the matrix of step ``t``, a node above the product of its two. For every
     step that is marked, or at which some of the rows were left, the `entries` of the product of all
-    matrices from it up to `now` are written to its row of `numbers`, from the second number on. The
-    marks are taken off.
+    matrices from it up to `now` are written to its row of `numbers`, where those of transforms
+    begin. The marks are taken off.
     """
     tree, numbers = types.Array(types.float64, 3, "C"), types.Array(numba.from_dtype(dtype), 2, "C")
     marks, entries = types.Array(types.uint8, 1, "C"), types.Array(types.int64, 2, "C")

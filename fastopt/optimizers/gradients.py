@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fastopt.codecs.floats import name_of
 from fastopt.executors.gate import items_of
 from fastopt.layouts import arrays, tree
 from fastopt.layouts.arrays import Array
@@ -37,7 +38,7 @@ class Gradients:
         self._sparse = sparse
         self._params = params
         self._leaves = leaves
-        self._rows = table.rows
+        self._table, self._rows = table, table.rows
         self._guarded = guarded
         self._zero_grad = zero_grad
         self._single = not tree.is_branch(params)
@@ -67,10 +68,15 @@ class Gradients:
             return self._one_at
         return items_of(found)
 
-    def check(self, found: list[Any]) -> dict[int, RowGradient]:
+    def check(self, found: list[Any]) -> tuple[dict[int, RowGradient], bool]:
         """Check the gradients, which raises the errors, and note their addresses in the table.
 
-        Those that are sparse are returned, and have no place in the table.
+        Returns
+        -------
+        dict
+            Those that are sparse, by number: they have no place in the table.
+        bool
+            Whether there are gradients in another format than before, which needs other kernels.
         """
         names = [tree.describe("grads", path) for path, _ in tree.leaves(self._params)]
         sparse = self._take_sparse(names, found)
@@ -88,9 +94,16 @@ class Gradients:
             pairs = [(n, g) for n, g in zip(names, found, strict=True) if g is not None]
             pairs += [(names[i], own) for i, grad in sparse.items() for own in grad.memory()]
             arrays.check_distinct(arrays.memory_range(n, g) for n, g in pairs)
+        formats = {row: grad.dtype for row, grad in enumerate(found) if grad is not None}
+        formats |= {row: grad.values.dtype for row, grad in sparse.items()}
+        changed = {
+            row: dtype for row, dtype in formats.items() if name_of(dtype) != self._table.expected(row)
+        }
+        for row, dtype in changed.items():
+            self._table.expect(row, dtype)
         self._rows[:, GRAD] = [arrays.address(g) if g is not None else 0 for g in found]
         self._rows[:, COUNT] = [p.size * g for p, g in zip(self._leaves, given, strict=True)]
-        return sparse
+        return sparse, bool(changed)
 
     def _take_sparse(self, names: list[str], found: list[Any]) -> dict[int, RowGradient]:
         """The sparse ones among the gradients, checked."""
@@ -107,7 +120,7 @@ class Gradients:
             for own in gradient.memory():
                 arrays.check_apart(f"values of {name}", own, self._guarded)
                 if self._zero_grad:
-                    arrays.check_writeable(f"values of {name}", own)
+                    arrays.check_is_written(f"values of {name}", own)
             taken[index] = gradient
         return taken
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numba
 
-from fastopt.executors import drivers, reference
+from fastopt.executors import drivers
 from fastopt.executors.compiled import kernel, source
 from fastopt.executors.gate import SKIPPED, headers_are_readable
 from fastopt.executors.launch import check_executor, launcher
@@ -19,22 +19,26 @@ from fastopt.layouts.table import Table
 from fastopt.optimizers.gradients import Gradients
 from fastopt.optimizers.group import Group
 from fastopt.optimizers.hyperparameters import Hyperparameters
+from fastopt.optimizers.readable import Readable
 from fastopt.optimizers.row_gradients import RowGradient
 from fastopt.optimizers.show import show_all
-from fastopt.optimizers.sparse import RowSteps, SparseGradients, check_mode
+from fastopt.optimizers.sparse import RowSteps, check_mode
+from fastopt.optimizers.storage import Formats
 from fastopt.optimizers.watch import Last, Watch
+from fastopt.optimizers.work import Work
 from fastopt.transforms.base import Chain, Transform
 from fastopt.transforms.base import chain as make_chain
 from fastopt.validation import Setting, finite_positive, flag
 
 
-class Optimizer(SparseGradients):
+class Optimizer(Readable):
     """Update arrays in place with a chain of transforms, fused into one pass over memory.
 
     Parameters
     ----------
     params : array, or list, tuple or dict of arrays, nested at will
-        What to optimise: float32 or float64, C-contiguous, writeable, of any shape. Never copied.
+        What to optimise: float16, bfloat16, float32 or float64, C-contiguous, writeable, of any shape.
+        Never copied. 16-bit numbers are computed with in float32.
     chain : Chain, or list of Chain
         The mathematics, see `fastopt.chain`. A list has a chain for each entry of the list `params`.
     clip_norm : float or schedule, optional
@@ -50,6 +54,14 @@ class Optimizer(SparseGradients):
     sparse : {"exact", "lazy"}, optional
         Take gradients of some rows too: pairs ``(rows, values)`` and the arrays of `scipy.sparse`.
         Exact gives what zeros in the other rows would give; lazy leaves the other rows alone.
+    state_dtype : dtype, "8bit" or mapping of str to these, optional
+        How states are stored, for all or by name; by default like the parameters. See
+        `fastopt.optimizers.named.Shared`.
+    stochastic_rounding : bool, optional
+        Round what has less than 32 bits up or down at random, right in the mean; by default 8-bit
+        states only.
+    seed : int, optional
+        Of stochastic rounding.
     executor : {"auto", "serial", "parallel", "reference"}, optional
         Where the loop runs: on one core, on all, in plain Python, or on one or all by size. The
         results are the same bits, whichever it is.
@@ -86,6 +98,7 @@ class Optimizer(SparseGradients):
         "_by_header",
         "_compiled",
         "_executor",
+        "_formats",
         "_grad_scale",
         "_gradients",
         "_groups",
@@ -103,6 +116,7 @@ class Optimizer(SparseGradients):
         "_table",
         "_varies",
         "_watch",
+        "_work",
         "_zero_grad",
     )
 
@@ -117,18 +131,24 @@ class Optimizer(SparseGradients):
         state: Mapping[str, Any] | None = None,
         state_dir: Any = None,
         sparse: str | None = None,
+        state_dtype: Any = None,
+        stochastic_rounding: bool | None = None,
+        seed: int = 0,
         executor: str = "auto",
     ) -> None:
         self._executor = check_executor(executor)
         self._watch = Watch(clip_norm, skip_nonfinite)
         self._zero_grad = flag("zero_grad", zero_grad)
         self._sparse = check_mode(sparse)
+        self._formats = Formats(state_dtype, stochastic_rounding, seed)
         self._params = params
         with StateFiles(state_dir) as files:
             self._groups = self._make_groups(chain, dict(state or {}), files)
-            self._leaves = [leaf for group in self._groups for leaf in group.leaves]
+            self._work = Work(self._groups, self._zero_grad)
+            self._leaves = self._work.leaves
             written = [span for group in self._groups for span in group.written()]
             arrays.check_distinct(written)
+            self._formats.check_names([group.chain for group in self._groups])
             for group in self._groups:
                 group.check_inputs_apart(written)
             # Gradients that are cleared must leave alone what is only read.
@@ -141,7 +161,8 @@ class Optimizer(SparseGradients):
         self._state = {name: self._structure_of(name) for name in self._state_names()}
         self._step_count = 0
         self._grad_scale = 1.0
-        self._hyper = Hyperparameters(self._groups)
+        dithers = any(group.dithers for group in self._groups)
+        self._hyper = Hyperparameters(self._groups, self._formats.phase if dithers else None)
         self._hyper.fill(0, 1.0)
         self._prepare()
 
@@ -159,14 +180,12 @@ class Optimizer(SparseGradients):
         unknown = sorted(state.keys() - known)
         if unknown:
             raise ValueError(f"state has unknown names {unknown}; the chain has {sorted(known)}")
-        return [Group(*section, files) for section in sections]
+        return [Group(*section, files, self._formats) for section in sections]
 
     def _prepare(self) -> None:
         """Compile what is needed and fill in the table that the compiled code works from."""
-        slots = [own for group in self._groups for own in group.slots()]
-        self._table = Table(
-            self._leaves, slots, self._guarded, self._zero_grad, may_skip=tree.is_branch(self._params)
-        )
+        may_skip = tree.is_branch(self._params)
+        self._table = Table(self._leaves, self._work.slots, self._guarded, self._zero_grad, may_skip)
         self._rows, self._ranges = self._table.rows, self._table.ranges
         self._gradients = Gradients(
             self._params, self._leaves, self._table, self._guarded, self._zero_grad, self._sparse
@@ -178,7 +197,7 @@ class Optimizer(SparseGradients):
         self._compiled = self._executor != "reference" and not numba.config.DISABLE_JIT
         self._by_header = self._compiled and headers_are_readable()
         self._row_steps = RowSteps(
-            self._sparse, self._groups, self._hyper, self._rows, self._executor, self._compiled
+            self._sparse, self._work, self._hyper, self._rows, self._executor, self._compiled
         )
         if not self._compiled:
             return
@@ -188,10 +207,9 @@ class Optimizer(SparseGradients):
 
     def _use_kernels(self) -> None:
         """Let the table point to the kernels, compiled now if they are new."""
-        leaves = ((group, leaf) for group in self._groups for leaf in group.leaves)
-        for row, (group, leaf) in enumerate(leaves):
-            code = kernel(group.parts, leaf.dtype, zero_grad=self._zero_grad, scales=self._scales)
-            self._table.use(row, code, self._hyper.of(row))
+        for row in range(len(self._leaves)):
+            job = self._work.job(row, self._table.expected(row), self._scales)
+            self._table.use(row, kernel(job), self._hyper.of(row))
 
     @property
     def last(self) -> Last | None:
@@ -202,21 +220,6 @@ class Optimizer(SparseGradients):
     def step_count(self) -> int:
         """How many steps were taken."""
         return self._step_count
-
-    @property
-    def executor(self) -> str:
-        """As chosen when the optimizer was made."""
-        return self._executor
-
-    @property
-    def skip_nonfinite(self) -> bool:
-        """As chosen when the optimizer was made."""
-        return self._watch.skip_nonfinite
-
-    @property
-    def zero_grad(self) -> bool:
-        """As chosen when the optimizer was made."""
-        return self._zero_grad
 
     @property
     def clip_norm(self) -> Setting | None:
@@ -236,7 +239,7 @@ class Optimizer(SparseGradients):
     @property
     def source(self) -> str:
         """The fused loop, as the Python source that is compiled (of the first group)."""
-        return source(self._groups[0].parts, self._zero_grad, self._scales)
+        return source(self._work.job(0, self._table.expected(0), self._scales))
 
     def step(self, grads: Any, *, grad_scale: float = 1.0) -> None:
         """Update the parameters and states in place.
@@ -244,9 +247,10 @@ class Optimizer(SparseGradients):
         Parameters
         ----------
         grads : array, or structure of arrays like `params`
-            The gradients: same shapes and dtypes as the parameters, C-contiguous. With None in the
-            place of a gradient, that parameter and its states are left out of this step. With `sparse`
-            also pairs ``(rows, values)`` and arrays of `scipy.sparse`; duplicates are summed.
+            The gradients: shaped like the parameters, C-contiguous; float64 for parameters of float64,
+            else of any of the other dtypes. With None in the place of a gradient, that parameter and
+            its states are left out of this step. With `sparse` also pairs ``(rows, values)`` and
+            arrays of `scipy.sparse`; duplicates are summed.
         grad_scale : float, optional
             Gradients are multiplied by ``1 / grad_scale`` first (mixed-precision training scales
             the loss up).
@@ -274,7 +278,7 @@ class Optimizer(SparseGradients):
             if status == SKIPPED:
                 self._count_step({})
                 return
-        sparse = self._gradients.check(found)
+        sparse = self._check(found)
         self._run(found, sparse)
         self._count_step(sparse)
 
@@ -286,20 +290,15 @@ class Optimizer(SparseGradients):
         elif self._compiled:
             self._launch(self._rows, self._gradients.known, self._ranges)
         else:
-            self._run_in_python([None if i in sparse else grad for i, grad in enumerate(found)])
+            self._work.interpret([None if i in sparse else g for i, g in enumerate(found)], self._hyper)
         self._row_steps.step(sparse, self._zero_grad)
 
-    def _run_in_python(self, found: list[Any]) -> None:
-        row = 0
-        for group in self._groups:
-            for param, slots in zip(group.leaves, group.slots(), strict=True):
-                grad, hyper = found[row], self._hyper.of(row)
-                if grad is not None:
-                    flat = [array.reshape(-1) for array in slots]
-                    reference.step(group.parts, hyper, param.reshape(-1), grad.reshape(-1), flat)
-                    if self._zero_grad:
-                        grad[...] = 0
-                row += 1
+    def _check(self, found: list[Any]) -> Mapping[int, RowGradient]:
+        """Check the gradients, or raise; gradients in another format than before get other kernels."""
+        sparse, changed = self._gradients.check(found)
+        if changed and self._compiled:
+            self._use_kernels()
+        return sparse
 
     def _count_step(self, sparse: Mapping[int, RowGradient]) -> None:
         """Count a step in which some arrays may have been left out: their own count stays."""
@@ -321,9 +320,9 @@ class Optimizer(SparseGradients):
     def _step_in_two(self, found: list[Any]) -> None:
         """Look at all gradients first, to measure them or see that they can be cleared; then step."""
         status = self._look(self._gradients.items(found)) if self._by_header else 0
-        sparse = {}
+        sparse: Mapping[int, RowGradient] = {}
         if status >= 0:
-            sparse = self._gradients.check(found)
+            sparse = self._check(found)
             self._look(self._gradients.known)
         elif self._zero_grad and self._gradients.share_memory():
             self._gradients.check(found)  # raises the error

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastopt.codecs.floats import compute_dtype, floats, name_of
 from fastopt.executors import sparse
 from fastopt.layouts import arrays
 from fastopt.layouts.arrays import Array
@@ -46,7 +47,7 @@ def _is_scipy(grad: Any) -> bool:
 def take(name: str, grad: Any, param: Array, clears: bool) -> RowGradient:
     """Check a sparse gradient, and bring its rows in order, the sum of all that came for each.
 
-    Numbers of one element are added in the order in which they come, in the parameter's dtype.
+    Numbers of one element are added in the order in which they come, in the dtype of the arithmetic.
 
     Raises
     ------
@@ -58,17 +59,19 @@ def take(name: str, grad: Any, param: Array, clears: bool) -> RowGradient:
         return _take_pair(name, rows, values, param)
     if grad.shape != param.shape:
         raise ValueError(f"{name} must have the parameter's shape {param.shape}, got {grad.shape}")
-    if grad.dtype != param.dtype:
-        raise TypeError(f"{name} must have the parameter's dtype {param.dtype}, not {grad.dtype}")
-    given = (_data_to_clear(name, grad, param),) if clears else ()
+    if grad.dtype != (compute := compute_dtype(str(name_of(param.dtype)))):
+        raise TypeError(
+            f"{name} must have dtype {compute} for a parameter of {param.dtype}, not {grad.dtype}"
+        )
+    given = (_data_to_clear(name, grad),) if clears else ()
     if grad.format == "csr" and grad.ndim == 2:
         return _take_csr(name, grad, given)
     return _take_entries(name, grad, param, given)
 
 
-def _data_to_clear(name: str, grad: Any, param: Array) -> Array:
+def _data_to_clear(name: str, grad: Any) -> Array:
     data = getattr(grad, "data", None)
-    if not isinstance(data, np.ndarray) or data.dtype != param.dtype:
+    if not isinstance(data, np.ndarray) or data.dtype != grad.dtype:
         raise TypeError(
             f"{name} cannot be cleared, which zero_grad=True asks for: {type(grad).__name__} has no "
             "array of numbers"
@@ -88,12 +91,17 @@ def _take_pair(name: str, rows: Any, values: Any, param: Array) -> RowGradient:
 def _take_unordered(given: Array, values: Array) -> RowGradient:
     """Most rows come once: their gradient stays where it is."""
     ordered, order = _in_order(given)
+    numbers = values
     rows, places, repeated = (np.empty(given.size, np.int64) for _ in range(3))
     starts = np.zeros(1 + given.size // 2, np.int64)
     count, several = sparse.tell_apart()(ordered, order, rows, places, starts, repeated)
-    sums = np.empty((several, values.shape[1]), values.dtype)
-    sparse.add_rows(values.dtype)(starts, repeated, values, sums)
-    return RowGradient(rows[:count], places[:count], values, sums, (values,) if several else ())
+    if several and (name := str(name_of(values.dtype))) in ("float16", "bfloat16"):
+        # Sums would lose too much in 16 bits.
+        numbers = floats(name).decode(values, compute_dtype(name)).reshape(values.shape)
+    sums = np.empty((several, values.shape[1]), numbers.dtype)
+    if several:
+        sparse.add_rows(numbers.dtype)(starts, repeated, numbers, sums)
+    return RowGradient(rows[:count], places[:count], numbers, sums, (values,) if several else ())
 
 
 def _take_csr(name: str, grad: Any, given: tuple[Array, ...]) -> RowGradient:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from itertools import islice
 
 import numpy as np
 
+from fastopt.codecs.floats import name_of
 from fastopt.executors import reference, rows, sparse
 from fastopt.executors.catch_up import catch_up_part
-from fastopt.executors.compiled import kernel
+from fastopt.executors.compiled import Job, kernel
 from fastopt.executors.idle import closed_form, idle_forms
 from fastopt.layouts import arrays
 from fastopt.layouts.arrays import Array
+from fastopt.layouts.columns import FIRST, NUMBERS, PARAM, PHASE
 from fastopt.optimizers.group import Group
 from fastopt.optimizers.row_gradients import RowGradient
-from fastopt.transforms.base import ONCE
+from fastopt.optimizers.work import Work
+from fastopt.transforms.base import ONCE, Part
 from fastopt.validation import Hyper
 
 # Steps after which all rows catch up, so that what must be remembered of a step (a small matrix) is
@@ -26,8 +28,20 @@ REMEMBERED = 16_384
 
 def split_numbers(group: Group, hyper: Array) -> list[Hyper]:
     """The hyperparameters of each part, as rounded in what the kernel reads."""
-    numbers = iter(hyper[1:].tolist())
+    numbers = iter(hyper[NUMBERS:].tolist())
     return [tuple(islice(numbers, part.hypers)) for part in group.parts]
+
+
+def check_rows_can_step(work: Work, index: int, hyper: Array, exact: bool) -> None:
+    """See that a parameter can have sparse gradients, or raise ValueError that says why not."""
+    group, own = work.members[index]
+    if any(codec.block > 1 for codecs in group.codecs.values() for codec in codecs[own : own + 1]):
+        raise ValueError(
+            f"sparse gradients cannot go with states of 8 bits, which {group.names[own]} has: their "
+            "blocks reach across rows"
+        )
+    if exact:
+        idle_forms(group.chain, split_numbers(group, hyper), hyper.dtype)
 
 
 class Rows:
@@ -35,15 +49,17 @@ class Rows:
 
     Parameters
     ----------
-    group : Group
-    param : array
-    slots : sequence of array
-        What the chain works with beside it.
+    work : Work
+    index : int
+        The number of the parameter.
+    table : array
+        Its row in the table.
     hyper : array
         The hyperparameters of the next step, as a kernel reads them.
     exact : bool
         Whether rows that are not touched catch up.
     executor : str
+    compiled : bool
 
     Attributes
     ----------
@@ -55,20 +71,24 @@ class Rows:
 
     def __init__(
         self,
-        group: Group,
-        param: Array,
-        slots: Sequence[Array],
+        work: Work,
+        index: int,
+        table: Array,
         hyper: Array,
         exact: bool,
         executor: str,
         compiled: bool,
     ) -> None:
-        self._group, self._executor, self._compiled = group, executor, compiled
-        self._param, self._slots = param, slots
-        self._width = math.prod(param.shape[1:])
-        columns = [param, param, *slots]
-        self._addresses = np.array([arrays.address(column) for column in columns], np.int64)
-        self._row_bytes = np.array([self._width * column.itemsize for column in columns], np.int64)
+        check_rows_can_step(work, index, hyper, exact)
+        self._all, self._index = work, index
+        self._group, self._own = work.members[index]
+        self._executor, self._compiled = executor, compiled
+        self._param, self._slots = work.leaves[index], work.slots[index]
+        self._width = math.prod(self._param.shape[1:])
+        columns = [self._param, self._param, *self._slots]
+        self._addresses = table[FIRST : PARAM + len(columns)].copy()
+        itemsizes = [0, *(column.itemsize for column in columns)]
+        self._row_bytes = self._width * np.array(itemsizes, np.int64)
         self._work = np.zeros(rows.WORK, np.int64)
         self._work[rows.WIDTH] = self._width
         self.now, self.moves = 0, False
@@ -79,9 +99,9 @@ class Rows:
 
     def _get_ready(self, hyper: Array) -> None:
         """Make what catching up takes, if the chain does anything without a gradient."""
-        chain, parts, dtype = self._group.chain, self._group.parts, self._param.dtype
+        chain, parts = self._group.chain, self._group.parts
         numbers = split_numbers(self._group, hyper)
-        self._form = closed_form(idle_forms(chain, numbers, dtype))
+        self._form = closed_form(idle_forms(chain, numbers, hyper.dtype))
         idles = tuple(transform.idle for transform in chain)
         self._catches_up = any(row is not None for row in self._form.rows) or ONCE in idles
         if not self._catches_up:
@@ -90,16 +110,17 @@ class Rows:
         self._part = catch_up_part(parts, idles, self._form)
         self._entries = self._form.entries()
         constant = [n for idle, own in zip(idles, numbers, strict=True) if idle == ONCE for n in own]
-        self._numbers = np.zeros((REMEMBERED, 1 + self._part.hypers), dtype)
+        self._numbers = np.zeros((REMEMBERED, NUMBERS + self._part.hypers), hyper.dtype)
         if constant:
-            self._numbers[:, 1 + len(self._entries) :] = constant
+            self._numbers[:, NUMBERS + len(self._entries) :] = constant
         size = len(self._form.variables)
         self._tree = np.zeros((2 * REMEMBERED, size, size))
         self._marks = np.zeros(REMEMBERED + 1, np.uint8)
         self._last = np.zeros(len(self._param), np.int16)
         self._seen = b""
         if self._compiled:
-            code = kernel((self._part,), dtype, zero_grad=False, scales=False)
+            storage = self._group.storage(self._own, str(name_of(self._param.dtype)))
+            code = kernel(Job((self._part,), storage, zero_grad=False, scales=False))
             self._work[rows.CATCH_UP] = code.address
             self._work[rows.NUMBERS] = arrays.address(self._numbers)
             self._work[rows.STRIDE] = self._numbers.strides[0]
@@ -112,16 +133,18 @@ class Rows:
         ValueError
             There is no closed form for it; nothing was changed.
         """
-        if self._catches_up and (seen := hyper[1:].tobytes()) != self._seen:
+        if self._catches_up and (seen := hyper[NUMBERS:].tobytes()) != self._seen:
             numbers = split_numbers(self._group, hyper)
-            forms = idle_forms(self._group.chain, numbers, self._param.dtype)
+            forms = idle_forms(self._group.chain, numbers, hyper.dtype)
             self._matrix, self._seen = self._form.matrix(forms), seen
 
-    def step(self, gradient: RowGradient, code: int, hyper: Array) -> None:
+    def step(self, gradient: RowGradient, code: int, hyper: Array, clears: bool) -> None:
         """Step the rows that have a gradient, caught up before; the others are one more step behind.
 
         `code` is the address of the kernel.
         """
+        if self._catches_up and self._group.dithers:
+            self._numbers[:, PHASE] = hyper[PHASE]  # of the random bits that catching up takes
         if self.now == REMEMBERED:
             self.catch_up()
         self._prepare(gradient.rows)
@@ -130,13 +153,14 @@ class Rows:
             self._work[rows.ROWS] = len(gradient.values)
             self._work[rows.SUMS] = arrays.address(gradient.sums)
             self._addresses[rows.GRAD] = arrays.address(gradient.values)
+            self._row_bytes[rows.GRAD] = self._width * gradient.values.itemsize
             self._walk(gradient.rows, gradient.places)
         else:
             self._walk_in_python(gradient.rows)
             found = [*gradient.values, *gradient.sums]
             for row, place in zip(gradient.rows, gradient.places, strict=True):
                 values = found[place]
-                reference.step(self._group.parts, hyper, *self._row(row, values))
+                self._step_in_python(self._group.parts, hyper, row, values, clears)
             if self._catches_up:
                 self._last[gradient.rows] = self.now + 1
         if self._catches_up:
@@ -180,7 +204,7 @@ class Rows:
     def _prepare(self, some: Array) -> None:
         """Find what it takes to bring these rows up to date."""
         if self.now:
-            find, left = sparse.products(self._param.dtype), (self._marks, self._last, some)
+            find, left = sparse.products(self._numbers.dtype), (self._marks, self._last, some)
             find(self._tree, *left, self.now, self._entries, self._numbers)
 
     def _walk(self, some: Array, places: Array) -> None:
@@ -190,11 +214,14 @@ class Rows:
     def _walk_in_python(self, some: Array) -> None:
         for row in some:
             if self.now and self._last[row] < self.now:
-                param, _, slots = self._row(row, self._param)
-                reference.step((self._part,), self._numbers[self._last[row]], param, param, slots)
+                numbers = self._numbers[self._last[row]]
+                self._step_in_python((self._part,), numbers, row, self._param[row], False)
 
-    def _row(self, row: int, grad: Array) -> tuple[Array, Array, list[Array]]:
-        """A row of parameter and slots, beside a gradient for it."""
-        elements = slice(row * self._width, (row + 1) * self._width)
-        param, *slots = (array.reshape(-1)[elements] for array in (self._param, *self._slots))
-        return param, grad.reshape(-1), slots
+    def _step_in_python(
+        self, parts: tuple[Part, ...], hyper: Array, row: int, grad: Array, clears: bool
+    ) -> None:
+        """Step one row by the reference."""
+        start, stop = row * self._width, (row + 1) * self._width
+        param, *slots = (array.reshape(-1)[start:stop] for array in (self._param, *self._slots))
+        views = self._all.interpreted(self._index, [param, grad.reshape(-1), *slots])
+        reference.step(parts, hyper, int(self._addresses[0]) + start, clears, views)

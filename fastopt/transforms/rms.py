@@ -114,6 +114,7 @@ def scale_by_rms(
     return Transform(
         _RMS[flag("eps_inside_sqrt", eps_inside_sqrt), flag("bias_correction", bias_correction)],
         state={"square_avg": nonnegative_number("initial_accumulator", initial_accumulator)},
+        nonnegative=("square_avg",),
         hyper=_average(beta, eps, bias_correction),
         idle=rms_idle,
     )
@@ -141,6 +142,7 @@ def scale_by_stddev(
             "square_avg": nonnegative_number("initial_accumulator", initial_accumulator),
             "grad_avg": 0.0,
         },
+        nonnegative=("square_avg",),
         hyper=_average(beta, eps, bias_correction),
         idle=rms_idle,
     )
