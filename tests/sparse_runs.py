@@ -16,13 +16,11 @@ CLOSED = {
     "started": (fastopt.RMSProp, {"lr": 0.03, "initial_accumulator": 0.5, "beta": 0.99}),
     "beta_zero": (fastopt.RMSProp, {"lr": 0.03, "beta": 0.0, "eps": 1e-2}),
     "centered": (fastopt.RMSProp, {"lr": 0.03, "centered": True, "eps": 10.0}),
-    "momentum": (fastopt.RMSProp, {"lr": 0.03, "momentum": 0.8, "eps": 1e-2}),
     "nesterov": (fastopt.SGD, {"lr": 0.01, "momentum": 0.8, "dampening": 0.3, "nesterov": True}),
     "lr_in_momentum": (
         fastopt.RMSProp,
         {"lr": lambda t: 0.05 / (1 + t), "momentum": 0.8, "lr_in_momentum": True, "eps": 1e-2},
     ),
-    "decay": (fastopt.SGD, {"lr": 0.01, "weight_decay": 0.1}),
     "decay_momentum": (fastopt.SGD, {"lr": 0.01, "weight_decay": 0.1, "momentum": 0.5}),
     "decoupled": (
         fastopt.RMSProp,

@@ -26,7 +26,7 @@ def stories(draw):
     """What happens in a run: gradients of all kinds, reading, and numbers that change."""
     shape = draw(st.sampled_from([(1, 1), (2, 3), (7, 1), (9, 4), (16, 2), (5, 2, 3), (6,)]))
     touched = st.integers(0, 2 * shape[0])
-    kinds = ["pair"] * 4 + ["dense", "read", "catch up", "lr", "scale"]
+    kinds = ["pair"] * 4 + ["dense", "read", "catch up", "lr"]
     steps = draw(st.lists(st.tuples(st.sampled_from(kinds), touched), max_size=20))
     return shape, draw(st.sampled_from(DTYPES)), steps, draw(st.integers(0, 999))
 
@@ -48,9 +48,9 @@ def test_any_interleaving(name, story, executor):
         elif kind == "lr" and not callable(plain.lr):
             exact.lr = plain.lr = 0.5 * plain.lr
         else:
-            whole, scale = dense(gradient, shape, dtype), 4.0 if kind == "scale" else 1.0
-            exact.step(whole if kind == "dense" else gradient, grad_scale=scale)
-            plain.step(whole, grad_scale=scale)
+            whole = dense(gradient, shape, dtype)
+            exact.step(whole if kind == "dense" else gradient)
+            plain.step(whole)
             sizes.follow(plain)
     sizes.check(exact, plain)
     if name in SAME_BITS:
@@ -71,6 +71,19 @@ def test_a_long_time(name, dtype, monkeypatch):
         rows = np.array([0, 1 + step % 7 if step % 5 == 0 else 0])
         exact.step((rows, values))
         plain.step(dense((rows, values), shape, dtype))
+        sizes.follow(plain)
+    sizes.check(exact, plain)
+
+
+@pytest.mark.parametrize("name", ["rmsprop", "everything"])
+def test_gradients_are_unscaled(name):
+    rng = np.random.default_rng(7)
+    exact, plain = twins(name, rng.normal(size=(9, 2)))
+    sizes = Sizes(plain)
+    for scale in (1.0, 1024.0, 3.0, 3.0):
+        gradient = pair(rng, (9, 2), np.float64, 4)
+        exact.step(gradient, grad_scale=scale)
+        plain.step(dense(gradient, (9, 2), np.float64), grad_scale=scale)
         sizes.follow(plain)
     sizes.check(exact, plain)
 
