@@ -14,7 +14,7 @@ from fastopt.executors.compiled import Job, kernel
 from fastopt.executors.idle import closed_form, idle_forms
 from fastopt.layouts import arrays
 from fastopt.layouts.arrays import Array
-from fastopt.layouts.columns import FIRST, NUMBERS, PARAM, PHASE
+from fastopt.layouts.columns import FIRST, NUMBERS, PARAM
 from fastopt.optimizers.group import Group
 from fastopt.optimizers.row_gradients import RowGradient
 from fastopt.optimizers.work import Work
@@ -39,6 +39,11 @@ def check_rows_can_step(work: Work, index: int, hyper: Array, exact: bool) -> No
         raise ValueError(
             f"sparse gradients cannot go with states of 8 bits, which {group.names[own]} has: their "
             "blocks reach across rows"
+        )
+    if exact and group.dithers:
+        raise ValueError(
+            "sparse='exact' cannot go with stochastic_rounding: rows that catch up together share random "
+            "bits otherwise than rows that step; sparse='lazy' can"
         )
     if exact:
         idle_forms(group.chain, split_numbers(group, hyper), hyper.dtype)
@@ -143,8 +148,6 @@ class Rows:
 
         `code` is the address of the kernel.
         """
-        if self._catches_up and self._group.dithers:
-            self._numbers[:, PHASE] = hyper[PHASE]  # of the random bits that catching up takes
         if self.now == REMEMBERED:
             self.catch_up()
         self._prepare(gradient.rows)
