@@ -43,8 +43,8 @@ def check_rows_can_step(work: Work, index: int, hyper: Array, exact: bool) -> No
     storage = group.storage(own, str(name_of(work.leaves[index].dtype)))
     if exact and any(how.dithered for how in storage):
         raise ValueError(
-            "sparse='exact' cannot go with stochastic_rounding: its random bits belong to blocks, which "
-            "rows that catch up together have otherwise than rows that step; sparse='lazy' can"
+            "sparse='exact' cannot go with stochastic_rounding: its random bits belong to blocks, "
+            "which catching up cuts otherwise than steps do; sparse='lazy' can"
         )
     if exact:
         idle_forms(group.chain, split_numbers(group, hyper), hyper.dtype)
