@@ -124,7 +124,7 @@ SHOWN = {
 
 
 def _details(cases: Iterable[Case]) -> str:
-    labels = ("model", "form", "copy", "dtype", "size", "gradient", "threads")
+    labels = ("model", "form", "copy", "dtype", "size", "rows", "gradient", "threads")
     rows = []
     for case in cases:
         what = ", ".join(str(case[label]) for label in labels if label in case)

@@ -19,4 +19,5 @@ def add_decayed_weights(weight_decay: Setting, lr: Setting = 1.0) -> Transform:
     learning rate, where nothing multiplies by it any more, pass it as `lr`.
     """
     settings = nonnegative("weight_decay", weight_decay), nonnegative("lr", lr)
-    return Transform(decay_update, hyper=per_step(lambda decay, rate: (decay * rate,), *settings))
+    hyper = per_step(lambda decay, rate: (decay * rate,), *settings)
+    return Transform(decay_update, hyper=hyper, idle=decay_update)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastopt.transforms.base import Transform, Update
-from fastopt.transforms.roots import root_eps_inside, root_eps_outside
+from fastopt.transforms.roots import positive_eps, root_eps_inside, root_eps_outside
 from fastopt.validation import (
     Hyper,
     Setting,
@@ -51,6 +51,12 @@ def _stddev(root: Any, correct: Any) -> Update:
         return update / root(variance, eps), (square_avg, grad_avg)
 
     return stddev_update
+
+
+def rms_idle(update, param, state, hyper):
+    beta, _, eps, _ = hyper
+    positive_eps(eps)
+    return update, tuple(beta * average for average in state)
 
 
 _ROOTS = {True: root_eps_inside, False: root_eps_outside}
@@ -110,6 +116,7 @@ def scale_by_rms(
         state={"square_avg": nonnegative_number("initial_accumulator", initial_accumulator)},
         nonnegative=("square_avg",),
         hyper=_average(beta, eps, bias_correction),
+        idle=rms_idle,
     )
 
 
@@ -137,4 +144,5 @@ def scale_by_stddev(
         },
         nonnegative=("square_avg",),
         hyper=_average(beta, eps, bias_correction),
+        idle=rms_idle,
     )
