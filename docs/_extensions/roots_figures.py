@@ -190,9 +190,9 @@ def scales(figure: Figure) -> None:
         w = np.array([5.0, 5.0])
         path = descend(w, make(w), lambda w: 2 * steep * w, 300)
         loss = (steep * path**2).sum(axis=1)
-        axes.semilogy(np.maximum(loss, 1e-12), color=line, label=label)
-    axes.set(xlabel="step", ylabel="J = 100 a² + 0.01 b²", ylim=(1e-9, 1e4))
-    axes.legend(loc="lower left")
+        axes.semilogy(np.maximum(loss, 1e-7), color=line, label=label)
+    axes.set(xlabel="step", ylabel="J = 100 a² + 0.01 b²", ylim=(1e-6, 1e6))
+    axes.legend(loc="upper right")
 
 
 # Name -> what draws it, and its width and height.

@@ -126,8 +126,15 @@ def scale_by_stddev(
     ``v = beta * v + (1 - beta) * u * u`` and ``m = beta * m + (1 - beta) * u``, then
     ``u = u / sqrt(max(v - m * m, 0) + eps)``, with epsilon outside the root on request.
 
-    The parameters are those of `scale_by_rms`; the state is ``square_avg`` and ``grad_avg``.
-    torch does not clamp the variance, and gives NaN where rounding makes it negative.
+    Parameters
+    ----------
+    beta, eps, eps_inside_sqrt, bias_correction, initial_accumulator
+        As in `scale_by_rms`. The bias correction holds for ``m`` too.
+
+    Notes
+    -----
+    State: ``square_avg`` and ``grad_avg``. torch does not clamp the variance, and gives NaN where
+    rounding makes it negative.
     """
     return Transform(
         _STDDEV[flag("eps_inside_sqrt", eps_inside_sqrt), flag("bias_correction", bias_correction)],

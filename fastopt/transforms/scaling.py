@@ -12,12 +12,24 @@ def scale_update(update, param, state, hyper):
 
 
 def scale(factor: Setting) -> Transform:
-    """Multiply the update: ``u = factor * u``. With -1 the optimizer climbs instead of descending."""
+    """Multiply the update: ``u = factor * u``.
+
+    Parameters
+    ----------
+    factor : float or schedule
+        Finite. With -1 the optimizer climbs instead of descending.
+    """
     return Transform(scale_update, hyper=per_step(lambda f: (f,), finite("factor", factor)))
 
 
 def scale_by_learning_rate(lr: Setting) -> Transform:
-    """Multiply the update by the learning rate: ``u = lr * u``, with ``lr >= 0``."""
+    """Multiply the update by the learning rate: ``u = lr * u``.
+
+    Parameters
+    ----------
+    lr : float or schedule
+        >= 0.
+    """
     return Transform(scale_update, hyper=per_step(lambda rate: (rate,), nonnegative("lr", lr)))
 
 
@@ -32,5 +44,11 @@ def clip_update(update, param, state, hyper):
 
 
 def clip_by_value(limit: Setting) -> Transform:
-    """Limit each element of the update: ``u = min(max(u, -limit), limit)``; NaN stays NaN."""
+    """Limit each element of the update: ``u = min(max(u, -limit), limit)``; NaN stays NaN.
+
+    Parameters
+    ----------
+    limit : float or schedule
+        > 0.
+    """
     return Transform(clip_update, hyper=per_step(lambda x: (-x, x), positive("clip_value", limit)))
