@@ -51,10 +51,9 @@ sphinx_gallery_conf = {
     "show_signature": False,
     "download_all_examples": False,
     "within_subsection_order": "FileNameSortKey",
-    "default_thumb_file": None,
-    "min_reported_time": 0,
+    "min_reported_time": 1e9,  # how long a build took says nothing
 }
-# The gallery lists how long its examples took; times of a build mean nothing.
+# A setting of the gallery is a class, which cannot be kept from build to build.
 suppress_warnings = ["config.cache"]
 
 html_theme = "furo"

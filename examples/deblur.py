@@ -2,9 +2,9 @@
 Deblurring an image, with bounds on its pixels
 ==============================================
 
-A photograph was blurred and has noise. To invert a blur is to amplify noise, unless something is known about the image.
-Here that is little: a pixel is between 0 (black) and 1 (white). ``bounds`` keeps it there, in the same pass over memory as
-the step.
+A photograph was blurred and has noise. To invert a blur is to amplify noise, unless something is
+known about the image. Here that is little: a pixel is between 0 (black) and 1 (white). ``bounds``
+keeps it there, in the same pass over memory as the step.
 """
 
 import matplotlib.pyplot as plt
@@ -36,7 +36,8 @@ seen = blur(sharp) + 0.01 * np.random.default_rng(0).standard_normal(sharp.shape
 # %%
 # Least squares
 # -------------
-# Minimise half the squared difference between the blurred image and what was seen. Its gradient is the blurred difference.
+# Minimise half the squared difference between the blurred image and what was seen. Its gradient is
+# the blurred difference.
 
 
 def restore(bounds, steps=400):
@@ -51,7 +52,7 @@ def restore(bounds, steps=400):
 
 free, free_errors = restore(None)
 bounded, bounded_errors = restore((0.0, 1.0))
-assert bounded.min() >= 0 and bounded.max() <= 1
+assert 0 <= bounded.min() <= bounded.max() <= 1
 
 # %%
 figure, axes = plt.subplots(2, 2, figsize=(6.4, 6.4), layout="constrained")
@@ -68,7 +69,8 @@ for ax, (title, picture) in zip(axes.flat, pictures.items(), strict=True):
 plt.show()
 
 # %%
-# Without bounds the fit goes on to explain the noise, and the image gets worse again; with them it gets better to the end.
+# Without bounds the fit goes on to explain the noise, and the image gets worse again; with them it
+# gets better to the end.
 
 figure, ax = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
 ax.plot(free_errors, label="without bounds")

@@ -2,8 +2,8 @@
 A network that reads digits
 ===========================
 
-A network with one hidden layer learns scikit-learn's 1797 handwritten digits. All its weights are one flat buffer, so
-the whole network is one step; the gradient is written by hand, in NumPy.
+A network with one hidden layer learns scikit-learn's 1797 handwritten digits. All its weights are
+one flat buffer, so the whole network is one step; the gradient is written by hand, in NumPy.
 """
 
 import matplotlib.pyplot as plt
@@ -22,8 +22,8 @@ train, test, train_labels, test_labels = train_test_split(
 # %%
 # The network
 # -----------
-# ``flatten`` puts many arrays into one buffer and gives back windows on it. Reading and writing go through the windows,
-# the optimizer sees one array.
+# ``flatten`` puts many arrays into one buffer and gives back windows on it. Reading and writing go
+# through the windows, the optimizer sees one array.
 
 rng = np.random.default_rng(0)
 start = {

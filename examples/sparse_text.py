@@ -2,11 +2,12 @@
 Logistic regression on a sparse text set
 ========================================
 
-Words are rare: most features of a document are zero, and a rare word may be the one that tells. This is what AdaGrad was
-made for; here it is beside RMSProp and plain gradient descent, with batches in the order of time.
+Words are rare: most features of a document are zero, and a rare word may be the one that tells.
+This is what AdaGrad was made for; here it is beside RMSProp and plain gradient descent, with
+batches in the order of time.
 
-The text is made, not downloaded: documents of two topics that share their common words and differ in many rare ones, with
-frequencies that fall like one over the rank, as those of a language do.
+The text is made, not downloaded: documents of two topics that share their common words and differ
+in many rare ones, with frequencies that fall like one over the rank, as those of a language do.
 """
 
 import matplotlib.pyplot as plt
@@ -18,8 +19,8 @@ import fastopt
 # %%
 # Documents
 # ---------
-# 20,000 words; a word's frequency falls with its rank. Of the words beyond the 200 most common ones, every second is
-# four times as likely in one of the topics.
+# 20,000 words; a word's frequency falls with its rank. Of the words beyond the 200 most common
+# ones, every second is four times as likely in one of the topics.
 
 rng = np.random.default_rng(0)
 words, documents, length = 20_000, 6_000, 40
@@ -33,9 +34,7 @@ for topic in (0, 1):
     rows.append(np.repeat(which, length))
     columns.append(rng.choice(words, size=which.size * length, p=likely / likely.sum()))
 rows, columns = np.concatenate(rows), np.concatenate(columns)
-counts = sparse.csr_array(
-    (np.ones(rows.size, np.float32), (rows, columns)), shape=(documents, words)
-)
+counts = sparse.csr_array((np.ones(rows.size, np.float32), (rows, columns)), shape=(documents, words))
 counts.data[:] = 1  # whether a word occurs, not how often
 train, test = counts[:4500], counts[4500:]
 train_topics, test_topics = topics[:4500], topics[4500:]
@@ -77,8 +76,9 @@ axes.legend()
 plt.show()
 
 # %%
-# AdaGrad gives a rare word a high rate until it has been seen a few times, and remembers that it has been. RMSProp forgets
-# it between two occurrences, and then takes a step as large as its first one.
+# AdaGrad gives a rare word a high rate until it has been seen a few times, and remembers that it
+# has been. RMSProp forgets it between two occurrences, and then takes a step as large as its first
+# one.
 
 best = {name: min(losses) for name, (_, losses, _) in results.items()}
 assert min(best, key=best.get).startswith("AdaGrad"), best

@@ -1,4 +1,4 @@
-"""The figures of "RMSProp from its roots". What they show is computed with fastopt while they are drawn."""
+"""The figures of "RMSProp from its roots": computed with fastopt while they are drawn."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def ewma(figure: Figure) -> None:
 
 
 def weights(figure: Figure) -> None:
-    """How much a value counts that came some steps ago, and the window that 1 / (1 - beta) stands for."""
+    """How much a value counts that came some steps ago, and the window 1 / (1 - beta)."""
     axes = figure.subplots()
     ago = np.arange(0, 61)
     for beta, line in zip((0.5, 0.9, 0.95), ("C1", "C0", "C2"), strict=True):
