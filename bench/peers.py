@@ -34,6 +34,7 @@ TITLES = {
     "torch_fused": "torch, fused",
     "optax": "optax, jit",
     "keras": "Keras on jax, jit",
+    "rmsprop": "plain RMSProp",
 }
 
 

@@ -141,7 +141,7 @@ def _details(cases: Iterable[Case]) -> str:
     for case in cases:
         what = ", ".join(str(case[label]) for label in labels if label in case)
         for peer, found in case["peers"].items():
-            rows.append([what, peer, *(show(found) for show in SHOWN.values())])
+            rows.append([what, TITLES.get(peer, peer), *(show(found) for show in SHOWN.values())])
             what = ""  # said once
     heads = ["case", "peer", *SHOWN]
     kept = [i for i in range(len(heads)) if any(row[i] for row in rows)]  # no empty columns

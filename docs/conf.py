@@ -30,11 +30,12 @@ extensions = [
 ]
 exclude_patterns = ["_build", "_drawn"]
 nitpicky = True  # a reference that leads nowhere is a warning, and so an error
-nitpick_ignore_regex = [("py:.*", r"(?!fastopt).*")]
+nitpick_ignore_regex = [("py:.*", r"(?!fastopt).*"), ("py:obj", r".*")]
 
 myst_enable_extensions = ["amsmath", "dollarmath"]
 myst_heading_anchors = 3
 
+default_role = "obj"  # a name in single backticks leads to its place in the reference, where it has one
 autodoc_typehints = "none"  # the docstrings say it
 numpydoc_show_class_members = False
 numpydoc_validation_checks = {"GL08", "PR01", "PR02", "SS01"}
@@ -50,7 +51,7 @@ sphinx_gallery_conf = {
     "remove_config_comments": True,
     "show_signature": False,
     "download_all_examples": False,
-    "within_subsection_order": "FileNameSortKey",
+    "within_subsection_order": "ExampleTitleSortKey",
     "min_reported_time": 1e9,  # how long a build took says nothing
 }
 # A setting of the gallery is a class, which cannot be kept from build to build.

@@ -44,7 +44,7 @@ def differentiate(w, measured, strength, width, grad):
 # %%
 # The fit
 # -------
-# `fastopt.empty` makes arrays whose pages lie near the cores that work on them.
+# ``fastopt.empty`` makes arrays whose pages lie near the cores that work on them.
 
 w, grad = fastopt.empty(n), fastopt.empty(n)
 w[:] = measured

@@ -95,7 +95,7 @@ def scale_by_rms(
         Keeps the division finite, >= 0. With 0 an element whose gradients were all zero gives
         0/0 = NaN, as in torch.
     eps_inside_sqrt : bool
-        Where epsilon stands. In torch and Keras it stands outside.
+        Where epsilon stands. In torch it stands outside, in Keras inside.
     bias_correction : bool
         Divide ``v`` by ``1 - beta**t`` at step ``t = 1, 2, ...`` (the stored average stays as it is).
     initial_accumulator : float

@@ -28,7 +28,7 @@ class Links(HTMLParser):
         given = dict(attributes)
         self.anchors |= {value for key in ("id", "name") if (value := given.get(key))}
         self.targets += [value for key in ("href", "src") if (value := given.get(key))]
-        if tag == "img" and not given.get("alt"):
+        if tag == "img" and given.get("alt") is None:  # empty beside a title that says it
             self.without_text.append(str(given.get("src")))
 
 
