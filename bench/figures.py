@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,11 +92,13 @@ def _mark_caches(axes: Any, results: Results, sizes: list[int]) -> None:
             axes.text(elements, 1.01, name.partition("_")[0].upper(), transform=where, ha="center")
 
 
-def peers(results: Results, figure: Figure) -> None:
+def peers(
+    results: Results, figure: Figure, forms: Iterable[str] = ("rmsprop_outside", "adam", "adagrad")
+) -> None:
     """Times as multiples of fastopt's, a bar for each library."""
     family, plain = largest(chosen(results, "family")), largest(chosen(results, "throughput"))
     rows: list[tuple[str, list[tuple[str, Any]]]] = []
-    for form in ("rmsprop_outside", "adam", "adagrad"):
+    for form in forms:
         found: dict[str, Any] = {}
         if form == "rmsprop_outside" and "rmsprop" in plain:
             found |= _ratios(plain["rmsprop"])  # the same but for epsilon: here are C and NumPy
@@ -106,6 +109,7 @@ def peers(results: Results, figure: Figure) -> None:
     if not rows:
         return
     heights = [len(bars) for _, bars in rows]
+    figure.set_figheight(0.6 + 0.35 * len(rows) + 0.26 * sum(heights))
     all_axes = figure.subplots(len(rows), 1, sharex=True, squeeze=False, height_ratios=heights)
     bands = [band for _, bars in rows for _, band in bars]
     least, most = min(band["low"] for band in bands), max(band["high"] for band in bands)
@@ -152,13 +156,15 @@ def bytes_moved(results: Results, figure: Figure) -> None:
     for moved, (high, middle, low) in points.values():
         axes.plot([moved, moved], [low, high], color="C0", linewidth=1.2)
         axes.plot(moved, middle, "o", color="C0")
-    for moved in {moved for moved, _ in points.values()}:  # one label for what moves as many
-        labels = [label for label, (other, _) in points.items() if other == moved]
-        middle = max(times[1] for other, times in points.values() if other == moved)
-        left = moved > 0.5 * most
-        place, side = ((-8, 3), "right") if left else ((8, -9), "left")
-        text = ", ".join(labels)
-        axes.annotate(text, (moved, middle), place, textcoords="offset points", fontsize=9, ha=side)
+    lowest = 0.0
+    for moved in sorted({moved for moved, _ in points.values()}):  # one label for what moves as many
+        text = ", ".join(label for label, (other, _) in points.items() if other == moved)
+        height = max(times[1] for other, times in points.values() if other == moved)
+        if moved > 0.5 * most:  # to the left, above the label before
+            lowest = max(height, lowest + 0.06 * most)
+            axes.text(moved - 0.02 * most, lowest, text, ha="right", va="bottom", fontsize=9)
+        else:
+            axes.text(moved + 0.02 * most, height, text, ha="left", va="top", fontsize=9)
     axes.plot([0, most], [0, most], color=colour("ink"), linestyle=":", label="at the roofline's speed")
     axes.legend(loc="upper left")
     axes.set(xlabel="bytes an element", ylabel="time, in bytes at full speed")
@@ -179,14 +185,15 @@ def _is_large(case: Case) -> bool:
     )
 
 
+COMMON = {"question", "form", "dtype", "size", "threads", "all_threads", "rounds", "reference", "peers"}
+
+
 def _kind(case: Case) -> str:
-    """What a point is called: the codec or the form, and the whole phase by its name."""
-    if case["question"] == "phase":
-        return f"the whole phase, copy in {case['copy']}"
-    if "codec" in case:
-        return f"{FORMS.get(case.get('form', ''), '')} {case['codec']}".strip()
-    more = {"rmsprop_everything": "centered, momentum, decay", "rmsprop_outside": "RMSProp"}
-    return more.get(case["form"], FORMS.get(case["form"], case["form"]))
+    """What a point is called: its form, and whatever else sets the case apart."""
+    names = {"rmsprop_everything": "centered, momentum, decay", **FORMS}
+    form = "the whole phase, copy in" if case["question"] == "phase" else case.get("form", "")
+    more = [str(value) for key, value in case.items() if key not in COMMON]
+    return " ".join(filter(None, [names.get(form, form), *more]))
 
 
 def scaling(results: Results, figure: Figure) -> None:
@@ -225,6 +232,7 @@ def scaling(results: Results, figure: Figure) -> None:
 FIGURES: dict[str, tuple[Callable[[Results, Figure], None], tuple[float, float]]] = {
     "speed": (speed, (6.4, 4.2)),
     "peers": (peers, (6.4, 5.2)),
+    "readme": (partial(peers, forms=("rmsprop_outside",)), (6.4, 3.0)),
     "bytes": (bytes_moved, (6.4, 3.8)),
     "scaling": (scaling, (6.4, 3.4)),
 }

@@ -22,7 +22,7 @@ Peer: TypeAlias = Callable[[Problem, int], Step | None]
 
 TITLES = {
     "fastopt": "fastopt",
-    "roofline": "the bytes alone",
+    "roofline": "roofline",
     "c": "the same loop in C",
     "numpy_in_place": "NumPy in place",
     "numpy_naive": "naive NumPy",
