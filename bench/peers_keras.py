@@ -69,7 +69,7 @@ class _Step:
 
 def _keras(problem: Problem, threads: int) -> Step | None:
     # XLA takes all cores of the process and cannot be told otherwise while it runs.
-    if keras is None or keras.backend.backend() != "jax":
+    if keras is None or keras.backend.backend() != "jax" or problem.grad.dtype != np.float32:
         return None
     if threads != len(os.sched_getaffinity(0)):
         return None

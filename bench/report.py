@@ -34,7 +34,7 @@ ROWS: list[tuple[str, dict[str, Any]]] = [
     ("the whole phase¹", {"question": "phase", "copy": "float16"}),
     ("1000 arrays of 64 to 4096", {"question": "many", "model": "1000 small"}),
 ]
-COLUMNS = ["c", "numpy_in_place", "numexpr", "torch", "torch_compiled", "torch_fused", "optax", "keras"]
+COLUMNS = ["c", "numpy_in_place", "torch", "torch_compiled", "torch_fused", "optax"]
 PHASE = (
     "¹ Unscale, look for what is not finite, clip by the global norm, decay, RMSProp, average the "
     "weights, copy to float16 and clear the gradient."
