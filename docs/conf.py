@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import fastopt
@@ -36,6 +37,8 @@ myst_enable_extensions = ["amsmath", "dollarmath"]
 myst_heading_anchors = 3
 
 default_role = "obj"  # a name in single backticks leads to its place in the reference, where it has one
+# Pages are built without the libraries that fastopt works with: their names are enough.
+autodoc_mock_imports = [name for name in ("cupy", "mpi4py", "torch") if find_spec(name) is None]
 autodoc_typehints = "none"  # the docstrings say it
 numpydoc_show_class_members = False
 numpydoc_validation_checks = {"GL08", "PR01", "PR02", "SS01"}
