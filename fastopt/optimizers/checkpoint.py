@@ -94,6 +94,11 @@ class Checkpoint:
         or the other one had, the setting stays, and so do ``bounds`` and ``copy_to``. An optimizer
         made with a chain keeps all of its hyperparameters but ``clip_norm``.
 
+        Parameters
+        ----------
+        state_dict : dict
+            What `state_dict` gave.
+
         Raises
         ------
         TypeError, ValueError
@@ -149,6 +154,11 @@ class Checkpoint:
 
         The file is read twice: checked as a whole, then streamed into place. No second copy of the
         arrays is made in memory.
+
+        Parameters
+        ----------
+        path : str or path
+            The file.
 
         Raises
         ------

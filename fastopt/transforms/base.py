@@ -156,7 +156,13 @@ class Part(NamedTuple):
 
 
 class Chain:
-    """Transforms applied one after the other; made by `chain`."""
+    """Transforms applied one after the other; made by `chain`.
+
+    Parameters
+    ----------
+    transforms : tuple of Transform
+        Those with ``after=True`` at the end.
+    """
 
     def __init__(self, transforms: tuple[Transform, ...]) -> None:
         for position, transform in enumerate(transforms):

@@ -101,7 +101,7 @@ def scale_by_rms(
         Keeps the division finite, >= 0. With 0 an element whose gradients were all zero gives
         0/0 = NaN, as in torch.
     eps_inside_sqrt : bool
-        Where epsilon stands. In torch and Keras it stands outside.
+        Where epsilon stands. In torch it stands outside, in Keras inside.
     bias_correction : bool
         Divide ``v`` by ``1 - beta**t`` at step ``t = 1, 2, ...`` (the stored average stays as it is).
     initial_accumulator : float
@@ -133,8 +133,15 @@ def scale_by_stddev(
     ``v = beta * v + (1 - beta) * u * u`` and ``m = beta * m + (1 - beta) * u``, then
     ``u = u / sqrt(max(v - m * m, 0) + eps)``, with epsilon outside the root on request.
 
-    The parameters are those of `scale_by_rms`; the state is ``square_avg`` and ``grad_avg``.
-    torch does not clamp the variance, and gives NaN where rounding makes it negative.
+    Parameters
+    ----------
+    beta, eps, eps_inside_sqrt, bias_correction, initial_accumulator
+        As in `scale_by_rms`. The bias correction holds for ``m`` too.
+
+    Notes
+    -----
+    State: ``square_avg`` and ``grad_avg``. torch does not clamp the variance, and gives NaN where
+    rounding makes it negative.
     """
     return Transform(
         _STDDEV[flag("eps_inside_sqrt", eps_inside_sqrt), flag("bias_correction", bias_correction)],

@@ -12,13 +12,25 @@ def scale_update(update, param, state, hyper):
 
 
 def scale(factor: Setting) -> Transform:
-    """Multiply the update: ``u = factor * u``. With -1 the optimizer climbs instead of descending."""
+    """Multiply the update: ``u = factor * u``.
+
+    Parameters
+    ----------
+    factor : float or schedule
+        Finite. With -1 the optimizer climbs instead of descending.
+    """
     hyper = per_step(lambda f: (f,), finite("factor", factor))
     return Transform(scale_update, hyper=hyper, idle=scale_update)
 
 
 def scale_by_learning_rate(lr: Setting) -> Transform:
-    """Multiply the update by the learning rate: ``u = lr * u``, with ``lr >= 0``."""
+    """Multiply the update by the learning rate: ``u = lr * u``.
+
+    Parameters
+    ----------
+    lr : float or schedule
+        >= 0.
+    """
     hyper = per_step(lambda rate: (rate,), nonnegative("lr", lr))
     return Transform(scale_update, hyper=hyper, idle=scale_update)
 
@@ -38,6 +50,12 @@ def clip_idle(update, param, state, hyper):
 
 
 def clip_by_value(limit: Setting) -> Transform:
-    """Limit each element of the update: ``u = min(max(u, -limit), limit)``; NaN stays NaN."""
+    """Limit each element of the update: ``u = min(max(u, -limit), limit)``; NaN stays NaN.
+
+    Parameters
+    ----------
+    limit : float or schedule
+        > 0.
+    """
     hyper = per_step(lambda x: (-x, x), positive("clip_value", limit))
     return Transform(clip_update, hyper=hyper, idle=clip_idle)
