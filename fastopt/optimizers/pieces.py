@@ -101,8 +101,10 @@ class Pieces:
         if own._compiled:
             step_stretch(own.executor, own._rows, start, stop)
             return
-        own._work.interpret_stretch(self._found[0], own._hyper.of(0), self._first, start, stop)
+        own._work.interpret_stretch(
+            0, self._found[0], own._hyper.of(0), self._first, slice(start, stop)
+        )
 
     def end(self) -> None:
         """Count the step."""
-        self._optimizer._count_step()
+        self._optimizer._count_step({})

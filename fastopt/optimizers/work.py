@@ -24,19 +24,23 @@ class Work:
 
     Attributes
     ----------
+    members : list of (Group, int)
+        The group of each array, and its number there.
     leaves : list of array
         The parameters.
+    slots : list of list of array
+        What the chain works with beside each.
     """
 
     def __init__(self, groups: Sequence[Group], zero_grad: bool) -> None:
-        self._members = [(group, i) for group in groups for i in range(len(group.leaves))]
+        self.members = [(group, i) for group in groups for i in range(len(group.leaves))]
         self._zero_grad = zero_grad
-        self.leaves = [group.leaves[i] for group, i in self._members]
+        self.leaves = [group.leaves[i] for group, i in self.members]
         self.slots = [own for group in groups for own in group.slots()]
 
     def job(self, row: int, gradient: str, scales: bool) -> Job:
         """What the kernel of one array is compiled for, given the format of its gradient."""
-        group, own = self._members[row]
+        group, own = self.members[row]
         return Job(group.parts, group.storage(own, gradient), self._zero_grad, scales)
 
     def interpret(self, found: Sequence[Any], hyper: Hyperparameters) -> None:
@@ -45,20 +49,26 @@ class Work:
         for row, grad in enumerate(found):
             size = self.leaves[row].size
             if grad is not None:
-                self._interpret(row, grad, hyper.of(row), first, slice(0, size))
+                self.interpret_stretch(row, grad, hyper.of(row), first, slice(0, size))
             first += size
 
-    def interpret_stretch(self, grad: Array, hyper: Array, first: int, start: int, stop: int) -> None:
-        """Step a stretch of the only array; `first` is the number of its first element."""
-        self._interpret(0, grad, hyper, first, slice(start, stop))
-
-    def _interpret(self, row: int, grad: Array, hyper: Array, first: int, part: slice) -> None:
-        group, own = self._members[row]
+    def interpret_stretch(self, row: int, grad: Array, hyper: Array, first: int, part: slice) -> None:
+        """Step a part of one array; `first` is the number of the array's first element."""
         arrays: list[Array] = [self.leaves[row], grad, *self.slots[row]]
-        storage = group.storage(own, str(name_of(grad.dtype)))
+        parts = []
+        for array, slot in zip(arrays, self.interpreted(row, arrays), strict=True):
+            block = slot.codec.block
+            items = array.reshape(-1)[part.start // block : -(-part.stop // block)]
+            parts.append(slot._replace(array=items))
+        group, _ = self.members[row]
+        reference.step(group.parts, hyper, first + part.start, self._zero_grad, parts)
+
+    def interpreted(self, row: int, arrays: Sequence[Array]) -> list[reference.Slot]:
+        """Parameter, gradient and slots of one array, or parts of them, for the reference."""
+        group, own = self.members[row]
+        storage = group.storage(own, str(name_of(arrays[1].dtype)))
         codecs = group.codecs_of(own, floats(storage[1].codec))
-        slots = []
-        for array, codec, how in zip(arrays, codecs, storage, strict=True):
-            items = slice(part.start // codec.block, -(-part.stop // codec.block))
-            slots.append(reference.Slot(array.reshape(-1)[items], codec, how.dithered))
-        reference.step(group.parts, hyper, first + part.start, self._zero_grad, slots)
+        return [
+            reference.Slot(array, codec, how.dithered)
+            for array, codec, how in zip(arrays, codecs, storage, strict=True)
+        ]

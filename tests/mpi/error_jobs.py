@@ -180,6 +180,7 @@ def arguments(comm):
     refused(TypeError, ["make_optimizer", "list"], make_optimizer=lambda s: [s])
     refused(ValueError, ["the shard itself"], make_optimizer=lambda s: fastopt.SGD([s]))
     refused(ValueError, ["the shard itself"], make_optimizer=lambda s: fastopt.SGD(s.copy()))
+    refused(ValueError, ["sparse", "'lazy'"], make_optimizer=lambda s: fastopt.SGD(s, sparse="lazy"))
     for comm_like in (None, 0, "world"):
         assert_all_raise_alike(
             TypeError, ["comm", "intracommunicator"], lambda c=comm_like: ShardedOptimizer(c, w, sgd)

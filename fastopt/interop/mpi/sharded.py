@@ -119,6 +119,9 @@ class ShardedOptimizer:
                 raise TypeError(f"make_optimizer must give an optimizer of fastopt, not {kind}")
             if self.optimizer.params is not self.shard:
                 raise ValueError("make_optimizer must give an optimizer over the shard itself")
+            if self.optimizer.sparse is not None:
+                mode = self.optimizer.sparse
+                raise ValueError(f"sparse must be None: sums over ranks are dense, got {mode!r}")
         own = self.optimizer._description() | {"zero_grad": self.optimizer.zero_grad}
         self._ranks.same("optimizers of all ranks must be alike", own)
         self._pieces = Pieces(self.optimizer, self._ranks, self.slice.start)
