@@ -56,6 +56,10 @@ class FastOptimizer(torch.optim.Optimizer):
             self._check_group(group)
         self._is_made = True
 
+    def __getstate__(self) -> dict[str, Any]:
+        names = "clip_norm", "average_decay", "_is_made"
+        return {**super().__getstate__(), **{name: getattr(self, name) for name in names}}
+
     def add_param_group(self, param_group: ParamGroup) -> None:
         """Add parameters, with settings of their own."""
         super().add_param_group(param_group)
