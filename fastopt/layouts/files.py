@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from fastopt.layouts import allocate
+from fastopt.layouts.archive import in_files
 from fastopt.layouts.arrays import Array
 
 
@@ -32,10 +33,10 @@ class StateFiles:
         if any(self._folder.iterdir()):
             raise ValueError(f"state_dir must be a new or empty folder, but {self._folder} has files")
 
-    def full(self, name: str, like: Array, value: float) -> Array:
-        """An array with the shape and dtype of another one, filled with `value`."""
+    def zeros(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """An array of zeros."""
         if self._folder is None:
-            return allocate.full(like.shape, like.dtype, value)
+            return allocate.zeros(shape, dtype)
         if not self._folder.exists():
             self._folder.mkdir(parents=True)
             self._made_folder = True
@@ -43,10 +44,8 @@ class StateFiles:
         # Numbered, because different names may look the same.
         path = self._folder / f"{len(self._made):03}-{readable}.npy"
         self._made.append(path)
-        array: Array = np.lib.format.open_memmap(path, "w+", like.dtype, like.shape)
-        if value != 0.0:
-            array[...] = value
-        return array
+        array: Array = np.lib.format.open_memmap(path, "w+", in_files(dtype), shape)
+        return array.view(dtype)
 
     def __enter__(self) -> Self:
         return self
