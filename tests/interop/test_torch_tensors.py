@@ -128,8 +128,66 @@ def test_complex_parameters(name, dtype):
     pair.assert_same()
 
 
+HALF = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@pytest.mark.parametrize("half", list(HALF))
+@every
+def test_parameters_of_16_bits(name, half):
+    """Each step is torch's in float32, from the 16-bit numbers, rounded once."""
+    if half == "bfloat16":
+        pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed")
+    dtype, random = HALF[half], torch.Generator().manual_seed(1)
+    settings = {"lr": 0.1, "weight_decay": 0.1}
+    if name in ("SGD", "RMSprop"):
+        settings["momentum"] = 0.9
+    start = [torch.randn(shape, generator=random) for shape in ((3, 5), (), (65,))]
+    start.append(torch.randn(4, 3, 2, 2, generator=random).to(memory_format=torch.channels_last))
+    params = [torch.nn.Parameter(p.to(dtype)) for p in start]
+    optimizer = getattr(fast, name)(params, **settings)
+    for step in range(5):
+        wide = [torch.nn.Parameter(p.detach().float()) for p in params]
+        theirs = getattr(torch.optim, name)(wide, **settings)
+        for p, q in zip(params, wide, strict=True):
+            if step or name == "Adagrad":
+                own = optimizer.state[p].items()
+                theirs.state[q] = {k: v.float().clone() for k, v in own}
+            p.grad = (1 + torch.rand(p.shape, generator=random)).to(dtype)
+            if p.dim() == 4:
+                p.grad = p.grad.to(memory_format=torch.channels_last)
+            q.grad = p.grad.float()
+        optimizer.step()
+        theirs.step()
+        rounding = {"rtol": torch.finfo(dtype).eps, "atol": torch.finfo(dtype).tiny}
+        for p, q in zip(params, wide, strict=True):
+            torch.testing.assert_close(p, q.to(dtype), **rounding)
+            assert optimizer.state[p].keys() == theirs.state[q].keys()
+            for key, value in theirs.state[q].items():
+                expected = value if key in ("step", "mu_product") else value.to(dtype)
+                torch.testing.assert_close(optimizer.state[p][key], expected, **rounding)
+                assert optimizer.state[p][key].stride() == expected.stride()
+
+
+@pytest.mark.parametrize("half", list(HALF))
+def test_gradients_of_16_bits_pass_the_gate(half, monkeypatch):
+    if half == "bfloat16":
+        pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed")
+    w = torch.nn.Parameter(torch.ones(8, dtype=HALF[half]))
+    optimizer = fast.RMSprop([w])
+    w.grad = torch.ones_like(w)
+    optimizer.step()
+    closely = []
+    launch = optimizer._plan.launch
+    monkeypatch.setattr(launch._gradients, "check", closely.append)
+    w.grad = torch.ones_like(w)
+    if launch._compiled:
+        optimizer.step()
+    assert not closely
+
+
 def test_a_group_of_several_dtypes():
     params = [torch.ones(5), torch.ones(4, dtype=torch.float64), torch.ones(3, dtype=torch.complex64)]
+    params.append(torch.ones(3, dtype=torch.float16))
     w = [torch.nn.Parameter(p.clone()) for p in params]
     v = [torch.nn.Parameter(p.clone()) for p in params]
     for own, kind in ((w, fast.Adam), (v, torch.optim.Adam)):
@@ -138,8 +196,9 @@ def test_a_group_of_several_dtypes():
             for p in own:
                 p.grad = torch.full_like(p, 2.0)
             optimizer.step()
-    for p, q in zip(w, v, strict=True):
+    for p, q in zip(w[:3], v[:3], strict=True):
         torch.testing.assert_close(p, q, **TOLERANCE[torch.float32])
+    torch.testing.assert_close(w[3], w[0][:3].half())
 
 
 def test_one_launch_steps_the_memory_of_the_tensors(monkeypatch):

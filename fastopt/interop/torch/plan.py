@@ -27,12 +27,12 @@ class Arrays(Gradients):
         found: list[Any] = grads
         return found
 
-    def check(self, found: list[Any]) -> None:
-        """Copy what is in another order, of another dtype, or in memory that the step writes."""
-        for i, (grad, param) in enumerate(zip(found, self._leaves, strict=True)):
+    def check(self, found: list[Any]) -> bool:
+        """Copy what is in another order, or in memory that the step writes."""
+        for i, grad in enumerate(found):
             if grad is not None and (not grad.flags.carray or self._shares(grad)):
-                found[i] = grad.astype(param.dtype, order="C")
-        super().check(found)
+                found[i] = grad.copy(order="C")
+        return super().check(found)
 
     def _shares(self, grad: Array) -> bool:
         start = address(grad)
