@@ -26,8 +26,10 @@ TITLES = {
     "numpy_in_place": "NumPy in place",
     "numpy_naive": "naive NumPy",
     "flat": "one flat buffer",
+    "torch_default": "torch as it comes",
     "torch": "torch, foreach",
     "torch_fused": "torch, fused",
+    "torch_compiled": "torch, compiled",
     "optax": "optax, jit",
 }
 

@@ -210,7 +210,9 @@ def test_one_launch_steps_the_memory_of_the_tensors(monkeypatch):
     calls = []
     original = launch._launch if launch._compiled else launch._run
     name = "_launch" if launch._compiled else "_run"
-    monkeypatch.setattr(type(launch), name, lambda self, *a: calls.append(1) or original(*a), raising=False)
+    monkeypatch.setattr(
+        type(launch), name, lambda self, *a: calls.append(1) or original(*a), raising=False
+    )
     if launch._compiled:
         launch._launch = lambda *a: calls.append(1) or original(*a)
     pair.step()
@@ -358,7 +360,11 @@ def test_other_devices():
 @pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental:UserWarning")
 def test_other_dtypes():
     w = torch.nn.Parameter(torch.zeros(3, dtype=torch.complex32))
-    refused([torch.nn.Parameter(torch.zeros(2)), w], TypeError, r"\[1\] must be of dtype .*not torch.complex32")
+    refused(
+        [torch.nn.Parameter(torch.zeros(2)), w],
+        TypeError,
+        r"\[1\] must be of dtype .*not torch.complex32",
+    )
 
 
 def test_expanded_parameters():

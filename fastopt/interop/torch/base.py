@@ -20,7 +20,7 @@ from fastopt.interop.torch.tensors import check, number
 from fastopt.optimizers.named import NamedOptimizer
 from fastopt.optimizers.watch import Last
 from fastopt.transforms.base import Chain
-from fastopt.validation import decay_rate, positive
+from fastopt.validation import decay_rate, flag, positive
 
 
 class FastOptimizer(torch.optim.Optimizer):
@@ -44,6 +44,7 @@ class FastOptimizer(torch.optim.Optimizer):
         theirs: dict[str, Any],
         clip_norm: float | None,
         average_decay: float | None,
+        stochastic_rounding: bool,
     ) -> None:
         if clip_norm is not None:
             positive("clip_norm", clip_norm)
@@ -51,13 +52,14 @@ class FastOptimizer(torch.optim.Optimizer):
             decay_rate("average_decay", average_decay)
         self.clip_norm = clip_norm
         self.average_decay = average_decay
+        self.stochastic_rounding = flag("stochastic_rounding", stochastic_rounding)
         super().__init__(params, **theirs)
         for group in self.param_groups:
             self._check_group(group)
         self._is_made = True
 
     def __getstate__(self) -> dict[str, Any]:
-        names = "clip_norm", "average_decay", "_is_made"
+        names = "clip_norm", "average_decay", "stochastic_rounding", "_is_made"
         return {**super().__getstate__(), **{name: getattr(self, name) for name in names}}
 
     def add_param_group(self, param_group: ParamGroup) -> None:
@@ -130,6 +132,7 @@ class FastOptimizer(torch.optim.Optimizer):
             list(map(id, chain.from_iterable(group["params"] for group in self.param_groups))),
             self.clip_norm is None,
             self.average_decay is None,
+            self.stochastic_rounding,
         )
 
     def _make_plan(self) -> Plan:
@@ -165,6 +168,7 @@ class FastOptimizer(torch.optim.Optimizer):
             self.param_groups,
             self._chain,
             self.clip_norm,
+            self.stochastic_rounding,
         )
         return self._plan
 
@@ -173,7 +177,9 @@ class FastOptimizer(torch.optim.Optimizer):
         if group.get("capturable"):
             raise RuntimeError(f"capturable=True is for devices with graphs, but {name} is on the CPU")
         if group.get("fused") and not param.is_floating_point():
-            raise RuntimeError(f"fused=True needs floating-point parameters, but {name} is {param.dtype}")
+            raise RuntimeError(
+                f"fused=True needs floating-point parameters, but {name} is {param.dtype}"
+            )
         if param.grad is None or not param.grad.is_sparse:
             return
         if self._sparse is None:

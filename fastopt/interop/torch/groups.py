@@ -95,7 +95,9 @@ def _with_products(part: Transform, group: ParamGroup, products: Mapping[int, fl
     def hyper(step: int) -> Hyper:
         now, ahead = nadam_momentum(group, step), nadam_momentum(group, step + 1)
         product = products.get(step, now)
-        return nadam_numbers(step, at(first, step), at(second, step), at(eps, step), now, ahead, product)
+        return nadam_numbers(
+            step, at(first, step), at(second, step), at(eps, step), now, ahead, product
+        )
 
     return replace(part, hyper=hyper)
 

@@ -14,7 +14,8 @@ from fastopt.interop.torch.sparse import adagrad_step, sgd_step
 
 def _theirs(arguments: dict[str, Any]) -> dict[str, Any]:
     """From ``locals()`` at the start of an ``__init__``: what torch's own one takes."""
-    others = ("self", "params", "clip_norm", "average_decay", "__class__")
+    added = "clip_norm", "average_decay", "stochastic_rounding"
+    others = ("self", "params", "__class__", *added)
     return {name: value for name, value in arguments.items() if name not in others}
 
 
@@ -34,6 +35,9 @@ class SGD(FastOptimizer, torch.optim.SGD):
         most this. The norm is then in ``last``.
     average_decay : float, optional
         Keep ``a = average_decay * a + (1 - average_decay) * w`` in ``state[p]["average"]``.
+    stochastic_rounding : bool, default False
+        Round parameters and states of 16 bits up or down at random, right in the mean, so that
+        updates smaller than their precision are not lost.
 
     Examples
     --------
@@ -45,8 +49,8 @@ class SGD(FastOptimizer, torch.optim.SGD):
     ...     opt.zero_grad()
     ...     (w**2).sum().backward()
     ...     opt.step()
-    >>> w.item()
-    2.3...
+    >>> round(w.item(), 4)
+    2.3
     """
 
     _optimizer = fastopt.SGD
@@ -68,8 +72,9 @@ class SGD(FastOptimizer, torch.optim.SGD):
         fused: bool | None = None,
         clip_norm: float | None = None,
         average_decay: float | None = None,
+        stochastic_rounding: bool = False,
     ) -> None:
-        super().__init__(params, _theirs(locals()), clip_norm, average_decay)
+        super().__init__(params, _theirs(locals()), clip_norm, average_decay, stochastic_rounding)
 
 
 class RMSprop(FastOptimizer, torch.optim.RMSprop):
@@ -79,7 +84,7 @@ class RMSprop(FastOptimizer, torch.optim.RMSprop):
     ----------
     params, lr, alpha, eps, weight_decay, momentum, centered, maximize
         As in torch.
-    capturable, foreach, differentiable, clip_norm, average_decay
+    capturable, foreach, differentiable, clip_norm, average_decay, stochastic_rounding
         As in `SGD`; `capturable` is for devices with graphs.
 
     Notes
@@ -117,8 +122,9 @@ class RMSprop(FastOptimizer, torch.optim.RMSprop):
         *,
         clip_norm: float | None = None,
         average_decay: float | None = None,
+        stochastic_rounding: bool = False,
     ) -> None:
-        super().__init__(params, _theirs(locals()), clip_norm, average_decay)
+        super().__init__(params, _theirs(locals()), clip_norm, average_decay, stochastic_rounding)
 
 
 class Adagrad(FastOptimizer, torch.optim.Adagrad):
@@ -128,7 +134,7 @@ class Adagrad(FastOptimizer, torch.optim.Adagrad):
     ----------
     params, lr, lr_decay, weight_decay, initial_accumulator_value, eps, maximize
         As in torch.
-    foreach, fused, differentiable, clip_norm, average_decay
+    foreach, fused, differentiable, clip_norm, average_decay, stochastic_rounding
         As in `SGD`.
 
     Examples
@@ -161,8 +167,9 @@ class Adagrad(FastOptimizer, torch.optim.Adagrad):
         fused: bool | None = None,
         clip_norm: float | None = None,
         average_decay: float | None = None,
+        stochastic_rounding: bool = False,
     ) -> None:
-        super().__init__(params, _theirs(locals()), clip_norm, average_decay)
+        super().__init__(params, _theirs(locals()), clip_norm, average_decay, stochastic_rounding)
 
 
 class Adam(FastOptimizer, torch.optim.Adam):
@@ -172,7 +179,7 @@ class Adam(FastOptimizer, torch.optim.Adam):
     ----------
     params, lr, betas, eps, weight_decay, amsgrad, maximize, decoupled_weight_decay
         As in torch.
-    foreach, capturable, differentiable, fused, clip_norm, average_decay
+    foreach, capturable, differentiable, fused, clip_norm, average_decay, stochastic_rounding
         As in `SGD` and `RMSprop`.
 
     Examples
@@ -206,8 +213,9 @@ class Adam(FastOptimizer, torch.optim.Adam):
         decoupled_weight_decay: bool = False,
         clip_norm: float | None = None,
         average_decay: float | None = None,
+        stochastic_rounding: bool = False,
     ) -> None:
-        super().__init__(params, _theirs(locals()), clip_norm, average_decay)
+        super().__init__(params, _theirs(locals()), clip_norm, average_decay, stochastic_rounding)
 
 
 class AdamW(FastOptimizer, torch.optim.AdamW):
@@ -217,7 +225,7 @@ class AdamW(FastOptimizer, torch.optim.AdamW):
     ----------
     params, lr, betas, eps, weight_decay, amsgrad, maximize
         As in torch.
-    foreach, capturable, differentiable, fused, clip_norm, average_decay
+    foreach, capturable, differentiable, fused, clip_norm, average_decay, stochastic_rounding
         As in `SGD` and `RMSprop`.
 
     Examples
@@ -228,8 +236,8 @@ class AdamW(FastOptimizer, torch.optim.AdamW):
     >>> opt = AdamW([w], lr=0.1)
     >>> (w**2).sum().backward()
     >>> opt.step()
-    >>> w.item()
-    4.89...
+    >>> round(w.item(), 4)
+    4.895
     """
 
     _optimizer = fastopt.AdamW
@@ -250,8 +258,9 @@ class AdamW(FastOptimizer, torch.optim.AdamW):
         fused: bool | None = None,
         clip_norm: float | None = None,
         average_decay: float | None = None,
+        stochastic_rounding: bool = False,
     ) -> None:
-        super().__init__(params, _theirs(locals()), clip_norm, average_decay)
+        super().__init__(params, _theirs(locals()), clip_norm, average_decay, stochastic_rounding)
 
 
 class NAdam(FastOptimizer, torch.optim.NAdam):
@@ -261,7 +270,7 @@ class NAdam(FastOptimizer, torch.optim.NAdam):
     ----------
     params, lr, betas, eps, weight_decay, momentum_decay, decoupled_weight_decay, maximize
         As in torch.
-    foreach, capturable, differentiable, clip_norm, average_decay
+    foreach, capturable, differentiable, clip_norm, average_decay, stochastic_rounding
         As in `SGD` and `RMSprop`.
 
     Examples
@@ -295,5 +304,6 @@ class NAdam(FastOptimizer, torch.optim.NAdam):
         differentiable: bool = False,
         clip_norm: float | None = None,
         average_decay: float | None = None,
+        stochastic_rounding: bool = False,
     ) -> None:
-        super().__init__(params, _theirs(locals()), clip_norm, average_decay)
+        super().__init__(params, _theirs(locals()), clip_norm, average_decay, stochastic_rounding)

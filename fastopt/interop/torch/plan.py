@@ -76,6 +76,7 @@ class Plan:
     make_chain : callable
         From a group, and NAdam's products, to its mathematics.
     clip_norm : float, optional
+    stochastic_rounding : bool
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Plan:
         groups: list[ParamGroup],
         make_chain: MakeChain,
         clip_norm: float | None,
+        stochastic_rounding: bool,
     ) -> None:
         self.key, self.sparse, self._others = key, sparse, others
         self._groups = list(groups)  # the key has addresses: let nothing else come there
@@ -107,12 +109,12 @@ class Plan:
         self._tensors = [tensor for row in self.rows for tensor in row.tensors()]
         self._addresses = [tensor.data_ptr() for tensor in self._tensors]
         self._multiply()
-        self.launch = self._make_launch(clip_norm)
+        self.launch = self._make_launch(clip_norm, stochastic_rounding)
 
     def _multiply(self) -> bool:
         return not self._has_products or all([section.multiply() for section in self._sections])
 
-    def _make_launch(self, clip_norm: float | None) -> Launch:
+    def _make_launch(self, clip_norm: float | None, stochastic_rounding: bool) -> Launch:
         names = dict.fromkeys(chain.from_iterable(row.states for row in self.rows))
         state = {
             name: [
@@ -126,6 +128,7 @@ class Plan:
             [section.chain for section in self._sections],
             state=state,
             clip_norm=clip_norm,
+            stochastic_rounding=stochastic_rounding,
         )
 
     def is_current(self, state: Mapping[Tensor, State]) -> bool:

@@ -29,7 +29,9 @@ def check(name: str, tensor: Tensor) -> None:
     if tensor.dtype not in REAL + COMPLEX:
         accepted = ", ".join(str(dtype).removeprefix("torch.") for dtype in REAL + COMPLEX)
         raise TypeError(f"{name} must be of dtype {accepted}, not {tensor.dtype}")
-    if any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)):
+    if any(
+        stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)
+    ):
         raise ValueError(f"{name} must have memory for each element, but it was expanded")
 
 
