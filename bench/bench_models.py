@@ -1,4 +1,4 @@
-"""A step of torch's optimizers over a network's parameters: with `fastopt.interop.torch`, and without."""
+"""A step of torch's optimizers over a network's parameters: fastopt's in torch, and torch's own."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -52,7 +53,7 @@ def _peers(name: str, compiled: bool) -> dict[str, Callable[[list[Any]], Callabl
 
 
 def _fresh(step: Callable[[], object], params: list[Any]) -> Sampler:
-    """A sampler of a step whose gradients are other tensors each time, as a backward pass gives them."""
+    """A sampler of a step whose gradients are other tensors each time, as after a backward pass."""
 
     def sample() -> float:
         for param in params:
@@ -77,7 +78,7 @@ def _check(name: str, compiled: bool) -> None:
         expected = expected or found
         for one, other in zip(found, expected, strict=True):
             torch.testing.assert_close(
-                one, other, rtol=2e-6, atol=2e-6, msg=lambda m, p=peer: f"{p}: {m}"
+                one, other, rtol=2e-6, atol=2e-6, msg=partial("{}: {}".format, peer)
             )
 
 

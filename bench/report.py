@@ -32,19 +32,11 @@ ROWS: list[tuple[str, dict[str, Any]]] = [
     ("the whole phase¹", {"question": "phase", "copy": "float16"}),
     ("1000 arrays of 64 to 4096", {"question": "many", "model": "1000 small"}),
     ("one array of 10⁷, 1000 of 10", {"question": "many", "model": "one large, 1000 tiny"}),
-    (
-        "in torch: RMSprop, ResNet-50",
-        {"question": "models", "optimizer": "RMSprop", "model": "ResNet-50"},
-    ),
-    (
-        "in torch: RMSprop, GPT-2 small",
-        {"question": "models", "optimizer": "RMSprop", "model": "GPT-2 small"},
-    ),
-    ("in torch: Adam, ResNet-50", {"question": "models", "optimizer": "Adam", "model": "ResNet-50"}),
-    (
-        "in torch: Adam, GPT-2 small",
-        {"question": "models", "optimizer": "Adam", "model": "GPT-2 small"},
-    ),
+]
+ROWS += [
+    (f"in torch: {optimizer}, {model}", {"question": "models", "optimizer": optimizer, "model": model})
+    for optimizer in ("RMSprop", "Adam")
+    for model in ("ResNet-50", "GPT-2 small")
 ]
 COLUMNS = ["c", "flat", "numpy_in_place", "numpy_naive"]
 COLUMNS += ["torch_default", "torch", "torch_fused", "optax"]

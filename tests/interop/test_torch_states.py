@@ -118,11 +118,10 @@ def replaced(optimizer, params, how):
             for value in own.values():
                 value.share_memory_()
         elif how == "one step count":
-            if "step" in own and p is params[0]:
-                own["step"] += 3
-        elif how == "step count as a number":
             if "step" in own:
-                own["step"] = torch.tensor(float(own["step"]) + 1, dtype=torch.float64)
+                own["step"] += 3 if p is params[0] else 0
+        elif "step" in own:  # in another dtype, as after loading into a double-precision script
+            own["step"] = own["step"].double() + 1
 
 
 @pytest.mark.parametrize(
@@ -134,6 +133,7 @@ def replaced(optimizer, params, how):
         "data of parameters",
         "shared memory",
         "one step count",
+        "step counts of another dtype",
     ],
 )
 @every

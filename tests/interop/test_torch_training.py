@@ -9,6 +9,7 @@ import pytest
 
 from tests.interop.torch_pairs import NAMES, Pair, fast, torch
 from tests.subprocesses import needs_jit, run
+from tests.test_readme import ROOT, blocks
 
 from torch.optim.optimizer import register_optimizer_step_post_hook  # isort: skip
 
@@ -271,7 +272,7 @@ def test_a_bad_number_in_a_group_changes_nothing():
     optimizer.step()
     before, held = w.detach().clone(), {k: v.clone() for k, v in optimizer.state[w].items()}
     optimizer.param_groups[0]["lr"] = -1.0
-    with pytest.raises(ValueError, match="lr .*must be a number >= 0, got -1.0"):
+    with pytest.raises(ValueError, match=r"lr .*must be a number >= 0, got -1\.0"):
         optimizer.step()
     assert torch.equal(w, before)
     assert all(torch.equal(value, optimizer.state[w][key]) for key, value in held.items())
@@ -310,3 +311,31 @@ def test_torch_is_imported_only_when_asked_for(tmp_path):
     print([name for name in sys.modules if name.split(".")[0] == "torch"])
     """
     assert run(textwrap.dedent(code), tmp_path) == "[]"
+
+
+def test_stochastic_rounding_loses_no_small_updates():
+    pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed")
+    ends = {}
+    for chance in (False, True):
+        w = torch.nn.Parameter(torch.full((4096,), 1.0, dtype=torch.bfloat16))
+        optimizer = fast.SGD([w], lr=1e-3, stochastic_rounding=chance)
+        for _ in range(100):
+            w.grad = torch.ones_like(w)
+            optimizer.step()
+        ends[chance] = w.detach().float().mean().item()
+    assert ends[False] == 1.0
+    assert ends[True] == pytest.approx(0.9, abs=0.005)
+
+
+def test_code_of_the_page_runs():
+    scope = {"__name__": "reader"}
+    found = blocks(ROOT / "docs" / "torch.md")
+    assert len(found) == 2
+    for block in found:
+        exec(compile(block, "docs/torch.md", "exec"), scope)
+
+
+def test_example_runs(tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    code = (ROOT / "examples" / "interop" / "torch_network.py").read_text("utf-8")
+    assert run(code, tmp_path, MPLBACKEND="agg") == ""

@@ -32,7 +32,7 @@ class FastOptimizer(torch.optim.Optimizer):
 
     _optimizer: ClassVar[type[NamedOptimizer]]
     _counts: ClassVar[dict[str, float]] = {"step": 0.0}
-    _sparse: ClassVar[Sparse | None] = None
+    _sparse: ClassVar[tuple[Sparse, ...]] = ()  # one, where torch has it
     _step_supports_amp_scaling = True  # what GradScaler asks for
 
     _is_made = False
@@ -142,22 +142,22 @@ class FastOptimizer(torch.optim.Optimizer):
         taken: list[tuple[int, Tensor]] = []
         sparse: list[tuple[ParamGroup, Tensor]] = []
         others: list[Tensor] = []
-        for number, group in enumerate(self.param_groups):
-            wanted = {*self._counts, *initial[number]}
+        for index, group in enumerate(self.param_groups):
+            wanted = {*self._counts, *initial[index]}
             for i, param in enumerate(group["params"]):
                 grad = param.grad
                 if grad is not None:
-                    self._check_param(f"param_groups[{number}]['params'][{i}]", group, param)
+                    self._check_param(f"param_groups[{index}]['params'][{i}]", group, param)
                 elif id(param) not in before or not wanted <= self.state.get(param, {}).keys():
                     others.append(param)
                     continue
                 if grad is not None and grad.is_sparse:
                     sparse.append((group, param))
                 else:
-                    taken.append((number, param))
+                    taken.append((index, param))
         rows = [
-            self._make_row(number, param, initial[number], before.get(id(param)))
-            for number, param in taken
+            self._make_row(index, param, initial[index], before.get(id(param)))
+            for index, param in taken
         ]
         self._plan = Plan(
             self._key(),
@@ -182,7 +182,7 @@ class FastOptimizer(torch.optim.Optimizer):
             )
         if param.grad is None or not param.grad.is_sparse:
             return
-        if self._sparse is None:
+        if not self._sparse:
             raise RuntimeError(f"{type(self).__name__} does not support sparse gradients")
         if self.clip_norm is not None or self.average_decay is not None:
             raise RuntimeError(
@@ -190,19 +190,19 @@ class FastOptimizer(torch.optim.Optimizer):
             )
 
     def _make_row(
-        self, number: int, param: Tensor, initial: Mapping[str, Any], before: Row | None
+        self, index: int, param: Tensor, initial: Mapping[str, Any], before: Row | None
     ) -> Row:
-        group, fresh = self.param_groups[number], False
+        group, fresh = self.param_groups[index], False
         # As in torch, a parameter without states has no entry at all.
         state = self.state[param] if self._counts or initial else {}
         if "momentum_buffer" in initial and not self._counts:
             known = state.get("momentum_buffer")
             fresh = known is None or (before is not None and before.is_fresh(known))
         complete(state, param, group, self._counts, initial)
-        return Row(param, number, state, tuple(initial), fresh)
+        return Row(param, index, state, tuple(initial), fresh)
 
     def _step_sparse(self, group: ParamGroup, param: Tensor, grad_scale: float) -> None:
-        assert self._sparse is not None and param.grad is not None
         grad = param.grad if grad_scale == 1.0 else param.grad * (1.0 / grad_scale)
         state = self.state[param] if self._counts or group["momentum"] else {}
-        self._sparse(group, state, param, grad)
+        for step in self._sparse:
+            step(group, state, param, grad)

@@ -35,16 +35,16 @@ class Live:
 
 
 @cache
-def names(optimizer: type[NamedOptimizer]) -> tuple[str, ...]:
+def names(optimizer: str) -> tuple[str, ...]:
     """The entries of a param group that say what is computed."""
-    own = inspect.signature(DIALECTS[optimizer.__name__]["torch"]).parameters
+    own = inspect.signature(DIALECTS[optimizer]["torch"]).parameters
     # Where a sum starts is seen to when it is made. Adam's dialect is that of its first years.
     return (*(name for name in own if name != "initial_accumulator_value"), "decoupled_weight_decay")
 
 
 def switches(optimizer: type[NamedOptimizer], group: ParamGroup) -> tuple[bool, ...]:
     """What decides which transforms there are."""
-    wanted = [name for name in (*PARTS, *FLAGS) if name in names(optimizer)]
+    wanted = [name for name in (*PARTS, *FLAGS) if name in names(optimizer.__name__)]
     return tuple(bool(group.get(name, False)) for name in wanted)
 
 
@@ -64,7 +64,7 @@ def chain_of(
         A number is outside of its range.
     """
     settings: dict[str, Any] = {}
-    for name in names(optimizer):
+    for name in names(optimizer.__name__):
         if name == "betas":
             settings[name] = Live(group, name, 0), Live(group, name, 1)
         elif name in FLAGS:

@@ -55,7 +55,7 @@ class SGD(FastOptimizer, torch.optim.SGD):
 
     _optimizer = fastopt.SGD
     _counts = {}  # noqa: RUF012  # declared in the base class
-    _sparse = staticmethod(sgd_step)
+    _sparse = (sgd_step,)
 
     def __init__(
         self,
@@ -150,7 +150,7 @@ class Adagrad(FastOptimizer, torch.optim.Adagrad):
     """
 
     _optimizer = fastopt.AdaGrad
-    _sparse = staticmethod(adagrad_step)
+    _sparse = (adagrad_step,)
 
     def __init__(
         self,

@@ -112,7 +112,7 @@ class Plan:
         self.launch = self._make_launch(clip_norm, stochastic_rounding)
 
     def _multiply(self) -> bool:
-        return not self._has_products or all([section.multiply() for section in self._sections])
+        return not self._has_products or all(section.multiply() for section in self._sections)
 
     def _make_launch(self, clip_norm: float | None, stochastic_rounding: bool) -> Launch:
         names = dict.fromkeys(chain.from_iterable(row.states for row in self.rows))

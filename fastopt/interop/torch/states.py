@@ -46,19 +46,25 @@ def complete(
     """
     for name, value in counts.items():
         known = state.get(name)
-        usable = isinstance(known, Tensor) and known.device.type == "cpu" and known.dtype in COUNTS
-        if not usable or known.dim() > 0:
-            start = value if known is None else number(known)
-            state[name] = torch.tensor(start, dtype=count_dtype(group))
-    for name, start in initial.items():
+        if known is None:
+            state[name] = torch.tensor(value, dtype=count_dtype(group))
+        elif not _is_count(known):
+            state[name] = torch.tensor(number(known), dtype=count_dtype(group))
+    for name, begin in initial.items():
         known = state.get(name)
         if known is None:
-            state[name] = _new(param, group, name, start)
+            state[name] = _new(param, group, name, begin)
         elif not isinstance(known, Tensor) or known.shape != param.shape:
             shape = tuple(known.shape) if isinstance(known, Tensor) else known
             raise ValueError(f"{name} must be a tensor of shape {tuple(param.shape)}, not {shape!r}")
         elif not _alike(known, param):
             state[name] = _like(param).copy_(known)
+
+
+def _is_count(known: Any) -> bool:
+    """A single number on the CPU, in a dtype that torch counts in."""
+    usable = isinstance(known, Tensor) and known.device.type == "cpu" and known.dtype in COUNTS
+    return bool(usable and known.dim() == 0)
 
 
 def _like(param: Tensor) -> Tensor:

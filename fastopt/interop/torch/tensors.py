@@ -54,7 +54,8 @@ def reader(dtype: torch.dtype, order: tuple[int, ...]) -> Reader:
     """
     permuted = order != tuple(range(len(order)))
     if dtype in REAL and dtype != torch.bfloat16 and not permuted:
-        return Tensor.numpy
+        as_it_is: Reader = Tensor.numpy
+        return as_it_is
     bfloat16 = floats("bfloat16").dtype if dtype == torch.bfloat16 else None
 
     def read(tensor: Tensor) -> Array:
@@ -63,8 +64,9 @@ def reader(dtype: torch.dtype, order: tuple[int, ...]) -> Reader:
         if dtype in COMPLEX:
             tensor = torch.view_as_real(tensor)
         if bfloat16 is not None:  # which NumPy knows from ml_dtypes, and torch does not
-            return tensor.view(torch.int16).numpy().view(bfloat16)
-        return tensor.numpy()
+            tensor = tensor.view(torch.int16)
+        array: Array = tensor.numpy()
+        return array if bfloat16 is None else array.view(bfloat16)
 
     return read
 
