@@ -1,1 +1,1 @@
-"""fastopt behind other libraries' interfaces; each is imported only when it is asked for."""
+"""Other libraries' ways of calling: a module for each, imported only when asked for."""
