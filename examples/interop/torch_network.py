@@ -31,7 +31,7 @@ def train(home, steps=200):
         torch.nn.Linear(2, 64), torch.nn.Tanh(), torch.nn.Linear(64, 64), torch.nn.Tanh(),
         torch.nn.Linear(64, 2),
     )  # fmt: skip
-    optimizer = home.RMSprop(network.parameters(), lr=1e-3, eps=1e-4, weight_decay=1e-4)
+    optimizer = home.RMSprop(network.parameters(), lr=1e-3, eps=1e-3, weight_decay=1e-4)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     losses = []
     for _ in range(steps):
