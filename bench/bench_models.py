@@ -42,7 +42,7 @@ def _peers(name: str, compiled: bool) -> dict[str, Callable[[list[Any]], Callabl
     theirs = getattr(torch.optim, name)
     peers = {
         "fastopt": lambda params: getattr(fast, name)(params, **settings).step,
-        "torch_default": lambda params: theirs(params, **settings).step,
+        "torch_eager": lambda params: theirs(params, **settings).step,
         "torch": lambda params: theirs(params, foreach=True, **settings).step,
     }
     if name in FUSED:

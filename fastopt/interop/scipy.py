@@ -44,11 +44,14 @@ _DOC = """Minimize with `fastopt.{kind}`, as a method of `scipy.optimize.minimiz
         Not used, with a RuntimeWarning.
     constraints
         Refused: bounds are all that this method can keep.
+    tol : float, optional
+        For both `gtol` and `ftol`.
+    disp : bool, optional
+        Print how it ended.
     **options
         `maxiter`, `gtol`, `ftol`, `xtol`, `window`, `keep`, `progress` and `seed` of
-        `fastopt.minimize`; the settings of `fastopt.{kind}`, such as ``lr``; ``tol`` (which SciPy
-        takes as an argument) for both `gtol` and `ftol`; ``disp``, to print how it ended. Of
-        others there is an OptimizeWarning.
+        `fastopt.minimize`; the settings of `fastopt.{kind}`, such as ``lr``. Of others there is an
+        OptimizeWarning.
 
     Returns
     -------

@@ -40,7 +40,12 @@ class Checkpoint:
     _formats: Formats
     _zero_grad: bool
     _executor: str
+    _sparse: str | None
     _state: dict[str, Any]
+
+    def catch_up(self) -> None:
+        """Bring everything up to date."""
+        raise NotImplementedError
 
     def _arrange(self, lags: Sequence[int]) -> None:
         """Have the arrays lag behind by so many steps."""
@@ -79,6 +84,7 @@ class Checkpoint:
             out of), ``settings`` and ``state``. The arrays in it are the live ones, as in torch:
             ``copy.deepcopy`` keeps them as they are now.
         """
+        self.catch_up()
         return {**self._description(), "state": dict(self._state)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -87,6 +93,11 @@ class Checkpoint:
         Its content is copied. Numbers like ``lr`` are taken over. Where this optimizer has a schedule,
         or the other one had, the setting stays, and so do ``bounds`` and ``copy_to``. An optimizer
         made with a chain keeps all of its hyperparameters but ``clip_norm``.
+
+        Parameters
+        ----------
+        state_dict : dict
+            What `state_dict` gave.
 
         Raises
         ------
@@ -109,6 +120,7 @@ class Checkpoint:
         for own, array, name in sources:
             arrays.check_kind(f"state[{name!r}]", array)
             arrays.check_like(f"state[{name!r}]", array, own)
+        self.catch_up()
         self._resume(state_dict, "state_dict")
         for own, array, _ in sources:
             own[...] = array
@@ -133,6 +145,7 @@ class Checkpoint:
         OSError
             The file cannot be written. What was there before stays.
         """
+        self.catch_up()
         named = ((f"{name}/{index}", array) for name, index, array in self._arrays())
         write_archive(Path(path), self._description(), named)
 
@@ -141,6 +154,11 @@ class Checkpoint:
 
         The file is read twice: checked as a whole, then streamed into place. No second copy of the
         arrays is made in memory.
+
+        Parameters
+        ----------
+        path : str or path
+            The file.
 
         Raises
         ------
@@ -153,6 +171,7 @@ class Checkpoint:
             self._check_description(archive.description, str(path))
             own = {f"{name}/{index}": array for name, index, array in self._arrays()}
             archive.check(own)
+            self.catch_up()
             self._resume(archive.description, str(path))
             archive.read_into(own)
 
@@ -222,11 +241,13 @@ class Checkpoint:
         return (self.chain,)
 
     def __getstate__(self) -> dict[str, Any]:
+        self.catch_up()
         means = {
             "clip_norm": self.clip_norm,
             "skip_nonfinite": self._watch.skip_nonfinite,
             "zero_grad": self._zero_grad,
             "state": dict(self._state),
+            "sparse": self._sparse,
             "stochastic_rounding": self._formats.stochastic_rounding,
             "seed": self._formats.seed,
             "executor": self._executor,
