@@ -17,6 +17,7 @@ from fastopt.interop.torch.tensors import plain
 from fastopt.layouts.arrays import Array, address
 from fastopt.optimizers.gradients import Gradients
 from fastopt.optimizers.optimizer import Optimizer
+from fastopt.optimizers.row_gradients import RowGradient
 
 
 class Arrays(Gradients):
@@ -27,7 +28,7 @@ class Arrays(Gradients):
         found: list[Any] = grads
         return found
 
-    def check(self, found: list[Any]) -> bool:
+    def check(self, found: list[Any]) -> tuple[dict[int, RowGradient], bool]:
         """Copy what is in another order, or in memory that the step writes."""
         for i, grad in enumerate(found):
             if grad is not None and (not grad.flags.carray or self._shares(grad)):
@@ -46,7 +47,7 @@ class Launch(Optimizer):
     def _prepare(self) -> None:
         super()._prepare()
         self._gradients = Arrays(
-            self._params, self._leaves, self._table, self._guarded, self._zero_grad
+            self._params, self._leaves, self._table, self._guarded, self._zero_grad, sparse=None
         )
 
     def continue_from(self, steps: Sequence[int]) -> None:
