@@ -50,7 +50,7 @@ interpreted: $(INSTALLED) ## the suite without compilation, under branch coverag
 
 doctests: $(INSTALLED) ## the examples in docstrings
 	$(call heading,examples in docstrings)
-	@$(COMPILED) $(BIN)/python -m pytest -q --doctest-modules fastopt
+	@$(COMPILED) $(BIN)/python -m pytest -q --doctest-modules fastopt --ignore=fastopt/interop/torch
 
 compiled: $(INSTALLED) ## the suite as users run it
 	$(call heading,the suite compiled)
@@ -58,7 +58,7 @@ compiled: $(INSTALLED) ## the suite as users run it
 
 interop: $(VENV)/.interop ## the comparisons with other libraries, which are installed for it
 	$(call heading,against other libraries)
-	@$(COMPILED) KERAS_BACKEND=torch $(BIN)/python -m pytest tests/interop
+	@$(COMPILED) KERAS_BACKEND=torch $(BIN)/python -m pytest tests/interop --doctest-modules fastopt/interop/torch
 
 bench: $(VENV)/.bench ## measure this machine (minutes), rewrite the tables and figures
 	@$(BIN)/python -m bench

@@ -33,7 +33,12 @@ ROWS: list[tuple[str, dict[str, Any]]] = [
     ("the whole phase¹", {"question": "phase", "copy": "float16"}),
     ("1000 arrays of 64 to 4096", {"question": "many", "model": "1000 small"}),
 ]
-COLUMNS = ["c", "numpy_in_place", "torch", "torch_compiled", "torch_fused", "optax"]
+ROWS += [
+    (f"in torch: {optimizer}, {model}", {"question": "models", "optimizer": optimizer, "model": model})
+    for optimizer in ("RMSprop", "Adam")
+    for model in ("ResNet-50", "GPT-2 small")
+]
+COLUMNS = ["c", "numpy_in_place", "torch_eager", "torch", "torch_compiled", "torch_fused", "optax"]
 PHASE = (
     "¹ Unscale, look for what is not finite, clip by the global norm, decay, RMSProp, average the "
     "weights, copy to float16 and clear the gradient."
@@ -141,7 +146,7 @@ SHOWN = {
 
 
 def _details(cases: Iterable[Case]) -> str:
-    labels = ("model", "form", "copy", "dtype", "size", "rows", "gradient", "threads")
+    labels = ("model", "optimizer", "form", "copy", "dtype", "size", "rows", "gradient", "threads")
     rows = []
     for case in cases:
         what = ", ".join(str(case[label]) for label in labels if label in case)

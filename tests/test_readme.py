@@ -20,11 +20,12 @@ def blocks(page: Path) -> list[str]:
     return ["\n" * text.count("\n", 0, m.start(1)) + m[1] for m in BLOCK.finditer(text)]
 
 
-WITH_CODE = [page for page in PAGES if blocks(page)]
-ALONE = [page for page in WITH_CODE if page.name != "mpi.md"]  # tests/mpi runs that one
+# These need other libraries: tests/interop and tests/mpi run them.
+ELSEWHERE = {"torch.md", "mpi.md"}
+WITH_CODE = [page for page in PAGES if blocks(page) and page.name not in ELSEWHERE]
 
 
-@pytest.mark.parametrize("page", ALONE, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.name)
 def test_code_runs(page: Path) -> None:
     scope = {"__name__": "reader"}  # as a reader would: one block after the other
     for block in blocks(page):
