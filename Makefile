@@ -9,13 +9,13 @@ CACHE := $(CURDIR)/build/cache
 COMPILED := FASTOPT_CACHE_DIR=$(CACHE)/compiled NUMBA_CACHE_DIR=$(CACHE)/compiled
 INTERPRETED := FASTOPT_CACHE_DIR=$(CACHE)/interpreted NUMBA_CACHE_DIR=$(CACHE)/interpreted NUMBA_DISABLE_JIT=1
 
-# What `make test` leaves to `make interop`, even where those libraries are installed, and to `make docs`.
-OWN := --ignore=tests/interop --ignore=tests/pages
+# What `make test` leaves to `make interop`, `mpi` and `docs`, even where those libraries are installed.
+OWN := --ignore=tests/interop --ignore=tests/mpi --ignore=tests/pages
 
 heading = @printf '\n== %s\n' "$(1)"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint types interpreted doctests compiled interop bench bench-full docs clean
+.PHONY: help demo test test-all lint types interpreted doctests compiled mpi interop bench bench-full docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,8 +30,9 @@ test: ## every check that needs no other library, the compiled suite last
 	@$(MAKE) --no-print-directory doctests
 	@$(MAKE) --no-print-directory compiled
 
-test-all: ## the pages and the gallery, then the comparisons with torch, optax and Keras
+test-all: ## the pages and the gallery, MPI, then the comparisons with torch, optax and Keras
 	@$(MAKE) --no-print-directory docs
+	@$(MAKE) --no-print-directory mpi
 	@$(MAKE) --no-print-directory interop
 
 lint: $(INSTALLED) ## ruff: rules and format
@@ -50,11 +51,15 @@ interpreted: $(INSTALLED) ## the suite without compilation, under branch coverag
 
 doctests: $(INSTALLED) ## the examples in docstrings
 	$(call heading,examples in docstrings)
-	@$(COMPILED) $(BIN)/python -m pytest -q --doctest-modules fastopt --ignore=fastopt/interop/torch
+	@$(COMPILED) $(BIN)/python -m pytest -q --doctest-modules fastopt --ignore=fastopt/interop/torch --ignore=fastopt/interop/mpi
 
 compiled: $(INSTALLED) ## the suite as users run it
 	$(call heading,the suite compiled)
 	@$(COMPILED) $(BIN)/python -m pytest $(OWN)
+
+mpi: $(VENV)/.mpich ## the suite of the ranks, one to four of them, with MPICH from a wheel
+	$(call heading,MPI)
+	@$(COMPILED) $(BIN)/python -m pytest -q tests/mpi --doctest-modules fastopt/interop/mpi
 
 interop: $(VENV)/.interop ## the comparisons with other libraries, which are installed for it
 	$(call heading,against other libraries)
@@ -94,7 +99,7 @@ $(INSTALLED): pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	@touch $@
 
-$(VENV)/.bench $(VENV)/.docs $(VENV)/.interop: $(VENV)/.%: $(INSTALLED)
+$(VENV)/.bench $(VENV)/.docs $(VENV)/.interop $(VENV)/.mpich: $(VENV)/.%: $(INSTALLED)
 	@echo "installing what 'make $*' needs"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$*]'
 	@touch $@
