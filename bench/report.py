@@ -1,7 +1,7 @@
 """``python -m bench.report [results.json]``: the README's table, all details and the figures.
 
-Prints both texts, puts them between the markers in README.md and docs/benchmarks.md where there are
-any, and draws the figures into docs/figures/. Everything comes from a stored result.
+Prints the texts, puts them between the markers in README.md, docs/benchmarks.md and docs/codecs.md
+where there are any, and draws the figures into docs/figures/. Everything comes from a stored result.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import figures
+from bench.codecs_table import codecs
 from bench.peers import TITLES
 from bench.tables import banded, duration, median, table
 
@@ -20,6 +21,7 @@ Case = Mapping[str, Any]
 
 ROOT = Path(__file__).parents[1]
 README, DETAILS = ROOT / "README.md", ROOT / "docs" / "benchmarks.md"
+FORMATS = ROOT / "docs" / "codecs.md"
 RESULTS = Path(__file__).parent / "results"
 
 # The rows of the README: what is measured, in words, and the case that tells.
@@ -49,9 +51,10 @@ def main(arguments: list[str]) -> None:
     """Print the reports of a result file, the newest one by default, and update the pages."""
     path = Path(arguments[0]) if arguments else newest()
     results = json.loads(path.read_text("utf-8"))
-    for page, text in ((README, summary(results)), (DETAILS, details(results))):
+    texts = {README: summary(results), DETAILS: details(results), FORMATS: codecs(results)}
+    for page, text in texts.items():
         print(text, end="\n\n")
-        if page.exists():
+        if text and page.exists():
             before = page.read_text("utf-8")
             after = insert(before, text)
             if after != before:
@@ -124,7 +127,7 @@ def _row(case: Case, columns: Iterable[str]) -> list[str]:
 
 def details(results: Mapping[str, Any]) -> str:
     """All that was measured, a table for each question: medians with the band of the middle 60 %."""
-    questions = dict.fromkeys(case["question"] for case in results["cases"])
+    questions = dict.fromkeys(case["question"] for case in results["cases"] if "peers" in case)
     sections = []
     for question in questions:
         cases = [case for case in results["cases"] if case["question"] == question]

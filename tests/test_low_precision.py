@@ -16,7 +16,7 @@ from fastopt.codecs.floats import floats
 from .characters import Model, text
 from .support import COMPILED
 
-pytestmark = pytest.mark.skipif(not COMPILED, reason="plain Python would take hours for these runs")
+pytestmark = pytest.mark.skipif(not COMPILED, reason="too many elements for plain Python")
 
 SEEDS = range(5)
 STEPS, BATCH = 250, 64
@@ -33,9 +33,16 @@ CODECS = {
 }
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _matrices_on_one_core():
+    """The products are so small that threads which wait for a busy core take five times as long."""
+    threadpoolctl = pytest.importorskip("threadpoolctl", reason="it comes with scikit-learn")
+    with threadpoolctl.threadpool_limits(1, user_api="blas"):
+        yield
+
+
 @functools.cache
 def digits():
-    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
     from fastopt.demo.digits import Network, load
 
     data = load(0)
@@ -133,8 +140,31 @@ def test_eight_bits_follow_float32(beta, stochastic, limit):
     assert 0 < distance < limit
 
 
-# Were all bits independent, the mean over the elements would have a standard deviation of 2.8 % after one
-# step and of 0.12 % after 100.
+def digits_run(beta, **options):
+    make, inputs, wanted = digits()
+    model = make(seed=0)
+    start = model.params.copy()
+    opt = fastopt.RMSProp(model.params, lr=2e-4, beta=beta, **options)
+    rng = np.random.default_rng(0)
+    for _ in range(1000):
+        batch = rng.integers(0, len(inputs), BATCH)
+        model.differentiate(inputs[batch], wanted[batch])
+        opt.step(model.grads)
+    return start, model.params, model.loss(inputs, wanted)
+
+
+# Measured: distances 0.0079 and 0.041; losses 0.4060 and 0.4046, 0.1815 and 0.1798.
+@pytest.mark.parametrize(("beta", "limit"), [(0.9, 0.016), (0.999, 0.06)])
+def test_eight_bits_follow_float32_on_digits(beta, limit):
+    start, expected, loss = digits_run(beta)
+    _, params, same_loss = digits_run(beta, state_dtype="8bit")
+    distance = np.linalg.norm(params - expected) / np.linalg.norm(expected - start)
+    assert 0 < distance < limit
+    assert same_loss == pytest.approx(loss, rel=0.02)
+
+
+# Were all bits independent, the mean over the elements would have a standard deviation of 2.8 % after
+# one step and of 0.12 % after 100.
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("sign", [1, -1], ids=["up", "down"])
 @pytest.mark.parametrize(("steps", "tolerance"), [(1, 0.03), (100, 0.005)])
