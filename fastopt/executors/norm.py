@@ -7,6 +7,7 @@ blocks and lanes are added in a fixed order: how the blocks are spread over thre
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any
@@ -159,7 +160,7 @@ def _block_reference(block: Array) -> float:
 
 def measure(sums: Array, gradients: Sequence[Array | None]) -> tuple[float, bool]:
     """The norm of the finite elements, from the sums of all blocks, and whether all are finite."""
-    size = total(sums) ** 0.5
+    size = math.sqrt(total(sums))
     if np.isfinite(size):
         return size, True
     return careful([gradient for gradient in gradients if gradient is not None])

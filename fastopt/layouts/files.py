@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from fastopt.layouts import allocate
+from fastopt.layouts import homes
 from fastopt.layouts.arrays import Array
 
 
@@ -32,10 +32,12 @@ class StateFiles:
         if any(self._folder.iterdir()):
             raise ValueError(f"state_dir must be a new or empty folder, but {self._folder} has files")
 
-    def full(self, name: str, like: Array, value: float) -> Array:
+    def full(self, name: str, like: Any, value: float) -> Any:
         """An array with the shape and dtype of another one, filled with `value`."""
         if self._folder is None:
-            return allocate.full(like.shape, like.dtype, value)
+            return homes.full(like, value)
+        if not isinstance(like, np.ndarray):
+            raise ValueError("state_dir is for params in memory: states on a device are not in files")
         if not self._folder.exists():
             self._folder.mkdir(parents=True)
             self._made_folder = True

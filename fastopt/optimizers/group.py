@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastopt.executors import reference
-from fastopt.layouts import arrays, tree
+from fastopt.layouts import arrays, homes, tree
 from fastopt.layouts.arrays import Array
 from fastopt.layouts.files import StateFiles
 from fastopt.transforms.base import START_FROM_PARAM, Chain
@@ -38,7 +38,9 @@ class Group:
         pairs = list(tree.leaves(params))
         self.paths = [path for path, _ in pairs]
         self.names = [tree.describe(label, path) for path, _ in pairs]
-        self.leaves: list[Array] = [leaf for _, leaf in pairs]
+        self.leaves: list[Array] = [
+            homes.enter(name, leaf) for name, (_, leaf) in zip(self.names, pairs, strict=True)
+        ]
         for name, leaf in zip(self.names, self.leaves, strict=True):
             arrays.check_writeable(name, leaf)
         for dtype in self.dtypes():
@@ -66,7 +68,7 @@ class Group:
                 start = 0.0 if isinstance(value, str) else value
                 array = files.full(f"{name}-{label}", leaf, start)
                 if value == START_FROM_PARAM:
-                    array[...] = leaf
+                    homes.copy(array, leaf)
                 states[name].append(array)
         return states
 
@@ -74,7 +76,7 @@ class Group:
         self, label: str, structure: Any, written: bool, like_param: bool = False
     ) -> list[Array]:
         """The caller's arrays, checked: of the parameters' shapes, and what they are used for."""
-        found = list(tree.leaves_like(self.params, structure, label))
+        found = [homes.enter(label, own) for own in tree.leaves_like(self.params, structure, label)]
         for array, leaf, path in zip(found, self.leaves, self.paths, strict=True):
             name = tree.describe(label, path)
             if not written:
@@ -102,15 +104,25 @@ class Group:
 
     def written(self) -> Iterator[arrays.Range]:
         """The memory that a step writes, with names for errors."""
-        for name, leaf in zip(self.names, self.leaves, strict=True):
-            yield arrays.memory_range(name, leaf)
+        return (arrays.memory_range(name, array) for name, array in self._outward())
+
+    def everything(self) -> Iterator[tuple[str, Any]]:
+        """All arrays that a step works with, beside the gradients, with names for errors."""
+        yield from self._outward()
+        for (name, _), own in zip(self._pairs("inputs"), self.inputs, strict=True):
+            for path, array in zip(self.paths, own, strict=True):
+                yield tree.describe(name, path), array
+
+    def _outward(self) -> Iterator[tuple[str, Any]]:
+        """The arrays that a step writes."""
+        yield from zip(self.names, self.leaves, strict=True)
         labelled = [(f"state[{name!r}]", own) for name, own in self.states.items()]
         labelled += [
             (name, own) for (name, _), own in zip(self._pairs("outputs"), self.outputs, strict=True)
         ]
         for label, own in labelled:
             for path, array in zip(self.paths, own, strict=True):
-                yield arrays.memory_range(tree.describe(label, path), array)
+                yield tree.describe(label, path), array
 
     def read(self) -> Iterator[arrays.Range]:
         """The memory that a step only reads, beside the gradients."""

@@ -50,8 +50,10 @@ class Shared(TypedDict, total=False):
     state_dir : path, optional
         Keep the states in files of this new or empty folder, as memory maps: they may be larger than
         memory.
-    executor : {"auto", "serial", "parallel", "reference"}
-        Where the loop runs. The result is the same, to the last bit.
+    executor : {"auto", "serial", "parallel", "reference", "cuda", "cuda-fast"}
+        Where the loop runs. The result is the same, to the last bit, but for "cuda-fast".
+    capturable : bool, default False
+        On a CUDA device: let steps be captured in a graph that goes on with the schedule.
     """
 
     maximize: bool
@@ -67,6 +69,7 @@ class Shared(TypedDict, total=False):
     state: Mapping[str, Any] | None
     state_dir: Any
     executor: str
+    capturable: bool
 
 
 # What is computed, by the chain of each group.
@@ -80,7 +83,15 @@ _CHAIN_OPTIONS: dict[str, Any] = {
     "copy_to": None,
 }
 # What concerns the step as a whole.
-_MEANS = ("clip_norm", "skip_nonfinite", "zero_grad", "state", "state_dir", "executor")
+_MEANS = (
+    "clip_norm",
+    "skip_nonfinite",
+    "zero_grad",
+    "state",
+    "state_dir",
+    "executor",
+    "capturable",
+)
 
 
 def gradient_parts(s: SimpleNamespace) -> list[Transform]:

@@ -12,16 +12,17 @@ import numba
 from fastopt.executors import drivers, reference
 from fastopt.executors.compiled import kernel, source
 from fastopt.executors.gate import SKIPPED, headers_are_readable
-from fastopt.executors.launch import check_executor, launcher
-from fastopt.layouts import arrays, tree
+from fastopt.executors.launch import check_executor, check_home, launcher
+from fastopt.layouts import arrays, homes, tree
 from fastopt.layouts.arrays import Array
 from fastopt.layouts.columns import COUNT, HYPER, LENGTH
+from fastopt.layouts.device import leave
 from fastopt.layouts.files import StateFiles
 from fastopt.layouts.table import Table
-from fastopt.optimizers.checkpoint import Checkpoint
 from fastopt.optimizers.gradients import Gradients
 from fastopt.optimizers.group import Group
 from fastopt.optimizers.hyperparameters import Hyperparameters
+from fastopt.optimizers.on_device import OnDevice
 from fastopt.optimizers.show import show_all
 from fastopt.optimizers.watch import Last, Watch
 from fastopt.transforms.base import Chain, Transform
@@ -29,7 +30,7 @@ from fastopt.transforms.base import chain as make_chain
 from fastopt.validation import Setting, finite_positive, flag
 
 
-class Optimizer(Checkpoint):
+class Optimizer(OnDevice):
     """Update arrays in place with a chain of transforms, fused into one pass over memory.
 
     Parameters
@@ -48,9 +49,13 @@ class Optimizer(Checkpoint):
         Arrays of the caller's to keep a state in, by name, with their content; shaped like `params`.
     state_dir : path, optional
         Keep the states in files of this new or empty folder, as memory maps.
-    executor : {"auto", "serial", "parallel", "reference"}, optional
+    executor : {"auto", "serial", "parallel", "reference", "cuda", "cuda-fast"}, optional
         Where the loop runs: on one core, on all, in plain Python, or on one or all by size. The
-        results are the same bits, whichever it is.
+        results are the same bits, whichever it is. Arrays on a CUDA device step there; "cuda-fast"
+        with roots and quotients that may be a few units in the last place off.
+    capturable : bool, optional
+        On a CUDA device: let steps be captured in a graph that goes on with the schedule, see
+        `advance`.
 
     Attributes
     ----------
@@ -114,14 +119,21 @@ class Optimizer(Checkpoint):
         state: Mapping[str, Any] | None = None,
         state_dir: Any = None,
         executor: str = "auto",
+        capturable: bool = False,
     ) -> None:
         self._executor = check_executor(executor)
+        self._capturable = flag("capturable", capturable)
+        self._device = None
         self._watch = Watch(clip_norm, skip_nonfinite)
         self._zero_grad = flag("zero_grad", zero_grad)
         self._params = params
         with StateFiles(state_dir) as files:
             self._groups = self._make_groups(chain, dict(state or {}), files)
             self._leaves = [leaf for group in self._groups for leaf in group.leaves]
+            on_device = homes.check_one_home(
+                pair for group in self._groups for pair in group.everything()
+            )
+            check_home(self._executor, on_device, self._capturable)
             written = [span for group in self._groups for span in group.written()]
             arrays.check_distinct(written)
             for group in self._groups:
@@ -129,16 +141,20 @@ class Optimizer(Checkpoint):
             # Gradients that are cleared must leave alone what is only read.
             read = [span for group in self._groups for span in group.read()]
             self._guarded = written + read if self._zero_grad else written
-            self._begin()
+            self._begin(on_device)
 
-    def _begin(self) -> None:
+    def _begin(self, on_device: bool) -> None:
         """Get ready for the first step."""
         self._state = {name: self._structure_of(name) for name in self._state_names()}
         self._step_count = 0
         self._grad_scale = 1.0
         self._hyper = Hyperparameters(self._groups)
         self._hyper.fill(0, 1.0)
-        self._prepare()
+        self._varies = self._hyper.varies
+        if on_device:
+            self._prepare_device()
+        else:
+            self._prepare()
 
     def _make_groups(self, chain: Any, state: dict[str, Any], files: StateFiles) -> list[Group]:
         if isinstance(chain, (list, tuple)):
@@ -164,7 +180,7 @@ class Optimizer(Checkpoint):
         own: list[Array | None] = []
         for group in self._groups:
             own += group.states.get(name, [None] * len(group.leaves))
-        return tree.rebuild(self._params, iter(own))
+        return tree.rebuild(self._params, map(leave, own))
 
     def _prepare(self) -> None:
         """Compile what is needed and fill in the table that the compiled code works from."""
@@ -176,7 +192,6 @@ class Optimizer(Checkpoint):
         self._gradients = Gradients(
             self._params, self._leaves, self._table, self._guarded, self._zero_grad
         )
-        self._varies = self._hyper.varies
         # Most steps do not scale their gradients: a factor is compiled in when it is first asked for.
         self._scales = self._watch.clip_norm is not None
         self._looks_first = self._watch.is_on or (self._zero_grad and len(self._leaves) > 1)
@@ -190,6 +205,9 @@ class Optimizer(Checkpoint):
 
     def _use_kernels(self) -> None:
         """Let the table point to the kernels, compiled now if they are new."""
+        if self._device is not None:
+            self._use_device_kernels()
+            return
         leaves = ((group, leaf) for group in self._groups for leaf in group.leaves)
         for row, (group, leaf) in enumerate(leaves):
             code = kernel(group.parts, leaf.dtype, zero_grad=self._zero_grad, scales=self._scales)
@@ -198,11 +216,12 @@ class Optimizer(Checkpoint):
     @property
     def last(self) -> Last | None:
         """Norm of the last gradients and whether the step was skipped, where something asks for it."""
-        return self._watch.last
+        return self._watch.last if self._device is None else self._last_on_device()
 
     @property
     def step_count(self) -> int:
         """How many steps were taken."""
+        self._settle()
         return self._step_count
 
     @property
@@ -250,7 +269,7 @@ class Optimizer(Checkpoint):
         """The fused loop, as the Python source that is compiled (of the first group)."""
         return source(self._groups[0].parts, self._zero_grad, self._scales)
 
-    def step(self, grads: Any, *, grad_scale: float = 1.0) -> None:
+    def step(self, grads: Any, *, grad_scale: float = 1.0, stream: Any = None) -> None:
         """Update the parameters and states in place.
 
         Parameters
@@ -261,12 +280,18 @@ class Optimizer(Checkpoint):
         grad_scale : float, optional
             Gradients are multiplied by ``1 / grad_scale`` first (mixed-precision training scales
             the loss up).
+        stream : stream, optional
+            On a CUDA device: of Numba, CuPy, torch, with ``__cuda_stream__``, or a handle. Where none
+            is given, that on which the gradients' library works now. The call does not wait.
 
         Raises
         ------
         TypeError, ValueError
             A gradient or a hyperparameter is not acceptable. Nothing was changed.
         """
+        if self._device is not None or stream is not None:
+            self._step_elsewhere(grads, grad_scale, stream)
+            return
         if type(grad_scale) is not float or grad_scale != self._grad_scale:
             self._set_grad_scale(grad_scale)
         elif self._varies:
@@ -313,8 +338,11 @@ class Optimizer(Checkpoint):
 
     def _arrange(self, lags: Sequence[int]) -> None:
         self._hyper.arrange(lags)
-        for row in range(len(self._leaves)):
-            self._rows[row, HYPER] = arrays.address(self._hyper.of(row))
+        if self._device is not None:
+            self._use_device_kernels()
+        else:
+            for row in range(len(self._leaves)):
+                self._rows[row, HYPER] = arrays.address(self._hyper.of(row))
         self._varies = self._hyper.varies
         if not self._varies:  # otherwise the next step does it
             self._hyper.fill(self._step_count, self._grad_scale)
@@ -349,7 +377,7 @@ class Optimizer(Checkpoint):
         scale = finite_positive("grad_scale", grad_scale)
         self._hyper.fill(self._step_count, scale)
         self._grad_scale = scale
-        if self._compiled and not self._scales:
+        if (self._device is not None or self._compiled) and not self._scales:
             self._scales = True
             self._use_kernels()
 
@@ -359,6 +387,7 @@ class Optimizer(Checkpoint):
             raise TypeError(f"step must be a whole number, not {step!r}")
         if step < 0:
             raise ValueError(f"step must not be negative, got {step}")
+        self._settle()
         self._hyper.fill(int(step), self._grad_scale)
         self._step_count = int(step)
 

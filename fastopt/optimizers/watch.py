@@ -55,6 +55,11 @@ class Watch:
         """Whether the norm is wanted at all."""
         return self._limit is not None or self.skip_nonfinite
 
+    @property
+    def varies(self) -> bool:
+        """Whether the limit depends on the step."""
+        return callable(self._limit)
+
     def prepare(self, executor: str, sizes: Sequence[int]) -> None:
         """Get ready for compiled steps over arrays of these sizes."""
         if self.is_on:
@@ -78,7 +83,9 @@ class Watch:
         self.last = Last(size if finite else float("nan"), skipped)
         if skipped:
             return None
-        if self._limit is None:
-            return factor
-        limit = at(self._limit, step)
-        return factor * limit / size if size > limit else factor
+        limit = self.limit_at(step)
+        return factor * limit / size if limit is not None and size > limit else factor
+
+    def limit_at(self, step: int) -> float | None:
+        """The largest norm of a step, None without a limit."""
+        return None if self._limit is None else at(self._limit, step)
