@@ -9,6 +9,9 @@ from fastopt.layouts.arrays import Array, Range
 from fastopt.optimizers.checkpoint import Checkpoint
 from fastopt.optimizers.watch import Last
 
+# As in `executors.cuda.source`: for so many steps numbers are kept on the device.
+KEPT = 1024
+
 if TYPE_CHECKING:
     from fastopt.executors.cuda.steps import DeviceSteps
 
@@ -16,11 +19,12 @@ if TYPE_CHECKING:
 class OnDevice(Checkpoint):
     """Steps on a device: nothing is copied and nobody waits, unless an answer is asked for."""
 
-    __slots__ = ("_capturable", "_device", "_skipped", "_unsettled")
+    __slots__ = ("_capturable", "_device", "_since", "_skipped", "_unsettled")
 
     _device: DeviceSteps | None  # None where the arrays are in memory
     _capturable: bool
     _skipped: int  # steps left out, as far as is known
+    _since: int  # steps since that was looked at
     _unsettled: bool  # the last steps may have been left out, which only the device knows
 
     _guarded: list[Range]
@@ -36,7 +40,7 @@ class OnDevice(Checkpoint):
         from fastopt.executors.cuda.steps import DeviceSteps
 
         self._scales = False
-        self._skipped, self._unsettled = 0, False
+        self._skipped, self._since, self._unsettled = 0, 0, False
         self._device = DeviceSteps(
             self._params,
             self._groups,
@@ -65,10 +69,12 @@ class OnDevice(Checkpoint):
             self._settle()
             self._set_grad_scale(grad_scale)
         elif self._varies or self._watch.varies:
-            self._settle()
+            if self._capturable or self._since >= KEPT - 1:
+                self._settle()
             self._hyper.fill(self._step_count, grad_scale)
         device.bind(grads)
         limit = self._watch.limit_at(self._step_count)
+        device.expect(self._step_count, self._skipped)
         if not device.start(stream, 1.0 / self._grad_scale, limit):
             return  # recorded for a graph, which counts when it is replayed
         self._count_on_device(device)
@@ -76,10 +82,11 @@ class OnDevice(Checkpoint):
     def _count_on_device(self, device: DeviceSteps) -> None:
         self._step_count += 1
         self._unsettled = self._watch.skip_nonfinite
+        self._since += 1
         if device.leaves_out:
-            before = self._step_count
+            skipped = self._unsettled and device.decided()[1]
             self._settle()
-            if self._step_count == before:
+            if not skipped:
                 lags = [lag + own for lag, own in zip(self._hyper.lags, device.left_out, strict=True)]
                 self._arrange(lags)
 
@@ -114,7 +121,7 @@ class OnDevice(Checkpoint):
         if self._device is not None and self._unsettled:
             skipped = self._device.decided()[2]
             self._step_count -= skipped - self._skipped
-            self._skipped, self._unsettled = skipped, False
+            self._skipped, self._since, self._unsettled = skipped, 0, False
 
     def _last_on_device(self) -> Last | None:
         if self._device is None or not self._watch.is_on or not self._device.has_started:

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from fastopt.executors.cuda import device
 from fastopt.executors.cuda.kernels import ChainKernels
 from fastopt.executors.cuda.launches import Launch, Mirror
-from fastopt.executors.cuda.source import PIECE_WORDS
+from fastopt.executors.cuda.source import KEPT, PIECE_WORDS
 from fastopt.layouts.arrays import Array
 
 
@@ -74,18 +75,29 @@ class Batch:
         )
         self._alignments = np.array(kernels.alignments(), np.int64)
         self._control = [control] if control else []
+        self._kept = None
+        if kernels.names.recall:
+            size = max(KEPT * len(kernels.names.hypers), 1)
+            self._kept = device.allocate((size,), kernels.dtype)
         self._launches: dict[str, Launch] = {}
 
     def _launch(self, name: str, words: int) -> Launch:
         """A prepared launch of a kernel; `words` are its arguments before control and numbers."""
         if name not in self._launches:
             names = self._kernels.names
-            tail = [*self._control, *self._numbers.address()]
+            kept = [] if self._kept is None else [self._kept.address, 0, 0]
+            tail = [*self._control, *kept, *self._numbers.address()]
             given = self._numbers.in_launch(factor=names.given[:1] == ["grad_factor"])
             launch = Launch(self._kernels.program(name), words + len(tail), given)
             launch.words[words:] = tail
             self._launches[name] = launch
         return self._launches[name]
+
+    def expect(self, step: int, skipped: int) -> None:
+        """The step that this one is if so many were skipped, where launches are to be told."""
+        if self._kept is not None:
+            for launch in self._launches.values():
+                launch.words[-2:] = step % KEPT, skipped
 
     def _aligned(self) -> Any:
         """For each array whether all of its addresses allow wide accesses."""

@@ -11,7 +11,7 @@ import numpy as np
 from fastopt.executors.cuda import device, norm
 from fastopt.executors.cuda.batches import ManyArrays, Numbers, OneArray
 from fastopt.executors.cuda.launches import Launch, Mirror
-from fastopt.executors.cuda.source import CONTROL_WORDS, FINITE, NORM, SKIP, SKIPPED
+from fastopt.executors.cuda.source import CONTROL_WORDS, FINITE, KEPT, NORM, SKIP, SKIPPED
 from fastopt.executors.norm import BLOCK
 
 
@@ -39,10 +39,12 @@ class Decision:
         self.address = self._control.address
         self._factor_and_limit = np.zeros(2)
         self._numbers = Numbers(self._factor_and_limit, capturable)
-        at = self._numbers.address()
+        self._kept = device.allocate((KEPT,), np.dtype(np.float64))
+        self._capturable = capturable
+        last = self._numbers.address() if capturable else [self._kept.address, 0, 0]
         decide = norm.decide(capturable, device.architecture())
-        self._decide = Launch(decide, 5 + len(at), self._numbers.in_launch(True))
-        self._decide.words[:] = self._sums.address, self._capacity, 0, skips, self.address, *at
+        self._decide = Launch(decide, 5 + len(last), self._numbers.in_launch(True))
+        self._decide.words[:] = self._sums.address, self._capacity, 0, skips, self.address, *last
         self._squares: list[tuple[Launch, int]] = []
         self._tables: list[Mirror] = []
         self._of_graphs: list[list[Mirror]] = []
@@ -60,15 +62,15 @@ class Decision:
         self._squares, self._tables = [], []
         for batch in batches:
             if isinstance(batch, OneArray):
-                self._add_one(batch, int(firsts[batch.rows[0]]), counts[batch.rows[0]])
+                first, size = int(firsts[batch.rows[0]]), batch.size * given[batch.rows[0]]
+                self._add_one(batch.dtype, batch.gradient_place, size, first)
             else:
                 self._add_many(batch, sizes, counts, firsts)
 
-    def _add_one(self, batch: OneArray, first: int, blocks: int) -> None:
-        program = norm.squares(batch.dtype, False, device.architecture())
-        launch = Launch(program, 5)
-        launch.words[:] = self._sums.address, self._capacity, batch.gradient_place, batch.size, first
-        self._squares.append((launch, -(-blocks // norm.WARPS)))
+    def _add_one(self, dtype: str, gradient: int, size: int, first: int) -> None:
+        launch = Launch(norm.squares(dtype, False, device.architecture()), 5)
+        launch.words[:] = self._sums.address, self._capacity, gradient, size, first
+        self._squares.append((launch, -(-size // (BLOCK * norm.WARPS))))
 
     def _add_many(self, batch: ManyArrays, sizes: Any, counts: Any, firsts: Any) -> None:
         pieces = []
@@ -94,6 +96,11 @@ class Decision:
         """By what gradients are multiplied, and how large their norm may be then."""
         self._factor_and_limit[:] = factor, math.inf if limit is None else limit
 
+    def expect(self, step: int, skipped: int) -> None:
+        """The step that this one is if so many were skipped, where launches are to be told."""
+        if not self._capturable:
+            self._decide.words[-2:] = step % KEPT, skipped
+
     def prepare(self, stream: int) -> None:
         """Have the device know what it keeps and does not know yet."""
         self._numbers.send(stream)
@@ -108,6 +115,16 @@ class Decision:
         for launch, blocks in self._squares:
             launch.start(blocks, norm.THREADS, stream)
         self._decide.start(1, norm.THREADS, stream)
+
+    def measure(self, arrays: Sequence[tuple[str, int, int]]) -> None:
+        """Take the norm of arrays, of which dtype, address and size are given, once."""
+        first = 0
+        for dtype, address, size in arrays:
+            self._add_one(dtype, address, size, first)
+            first += -(-size // BLOCK)
+        self._decide.words[2] = first
+        self.set_numbers(1.0, None)
+        self.start(0, False)
 
     def read(self) -> tuple[float, bool, int]:
         """The norm, whether the step was skipped, and how many ever were; waits for the device."""

@@ -77,7 +77,7 @@ class ChainKernels:
     def _arguments(self, name: str) -> list[Any]:
         number = numba.from_dtype(self.dtype)
         words = {"many": 1, "wide": 2, "scalar": 1}[name]
-        words += len(self.names.control)
+        words += len(self.names.control) + len(self.names.recall)
         words += len(self.names.addresses) if name != "many" else 0
         given = [types.int64] if self._form.capturable else [number] * len(self.names.given)
         return [types.int64] * words + given
@@ -91,6 +91,7 @@ class ChainKernels:
         scope["zero"] = self.dtype.type(0)
         scope["load_word"] = access.word_loader()
         scope["load_number"] = load = access.loader(name, name)
+        scope["store_number"] = access.storer(name, name)
         factor_at = FACTOR32 * 2 if name == "float32" else FACTOR
         assert factor_at < 2 * CONTROL_WORDS
         scope["load_factor"] = self._helper(lambda control_at: load(control_at, factor_at))

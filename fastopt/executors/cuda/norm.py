@@ -20,6 +20,7 @@ from fastopt.executors.cuda.source import (
     FACTOR,
     FACTOR32,
     FINITE,
+    KEPT,
     NORM,
     SKIP,
     SKIPPED,
@@ -92,7 +93,12 @@ def add_square(total, smaller, infinite, gradient_at, i):
 """
 _ADD_FLOAT32 = _ADD.replace("    small = SMALLER * x\n", "").replace("smaller + small * small", "smaller")
 _DECIDE = """
-def decide(sums_at, capacity, count, skips, control_at, factor, limit):
+def decide(sums_at, capacity, count, skips, control_at, kept_at, place, expected, factor, limit):
+    if cuda.threadIdx.x == 0:
+        store_double(kept_at, place, limit)
+        behind = load_word(control_at, SKIPPED) - expected
+        if behind != 0:
+            limit = load_double(kept_at, (place - behind) & (KEPT - 1))
 """
 _DECIDE_CAPTURABLE = """
 def decide(sums_at, capacity, count, skips, control_at, numbers_at):
@@ -163,5 +169,5 @@ def decide(capturable: bool, architecture: tuple[int, int]) -> device.Program:
     """The kernel that adds all blocks and decides: norm, factor, and whether to step."""
     scope = _scope(architecture)
     exec((_DECIDE_CAPTURABLE if capturable else _DECIDE) + _ADD_AND_DECIDE, scope)
-    numbers = [types.int64] if capturable else [types.float64] * 2
+    numbers = [types.int64] if capturable else [types.int64] * 3 + [types.float64] * 2
     return device.Program(scope["decide"], [types.int64] * 5 + numbers, architecture)

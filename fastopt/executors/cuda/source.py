@@ -19,6 +19,11 @@ from fastopt.transforms.base import Part
 NORM, FINITE, FACTOR, FACTOR32, SKIP, SKIPPED = range(6)
 CONTROL_WORDS = 6
 
+# Whether the steps just before were skipped is known on the device only, and so is the number of this
+# one. The launch brings the numbers for the case that none was; if some were, those of an earlier launch
+# are right, which are kept for so many steps.
+KEPT = 1024
+
 # A piece of many arrays: the address of its row, first and last element, and how many whole groups.
 ROW, START, STOP, GROUPS = range(4)
 PIECE_WORDS = 4
@@ -31,6 +36,7 @@ class Form(NamedTuple):
     scales: bool = False  # multiply the gradient by a factor
     watched: bool = False  # the factor, and whether to step at all, are found on the device
     capturable: bool = False  # the numbers are in the memory of the device, not in the launch
+    recalls: bool = False  # the numbers of an earlier launch are taken after a step was skipped
 
 
 class Names:
@@ -52,6 +58,7 @@ class Names:
         given = ([] if form.watched else self.factor) + self.hypers
         self.given = ["numbers_at"] if form.capturable else given
         self.control = ["control_at"] if form.watched else []
+        self.recall = ["kept_at", "place", "expected"] if form.recalls else []
 
     @property
     def addresses(self) -> list[str]:
@@ -89,7 +96,7 @@ def wide(parts: tuple[Part, ...], form: Form, width: int) -> str:
     body += ["else:"]
     body += _indented([f"i = groups * {width} + (thread - groups)", "if i < length:"])
     body += _indented(_indented(_single(names, form)))
-    arguments = ["length", "groups", *names.addresses, *names.control, *names.given]
+    arguments = ["length", "groups", *names.addresses, *names.control, *names.recall, *names.given]
     return _function(f"wide({', '.join(arguments)})", body)
 
 
@@ -98,7 +105,7 @@ def scalar(parts: tuple[Part, ...], form: Form) -> str:
     names = Names(parts, form)
     body = [*_head(names, form), "i = cuda.grid(1)", "if i < length:"]
     body += _indented(_single(names, form))
-    arguments = ["length", *names.addresses, *names.control, *names.given]
+    arguments = ["length", *names.addresses, *names.control, *names.recall, *names.given]
     return _function(f"scalar({', '.join(arguments)})", body)
 
 
@@ -114,16 +121,29 @@ def many(parts: tuple[Part, ...], form: Form, width: int) -> str:
     body += ["else:"]
     body += _indented([f"i = start + groups * {width} + (thread - groups)", "if i < stop:"])
     body += _indented(_indented(_single(names, form)))
-    arguments = ["pieces_at", *names.control, *names.given]
+    arguments = ["pieces_at", *names.control, *names.recall, *names.given]
     return _function(f"many({', '.join(arguments)})", body)
 
 
 def _head(names: Names, form: Form) -> list[str]:
     """What comes first: whether there is a step at all, and the numbers that are not in the launch."""
     body = []
+    if form.recalls:
+        size = len(names.hypers)
+        body += ["if cuda.blockIdx.x == 0 and cuda.threadIdx.x == 0:"]
+        kept = [
+            f"store_number(kept_at, place * {size} + {i}, {name})" for i, name in enumerate(names.hypers)
+        ]
+        body += _indented(kept or ["pass"])
     if form.watched:
         body += [f"if load_word(control_at, {SKIP}) != 0:", "    return"]
         body += ["grad_factor = load_factor(control_at)"]
+    if form.recalls and names.hypers:
+        body += [f"behind = load_word(control_at, {SKIPPED}) - expected", "if behind != 0:"]
+        body += _indented([f"row = ((place - behind) & {KEPT - 1}) * {size}"])
+        body += _indented(
+            f"{name} = load_number(kept_at, row + {i})" for i, name in enumerate(names.hypers)
+        )
     if form.capturable:
         if form.scales and not form.watched:
             body.append("grad_factor = load_number(numbers_at, 0)")

@@ -52,6 +52,7 @@ class DeviceSteps:
     ) -> None:
         self._params, self._groups, self._guarded = params, groups, guarded
         self._zero_grad, self._fast, self._capturable = zero_grad, fast, capturable
+        self._skips = skips
         self._leaves: list[DeviceArray] = [leaf for group in groups for leaf in group.leaves]
         self._members = [group for group in groups for _ in group.leaves]
         self._arrays = [
@@ -90,7 +91,8 @@ class DeviceSteps:
         for row in range(len(self._leaves)):
             places.setdefault(id(numbers_of(row)), []).append(row)
         watched = self._decision is not None
-        form = Form(self._zero_grad, scales, watched, self._capturable)
+        recalls = self._skips and not self._capturable
+        form = Form(self._zero_grad, scales, watched, self._capturable, recalls)
         before, self._made = self._made, {}
         with device.on(self.ordinal):
             for rows in places.values():
@@ -181,6 +183,12 @@ class DeviceSteps:
         low = bisect_right(self._stops, array.address)
         stop = array.address + array.nbytes
         return array.size > 0 and low < len(self._stops) and self._starts[low] < stop
+
+    def expect(self, step: int, skipped: int) -> None:
+        """The number of the next step if so many were skipped, where it is not known better."""
+        if self._skips:
+            for work in self._work():
+                work.expect(step, skipped)
 
     def start(self, stream: Any, factor: float, limit: float | None) -> bool:
         """Launch a step with the gradients that were bound; False if it was recorded, not run."""
