@@ -59,7 +59,9 @@ def assert_same_on_device(opt, w, states):
     ]:
         found, wanted = to_host(actual), np.asarray(expected)
         # The bits of a NaN are the processor's own.
-        assert_same_bits(*(np.where(np.isnan(x), x.dtype.type(np.nan), x) for x in (found, wanted)), name)
+        assert_same_bits(
+            *(np.where(np.isnan(x), x.dtype.type(np.nan), x) for x in (found, wanted)), name
+        )
 
 
 def misaligned(array):

@@ -8,7 +8,7 @@ import pytest
 import fastopt
 from fastopt import transforms as t
 from tests import runs
-from tests.cases import CASES, OTHERS, SOME, every_case
+from tests.cases import OTHERS, SOME, every_case
 from tests.device import (
     SIMULATED,
     assert_same_on_device,
@@ -39,7 +39,9 @@ def test_same_bits_as_the_oracle(case, dtype):
     assert_same_on_device(opt, *case.expected(w, grads))
 
 
-@pytest.mark.parametrize("n", sizes(0, 1, 2, 3, 4, 5, 7, 15, 16, 17, 31, 33, 63, 65, 127, 255, 257, 4097))
+@pytest.mark.parametrize(
+    "n", sizes(0, 1, 2, 3, 4, 5, 7, 15, 16, 17, 31, 33, 63, 65, 127, 255, 257, 4097)
+)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", [*SOME, *OTHERS], ids=str)
 def test_sizes(case, dtype, n):
@@ -53,7 +55,9 @@ def test_sizes(case, dtype, n):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_misaligned(which, dtype):
     w, grads = problem(N, dtype, steps=2)
-    place = {name: misaligned if name == which else to_device for name in ("param", "gradient", "state")}
+    place = {
+        name: misaligned if name == which else to_device for name in ("param", "gradient", "state")
+    }
     v = place["state"](np.zeros(N, dtype))
     opt = fastopt.RMSProp(place["param"](w), lr=0.03, state={"square_avg": v})
     for g in grads:

@@ -53,7 +53,10 @@ class OnlyDlpack:
         managed = Managed(tensor, None, None)
         self.kept.append((managed, shape, strides))
         new = ctypes.pythonapi.PyCapsule_New
-        new.restype, new.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
+        new.restype, new.argtypes = (
+            ctypes.py_object,
+            (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p),
+        )
         return new(ctypes.addressof(managed), CAPSULE, None)
 
 

@@ -180,7 +180,11 @@ def test_norm(cc, tmp_path):
     from fastopt.executors.cuda import norm
 
     programs = {
-        **{f"{dtype}-{many}": norm.squares(dtype, many, cc) for dtype in ("float32", "float64") for many in (False, True)},
+        **{
+            f"{dtype}-{many}": norm.squares(dtype, many, cc)
+            for dtype in ("float32", "float64")
+            for many in (False, True)
+        },
         **{f"decide-{capturable}": norm.decide(capturable, cc) for capturable in (False, True)},
     }
     for name, program in programs.items():

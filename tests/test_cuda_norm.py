@@ -24,7 +24,9 @@ pytestmark = needs_device
 BLOCK = norm.BLOCK
 
 
-@pytest.mark.parametrize("n", sizes(0, 1, 31, 32, 33, 65, 100, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 77))
+@pytest.mark.parametrize(
+    "n", sizes(0, 1, 31, 32, 33, 65, 100, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 77)
+)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_global_norm_has_the_bits_of_the_cpu(dtype, n):
     array = np.random.default_rng(n).normal(size=n).astype(dtype)
@@ -34,9 +36,9 @@ def test_global_norm_has_the_bits_of_the_cpu(dtype, n):
 def test_global_norm_of_many():
     rng = np.random.default_rng(1)
     lengths = (3, 0, 40, 7) if SIMULATED else (3, 0, 40, 7, BLOCK + 9, 2 * BLOCK)
-    host = {
-        f"{n}": [rng.normal(size=n).astype(dtype) for dtype in DTYPES] for n in lengths
-    } | {"none": None}
+    host = {f"{n}": [rng.normal(size=n).astype(dtype) for dtype in DTYPES] for n in lengths} | {
+        "none": None
+    }
     device = {k: v and [to_device(x) for x in v] for k, v in host.items()}
     assert fastopt.global_norm(device) == fastopt.global_norm(host)
     assert fastopt.global_norm([]) == 0.0
@@ -108,9 +110,11 @@ def test_skipped_steps_do_not_count(settings, several, look):
     assert opt.step_count == same.step_count == BAD.count(False)
     assert_same_bits(to_host(on_device), w)
     for name in same.state:
-        pairs = zip(opt.state[name], same.state[name], strict=True) if several else [
-            (opt.state[name], same.state[name])
-        ]
+        pairs = (
+            zip(opt.state[name], same.state[name], strict=True)
+            if several
+            else [(opt.state[name], same.state[name])]
+        )
         for actual, expected in pairs:
             assert_same_bits(to_host(actual), expected, name)
 

@@ -47,7 +47,8 @@ class OfCupy:
 
 
 @pytest.mark.parametrize(
-    ("stream", "expected"), [(0, 0), (4710, 4710), (WithProtocol(), 4711), (OfTorch(), 4712), (OfCupy(), 4713)]
+    ("stream", "expected"),
+    [(0, 0), (4710, 4710), (WithProtocol(), 4711), (OfTorch(), 4712), (OfCupy(), 4713)],
 )
 def test_handles(stream, expected):
     assert streams.handle(stream) == expected
@@ -109,7 +110,8 @@ class TestLaunches:
     """What the emulated GPU was given to do."""
 
     @pytest.mark.parametrize(
-        "kind", [fastopt.RMSProp, fastopt.SGD, fastopt.AdaGrad, fastopt.Adam, fastopt.AdamW, fastopt.NAdam]
+        "kind",
+        [fastopt.RMSProp, fastopt.SGD, fastopt.AdaGrad, fastopt.Adam, fastopt.AdamW, fastopt.NAdam],
     )
     def test_one_a_step(self, kind):
         from numba import cuda
@@ -124,7 +126,9 @@ class TestLaunches:
             assert own["stream"] == int(stream.handle)
 
     def test_one_for_a_thousand_arrays(self):
-        params, grads = ([to_device(np.ones(n % 70, np.float32)) for n in range(1000)] for _ in range(2))
+        params, grads = (
+            [to_device(np.ones(n % 70, np.float32)) for n in range(1000)] for _ in range(2)
+        )
         opt = fastopt.RMSProp(params)
         before = len(launches())
         opt.step(grads)
@@ -141,7 +145,12 @@ class TestLaunches:
         """That of the gradient's interface, where the library has no current stream."""
         w, g = (to_device(np.ones(64, np.float32)) for _ in range(2))
         opt = fastopt.RMSProp(w)
-        for given, expected in [(g, None), (Wrapped(g, 99), 99), (Wrapped(g, 1), 1), (Wrapped(g), None)]:
+        for given, expected in [
+            (g, None),
+            (Wrapped(g, 99), 99),
+            (Wrapped(g, 1), 1),
+            (Wrapped(g), None),
+        ]:
             opt.step(given)
             assert launches()[-1]["stream"] == expected
 

@@ -166,9 +166,7 @@ class Program:
             return
         handle = self._handles[current()]
         address = pointers.ctypes.data
-        (status,) = binding.cuLaunchKernel(
-            handle, blocks, 1, 1, threads, 1, 1, 0, stream, address, 0
-        )
+        (status,) = binding.cuLaunchKernel(handle, blocks, 1, 1, threads, 1, 1, 0, stream, address, 0)
         if status != 0:
             raise CudaError(f"cuLaunchKernel failed: {status.name}")
 

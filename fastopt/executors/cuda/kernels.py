@@ -114,8 +114,7 @@ class ChainKernels:
         if device.SIMULATED:  # with NumPy's float32, which plain Python does not have
             return list(reference.scalar_functions(self._parts, self.dtype))
         made = [
-            self._helper(specialize(part.update, self.dtype.type, self._helper))
-            for part in self._parts
+            self._helper(specialize(part.update, self.dtype.type, self._helper)) for part in self._parts
         ]
         check_types(self._parts, made, numba.from_dtype(self.dtype), device.result_type)
         return made

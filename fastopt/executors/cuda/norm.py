@@ -16,15 +16,6 @@ import numpy as np
 from numba import types
 
 from fastopt.executors.cuda import access, device
-from fastopt.executors.cuda.source import (
-    FACTOR,
-    FACTOR32,
-    FINITE,
-    KEPT,
-    NORM,
-    SKIP,
-    SKIPPED,
-)
 from fastopt.executors.norm import BLOCK, LANES
 
 # Threads of a block: several warps, each with a block of elements of its own.
@@ -91,7 +82,9 @@ def add_square(total, smaller, infinite, gradient_at, i):
     small = SMALLER * x
     return total + x * x, smaller + small * small, infinite
 """
-_ADD_FLOAT32 = _ADD.replace("    small = SMALLER * x\n", "").replace("smaller + small * small", "smaller")
+_ADD_FLOAT32 = _ADD.replace("    small = SMALLER * x\n", "").replace(
+    "smaller + small * small", "smaller"
+)
 _DECIDE = """
 def decide(sums_at, capacity, count, skips, control_at, kept_at, place, expected, factor, limit):
     if cuda.threadIdx.x == 0:

@@ -132,7 +132,8 @@ def _head(names: Names, form: Form) -> list[str]:
         size = len(names.hypers)
         body += ["if cuda.blockIdx.x == 0 and cuda.threadIdx.x == 0:"]
         kept = [
-            f"store_number(kept_at, place * {size} + {i}, {name})" for i, name in enumerate(names.hypers)
+            f"store_number(kept_at, place * {size} + {i}, {name})"
+            for i, name in enumerate(names.hypers)
         ]
         body += _indented(kept or ["pass"])
     if form.watched:
