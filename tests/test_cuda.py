@@ -1,12 +1,15 @@
 """Steps on a device: the bits of the oracles, with every optimizer, option and structure."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
 
 import fastopt
 from fastopt import transforms as t
+from fastopt.codecs.floats import floats
+from fastopt.layouts import device as layouts
 from tests import runs
 from tests.cases import OTHERS, SOME, every_case
 from tests.device import (
@@ -131,6 +134,80 @@ def test_arrays_as_bounds_and_copies():
         assert_same_on_device(opt, w, same.state)
     assert_same_bits(to_host(copies["half"]), half)
     assert_same_bits(to_host(copies["double"]), w.astype(np.float64))
+
+
+class Bits:
+    """An array of bfloat16 as torch has it: the interface knows its bits only."""
+
+    __module__ = "torch"
+    is_cuda, dtype = True, "torch.bfloat16"
+
+    def __init__(self, array):
+        self.array = array if hasattr(array, "copy_to_host") else to_device(array.view(np.uint16))
+
+    def detach(self):
+        return self
+
+    def view(self, dtype):
+        return self.array
+
+    def data_ptr(self):
+        return layouts.enter("bits", self.array).address
+
+
+FORMATS = {
+    "float16": ("float16", "float16", {}),
+    "float16 at random": ("float16", "float16", {"stochastic_rounding": True, "seed": 7}),
+    "float32 states": ("float16", "float16", {"state_dtype": "float32", "average_decay": 0.9}),
+    "float16 gradients": ("float32", "float16", {}),
+    "float16 states at random": ("float32", "float32", {"state_dtype": "float16", "stochastic_rounding": True}),
+    "bfloat16": ("bfloat16", "bfloat16", {"initial_accumulator": 0.3, "average_decay": 0.5}),
+    "bfloat16 at random": ("bfloat16", "float32", {"stochastic_rounding": True, "zero_grad": True}),
+}
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize(("param", "gradient", "settings"), FORMATS.values(), ids=FORMATS)
+def test_16_bits(param, gradient, settings, several, monkeypatch):
+    """Stored in 16 bits, rounded to nearest or at random: the CPU's bits."""
+    from types import SimpleNamespace
+
+    current = SimpleNamespace(cuda_stream=0)
+    torch = SimpleNamespace(int16=None, cuda=SimpleNamespace(current_stream=lambda device: current))
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setattr(Bits, "device", 0, raising=False)
+    w, grads = problem(N, np.float32)
+    w, grads = w.astype(floats(param).dtype), [g.astype(floats(gradient).dtype) for g in grads]
+
+    def moved(array):
+        return Bits(array) if array.dtype == floats("bfloat16").dtype else to_device(array)
+
+    cut = (lambda x: [x[:16], x[16:]]) if several else (lambda x: x)
+    leaves = [moved(x) for x in (cut(w) if several else [w])]
+    opt = fastopt.RMSProp(leaves if several else leaves[0], lr=0.03, clip_norm=50.0, **settings)
+    same = fastopt.RMSProp(cut(w), lr=0.03, clip_norm=50.0, **settings)
+    for g in grads:
+        own = [moved(x) for x in (cut(g) if several else [g])]
+        opt.step(own if several else own[0])
+        same.step(cut(g))
+        assert opt.last == same.last
+    found = [to_host(getattr(leaf, "array", leaf)).tobytes() for leaf in leaves]
+    assert b"".join(found) == w.tobytes()
+    for name, expected in same.state.items():
+        actual = opt.state[name] if several else [opt.state[name]]
+        for one, other in zip(actual, expected if several else [expected], strict=True):
+            assert to_host(one).tobytes() == other.tobytes(), name
+
+
+def test_8_bits_are_for_memory():
+    with pytest.raises(ValueError, match="state_dtype must be a floating-point dtype on a device"):
+        fastopt.RMSProp(to_device(np.ones(5000, np.float32)), state_dtype="8bit")
+
+
+def test_source():
+    opt = fastopt.RMSProp(to_device(np.ones(5, np.float32)), momentum=0.9)
+    assert opt.source.startswith("def element(param, update, state0, state1, hyper0")
+    assert "def wide(length, groups, param_at" in opt.source
 
 
 def soft_sign(update, param, state, hyper):

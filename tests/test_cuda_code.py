@@ -38,12 +38,12 @@ OPTIMIZERS = {
 }
 FORMS = {
     "plain": {},
-    "scaled": {"scales": True, "zero_grad": True},
+    "scaled": {},
     "watched": {"watched": True, "recalls": True},
     "capturable": {"watched": True, "capturable": True},
 }
 
-every_architecture = pytest.mark.parametrize("cc", ARCHITECTURES, ids=lambda cc: "sm_%d%d" % cc)
+every_architecture = pytest.mark.parametrize("cc", ARCHITECTURES, ids=lambda cc: f"sm_{cc[0]}{cc[1]}")
 every_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
 
 
@@ -54,9 +54,10 @@ def program(name, kernel, dtype, form, fast):
     from fastopt.executors.cuda.source import Form
 
     kind, settings = OPTIMIZERS[name]
-    chain = kind(np.zeros(1, dtype), executor="reference", **settings).chain
-    made = kernels(chain.parts(), np.dtype(dtype), Form(**FORMS[form]), ARCHITECTURES[0], fast)
-    return made.program(kernel)
+    settings = settings | {"zero_grad": form == "scaled"}
+    opt = kind(np.zeros(1, dtype), executor="reference", **settings)
+    job = opt._work.job(0, np.dtype(dtype).name, form == "scaled")
+    return kernels(job, Form(**FORMS[form]), ARCHITECTURES[0], fast).program(kernel)
 
 
 def ptx(name, kernel, cc, dtype=np.float32, form="plain", fast=False):
@@ -79,7 +80,7 @@ def assembled(code, cc, folder):
         pytest.skip("ptxas is not there: pip install nvidia-cuda-nvcc")
     source, cubin = folder / "kernel.ptx", folder / "kernel.cubin"
     source.write_text(code)
-    options = ["-v", "-arch=sm_%d%d" % cc, str(source), "-o", str(cubin)]
+    options = ["-v", f"-arch=sm_{cc[0]}{cc[1]}", str(source), "-o", str(cubin)]
     report = subprocess.run([ptxas, *options], capture_output=True, text=True, check=True).stderr
     if nvdisasm is None:
         return report, None
@@ -194,26 +195,44 @@ def test_norm(cc, tmp_path):
         assert_no_spills(assembled(code, cc, tmp_path)[0])
 
 
-def test_user_constants_do_not_widen():
-    """Literals and constants from elsewhere, as on the CPU."""
-    from fastopt import transforms as t
+def own_program(chain):
     from fastopt.executors.cuda.kernels import kernels
     from fastopt.executors.cuda.source import Form
+
+    opt = fastopt.Optimizer(np.zeros(1, np.float32), chain, executor="reference")
+    return kernels(opt._work.job(0, "float32", False), Form(), (9, 0)).program("wide")
+
+
+def test_constants_do_not_widen():
+    """Literals and constants from elsewhere, as on the CPU."""
 
     def own(update, param, state, hyper):
         return 0.5 * update + CONSTANT * param, ()
 
-    chain = fastopt.chain(t.Transform(own))
-    made = kernels(chain.parts(), np.dtype(np.float32), Form(), (9, 0))
-    assert ".f64" not in made.program("wide").ptx((9, 0))
+    assert ".f64" not in own_program(fastopt.transforms.Transform(own)).ptx((9, 0))
 
     def widens(update, param, state, hyper):
         return (1 - param) * update, ()
 
-    chain = fastopt.chain(t.Transform(widens))
-    made = kernels(chain.parts(), np.dtype(np.float32), Form(), (9, 0))
-    with pytest.raises(TypeError, match="turns float32 into float64"):
-        made.program("wide")
+    with pytest.raises(TypeError, match="'widens' turns float32 into float64"):
+        own_program(fastopt.transforms.Transform(widens))
 
 
 CONSTANT = 0.125
+
+
+@every_architecture
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("dithered", [False, True])
+def test_16_bits(dtype, dithered, cc, tmp_path):
+    from fastopt.codecs.floats import floats
+    from fastopt.executors.cuda.kernels import kernels
+    from fastopt.executors.cuda.source import Form
+
+    w = np.zeros(1, floats(dtype).dtype)
+    opt = fastopt.Adam(w, executor="reference", stochastic_rounding=dithered)
+    made = kernels(opt._work.job(0, dtype, False), Form(), ARCHITECTURES[0])
+    code = made.program("wide").ptx(cc)
+    assert ".f64" not in code
+    assert len(re.findall(r"ld\.global\.v4\.[bu]16|ld\.global\.v2\.[bu]32|ld\.global\.[bu]64", code)) >= 3
+    assert_no_spills(assembled(code, cc, tmp_path)[0])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt.executors.compiled import Kernel, kernel
+from fastopt.executors.compiled import Job, Kernel, Storage, kernel
 from fastopt.layouts.columns import KERNEL
 from tests.subprocesses import needs_jit
 
@@ -74,10 +74,17 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTOPT_CACHE", "0")
 
 
+def job(parts: Any, *formats: str) -> Job:
+    """A plain step: of parameter, gradient and states in these formats, or all in the only one."""
+    count = 2 + sum(len(part.slots) for part in parts)
+    stored = formats if len(formats) == count else formats * count
+    return Job(parts, tuple(map(Storage, stored)), zero_grad=False, scales=False)
+
+
 def compiled(dtype: type, settings: dict[str, Any]) -> Kernel:
     """A kernel as `Optimizer` gets it, but never one that is already in memory."""
     chain = fastopt.RMSProp(np.zeros(1, dtype), executor="reference", **settings).chain
-    return kernel.__wrapped__(chain.parts(), np.dtype(dtype), zero_grad=False, scales=False)
+    return kernel.__wrapped__(job(chain.parts(), np.dtype(dtype).name))
 
 
 def instructions(assembly: str) -> str:
@@ -108,7 +115,7 @@ def test_serial_and_parallel_share_machine_code() -> None:
     w, g = np.zeros(10, np.float32), np.zeros(10, np.float32)
     serial, parallel = (fastopt.RMSProp(w, executor=name) for name in ("serial", "parallel"))
     addresses = {int(opt._rows[0, KERNEL]) for opt in (serial, parallel)}
-    assert addresses == {kernel(serial.chain.parts(), w.dtype, zero_grad=False, scales=False).address}
+    assert addresses == {kernel(job(serial.chain.parts(), "float32")).address}
     serial.step(g)
     parallel.step(g)
     assert serial._launch is not parallel._launch

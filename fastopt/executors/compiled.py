@@ -11,24 +11,30 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 from numba.core import ccallback, errors, types
 
+from fastopt.codecs.blocks import BLOCK, ITEM
+from fastopt.codecs.floats import compute_dtype
 from fastopt.executors.cache import DiskCache
+from fastopt.executors.encoded import ITEMSIZE, element_access, phase_bits
+from fastopt.executors.encoded_blocks import block_access, codes_of, scratch
 from fastopt.executors.fingerprint import describe, digest, package
-from fastopt.executors.memory import prefetch, slot_access
+from fastopt.executors.memory import prefetch
 from fastopt.executors.options import OPTIONS, helper
 from fastopt.executors.specialize import specialize
-from fastopt.transforms.base import Part, Slot
+from fastopt.layouts.columns import GRAD_FACTOR, NUMBERS, PHASE
+from fastopt.transforms.base import Part
 
 # Elements that are worked on while those so far ahead are fetched. The processor fetches ahead by
 # itself, but stops at every page of 4 KiB. Measured against C without it, in interleaved rounds on two
 # cores of a Xeon: 10^8 elements take 0.97 of its time, and 1.05 if they are not fetched ahead; in the
 # cache of a core it would cost 15 %. Blocks of 512 or 1024 were slower than not to fetch at all.
-BLOCK, AHEAD = 256, 512
+# The blocks are those of the 8-bit formats.
+AHEAD = 2 * BLOCK
 WORTH_FETCHING = 131_072
 
 
@@ -56,47 +62,110 @@ class Kernel:
         return str(self.code._library.get_asm_str())
 
 
-def source(parts: tuple[Part, ...], zero_grad: bool, scales: bool) -> str:
+class Storage(NamedTuple):
+    """How one array of a kernel is stored."""
+
+    codec: str
+    dithered: bool = False  # rounded up or down at random
+
+    @property
+    def in_blocks(self) -> bool:
+        """Whether it is encoded a block at a time."""
+        return self.codec not in ITEMSIZE
+
+    @property
+    def bytes_in_block(self) -> int:
+        return ITEM.itemsize if self.in_blocks else BLOCK * ITEMSIZE[self.codec]
+
+
+class Job(NamedTuple):
+    """What a kernel is compiled for."""
+
+    parts: tuple[Part, ...]
+    storage: tuple[Storage, ...]  # of parameter, gradient and the chain's slots
+    zero_grad: bool  # clear the gradient on the way
+    scales: bool  # multiply the gradient by a factor first
+
+    @property
+    def compute(self) -> np.dtype[Any]:
+        """The dtype of the arithmetic."""
+        return compute_dtype(self.storage[0].codec)
+
+    @property
+    def arrays(self) -> list[_Array]:
+        """The arrays by the names that they have in the source."""
+        own = [slot.kind for part in self.parts for slot in part.slots]
+        kinds = ["state", "state" if self.zero_grad else "input", *own]
+        names = ["param", "update", *(f"{kind}{i}" for i, kind in enumerate(own))]
+        return [_Array(*each) for each in zip(names, kinds, self.storage, strict=True)]
+
+
+class _Array(NamedTuple):
+    name: str
+    kind: str
+    storage: Storage
+
+    @property
+    def load(self) -> str:
+        if self.storage.in_blocks:
+            return f"{self.name} = load_{self.name}({self.name}_codes, i, {self.name}_scale)"
+        return f"{self.name} = load_{self.name}({self.name}_at, i)"
+
+    def store(self, value: str) -> str:
+        if self.storage.in_blocks:
+            return f"store_{self.name}({self.name}_new, i - block, {value})"
+        return f"store_{self.name}({self.name}_at, i, {value}, first + i, phase)"
+
+
+def source(job: Job) -> str:
     """The loop over one stretch of one array, as Python source."""
-    slots = [slot for part in parts for slot in part.slots]
-    names = {"param": "state", "update": "state" if zero_grad else "input"}
-    names |= {f"{slot.kind}{i}": slot.kind for i, slot in enumerate(slots)}
-    hypers = [f"hyper{i}" for i in range(sum(part.hypers for part in parts))]
-    head = [f"{name}_at = addresses[{i}]" for i, name in enumerate(names)]
-    if scales:
-        head.append("grad_factor = hyper[0]")
-    head += [f"{name} = hyper[{i}]" for i, name in enumerate(hypers, 1)]
-    loaded = [name for name, kind in names.items() if kind != "output"]
-    body = [f"{name} = load_{name}({name}_at, i)" for name in loaded]
-    if scales:
+    arrays = job.arrays
+    own_arrays, blocked = arrays[2:], [array for array in arrays if array.storage.in_blocks]
+    hypers = [f"hyper{i}" for i in range(sum(part.hypers for part in job.parts))]
+    head = [f"{array.name}_at = addresses[{i}]" for i, array in enumerate(arrays, 1)]
+    head += [f"first, phase = addresses[0], phase_bits(hyper[{PHASE}])"]
+    if job.scales:
+        head.append(f"grad_factor = hyper[{GRAD_FACTOR}]")
+    head += [f"{name} = hyper[{i}]" for i, name in enumerate(hypers, NUMBERS)]
+    head += [f"{array.name}_new = scratch()" for array in blocked]
+
+    body = [array.load for array in arrays if array.kind != "output"]
+    if job.scales:
         body.append("update = grad_factor * update")
-    remaining_slots, remaining_hypers = iter(list(names)[2:]), iter(hypers)
+    slots, remaining_hypers = iter(own_arrays), iter(hypers)
     value = "update"
-    for index, part in enumerate(parts):
+    for index, part in enumerate(job.parts):
         if part.after and value == "update":
             body.append("new = param - update")
             value = "new"
-        own = list(islice(remaining_slots, len(part.slots)))
-        given = _tuple(name for name in own if names[name] != "output")
-        returned = _tuple(name for name in own if names[name] != "input")
+        own = list(islice(slots, len(part.slots)))
+        given = _tuple(array.name for array in own if array.kind != "output")
+        returned = _tuple(array.name for array in own if array.kind != "input")
         numbers = _tuple(islice(remaining_hypers, part.hypers))
         targets = f"{value}, {returned if part.written else '_'}"
         body.append(f"{targets} = transform{index}({value}, param, {given}, {numbers})  # {part.name}")
     if value == "update":
         body.append("new = param - update")
-    body.append("store_param(param_at, i, new)")
-    if zero_grad:
-        body.append("store_update(update_at, i, zero)")
-    stored = [name for name in list(names)[2:] if names[name] != "input"]
-    body += [f"store_{name}({name}_at, i, {name})" for name in stored]
+    body.append(arrays[0].store("new"))
+    if job.zero_grad:
+        body.append(arrays[1].store("zero"))
+    body += [array.store(array.name) for array in own_arrays if array.kind != "input"]
+
     lines = ["def kernel(addresses, hyper, start, stop):"]
     lines += [f"    {line}" for line in head]
     lines += ["    fetches = stop - start >= WORTH_FETCHING"]
     lines += ["    for block in range(start, stop, BLOCK):"]
     lines += ["        if fetches:"]
-    lines += [f"            fetch_{name}({name}_at, block + AHEAD)" for name in names]
-    lines += ["        for i in range(block, min(block + BLOCK, stop)):"]
+    lines += [f"            fetch_{array.name}({array.name}_at, block + AHEAD)" for array in arrays]
+    lines += ["        end = min(block + BLOCK, stop)"]
+    for name in (array.name for array in blocked):
+        lines += [f"        {name}_codes = codes_of({name}_at, block)"]
+        lines += [f"        {name}_scale = scale_{name}({name}_at, block)"]
+    lines += ["        for i in range(block, end):"]
     lines += [f"            {line}" for line in body]
+    for name in (array.name for array in blocked):
+        given_ = f"{name}_at, block, end, {name}_new, first + block, phase"
+        lines += [f"        encode_{name}({given_})"]
     return "\n".join(lines) + "\n"
 
 
@@ -105,58 +174,54 @@ def _tuple(names: Iterable[str]) -> str:
 
 
 @cache
-def kernel(parts: tuple[Part, ...], dtype: np.dtype[Any], zero_grad: bool, scales: bool) -> Kernel:
-    """The compiled kernel of a chain: from memory, from disk, or made now.
-
-    Parameters
-    ----------
-    parts : tuple of Part
-        From `Chain.parts`.
-    dtype : numpy.dtype
-        float32 or float64: of parameters, gradients and states alike.
-    zero_grad : bool
-        Clear the gradient on the way.
-    scales : bool
-        Multiply the gradient by a factor first.
+def kernel(job: Job) -> Kernel:
+    """The compiled kernel for a job: from memory, from disk, or made now.
 
     Raises
     ------
     TypeError
         A transform cannot be compiled, or turns float32 into float64. The message names it.
     """
-    text = source(parts, zero_grad, scales)
-    slots = [
-        Slot("param", "param"),
-        Slot("update", "update"),
-        *(s for part in parts for s in part.slots),
-    ]
-    content = digest(
-        package(), text, str(slots), dtype.name, *(describe(part.update) for part in parts)
-    )
-    number = numba.from_dtype(dtype)
-    functions = [helper(specialize(part.update, dtype.type, helper)) for part in parts]
+    text, parts, compute = source(job), job.parts, job.compute
+    updates = (describe(part.update) for part in parts)
+    content = digest(package(), text, str(job.arrays), compute.name, *updates)
+    number = numba.from_dtype(compute)
+    functions = [helper(specialize(part.update, compute.type, helper)) for part in parts]
     # Numba imports the module of a cached function: let it be one that is there in every process.
-    scope: dict[str, Any] = {"__name__": __name__, "zero": dtype.type(0)}
-    scope |= {
-        "BLOCK": BLOCK,
-        "AHEAD": AHEAD,
-        "WORTH_FETCHING": WORTH_FETCHING,
-    }
+    scope: dict[str, Any] = {"__name__": __name__, "zero": compute.type(0)}
+    scope |= {"BLOCK": BLOCK, "AHEAD": AHEAD, "WORTH_FETCHING": WORTH_FETCHING}
+    scope |= {"phase_bits": phase_bits, "scratch": scratch, "codes_of": codes_of}
     scope |= {f"transform{i}": function for i, function in enumerate(functions)}
-    for i, slot in enumerate(slots):
-        name = slot.name if i < 2 else f"{slot.kind}{i - 2}"
-        scope[f"fetch_{name}"] = prefetch(slot.dtype or dtype.name, BLOCK, slot.kind != "input")
-        scope[f"load_{name}"], scope[f"store_{name}"] = slot_access(
-            dtype.name, slot.dtype or dtype.name, i, len(slots)
-        )
+    scope |= _access(job)
     exec(compile(text, f"<fastopt kernel {content}>", "exec"), scope)
     pointers = types.CPointer(types.intp), types.CPointer(number)
     signature = (*pointers, types.int64, types.int64), types.void
     code = _CheckedCFunc(scope["kernel"], signature, {}, OPTIONS)
-    code._cache = DiskCache(f"{_origin(parts, text)}-{dtype.name}", content)
+    code._cache = DiskCache(f"{_origin(parts, text)}-{compute.name}", content)
     code.check = lambda: check_types(parts, functions, number, _result_type)
     code.compile()
     return Kernel(code.address, text, code)
+
+
+def _access(job: Job) -> dict[str, Any]:
+    """The functions that load and store the arrays of a job, by the names that its source uses."""
+    arrays = job.arrays
+    blocked = [slot for slot, array in enumerate(arrays) if array.storage.in_blocks]
+    apart = len(arrays) + len(blocked)  # a scratch is an array of its own
+    found: dict[str, Any] = {}
+    for slot, (name, kind, storage) in enumerate(arrays):
+        written = kind != "input"
+        found[f"fetch_{name}"] = prefetch(storage.bytes_in_block, BLOCK, written)
+        how = job.compute.name, storage.codec, storage.dithered, slot
+        if storage.in_blocks:
+            room = len(arrays) + blocked.index(slot)
+            verbs = zip(
+                ("scale", "load", "store", "encode"), block_access(*how, room, apart), strict=True
+            )
+        else:
+            verbs = zip(("load", "store"), element_access(*how, apart), strict=True)
+        found |= {f"{verb}_{name}": function for verb, function in verbs}
+    return found
 
 
 def _origin(parts: tuple[Part, ...], text: str) -> str:

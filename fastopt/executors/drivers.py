@@ -13,14 +13,15 @@ from typing import Any
 import numba
 from numba import types
 
+from fastopt.codecs.blocks import BLOCK
 from fastopt.executors.compiled import compile_function
 from fastopt.executors.gate import misfit
 from fastopt.executors.memory import call_kernel
 from fastopt.executors.options import helper
-from fastopt.layouts.columns import COUNT, HYPER, KERNEL, PARAM
+from fastopt.layouts.columns import COUNT, FIRST, HYPER, KERNEL
 
-# Threads share an array at multiples of this many elements: whole cache lines and vectors.
-GRAIN = 64
+# Threads share an array at multiples of this many elements: whole cache lines and blocks of codes.
+GRAIN = BLOCK
 
 # What the system maps at a time, at least.
 PAGE = 4096
@@ -30,7 +31,7 @@ _TABLE = types.Array(types.int64, 2, "C")
 
 @helper
 def _run(rows, row, start, stop):
-    addresses = rows.ctypes.data + 8 * (row * rows.shape[1] + PARAM)
+    addresses = rows.ctypes.data + 8 * (row * rows.shape[1] + FIRST)
     call_kernel(rows[row, KERNEL], addresses, rows[row, HYPER], start, stop)
 
 

@@ -7,12 +7,13 @@ from typing import Any
 import numba
 import numpy as np
 
+from fastopt.codecs.floats import NAMES, name_of
 from fastopt.executors import norm
 from fastopt.executors.launch import norm_launcher
 from fastopt.layouts import arrays as checks
 from fastopt.layouts import homes, tree
 from fastopt.layouts.arrays import Array
-from fastopt.layouts.columns import COUNT, GRAD, ITEMSIZE, STATE
+from fastopt.layouts.columns import COUNT, FORMAT, GRAD, ITEMSIZE, STATE
 
 
 def global_norm(arrays: Any) -> float:
@@ -25,7 +26,8 @@ def global_norm(arrays: Any) -> float:
     Parameters
     ----------
     arrays : array, or list, tuple or dict of arrays, nested at will
-        float32 or float64, C-contiguous. A None inside counts as nothing, as in a step.
+        float16, bfloat16, float32 or float64, C-contiguous. A None inside counts as nothing, as in
+        a step.
 
     Returns
     -------
@@ -72,6 +74,7 @@ def _sums(leaves: list[Array]) -> Array:
     rows = np.zeros((len(leaves), STATE), np.int64)  # all that summing needs of an optimizer's table
     for row, leaf in zip(rows, leaves, strict=True):
         row[COUNT], row[ITEMSIZE], row[GRAD] = leaf.size, leaf.itemsize, checks.address(leaf)
+        row[FORMAT] = NAMES.index(str(name_of(leaf.dtype)))
     known, nothing_written = np.zeros(len(leaves), np.int64), np.zeros((2, 0), np.int64)
     sizes = [leaf.size for leaf in leaves]
     sums = np.zeros(norm.blocks(sizes))

@@ -18,30 +18,16 @@ from numba.extending import intrinsic
 
 I64 = ir.IntType(64)
 LINE = 64  # bytes in a cache line
-ITEMSIZE = {"float16": 2, "float32": 4, "float64": 8}
-# By name: Numba has no float16 on the CPU, LLVM has.
-FLOATS = {
-    "float16": ir.HalfType(),
-    "float32": ir.FloatType(),
-    "float64": ir.DoubleType(),
-}
 
 
-def _element(builder: Any, element: Any, address: Any, index: Any) -> Any:
-    pointer = builder.inttoptr(address, element.as_pointer())
+def place_of(builder: Any, kind: Any, address: Any, index: Any) -> Any:
+    """A pointer to one of the numbers of an LLVM type that lie at an address."""
+    pointer = builder.inttoptr(address, kind.as_pointer())
     return builder.gep(pointer, [index], inbounds=True)
 
 
-def _convert(builder: Any, number: Any, target: Any) -> Any:
-    """Another floating-point format, rounded to nearest, ties to even."""
-    source, widths = number.type, [ir.HalfType(), ir.FloatType(), ir.DoubleType()]
-    if source == target:
-        return number
-    narrower = widths.index(target) < widths.index(source)
-    return builder.fptrunc(number, target) if narrower else builder.fpext(number, target)
-
-
-def _tell_apart(module: Any, instruction: Any, slot: int, slots: int) -> None:
+def tell_apart(module: Any, instruction: Any, slot: int, slots: int) -> None:
+    """Tell LLVM that a load or store of one of `slots` arrays never touches the others."""
     domain = module.add_metadata([ir.MetaDataString(module, "fastopt")])
     scopes = [
         module.add_metadata([ir.MetaDataString(module, f"slot {i}"), domain]) for i in range(slots)
@@ -49,36 +35,6 @@ def _tell_apart(module: Any, instruction: Any, slot: int, slots: int) -> None:
     others = [scope for i, scope in enumerate(scopes) if i != slot]
     instruction.set_metadata("alias.scope", module.add_metadata([scopes[slot]]))
     instruction.set_metadata("noalias", module.add_metadata(others))
-
-
-@cache
-def slot_access(dtype: str, stored: str, slot: int, slots: int) -> tuple[Any, Any]:
-    """``load(address, index)`` and ``store(address, index, value)`` for one of `slots` arrays.
-
-    The loop computes in `dtype`, the array holds `stored`.
-    """
-    number, element = getattr(types, dtype), FLOATS[stored]
-
-    @intrinsic  # type: ignore[untyped-decorator]
-    def load(typing_context: Any, address: Any, index: Any) -> Any:
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            value = builder.load(_element(builder, element, *args))
-            _tell_apart(builder.module, value, slot, slots)
-            return _convert(builder, value, FLOATS[dtype])
-
-        return number(types.intp, types.int64), emit
-
-    @intrinsic  # type: ignore[untyped-decorator]
-    def store(typing_context: Any, address: Any, index: Any, value: Any) -> Any:
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            pointer = _element(builder, element, args[0], args[1])
-            value = _convert(builder, args[2], element)
-            _tell_apart(builder.module, builder.store(value, pointer), slot, slots)
-            return context.get_dummy_value()
-
-        return types.void(types.intp, types.int64, number), emit
-
-    return load, store
 
 
 def ask_for(builder: Any, place: Any, written: bool) -> None:
@@ -92,20 +48,20 @@ def ask_for(builder: Any, place: Any, written: bool) -> None:
 
 
 @cache
-def prefetch(stored: str, count: int, written: bool) -> Any:
-    """``fetch(address, index)``: ask for the cache lines of `count` elements from `index` on.
+def prefetch(size: int, block: int, written: bool) -> Any:
+    """``fetch(address, index)``: ask for the `block` elements from `index` on, which take `size` bytes.
 
     It is only a hint: an address behind the end of the array does no harm.
     """
-    element = FLOATS[stored]
-    per_line = LINE // ITEMSIZE[stored]
 
     @intrinsic  # type: ignore[untyped-decorator]
     def fetch(typing_context: Any, address: Any, index: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            first = _element(builder, element, *args)
-            for start in range(0, count, per_line):
-                ask_for(builder, builder.gep(first, [ir.Constant(I64, start)]), written)
+            blocks = builder.sdiv(args[1], ir.Constant(I64, block))
+            first = builder.add(args[0], builder.mul(blocks, ir.Constant(I64, size)))
+            for line in range(0, size, LINE):
+                place = builder.add(first, ir.Constant(I64, line))
+                ask_for(builder, builder.inttoptr(place, ir.IntType(8).as_pointer()), written)
             return context.get_dummy_value()
 
         return types.void(types.intp, types.int64), emit

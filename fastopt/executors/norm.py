@@ -1,8 +1,8 @@
 """The global norm of all gradients: one more read, and the same bits on any number of threads.
 
-Squares are added in float64, where those of float32 cannot overflow; so the sum is finite if and
-only if every gradient is. Each array is cut into blocks of fixed size, each block into lanes, and
-blocks and lanes are added in a fixed order: how the blocks are spread over threads does not matter.
+Squares are added in float64, where those of narrower formats cannot overflow; so the sum is finite
+if and only if every gradient is. Each array is cut into blocks of fixed size, each block into lanes,
+and blocks and lanes are added in a fixed order: how the blocks are spread over threads does not matter.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from fastopt.codecs.floats import NAMES
 from fastopt.executors.compiled import compile_function
+from fastopt.executors.encoded import DOUBLE, ITEMSIZE, STORED, widen_bfloat16
 from fastopt.executors.gate import misfit
-from fastopt.executors.memory import FLOATS, I64, ITEMSIZE, LINE, ask_for
+from fastopt.executors.memory import I64, LINE, ask_for
 from fastopt.executors.options import helper
 from fastopt.layouts import columns
 from fastopt.layouts.arrays import Array
@@ -33,18 +35,28 @@ AHEAD = 1024
 LANES = 32  # four accumulators of eight doubles: enough to hide the latency of an addition
 
 
-def _sum_squares(dtype: Any) -> Any:
+def _in_doubles(builder: Any, name: str, value: Any) -> Any:
+    """A number or a vector of a format, as float64."""
+    if name == "bfloat16":
+        value = widen_bfloat16(builder, value)
+    if name == "float64":
+        return value
+    lanes = value.type.count if isinstance(value.type, ir.VectorType) else 0
+    return builder.fpext(value, ir.VectorType(DOUBLE, lanes) if lanes else DOUBLE)
+
+
+def _sum_squares(name: str) -> Any:
     """``sum(address, count)`` of the squares of up to a block of numbers, as a float64."""
 
     @intrinsic
     def sum_squares(typing_context, address, count):
         def emit(context, builder, signature, args):
-            number, double = FLOATS[dtype.name], ir.DoubleType()
+            number, double = STORED[name], ir.DoubleType()
             wide = ir.VectorType(double, LANES)
             first = builder.inttoptr(args[0], number.as_pointer())
 
             def add_square(total: Any, value: Any) -> None:
-                value = value if number == double else builder.fpext(value, builder.load(total).type)
+                value = _in_doubles(builder, name, value)
                 builder.store(builder.fadd(builder.load(total), builder.fmul(value, value)), total)
 
             lanes = cgutils.alloca_once_value(builder, ir.Constant(wide, [0.0] * LANES))
@@ -52,10 +64,10 @@ def _sum_squares(dtype: Any) -> Any:
             full = builder.mul(builder.udiv(args[1], step), step)
             with cgutils.for_range_slice(builder, ir.Constant(I64, 0), full, step) as (i, _):
                 place = builder.gep(first, [i])
-                for line in range(0, LANES, LINE // ITEMSIZE[dtype.name]):
+                for line in range(0, LANES, LINE // ITEMSIZE[name]):
                     ask_for(builder, builder.gep(place, [ir.Constant(I64, AHEAD + line)]), False)
                 vector = builder.bitcast(place, ir.VectorType(number, LANES).as_pointer())
-                add_square(lanes, builder.load(vector, align=ITEMSIZE[dtype.name]))
+                add_square(lanes, builder.load(vector, align=ITEMSIZE[name]))
             total = cgutils.alloca_once_value(builder, ir.Constant(double, 0.0))
             by_lane = builder.load(lanes)
             for lane in range(LANES):
@@ -70,16 +82,24 @@ def _sum_squares(dtype: Any) -> Any:
     return sum_squares
 
 
-_sum_float32 = _sum_squares(types.float32)
-_sum_float64 = _sum_squares(types.float64)
+_sum_float16 = _sum_squares("float16")
+_sum_bfloat16 = _sum_squares("bfloat16")
+_sum_float32 = _sum_squares("float32")
+_sum_float64 = _sum_squares("float64")
+FLOAT16, BFLOAT16, FLOAT32 = map(NAMES.index, ("float16", "bfloat16", "float32"))
 
 
 @helper
 def _block_sum(rows, row, start):
     count = min(rows[row, columns.COUNT] - start, BLOCK)
     address = rows[row, columns.GRAD] + start * rows[row, columns.ITEMSIZE]
-    if rows[row, columns.ITEMSIZE] == 4:
+    kind = rows[row, columns.FORMAT]
+    if kind == FLOAT32:
         return _sum_float32(address, count)
+    if kind == FLOAT16:
+        return _sum_float16(address, count)
+    if kind == BFLOAT16:
+        return _sum_bfloat16(address, count)
     return _sum_float64(address, count)
 
 

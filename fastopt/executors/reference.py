@@ -6,12 +6,15 @@ import math
 from collections.abc import Sequence
 from functools import cache
 from types import FunctionType, SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastopt.codecs.base import Codec
+from fastopt.codecs.rounding import noise
 from fastopt.executors.specialize import specialize
 from fastopt.layouts.arrays import Array
+from fastopt.layouts.columns import GRAD_FACTOR, NUMBERS, PHASE
 from fastopt.transforms.base import Part
 
 
@@ -78,30 +81,35 @@ def probe(parts: tuple[Part, ...], dtype: np.dtype[Any]) -> None:
             raise TypeError(f"{what} must return numbers, not arrays: it is called for each element")
 
 
-def step(
-    parts: tuple[Part, ...],
-    hyper: Array,
-    param: Array,
-    grad: Array,
-    slots: Sequence[Array],
-) -> None:
-    """Update flat arrays in place, one element after the other.
+class Slot(NamedTuple):
+    """One array of a step: where it is, and how it is stored."""
 
-    `hyper` is what a kernel reads: the factor of the gradient, then the numbers of each part.
+    array: Array
+    codec: Codec
+    dithered: bool
+
+
+def step(
+    parts: tuple[Part, ...], hyper: Array, first: int, zero_grad: bool, slots: Sequence[Slot]
+) -> None:
+    """Update arrays in place, one element after the other.
+
+    `hyper` is what a kernel reads (`layouts.columns`), `first` the number of the first element among
+    all. The slots are parameter, gradient and those of the chain.
     """
-    work = []
-    remaining = iter(slots)
-    grad_factor, *numbers = hyper
-    functions = scalar_functions(parts, param.dtype)
+    compute = hyper.dtype
+    param, grad, *own_slots = (slot.codec.decode(slot.array, compute) for slot in slots)
+    size, functions = slots[0].array.size, scalar_functions(parts, compute)
+    work, numbers, remaining = [], tuple(hyper[NUMBERS:]), iter(own_slots)
     for part, function in zip(parts, functions, strict=True):
-        own_numbers, numbers = tuple(numbers[: part.hypers]), numbers[part.hypers :]
+        own_numbers, numbers = numbers[: part.hypers], numbers[part.hypers :]
         own = [(slot, next(remaining)) for slot in part.slots]
         read = [array for slot, array in own if slot.kind != "output"]
         written = [array for slot, array in own if slot.kind != "input"]
         work.append((function, read, written, own_numbers, part.after))
     with np.errstate(all="ignore"):
-        for i in range(param.size):
-            old, value, applied = param[i], grad_factor * grad[i], False
+        for i in range(size):
+            old, value, applied = param[i], hyper[GRAD_FACTOR] * grad[i], False
             for function, read, written, own_numbers, after in work:
                 if after and not applied:
                     value, applied = old - value, True
@@ -109,3 +117,11 @@ def step(
                 for array, item in zip(written, new, strict=True):
                     array[i] = item
             param[i] = value if applied else old - value
+    if zero_grad:
+        grad[:] = 0
+    kinds = "state", "state" if zero_grad else "input", *(s.kind for part in parts for s in part.slots)
+    for number, (slot, kind) in enumerate(zip(slots, kinds, strict=True)):
+        if kind != "input":
+            numbers_now = (param, grad, *own_slots)[number][:size]
+            bits = noise(first, size, hyper[PHASE], number) if slot.dithered else None
+            slot.array.reshape(-1)[...] = slot.codec.encode(numbers_now, bits)

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from fastopt.codecs.floats import floats, name_of
 from fastopt.layouts import tree
-from fastopt.layouts.arrays import ACCEPTED, DTYPES, Array
+from fastopt.layouts.arrays import ACCEPTED, Array
 
 ALIGNMENT = 64  # a cache line, and the widest vector
 
@@ -17,24 +18,15 @@ WORTH_TOUCHING = 1 << 22  # bytes
 
 
 def _aligned(allocate: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    items = math.prod(shape)
-    spare = ALIGNMENT // dtype.itemsize
-    raw: Array = allocate(items + spare, dtype)
-    skip = -raw.__array_interface__["data"][0] % ALIGNMENT // dtype.itemsize
-    return raw[skip : skip + items].reshape(shape)
+    size = math.prod(shape) * dtype.itemsize
+    raw: Array = allocate(size + ALIGNMENT, np.uint8)
+    skip = -raw.__array_interface__["data"][0] % ALIGNMENT
+    return raw[skip : skip + size].view(dtype).reshape(shape)
 
 
 def zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """Zeros whose pages the system maps when a kernel first writes them: on the right core."""
     return _aligned(np.zeros, shape, dtype)
-
-
-def full(shape: tuple[int, ...], dtype: np.dtype[Any], value: float) -> Array:
-    """An array filled with `value`."""
-    result = zeros(shape, dtype)
-    if value != 0.0:
-        result.fill(value)
-    return result
 
 
 def empty(n: int | tuple[int, ...], dtype: Any = np.float32) -> Array:
@@ -45,7 +37,7 @@ def empty(n: int | tuple[int, ...], dtype: Any = np.float32) -> Array:
     n : int or tuple of int
         Length or shape.
     dtype : dtype, optional
-        float32 or float64.
+        float16, bfloat16, float32 or float64.
 
     Returns
     -------
@@ -60,8 +52,8 @@ def empty(n: int | tuple[int, ...], dtype: Any = np.float32) -> Array:
     >>> w.shape, w.dtype
     ((1000,), dtype('float32'))
     """
-    dtype = np.dtype(dtype)
-    if dtype not in DTYPES:
+    dtype = floats("bfloat16").dtype if dtype == "bfloat16" else np.dtype(dtype)
+    if name_of(dtype) is None or not dtype.isnative:
         raise TypeError(f"dtype must be {ACCEPTED}, not {dtype}")
     shape = (n,) if isinstance(n, Integral) else n
     if not isinstance(shape, tuple) or not all(isinstance(k, Integral) for k in shape):
@@ -88,7 +80,7 @@ def flatten(arrays: Any) -> tuple[Array, Any]:
     Parameters
     ----------
     arrays : array, or list, tuple or dict of arrays, nested at will
-        All of one dtype, float32 or float64; any shapes.
+        All of one dtype, float16, bfloat16, float32 or float64; any shapes.
 
     Returns
     -------
@@ -115,7 +107,7 @@ def flatten(arrays: Any) -> tuple[Array, Any]:
     """
     leaves = []
     for path, leaf in tree.leaves(arrays):
-        if not isinstance(leaf, np.ndarray) or leaf.dtype not in DTYPES:
+        if not isinstance(leaf, np.ndarray) or name_of(leaf.dtype) is None or not leaf.dtype.isnative:
             kind = leaf.dtype if isinstance(leaf, np.ndarray) else type(leaf).__name__
             raise TypeError(f"{tree.describe('arrays', path)} must be a {ACCEPTED} array, not {kind}")
         leaves.append(leaf)

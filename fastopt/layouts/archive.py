@@ -14,6 +14,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from fastopt.codecs.floats import name_of
 from fastopt.layouts import homes
 from fastopt.layouts.arrays import Array
 
@@ -90,11 +91,16 @@ def _is_ours(file: IO[bytes], path: Path) -> bool:
 
 
 def _write_array(member: IO[bytes], array: Array) -> None:
-    header = np.lib.format.header_data_from_array_1_0(array)
+    header = np.lib.format.header_data_from_array_1_0(array.view(in_files(array.dtype)))
     np.lib.format.write_array_header_1_0(member, header)
     content = _bytes(array)
     for start in range(0, len(content), PIECE):
         member.write(content[start : start + PIECE])
+
+
+def in_files(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype that files have: the format of .npy files does not know bfloat16."""
+    return np.dtype(np.uint16) if name_of(dtype) == "bfloat16" else dtype
 
 
 def _bytes(array: Array) -> memoryview:
@@ -153,7 +159,7 @@ class Archive:
             with _readable(self._path), self._archive.open(f"{name}.npy") as member:
                 shape, fortran, dtype = _read_header(member)
                 size = self._archive.getinfo(f"{name}.npy").file_size - member.tell()
-            if shape != array.shape or dtype != array.dtype:
+            if shape != array.shape or dtype != in_files(array.dtype):
                 raise ValueError(
                     f"{self._path} has {name!r} with shape {shape} and dtype {dtype}, but this "
                     f"optimizer has {array.shape} and {array.dtype}"

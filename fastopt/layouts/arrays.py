@@ -9,13 +9,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from fastopt.codecs.base import Array as Array
+from fastopt.codecs.floats import NAMES, name_of
 from fastopt.layouts.device import DeviceArray
 
-Array: TypeAlias = np.ndarray[Any, Any]
 Range: TypeAlias = tuple[int, int, str]
 
-DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
-ACCEPTED = "float32 or float64"
+ACCEPTED = "float16, bfloat16, float32 or float64"
 
 
 def address(array: Any) -> int:
@@ -51,23 +51,37 @@ def _check_memory(name: str, array: Array) -> None:
         raise ValueError(f"{name} must be aligned to its item size of {array.itemsize} bytes")
 
 
-def outputs_of(dtype: np.dtype[Any]) -> tuple[np.dtype[Any], ...]:
-    """The dtypes in which new parameters of `dtype` can be written to a copy."""
-    half = () if dtype == np.float64 else (np.dtype(np.float16),)  # would be rounded twice
-    return (*half, *DTYPES)
+def outputs_of(dtype: np.dtype[Any]) -> tuple[str, ...]:
+    """The formats in which new parameters of `dtype` can be written to a copy."""
+    return NAMES[2:] if dtype == np.float64 else NAMES  # float64 to 16 bits would be rounded twice
 
 
-def check_readable(name: str, array: Any, dtypes: tuple[np.dtype[Any], ...] = DTYPES) -> None:
+def partners_of(dtype: np.dtype[Any]) -> tuple[str, ...]:
+    """The formats of gradients and states that go with parameters of `dtype`."""
+    return NAMES[3:] if dtype == np.float64 else NAMES[:3]
+
+
+def check_readable(name: str, array: Any, formats: tuple[str, ...] = NAMES) -> None:
     """An array that compiled code can read by its address."""
     check_kind(name, array)
-    if array.dtype.newbyteorder("=") not in dtypes:
-        raise TypeError(f"{name} must be {' or '.join(map(str, dtypes))}, not {array.dtype}")
+    if name_of(array.dtype) not in formats:
+        raise TypeError(f"{name} must be {listed(formats)}, not {array.dtype}")
     _check_memory(name, array)
 
 
-def check_writeable(name: str, array: Any, dtypes: tuple[np.dtype[Any], ...] = DTYPES) -> None:
+def listed(formats: tuple[str, ...]) -> str:
+    """For errors: "float16, float32 or float64"."""
+    return " or ".join(filter(None, (", ".join(formats[:-1]), formats[-1])))
+
+
+def check_writeable(name: str, array: Any, formats: tuple[str, ...] = NAMES) -> None:
     """A parameter, or another array that the step writes."""
-    check_readable(name, array, dtypes)
+    check_readable(name, array, formats)
+    check_is_written(name, array)
+
+
+def check_is_written(name: str, array: Array) -> None:
+    """An array may be written to."""
     if not array.flags.writeable:
         raise ValueError(f"{name} must be writeable: it is read-only, and is written in place")
 
@@ -85,10 +99,34 @@ def check_like(name: str, array: Array, param: Array) -> None:
         raise TypeError(f"{name} must have the parameter's dtype {param.dtype}, not {array.dtype}")
 
 
+def check_input(name: str, array: Any, param: Array) -> None:
+    """An array of the caller's that is only read: of the parameter's shape and dtype."""
+    check_kind(name, array)
+    check_like(name, array, param)
+    _check_memory(name, array)
+
+
+def check_stored(name: str, array: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """An array of the caller's to keep a state in: as a codec stores it."""
+    check_kind(name, array)
+    if array.shape != shape:
+        raise ValueError(f"{name} must have the shape {shape}, got {array.shape}")
+    if array.dtype.newbyteorder("=") != dtype:
+        raise TypeError(f"{name} must have the dtype {dtype}, not {array.dtype}")
+    _check_memory(name, array)
+    check_is_written(name, array)
+
+
 def check_gradient(name: str, grad: Any, param: Array) -> None:
-    """A gradient for `param`: only read, and of the same shape and dtype."""
+    """A gradient for `param`: only read, of the same shape and a dtype that goes with it."""
     check_kind(name, grad)
-    check_like(name, grad, param)
+    check_shape(name, grad, param)
+    formats = partners_of(param.dtype)
+    if name_of(grad.dtype) not in formats:
+        raise TypeError(
+            f"{name} must have dtype {listed(formats)} for a parameter of {param.dtype}, "
+            f"not {grad.dtype}"
+        )
     _check_memory(name, grad)
 
 

@@ -10,14 +10,23 @@ serves a single buffer and a thousand arrays of several dtypes and groups alike.
     HYPER,  # address of the hyperparameters
     LENGTH,  # elements
     COUNT,  # elements to step now: LENGTH, or 0 where the gradient is None
-    ITEMSIZE,  # bytes an element of parameter and gradient
+    FORMAT,  # of the gradient: which of the floating-point formats, by number,
+    ITEMSIZE,  # and how many bytes an element
     TYPE,  # of the gradient object: the address of numpy.ndarray,
     NONE,  # or this object, the address of None
     DTYPE,  # address of the gradient's dtype object
     FLAGS,  # that the gradient must have: contiguous, aligned, perhaps writeable
     NDIM,
     SHAPE,  # address of the lengths of the dimensions
+    FIRST,  # the number of the first element among all; from here on a kernel reads the row
     PARAM,
     GRAD,
     STATE,  # and more, as many as the chain has slots
-) = range(14)
+) = range(16)
+
+# What stands where in a buffer of hyperparameters.
+(
+    GRAD_FACTOR,  # what gradients are multiplied by
+    PHASE,  # of the random bits of this step
+    NUMBERS,  # of the transforms, one after the other
+) = range(3)

@@ -8,11 +8,14 @@ Nothing here imports a CUDA library: what an array says of itself is enough.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+
+from fastopt.codecs.floats import floats
 
 CUDA_DEVICE = (2, 13)  # kinds of memory in DLPack: of a device, and managed
 
@@ -30,8 +33,18 @@ class DeviceArray:
         On which the owner says that the content is produced.
     """
 
-    __slots__ = ("address", "dtype", "flags", "itemsize", "nbytes", "ndim", "owner", "shape", "size")
-    __slots__ += ("stream",)
+    __slots__ = (
+        "address",
+        "dtype",
+        "flags",
+        "itemsize",
+        "nbytes",
+        "ndim",
+        "owner",
+        "shape",
+        "size",
+        "stream",
+    )
 
     def __init__(
         self,
@@ -73,6 +86,9 @@ def interface(array: Any) -> dict[str, Any] | None:
         if not getattr(array, "is_cuda", False):
             return None
         array = array.detach()  # what requires a gradient refuses to be described
+        if str(array.dtype) == "torch.bfloat16":  # which the interface does not know
+            bits = array.view(sys.modules["torch"].int16).__cuda_array_interface__
+            return {**bits, "typestr": floats("bfloat16").dtype}
     found = getattr(array, "__cuda_array_interface__", None)
     if found is None and type(array).__name__ == "FakeCUDAArray":  # of Numba's simulator
         found = getattr(array, "__array_interface__", None)
@@ -147,11 +163,9 @@ def current_stream(array: Any) -> int | None:
     """The stream that the array's library works on now, where it has one of its own."""
     library = library_of(array)
     if library == "torch":
-        import torch
-
+        torch = sys.modules["torch"]
         return int(torch.cuda.current_stream(array.device).cuda_stream)
     if library == "cupy":
-        import cupy
-
+        cupy = sys.modules["cupy"]
         return int(cupy.cuda.get_current_stream().ptr)
     return None

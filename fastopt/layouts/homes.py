@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.layouts import allocate, device
+from fastopt.codecs.base import Codec
+from fastopt.layouts import device
 from fastopt.layouts.arrays import Array
 from fastopt.layouts.device import DeviceArray
 
@@ -59,13 +60,28 @@ def where(array: Any) -> str:
     return f"on CUDA device {cuda.ordinal(array)}"
 
 
-def full(like: Any, value: float) -> Any:
-    """An array with the shape and dtype of another one and in its place, filled with `value`."""
-    if not isinstance(like, DeviceArray):
-        return allocate.full(like.shape, like.dtype, value)
+def is_on_device(array: Any) -> bool:
+    """Whether an array, as it is used inside, is on a CUDA device."""
+    return isinstance(array, DeviceArray)
+
+
+def new_state(param: DeviceArray, codec: Codec, value: float | str, folder: Any) -> DeviceArray:
+    """A state beside a parameter on a device, filled with a number or with the parameter."""
     from fastopt.executors.cuda import transfers
 
-    return transfers.full(like, value)
+    if folder is not None:
+        raise ValueError("state_dir is for params in memory: states on a device are not in files")
+    if codec.block > 1:
+        raise ValueError("state_dtype must be a floating-point dtype on a device: '8bit' is for memory")
+    number = 0.0 if isinstance(value, str) else value
+    made = transfers.full(param, codec.dtype, number)
+    if isinstance(value, str) and codec.dtype == param.dtype:
+        copy(made, param)
+    elif isinstance(value, str):  # an average of 16-bit parameters
+        host = np.empty(param.shape, codec.dtype)
+        codec.store(host, to_host(param))
+        copy(made, host)
+    return made
 
 
 def copy(target: Any, source: Any) -> None:

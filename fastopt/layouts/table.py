@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from fastopt.codecs.floats import NAMES, name_of
 from fastopt.layouts.arrays import Array, Range, address
 from fastopt.layouts.columns import (
     COUNT,
     DTYPE,
+    FIRST,
     FLAGS,
+    FORMAT,
     HYPER,
     ITEMSIZE,
     KERNEL,
@@ -57,10 +60,13 @@ class Table:
         grad_flags = CONTIGUOUS | ALIGNED | (WRITEABLE if zero_grad else 0)
         self.rows = np.zeros((len(params), STATE + most), np.int64)
         self._shapes = [np.array(param.shape or (1,), np.int64) for param in params]
+        self._dtypes: list[np.dtype[Any]] = [param.dtype for param in params]
+        first = 0
         for row, param, own, shape in zip(self.rows, params, states, self._shapes, strict=True):
             row[LENGTH] = row[COUNT] = param.size
-            row[ITEMSIZE], row[NDIM], row[FLAGS] = param.itemsize, param.ndim, grad_flags
-            row[TYPE], row[DTYPE] = id(np.ndarray), id(param.dtype)
+            row[FIRST] = first
+            first += param.size
+            row[NDIM], row[FLAGS], row[TYPE] = param.ndim, grad_flags, id(np.ndarray)
             row[NONE] = id(None) if may_skip else 0
             row[SHAPE] = address(shape)
             row[PARAM] = address(param)
@@ -71,6 +77,18 @@ class Table:
         # What is only read may overlap: let ends rise too, so that they can be bisected.
         np.maximum.accumulate(self.ranges[1], out=self.ranges[1])
         self.size = sum(param.size for param in params)
+        for number, param in enumerate(params):
+            self.expect(number, param.dtype)
+
+    def expect(self, row: int, dtype: np.dtype[Any]) -> None:
+        """Take gradients of this dtype for a parameter."""
+        self._dtypes[row] = dtype  # keeps alive what the table has the address of
+        self.rows[row, DTYPE], self.rows[row, ITEMSIZE] = id(dtype), dtype.itemsize
+        self.rows[row, FORMAT] = NAMES.index(str(name_of(dtype)))
+
+    def expected(self, row: int) -> str:
+        """The format of a parameter's gradients, by name."""
+        return NAMES[self.rows[row, FORMAT]]
 
     def use(self, row: int, kernel: Any, hyper: Array) -> None:
         """Let a kernel work on a row, with these hyperparameters."""

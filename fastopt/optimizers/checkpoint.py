@@ -13,10 +13,14 @@ from fastopt.layouts.arrays import Array
 from fastopt.optimizers.group import Group
 from fastopt.optimizers.hyperparameters import Hyperparameters
 from fastopt.optimizers.saved_settings import merge, plain
+from fastopt.optimizers.storage import Formats
 from fastopt.optimizers.watch import Watch
 from fastopt.validation import Setting
 
 VERSION = 1
+
+# What a run that is resumed must have in common with the one that was saved.
+_ALIKE = ("version", "optimizer", "transforms", "clips_norm", "skips_nonfinite", "rounding")
 
 
 class Checkpoint:
@@ -33,6 +37,7 @@ class Checkpoint:
     _step_count: int
     _grad_scale: float
     _watch: Watch
+    _formats: Formats
     _zero_grad: bool
     _executor: str
     _capturable: bool
@@ -77,8 +82,8 @@ class Checkpoint:
         -------
         dict
             ``version``, ``optimizer`` (its name), ``transforms`` (of each group), ``clips_norm`` and
-            ``skips_nonfinite``, ``step_count``, ``lags`` (steps that each array was left out of),
-            ``settings`` and ``state``. The arrays in it are the live ones, as in torch:
+            ``skips_nonfinite``, ``rounding``, ``step_count``, ``lags`` (steps that each array was left
+            out of), ``settings`` and ``state``. The arrays in it are the live ones, as in torch:
             ``copy.deepcopy`` keeps them as they are now.
         """
         return {**self._description(), "state": dict(self._state)}
@@ -178,6 +183,7 @@ class Checkpoint:
             "transforms": [[part.name for part in group.parts] for group in self._groups],
             "clips_norm": self.clip_norm is not None,
             "skips_nonfinite": self._watch.skip_nonfinite,
+            "rounding": self._formats.described,
             "step_count": self._step_count,
             "lags": list(self._hyper.lags),
             "settings": self._plain_settings(),
@@ -188,7 +194,7 @@ class Checkpoint:
         missing = sorted(own.keys() - given.keys())
         if missing:
             raise ValueError(f"{what} must come from an optimizer's state: it lacks {missing}")
-        for key in ("version", "optimizer", "transforms", "clips_norm", "skips_nonfinite"):
+        for key in _ALIKE:
             if given[key] != own[key]:
                 raise ValueError(f"{what} has {key} {given[key]!r}, but this one has {own[key]!r}")
         count, lags, settings = given["step_count"], given["lags"], given["settings"]
@@ -237,6 +243,8 @@ class Checkpoint:
             "skip_nonfinite": self._watch.skip_nonfinite,
             "zero_grad": self._zero_grad,
             "state": dict(self._state),
+            "stochastic_rounding": self._formats.stochastic_rounding,
+            "seed": self._formats.seed,
             "executor": self._executor,
             "capturable": self._capturable,
         }

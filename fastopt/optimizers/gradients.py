@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fastopt.codecs.floats import name_of
 from fastopt.executors.gate import items_of
 from fastopt.layouts import arrays, tree
 from fastopt.layouts.arrays import Array
@@ -29,7 +30,7 @@ class Gradients:
     ) -> None:
         self._params = params
         self._leaves = leaves
-        self._rows = table.rows
+        self._table, self._rows = table, table.rows
         self._guarded = guarded
         self._zero_grad = zero_grad
         self._single = not tree.is_branch(params)
@@ -59,8 +60,14 @@ class Gradients:
             return self._one_at
         return items_of(found)
 
-    def check(self, found: list[Any]) -> None:
-        """Check the gradients, which raises the errors, and note their addresses in the table."""
+    def check(self, found: list[Any]) -> bool:
+        """Check the gradients, which raises the errors, and note their addresses in the table.
+
+        Returns
+        -------
+        bool
+            Whether the table got gradients in another format than before, which needs other kernels.
+        """
         names = [tree.describe("grads", path) for path, _ in tree.leaves(self._params)]
         for name, grad, param in zip(names, found, self._leaves, strict=True):
             if grad is None and not self._single:
@@ -73,8 +80,14 @@ class Gradients:
         if self._zero_grad:
             pairs = zip(names, found, strict=True)
             arrays.check_distinct(arrays.memory_range(n, g) for n, g in pairs if g is not None)
+        changed = False
+        for row, grad in enumerate(found):
+            if grad is not None and name_of(grad.dtype) != self._table.expected(row):
+                self._table.expect(row, grad.dtype)
+                changed = True
         self._rows[:, GRAD] = [arrays.address(g) if g is not None else 0 for g in found]
         self._rows[:, COUNT] = [p.size * g for p, g in zip(self._leaves, given, strict=True)]
+        return changed
 
     def share_memory(self) -> bool:
         """Whether any two of the gradients in the table overlap."""

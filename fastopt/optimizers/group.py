@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
+from fastopt.codecs.base import Codec
+from fastopt.codecs.floats import Float, compute_dtype, floats, name_of
 from fastopt.executors import reference
+from fastopt.executors.compiled import Storage
 from fastopt.layouts import arrays, homes, tree
 from fastopt.layouts.arrays import Array
 from fastopt.layouts.files import StateFiles
+from fastopt.optimizers.storage import Formats, codec_of, states_of
 from fastopt.transforms.base import START_FROM_PARAM, Chain
 
 
@@ -27,10 +29,18 @@ class Group:
         The caller's own state arrays, by name.
     files : StateFiles
         Makes new states.
+    formats : Formats
+        How they are stored.
     """
 
     def __init__(
-        self, params: Any, chain: Chain, label: str, state: Mapping[str, Any], files: StateFiles
+        self,
+        params: Any,
+        chain: Chain,
+        label: str,
+        state: Mapping[str, Any],
+        files: StateFiles,
+        formats: Formats,
     ) -> None:
         self.params = params
         self.chain = chain
@@ -43,15 +53,13 @@ class Group:
         ]
         for name, leaf in zip(self.names, self.leaves, strict=True):
             arrays.check_writeable(name, leaf)
-        for dtype in self.dtypes():
+        for dtype in {compute_dtype(str(name_of(leaf.dtype))) for leaf in self.leaves}:
             reference.probe(self.parts, dtype)
+        self._formats = formats
+        self.codecs: dict[str, list[Codec]] = {}
         self.states = self._make_states(state, files)
         self.inputs = [self._given(name, own, False) for name, own in self._pairs("inputs")]
         self.outputs = [self._given(name, own, True) for name, own in self._pairs("outputs")]
-
-    def dtypes(self) -> list[np.dtype[Any]]:
-        """The dtypes of the parameters: each needs a kernel of its own."""
-        return sorted({leaf.dtype for leaf in self.leaves}, key=str)
 
     def _pairs(self, kind: str) -> list[tuple[str, Any]]:
         return [pair for part in self.chain for pair in getattr(part, kind).items()]
@@ -61,35 +69,51 @@ class Group:
         states: dict[str, list[Array]] = {}
         for name, value in initial.items():
             if given.get(name) is not None:
-                states[name] = self._given(f"state[{name!r}]", given[name], True, like_param=True)
+                states[name] = self._given_states(name, given[name])
                 continue
             states[name] = []
-            for leaf, label in zip(self.leaves, self.names, strict=True):
-                start = 0.0 if isinstance(value, str) else value
-                array = files.full(f"{name}-{label}", leaf, start)
+            self.codecs[name] = [self._formats.codec(name, self.chain, leaf) for leaf in self.leaves]
+            for leaf, label, codec in zip(self.leaves, self.names, self.codecs[name], strict=True):
+                if homes.is_on_device(leaf):
+                    states[name].append(homes.new_state(leaf, codec, value, files.folder))
+                    continue
+                array = files.zeros(f"{name}-{label}", codec.shape(leaf.shape), codec.dtype)
                 if value == START_FROM_PARAM:
-                    homes.copy(array, leaf)
+                    codec.store(array, leaf)
+                elif value != 0.0 or codec.block > 1:
+                    codec.fill(array, float(value))
                 states[name].append(array)
         return states
 
-    def _given(
-        self, label: str, structure: Any, written: bool, like_param: bool = False
-    ) -> list[Array]:
+    def _given_states(self, name: str, structure: Any) -> list[Array]:
+        """The caller's own arrays for a state, in the format that they are in."""
+        label = f"state[{name!r}]"
+        found = [homes.enter(label, own) for own in tree.leaves_like(self.params, structure, label)]
+        self.codecs[name] = []
+        for array, leaf, path in zip(found, self.leaves, self.paths, strict=True):
+            own = tree.describe(label, path)
+            arrays.check_kind(own, array)
+            codec = codec_of(array, name, self.chain)
+            if codec is None or codec.name not in states_of(leaf.dtype):
+                accepted = arrays.listed(states_of(leaf.dtype))
+                raise TypeError(
+                    f"{own} must have dtype {accepted} for a parameter of {leaf.dtype}, "
+                    f"not {array.dtype}"
+                )
+            arrays.check_stored(own, array, codec.shape(leaf.shape), codec.dtype)
+            self.codecs[name].append(codec)
+        return found
+
+    def _given(self, label: str, structure: Any, written: bool) -> list[Array]:
         """The caller's arrays, checked: of the parameters' shapes, and what they are used for."""
         found = [homes.enter(label, own) for own in tree.leaves_like(self.params, structure, label)]
         for array, leaf, path in zip(found, self.leaves, self.paths, strict=True):
             name = tree.describe(label, path)
             if not written:
-                arrays.check_gradient(name, array, leaf)
+                arrays.check_input(name, array, leaf)
                 continue
-            if like_param:
-                arrays.check_writeable(name, array)
-                arrays.check_like(name, array, leaf)
-            else:
-                arrays.check_writeable(name, array, arrays.outputs_of(leaf.dtype))
-                arrays.check_shape(name, array, leaf)
-        if written and not like_param and len({array.dtype for array in found}) > 1:
-            raise TypeError(f"{label} must be arrays of one dtype")
+            arrays.check_writeable(name, array, arrays.outputs_of(leaf.dtype))
+            arrays.check_shape(name, array, leaf)
         return found
 
     def slots(self) -> list[list[Array]]:
@@ -101,6 +125,44 @@ class Group:
         }
         columns = [next(iterators[slot.kind]) for part in self.parts for slot in part.slots]
         return [[column[i] for column in columns] for i in range(len(self.leaves))]
+
+    def decoded(self, name: str) -> list[Array | None]:
+        """A state of each parameter in the dtype of the arithmetic."""
+        if name not in self.states:
+            return [None] * len(self.leaves)
+        found: list[Array | None] = []
+        for leaf, array, codec in zip(self.leaves, self.states[name], self.codecs[name], strict=True):
+            numbers = codec.decode(homes.to_host(array), compute_dtype(str(name_of(leaf.dtype))))
+            found.append(numbers[: leaf.size].reshape(leaf.shape))
+        return found
+
+    def codecs_of(self, row: int, gradient: Codec) -> list[Codec]:
+        """How parameter, gradient and slots of one of the parameters are stored."""
+        arrays_ = {"input": iter(self.inputs), "output": iter(self.outputs)}
+        states = iter(self.codecs.values())
+        found = [floats_of(self.leaves[row]), gradient]
+        for slot in (slot for part in self.parts for slot in part.slots):
+            if slot.kind == "state":
+                found.append(next(states)[row])
+            else:
+                found.append(floats_of(next(arrays_[slot.kind])[row]))
+        return found
+
+    def storage(self, row: int, gradient: str) -> tuple[Storage, ...]:
+        """The same for the compiler, with how each is rounded."""
+        kinds = ["state", "input", *(slot.kind for part in self.parts for slot in part.slots)]
+        codecs = self.codecs_of(row, floats(gradient))
+        # A copy is as near to what was copied as can be.
+        return tuple(
+            self._formats.storage(codec) if kind == "state" else Storage(codec.name)
+            for kind, codec in zip(kinds, codecs, strict=True)
+        )
+
+    @property
+    def dithers(self) -> bool:
+        """Whether anything is rounded at random."""
+        codecs = [*map(floats_of, self.leaves), *(own for each in self.codecs.values() for own in each)]
+        return any(self._formats.storage(codec).dithered for codec in codecs)
 
     def written(self) -> Iterator[arrays.Range]:
         """The memory that a step writes, with names for errors."""
@@ -135,3 +197,8 @@ class Group:
         for (name, _), own in zip(self._pairs("inputs"), self.inputs, strict=True):
             for path, array in zip(self.paths, own, strict=True):
                 arrays.check_apart(tree.describe(name, path), array, written)
+
+
+def floats_of(array: Array) -> Float:
+    """The codec of an array of plain numbers."""
+    return floats(str(name_of(array.dtype)))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastopt.codecs.floats import compute_dtype, name_of
 from fastopt.layouts.arrays import Array
+from fastopt.layouts.columns import GRAD_FACTOR, NUMBERS
 from fastopt.optimizers.group import Group
 from fastopt.validation import Hyper
 
@@ -29,12 +31,21 @@ class Hyperparameters:
     ----------
     lags : list of int
         For each array.
+
+    Parameters
+    ----------
+    groups : sequence of Group
+    phase : callable or None
+        From a step to what it contributes to the random bits, if any are needed.
     """
 
-    def __init__(self, groups: Sequence[Group]) -> None:
+    def __init__(self, groups: Sequence[Group], phase: Callable[[int], float] | None) -> None:
         self._groups = list(groups)
+        self._phase = phase
         self._members = [
-            (index, leaf.dtype) for index, group in enumerate(groups) for leaf in group.leaves
+            (index, compute_dtype(str(name_of(leaf.dtype))))
+            for index, group in enumerate(groups)
+            for leaf in group.leaves
         ]
         self.lags = [0] * len(self._members)
         self._buffers: dict[_Key, Array] = {}
@@ -47,12 +58,13 @@ class Hyperparameters:
         self._buffers = {key: self._buffers.get(key, self._new(key)) for key in sorted(keys, key=str)}
 
     def _new(self, key: _Key) -> Array:
-        return np.zeros(1 + sum(part.hypers for part in self._groups[key.group].parts), key.dtype)
+        hypers = sum(part.hypers for part in self._groups[key.group].parts)
+        return np.zeros(NUMBERS + hypers, key.dtype)
 
     @property
     def varies(self) -> bool:
         """Whether the numbers depend on the step."""
-        return any(group.chain.varies for group in self._groups)
+        return self._phase is not None or any(group.chain.varies for group in self._groups)
 
     def of(self, row: int) -> Array:
         """The buffer of one array."""
@@ -81,12 +93,13 @@ class Hyperparameters:
             )
         for part, own, before in zip(group.chain, values, group.parts, strict=True):
             _check(part.name, own, before.hypers, key.dtype, step)
-        return (factor, *(number for own in values for number in own))
+        phase = self._phase(step) if self._phase else 0.0
+        return (factor, phase, *(number for own in values for number in own))
 
     def scale_gradients(self, factor: float) -> None:
         """Multiply gradients by another factor, until the next `fill`."""
         for buffer in self._buffers.values():
-            buffer[0] = factor
+            buffer[GRAD_FACTOR] = factor
 
 
 def _check(name: str, numbers: Hyper, expected: int, dtype: np.dtype[Any], step: int) -> None:

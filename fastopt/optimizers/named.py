@@ -39,7 +39,7 @@ class Shared(TypedDict, total=False):
     average_decay : float or schedule, optional
         Keep ``a = average_decay * a + (1 - average_decay) * w`` in ``opt.state["average"]``.
     copy_to : array or structure like `params`, optional
-        Receives the new parameters: float16, float32 or float64.
+        Receives the new parameters: float16, bfloat16, float32 or float64.
     skip_nonfinite : bool, default False
         Leave out steps with a NaN or infinity in any gradient: they change nothing, not even the
         count. Costs the same read as `clip_norm`.
@@ -50,6 +50,16 @@ class Shared(TypedDict, total=False):
     state_dir : path, optional
         Keep the states in files of this new or empty folder, as memory maps: they may be larger than
         memory.
+    state_dtype : dtype, "8bit" or mapping of str to these, optional
+        How states are stored: for all, or by the name of the state. By default as the parameters are;
+        averages of the parameters in float32 at least. ``"8bit"`` keeps blocks of 256 elements with a
+        scale each, and arrays of fewer than 4096 elements in float32. Parameters of float64 have
+        states of float64.
+    stochastic_rounding : bool, optional
+        Round parameters and states of less than 32 bits up or down at random, so that they are right
+        in the mean, instead of to the nearest. By default 8-bit states only.
+    seed : int, default 0
+        Of stochastic rounding, which depends on it, the step and the element alone.
     executor : {"auto", "serial", "parallel", "reference", "cuda", "cuda-fast"}
         Where the loop runs. The result is the same, to the last bit, but for "cuda-fast".
     capturable : bool, default False
@@ -68,6 +78,9 @@ class Shared(TypedDict, total=False):
     zero_grad: bool
     state: Mapping[str, Any] | None
     state_dir: Any
+    state_dtype: Any
+    stochastic_rounding: bool | None
+    seed: int
     executor: str
     capturable: bool
 
@@ -89,6 +102,9 @@ _MEANS = (
     "zero_grad",
     "state",
     "state_dir",
+    "state_dtype",
+    "stochastic_rounding",
+    "seed",
     "executor",
     "capturable",
 )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from fastopt.layouts.arrays import Array, Range
 from fastopt.optimizers.checkpoint import Checkpoint
 from fastopt.optimizers.watch import Last
+from fastopt.optimizers.work import Work
 
 # As in `executors.cuda.source`: for so many steps numbers are kept on the device.
 KEPT = 1024
@@ -27,6 +28,7 @@ class OnDevice(Checkpoint):
     _unsettled: bool  # the last steps may have been left out, which only the device knows
 
     _guarded: list[Range]
+    _work: Work
     _leaves: list[Array]
     _scales: bool
     _varies: bool
@@ -42,7 +44,7 @@ class OnDevice(Checkpoint):
         self._skipped, self._since, self._unsettled = 0, 0, False
         self._device = DeviceSteps(
             self._params,
-            self._groups,
+            self._work,
             self._guarded,
             watched=self._watch.is_on,
             skips=self._watch.skip_nonfinite,

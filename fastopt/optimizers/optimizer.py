@@ -9,7 +9,7 @@ from typing import Any
 
 import numba
 
-from fastopt.executors import drivers, reference
+from fastopt.executors import drivers
 from fastopt.executors.compiled import kernel, source
 from fastopt.executors.gate import SKIPPED, headers_are_readable
 from fastopt.executors.launch import check_executor, check_home, launcher
@@ -24,7 +24,9 @@ from fastopt.optimizers.group import Group
 from fastopt.optimizers.hyperparameters import Hyperparameters
 from fastopt.optimizers.on_device import OnDevice
 from fastopt.optimizers.show import show_all
+from fastopt.optimizers.storage import Formats
 from fastopt.optimizers.watch import Last, Watch
+from fastopt.optimizers.work import Work
 from fastopt.transforms.base import Chain, Transform
 from fastopt.transforms.base import chain as make_chain
 from fastopt.validation import Setting, finite_positive, flag
@@ -36,7 +38,8 @@ class Optimizer(OnDevice):
     Parameters
     ----------
     params : array, or list, tuple or dict of arrays, nested at will
-        What to optimise: float32 or float64, C-contiguous, writeable, of any shape. Never copied.
+        What to optimise: float16, bfloat16, float32 or float64, C-contiguous, writeable, of any shape.
+        Never copied. 16-bit numbers are computed with in float32.
     chain : Chain, or list of Chain
         The mathematics, see `fastopt.chain`. A list has a chain for each entry of the list `params`.
     clip_norm : float or schedule, optional
@@ -49,6 +52,14 @@ class Optimizer(OnDevice):
         Arrays of the caller's to keep a state in, by name, with their content; shaped like `params`.
     state_dir : path, optional
         Keep the states in files of this new or empty folder, as memory maps.
+    state_dtype : dtype, "8bit" or mapping of str to these, optional
+        How states are stored, for all or by name; by default like the parameters. See
+        `fastopt.optimizers.named.Shared`.
+    stochastic_rounding : bool, optional
+        Round what has less than 32 bits up or down at random, right in the mean; by default 8-bit
+        states only.
+    seed : int, optional
+        Of stochastic rounding.
     executor : {"auto", "serial", "parallel", "reference", "cuda", "cuda-fast"}, optional
         Where the loop runs: on one core, on all, in plain Python, or on one or all by size. The
         results are the same bits, whichever it is. Arrays on a CUDA device step there; "cuda-fast"
@@ -89,6 +100,7 @@ class Optimizer(OnDevice):
         "_by_header",
         "_compiled",
         "_executor",
+        "_formats",
         "_grad_scale",
         "_gradients",
         "_groups",
@@ -105,6 +117,7 @@ class Optimizer(OnDevice):
         "_table",
         "_varies",
         "_watch",
+        "_work",
         "_zero_grad",
     )
 
@@ -118,6 +131,9 @@ class Optimizer(OnDevice):
         zero_grad: bool = False,
         state: Mapping[str, Any] | None = None,
         state_dir: Any = None,
+        state_dtype: Any = None,
+        stochastic_rounding: bool | None = None,
+        seed: int = 0,
         executor: str = "auto",
         capturable: bool = False,
     ) -> None:
@@ -126,16 +142,19 @@ class Optimizer(OnDevice):
         self._device = None
         self._watch = Watch(clip_norm, skip_nonfinite)
         self._zero_grad = flag("zero_grad", zero_grad)
+        self._formats = Formats(state_dtype, stochastic_rounding, seed)
         self._params = params
         with StateFiles(state_dir) as files:
             self._groups = self._make_groups(chain, dict(state or {}), files)
-            self._leaves = [leaf for group in self._groups for leaf in group.leaves]
+            self._work = Work(self._groups, self._zero_grad)
+            self._leaves = self._work.leaves
             on_device = homes.check_one_home(
                 pair for group in self._groups for pair in group.everything()
             )
             check_home(self._executor, on_device, self._capturable)
             written = [span for group in self._groups for span in group.written()]
             arrays.check_distinct(written)
+            self._formats.check_names([group.chain for group in self._groups])
             for group in self._groups:
                 group.check_inputs_apart(written)
             # Gradients that are cleared must leave alone what is only read.
@@ -148,7 +167,8 @@ class Optimizer(OnDevice):
         self._state = {name: self._structure_of(name) for name in self._state_names()}
         self._step_count = 0
         self._grad_scale = 1.0
-        self._hyper = Hyperparameters(self._groups)
+        dithers = any(group.dithers for group in self._groups)
+        self._hyper = Hyperparameters(self._groups, self._formats.phase if dithers else None)
         self._hyper.fill(0, 1.0)
         self._varies = self._hyper.varies
         if on_device:
@@ -170,7 +190,7 @@ class Optimizer(OnDevice):
         unknown = sorted(state.keys() - known)
         if unknown:
             raise ValueError(f"state has unknown names {unknown}; the chain has {sorted(known)}")
-        return [Group(*section, files) for section in sections]
+        return [Group(*section, files, self._formats) for section in sections]
 
     def _state_names(self) -> list[str]:
         return list(dict.fromkeys(name for group in self._groups for name in group.states))
@@ -184,10 +204,8 @@ class Optimizer(OnDevice):
 
     def _prepare(self) -> None:
         """Compile what is needed and fill in the table that the compiled code works from."""
-        slots = [own for group in self._groups for own in group.slots()]
-        self._table = Table(
-            self._leaves, slots, self._guarded, self._zero_grad, may_skip=tree.is_branch(self._params)
-        )
+        may_skip = tree.is_branch(self._params)
+        self._table = Table(self._leaves, self._work.slots, self._guarded, self._zero_grad, may_skip)
         self._rows, self._ranges = self._table.rows, self._table.ranges
         self._gradients = Gradients(
             self._params, self._leaves, self._table, self._guarded, self._zero_grad
@@ -208,10 +226,9 @@ class Optimizer(OnDevice):
         if self._device is not None:
             self._use_device_kernels()
             return
-        leaves = ((group, leaf) for group in self._groups for leaf in group.leaves)
-        for row, (group, leaf) in enumerate(leaves):
-            code = kernel(group.parts, leaf.dtype, zero_grad=self._zero_grad, scales=self._scales)
-            self._table.use(row, code, self._hyper.of(row))
+        for row in range(len(self._leaves)):
+            job = self._work.job(row, self._table.expected(row), self._scales)
+            self._table.use(row, kernel(job), self._hyper.of(row))
 
     @property
     def last(self) -> Last | None:
@@ -228,6 +245,24 @@ class Optimizer(OnDevice):
     def state(self) -> Mapping[str, Any]:
         """The state arrays by name, live: to read and to write to, but not to replace."""
         return MappingProxyType(self._state)
+
+    def decoded(self, name: str) -> Any:
+        """A state as numbers to compute with, whatever it is stored in.
+
+        Parameters
+        ----------
+        name : str
+            Of the state.
+
+        Returns
+        -------
+        array, or structure of arrays like `params`
+            Copies, shaped like the parameters; None where a chain does not have the state.
+        """
+        if name not in self._state:
+            raise ValueError(f"name must be one of {list(self._state)}, got {name!r}")
+        numbers = [own for group in self._groups for own in group.decoded(name)]
+        return tree.rebuild(self._params, iter(numbers))
 
     @property
     def params(self) -> Any:
@@ -267,7 +302,9 @@ class Optimizer(OnDevice):
     @property
     def source(self) -> str:
         """The fused loop, as the Python source that is compiled (of the first group)."""
-        return source(self._groups[0].parts, self._zero_grad, self._scales)
+        if self._device is not None:
+            return self._device.source
+        return source(self._work.job(0, self._table.expected(0), self._scales))
 
     def step(self, grads: Any, *, grad_scale: float = 1.0, stream: Any = None) -> None:
         """Update the parameters and states in place.
@@ -275,7 +312,8 @@ class Optimizer(OnDevice):
         Parameters
         ----------
         grads : array, or structure of arrays like `params`
-            The gradients: same shapes and dtypes as the parameters, C-contiguous. With None in the
+            The gradients: shaped like the parameters, C-contiguous; float64 for parameters of float64,
+            else of any of the other dtypes. With None in the
             place of a gradient, that parameter and its states are left out of this step.
         grad_scale : float, optional
             Gradients are multiplied by ``1 / grad_scale`` first (mixed-precision training scales
@@ -308,7 +346,7 @@ class Optimizer(OnDevice):
             if status == SKIPPED:
                 self._count_step()
                 return
-        self._gradients.check(found)
+        self._check(found)
         self._run(found)
         self._count_step()
 
@@ -317,16 +355,12 @@ class Optimizer(OnDevice):
         if self._compiled:
             self._launch(self._rows, self._gradients.known, self._ranges)
             return
-        row = 0
-        for group in self._groups:
-            for param, slots in zip(group.leaves, group.slots(), strict=True):
-                grad, hyper = found[row], self._hyper.of(row)
-                if grad is not None:
-                    flat = [array.reshape(-1) for array in slots]
-                    reference.step(group.parts, hyper, param.reshape(-1), grad.reshape(-1), flat)
-                    if self._zero_grad:
-                        grad[...] = 0
-                row += 1
+        self._work.interpret(found, self._hyper)
+
+    def _check(self, found: list[Any]) -> None:
+        """Check the gradients, or raise; gradients in another format than before get other kernels."""
+        if self._gradients.check(found) and self._compiled:
+            self._use_kernels()
 
     def _count_step(self) -> None:
         """Count a step in which some arrays may have been left out: their own count stays."""
@@ -351,7 +385,7 @@ class Optimizer(OnDevice):
         """Look at all gradients first, to measure them or see that they can be cleared; then step."""
         status = self._look(self._gradients.items(found)) if self._by_header else 0
         if status >= 0:
-            self._gradients.check(found)
+            self._check(found)
             self._look(self._gradients.known)
         elif self._zero_grad and self._gradients.share_memory():
             self._gradients.check(found)  # raises the error

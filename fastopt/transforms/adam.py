@@ -93,6 +93,7 @@ def scale_by_adam(
     return Transform(
         (_AMSGRAD if amsgrad else _ADAM)[inside],
         state=dict.fromkeys(names, 0.0),
+        nonnegative=tuple(names[1:]),
         hyper=_averages(beta1, beta2, eps, flag("bias_correction", bias_correction)),
     )
 
@@ -181,5 +182,6 @@ def scale_by_nadam(
     return Transform(
         _NADAM[flag("eps_inside_sqrt", eps_inside_sqrt)],
         state={"exp_avg": 0.0, "exp_avg_sq": 0.0},
+        nonnegative=("exp_avg_sq",),
         hyper=hyper,
     )

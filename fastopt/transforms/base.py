@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
-from fastopt.layouts import tree
 from fastopt.validation import Hyper
 
 Scalars: TypeAlias = tuple[Any, ...]
@@ -43,6 +42,8 @@ class Transform:
     outputs : mapping of str to array or structure of arrays, optional
         Arrays like the parameters, of float16, float32 or float64, that are only written: the
         function returns their numbers behind those of the states.
+    nonnegative : tuple of str, optional
+        The states that are never negative, such as averages of squares: in 8 bits they need no sign.
 
     Notes
     -----
@@ -74,12 +75,16 @@ class Transform:
     after: bool = False
     inputs: Mapping[str, Any] = field(default_factory=dict)
     outputs: Mapping[str, Any] = field(default_factory=dict)
+    nonnegative: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not hasattr(self.update, "__code__") and not hasattr(self.update, "py_func"):
             raise TypeError(f"update must be a Python function, not {self.update!r}")
         if not isinstance(self.state, Mapping):
             raise TypeError(f"state must map names to initial values, not be {self.state!r}")
+        unknown = sorted(set(self.nonnegative) - self.state.keys())
+        if unknown:
+            raise ValueError(f"nonnegative names {unknown}, but the states are {sorted(self.state)}")
         if not isinstance(self.hyper, tuple) and not callable(self.hyper):
             raise TypeError(f"hyper must be a tuple or a function of the step, not {self.hyper!r}")
 
@@ -91,7 +96,7 @@ class Transform:
         """The arrays that it works with, in the order of the table's columns."""
         states = [Slot(name, "state") for name in self.state]
         inputs = [Slot(name, "input") for name in self.inputs]
-        outputs = [Slot(name, "output", _dtype_of(given)) for name, given in self.outputs.items()]
+        outputs = [Slot(name, "output") for name in self.outputs]
         return (*states, *inputs, *outputs)
 
     def hyper_at(self, step: int) -> Hyper:
@@ -103,17 +108,11 @@ class Transform:
         return f"{self.name}({hyper})"
 
 
-def _dtype_of(structure: Any) -> str:
-    """Of its first array; what is none is refused when it is put to use."""
-    return str(next((getattr(leaf, "dtype", "") for _, leaf in tree.leaves(structure)), ""))
-
-
 class Slot(NamedTuple):
     """An array that a transform works with, beside parameter and gradient."""
 
     name: str
     kind: str  # "state" is read and written, "input" only read, "output" only written
-    dtype: str = ""  # of an output; the others have the parameter's
 
 
 class Part(NamedTuple):
@@ -155,16 +154,24 @@ class Chain:
     def __iter__(self) -> Iterator[Transform]:
         return iter(self.transforms)
 
+    def _states(self) -> Iterator[tuple[str, str, Transform]]:
+        """Each state: its name in the chain, its name in its transform, and the transform."""
+        found: set[str] = set()
+        for transform in self.transforms:
+            for name in transform.state:
+                unique, count = name, 1
+                while unique in found:  # a name used again gets a number
+                    unique, count = f"{name}_{count}", count + 1
+                found.add(unique)
+                yield unique, name, transform
+
     def states(self) -> dict[str, float | str]:
         """Names and initial values of all state arrays; a name used again gets a number."""
-        states: dict[str, float | str] = {}
-        for transform in self.transforms:
-            for name, initial in transform.state.items():
-                unique, count = name, 1
-                while unique in states:
-                    unique, count = f"{name}_{count}", count + 1
-                states[unique] = initial
-        return states
+        return {unique: transform.state[name] for unique, name, transform in self._states()}
+
+    def nonnegative(self) -> frozenset[str]:
+        """The names of those that are never negative."""
+        return frozenset(unique for unique, name, own in self._states() if name in own.nonnegative)
 
     def hyper_at(self, step: int) -> tuple[Hyper, ...]:
         """The hyperparameters of each transform at a step."""

@@ -108,6 +108,7 @@ def scale_by_rms(
     return Transform(
         _RMS[flag("eps_inside_sqrt", eps_inside_sqrt), flag("bias_correction", bias_correction)],
         state={"square_avg": nonnegative_number("initial_accumulator", initial_accumulator)},
+        nonnegative=("square_avg",),
         hyper=_average(beta, eps, bias_correction),
     )
 
@@ -134,5 +135,6 @@ def scale_by_stddev(
             "square_avg": nonnegative_number("initial_accumulator", initial_accumulator),
             "grad_avg": 0.0,
         },
+        nonnegative=("square_avg",),
         hyper=_average(beta, eps, bias_correction),
     )

@@ -46,5 +46,6 @@ def scale_by_rss(
     return Transform(
         _RSS[flag("eps_inside_sqrt", eps_inside_sqrt)],
         state={"sum": nonnegative_number("initial_accumulator", initial_accumulator)},
+        nonnegative=("sum",),
         hyper=per_step(lambda e: (e,), nonnegative("eps", eps)),
     )

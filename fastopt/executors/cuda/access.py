@@ -2,7 +2,8 @@
 
 Indexing an array stays a 4-byte access on a device, however it is written. These helpers load and
 store a vector, so that a thread moves four float32 by one instruction; it takes 2.4 times fewer
-instructions for an element, and the address must be a multiple of the vector's size.
+instructions for an element, and the address must be a multiple of the vector's size. How a number
+is stored is what `executors.encoded` says for the CPU too.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
+from fastopt.codecs import rounding
+from fastopt.codecs.floats import floats
 from fastopt.executors.cuda import device
-from fastopt.executors.memory import FLOATS, I64, ITEMSIZE, _convert
+from fastopt.executors.encoded import ITEMSIZE, STORED, decode, encode, int32, noise_of
+from fastopt.executors.memory import I64
 
-WIDEST = 16  # bytes of the largest access
+WIDEST = 16  # bytes of an access in the dtype of the arithmetic
 GLOBAL = 1  # the address space, for instructions that need not find out
 I32 = ir.IntType(32)
 
@@ -28,7 +32,7 @@ def width_of(dtype: str) -> int:
     return WIDEST // ITEMSIZE[dtype]
 
 
-def _pointer(builder: Any, element: Any, address: Any, index: Any, width: int) -> Any:
+def _pointer(builder: Any, element: Any, address: Any, index: Any, width: int = 1) -> Any:
     first = builder.inttoptr(address, ir.PointerType(element, GLOBAL))
     place = builder.gep(first, [index], inbounds=True)
     if width == 1:
@@ -41,19 +45,19 @@ def loader(dtype: str, stored: str, width: int = 1) -> Any:
     """``load(address, index)``: a number in `dtype` from an array that holds `stored`, or a tuple."""
     if device.SIMULATED:
         return _simulated_loader(dtype, stored, width)
-    number, element = getattr(types, dtype), FLOATS[stored]
+    number, element = getattr(types, dtype), STORED[stored]
     result = number if width == 1 else types.UniTuple(number, width)
 
     @device.intrinsic
     def load(typing_context: Any, address: Any, index: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            place = _pointer(builder, element, *args, width)
+            place = _pointer(builder, element, args[0], args[1], width)
             found = builder.load(place, align=width * ITEMSIZE[stored])
             if width == 1:
-                return _convert(builder, found, FLOATS[dtype])
+                return decode(builder, stored, found, STORED[dtype])
             each = [builder.extract_element(found, I32(lane)) for lane in range(width)]
-            converted = [_convert(builder, one, FLOATS[dtype]) for one in each]
-            return context.make_tuple(builder, result, converted)
+            numbers = [decode(builder, stored, one, STORED[dtype]) for one in each]
+            return context.make_tuple(builder, result, numbers)
 
         return result(types.int64, types.int64), emit
 
@@ -64,27 +68,61 @@ def loader(dtype: str, stored: str, width: int = 1) -> Any:
 def storer(dtype: str, stored: str, width: int = 1) -> Any:
     """``store(address, index, value)``, with a tuple of values if several are stored at once."""
     if device.SIMULATED:
-        return _simulated_storer(stored, width)
-    number, element = getattr(types, dtype), FLOATS[stored]
+        store = _simulated_storer(stored, width, None)
+        return lambda address, index, value: store(address, index, value, 0, 0.0)
+    number, element = getattr(types, dtype), STORED[stored]
     given = number if width == 1 else types.UniTuple(number, width)
 
     @device.intrinsic
     def store(typing_context: Any, address: Any, index: Any, value: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            place = _pointer(builder, element, args[0], args[1], width)
-            if width == 1:
-                whole = _convert(builder, args[2], element)
-            else:
-                whole = ir.Constant(ir.VectorType(element, width), ir.Undefined)
-                for lane in range(width):
-                    one = _convert(builder, builder.extract_value(args[2], lane), element)
-                    whole = builder.insert_element(whole, one, I32(lane))
-            builder.store(whole, place, align=width * ITEMSIZE[stored])
+            _emit_store(builder, element, stored, args, width, [None] * width)
             return context.get_dummy_value()
 
         return types.void(types.int64, types.int64, given), emit
 
     return store
+
+
+@cache
+def dithering_storer(dtype: str, stored: str, width: int, slot: int) -> Any:
+    """``store(address, index, value, element, phase)``, rounded up or down at random.
+
+    `element` is the number of the first element among all and `phase` that of the step, as the buffer
+    of hyperparameters has it.
+    """
+    if device.SIMULATED:
+        return _simulated_storer(stored, width, slot)
+    number, element_type = getattr(types, dtype), STORED[stored]
+    given = number if width == 1 else types.UniTuple(number, width)
+
+    @device.intrinsic
+    def store(
+        typing_context: Any, address: Any, index: Any, value: Any, element: Any, phase: Any
+    ) -> Any:
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            whole = builder.fptoui(args[4], I32)
+            bits = builder.shl(whole, int32(32 - rounding.PHASE_BITS))
+            elements = [builder.add(args[3], ir.Constant(I64, lane)) for lane in range(width)]
+            noise = [noise_of(builder, each, bits, slot) for each in elements]
+            _emit_store(builder, element_type, stored, args, width, noise)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64, given, types.int64, number), emit
+
+    return store
+
+
+def _emit_store(builder: Any, element: Any, stored: str, args: Any, width: int, noise: Any) -> None:
+    place = _pointer(builder, element, args[0], args[1], width)
+    if width == 1:
+        whole = encode(builder, stored, args[2], noise[0])
+    else:
+        whole = ir.Constant(ir.VectorType(element, width), ir.Undefined)
+        for lane in range(width):
+            one = encode(builder, stored, builder.extract_value(args[2], lane), noise[lane])
+            whole = builder.insert_element(whole, one, I32(lane))
+    builder.store(whole, place, align=width * ITEMSIZE[stored])
 
 
 @cache
@@ -96,7 +134,7 @@ def word_loader() -> Any:
     @device.intrinsic
     def load(typing_context: Any, address: Any, index: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return builder.load(_pointer(builder, I64, *args, 1), align=8)
+            return builder.load(_pointer(builder, I64, args[0], args[1]), align=8)
 
         return types.int64(types.int64, types.int64), emit
 
@@ -116,7 +154,7 @@ def word_storer() -> Any:
     @device.intrinsic
     def store(typing_context: Any, address: Any, index: Any, value: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            builder.store(args[2], _pointer(builder, I64, args[0], args[1], 1), align=8)
+            builder.store(args[2], _pointer(builder, I64, args[0], args[1]), align=8)
             return context.get_dummy_value()
 
         return types.void(types.int64, types.int64, types.int64), emit
@@ -128,20 +166,22 @@ def _at(stored: str, address: int, index: int, width: int) -> Any:
     """The memory behind an address, as an array: on Numba's simulator it is the host's."""
     size = ITEMSIZE[stored]
     assert (address + index * size) % (width * size) == 0, "a misaligned access is a fault on a device"
-    raw = (ctypes.c_char * (width * size)).from_address(address + index * size)
-    return np.frombuffer(raw, stored)
+    raw: Any = (ctypes.c_char * (width * size)).from_address(address + index * size)
+    return np.frombuffer(raw, floats(stored).dtype)
 
 
 def _simulated_loader(dtype: str, stored: str, width: int) -> Any:
     def load(address: int, index: int) -> Any:
-        found = _at(stored, address, index, width).astype(dtype)
+        found = floats(stored).decode(_at(stored, address, index, width), np.dtype(dtype))
         return found[0] if width == 1 else tuple(found)
 
     return load
 
 
-def _simulated_storer(stored: str, width: int) -> Any:
-    def store(address: int, index: int, value: Any) -> None:
-        _at(stored, address, index, width)[:] = value
+def _simulated_storer(stored: str, width: int, slot: int | None) -> Any:
+    def store(address: int, index: int, value: Any, element: int, phase: Any) -> None:
+        noise = None if slot is None else rounding.noise(element, width, phase, slot)
+        numbers = np.array([value] if width == 1 else value)
+        _at(stored, address, index, width)[:] = floats(stored).encode(numbers, noise)
 
     return store

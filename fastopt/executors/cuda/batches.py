@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastopt.executors.cuda import device
-from fastopt.executors.cuda.kernels import ChainKernels
+from fastopt.executors.cuda.kernels import JobKernels
 from fastopt.executors.cuda.launches import Launch, Mirror
 from fastopt.executors.cuda.source import KEPT, PIECE_WORDS
 from fastopt.layouts.arrays import Array
@@ -25,11 +25,9 @@ class Numbers:
         self._mirror = Mirror(-(-host.nbytes // 8)) if capturable else None
         self._sent = b""
 
-    def in_launch(self, factor: bool) -> Array | None:
-        """What the launch reads when it starts; with `factor` that of the gradient comes first."""
-        if self._mirror is not None:
-            return None
-        return self._host if factor else self._host[1:]
+    def in_launch(self, places: Sequence[int]) -> tuple[Array | None, Sequence[int]]:
+        """What the launch reads when it starts, and at which places."""
+        return (self._host, places) if self._mirror is None else (None, ())
 
     def address(self) -> list[int]:
         """The argument with their place on the device."""
@@ -52,7 +50,11 @@ class Batch:
         The places of these arrays among all of the optimizer.
     arrays : sequence of sequence of DeviceArray
         For each, the parameter and the arrays of the chain's slots.
-    kernels : ChainKernels
+    firsts : sequence of int
+        The number of the first element of each among all of the optimizer.
+    gradient : str
+        The format of the gradients, by name.
+    kernels : JobKernels
     numbers : Numbers
     control : int
         Where the device decides over the step, 0 if it does not.
@@ -62,22 +64,26 @@ class Batch:
         self,
         rows: Sequence[int],
         arrays: Sequence[Sequence[Any]],
-        kernels: ChainKernels,
+        firsts: Sequence[int],
+        gradient: str,
+        kernels: JobKernels,
         numbers: Numbers,
         control: int,
     ) -> None:
         self.rows, self._kernels, self._numbers = list(rows), kernels, numbers
-        self.dtype = kernels.dtype.name
+        self.gradient_format = gradient
         self._sizes = np.array([own[0].size for own in arrays], np.int64)
         # One column for the gradient, behind the parameter.
         self._addresses = np.array(
             [[own[0].address, 0, *(slot.address for slot in own[1:])] for own in arrays], np.int64
         )
+        # What a kernel reads of an array: its addresses, and where random bits are needed its place.
+        self._firsts = np.array(firsts, np.int64)[:, None][:, : len(kernels.names.first)]
         self._alignments = np.array(kernels.alignments(), np.int64)
         self._control = [control] if control else []
         self._kept = None
         if kernels.names.recall:
-            size = max(KEPT * len(kernels.names.hypers), 1)
+            size = max(KEPT * len(kernels.names.places), 1)
             self._kept = device.allocate((size,), kernels.dtype)
         self._launches: dict[str, Launch] = {}
 
@@ -87,11 +93,16 @@ class Batch:
             names = self._kernels.names
             kept = [] if self._kept is None else [self._kept.address, 0, 0]
             tail = [*self._control, *kept, *self._numbers.address()]
-            given = self._numbers.in_launch(factor=names.given[:1] == ["grad_factor"])
-            launch = Launch(self._kernels.program(name), words + len(tail), given)
+            given = self._numbers.in_launch(list(names.places.values()))
+            launch = Launch(self._kernels.program(name), words + len(tail), *given)
             launch.words[words:] = tail
             self._launches[name] = launch
         return self._launches[name]
+
+    @property
+    def source(self) -> str:
+        """What is compiled, as Python source."""
+        return "\n\n".join(self._kernels.source(name) for name in ("element", *self._launches))
 
     def expect(self, step: int, skipped: int) -> None:
         """The step that this one is if so many were skipped, where launches are to be told."""
@@ -127,7 +138,7 @@ class OneArray(Batch):
 
     def _choose(self) -> tuple[Launch, int, int]:
         """The launch for the addresses as they are, its number of threads, and how many words fixed."""
-        count = self._addresses.shape[1]
+        count = self._addresses.shape[1] + self._firsts.shape[1]
         if not self._fixed_aligned or self._gradient % self._alignment:
             launch = self._launch("scalar", 1 + count)
             launch.words[0] = self.size
@@ -144,7 +155,8 @@ class OneArray(Batch):
             return
         self._gradient = self._addresses[0, 1] = address
         launch, threads, first = self._choose()
-        launch.words[first : first + self._addresses.shape[1]] = self._addresses[0]
+        own = [*self._addresses[0], *self._firsts[0]]
+        launch.words[first : first + len(own)] = own
         block = launch.program.block()
         self._current = launch, (-(-threads // block) if address else 0), block
 
@@ -171,6 +183,7 @@ class ManyArrays(Batch):
         self._gradients: list[int] = []
         self._layout = b""
         self._blocks, self._placed = 0, -1
+        self._rows_size = self._addresses.size + self._firsts.size
         self.tables: list[Mirror] = []  # the last is in use, the others may belong to graphs
 
     @property
@@ -188,13 +201,14 @@ class ManyArrays(Batch):
         if self.table is None or layout != self._layout:
             pieces = self._pieces(aligned, given)
             self._blocks, self._layout = len(pieces), layout
-            needed = self._addresses.size + pieces.size
+            needed = self._rows_size + pieces.size
             if self.table is None or self.table.words.size != needed:
                 self.tables.append(Mirror(needed))
             self._placed = -1
             self._table_of_pieces = pieces
         table = self.tables[-1]
-        table.words[: self._addresses.size] = self._addresses.reshape(-1)
+        rows = np.concatenate([self._addresses, self._firsts], axis=1)
+        table.words[: rows.size] = rows.reshape(-1)
         table.change()
         table.renew()
         self._place()
@@ -226,7 +240,7 @@ class ManyArrays(Batch):
         if self.table is None:
             raise AssertionError("bind comes first")
         if self._placed != self.table.address:
-            pieces, first = self._table_of_pieces.copy(), self._addresses.size
+            pieces, first = self._table_of_pieces.copy(), self._rows_size
             pieces[:, 0] = self.row_address(pieces[:, 0])
             self.table.words[first:] = pieces.reshape(-1)
             self._placed = self.table.address
@@ -241,7 +255,7 @@ class ManyArrays(Batch):
         """Where the addresses of an array are on the device."""
         if self.table is None:
             raise AssertionError("bind comes first")
-        return self.table.address + 8 * self._addresses.shape[1] * row
+        return self.table.address + 8 * (self._rows_size // len(self.rows)) * row
 
     def is_ready(self) -> bool:
         """Whether a launch can be captured: nothing has to be copied to the device but numbers."""

@@ -43,7 +43,7 @@ class Decision:
         self._capturable = capturable
         last = self._numbers.address() if capturable else [self._kept.address, 0, 0]
         decide = norm.decide(capturable, device.architecture())
-        self._decide = Launch(decide, 5 + len(last), self._numbers.in_launch(True))
+        self._decide = Launch(decide, 5 + len(last), *self._numbers.in_launch((0, 1)))
         self._decide.words[:] = self._sums.address, self._capacity, 0, skips, self.address, *last
         self._squares: list[tuple[Launch, int]] = []
         self._tables: list[Mirror] = []
@@ -63,7 +63,7 @@ class Decision:
         for batch in batches:
             if isinstance(batch, OneArray):
                 first, size = int(firsts[batch.rows[0]]), batch.size * given[batch.rows[0]]
-                self._add_one(batch.dtype, batch.gradient_place, size, first)
+                self._add_one(batch.gradient_format, batch.gradient_place, size, first)
             else:
                 self._add_many(batch, sizes, counts, firsts)
 
@@ -84,7 +84,7 @@ class Decision:
         mirror = Mirror(table.size)
         mirror.words[:] = table.reshape(-1)
         self._tables.append(mirror)
-        launch = Launch(norm.squares(batch.dtype, True, device.architecture()), 4)
+        launch = Launch(norm.squares(batch.gradient_format, True, device.architecture()), 4)
         launch.words[:] = self._sums.address, self._capacity, mirror.address, len(table)
         self._squares.append((launch, -(-len(table) // norm.WARPS)))
 

@@ -17,6 +17,7 @@ import numba
 import numpy as np
 from numba import cuda, types
 
+from fastopt.codecs.floats import name_of
 from fastopt.layouts.device import DeviceArray
 
 SIMULATED = bool(numba.config.ENABLE_CUDASIM)
@@ -257,8 +258,9 @@ def facts() -> str:
 
 def allocate(shape: tuple[int, ...], dtype: Any) -> DeviceArray:
     """New memory, with undefined content."""
-    made = cuda.device_array(shape, dtype)
     dtype = np.dtype(dtype)
+    # Numba has no bfloat16 of NumPy's kind: its bits.
+    made = cuda.device_array(shape, np.uint16 if name_of(dtype) == "bfloat16" else dtype)
     return DeviceArray(made, shape, dtype, _address(made) if made.size else 0)
 
 

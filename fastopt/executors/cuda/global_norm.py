@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fastopt.codecs.floats import name_of
 from fastopt.executors.cuda import device
 from fastopt.executors.cuda.decision import Decision
 from fastopt.executors.norm import blocks
@@ -15,5 +16,5 @@ def global_norm(leaves: Sequence[DeviceArray]) -> float:
     with device.on(device.ordinal(leaves[0])):
         device.synchronize()  # what fills the arrays may be under way, on any stream
         decision = Decision(blocks([leaf.size for leaf in leaves]), False, False)
-        decision.measure([(leaf.dtype.name, leaf.address, leaf.size) for leaf in leaves])
+        decision.measure([(str(name_of(leaf.dtype)), leaf.address, leaf.size) for leaf in leaves])
         return decision.read()[0]

@@ -10,22 +10,20 @@ import numpy as np
 from numba import types
 
 from fastopt.executors import reference
-from fastopt.executors.compiled import check_types
+from fastopt.executors.compiled import Job, check_types
 from fastopt.executors.cuda import access, device, source
 from fastopt.executors.cuda.source import CONTROL_WORDS, FACTOR, FACTOR32, Form, Names
-from fastopt.executors.memory import ITEMSIZE
+from fastopt.executors.encoded import ITEMSIZE
 from fastopt.executors.specialize import specialize
-from fastopt.transforms.base import Part, Slot
 
 
-class ChainKernels:
-    """The kernels of one chain, dtype and form, for one architecture.
+class JobKernels:
+    """The kernels of one job in one form, for one architecture.
 
     Parameters
     ----------
-    parts : tuple of Part
-    dtype : numpy.dtype
-        float32 or float64, of parameters, gradients and states.
+    job : Job
+        The chain, how its arrays are stored, and what else is compiled in.
     form : Form
     architecture : (int, int)
         Compute capability: no such device needs to be there.
@@ -33,27 +31,18 @@ class ChainKernels:
         With approximate roots and quotients.
     """
 
-    def __init__(
-        self,
-        parts: tuple[Part, ...],
-        dtype: np.dtype[Any],
-        form: Form,
-        architecture: tuple[int, int],
-        fast: bool,
-    ) -> None:
-        self._parts, self.dtype, self._form = parts, dtype, form
+    def __init__(self, job: Job, form: Form, architecture: tuple[int, int], fast: bool) -> None:
+        self._job, self._form = job, form
         self._architecture, self._fast = architecture, fast
-        self.width = access.width_of(dtype.name)
-        self.names = Names(parts, form)
-        slots = [Slot("param", "param"), Slot("update", "update")]
-        slots += [slot for part in parts for slot in part.slots]
-        self._stored = [slot.dtype or dtype.name for slot in slots]
+        self.dtype = job.compute
+        self.width = access.width_of(self.dtype.name)
+        self.names = Names(job, form)
         self._scope: dict[str, Any] | None = None
         self._programs: dict[str, device.Program] = {}
 
     def alignments(self) -> list[int]:
         """By what the address of each array must be divisible for wide accesses."""
-        return [self.width * ITEMSIZE[stored] for stored in self._stored]
+        return [self.width * ITEMSIZE[array.storage.codec] for array in self._job.arrays]
 
     def program(self, name: str) -> device.Program:
         """``wide``, ``scalar`` or ``many``."""
@@ -68,17 +57,18 @@ class ChainKernels:
     def source(self, name: str) -> str:
         """A kernel as Python source."""
         if name == "element":
-            return source.element(self._parts, self._form)
+            return source.element(self._job, self._form)
         if name == "scalar":
-            return source.scalar(self._parts, self._form)
+            return source.scalar(self._job, self._form)
         write = {"wide": source.wide, "many": source.many}[name]
-        return write(self._parts, self._form, self.width)
+        return write(self._job, self._form, self.width)
 
     def _arguments(self, name: str) -> list[Any]:
         number = numba.from_dtype(self.dtype)
         words = {"many": 1, "wide": 2, "scalar": 1}[name]
         words += len(self.names.control) + len(self.names.recall)
-        words += len(self.names.addresses) if name != "many" else 0
+        if name != "many":
+            words += len(self.names.addresses) + len(self.names.first)
         given = [types.int64] if self._form.capturable else [number] * len(self.names.given)
         return [types.int64] * words + given
 
@@ -95,10 +85,15 @@ class ChainKernels:
         factor_at = FACTOR32 * 2 if name == "float32" else FACTOR
         assert factor_at < 2 * CONTROL_WORDS
         scope["load_factor"] = self._helper(lambda control_at: load(control_at, factor_at))
-        for array, stored in zip(self.names.arrays, self._stored, strict=True):
+        for slot, array in enumerate(self._job.arrays):
+            how = name, array.storage.codec
             for wide, width in (("", 1), ("wide_", self.width)):
-                scope[f"load_{wide}{array}"] = access.loader(name, stored, width)
-                scope[f"store_{wide}{array}"] = access.storer(name, stored, width)
+                scope[f"load_{wide}{array.name}"] = access.loader(*how, width)
+                scope[f"store_{wide}{array.name}"] = (
+                    access.dithering_storer(*how, width, slot)
+                    if array.storage.dithered
+                    else access.storer(*how, width)
+                )
         for index, function in enumerate(self._transforms()):
             scope[f"transform{index}"] = function
         exec(compile(self.source("element"), "<fastopt element>", "exec"), scope)
@@ -112,21 +107,17 @@ class ChainKernels:
     def _transforms(self) -> list[Any]:
         """The chain's own functions, checked one by one so that an error names the culprit."""
         if device.SIMULATED:  # with NumPy's float32, which plain Python does not have
-            return list(reference.scalar_functions(self._parts, self.dtype))
+            return list(reference.scalar_functions(self._job.parts, self.dtype))
         made = [
-            self._helper(specialize(part.update, self.dtype.type, self._helper)) for part in self._parts
+            self._helper(specialize(part.update, self.dtype.type, self._helper)) for part in self._job.parts
         ]
-        check_types(self._parts, made, numba.from_dtype(self.dtype), device.result_type)
+        check_types(self._job.parts, made, numba.from_dtype(self.dtype), device.result_type)
         return made
 
 
 @cache
 def kernels(
-    parts: tuple[Part, ...],
-    dtype: np.dtype[Any],
-    form: Form,
-    architecture: tuple[int, int],
-    fast: bool = False,
-) -> ChainKernels:
-    """The kernels of a chain; the same for all optimizers that are made of the same."""
-    return ChainKernels(parts, dtype, form, architecture, fast)
+    job: Job, form: Form, architecture: tuple[int, int], fast: bool = False
+) -> JobKernels:
+    """The kernels of a job; the same for all optimizers that are made of the same."""
+    return JobKernels(job, form, architecture, fast)

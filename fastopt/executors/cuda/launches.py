@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,10 @@ class Launch:
     program : Program
     words : int
         How many of its arguments are integers, which come first.
-    numbers : array
-        Where the driver finds the others at every start.
+    numbers : array, optional
+        Where the driver finds the others at every start,
+    places : sequence of int, optional
+        and at which places in it.
 
     Attributes
     ----------
@@ -30,16 +33,22 @@ class Launch:
         The integers, to be written to.
     """
 
-    def __init__(self, program: device.Program, words: int, numbers: Array | None = None) -> None:
+    def __init__(
+        self,
+        program: device.Program,
+        words: int,
+        numbers: Array | None = None,
+        places: Sequence[int] = (),
+    ) -> None:
         program.load()
         self.program = program
         self.words = np.zeros(words, np.int64)
-        self._numbers = numbers = np.zeros(0) if numbers is None else numbers
-        count = len(program.arguments) - words
-        if count > numbers.size:
-            raise AssertionError("a launch needs a number for every argument")
+        self._numbers = numbers  # keeps the memory
         addresses = [address(self.words) + 8 * i for i in range(words)]
-        addresses += [address(numbers) + numbers.itemsize * i for i in range(count)]
+        if numbers is not None:
+            addresses += [address(numbers) + numbers.itemsize * place for place in places]
+        if len(addresses) != len(program.arguments):
+            raise AssertionError("a launch needs an address for every argument")
         self._pointers = np.array(addresses, np.int64)
 
     def start(self, blocks: int, threads: int, stream: int) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from fastopt.executors.cuda import access, device
+from fastopt.executors.cuda import access, device, source
 from fastopt.executors.norm import BLOCK, LANES
 
 # Threads of a block: several warps, each with a block of elements of its own.
@@ -82,9 +82,14 @@ def add_square(total, smaller, infinite, gradient_at, i):
     small = SMALLER * x
     return total + x * x, smaller + small * small, infinite
 """
-_ADD_FLOAT32 = _ADD.replace("    small = SMALLER * x\n", "").replace(
-    "smaller + small * small", "smaller"
-)
+_ADD_NARROW = """
+def add_square(total, smaller, infinite, gradient_at, i):
+    x = load(gradient_at, i)
+    if not abs(x) <= LARGEST:
+        x = 0.0
+        infinite = 1.0
+    return total + x * x, smaller, infinite
+"""
 _DECIDE = """
 def decide(sums_at, capacity, count, skips, control_at, kept_at, place, expected, factor, limit):
     if cuda.threadIdx.x == 0:
@@ -136,7 +141,8 @@ _ADD_AND_DECIDE = """
 
 
 def _scope(architecture: tuple[int, int]) -> dict[str, Any]:
-    scope = {name: value for name, value in globals().items() if name.isupper() and name[0] != "_"}
+    constants = {**vars(source), **globals()}
+    scope = {name: value for name, value in constants.items() if name.isupper() and name[0] != "_"}
     scope |= {"__name__": __name__, "cuda": device.cuda, "math": math, "float64": types.float64}
     scope |= {"LARGEST": float(np.finfo(np.float64).max), "NAN": math.nan, "BLOCK": BLOCK}
     scope |= {"load_word": access.word_loader(), "store_word": access.word_storer()}
@@ -151,7 +157,7 @@ def squares(dtype: str, many: bool, architecture: tuple[int, int]) -> device.Pro
     """The kernel that sums the squares of each block, of one array or of pieces of many."""
     scope = _scope(architecture)
     scope["load"] = access.loader("float64", dtype)
-    exec(_ADD_FLOAT32 if dtype == "float32" else _ADD, scope)
+    exec(_ADD if dtype == "float64" else _ADD_NARROW, scope)
     scope["add_square"] = device.helper(scope["add_square"], architecture, False)
     exec((_MANY if many else _ONE) + _SQUARES, scope)
     return device.Program(scope["squares"], [types.int64] * (4 if many else 5), architecture)

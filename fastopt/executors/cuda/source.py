@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import NamedTuple
 
-from fastopt.transforms.base import Part
+from fastopt.executors.compiled import Job
+from fastopt.layouts.columns import GRAD_FACTOR, NUMBERS, PHASE
 
 # What decides over a step on the device itself, in words of 8 bytes (see `norm`).
 NORM, FINITE, FACTOR, FACTOR32, SKIP, SKIPPED = range(6)
@@ -30,48 +31,55 @@ PIECE_WORDS = 4
 
 
 class Form(NamedTuple):
-    """What a kernel is compiled for, beside its chain and dtype."""
+    """What a kernel is compiled for, beside its job."""
 
-    zero_grad: bool = False
-    scales: bool = False  # multiply the gradient by a factor
     watched: bool = False  # the factor, and whether to step at all, are found on the device
     capturable: bool = False  # the numbers are in the memory of the device, not in the launch
     recalls: bool = False  # the numbers of an earlier launch are taken after a step was skipped
 
 
 class Names:
-    """The names in the kernels of a chain: its arrays, and which of them are read and written."""
+    """The names in the kernels of a job: its arrays, and which of them are read and written."""
 
-    def __init__(self, parts: tuple[Part, ...], form: Form) -> None:
-        slots = [slot for part in parts for slot in part.slots]
-        kinds = {"param": "state", "update": "state" if form.zero_grad else "input"}
-        kinds |= {f"{slot.kind}{i}": slot.kind for i, slot in enumerate(slots)}
-        self.arrays = list(kinds)
-        self.loaded = [name for name, kind in kinds.items() if kind != "output"]
+    def __init__(self, job: Job, form: Form) -> None:
+        self.kinds = {array.name: array.kind for array in job.arrays}
+        self.arrays = list(self.kinds)
+        self.loaded = [name for name, kind in self.kinds.items() if kind != "output"]
         self.slots = self.arrays[2:]
-        self.kinds = kinds
-        self.stored = ["param", *(name for name in self.slots if kinds[name] != "input")]
-        self.hypers = [f"hyper{i}" for i in range(sum(part.hypers for part in parts))]
+        self.stored = ["param", *(name for name in self.slots if self.kinds[name] != "input")]
+        self.dithered = {array.name for array in job.arrays if array.storage.dithered}
+        self.hypers = [f"hyper{i}" for i in range(sum(part.hypers for part in job.parts))]
+        # The numbers of a step by their place in the buffer of hyperparameters.
+        self.places = {"phase": PHASE} if self.dithered else {}
+        self.places |= {name: place for place, name in enumerate(self.hypers, NUMBERS)}
         # A watched step has its factor from the device.
-        self.factor = ["grad_factor"] if form.scales or form.watched else []
+        self.factor = ["grad_factor"] if job.scales or form.watched else []
+        if self.factor and not form.watched:
+            self.places = {"grad_factor": GRAD_FACTOR, **self.places}
         self.numbers = [*self.factor, *self.hypers]
-        given = ([] if form.watched else self.factor) + self.hypers
-        self.given = ["numbers_at"] if form.capturable else given
+        self.given = ["numbers_at"] if form.capturable else list(self.places)
         self.control = ["control_at"] if form.watched else []
         self.recall = ["kept_at", "place", "expected"] if form.recalls else []
+        # The number of the first element among all of the optimizer, for the random bits.
+        self.first = ["first"] if self.dithered else []
+
+    def store(self, name: str, value: str, wide: bool = False) -> str:
+        """The statement that stores an element, or a group."""
+        more = ", first + i, phase" if name in self.dithered else ""
+        return f"store_{'wide_' if wide else ''}{name}({name}_at, i, {value}{more})"
 
     @property
     def addresses(self) -> list[str]:
         return [f"{name}_at" for name in self.arrays]
 
 
-def element(parts: tuple[Part, ...], form: Form) -> str:
+def element(job: Job, form: Form) -> str:
     """The mathematics: from the numbers of one element to those to be stored."""
-    names = Names(parts, form)
+    names = Names(job, form)
     slots, hypers = iter(names.slots), iter(names.hypers)
     body = ["update = grad_factor * update"] if names.factor else []
     value = "update"
-    for index, part in enumerate(parts):
+    for index, part in enumerate(job.parts):
         if part.after and value == "update":
             body.append("new = param - update")
             value = "new"
@@ -88,71 +96,65 @@ def element(parts: tuple[Part, ...], form: Form) -> str:
     return _function(f"element({arguments})", body)
 
 
-def wide(parts: tuple[Part, ...], form: Form, width: int) -> str:
+def wide(job: Job, form: Form, width: int) -> str:
     """One array whose addresses allow wide accesses: `groups` whole groups, then the tail."""
-    names = Names(parts, form)
+    names = Names(job, form)
     body = [*_head(names, form), "thread = cuda.grid(1)", "if thread < groups:"]
-    body += _indented([f"i = thread * {width}", *_group(names, form, width)])
+    body += _indented([f"i = thread * {width}", *_group(names, job, width)])
     body += ["else:"]
     body += _indented([f"i = groups * {width} + (thread - groups)", "if i < length:"])
-    body += _indented(_indented(_single(names, form)))
-    arguments = ["length", "groups", *names.addresses, *names.control, *names.recall, *names.given]
+    body += _indented(_indented(_single(names, job)))
+    arguments = ["length", "groups", *names.addresses, *names.first, *names.control, *names.recall, *names.given]
     return _function(f"wide({', '.join(arguments)})", body)
 
 
-def scalar(parts: tuple[Part, ...], form: Form) -> str:
+def scalar(job: Job, form: Form) -> str:
     """One array at any address."""
-    names = Names(parts, form)
+    names = Names(job, form)
     body = [*_head(names, form), "i = cuda.grid(1)", "if i < length:"]
-    body += _indented(_single(names, form))
-    arguments = ["length", *names.addresses, *names.control, *names.recall, *names.given]
+    body += _indented(_single(names, job))
+    arguments = ["length", *names.addresses, *names.first, *names.control, *names.recall, *names.given]
     return _function(f"scalar({', '.join(arguments)})", body)
 
 
-def many(parts: tuple[Part, ...], form: Form, width: int) -> str:
+def many(job: Job, form: Form, width: int) -> str:
     """Many arrays: each block works on the piece that the table says."""
-    names = Names(parts, form)
+    names = Names(job, form)
     body = [*_head(names, form), f"piece = pieces_at + {8 * PIECE_WORDS} * cuda.blockIdx.x"]
     body += [f"row, start = load_word(piece, {ROW}), load_word(piece, {START})"]
     body += [f"stop, groups = load_word(piece, {STOP}), load_word(piece, {GROUPS})"]
-    body += [f"{name} = load_word(row, {i})" for i, name in enumerate(names.addresses)]
+    held = [*names.addresses, *names.first]
+    body += [f"{name} = load_word(row, {i})" for i, name in enumerate(held)]
     body += ["thread = cuda.threadIdx.x", "if thread < groups:"]
-    body += _indented([f"i = start + thread * {width}", *_group(names, form, width)])
+    body += _indented([f"i = start + thread * {width}", *_group(names, job, width)])
     body += ["else:"]
     body += _indented([f"i = start + groups * {width} + (thread - groups)", "if i < stop:"])
-    body += _indented(_indented(_single(names, form)))
+    body += _indented(_indented(_single(names, job)))
     arguments = ["pieces_at", *names.control, *names.recall, *names.given]
     return _function(f"many({', '.join(arguments)})", body)
 
 
 def _head(names: Names, form: Form) -> list[str]:
     """What comes first: whether there is a step at all, and the numbers that are not in the launch."""
-    body = []
-    if form.recalls:
-        size = len(names.hypers)
+    body: list[str] = []
+    kept = list(names.places)
+    if form.recalls and kept:
         body += ["if cuda.blockIdx.x == 0 and cuda.threadIdx.x == 0:"]
-        kept = [
-            f"store_number(kept_at, place * {size} + {i}, {name})"
-            for i, name in enumerate(names.hypers)
-        ]
-        body += _indented(kept or ["pass"])
+        row = f"place * {len(kept)}"
+        body += _indented(f"store_number(kept_at, {row} + {i}, {name})" for i, name in enumerate(kept))
     if form.watched:
         body += [f"if load_word(control_at, {SKIP}) != 0:", "    return"]
         body += ["grad_factor = load_factor(control_at)"]
-    if form.recalls and names.hypers:
+    if form.recalls and kept:
         body += [f"behind = load_word(control_at, {SKIPPED}) - expected", "if behind != 0:"]
-        body += _indented([f"row = ((place - behind) & {KEPT - 1}) * {size}"])
-        body += _indented(
-            f"{name} = load_number(kept_at, row + {i})" for i, name in enumerate(names.hypers)
-        )
+        body += _indented([f"row = ((place - behind) & {KEPT - 1}) * {len(kept)}"])
+        body += _indented(f"{name} = load_number(kept_at, row + {i})" for i, name in enumerate(kept))
     if form.capturable:
-        if form.scales and not form.watched:
-            body.append("grad_factor = load_number(numbers_at, 0)")
-        body += [f"{name} = load_number(numbers_at, {i})" for i, name in enumerate(names.hypers, 1)]
+        body += [f"{name} = load_number(numbers_at, {i})" for name, i in names.places.items()]
     return body
 
 
-def _group(names: Names, form: Form, width: int) -> list[str]:
+def _group(names: Names, job: Job, width: int) -> list[str]:
     lanes = range(width)
     body = []
     for name in names.loaded:
@@ -164,18 +166,18 @@ def _group(names: Names, form: Form, width: int) -> list[str]:
         body.append(f"{new} = element({given})")
     for name in names.stored:
         each = ", ".join(f"{name}_{lane}" for lane in lanes)
-        body.append(f"store_wide_{name}({name}_at, i, ({each}))")
-    if form.zero_grad:
+        body.append(names.store(name, f"({each})", wide=True))
+    if job.zero_grad:
         zeros = ", ".join(["zero"] * width)
-        body.append(f"store_wide_update(update_at, i, ({zeros}))")
+        body.append(names.store("update", f"({zeros})", wide=True))
     return body
 
 
-def _single(names: Names, form: Form) -> list[str]:
+def _single(names: Names, job: Job) -> list[str]:
     body = [f"{name} = load_{name}({name}_at, i)" for name in names.loaded]
     body.append(f"{_tuple(names.stored)} = element({', '.join([*names.loaded, *names.numbers])})")
-    body += [f"store_{name}({name}_at, i, {name})" for name in names.stored]
-    return [*body, "store_update(update_at, i, zero)"] if form.zero_grad else body
+    body += [names.store(name, name) for name in names.stored]
+    return [*body, names.store("update", "zero")] if job.zero_grad else body
 
 
 def _function(head: str, body: Iterable[str]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fastopt.codecs.floats import name_of
 from fastopt.executors.cuda import device, streams
 from fastopt.executors.cuda.batches import Batch, ManyArrays, Numbers, OneArray
 from fastopt.executors.cuda.decision import Decision
@@ -28,7 +29,8 @@ class DeviceSteps:
     ----------
     params : array or structure of arrays
         As the user gave them.
-    groups : sequence of Group
+    work : Work
+        All arrays in a row, and what is to be done with each.
     guarded : sequence of range
         Memory that no gradient may share.
     watched : bool
@@ -41,7 +43,7 @@ class DeviceSteps:
     def __init__(
         self,
         params: Any,
-        groups: Sequence[Any],
+        work: Any,
         guarded: Sequence[arrays.Range],
         *,
         watched: bool,
@@ -50,16 +52,13 @@ class DeviceSteps:
         fast: bool,
         capturable: bool,
     ) -> None:
-        self._params, self._groups, self._guarded = params, groups, guarded
+        self._params, self._jobs, self._guarded = params, work, guarded
         self._zero_grad, self._fast, self._capturable = zero_grad, fast, capturable
         self._skips = skips
-        self._leaves: list[DeviceArray] = [leaf for group in groups for leaf in group.leaves]
-        self._members = [group for group in groups for _ in group.leaves]
-        self._arrays = [
-            [leaf, *own]
-            for group in groups
-            for leaf, own in zip(group.leaves, group.slots(), strict=True)
-        ]
+        self._leaves: list[DeviceArray] = work.leaves
+        self._arrays = [[leaf, *own] for leaf, own in zip(work.leaves, work.slots, strict=True)]
+        self._firsts = [0, *accumulate(leaf.size for leaf in self._leaves)]
+        self._formats = [str(name_of(leaf.dtype)) for leaf in self._leaves]  # of the gradients
         self._single = not tree.is_branch(params)
         self._flat = isinstance(params, (list, tuple)) and not any(map(tree.is_branch, params))
         self._names = [tree.describe("grads", path) for path, _ in tree.leaves(params)]
@@ -87,29 +86,35 @@ class DeviceSteps:
 
     def arrange(self, numbers_of: Callable[[int], Any], scales: bool) -> None:
         """Sort the arrays into batches that share their numbers, which `numbers_of` tells by row."""
-        places: dict[int, list[int]] = {}
+        self._numbers_of, self._scales = numbers_of, scales
+        places: dict[Any, list[int]] = {}
         for row in range(len(self._leaves)):
-            places.setdefault(id(numbers_of(row)), []).append(row)
+            job = self._jobs.job(row, self._formats[row], scales)
+            places.setdefault((id(numbers_of(row)), job), []).append(row)
         watched = self._decision is not None
-        recalls = self._skips and not self._capturable
-        form = Form(self._zero_grad, scales, watched, self._capturable, recalls)
+        form = Form(watched, self._capturable, self._skips and not self._capturable)
         before, self._made = self._made, {}
         with device.on(self.ordinal):
-            for rows in places.values():
-                numbers = numbers_of(rows[0])
-                key = (*rows, id(numbers), form)
+            for (host, job), rows in places.items():
+                key = (*rows, host, job)
                 known = before.get(key)
-                self._made[key] = known or self._make_batch(rows, numbers, form)
+                self._made[key] = known or self._make_batch(rows, job, numbers_of(rows[0]), form)
         self._batches = list(self._made.values())
         self._ids = b"none"  # to be bound again
 
-    def _make_batch(self, rows: list[int], host: Any, form: Form) -> Batch:
-        parts, dtype = self._members[rows[0]].parts, self._leaves[rows[0]].dtype
-        made = kernels(parts, dtype, form, device.architecture(), self._fast)
+    @property
+    def source(self) -> str:
+        """The kernel of the first arrays and the function that it calls for each element."""
+        return str(self._batches[0].source)
+
+    def _make_batch(self, rows: list[int], job: Any, host: Any, form: Form) -> Batch:
+        made = kernels(job, form, device.architecture(), self._fast)
         kind = OneArray if len(rows) == 1 else ManyArrays
         control = self._decision.address if self._decision is not None else 0
         own = [self._arrays[row] for row in rows]
-        return kind(rows, own, made, Numbers(host, self._capturable), control)
+        firsts, gradient = [self._firsts[row] for row in rows], self._formats[rows[0]]
+        numbers = Numbers(host, self._capturable)
+        return kind(rows, own, firsts, gradient, made, numbers, control)
 
     def bind(self, grads: Any) -> None:
         """Find the gradients, check those that are new, and take their addresses.
@@ -128,6 +133,7 @@ class DeviceSteps:
             if all(read(found[row]) == self._addresses[row] for row, read in self._readers):
                 return
         entered = self._check(found)
+        self._expect(entered)
         self._addresses = [0 if array is None else array.address for array in entered]
         given = [array is not None for array in entered]
         self._readers = [
@@ -177,6 +183,16 @@ class DeviceSteps:
         if self._zero_grad:
             arrays.check_distinct(arrays.memory_range(name, array) for name, array in given)
         return entered
+
+    def _expect(self, entered: list[DeviceArray | None]) -> None:
+        """Gradients in another format than before need other kernels."""
+        names = [
+            before if array is None else str(name_of(array.dtype))
+            for before, array in zip(self._formats, entered, strict=True)
+        ]
+        if names != self._formats:
+            self._formats = names
+            self.arrange(self._numbers_of, self._scales)
 
     def _meets_guarded(self, array: DeviceArray) -> bool:
         """Whether a gradient shares memory with what a step writes, by bisection."""

@@ -9,18 +9,20 @@ import numba
 import numpy as np
 from numba import types
 
+from fastopt.codecs.floats import compute_dtype, name_of
 from fastopt.executors.cuda import access, device
 from fastopt.executors.cuda.launches import Launch
 from fastopt.layouts.device import DeviceArray
 
 
-def full(like: DeviceArray, value: float) -> DeviceArray:
-    """A new array with the shape and dtype of another and on its device, filled with `value`."""
+def full(like: DeviceArray, dtype: np.dtype[Any], value: float) -> DeviceArray:
+    """A new array with the shape of another and on its device, filled with `value`."""
     with device.on(device.ordinal(like)):
-        made = device.allocate(like.shape, like.dtype)
+        made = device.allocate(like.shape, dtype)
         if made.size:
-            program = _fill(like.dtype.name, device.architecture())
-            launch = Launch(program, 2, np.array([value], like.dtype))
+            name = str(name_of(dtype))
+            program = _fill(name, device.architecture())
+            launch = Launch(program, 2, np.array([value], compute_dtype(name)), (0,))
             launch.words[:] = made.size, made.address
             threads = program.block()
             launch.start(-(-made.size // threads), threads, 0)
@@ -30,10 +32,12 @@ def full(like: DeviceArray, value: float) -> DeviceArray:
 
 @cache
 def _fill(dtype: str, architecture: tuple[int, int]) -> device.Program:
-    scope = {"cuda": device.cuda, "store": access.storer(dtype, dtype), "__name__": __name__}
+    compute = compute_dtype(dtype)
+    store = access.storer(compute.name, dtype)
+    scope = {"cuda": device.cuda, "store": store, "__name__": __name__}
     text = "def fill(length, at, value):\n    i = cuda.grid(1)\n    if i < length:\n"
     exec(text + "        store(at, i, value)\n", scope)
-    number = numba.from_dtype(np.dtype(dtype))
+    number = numba.from_dtype(compute)
     return device.Program(scope["fill"], (types.int64, types.int64, number), architecture)
 
 

@@ -1,0 +1,157 @@
+"""Numbers of every format in machine code: how a kernel loads and stores one element.
+
+The specification is `fastopt.codecs.floats`. Functions that take a `builder` emit LLVM instructions.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from fastopt.codecs import rounding
+from fastopt.executors.memory import place_of, tell_apart
+
+I16, I32 = ir.IntType(16), ir.IntType(32)
+HALF, SINGLE, DOUBLE = ir.HalfType(), ir.FloatType(), ir.DoubleType()
+
+# By name: Numba has neither float16 nor bfloat16 on the CPU. LLVM's bfloat is not llvmlite's: bits.
+STORED = {"float16": HALF, "bfloat16": I16, "float32": SINGLE, "float64": DOUBLE}
+ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+WIDTHS = [HALF, SINGLE, DOUBLE]
+
+
+def int32(number: int) -> Any:
+    """A constant of 32 bits, signed or not."""
+    return ir.Constant(I32, number - (1 << 32) if number >= 1 << 31 else number)
+
+
+def like(value: Any, constant: Any) -> Any:
+    """A constant for each lane, where `value` is a vector."""
+    if isinstance(value.type, ir.VectorType):
+        return ir.Constant(value.type, [constant] * value.type.count)
+    return constant
+
+
+def resize(builder: Any, number: Any, target: Any) -> Any:
+    """Another floating-point type, rounded to nearest, ties to even."""
+    if number.type == target:
+        return number
+    narrower = WIDTHS.index(target) < WIDTHS.index(number.type)
+    return builder.fptrunc(number, target) if narrower else builder.fpext(number, target)
+
+
+def widen_bfloat16(builder: Any, bits: Any) -> Any:
+    """The float32 that these 16 bits are the upper half of: a number or a vector."""
+    lanes = bits.type.count if isinstance(bits.type, ir.VectorType) else 0
+    wide, single = (ir.VectorType(kind, lanes) if lanes else kind for kind in (I32, SINGLE))
+    wider = builder.zext(bits, wide)
+    return builder.bitcast(builder.shl(wider, like(wider, int32(16))), single)
+
+
+def decode(builder: Any, stored: str, raw: Any, target: Any) -> Any:
+    """The number that was loaded, in the type `target`."""
+    return resize(builder, widen_bfloat16(builder, raw) if stored == "bfloat16" else raw, target)
+
+
+def encode(builder: Any, stored: str, number: Any, noise: Any) -> Any:
+    """What to store for a number; `noise` is None or 32 random bits."""
+    if noise is not None and stored == "float16":
+        number = _towards_float16(builder, number, noise)
+    if stored != "bfloat16":
+        return resize(builder, number, STORED[stored])
+    bits = builder.bitcast(number, I32)
+    if noise is None:
+        odd = builder.and_(builder.lshr(bits, int32(16)), int32(1))
+        part = builder.add(odd, int32(0x7FFF))
+    else:
+        part = builder.lshr(noise, int32(16))
+    rounded = builder.lshr(builder.add(bits, part), int32(16))
+    exact = builder.lshr(bits, int32(16))
+    quiet_nan = builder.or_(builder.and_(exact, int32(0x8000)), int32(0x7FC0))
+    exact = builder.select(builder.fcmp_unordered("uno", number, number), quiet_nan, exact)
+    return builder.trunc(builder.select(_is_finite(builder, bits), rounded, exact), I16)
+
+
+def _is_finite(builder: Any, bits: Any) -> Any:
+    exponent = builder.and_(bits, int32(0x7F800000))
+    return builder.icmp_unsigned("!=", exponent, int32(0x7F800000))
+
+
+def _towards_float16(builder: Any, number: Any, noise: Any) -> Any:
+    bits = builder.bitcast(number, I32)
+    sign = builder.and_(bits, int32(0x80000000))
+    size = builder.bitcast(builder.and_(bits, int32(0x7FFFFFFF)), SINGLE)
+    smallest, zero = (ir.Constant(SINGLE, value) for value in (2.0**-14, 0.0))
+    lift = builder.select(builder.fcmp_ordered("<", size, smallest), smallest, zero)
+    lifted = builder.bitcast(builder.fadd(size, lift), I32)
+    noisy = builder.add(lifted, builder.lshr(noise, int32(19)))
+    cut = builder.bitcast(builder.and_(noisy, int32(0xFFFFE000)), SINGLE)
+    rounded = builder.bitcast(builder.fsub(cut, lift), I32)
+    signed = builder.bitcast(builder.or_(rounded, sign), SINGLE)
+    return builder.select(_is_finite(builder, bits), signed, number)
+
+
+def hashed(builder: Any, index: Any) -> Any:
+    """The random bits of an element, before phase and slot are added."""
+    bits = builder.trunc(index, I32)
+    for shift, factor in zip(rounding.SHIFTS, (*rounding.FACTORS, 1), strict=True):
+        bits = builder.xor(bits, builder.lshr(bits, int32(shift)))
+        bits = builder.mul(bits, int32(factor))
+    return bits
+
+
+def noise_of(builder: Any, index: Any, phase: Any, slot: int) -> Any:
+    """32 random bits for an element of the array in this slot, by its number among all elements."""
+    offset = builder.add(phase, int32(slot * rounding.PER_SLOT % 2**32))
+    return builder.add(hashed(builder, index), offset)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def phase_bits(typing_context: Any, phase: Any) -> Any:
+    """From the float in the buffer of hyperparameters to the upper bits of an integer."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        whole = builder.fptoui(args[0], I32)
+        return builder.shl(whole, int32(32 - rounding.PHASE_BITS))
+
+    return types.int32(phase), emit
+
+
+@cache
+def element_access(compute: str, stored: str, dithered: bool, slot: int, slots: int) -> tuple[Any, Any]:
+    """``load(address, index)`` and ``store(address, index, value, element, phase)`` for one of `slots`.
+
+    The loop computes in the dtype `compute`, the array holds `stored`. `element` is the number of the
+    element among all and `phase` that of the step: both only matter where rounding is `dithered`.
+    """
+    number = getattr(types, compute)
+    kind = STORED[stored]
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def load(typing_context: Any, address: Any, index: Any) -> Any:
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            raw = builder.load(place_of(builder, kind, *args))
+            tell_apart(builder.module, raw, slot, slots)
+            return decode(builder, stored, raw, STORED[compute])
+
+        return number(types.intp, types.int64), emit
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def store(
+        typing_context: Any, address: Any, index: Any, value: Any, element: Any, phase: Any
+    ) -> Any:
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            pointer = place_of(builder, kind, args[0], args[1])
+            noise = noise_of(builder, args[3], args[4], slot) if dithered else None
+            raw = encode(builder, stored, args[2], noise)
+            tell_apart(builder.module, builder.store(raw, pointer), slot, slots)
+            return context.get_dummy_value()
+
+        words = types.intp, types.int64, number, types.int64, types.int32
+        return types.void(*words), emit
+
+    return load, store
