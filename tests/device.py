@@ -25,6 +25,12 @@ def _reason():
     return availability.missing()
 
 
+def skip_without_device():
+    """Leave a whole file out, with one reason for all of it."""
+    if _reason() is not None:
+        pytest.skip(f"CUDA: {_reason()}", allow_module_level=True)
+
+
 needs_device = pytest.mark.skipif(_reason() is not None, reason=f"CUDA: {_reason()}")
 needs_driver = pytest.mark.skipif(
     SIMULATED or _reason() is not None, reason=f"CUDA: {_reason() or 'the simulator has no driver'}"

@@ -16,14 +16,14 @@ from tests.device import (
     SIMULATED,
     assert_same_on_device,
     misaligned,
-    needs_device,
     sizes,
+    skip_without_device,
     to_device,
     to_host,
 )
 from tests.support import DTYPES, assert_same_bits, problem
 
-pytestmark = needs_device
+skip_without_device()
 
 N = 37 if SIMULATED else 1031
 
@@ -160,7 +160,11 @@ FORMATS = {
     "float16 at random": ("float16", "float16", {"stochastic_rounding": True, "seed": 7}),
     "float32 states": ("float16", "float16", {"state_dtype": "float32", "average_decay": 0.9}),
     "float16 gradients": ("float32", "float16", {}),
-    "float16 states at random": ("float32", "float32", {"state_dtype": "float16", "stochastic_rounding": True}),
+    "float16 states at random": (
+        "float32",
+        "float32",
+        {"state_dtype": "float16", "stochastic_rounding": True},
+    ),
     "bfloat16": ("bfloat16", "bfloat16", {"initial_accumulator": 0.3, "average_decay": 0.5}),
     "bfloat16 at random": ("bfloat16", "float32", {"stochastic_rounding": True, "zero_grad": True}),
 }

@@ -110,7 +110,7 @@ class TensorOnCpu:
     """What torch has on a CPU: an interface that raises AttributeError."""
 
     __module__ = "torch"
-    is_cuda = False
+    is_cuda, dtype = False, "torch.float32"
 
     def __dlpack_device__(self):
         return 1, 0
@@ -147,4 +147,4 @@ def test_tensors():
     assert layouts.leave(entered) is on_device
     assert layouts.address_reader(on_device)(on_device) == 256
     assert (entered.size, entered.nbytes, entered.ndim, entered.itemsize) == (6, 24, 2, 4)
-    assert entered.flags.c_contiguous and entered.flags.aligned and entered.flags.writeable
+    assert all(vars(entered.flags).values())

@@ -8,14 +8,14 @@ import pytest
 import fastopt
 from tests.device import (
     assert_same_on_device,
-    needs_device,
     needs_driver,
+    skip_without_device,
     to_device,
     to_host,
 )
 from tests.support import problem
 
-pytestmark = needs_device
+skip_without_device()
 
 N = 12
 
@@ -73,10 +73,10 @@ def test_gradient_of_the_wrong_form():
             opt.step(Described(odd, typestr="<f4", shape=(N,), data=(address, False)))
         with pytest.raises(ValueError, match="is not of a CUDA device"):
             opt.step(Described(odd, typestr="<f4", shape=(N,), data=(4096, False)))
+    own = to_device(np.ones(N, np.float32))
+    read_only = Described(own, data=(own.__cuda_array_interface__["data"][0], True))
     with unharmed(zero_grad=True) as opt, pytest.raises(ValueError, match="grads must be writeable"):
-        own = to_device(np.ones(N, np.float32))
-        address = own.__cuda_array_interface__["data"][0]
-        opt.step(Described(own, data=(address, True)))
+        opt.step(read_only)
 
 
 @needs_driver

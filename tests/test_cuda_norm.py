@@ -11,15 +11,15 @@ from fastopt.optimizers import on_device
 from tests.device import (
     SIMULATED,
     assert_same_on_device,
-    needs_device,
     needs_emulator,
     sizes,
+    skip_without_device,
     to_device,
     to_host,
 )
 from tests.support import DTYPES, assert_same_bits, problem
 
-pytestmark = needs_device
+skip_without_device()
 
 BLOCK = norm.BLOCK
 

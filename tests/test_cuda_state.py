@@ -9,10 +9,10 @@ import pytest
 import fastopt
 from fastopt.layouts import tree
 from tests import runs
-from tests.device import assert_same_on_device, needs_device, to_device, to_host
+from tests.device import assert_same_on_device, skip_without_device, to_device, to_host
 from tests.support import assert_same_bits, problem
 
-pytestmark = needs_device
+skip_without_device()
 
 
 def moved(structure):

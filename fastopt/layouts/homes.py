@@ -65,7 +65,7 @@ def is_on_device(array: Any) -> bool:
     return isinstance(array, DeviceArray)
 
 
-def new_state(param: DeviceArray, codec: Codec, value: float | str, folder: Any) -> DeviceArray:
+def new_state(param: Any, codec: Codec, value: float | str, folder: Any) -> Any:
     """A state beside a parameter on a device, filled with a number or with the parameter."""
     from fastopt.executors.cuda import transfers
 

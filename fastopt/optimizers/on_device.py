@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class OnDevice(Checkpoint):
     """Steps on a device: nothing is copied and nobody waits, unless an answer is asked for."""
 
-    __slots__ = ("_capturable", "_device", "_since", "_skipped", "_unsettled")
+    __slots__ = ("_capturable", "_device", "_scales", "_since", "_skipped", "_unsettled")
 
     _device: DeviceSteps | None  # None where the arrays are in memory
     _capturable: bool
@@ -30,7 +30,7 @@ class OnDevice(Checkpoint):
     _guarded: list[Range]
     _work: Work
     _leaves: list[Array]
-    _scales: bool
+    _scales: bool  # a factor for the gradients is compiled in
     _varies: bool
 
     def _set_grad_scale(self, grad_scale: Any) -> None:

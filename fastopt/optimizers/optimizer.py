@@ -112,7 +112,6 @@ class Optimizer(OnDevice):
         "_params",
         "_ranges",
         "_rows",
-        "_scales",
         "_state",
         "_table",
         "_varies",

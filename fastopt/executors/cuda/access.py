@@ -48,7 +48,7 @@ def loader(dtype: str, stored: str, width: int = 1) -> Any:
     number, element = getattr(types, dtype), STORED[stored]
     result = number if width == 1 else types.UniTuple(number, width)
 
-    @device.intrinsic
+    @device.intrinsic  # type: ignore[untyped-decorator]
     def load(typing_context: Any, address: Any, index: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             place = _pointer(builder, element, args[0], args[1], width)
@@ -68,12 +68,12 @@ def loader(dtype: str, stored: str, width: int = 1) -> Any:
 def storer(dtype: str, stored: str, width: int = 1) -> Any:
     """``store(address, index, value)``, with a tuple of values if several are stored at once."""
     if device.SIMULATED:
-        store = _simulated_storer(stored, width, None)
-        return lambda address, index, value: store(address, index, value, 0, 0.0)
+        simulated = _simulated_storer(stored, width, None)
+        return lambda address, index, value: simulated(address, index, value, 0, 0.0)
     number, element = getattr(types, dtype), STORED[stored]
     given = number if width == 1 else types.UniTuple(number, width)
 
-    @device.intrinsic
+    @device.intrinsic  # type: ignore[untyped-decorator]
     def store(typing_context: Any, address: Any, index: Any, value: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             _emit_store(builder, element, stored, args, width, [None] * width)
@@ -96,7 +96,7 @@ def dithering_storer(dtype: str, stored: str, width: int, slot: int) -> Any:
     number, element_type = getattr(types, dtype), STORED[stored]
     given = number if width == 1 else types.UniTuple(number, width)
 
-    @device.intrinsic
+    @device.intrinsic  # type: ignore[untyped-decorator]
     def store(
         typing_context: Any, address: Any, index: Any, value: Any, element: Any, phase: Any
     ) -> Any:
@@ -131,7 +131,7 @@ def word_loader() -> Any:
     if device.SIMULATED:
         return lambda address, index: ctypes.c_int64.from_address(address + 8 * index).value
 
-    @device.intrinsic
+    @device.intrinsic  # type: ignore[untyped-decorator]
     def load(typing_context: Any, address: Any, index: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             return builder.load(_pointer(builder, I64, args[0], args[1]), align=8)
@@ -151,7 +151,7 @@ def word_storer() -> Any:
 
         return simulated
 
-    @device.intrinsic
+    @device.intrinsic  # type: ignore[untyped-decorator]
     def store(typing_context: Any, address: Any, index: Any, value: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             builder.store(args[2], _pointer(builder, I64, args[0], args[1]), align=8)

@@ -22,11 +22,7 @@ from fastopt.layouts.device import DeviceArray
 
 SIMULATED = bool(numba.config.ENABLE_CUDASIM)
 
-if SIMULATED:
-
-    def intrinsic(function: Any) -> Any:
-        raise AssertionError("the simulator has no intrinsics")
-else:
+if not SIMULATED:
     from cuda.bindings import driver as binding
     from numba.cuda.compiler import compile_cuda, kernel_fixup
     from numba.cuda.core.compiler_lock import global_compiler_lock
@@ -34,7 +30,7 @@ else:
     from numba.cuda.dispatcher import CUDADispatcher
     from numba.cuda.extending import intrinsic
 
-__all__ = ["SIMULATED", "intrinsic"]
+__all__ = ["SIMULATED", "cuda", "intrinsic"]
 
 # Enough threads to hide what a block waits for, and small enough that the last blocks end together.
 LARGEST_BLOCK, WARP = 256, 32
@@ -176,7 +172,7 @@ class Program:
         found = []
         for kind, pointer in zip(self.arguments, pointers, strict=True):
             dtype = np.dtype(kinds[kind])
-            raw = (ctypes.c_char * dtype.itemsize).from_address(int(pointer))
+            raw: Any = (ctypes.c_char * dtype.itemsize).from_address(int(pointer))
             value = np.frombuffer(raw, dtype)[0]
             found.append(int(value) if kind == types.int64 else value)
         return found

@@ -6,7 +6,6 @@ from functools import cache
 from typing import Any
 
 import numba
-import numpy as np
 from numba import types
 
 from fastopt.executors import reference
@@ -109,15 +108,14 @@ class JobKernels:
         if device.SIMULATED:  # with NumPy's float32, which plain Python does not have
             return list(reference.scalar_functions(self._job.parts, self.dtype))
         made = [
-            self._helper(specialize(part.update, self.dtype.type, self._helper)) for part in self._job.parts
+            self._helper(specialize(part.update, self.dtype.type, self._helper))
+            for part in self._job.parts
         ]
         check_types(self._job.parts, made, numba.from_dtype(self.dtype), device.result_type)
         return made
 
 
 @cache
-def kernels(
-    job: Job, form: Form, architecture: tuple[int, int], fast: bool = False
-) -> JobKernels:
+def kernels(job: Job, form: Form, architecture: tuple[int, int], fast: bool = False) -> JobKernels:
     """The kernels of a job; the same for all optimizers that are made of the same."""
     return JobKernels(job, form, architecture, fast)

@@ -21,8 +21,8 @@ NORM, FINITE, FACTOR, FACTOR32, SKIP, SKIPPED = range(6)
 CONTROL_WORDS = 6
 
 # Whether the steps just before were skipped is known on the device only, and so is the number of this
-# one. The launch brings the numbers for the case that none was; if some were, those of an earlier launch
-# are right, which are kept for so many steps.
+# one. The launch brings the numbers for the case that none was; if some were, those of an earlier
+# launch are right, which are kept for so many steps.
 KEPT = 1024
 
 # A piece of many arrays: the address of its row, first and last element, and how many whole groups.
@@ -104,7 +104,15 @@ def wide(job: Job, form: Form, width: int) -> str:
     body += ["else:"]
     body += _indented([f"i = groups * {width} + (thread - groups)", "if i < length:"])
     body += _indented(_indented(_single(names, job)))
-    arguments = ["length", "groups", *names.addresses, *names.first, *names.control, *names.recall, *names.given]
+    arguments = [
+        "length",
+        "groups",
+        *names.addresses,
+        *names.first,
+        *names.control,
+        *names.recall,
+        *names.given,
+    ]
     return _function(f"wide({', '.join(arguments)})", body)
 
 

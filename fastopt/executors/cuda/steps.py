@@ -162,9 +162,11 @@ class DeviceSteps:
         return list(tree.leaves_like(self._params, grads, "grads"))
 
     def _check(self, found: list[Any]) -> list[DeviceArray | None]:
-        names = self._names
-        entered = [None if g is None else enter(n, g) for n, g in zip(names, found, strict=True)]
-        for name, array, param in zip(names, entered, self._leaves, strict=True):
+        names, leaves = self._names, list[Any](self._leaves)
+        entered: list[Any] = [
+            None if g is None else enter(n, g) for n, g in zip(names, found, strict=True)
+        ]
+        for name, array, param in zip(names, entered, leaves, strict=True):
             if array is None and not self._single:
                 continue
             if not isinstance(array, (np.ndarray, DeviceArray)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, SupportsInt
 
 from fastopt.layouts.device import DeviceArray, current_stream
 
@@ -27,7 +27,7 @@ def handle(stream: Any) -> int:
         return int((found() if callable(found) else found)[1])
     for name in ("cuda_stream", "ptr", "handle"):  # torch, CuPy, Numba before that protocol
         found = getattr(stream, name, None)
-        if isinstance(found, int) or hasattr(found, "__int__"):
+        if isinstance(found, SupportsInt):
             return int(found)
     raise TypeError(f"stream must be {ACCEPTED}, not {stream!r}")
 
