@@ -36,14 +36,18 @@ def ulps(actual, expected):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_update_is_near(name):
-    """From zero, so that the parameter is the update itself."""
+    """From a parameter of zero, so that it is the update itself, and from other states than zero."""
     kind, settings = OPTIMIZERS[name]
     rng = np.random.default_rng(5)
     g = (rng.normal(size=N) * 10.0 ** rng.uniform(-3, 3, N)).astype(np.float32)
-    found = {}
+    found, start = {}, 10.0 ** rng.uniform(-6, 6, N)
     for executor in ("cuda", "cuda-fast"):
         w = to_device(np.zeros(N, np.float32))
         opt = kind(w, executor=executor, **settings)
+        for key, state in opt.state.items():
+            # An average of gradients has their sign: where a sum cancels, no number of units is enough.
+            own = np.copysign(start, g) if key == "exp_avg" else start
+            state.copy_to_device(own.astype(np.float32))
         opt.step(to_device(g))
         found[executor] = {"param": to_host(w), **{k: to_host(v) for k, v in opt.state.items()}}
     for key, expected in found["cuda"].items():

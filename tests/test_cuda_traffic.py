@@ -10,7 +10,7 @@ if not EMULATED:
     pytest.skip("counts what the emulated GPU alone tells", allow_module_level=True)
 
 N = 8192
-EXPERTS = {  # bytes an element in float32: each array read once, and written once
+DECLARED = {  # bytes an element in float32: each array read once, and written once
     fastopt.SGD: 12,
     fastopt.RMSProp: 20,
     fastopt.AdaGrad: 20,
@@ -39,9 +39,9 @@ def step(kind, n=N, dtype=np.float32, place=to_device, **settings):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("kind", EXPERTS)
+@pytest.mark.parametrize("kind", DECLARED)
 def test_every_byte_is_moved_once(kind, dtype):
-    declared = EXPERTS[kind] * N * np.dtype(dtype).itemsize // 4
+    declared = DECLARED[kind] * N * np.dtype(dtype).itemsize // 4
     assert moved(step(kind, dtype=dtype)) == (declared, declared)
 
 
