@@ -14,7 +14,7 @@ OWN := --ignore=tests/interop
 
 # What runs on a device of any kind, and what of it Numba's simulator can do.
 CUDA_LOGIC := $(addprefix tests/test_cuda,.py _norm.py _state.py _errors.py)
-CUDA := $(CUDA_LOGIC) $(addprefix tests/test_cuda,_streams.py _traffic.py _arrays.py _fast.py)
+CUDA := $(CUDA_LOGIC) $(addprefix tests/test_cuda,_streams.py _traffic.py _arrays.py _fast.py _page.py)
 EMULATOR := ../shared/gpu-emulator/run
 
 heading = @printf '\n== %s\n' "$(1)"

@@ -22,10 +22,9 @@ OPTIMIZERS = {
     "adam": (fastopt.Adam, ADAM["rates"]),
 }
 
-# Of one update. Counted: a fused multiply-add rounds once less, in average, sum and product (1.5);
-# by the manual of PTX a root is 1 off (sqrt.approx has an error of 2**-23) and a quotient 2
-# (div.full). Adam has two averages.
-BUDGET = 6
+# Of one update. Fused multiply-adds make up to 2 (Adam: 4), as counted on an emulated GPU; by the
+# manual of PTX a root (sqrt.approx) then is off by 1 more and a quotient (div.full) by 2.
+BUDGET = 8
 
 
 def ulps(actual, expected):
