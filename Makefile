@@ -9,8 +9,8 @@ CACHE := $(CURDIR)/build/cache
 COMPILED := FASTOPT_CACHE_DIR=$(CACHE)/compiled NUMBA_CACHE_DIR=$(CACHE)/compiled
 INTERPRETED := FASTOPT_CACHE_DIR=$(CACHE)/interpreted NUMBA_CACHE_DIR=$(CACHE)/interpreted NUMBA_DISABLE_JIT=1
 
-# What `make test` leaves to `make interop`, even where those libraries are installed.
-OWN := --ignore=tests/interop
+# What `make test` leaves to `make interop`, even where those libraries are installed, and to `make docs`.
+OWN := --ignore=tests/interop --ignore=tests/pages
 
 # What runs on a device of any kind, and what of it Numba's simulator can do.
 CUDA_LOGIC := $(addprefix tests/test_cuda,.py _norm.py _state.py _errors.py)
@@ -20,7 +20,7 @@ EMULATOR := ../shared/gpu-emulator/run
 heading = @printf '\n== %s\n' "$(1)"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint types interpreted doctests compiled interop bench docs clean
+.PHONY: help demo test test-all lint types interpreted doctests compiled interop bench bench-full docs clean
 .PHONY: cuda-simulator cuda-code cuda-emulated test-cuda bench-cuda
 
 help: ## show this list
@@ -37,7 +37,7 @@ test: ## every check that needs no other library, the compiled suite last
 	@$(MAKE) --no-print-directory cuda-simulator
 	@$(MAKE) --no-print-directory compiled
 
-test-all: ## the pages, what needs CUDA's packages, then the comparisons with other libraries
+test-all: ## the pages, the gallery, the code for GPUs, then comparisons with torch, optax and Keras
 	@$(MAKE) --no-print-directory docs
 	@$(MAKE) --no-print-directory cuda-code
 	@$(MAKE) --no-print-directory cuda-emulated
@@ -93,16 +93,20 @@ interop: $(VENV)/.interop ## the comparisons with other libraries, which are ins
 	$(call heading,against other libraries)
 	@$(COMPILED) KERAS_BACKEND=torch $(BIN)/python -m pytest tests/interop
 
-bench: $(INSTALLED) ## measure: throughput, call overhead, first step
+bench: $(VENV)/.bench ## measure this machine (minutes), rewrite the tables and figures
 	@$(BIN)/python -m bench
 
-docs: $(VENV)/.docs ## the pages as HTML, in docs/_build; a warning is an error
+bench-full: $(VENV)/.bench ## the same with every combination and more rounds
+	@$(BIN)/python -m bench --full
+
+docs: $(VENV)/.docs ## the pages as HTML, in docs/_build; a warning is an error. Then their tests
 	$(call heading,pages)
-	@$(BIN)/sphinx-build -W -q -b html docs docs/_build
+	@$(COMPILED) $(BIN)/sphinx-build -W -q -b html docs docs/_build
+	@$(COMPILED) $(BIN)/python -m pytest -q tests/pages
 	@echo "docs/_build/index.html"
 
 clean: ## remove .venv and everything that was built
-	rm -rf $(VENV) build dist docs/_build .coverage .benchmarks .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist docs/_build docs/_drawn docs/gallery docs/sg_execution_times.rst .coverage .benchmarks .hypothesis .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): pyproject.toml
@@ -123,7 +127,7 @@ $(INSTALLED): pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	@touch $@
 
-$(VENV)/.docs $(VENV)/.interop $(VENV)/.cuda-test: $(VENV)/.%: $(INSTALLED)
+$(VENV)/.bench $(VENV)/.docs $(VENV)/.interop $(VENV)/.cuda-test: $(VENV)/.%: $(INSTALLED)
 	@echo "installing what 'make $*' needs"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$*]'
 	@touch $@

@@ -8,33 +8,52 @@ import numpy as np
 import pytest
 
 import fastopt
-from bench import peers, peers_optax, peers_torch, problems
+from bench import peers, peers_keras, peers_numexpr, peers_optax, peers_torch, problems
 from bench.measure import timed
 from bench.problems import ADAM, FAMILY, Form
+from bench.roofline import NAME, roofline
 
-PEERS = {"fastopt": peers.PEERS["fastopt"], **peers_torch.PEERS, **peers_optax.PEERS}
+PEERS = {
+    "fastopt": peers.PEERS["fastopt"],
+    **peers_numexpr.PEERS,
+    **peers_torch.PEERS,
+    **peers_optax.PEERS,
+    **peers_keras.PEERS,
+}
 SIZES = {"quick": 5 * 10**7, "full": 10**8}
 
 
-@pytest.mark.parametrize("size", [SIZES["quick"], pytest.param(SIZES["full"], marks=pytest.mark.full)])
+def _cases() -> list[Any]:
+    """Size, dtype and threads; the first one is for a quick run."""
+    quick, full = SIZES.values()
+    rest = [(full, "float32", "all"), (quick, "float64", "all"), (quick, "float32", "serial")]
+    rest += [
+        (10**6, dtype, threads) for dtype in ("float32", "float64") for threads in ("all", "serial")
+    ]
+    return [(quick, "float32", "all"), *(pytest.param(*case, marks=pytest.mark.full) for case in rest)]
+
+
+@pytest.mark.parametrize(("size", "dtype", "threads"), _cases())
 @pytest.mark.parametrize("form", FAMILY, ids=lambda form: form.name)
-def bench_family(form: Form, size: int, compare: Any, benchmark: Any) -> None:
-    count, dtype = fastopt.get_num_threads(), np.dtype(np.float32)
-    needed, available = problems.memory(ADAM, size, dtype), problems.available_memory()
+def bench_family(form: Form, size: int, dtype: str, threads: str, compare: Any, benchmark: Any) -> None:
+    count, number = 1 if threads == "serial" else fastopt.get_num_threads(), np.dtype(dtype)
+    needed, available = problems.memory(ADAM, size, number), problems.available_memory()
     if needed > available:
         pytest.skip(f"needs {needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} are free")
-    peers.check(form, size, dtype, count, PEERS)
+    peers.check(form, size, number, count, PEERS)
 
-    problem = problems.make(form, size, dtype)
+    problem = problems.make(form, size, number)
     steps = {name: peer(problem.view(), count) for name, peer in PEERS.items()}
     moved = dict.fromkeys(steps, problem.bytes_per_element)
     state = next(name for name in problem.arrays if name.endswith(("sq", "square_avg", "sum")))
     plain = problems.plain(problem, state)
     steps["rmsprop"] = peers.PEERS["fastopt"](plain, count)
     moved["rmsprop"] = plain.bytes_per_element
+    steps[NAME], moved[NAME] = roofline(problem, count)
     present = {name: step for name, step in steps.items() if step is not None}
 
-    case = {"question": "family", "form": form.name, "dtype": "float32", "size": size, "threads": count}
+    case = {"question": "family", "form": form.name, "dtype": dtype, "size": size}
+    case |= {"threads": count, "all_threads": threads == "all"}
     compare(case, {name: timed(step) for name, step in present.items()}, moved, budget=8.0)
     assert all(np.isfinite(array[:1000]).all() for array in problem.arrays.values())
     benchmark.pedantic(present["fastopt"], rounds=5, warmup_rounds=1)

@@ -14,6 +14,7 @@ import fastopt
 from bench import peers_torch, problems
 from bench.measure import PAUSE, Sampler, timed
 from bench.problems import OUTSIDE, Array, Problem
+from bench.roofline import NAME, roofline
 
 FLOAT = np.dtype(np.float32)
 
@@ -99,7 +100,10 @@ def bench_many(model: str, threads: str, compare: Any, benchmark: Any) -> None:
     }
     if torch_step is not None:
         samplers["torch"] = timed(torch_step)
+    moved = dict.fromkeys(samplers, flat.bytes_per_element)
+    run, moved[NAME] = roofline(flat, count)
+    samplers[NAME] = timed(run)
     case = {"question": "many", "model": model, "dtype": "float32", "size": sum(sizes)}
     case |= {"arrays": len(sizes), "threads": count, "all_threads": threads == "all"}
-    compare(case, samplers, dict.fromkeys(samplers, 20), budget=6.0)
+    compare(case, samplers, moved, budget=6.0)
     benchmark.pedantic(many.step, args=(gradients,), rounds=5, warmup_rounds=1)

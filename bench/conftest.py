@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from bench.measure import Sampler, band, interleave, ratios
+from bench import roofline
+from bench.measure import ENOUGH, FEWEST, Sampler, band, interleave, ratios
 
+ROOFLINE = roofline.NAME
 PLAIN = "rmsprop"  # fastopt's, whose speed the bytes of other steps are measured by
 
 Compare = Callable[..., dict[str, list[float]]]
@@ -16,14 +18,21 @@ Compare = Callable[..., dict[str, list[float]]]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="all cases, and more rounds of each")
+    about = "buffers of at most N elements and a few rounds: to see that everything runs"
+    parser.addoption("--smoke", type=int, metavar="N", help=about)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """A quick run leaves out the cases marked ``full``."""
+    """A quick run leaves out the cases marked ``full``; a smoke test makes all of them small."""
     if not config.getoption("--full"):
         left_out = [item for item in items if item.get_closest_marker("full")]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+    most = config.getoption("--smoke")
+    for item in items if most else []:
+        case = getattr(item, "callspec", None)
+        if case and "size" in case.params:
+            case.params["size"] = min(case.params["size"], most)
 
 
 @pytest.fixture
@@ -34,7 +43,9 @@ def compare(benchmark: Any, request: pytest.FixtureRequest) -> Compare:
     the others are compared with: their times are recorded as multiples of its time. Where plain RMSProp
     is among them (``rmsprop``), so are the times as multiples of what their bytes take at its speed.
     """
-    factor = 4.0 if request.config.getoption("--full") else 1.0
+    factor, enough = 4.0 if request.config.getoption("--full") else 1.0, ENOUGH
+    if request.config.getoption("--smoke"):
+        factor, enough = 0.0, FEWEST
 
     def run(
         case: Mapping[str, Any],
@@ -42,7 +53,7 @@ def compare(benchmark: Any, request: pytest.FixtureRequest) -> Compare:
         bytes_per_element: Mapping[str, int] | None = None,
         budget: float = 2.0,
     ) -> dict[str, list[float]]:
-        samples = interleave(samplers, budget * factor)
+        samples = interleave(samplers, budget * factor, enough)
         first = next(iter(samples))
         results = {}
         for name, seconds in samples.items():
@@ -54,6 +65,11 @@ def compare(benchmark: Any, request: pytest.FixtureRequest) -> Compare:
                 moved = bytes_per_element[name]
                 speeds = [case["size"] * moved / s / 1e9 for s in seconds]
                 result |= {"bytes_per_element": moved, "gb_per_s": band(speeds)}
+                if ROOFLINE in samples:
+                    most = [
+                        case["size"] * bytes_per_element[ROOFLINE] / s / 1e9 for s in samples[ROOFLINE]
+                    ]
+                    result["fraction_of_roofline"] = band(ratios(speeds, most))
                 if "c" in samples:
                     limit = [case["size"] * bytes_per_element["c"] / s / 1e9 for s in samples["c"]]
                     result["fraction_of_c"] = band(ratios(speeds, limit))

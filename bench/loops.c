@@ -40,3 +40,27 @@ void rmsprop_everything(int64_t n, int threads, const REAL *hyper, const REAL *r
         param[i] -= lr * b;
     }
 }
+
+/* What memory allows: the gradient is read, 1 to 4 other arrays are read and written, as in a step, with
+   no root and no division. With keep = 1 and add = 0 the arrays keep their values, which the compiler
+   cannot know. */
+
+#define PASS(a) a[i] = keep * a[i] + add * g;
+
+#define ROOFLINE(name, arguments, passes)                                                                  \
+    void name(int64_t n, int threads, const REAL *hyper, const REAL *restrict grad, arguments)               \
+    {                                                                                                        \
+        const REAL keep = hyper[0], add = hyper[1];                                                          \
+        _Pragma("omp parallel for simd num_threads(threads) schedule(static)")                              \
+        for (int64_t i = 0; i < n; i++) {                                                                    \
+            REAL g = grad[i];                                                                                \
+            passes                                                                                           \
+        }                                                                                                    \
+    }
+
+#define ARRAY(a) REAL *restrict a
+#define AND ,
+ROOFLINE(roofline_1, ARRAY(a), PASS(a))
+ROOFLINE(roofline_2, ARRAY(a) AND ARRAY(b), PASS(a) PASS(b))
+ROOFLINE(roofline_3, ARRAY(a) AND ARRAY(b) AND ARRAY(c), PASS(a) PASS(b) PASS(c))
+ROOFLINE(roofline_4, ARRAY(a) AND ARRAY(b) AND ARRAY(c) AND ARRAY(d), PASS(a) PASS(b) PASS(c) PASS(d))

@@ -34,7 +34,7 @@ def facts(cpu: Mapping[str, Any]) -> dict[str, Any]:
         "numba": numba.__version__,
         "llvmlite": llvmlite.__version__,
         "fastopt": fastopt.__version__,
-        "libraries": {name: _version(name) for name in ("torch", "jax", "optax")},
+        "libraries": {name: _version(name) for name in ("numexpr", "torch", "jax", "optax", "keras")},
         "c_compiler": native.version(),
         "threads": fastopt.get_num_threads(),
         "threading_layer": _threading_layer(),

@@ -48,8 +48,10 @@ def timed(function: Callable[[], object], calls: int = 1) -> Sampler:
     return sample
 
 
-def interleave(samplers: Mapping[str, Sampler], budget: float) -> dict[str, list[float]]:
-    """Let every sampler have its turn, round after round, for about `budget` seconds.
+def interleave(
+    samplers: Mapping[str, Sampler], budget: float, enough: int = ENOUGH
+) -> dict[str, list[float]]:
+    """Let every sampler have its turn, `enough` rounds and more, for about `budget` seconds.
 
     Returns
     -------
@@ -64,7 +66,7 @@ def interleave(samplers: Mapping[str, Sampler], budget: float) -> dict[str, list
     try:
         start = time.perf_counter()
         for done in range(MOST):
-            if done >= ENOUGH and time.perf_counter() - start > budget:
+            if done >= enough and time.perf_counter() - start > budget:
                 break
             shuffle(names)  # nobody always follows the same neighbour, whose data are in the cache
             for name in names:

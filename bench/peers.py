@@ -22,13 +22,19 @@ Peer: TypeAlias = Callable[[Problem, int], Step | None]
 
 TITLES = {
     "fastopt": "fastopt",
+    "roofline": "roofline",
     "c": "the same loop in C",
     "numpy_in_place": "NumPy in place",
     "numpy_naive": "naive NumPy",
+    "numexpr": "numexpr",
     "flat": "one flat buffer",
     "torch": "torch, foreach",
+    "torch_eager": "torch, one by one",
+    "torch_compiled": "torch, compiled",
     "torch_fused": "torch, fused",
     "optax": "optax, jit",
+    "keras": "Keras on jax, jit",
+    "rmsprop": "plain RMSProp",
 }
 
 

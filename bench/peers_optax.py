@@ -61,7 +61,8 @@ class _Step:
 
 def _optax(problem: Problem, threads: int) -> Step | None:
     # XLA takes all cores of the process and cannot be told otherwise while it runs.
-    if jax is None or threads != len(os.sched_getaffinity(0)):
+    # jax has float64 only where it is told so before it starts.
+    if jax is None or problem.grad.dtype != np.float32 or threads != len(os.sched_getaffinity(0)):
         return None
     return _Step(problem) if problem.form in (OUTSIDE, ADAM, ADAGRAD) else None
 

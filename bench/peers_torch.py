@@ -1,10 +1,13 @@
-"""torch's optimizers, where torch is installed: eager with ``foreach``, and fused where torch has that.
+"""torch's optimizers, where torch is installed: eager, with ``foreach``, compiled, fused.
 
 They work in the arrays of the problem, whose memory torch shares.
 """
 
 from __future__ import annotations
 
+import logging
+import sys
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -28,7 +31,7 @@ def _make(form: Form, params: list[Any], **how: Any) -> Any:
     return torch.optim.Adagrad(params, lr=s["lr"], eps=s["eps"], **how)
 
 
-def step_of(problems: Sequence[Problem], threads: int, **how: Any) -> Step | None:
+def step_of(problems: Sequence[Problem], threads: int, **how: Any) -> partial[Any] | None:
     """One step of one optimizer over the arrays of all `problems`."""
     form = problems[0].form
     if torch is None or form not in (OUTSIDE, ADAM, ADAGRAD):
@@ -54,4 +57,35 @@ def _fused(problem: Problem, threads: int) -> Step | None:
     return step_of([problem], threads, fused=True) if problem.form is not OUTSIDE else None
 
 
-PEERS: dict[str, Peer] = {"torch": _foreach, "torch_fused": _fused}
+def _eager(problem: Problem, threads: int) -> Step | None:
+    return step_of([problem], threads, foreach=False)
+
+
+def _compiled(problem: Problem, threads: int) -> Step | None:
+    """The step through ``torch.compile``, which needs a C++ compiler; None where it does not work."""
+    step = step_of([problem], threads)
+    if step is None:
+        return None
+    logging.getLogger("torch._dynamo").setLevel(logging.ERROR)
+    before = {name: array.copy() for name, array in problem.arrays.items()}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch about its own future
+            compiled = torch.compile(step)
+            compiled()
+    except torch._dynamo.exc.TorchDynamoException as error:
+        print(f"torch.compile does not work here: {error}", file=sys.stderr)
+        return None
+    for name, array in before.items():  # the first call is a step
+        problem.arrays[name][...] = array
+    for state in step.func.__self__.state.values():
+        state["step"].zero_()
+    return compiled
+
+
+PEERS: dict[str, Peer] = {
+    "torch": _foreach,
+    "torch_eager": _eager,
+    "torch_compiled": _compiled,
+    "torch_fused": _fused,
+}

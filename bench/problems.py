@@ -87,9 +87,9 @@ def available_memory() -> float:
 
 
 def memory(form: Form, size: int, dtype: np.dtype[Any]) -> int:
-    """Bytes that a comparison needs at most, temporaries of NumPy included."""
+    """Bytes that a comparison needs at most, temporaries of NumPy and buffers of jax included."""
     states = len(form.optimizer(np.zeros(1, dtype)).state)
-    return size * dtype.itemsize * (2 * (1 + states) + 6)
+    return size * dtype.itemsize * (4 * (1 + states) + 6)
 
 
 def make(form: Form, size: int, dtype: np.dtype[Any]) -> Problem:

@@ -1,6 +1,7 @@
-"""``python -m bench.report [results.json]``: the README's table and all details, from stored results.
+"""``python -m bench.report [results.json]``: the README's table, all details and the figures.
 
-Prints both, and puts them between the markers in README.md and docs/benchmarks.md where there are any.
+Prints both texts, puts them between the markers in README.md and docs/benchmarks.md where there are
+any, and draws the figures into docs/figures/. Everything comes from a stored result.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from bench import figures
 from bench.peers import TITLES
-from bench.tables import banded, duration, table
+from bench.tables import banded, duration, median, table
 
 Case = Mapping[str, Any]
 
@@ -25,15 +27,14 @@ START, END = "<!-- bench:start -->", "<!-- bench:end -->"
 ROWS: list[tuple[str, dict[str, Any]]] = [
     ("RMSProp, in cache", {"question": "throughput", "form": "rmsprop", "size": 10**6}),
     ("RMSProp", {"question": "throughput", "form": "rmsprop", "size": 10**8}),
-    ("RMSProp, epsilon outside the root", {"question": "family", "form": "rmsprop_outside"}),
+    ("RMSProp as in torch", {"question": "family", "form": "rmsprop_outside"}),
     ("centered, momentum, decay", {"question": "throughput", "form": "rmsprop_everything"}),
     ("Adam", {"question": "family", "form": "adam"}),
     ("AdaGrad", {"question": "family", "form": "adagrad"}),
     ("the whole phase¹", {"question": "phase", "copy": "float16"}),
     ("1000 arrays of 64 to 4096", {"question": "many", "model": "1000 small"}),
-    ("one array of 10⁷, 1000 of 10", {"question": "many", "model": "one large, 1000 tiny"}),
 ]
-COLUMNS = ["c", "flat", "numpy_in_place", "numpy_naive", "torch", "torch_fused", "optax"]
+COLUMNS = ["c", "numpy_in_place", "torch", "torch_compiled", "torch_fused", "optax"]
 PHASE = (
     "¹ Unscale, look for what is not finite, clip by the global norm, decay, RMSProp, average the "
     "weights, copy to float16 and clear the gradient."
@@ -51,6 +52,7 @@ def main(arguments: list[str]) -> None:
             after = insert(before, text)
             if after != before:
                 page.write_text(after, "utf-8")
+    figures.draw(results)
 
 
 def newest() -> Path:
@@ -75,9 +77,18 @@ def summary(results: Mapping[str, Any]) -> str:
     cases = results["cases"]
     found = [(title, case) for title, key in ROWS if (case := _largest(cases, key))]
     columns = [peer for peer in COLUMNS if any(peer in case["peers"] for _, case in found)]
-    heads = ["float32", "elements", "a step takes", "GB/s", *(f"{TITLES[peer]}" for peer in columns)]
+    heads = [
+        "float32, all cores",
+        "elements",
+        "a step takes",
+        "GB/s",
+        *(TITLES[peer] for peer in columns),
+    ]
     rows = [[title, *_row(case, columns)] for title, case in found]
-    parts = [_machine_line(results["machine"]), table(heads, rows)]
+    machine = results["machine"]
+    where = f"{machine['cpu']}, {machine['threads']} threads, {machine['date']}"
+    others = "others as multiples of fastopt's time, medians; [bands, versions and the rest]"
+    parts = [table(heads, rows), f"{where}; {others}(docs/benchmarks.md)."]
     if any(case["question"] == "phase" for _, case in found):
         parts.append(PHASE)
     return "\n\n".join([*parts, *_latency(cases)])
@@ -97,7 +108,7 @@ def _row(case: Case, columns: Iterable[str]) -> list[str]:
         f"{case['size']:,}",
         duration(own["seconds"]["median"]),
         f"{own['gb_per_s']['median']:.0f}",
-        *(f"{banded(ratio)} x" if ratio else "-" for ratio in ratios),
+        *(f"{median(ratio)} x" if ratio else "-" for ratio in ratios),
     ]
 
 
@@ -118,18 +129,20 @@ SHOWN = {
     "GB/s": lambda found: banded(found.get("gb_per_s")),
     "x first": lambda found: banded(found.get("time_ratio")),
     "x first, least": lambda found: f"{found['least_ratio']:.2f}" if "least_ratio" in found else "",
+    "of the roofline": lambda found: banded(found.get("fraction_of_roofline")),
     "of C's GB/s": lambda found: banded(found.get("fraction_of_c")),
     "x time of bytes": lambda found: banded(found.get("bytes_ratio")),
 }
 
 
 def _details(cases: Iterable[Case]) -> str:
-    labels = ("model", "form", "copy", "dtype", "size", "gradient", "threads")
+    labels = ("model", "form", "copy", "dtype", "size", "rows", "gradient", "threads")
     rows = []
     for case in cases:
         what = ", ".join(str(case[label]) for label in labels if label in case)
         for peer, found in case["peers"].items():
-            rows.append([what, peer, *(show(found) for show in SHOWN.values())])
+            rows.append([what, TITLES.get(peer, peer), *(show(found) for show in SHOWN.values())])
+            what = ""  # said once
     heads = ["case", "peer", *SHOWN]
     kept = [i for i in range(len(heads)) if any(row[i] for row in rows)]  # no empty columns
     return table([heads[i] for i in kept], [[row[i] for i in kept] for row in rows])

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 
+def median(band: Mapping[str, float]) -> str:
+    return f"{band['median']:.{_places(band)}f}"
+
+
+def _places(band: Mapping[str, float]) -> int:
+    return 2 if band["median"] < 3 else 1 if band["median"] < 30 else 0
+
+
 def banded(band: Mapping[str, float] | None) -> str:
     if band is None:
         return ""
-    places = 2 if band["median"] < 3 else 1 if band["median"] < 30 else 0
-    return "{median:.{p}f} ({low:.{p}f}-{high:.{p}f})".format(p=places, **band)
+    return "{median:.{p}f} ({low:.{p}f}-{high:.{p}f})".format(p=_places(band), **band)
 
 
 def duration(seconds: float) -> str:
@@ -19,5 +26,7 @@ def duration(seconds: float) -> str:
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
+    """A table whose numbers, in all columns but the first, are not broken over lines."""
+    body = [[row[0], *(cell.replace(" ", "\N{NO-BREAK SPACE}") for cell in row[1:])] for row in rows]
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *body]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

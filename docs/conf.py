@@ -1,13 +1,72 @@
 """Sphinx settings: `make docs`."""
 
+from __future__ import annotations
+
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
 import fastopt
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE / "_extensions"), str(HERE.parent)]
+
+# What the examples draw has no window to go to.
+os.environ["MPLBACKEND"] = "agg"
 
 project = "fastopt"
 copyright = "the fastopt authors"
 version = release = fastopt.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc"]
-html_theme = "furo"
-exclude_patterns = ["_build"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "numpydoc",
+    "sphinx_gallery.gen_gallery",
+    "sphinx_copybutton",
+    "sphinx-mathjax-offline",  # formulas need no network
+    "drawn",  # figures for light and dark pages, made here and now
+    "named",  # every public name is in the reference
+]
+exclude_patterns = ["_build", "_drawn"]
+nitpicky = True  # a reference that leads nowhere is a warning, and so an error
+nitpick_ignore_regex = [("py:.*", r"(?!fastopt).*"), ("py:obj", r".*")]
+
+myst_enable_extensions = ["amsmath", "dollarmath"]
+myst_heading_anchors = 3
+
+default_role = "obj"  # a name in single backticks leads to its place in the reference, where it has one
+# Pages are built without the libraries that fastopt works with: their names are enough.
+autodoc_mock_imports = [name for name in ("cupy", "mpi4py", "torch") if find_spec(name) is None]
 autodoc_typehints = "none"  # the docstrings say it
 numpydoc_show_class_members = False
+numpydoc_validation_checks = {"GL08", "PR01", "PR02", "SS01"}
+# A typed dict has no signature to compare its parameters with.
+numpydoc_validation_exclude = {r"\.Shared$"}
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "gallery",
+    "filename_pattern": r"\.py$",
+    "abort_on_example_error": True,
+    "image_srcset": ["2x"],
+    "remove_config_comments": True,
+    "show_signature": False,
+    "download_all_examples": False,
+    "within_subsection_order": "ExampleTitleSortKey",
+    "min_reported_time": 1e9,  # how long a build took says nothing
+}
+# A setting of the gallery is a class, which cannot be kept from build to build.
+suppress_warnings = ["config.cache"]
+
+html_theme = "furo"
+html_title = "fastopt"
+html_static_path = ["_static"]
+html_css_files = ["fastopt.css"]
+html_show_sphinx = False
+html_theme_options = {
+    "light_css_variables": {"color-brand-primary": "#24292f", "color-brand-content": "#0969a8"},
+    "dark_css_variables": {"color-brand-primary": "#e6edf3", "color-brand-content": "#58b4f0"},
+}
+copybutton_exclude = ".linenos, .gp, .go"

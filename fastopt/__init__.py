@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fastopt.executors.global_norm import global_norm
     from fastopt.executors.threads import get_num_threads, set_num_threads, threads
     from fastopt.layouts.allocate import empty, flatten
+    from fastopt.minimization.minimize import minimize
     from fastopt.optimizers.adagrad import AdaGrad
     from fastopt.optimizers.adam import Adam, AdamW, NAdam
     from fastopt.optimizers.one_shot import (
@@ -56,6 +57,7 @@ _HOMES = {
     "flatten": "fastopt.layouts.allocate",
     "get_num_threads": "fastopt.executors.threads",
     "global_norm": "fastopt.executors.global_norm",
+    "minimize": "fastopt.minimization.minimize",
     "nadam_step": "fastopt.optimizers.one_shot",
     "rmsprop_step": "fastopt.optimizers.one_shot",
     "schedules": "",
@@ -83,6 +85,7 @@ __all__ = [
     "flatten",
     "get_num_threads",
     "global_norm",
+    "minimize",
     "nadam_step",
     "rmsprop_step",
     "schedules",

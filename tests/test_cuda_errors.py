@@ -137,6 +137,11 @@ def test_executors_of_the_device(executor):
     assert opt.executor == executor
 
 
+def test_sparse_gradients_are_for_memory():
+    with pytest.raises(ValueError, match="sparse must be None for arrays on a device"):
+        fastopt.SGD(to_device(np.ones((3, 2))), sparse="lazy")
+
+
 def test_gradients_on_the_device_for_params_in_memory():
     w = np.ones(3)
     opt = fastopt.SGD(w)

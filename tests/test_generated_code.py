@@ -81,6 +81,32 @@ def job(parts: Any, *formats: str) -> Job:
     return Job(parts, tuple(map(Storage, stored)), zero_grad=False, scales=False)
 
 
+STORED = {
+    "float16": ("float16",) * 3,
+    "bfloat16": ("bfloat16",) * 3,
+    "shadowed gradient": ("float32", "bfloat16", "float32"),
+    "8-bit state": ("float32", "float32", "unsigned8"),
+    "16 and 8 bits": ("bfloat16", "bfloat16", "unsigned8"),
+}
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize("formats", STORED.values(), ids=STORED)
+@pytest.mark.parametrize("dithered", [False, True])
+def test_encoded_kernel_is_packed(formats: tuple[str, ...], dithered: bool) -> None:
+    plain = job(fastopt.RMSProp(np.zeros(1, np.float32)).chain.parts(), *formats)
+    storage = tuple(
+        Storage(own.codec, dithered and own.codec != "float32" and slot != 1)
+        for slot, own in enumerate(plain.storage)
+    )
+    code = instructions(kernel.__wrapped__(plain._replace(storage=storage)).assembly)
+    assert re.search(PATTERNS["root"][4], code)
+    assert re.search(PATTERNS["quotient"][4], code)
+    assert not re.search(PATTERNS["double"], code)
+    # One call is fine: LLVM clears the end of a last block that is not full with memset.
+    assert len(re.findall(PATTERNS["call"], code)) == len(re.findall("memset", code)) <= 1
+
+
 def compiled(dtype: type, settings: dict[str, Any]) -> Kernel:
     """A kernel as `Optimizer` gets it, but never one that is already in memory."""
     chain = fastopt.RMSProp(np.zeros(1, dtype), executor="reference", **settings).chain

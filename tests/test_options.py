@@ -252,7 +252,7 @@ BAD_OPTIONS = [
     ("skip_nonfinite", 1, TypeError, ["skip_nonfinite", "True or False", "1"]),
     ("zero_grad", "yes", TypeError, ["zero_grad", "True or False", "'yes'"]),
     ("copy_to", [0.0] * 12, TypeError, ["copy_to", "NumPy array", "list"]),
-    ("copy_to", np.zeros(12, int), TypeError, ["copy_to", "float16, bfloat16, float32 or float64", "int64"]),
+    ("copy_to", np.zeros(12, int), TypeError, ["copy_to", "float16, bfloat16, float32", "int64"]),
     ("copy_to", np.zeros(11), ValueError, ["copy_to", "shape", "(12,)", "(11,)"]),
     ("copy_to", np.zeros(24)[::2], ValueError, ["copy_to", "C-contiguous"]),
     ("copy_to", np.zeros(12, ">f8"), ValueError, ["copy_to", "native byte order"]),

@@ -35,6 +35,29 @@ def test_code_is_found() -> None:
     assert all(page.read_text("utf-8").count("```python") == len(blocks(page)) for page in PAGES)
 
 
+LINK = re.compile(r"""\]\(([^)\s]+)\)|(?:src|srcset|href)="([^"]+)\"""")
+WITH_LINKS = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "bench" / "README.md"]
+
+
+def anchors(page: Path) -> set[str]:
+    """What can be linked to in a page: its headings, as GitHub and Sphinx name them."""
+    heads = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
+    words = (re.sub(r"[^\w\- ]", "", head.lower()) for head in heads)
+    return {"-".join(head.split(" ")) for head in words}
+
+
+@pytest.mark.parametrize("page", WITH_LINKS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    """Those within the repository; the gallery is made when the pages are built, from examples/."""
+    for target in ("".join(found) for found in LINK.findall(page.read_text("utf-8"))):
+        name, _, anchor = target.partition("#")
+        if "://" in name or name.startswith("gallery/"):
+            continue
+        path = (page.parent / name).resolve() if name else page
+        assert path.exists(), target
+        assert not anchor or anchor in anchors(path), target
+
+
 @pytest.mark.parametrize(
     "names", [fastopt.__all__, fastopt.schedules.__all__, fastopt.transforms.__all__]
 )

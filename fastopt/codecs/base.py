@@ -15,7 +15,8 @@ import numpy as np
 Array: TypeAlias = np.ndarray[Any, Any]
 Shape: TypeAlias = tuple[int, ...]
 
-PIECE = 1 << 16  # elements that are encoded at a time: a multiple of every block
+BLOCK = 256  # elements that are encoded together, where a codec needs that
+PIECE = 256 * BLOCK  # elements that are encoded at a time
 
 
 @dataclass(frozen=True)

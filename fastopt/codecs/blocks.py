@@ -6,7 +6,8 @@ decoding is exact.
 `UNSIGNED` is for accumulators that are never negative, such as averages of squares. It has three bits
 of mantissa over 28 powers of two below the largest of the block, and two bits over seven more:
 gradients that differ by 10**5 in one block keep accumulators of their own (squares differ by 10**10),
-and what is above zero never falls to zero. Decoded numbers are encoded to themselves again.
+and what is above zero never falls to zero. Above 3.3e38 it becomes infinite. Decoded numbers are
+encoded to themselves again.
 Rounding to nearest is off by 1/16 at most (1/8 far down).
 
 `SIGNED` is for momentum: a sign, and sizes ``F(c) - F(0)`` where ``F`` has three bits of mantissa over
@@ -20,9 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.codecs.base import Array, Codec
+from fastopt.codecs.base import BLOCK, Array, Codec
 
-BLOCK = 256
 ITEM = np.dtype([("scale", np.float32), ("codes", np.uint8, BLOCK)])
 CODES_AT = ITEM.fields["codes"][1] if ITEM.fields else 0  # bytes into an item
 
@@ -35,7 +35,7 @@ SIZE_BITS = 0x7FFFFFFF
 
 # UNSIGNED: 0 is zero, then come finite numbers up to LARGEST, infinity and NaN. Codes up to COARSE are
 # two steps apart. LARGEST stands for 1.875 times the scale.
-LARGEST, INFINITE = 253, 254
+LARGEST, INFINITE, NAN = 253, 254, 255
 COARSE = 32
 TO_BASE = (LARGEST + COARSE - 7) << STEP
 
@@ -77,6 +77,7 @@ class Blocks(Codec):
     """Codes with a scale for each block."""
 
     scaling: Scaling
+    has_sign: bool
 
     def decode(self, stored: Array, compute: np.dtype[Any]) -> Array:
         items = stored.reshape(-1)
@@ -92,7 +93,9 @@ class Blocks(Codec):
         else:
             padded = np.append(noise, np.zeros(missing, np.uint32)).reshape(-1, BLOCK)
             part = (padded >> np.uint32(32 - STEP)).astype(np.int64)
-        sizes = flat.view(np.int32).astype(np.int64) & SIZE_BITS
+        sizes = flat.view(np.int32).astype(np.int64)
+        if self.has_sign:
+            sizes &= SIZE_BITS
         # What is not finite concerns its own element only.
         largest = np.where(sizes < INFINITE_BITS, sizes, 0).max(axis=1, initial=0)
         scale = self._scale(largest)
@@ -117,6 +120,7 @@ class Blocks(Codec):
 
 class _Unsigned(Blocks):
     scaling = Scaling(up=(1 << STEP) - 1, down=0, least=2.0**-90)
+    has_sign = False
 
     def _decode(self, codes: Array, scale: Array) -> Array:
         bits = scale - TO_BASE + ((codes + np.minimum(codes, COARSE)) << STEP)
@@ -128,14 +132,14 @@ class _Unsigned(Blocks):
         bits = numbers.view(np.int32).astype(np.int64)
         above = bits - (scale - TO_BASE)
         fine, coarse = ((above + part) >> STEP) - COARSE, (above + 2 * part) >> (STEP + 1)
-        codes = np.clip(np.maximum(fine, coarse), 1, LARGEST)
+        codes = np.clip(np.maximum(fine, coarse), 1, INFINITE)  # infinity is above all scales
         codes = np.where(bits > 0, codes, 0)
-        size = bits & SIZE_BITS
-        return np.where(size >= INFINITE_BITS, INFINITE + (size > INFINITE_BITS), codes)
+        return np.where(np.isnan(numbers), NAN, codes)
 
 
 class _Signed(Blocks):
     scaling = Scaling(up=(1 << (STEP + 1)) + 255, down=15, least=2.0**-110)
+    has_sign = True
 
     def _decode(self, codes: Array, scale: Array) -> Array:
         size = codes & ~MINUS

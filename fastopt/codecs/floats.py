@@ -16,10 +16,11 @@ class Float(Codec):
     """One number an element."""
 
     def decode(self, stored: Array, compute: np.dtype[Any]) -> Array:
-        return stored.reshape(-1).astype(compute)
+        with np.errstate(invalid="ignore"):  # signalling NaN
+            return stored.reshape(-1).astype(compute)
 
     def encode(self, numbers: Array, noise: Array | None) -> Array:
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             if noise is not None and self.name in _UNBIASED:
                 numbers = _UNBIASED[self.name](numbers, noise)
             return numbers.astype(self.dtype)

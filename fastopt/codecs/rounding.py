@@ -1,36 +1,62 @@
 """The random bits of stochastic rounding: from seed, step and element, so that nothing is stored.
 
-A number between two that can be stored goes to the upper one with a probability equal to how far up
-it is. The probability is compared with 32 bits: a hash of the element's number, plus a phase that moves
-on by the golden ratio from step to step. Over the elements they are random; over the steps of one
-element they are spread as evenly as can be, so that small updates add up with less noise than
-independent bits would leave.
+A number between two that can be stored goes to the upper one with a probability equal to how far up it
+is. The probability is compared with 32 bits, the sum of three parts: one for the place of the element
+in its block of 256, one for the block, one for the step. The first is from a table with every 256th of
+the range once, in random order; the second is a hash; the third moves on by the golden ratio. So the
+bits are spread evenly over the elements of a block and over the steps of an element, and updates that
+are too small to be stored add up with less noise than independent bits would leave.
+
+A hash for every element took 0.68 ns (float32 parameters, 8-bit state, in the cache of one core), which
+is more than the step itself; the table takes 0.16 ns.
 """
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
-from fastopt.codecs.base import Array
+from fastopt.codecs.base import BLOCK, Array
 
 GOLDEN = 0x9E3779B9  # 2**32 divided by the golden ratio
 PER_SLOT = 0xD1B54A33  # between the arrays of one element
-FACTORS = 0x85EBCA6B, 0xC2B2AE35  # of the hash: those of MurmurHash3's last step
+PHASE_BITS = 24  # what a float32 holds exactly
+
+# The hash is MurmurHash3's last step.
+FACTORS = 0x85EBCA6B, 0xC2B2AE35, 1
 SHIFTS = 16, 13, 16
 
-PHASE_BITS = 24  # what a float32 holds exactly
+
+def hashed(numbers: Array) -> Array:
+    """32 bits for each number."""
+    bits = numbers.astype(np.uint32)
+    with np.errstate(over="ignore"):
+        for shift, factor in zip(SHIFTS, FACTORS, strict=True):
+            bits = (bits ^ (bits >> np.uint32(shift))) * np.uint32(factor)
+    return bits
+
+
+@cache
+def table() -> Array:
+    """The part of each place in a block."""
+    bits = hashed(np.arange(1, BLOCK + 1))
+    order = np.argsort(bits).astype(np.uint32)
+    return (order << np.uint32(24)) | (bits >> np.uint32(8))
 
 
 def phase(seed: int, step: int) -> float:
-    """What steps contribute to the bits: the upper bits of a 32-bit number, as a whole float."""
+    """The part of a step: the upper bits of a 32-bit number, as a whole float."""
     return float(((seed * FACTORS[0] + step * GOLDEN) % 2**32) >> (32 - PHASE_BITS))
 
 
 def noise(first: int, count: int, phase: float, slot: int) -> Array:
-    """32 random bits for each of the elements from number `first` on, in one slot of a kernel."""
+    """32 random bits for each element of an array, in one slot of a kernel.
+
+    `first` is the number of its first element among those of all arrays.
+    """
+    blocks = np.arange(0, count, BLOCK, dtype=np.uint64) + np.uint64(first)
+    offset = ((int(phase) << (32 - PHASE_BITS)) + slot * PER_SLOT) % 2**32
     with np.errstate(over="ignore"):
-        bits = (np.arange(count, dtype=np.uint64) + np.uint64(first)).astype(np.uint32)
-        for shift, factor in zip(SHIFTS, (*FACTORS, 1), strict=True):
-            bits = (bits ^ (bits >> np.uint32(shift))) * np.uint32(factor)
-        offset = ((int(phase) << (32 - PHASE_BITS)) + slot * PER_SLOT) % 2**32
-        return bits + np.uint32(offset)
+        bits: Array = (hashed(blocks) + np.uint32(offset))[:, None] + table()
+    return bits.reshape(-1)[:count]

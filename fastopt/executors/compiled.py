@@ -17,10 +17,11 @@ import numba
 import numpy as np
 from numba.core import ccallback, errors, types
 
-from fastopt.codecs.blocks import BLOCK, ITEM
+from fastopt.codecs.base import BLOCK
+from fastopt.codecs.blocks import ITEM
 from fastopt.codecs.floats import compute_dtype
 from fastopt.executors.cache import DiskCache
-from fastopt.executors.encoded import ITEMSIZE, element_access, phase_bits
+from fastopt.executors.encoded import ITEMSIZE, element_access, phase_bits, random_of
 from fastopt.executors.encoded_blocks import block_access, codes_of, scratch
 from fastopt.executors.fingerprint import describe, digest, package
 from fastopt.executors.memory import prefetch
@@ -114,7 +115,8 @@ class _Array(NamedTuple):
     def store(self, value: str) -> str:
         if self.storage.in_blocks:
             return f"store_{self.name}({self.name}_new, i - block, {value})"
-        return f"store_{self.name}({self.name}_at, i, {value}, first + i, phase)"
+        random = "i - block, random" if self.storage.dithered else "0, 0"
+        return f"store_{self.name}({self.name}_at, i, {value}, {random})"
 
 
 def source(job: Job) -> str:
@@ -123,7 +125,9 @@ def source(job: Job) -> str:
     own_arrays, blocked = arrays[2:], [array for array in arrays if array.storage.in_blocks]
     hypers = [f"hyper{i}" for i in range(sum(part.hypers for part in job.parts))]
     head = [f"{array.name}_at = addresses[{i}]" for i, array in enumerate(arrays, 1)]
-    head += [f"first, phase = addresses[0], phase_bits(hyper[{PHASE}])"]
+    dithers = any(array.storage.dithered for array in arrays)
+    if dithers:
+        head.append(f"first, phase = addresses[0], phase_bits(hyper[{PHASE}])")
     if job.scales:
         head.append(f"grad_factor = hyper[{GRAD_FACTOR}]")
     head += [f"{name} = hyper[{i}]" for i, name in enumerate(hypers, NUMBERS)]
@@ -150,6 +154,8 @@ def source(job: Job) -> str:
     if job.zero_grad:
         body.append(arrays[1].store("zero"))
     body += [array.store(array.name) for array in own_arrays if array.kind != "input"]
+    for name in (array.name for array in blocked):
+        body.append(f"{name}_largest = larger_{name}({name}_largest, {name})")
 
     lines = ["def kernel(addresses, hyper, start, stop):"]
     lines += [f"    {line}" for line in head]
@@ -158,14 +164,17 @@ def source(job: Job) -> str:
     lines += ["        if fetches:"]
     lines += [f"            fetch_{array.name}({array.name}_at, block + AHEAD)" for array in arrays]
     lines += ["        end = min(block + BLOCK, stop)"]
+    if dithers:
+        lines += ["        random = random_of(first + block, phase)"]
     for name in (array.name for array in blocked):
         lines += [f"        {name}_codes = codes_of({name}_at, block)"]
         lines += [f"        {name}_scale = scale_{name}({name}_at, block)"]
+        lines += [f"        {name}_largest = nothing"]
     lines += ["        for i in range(block, end):"]
     lines += [f"            {line}" for line in body]
     for name in (array.name for array in blocked):
-        given_ = f"{name}_at, block, end, {name}_new, first + block, phase"
-        lines += [f"        encode_{name}({given_})"]
+        numbers = f"{name}_new, {name}_largest, {'random' if dithers else '0'}"
+        lines += [f"        encode_{name}({name}_at, block, end, {numbers})"]
     return "\n".join(lines) + "\n"
 
 
@@ -190,7 +199,8 @@ def kernel(job: Job) -> Kernel:
     # Numba imports the module of a cached function: let it be one that is there in every process.
     scope: dict[str, Any] = {"__name__": __name__, "zero": compute.type(0)}
     scope |= {"BLOCK": BLOCK, "AHEAD": AHEAD, "WORTH_FETCHING": WORTH_FETCHING}
-    scope |= {"phase_bits": phase_bits, "scratch": scratch, "codes_of": codes_of}
+    scope |= {"phase_bits": phase_bits, "random_of": random_of, "nothing": np.int32(0)}
+    scope |= {"scratch": scratch, "codes_of": codes_of}
     scope |= {f"transform{i}": function for i, function in enumerate(functions)}
     scope |= _access(job)
     exec(compile(text, f"<fastopt kernel {content}>", "exec"), scope)
@@ -216,7 +226,9 @@ def _access(job: Job) -> dict[str, Any]:
         if storage.in_blocks:
             room = len(arrays) + blocked.index(slot)
             verbs = zip(
-                ("scale", "load", "store", "encode"), block_access(*how, room, apart), strict=True
+                ("scale", "load", "store", "larger", "encode"),
+                block_access(*how, room, apart),
+                strict=True,
             )
         else:
             verbs = zip(("load", "store"), element_access(*how, apart), strict=True)

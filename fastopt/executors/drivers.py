@@ -13,7 +13,7 @@ from typing import Any
 import numba
 from numba import types
 
-from fastopt.codecs.blocks import BLOCK
+from fastopt.codecs.base import BLOCK
 from fastopt.executors.compiled import compile_function
 from fastopt.executors.gate import misfit
 from fastopt.executors.memory import call_kernel

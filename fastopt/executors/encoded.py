@@ -5,15 +5,17 @@ The specification is `fastopt.codecs.floats`. Functions that take a `builder` em
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastopt.codecs import rounding
-from fastopt.executors.memory import place_of, tell_apart
+from fastopt.executors.memory import I64, LINE, place_of, tell_apart
 
 I16, I32 = ir.IntType(16), ir.IntType(32)
 HALF, SINGLE, DOUBLE = ir.HalfType(), ir.FloatType(), ir.DoubleType()
@@ -69,16 +71,10 @@ def encode(builder: Any, stored: str, number: Any, noise: Any) -> Any:
         part = builder.add(odd, int32(0x7FFF))
     else:
         part = builder.lshr(noise, int32(16))
-    rounded = builder.lshr(builder.add(bits, part), int32(16))
-    exact = builder.lshr(bits, int32(16))
-    quiet_nan = builder.or_(builder.and_(exact, int32(0x8000)), int32(0x7FC0))
-    exact = builder.select(builder.fcmp_unordered("uno", number, number), quiet_nan, exact)
-    return builder.trunc(builder.select(_is_finite(builder, bits), rounded, exact), I16)
-
-
-def _is_finite(builder: Any, bits: Any) -> Any:
-    exponent = builder.and_(bits, int32(0x7F800000))
-    return builder.icmp_unsigned("!=", exponent, int32(0x7F800000))
+    rounded = builder.lshr(builder.add(bits, part), int32(16))  # infinity stays: its lower bits are 0
+    nan = builder.or_(builder.lshr(bits, int32(16)), int32(0x7FC0))
+    is_nan = builder.fcmp_unordered("uno", number, number)
+    return builder.trunc(builder.select(is_nan, nan, rounded), I16)
 
 
 def _towards_float16(builder: Any, number: Any, noise: Any) -> Any:
@@ -92,22 +88,32 @@ def _towards_float16(builder: Any, number: Any, noise: Any) -> Any:
     cut = builder.bitcast(builder.and_(noisy, int32(0xFFFFE000)), SINGLE)
     rounded = builder.bitcast(builder.fsub(cut, lift), I32)
     signed = builder.bitcast(builder.or_(rounded, sign), SINGLE)
-    return builder.select(_is_finite(builder, bits), signed, number)
+    finite = builder.fcmp_ordered("<", size, ir.Constant(SINGLE, math.inf))
+    return builder.select(finite, signed, number)
 
 
-def hashed(builder: Any, index: Any) -> Any:
-    """The random bits of an element, before phase and slot are added."""
-    bits = builder.trunc(index, I32)
-    for shift, factor in zip(rounding.SHIFTS, (*rounding.FACTORS, 1), strict=True):
-        bits = builder.xor(bits, builder.lshr(bits, int32(shift)))
-        bits = builder.mul(bits, int32(factor))
-    return bits
+def noise_of(builder: Any, place: Any, random: Any, slot: int) -> Any:
+    """32 random bits for the element at a place in its block; `random` is what `random_of` gives."""
+    bits = [int32(int(number)) for number in rounding.table()]
+    kind = ir.ArrayType(I32, len(bits))
+    table = cgutils.global_constant(builder, "fastopt.noise", ir.Constant(kind, bits))
+    table.align = LINE
+    own = builder.load(builder.gep(table, [ir.Constant(I64, 0), place], inbounds=True))
+    own.set_metadata("invariant.load", builder.module.add_metadata([]))
+    return builder.add(own, builder.add(random, int32(slot * rounding.PER_SLOT % 2**32)))
 
 
-def noise_of(builder: Any, index: Any, phase: Any, slot: int) -> Any:
-    """32 random bits for an element of the array in this slot, by its number among all elements."""
-    offset = builder.add(phase, int32(slot * rounding.PER_SLOT % 2**32))
-    return builder.add(hashed(builder, index), offset)
+@intrinsic  # type: ignore[untyped-decorator]
+def random_of(typing_context: Any, element: Any, phase: Any) -> Any:
+    """The random bits that all elements of a block have in common, from the number of the first one."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        bits = builder.trunc(args[0], I32)
+        for shift, factor in zip(rounding.SHIFTS, rounding.FACTORS, strict=True):
+            bits = builder.mul(builder.xor(bits, builder.lshr(bits, int32(shift))), int32(factor))
+        return builder.add(bits, args[1])
+
+    return types.int32(types.int64, types.int32), emit
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -123,10 +129,10 @@ def phase_bits(typing_context: Any, phase: Any) -> Any:
 
 @cache
 def element_access(compute: str, stored: str, dithered: bool, slot: int, slots: int) -> tuple[Any, Any]:
-    """``load(address, index)`` and ``store(address, index, value, element, phase)`` for one of `slots`.
+    """``load(address, index)`` and ``store(address, index, value, place, random)`` for one of `slots`.
 
-    The loop computes in the dtype `compute`, the array holds `stored`. `element` is the number of the
-    element among all and `phase` that of the step: both only matter where rounding is `dithered`.
+    The loop computes in the dtype `compute`, the array holds `stored`. `place`, where in its block the
+    element is, and `random`, the bits of the block, only matter where rounding is `dithered`.
     """
     number = getattr(types, compute)
     kind = STORED[stored]
@@ -142,7 +148,7 @@ def element_access(compute: str, stored: str, dithered: bool, slot: int, slots: 
 
     @intrinsic  # type: ignore[untyped-decorator]
     def store(
-        typing_context: Any, address: Any, index: Any, value: Any, element: Any, phase: Any
+        typing_context: Any, address: Any, index: Any, value: Any, place: Any, random: Any
     ) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             pointer = place_of(builder, kind, args[0], args[1])

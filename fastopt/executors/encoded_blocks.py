@@ -15,19 +15,24 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastopt.codecs import blocks
-from fastopt.codecs.blocks import BLOCK, CODES_AT, EXPONENT, ITEM, STEP
+from fastopt.codecs.base import BLOCK
+from fastopt.codecs.blocks import CODES_AT, EXPONENT, ITEM, STEP
 from fastopt.executors.encoded import I32, SINGLE, int32, noise_of, resize
 from fastopt.executors.memory import I64, place_of, tell_apart
 
 I8 = ir.IntType(8)
 
 
-def _select(builder: Any, *cases: Any) -> Any:
-    """The value behind the first condition that holds; the last one stands alone."""
-    *pairs, otherwise = cases
-    for condition, value in reversed(list(zip(pairs[::2], pairs[1::2], strict=True))):
+def _select(builder: Any, *cases: tuple[Any, Any], otherwise: Any) -> Any:
+    """The value of the first case whose condition holds."""
+    for condition, value in reversed(cases):
         otherwise = builder.select(condition, value, otherwise)
     return otherwise
+
+
+def _as_it_is(builder: Any, number: Any) -> Any:
+    """A number that LLVM takes as given: it would do parts of a sum in the loop instead of before."""
+    return builder.asm(ir.FunctionType(I32, [I32]), "", "=r,0", [number], False)
 
 
 def _smaller(builder: Any, one: Any, other: Any) -> Any:
@@ -46,24 +51,27 @@ def _decode_unsigned(builder: Any, code: Any, scale: Any) -> Any:
     special = builder.add(above, int32(blocks.INFINITE_BITS))
     is_special = builder.icmp_signed(">=", code, int32(blocks.INFINITE))
     is_zero = builder.icmp_signed("==", code, int32(0))
-    return builder.bitcast(_select(builder, is_special, special, is_zero, int32(0), bits), SINGLE)
+    bits = _select(builder, (is_special, special), (is_zero, int32(0)), otherwise=bits)
+    return builder.bitcast(bits, SINGLE)
 
 
-def _encode_unsigned(builder: Any, number: Any, scale: Any, part: Any) -> Any:
+def _unsigned_offsets(builder: Any, scale: Any) -> list[Any]:
+    """What is added to the bits of numbers of a block to get codes one step apart, and two."""
+    offsets = blocks.TO_BASE - (blocks.COARSE << STEP), blocks.TO_BASE
+    return [_as_it_is(builder, builder.sub(int32(offset), scale)) for offset in offsets]
+
+
+def _encode_unsigned(builder: Any, number: Any, offsets: Any, part: Any) -> Any:
+    to_fine, to_coarse = offsets
     bits = builder.bitcast(number, I32)
-    above = builder.sub(bits, builder.sub(scale, int32(blocks.TO_BASE)))
-    fine = builder.ashr(builder.add(above, part), int32(STEP))
-    fine = builder.sub(fine, int32(blocks.COARSE))
-    coarse = builder.add(above, builder.shl(part, int32(1)))
-    coarse = builder.ashr(coarse, int32(STEP + 1))
+    once = builder.add(bits, part)
+    fine = builder.ashr(builder.add(once, to_fine), int32(STEP))
+    coarse = builder.ashr(builder.add(builder.add(once, part), to_coarse), int32(STEP + 1))
     code = _larger(builder, _larger(builder, fine, coarse), int32(1))
-    code = _smaller(builder, code, int32(blocks.LARGEST))
-    size = builder.and_(bits, int32(blocks.SIZE_BITS))
-    is_nan = builder.icmp_signed(">", size, int32(blocks.INFINITE_BITS))
-    is_special = builder.icmp_signed(">=", size, int32(blocks.INFINITE_BITS))
-    special = builder.add(builder.zext(is_nan, I32), int32(blocks.INFINITE))
+    code = _smaller(builder, code, int32(blocks.INFINITE))  # infinity is above all scales
+    is_nan = builder.fcmp_unordered("uno", number, number)
     is_positive = builder.icmp_signed(">", bits, int32(0))
-    return _select(builder, is_special, special, is_positive, code, int32(0))
+    return _select(builder, (is_nan, int32(blocks.NAN)), (is_positive, code), otherwise=int32(0))
 
 
 def _decode_signed(builder: Any, code: Any, scale: Any) -> Any:
@@ -79,11 +87,17 @@ def _decode_signed(builder: Any, code: Any, scale: Any) -> Any:
     return builder.bitcast(bits, SINGLE)
 
 
-def _encode_signed(builder: Any, number: Any, scale: Any, part: Any) -> Any:
+def _signed_offsets(builder: Any, scale: Any) -> list[Any]:
+    """The scale, which is added to sizes, and what is then added to their bits."""
+    return [builder.bitcast(scale, SINGLE), builder.sub(int32(0), scale)]
+
+
+def _encode_signed(builder: Any, number: Any, offsets: Any, part: Any) -> Any:
+    scale, to_base = offsets
     bits = builder.bitcast(number, I32)
     size_bits = builder.and_(bits, int32(blocks.SIZE_BITS))
-    shifted = builder.fadd(builder.bitcast(size_bits, SINGLE), builder.bitcast(scale, SINGLE))
-    above = builder.sub(builder.bitcast(shifted, I32), scale)
+    shifted = builder.fadd(builder.bitcast(size_bits, SINGLE), scale)
+    above = builder.add(builder.bitcast(shifted, I32), to_base)
     size = builder.ashr(builder.add(above, part), int32(STEP))
     size = _smaller(builder, size, int32(blocks.LARGEST_SIZE))
     is_infinite = builder.icmp_signed("==", size_bits, int32(blocks.INFINITE_BITS))
@@ -94,9 +108,9 @@ def _encode_signed(builder: Any, number: Any, scale: Any, part: Any) -> Any:
     return builder.select(is_nan, int32(blocks.MINUS), builder.or_(size, minus))
 
 
-_CODECS = {
-    "unsigned8": (blocks.UNSIGNED.scaling, _decode_unsigned, _encode_unsigned),
-    "signed8": (blocks.SIGNED.scaling, _decode_signed, _encode_signed),
+_CODECS: dict[str, tuple[blocks.Blocks, Any, Any, Any]] = {
+    "unsigned8": (blocks.UNSIGNED, _decode_unsigned, _unsigned_offsets, _encode_unsigned),
+    "signed8": (blocks.SIGNED, _decode_signed, _signed_offsets, _encode_signed),
 }
 
 
@@ -104,6 +118,10 @@ def _item(builder: Any, address: Any, start: Any) -> Any:
     """The address of the block that element `start` begins."""
     number = builder.sdiv(start, ir.Constant(I64, BLOCK))
     return builder.add(address, builder.mul(number, ir.Constant(I64, ITEM.itemsize)))
+
+
+def _is_not_finite(builder: Any, size: Any) -> Any:
+    return builder.icmp_signed(">=", size, int32(blocks.INFINITE_BITS))
 
 
 def _scale_bits(builder: Any, scaling: blocks.Scaling, largest: Any) -> Any:
@@ -118,6 +136,9 @@ def scratch(typing_context: Any) -> Any:
     """The address of room for the numbers of a block, on the stack of the kernel."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        # LLVM prefers 256 bits. In the cache of one core, RMSProp with an 8-bit state took 0.72 ns an
+        # element with them and 0.58 with 512 (float32: 0.48). llvmlite only knows attributes by name.
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
         room = cgutils.alloca_once(builder, SINGLE, size=BLOCK)
         room.align = 64
         return builder.ptrtoint(room, I64)
@@ -139,15 +160,20 @@ def codes_of(typing_context: Any, address: Any, start: Any) -> Any:
 @cache
 def block_access(
     compute: str, stored: str, dithered: bool, slot: int, room: int, slots: int
-) -> tuple[Any, Any, Any, Any]:
+) -> tuple[Any, ...]:
     """What a kernel needs for one slot, whose scratch is told apart as number `room`.
 
-    ``scale(address, start)``, ``load(codes, index, scale)``, ``store(scratch, index, value)`` and, when
-    a block is done, ``encode(address, start, stop, scratch, element, phase)``.
+    ``scale(address, start)``, ``load(codes, index, scale)``, ``store(scratch, index, value)``,
+    ``larger(largest, value)``, which gathers the bits of the largest number, and, when a block is done,
+    ``encode(address, start, stop, scratch, largest, random)``.
     """
     number = getattr(types, compute)
     wide = {"float32": SINGLE, "float64": ir.DoubleType()}[compute]
-    scaling, decode_number, encode_number = _CODECS[stored]
+    codec, decode_number, offsets_of, encode_number = _CODECS[stored]
+
+    def size_bits(builder: Any, bits: Any) -> Any:
+        """Bits that compare like sizes; without a sign, negative numbers are below all others."""
+        return builder.and_(bits, int32(blocks.SIZE_BITS)) if codec.has_sign else bits
 
     @intrinsic  # type: ignore[untyped-decorator]
     def scale(typing_context: Any, address: Any, start: Any) -> Any:
@@ -180,49 +206,64 @@ def block_access(
         return types.void(types.intp, types.int64, number), emit
 
     @intrinsic  # type: ignore[untyped-decorator]
+    def larger(typing_context: Any, largest: Any, value: Any) -> Any:
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            bits = builder.bitcast(resize(builder, args[1], SINGLE), I32)
+            return _larger(builder, args[0], size_bits(builder, bits))
+
+        return types.int32(types.int32, number), emit
+
+    @intrinsic  # type: ignore[untyped-decorator]
     def encode(
         typing_context: Any,
         address: Any,
         start: Any,
         stop: Any,
         scratch: Any,
-        element: Any,
-        phase: Any,
+        largest: Any,
+        random: Any,
     ) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            address, start, stop, scratch, first, phase = args
-            count, one = builder.sub(stop, start), ir.Constant(I64, 1)
-            begin = ir.Constant(I64, 0)
+            address, start, stop, scratch, largest, random = args
             item = _item(builder, address, start)
+            # A block that is not full is encoded with zeros behind its end: LLVM knows the count then.
+            all_of_it = [ir.Constant(I64, number) for number in (0, BLOCK, 1)]
+            missing = builder.sub(stop, start), *all_of_it[1:]
 
             def number_at(index: Any, kind: Any) -> Any:
                 value = builder.load(place_of(builder, kind, scratch, index))
                 tell_apart(builder.module, value, room, slots)
                 return value
 
-            largest = cgutils.alloca_once_value(builder, int32(0))
-            with cgutils.for_range_slice(builder, begin, count, one) as (i, _):
-                size = builder.and_(number_at(i, I32), int32(blocks.SIZE_BITS))
-                finite = builder.icmp_signed("<", size, int32(blocks.INFINITE_BITS))
-                size = builder.select(finite, size, int32(0))
-                builder.store(_larger(builder, builder.load(largest), size), largest)
-            scale = _scale_bits(builder, scaling, builder.load(largest))
+            with cgutils.for_range_slice(builder, *missing) as (i, _):
+                zero = builder.store(int32(0), place_of(builder, I32, scratch, i))
+                tell_apart(builder.module, zero, room, slots)
+            finite_largest = cgutils.alloca_once_value(builder, largest)
+            with builder.if_then(_is_not_finite(builder, largest), likely=False):
+                # Rare: what is not finite concerns its own element only.
+                builder.store(int32(0), finite_largest)
+                with cgutils.for_range_slice(builder, *all_of_it) as (i, _):
+                    size = size_bits(builder, number_at(i, I32))
+                    finite = builder.select(_is_not_finite(builder, size), int32(0), size)
+                    builder.store(
+                        _larger(builder, builder.load(finite_largest), finite), finite_largest
+                    )
+            scale = _scale_bits(builder, codec.scaling, builder.load(finite_largest))
             place = builder.inttoptr(item, I32.as_pointer())
             tell_apart(builder.module, builder.store(scale, place, align=ITEM.alignment), slot, slots)
-
+            offsets = offsets_of(builder, scale)
             codes = builder.add(item, ir.Constant(I64, CODES_AT))
-            with cgutils.for_range_slice(builder, begin, count, one) as (i, _):
+            with cgutils.for_range_slice(builder, *all_of_it) as (i, _):
                 if dithered:
-                    noise = noise_of(builder, builder.add(first, i), phase, slot)
-                    part = builder.lshr(noise, int32(32 - STEP))
+                    part = builder.lshr(noise_of(builder, i, random, slot), int32(32 - STEP))
                 else:
                     part = int32(1 << (STEP - 1))
-                code = encode_number(builder, number_at(i, SINGLE), scale, part)
+                code = encode_number(builder, number_at(i, SINGLE), offsets, part)
                 raw = builder.store(builder.trunc(code, I8), place_of(builder, I8, codes, i))
                 tell_apart(builder.module, raw, slot, slots)
             return context.get_dummy_value()
 
-        words = types.intp, types.int64, types.int64, types.intp, types.int64, types.int32
+        words = types.intp, types.int64, types.int64, types.intp, types.int32, types.int32
         return types.void(*words), emit
 
-    return scale, load, store, encode
+    return scale, load, store, larger, encode

@@ -63,12 +63,12 @@ def global_norm(arrays: Any) -> float:
         from fastopt.executors.cuda import global_norm as on_device
 
         return on_device.global_norm(leaves)
-    size, finite = norm.measure(_sums(leaves), leaves)
+    size, finite = norm.measure(sums_of_squares(leaves), leaves)
     return size if finite else float("nan")
 
 
-def _sums(leaves: list[Array]) -> Array:
-    """The sums of squares of all blocks."""
+def sums_of_squares(leaves: list[Array]) -> Array:
+    """The sums of squares of all blocks of some arrays."""
     if numba.config.DISABLE_JIT:
         return norm.reference(leaves)
     rows = np.zeros((len(leaves), STATE), np.int64)  # all that summing needs of an optimizer's table

@@ -30,8 +30,10 @@ def check_executor(executor: Any) -> str:
     return executor
 
 
-def check_home(executor: str, on_device: bool, capturable: bool) -> None:
-    """An executor for where the arrays are."""
+def check_home(executor: str, on_device: bool, capturable: bool, sparse: str | None) -> None:
+    """An executor and options for where the arrays are."""
+    if sparse is not None and on_device:
+        raise ValueError(f"sparse must be None for arrays on a device, got {sparse!r}")
     if capturable and not on_device:
         raise ValueError("capturable=True needs params on a CUDA device, and these are in memory")
     if on_device and executor not in ON_DEVICE:
@@ -64,14 +66,16 @@ def _norm_serial(rows: Any, items: int, ranges: Any, sums: Any) -> int:
     return norm.serial()(rows, items, ranges, sums, 1)
 
 
+def on_one_core(executor: str, size: int) -> bool:
+    """Whether work on `size` elements does without threads."""
+    return executor == "serial" or (executor == "auto" and size < AUTO_THRESHOLD)
+
+
 def norm_launcher(executor: str, size: int) -> NormLaunch:
     """The function that checks gradients of `size` elements in all and sums their squares."""
-    one_core = executor == "serial" or (executor == "auto" and size < AUTO_THRESHOLD)
-    return _norm_serial if one_core else _norm_parallel
+    return _norm_serial if on_one_core(executor, size) else _norm_parallel
 
 
 def launcher(executor: str, size: int) -> Launch:
     """The function that steps a table of `size` elements in all."""
-    if executor == "serial" or (executor == "auto" and size < AUTO_THRESHOLD):
-        return drivers.serial()
-    return _parallel
+    return drivers.serial() if on_one_core(executor, size) else _parallel

@@ -83,6 +83,11 @@ def threads(n: int) -> Iterator[None]:
     It holds in the current thread (or asyncio task) only, and ends with the block. The result of a
     step does not depend on it, not even in the last bit.
 
+    Parameters
+    ----------
+    n : int
+        As in `set_num_threads`.
+
     Examples
     --------
     >>> import fastopt

@@ -92,6 +92,35 @@ def check_shape(name: str, array: Array, param: Array) -> None:
         raise ValueError(f"{name} must have the parameter's shape {param.shape}, got {array.shape}")
 
 
+def check_rows(name: str, rows: Any, param: Array) -> Array:
+    """Indices of rows of `param`, as a copy in int64."""
+    check_kind(name, rows)
+    if param.ndim == 0:
+        raise ValueError(f"{name} must be for a parameter that has rows, but its shape is ()")
+    if rows.dtype.kind not in "iu" or rows.ndim != 1:
+        raise TypeError(
+            f"{name} must be a one-dimensional array of whole numbers, "
+            f"not {rows.dtype} with shape {rows.shape}"
+        )
+    if rows.size and (rows.min() < 0 or rows.max() >= len(param)):
+        raise ValueError(
+            f"{name} must be from 0 to {len(param) - 1}, got {rows.min()} to {rows.max()}: "
+            f"the parameter has {len(param)} rows"
+        )
+    found: Array = rows.astype(np.int64)
+    return found
+
+
+def check_values(name: str, array: Any, param: Array, rows: int) -> None:
+    """Gradients for so many rows of `param`."""
+    check_kind(name, array)
+    shape = rows, *param.shape[1:]
+    if array.shape != shape:
+        raise ValueError(f"{name} must have the shape {shape}, for {rows} rows, got {array.shape}")
+    _check_goes_with(name, array, param)
+    _check_memory(name, array)
+
+
 def check_like(name: str, array: Array, param: Array) -> None:
     """The shape and dtype of the parameter."""
     check_shape(name, array, param)
@@ -121,13 +150,17 @@ def check_gradient(name: str, grad: Any, param: Array) -> None:
     """A gradient for `param`: only read, of the same shape and a dtype that goes with it."""
     check_kind(name, grad)
     check_shape(name, grad, param)
+    _check_goes_with(name, grad, param)
+    _check_memory(name, grad)
+
+
+def _check_goes_with(name: str, grad: Array, param: Array) -> None:
     formats = partners_of(param.dtype)
     if name_of(grad.dtype) not in formats:
         raise TypeError(
             f"{name} must have dtype {listed(formats)} for a parameter of {param.dtype}, "
             f"not {grad.dtype}"
         )
-    _check_memory(name, grad)
 
 
 def check_distinct(ranges: Iterable[Range]) -> None:

@@ -98,8 +98,13 @@ class Adam(NamedOptimizer):
 class AdamW(Adam):
     """Adam with decoupled weight decay: ``w`` also loses ``lr * weight_decay * w`` at every step.
 
-    All is as in `Adam`, but for the defaults ``weight_decay=1e-2`` and
-    ``decoupled_weight_decay=True``.
+    Parameters
+    ----------
+    params, lr, beta1, beta2, eps, eps_inside_sqrt, bias_correction, amsgrad
+        As in `Adam`.
+    **shared
+        Options of every optimizer, with other defaults for two of them: ``weight_decay=1e-2`` and
+        ``decoupled_weight_decay=True``.
 
     References
     ----------

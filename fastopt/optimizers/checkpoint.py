@@ -42,7 +42,12 @@ class Checkpoint:
     _executor: str
     _capturable: bool
     _device: Any
+    _sparse: str | None
     _state: dict[str, Any]
+
+    def catch_up(self) -> None:
+        """Bring everything up to date."""
+        raise NotImplementedError
 
     def _arrange(self, lags: Sequence[int]) -> None:
         """Have the arrays lag behind by so many steps."""
@@ -86,6 +91,7 @@ class Checkpoint:
             out of), ``settings`` and ``state``. The arrays in it are the live ones, as in torch:
             ``copy.deepcopy`` keeps them as they are now.
         """
+        self.catch_up()
         return {**self._description(), "state": dict(self._state)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -94,6 +100,11 @@ class Checkpoint:
         Its content is copied. Numbers like ``lr`` are taken over. Where this optimizer has a schedule,
         or the other one had, the setting stays, and so do ``bounds`` and ``copy_to``. An optimizer
         made with a chain keeps all of its hyperparameters but ``clip_norm``.
+
+        Parameters
+        ----------
+        state_dict : dict
+            What `state_dict` gave.
 
         Raises
         ------
@@ -119,6 +130,7 @@ class Checkpoint:
         for own, array, name in sources:
             arrays.check_kind(f"state[{name!r}]", array)
             arrays.check_like(f"state[{name!r}]", array, own)
+        self.catch_up()
         self._resume(state_dict, "state_dict")
         for own, array, _ in sources:
             homes.copy(own, array)
@@ -143,6 +155,7 @@ class Checkpoint:
         OSError
             The file cannot be written. What was there before stays.
         """
+        self.catch_up()
         named = ((f"{name}/{index}", homes.to_host(own)) for name, index, own in self._arrays())
         write_archive(Path(path), self._description(), named)
 
@@ -151,6 +164,11 @@ class Checkpoint:
 
         The file is read twice: checked as a whole, then streamed into place. No second copy of the
         arrays is made in memory.
+
+        Parameters
+        ----------
+        path : str or path
+            The file.
 
         Raises
         ------
@@ -163,6 +181,7 @@ class Checkpoint:
             self._check_description(archive.description, str(path))
             own = {f"{name}/{index}": array for name, index, array in self._arrays()}
             archive.check(own)
+            self.catch_up()
             self._resume(archive.description, str(path))
             archive.read_into(own)
 
@@ -238,11 +257,13 @@ class Checkpoint:
                 f"{type(self).__name__} over arrays on a device cannot be copied or pickled: make "
                 "another one, and load_state_dict into it"
             )
+        self.catch_up()
         means = {
             "clip_norm": self.clip_norm,
             "skip_nonfinite": self._watch.skip_nonfinite,
             "zero_grad": self._zero_grad,
             "state": dict(self._state),
+            "sparse": self._sparse,
             "stochastic_rounding": self._formats.stochastic_rounding,
             "seed": self._formats.seed,
             "executor": self._executor,

@@ -13,6 +13,7 @@ from fastopt.layouts import arrays, tree
 from fastopt.layouts.arrays import Array
 from fastopt.layouts.columns import COUNT, GRAD, ITEMSIZE
 from fastopt.layouts.table import Table
+from fastopt.optimizers.row_gradients import RowGradient, is_sparse, take
 
 
 class Gradients:
@@ -26,8 +27,15 @@ class Gradients:
     """
 
     def __init__(
-        self, params: Any, leaves: Sequence[Array], table: Table, guarded: Any, zero_grad: bool
+        self,
+        params: Any,
+        leaves: Sequence[Array],
+        table: Table,
+        guarded: Any,
+        zero_grad: bool,
+        sparse: str | None,
     ) -> None:
+        self._sparse = sparse
         self._params = params
         self._leaves = leaves
         self._table, self._rows = table, table.rows
@@ -60,17 +68,22 @@ class Gradients:
             return self._one_at
         return items_of(found)
 
-    def check(self, found: list[Any]) -> bool:
+    def check(self, found: list[Any]) -> tuple[dict[int, RowGradient], bool]:
         """Check the gradients, which raises the errors, and note their addresses in the table.
 
         Returns
         -------
+        dict
+            Those that are sparse, by number: they have no place in the table.
         bool
-            Whether the table got gradients in another format than before, which needs other kernels.
+            Whether there are gradients in another format than before, which needs other kernels.
         """
         names = [tree.describe("grads", path) for path, _ in tree.leaves(self._params)]
+        sparse = self._take_sparse(names, found)
+        if sparse:
+            found = [grad if i not in sparse else None for i, grad in enumerate(found)]
         for name, grad, param in zip(names, found, self._leaves, strict=True):
-            if grad is None and not self._single:
+            if grad is None and (sparse or not self._single):
                 continue
             arrays.check_gradient(name, grad, param)
             arrays.check_apart(name, grad, self._guarded)
@@ -78,16 +91,38 @@ class Gradients:
                 arrays.check_writeable(name, grad)
         given = [grad is not None for grad in found]
         if self._zero_grad:
-            pairs = zip(names, found, strict=True)
-            arrays.check_distinct(arrays.memory_range(n, g) for n, g in pairs if g is not None)
-        changed = False
-        for row, grad in enumerate(found):
-            if grad is not None and name_of(grad.dtype) != self._table.expected(row):
-                self._table.expect(row, grad.dtype)
-                changed = True
+            pairs = [(n, g) for n, g in zip(names, found, strict=True) if g is not None]
+            pairs += [(names[i], own) for i, grad in sparse.items() for own in grad.memory()]
+            arrays.check_distinct(arrays.memory_range(n, g) for n, g in pairs)
+        formats = {row: grad.dtype for row, grad in enumerate(found) if grad is not None}
+        formats |= {row: grad.values.dtype for row, grad in sparse.items()}
+        changed = {
+            row: dtype for row, dtype in formats.items() if name_of(dtype) != self._table.expected(row)
+        }
+        for row, dtype in changed.items():
+            self._table.expect(row, dtype)
         self._rows[:, GRAD] = [arrays.address(g) if g is not None else 0 for g in found]
         self._rows[:, COUNT] = [p.size * g for p, g in zip(self._leaves, given, strict=True)]
-        return changed
+        return sparse, bool(changed)
+
+    def _take_sparse(self, names: list[str], found: list[Any]) -> dict[int, RowGradient]:
+        """The sparse ones among the gradients, checked."""
+        taken = {}
+        for index, (name, grad) in enumerate(zip(names, found, strict=True)):
+            if not is_sparse(grad):
+                continue
+            if self._sparse is None:
+                raise TypeError(
+                    f"{name} must be a NumPy array, not {type(grad).__name__}: to take sparse "
+                    "gradients, make the optimizer with sparse='exact' or sparse='lazy'"
+                )
+            gradient = take(name, grad, self._leaves[index], self._zero_grad)
+            for own in gradient.memory():
+                arrays.check_apart(f"values of {name}", own, self._guarded)
+                if self._zero_grad:
+                    arrays.check_is_written(f"values of {name}", own)
+            taken[index] = gradient
+        return taken
 
     def share_memory(self) -> bool:
         """Whether any two of the gradients in the table overlap."""

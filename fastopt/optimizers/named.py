@@ -50,6 +50,10 @@ class Shared(TypedDict, total=False):
     state_dir : path, optional
         Keep the states in files of this new or empty folder, as memory maps: they may be larger than
         memory.
+    sparse : {"exact", "lazy"}, optional
+        Take gradients of some rows too: pairs ``(rows, values)`` and the arrays of `scipy.sparse`,
+        in time proportional to the rows touched. Exact gives what zeros in the other rows would
+        give, where there is a closed form; lazy leaves the other rows and their states alone.
     state_dtype : dtype, "8bit" or mapping of str to these, optional
         How states are stored: for all, or by the name of the state. By default as the parameters are;
         averages of the parameters in float32 at least. ``"8bit"`` keeps blocks of 256 elements with a
@@ -78,6 +82,7 @@ class Shared(TypedDict, total=False):
     zero_grad: bool
     state: Mapping[str, Any] | None
     state_dir: Any
+    sparse: str | None
     state_dtype: Any
     stochastic_rounding: bool | None
     seed: int
@@ -102,6 +107,7 @@ _MEANS = (
     "zero_grad",
     "state",
     "state_dir",
+    "sparse",
     "state_dtype",
     "stochastic_rounding",
     "seed",

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fastopt.layouts.arrays import Array, Range
-from fastopt.optimizers.checkpoint import Checkpoint
+from fastopt.optimizers.readable import Readable
+from fastopt.optimizers.sparse import RowSteps
 from fastopt.optimizers.watch import Last
 from fastopt.optimizers.work import Work
 
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
     from fastopt.executors.cuda.steps import DeviceSteps
 
 
-class OnDevice(Checkpoint):
+class OnDevice(Readable):
     """Steps on a device: nothing is copied and nobody waits, unless an answer is asked for."""
 
     __slots__ = ("_capturable", "_device", "_scales", "_since", "_skipped", "_unsettled")
@@ -52,6 +55,8 @@ class OnDevice(Checkpoint):
             fast=self._executor == "cuda-fast",
             capturable=self._capturable,
         )
+        table = np.zeros((0, 0), np.int64)
+        self._row_steps = RowSteps(None, self._work, self._hyper, table, self._executor, False)
         self._use_device_kernels()
 
     def _use_device_kernels(self) -> None:

@@ -324,3 +324,4 @@ def _step(
         raise ValueError(f"these settings need the state {', '.join(sorted(missing))}")
     optimizer._go_to_step(step)
     optimizer.step(grad, grad_scale=grad_scale)
+    optimizer.catch_up()

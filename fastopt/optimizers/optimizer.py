@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from numbers import Integral
-from types import MappingProxyType
 from typing import Any
 
 import numba
@@ -14,16 +13,16 @@ from fastopt.executors.compiled import kernel, source
 from fastopt.executors.gate import SKIPPED, headers_are_readable
 from fastopt.executors.launch import check_executor, check_home, launcher
 from fastopt.layouts import arrays, homes, tree
-from fastopt.layouts.arrays import Array
 from fastopt.layouts.columns import COUNT, HYPER, LENGTH
-from fastopt.layouts.device import leave
 from fastopt.layouts.files import StateFiles
 from fastopt.layouts.table import Table
 from fastopt.optimizers.gradients import Gradients
 from fastopt.optimizers.group import Group
 from fastopt.optimizers.hyperparameters import Hyperparameters
 from fastopt.optimizers.on_device import OnDevice
+from fastopt.optimizers.row_gradients import RowGradient
 from fastopt.optimizers.show import show_all
+from fastopt.optimizers.sparse import RowSteps, check_mode
 from fastopt.optimizers.storage import Formats
 from fastopt.optimizers.watch import Last, Watch
 from fastopt.optimizers.work import Work
@@ -52,6 +51,9 @@ class Optimizer(OnDevice):
         Arrays of the caller's to keep a state in, by name, with their content; shaped like `params`.
     state_dir : path, optional
         Keep the states in files of this new or empty folder, as memory maps.
+    sparse : {"exact", "lazy"}, optional
+        Take gradients of some rows too: pairs ``(rows, values)`` and the arrays of `scipy.sparse`.
+        Exact gives what zeros in the other rows would give; lazy leaves the other rows alone.
     state_dtype : dtype, "8bit" or mapping of str to these, optional
         How states are stored, for all or by name; by default like the parameters. See
         `fastopt.optimizers.named.Shared`.
@@ -112,6 +114,7 @@ class Optimizer(OnDevice):
         "_params",
         "_ranges",
         "_rows",
+        "_sparse",
         "_state",
         "_table",
         "_varies",
@@ -130,6 +133,7 @@ class Optimizer(OnDevice):
         zero_grad: bool = False,
         state: Mapping[str, Any] | None = None,
         state_dir: Any = None,
+        sparse: str | None = None,
         state_dtype: Any = None,
         stochastic_rounding: bool | None = None,
         seed: int = 0,
@@ -141,6 +145,7 @@ class Optimizer(OnDevice):
         self._device = None
         self._watch = Watch(clip_norm, skip_nonfinite)
         self._zero_grad = flag("zero_grad", zero_grad)
+        self._sparse = check_mode(sparse)
         self._formats = Formats(state_dtype, stochastic_rounding, seed)
         self._params = params
         with StateFiles(state_dir) as files:
@@ -150,7 +155,7 @@ class Optimizer(OnDevice):
             on_device = homes.check_one_home(
                 pair for group in self._groups for pair in group.everything()
             )
-            check_home(self._executor, on_device, self._capturable)
+            check_home(self._executor, on_device, self._capturable, self._sparse)
             written = [span for group in self._groups for span in group.written()]
             arrays.check_distinct(written)
             self._formats.check_names([group.chain for group in self._groups])
@@ -191,29 +196,22 @@ class Optimizer(OnDevice):
             raise ValueError(f"state has unknown names {unknown}; the chain has {sorted(known)}")
         return [Group(*section, files, self._formats) for section in sections]
 
-    def _state_names(self) -> list[str]:
-        return list(dict.fromkeys(name for group in self._groups for name in group.states))
-
-    def _structure_of(self, name: str) -> Any:
-        """One state of all groups, in the form of `params`; None where a chain does not have it."""
-        own: list[Array | None] = []
-        for group in self._groups:
-            own += group.states.get(name, [None] * len(group.leaves))
-        return tree.rebuild(self._params, map(leave, own))
-
     def _prepare(self) -> None:
         """Compile what is needed and fill in the table that the compiled code works from."""
         may_skip = tree.is_branch(self._params)
         self._table = Table(self._leaves, self._work.slots, self._guarded, self._zero_grad, may_skip)
         self._rows, self._ranges = self._table.rows, self._table.ranges
         self._gradients = Gradients(
-            self._params, self._leaves, self._table, self._guarded, self._zero_grad
+            self._params, self._leaves, self._table, self._guarded, self._zero_grad, self._sparse
         )
         # Most steps do not scale their gradients: a factor is compiled in when it is first asked for.
         self._scales = self._watch.clip_norm is not None
         self._looks_first = self._watch.is_on or (self._zero_grad and len(self._leaves) > 1)
         self._compiled = self._executor != "reference" and not numba.config.DISABLE_JIT
         self._by_header = self._compiled and headers_are_readable()
+        self._row_steps = RowSteps(
+            self._sparse, self._work, self._hyper, self._rows, self._executor, self._compiled
+        )
         if not self._compiled:
             return
         self._use_kernels()
@@ -239,49 +237,6 @@ class Optimizer(OnDevice):
         """How many steps were taken."""
         self._settle()
         return self._step_count
-
-    @property
-    def state(self) -> Mapping[str, Any]:
-        """The state arrays by name, live: to read and to write to, but not to replace."""
-        return MappingProxyType(self._state)
-
-    def decoded(self, name: str) -> Any:
-        """A state as numbers to compute with, whatever it is stored in.
-
-        Parameters
-        ----------
-        name : str
-            Of the state.
-
-        Returns
-        -------
-        array, or structure of arrays like `params`
-            Copies, shaped like the parameters; None where a chain does not have the state.
-        """
-        if name not in self._state:
-            raise ValueError(f"name must be one of {list(self._state)}, got {name!r}")
-        numbers = [own for group in self._groups for own in group.decoded(name)]
-        return tree.rebuild(self._params, iter(numbers))
-
-    @property
-    def params(self) -> Any:
-        """The arrays being optimised, as they were given."""
-        return self._params
-
-    @property
-    def executor(self) -> str:
-        """As chosen when the optimizer was made."""
-        return self._executor
-
-    @property
-    def skip_nonfinite(self) -> bool:
-        """As chosen when the optimizer was made."""
-        return self._watch.skip_nonfinite
-
-    @property
-    def zero_grad(self) -> bool:
-        """As chosen when the optimizer was made."""
-        return self._zero_grad
 
     @property
     def clip_norm(self) -> Setting | None:
@@ -312,8 +267,9 @@ class Optimizer(OnDevice):
         ----------
         grads : array, or structure of arrays like `params`
             The gradients: shaped like the parameters, C-contiguous; float64 for parameters of float64,
-            else of any of the other dtypes. With None in the
-            place of a gradient, that parameter and its states are left out of this step.
+            else of any of the other dtypes. With None in the place of a gradient, that parameter and
+            its states are left out of this step. With `sparse` also pairs ``(rows, values)`` and
+            arrays of `scipy.sparse`; duplicates are summed.
         grad_scale : float, optional
             Gradients are multiplied by ``1 / grad_scale`` first (mixed-precision training scales
             the loss up).
@@ -334,6 +290,8 @@ class Optimizer(OnDevice):
         elif self._varies:
             self._hyper.fill(self._step_count, grad_scale)
         found = self._gradients.find(grads)
+        if self._row_steps.behind:
+            self._row_steps.catch_up(found)
         if self._looks_first:
             self._step_in_two(found)
             return
@@ -343,27 +301,34 @@ class Optimizer(OnDevice):
                 self._step_count += 1
                 return
             if status == SKIPPED:
-                self._count_step()
+                self._count_step({})
                 return
-        self._check(found)
-        self._run(found)
-        self._count_step()
+        sparse = self._check(found)
+        self._run(found, sparse)
+        self._count_step(sparse)
 
-    def _run(self, found: list[Any]) -> None:
+    def _run(self, found: list[Any], sparse: Mapping[int, RowGradient]) -> None:
         """Step with gradients that were checked and whose addresses are in the table."""
-        if self._compiled:
+        self._row_steps.look_ahead(sparse)
+        if len(sparse) == len(found):
+            pass  # nothing is left for the table
+        elif self._compiled:
             self._launch(self._rows, self._gradients.known, self._ranges)
-            return
-        self._work.interpret(found, self._hyper)
+        else:
+            self._work.interpret([None if i in sparse else g for i, g in enumerate(found)], self._hyper)
+        self._row_steps.step(sparse, self._zero_grad)
 
-    def _check(self, found: list[Any]) -> None:
+    def _check(self, found: list[Any]) -> Mapping[int, RowGradient]:
         """Check the gradients, or raise; gradients in another format than before get other kernels."""
-        if self._gradients.check(found) and self._compiled:
+        sparse, changed = self._gradients.check(found)
+        if changed and self._compiled:
             self._use_kernels()
+        return sparse
 
-    def _count_step(self) -> None:
+    def _count_step(self, sparse: Mapping[int, RowGradient]) -> None:
         """Count a step in which some arrays may have been left out: their own count stays."""
         left_out = (self._rows[:, COUNT] == 0) & (self._rows[:, LENGTH] > 0)
+        left_out[list(sparse)] = False
         self._step_count += 1
         if left_out.any():
             lags = [lag + int(out) for lag, out in zip(self._hyper.lags, left_out, strict=True)]
@@ -383,20 +348,24 @@ class Optimizer(OnDevice):
     def _step_in_two(self, found: list[Any]) -> None:
         """Look at all gradients first, to measure them or see that they can be cleared; then step."""
         status = self._look(self._gradients.items(found)) if self._by_header else 0
+        sparse: Mapping[int, RowGradient] = {}
         if status >= 0:
-            self._check(found)
+            sparse = self._check(found)
             self._look(self._gradients.known)
         elif self._zero_grad and self._gradients.share_memory():
             self._gradients.check(found)  # raises the error
         if self._watch.is_on:
+            looked = [sparse[i].once() if i in sparse else grad for i, grad in enumerate(found)]
             if not self._compiled:
-                self._watch.look_in_python(found)
-            factor = self._watch.decide(found, self._grad_scale, self._step_count)
+                self._watch.look_in_python(looked)
+            elif sparse:
+                self._watch.look_at(looked)
+            factor = self._watch.decide(looked, self._grad_scale, self._step_count)
             if factor is None:
                 return
             self._hyper.scale_gradients(factor)
-        self._run(found)
-        self._count_step()
+        self._run(found, sparse)
+        self._count_step(sparse)
 
     def _look(self, items: int) -> int:
         """Note the gradients' addresses, and sum their squares if the norm is wanted."""
@@ -441,7 +410,8 @@ class Optimizer(OnDevice):
 
     def __repr__(self) -> str:
         size = sum(leaf.size for leaf in self._leaves)
-        means = {name: getattr(self, name) for name in ("clip_norm", "skip_nonfinite", "zero_grad")}
+        names = "clip_norm", "skip_nonfinite", "zero_grad", "sparse"
+        means = {name: getattr(self, name) for name in names}
         means = {name: value for name, value in means.items() if value not in (None, False)}
         shown = f"{self._described()}, {show_all({**means, 'executor': self.executor})}"
         return f"{type(self).__name__}(<{size} elements>, {shown})"

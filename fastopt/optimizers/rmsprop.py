@@ -66,9 +66,9 @@ class RMSProp(NamedOptimizer):
 
     Notes
     -----
-    torch's RMSprop and Keras's have epsilon outside the root; torch's beta is called ``alpha`` and
-    is 0.99, and its ``centered`` is not clamped at zero. TensorFlow 1 starts ``v`` at one and has
-    the learning rate inside the momentum.
+    torch's RMSprop has epsilon outside the root; its beta is called ``alpha`` and is 0.99, and its
+    ``centered`` is not clamped at zero. Keras has epsilon inside and calls beta ``rho``. TensorFlow 1
+    starts ``v`` at one and has the learning rate inside the momentum.
 
     References
     ----------

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastopt.executors import norm
+from fastopt.executors.global_norm import sums_of_squares
 from fastopt.executors.launch import norm_launcher
 from fastopt.layouts.arrays import Array
 from fastopt.validation import Setting, at, flag, positive
@@ -69,6 +70,10 @@ class Watch:
     def look(self, rows: Array, items: int, ranges: Array) -> int:
         """Note the gradients' addresses in the table and sum their squares; the status of the gate."""
         return self._launch(rows, items, ranges, self._sums)
+
+    def look_at(self, found: list[Any]) -> None:
+        """Sum the squares of arrays that are not in the table."""
+        self._sums = sums_of_squares([grad for grad in found if grad is not None])
 
     def look_in_python(self, found: list[Any]) -> None:
         """Sum the squares where nothing is compiled."""

@@ -24,32 +24,41 @@ class Work:
 
     Attributes
     ----------
+    members : list of (Group, int)
+        The group of each array, and its number there.
     leaves : list of array
         The parameters.
+    slots : list of list of array
+        What the chain works with beside each.
     """
 
     def __init__(self, groups: Sequence[Group], zero_grad: bool) -> None:
-        self._members = [(group, i) for group in groups for i in range(len(group.leaves))]
+        self.members = [(group, i) for group in groups for i in range(len(group.leaves))]
         self._zero_grad = zero_grad
-        self.leaves = [group.leaves[i] for group, i in self._members]
+        self.leaves = [group.leaves[i] for group, i in self.members]
         self.slots = [own for group in groups for own in group.slots()]
 
     def job(self, row: int, gradient: str, scales: bool) -> Job:
         """What the kernel of one array is compiled for, given the format of its gradient."""
-        group, own = self._members[row]
+        group, own = self.members[row]
         return Job(group.parts, group.storage(own, gradient), self._zero_grad, scales)
 
     def interpret(self, found: Sequence[Any], hyper: Hyperparameters) -> None:
         """Step in plain Python, with gradients that were checked."""
         first = 0
-        for row, (grad, (group, own)) in enumerate(zip(found, self._members, strict=True)):
+        for row, (grad, (group, _)) in enumerate(zip(found, self.members, strict=True)):
             if grad is not None:
                 arrays: list[Array] = [self.leaves[row], grad, *self.slots[row]]
-                storage = group.storage(own, str(name_of(grad.dtype)))
-                codecs = group.codecs_of(own, floats(storage[1].codec))
-                slots = [
-                    reference.Slot(array, codec, how.dithered)
-                    for array, codec, how in zip(arrays, codecs, storage, strict=True)
-                ]
+                slots = self.interpreted(row, arrays)
                 reference.step(group.parts, hyper.of(row), first, self._zero_grad, slots)
             first += self.leaves[row].size
+
+    def interpreted(self, row: int, arrays: Sequence[Array]) -> list[reference.Slot]:
+        """Parameter, gradient and slots of one array, or parts of them, for the reference."""
+        group, own = self.members[row]
+        storage = group.storage(own, str(name_of(arrays[1].dtype)))
+        codecs = group.codecs_of(own, floats(storage[1].codec))
+        return [
+            reference.Slot(array, codec, how.dithered)
+            for array, codec, how in zip(arrays, codecs, storage, strict=True)
+        ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastopt.transforms.base import Transform, Update
-from fastopt.transforms.roots import root_eps_inside, root_eps_outside
+from fastopt.transforms.roots import positive_eps, root_eps_inside, root_eps_outside
 from fastopt.validation import Hyper, Setting, at, decay_rate, flag, nonnegative
 
 
@@ -46,6 +46,17 @@ def _nadam(root: Any) -> Update:
         return ahead / root(unbias2 * exp_avg_sq, eps), (exp_avg, exp_avg_sq)
 
     return nadam_update
+
+
+def adam_idle(update, param, state, hyper):
+    beta1, beta2, eps = hyper[0], hyper[-4], hyper[-1]
+    if beta1 != 0.0:
+        raise ValueError(
+            "with beta1 > 0 moves the parameter on by an average over a root, which is not linear"
+        )
+    positive_eps(eps)
+    exp_avg, exp_avg_sq, *largest = state
+    return update, (beta1 * exp_avg, beta2 * exp_avg_sq, *largest)
 
 
 _ADAM = {True: _adam(root_eps_inside), False: _adam(root_eps_outside)}
@@ -95,6 +106,7 @@ def scale_by_adam(
         state=dict.fromkeys(names, 0.0),
         nonnegative=tuple(names[1:]),
         hyper=_averages(beta1, beta2, eps, flag("bias_correction", bias_correction)),
+        idle=adam_idle,
     )
 
 
@@ -184,4 +196,5 @@ def scale_by_nadam(
         state={"exp_avg": 0.0, "exp_avg_sq": 0.0},
         nonnegative=("exp_avg_sq",),
         hyper=hyper,
+        idle=adam_idle,
     )

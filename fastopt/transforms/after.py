@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastopt.transforms.base import START_FROM_PARAM, Transform
+from fastopt.transforms.base import ONCE, START_FROM_PARAM, Transform
 from fastopt.validation import Setting, decay_rate, finite, is_number_or_schedule, per_step
 
 
@@ -38,19 +38,31 @@ def lower_to_array_update(new, param, state, hyper):
 
 
 def at_least(low: Any) -> Transform:
-    """Raise new parameters to `low` where they are below it: a number, a schedule or an array."""
+    """Raise new parameters to `low` where they are below it.
+
+    Parameters
+    ----------
+    low : float, schedule, array or structure of arrays like the parameters
+        Numbers must be finite. Arrays are read in the same pass.
+    """
     if is_number_or_schedule(low):
         hyper = per_step(lambda x: (x,), finite("low", low))
-        return Transform(raise_update, hyper=hyper, after=True)
-    return Transform(raise_to_array_update, inputs={"low": low}, after=True)
+        return Transform(raise_update, hyper=hyper, after=True, idle=ONCE)
+    return Transform(raise_to_array_update, inputs={"low": low}, after=True, idle=ONCE)
 
 
 def at_most(high: Any) -> Transform:
-    """Lower new parameters to `high` where they are above it: a number, a schedule or an array."""
+    """Lower new parameters to `high` where they are above it.
+
+    Parameters
+    ----------
+    high : float, schedule, array or structure of arrays like the parameters
+        Numbers must be finite. Arrays are read in the same pass.
+    """
     if is_number_or_schedule(high):
         hyper = per_step(lambda x: (x,), finite("high", high))
-        return Transform(lower_update, hyper=hyper, after=True)
-    return Transform(lower_to_array_update, inputs={"high": high}, after=True)
+        return Transform(lower_update, hyper=hyper, after=True, idle=ONCE)
+    return Transform(lower_to_array_update, inputs={"high": high}, after=True, idle=ONCE)
 
 
 def average_update(new, param, state, hyper):
@@ -63,10 +75,16 @@ def average_params(decay: Setting) -> Transform:
     """Keep an exponentially weighted average of the parameters.
 
     ``a = decay * a + (1 - decay) * w``, in the state ``average``, which starts as a copy of the
-    parameters. `decay` is in [0, 1).
+    parameters.
+
+    Parameters
+    ----------
+    decay : float or schedule
+        The weight of the past, in [0, 1).
     """
     hyper = per_step(lambda d: (d, 1.0 - d), decay_rate("average_decay", decay))
-    return Transform(average_update, state={"average": START_FROM_PARAM}, hyper=hyper, after=True)
+    state = {"average": START_FROM_PARAM}
+    return Transform(average_update, state=state, hyper=hyper, after=True, idle=average_update)
 
 
 def copy_update(new, param, state, hyper):
@@ -74,5 +92,11 @@ def copy_update(new, param, state, hyper):
 
 
 def copy_params(target: Any) -> Transform:
-    """Write the new parameters to `target` too: arrays of float16, float32 or float64, shaped alike."""
-    return Transform(copy_update, outputs={"copy_to": target}, after=True)
+    """Write the new parameters to `target` too.
+
+    Parameters
+    ----------
+    target : array or structure of arrays like the parameters
+        float16, bfloat16, float32 or float64, shaped alike.
+    """
+    return Transform(copy_update, outputs={"copy_to": target}, after=True, idle=copy_update)

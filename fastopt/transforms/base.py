@@ -10,6 +10,7 @@ from fastopt.validation import Hyper
 
 Scalars: TypeAlias = tuple[Any, ...]
 START_FROM_PARAM = "param"
+ONCE = "once"
 
 Update: TypeAlias = Callable[[Any, Any, Any, Any], tuple[Any, Any]]
 
@@ -44,6 +45,13 @@ class Transform:
         function returns their numbers behind those of the states.
     nonnegative : tuple of str, optional
         The states that are never negative, such as averages of squares: in 8 bits they need no sign.
+    idle : function or "once", optional
+        What happens where there is no gradient, for ``sparse="exact"``: a function like `update`,
+        but on the host and with linear forms in the place of numbers, which can be added and be
+        multiplied by numbers. ``idle=update`` says that `update` is linear itself. Another function
+        says what becomes of the states when the update is zero (with `after`, when the parameter
+        stays), and can raise ValueError with a reason. ``"once"``, with `after`, is for what is the
+        same done once or many times, such as bounds. Without it exact mode refuses the chain.
 
     Notes
     -----
@@ -76,6 +84,7 @@ class Transform:
     inputs: Mapping[str, Any] = field(default_factory=dict)
     outputs: Mapping[str, Any] = field(default_factory=dict)
     nonnegative: tuple[str, ...] = ()
+    idle: Update | str | None = None
 
     def __post_init__(self) -> None:
         if not hasattr(self.update, "__code__") and not hasattr(self.update, "py_func"):
@@ -87,6 +96,14 @@ class Transform:
             raise ValueError(f"nonnegative names {unknown}, but the states are {sorted(self.state)}")
         if not isinstance(self.hyper, tuple) and not callable(self.hyper):
             raise TypeError(f"hyper must be a tuple or a function of the step, not {self.hyper!r}")
+        self._check_idle()
+
+    def _check_idle(self) -> None:
+        if self.idle == ONCE:
+            if not self.after or self.state or self.outputs:
+                raise ValueError("idle='once' needs after=True, and neither states nor outputs")
+        elif self.idle is not None and not callable(self.idle):
+            raise TypeError(f"idle must be a Python function or 'once', not {self.idle!r}")
 
     @property
     def name(self) -> str:
@@ -139,7 +156,13 @@ class Part(NamedTuple):
 
 
 class Chain:
-    """Transforms applied one after the other; made by `chain`."""
+    """Transforms applied one after the other; made by `chain`.
+
+    Parameters
+    ----------
+    transforms : tuple of Transform
+        Those with ``after=True`` at the end.
+    """
 
     def __init__(self, transforms: tuple[Transform, ...]) -> None:
         for position, transform in enumerate(transforms):

@@ -17,6 +17,14 @@ def add_decayed_weights(weight_decay: Setting, lr: Setting = 1.0) -> Transform:
     Before the normalisation this is the classic L2 penalty (torch's ``weight_decay`` of RMSprop
     and Adam); between normalisation and learning rate it is decoupled decay (AdamW). Behind the
     learning rate, where nothing multiplies by it any more, pass it as `lr`.
+
+    Parameters
+    ----------
+    weight_decay : float or schedule
+        >= 0.
+    lr : float or schedule, optional
+        A factor, >= 0.
     """
     settings = nonnegative("weight_decay", weight_decay), nonnegative("lr", lr)
-    return Transform(decay_update, hyper=per_step(lambda decay, rate: (decay * rate,), *settings))
+    hyper = per_step(lambda decay, rate: (decay * rate,), *settings)
+    return Transform(decay_update, hyper=hyper, idle=decay_update)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastopt.transforms.base import Transform, Update
-from fastopt.transforms.roots import root_eps_inside, root_eps_outside
+from fastopt.transforms.roots import positive_eps, root_eps_inside, root_eps_outside
 from fastopt.validation import (
     Hyper,
     Setting,
@@ -53,6 +53,12 @@ def _stddev(root: Any, correct: Any) -> Update:
     return stddev_update
 
 
+def rms_idle(update, param, state, hyper):
+    beta, _, eps, _ = hyper
+    positive_eps(eps)
+    return update, tuple(beta * average for average in state)
+
+
 _ROOTS = {True: root_eps_inside, False: root_eps_outside}
 _CORRECTIONS = {True: _corrected, False: _as_it_is}
 _VARIANTS = [(inside, corrected) for inside in _ROOTS for corrected in _CORRECTIONS]
@@ -95,7 +101,7 @@ def scale_by_rms(
         Keeps the division finite, >= 0. With 0 an element whose gradients were all zero gives
         0/0 = NaN, as in torch.
     eps_inside_sqrt : bool
-        Where epsilon stands. In torch and Keras it stands outside.
+        Where epsilon stands. In torch it stands outside, in Keras inside.
     bias_correction : bool
         Divide ``v`` by ``1 - beta**t`` at step ``t = 1, 2, ...`` (the stored average stays as it is).
     initial_accumulator : float
@@ -110,6 +116,7 @@ def scale_by_rms(
         state={"square_avg": nonnegative_number("initial_accumulator", initial_accumulator)},
         nonnegative=("square_avg",),
         hyper=_average(beta, eps, bias_correction),
+        idle=rms_idle,
     )
 
 
@@ -126,8 +133,15 @@ def scale_by_stddev(
     ``v = beta * v + (1 - beta) * u * u`` and ``m = beta * m + (1 - beta) * u``, then
     ``u = u / sqrt(max(v - m * m, 0) + eps)``, with epsilon outside the root on request.
 
-    The parameters are those of `scale_by_rms`; the state is ``square_avg`` and ``grad_avg``.
-    torch does not clamp the variance, and gives NaN where rounding makes it negative.
+    Parameters
+    ----------
+    beta, eps, eps_inside_sqrt, bias_correction, initial_accumulator
+        As in `scale_by_rms`. The bias correction holds for ``m`` too.
+
+    Notes
+    -----
+    State: ``square_avg`` and ``grad_avg``. torch does not clamp the variance, and gives NaN where
+    rounding makes it negative.
     """
     return Transform(
         _STDDEV[flag("eps_inside_sqrt", eps_inside_sqrt), flag("bias_correction", bias_correction)],
@@ -137,4 +151,5 @@ def scale_by_stddev(
         },
         nonnegative=("square_avg",),
         hyper=_average(beta, eps, bias_correction),
+        idle=rms_idle,
     )

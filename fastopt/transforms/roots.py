@@ -9,3 +9,9 @@ def root_eps_inside(square, eps):
 
 def root_eps_outside(square, eps):
     return math.sqrt(square) + eps
+
+
+def positive_eps(eps):
+    """For an `idle`: a zero update stays zero if it is not divided by zero."""
+    if eps == 0.0:
+        raise ValueError("with eps=0 divides zero by zero where there was no gradient yet")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastopt.transforms.base import Transform, Update
-from fastopt.transforms.roots import root_eps_inside, root_eps_outside
+from fastopt.transforms.roots import positive_eps, root_eps_inside, root_eps_outside
 from fastopt.validation import Setting, flag, nonnegative, nonnegative_number, per_step
 
 
@@ -17,6 +17,12 @@ def _rss(root: Any) -> Update:
         return update / root(total, eps), (total,)
 
     return rss_update
+
+
+def rss_idle(update, param, state, hyper):
+    (eps,) = hyper
+    positive_eps(eps)
+    return update, state
 
 
 _RSS = {True: _rss(root_eps_inside), False: _rss(root_eps_outside)}
@@ -48,4 +54,5 @@ def scale_by_rss(
         state={"sum": nonnegative_number("initial_accumulator", initial_accumulator)},
         nonnegative=("sum",),
         hyper=per_step(lambda e: (e,), nonnegative("eps", eps)),
+        idle=rss_idle,
     )

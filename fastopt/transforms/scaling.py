@@ -12,13 +12,27 @@ def scale_update(update, param, state, hyper):
 
 
 def scale(factor: Setting) -> Transform:
-    """Multiply the update: ``u = factor * u``. With -1 the optimizer climbs instead of descending."""
-    return Transform(scale_update, hyper=per_step(lambda f: (f,), finite("factor", factor)))
+    """Multiply the update: ``u = factor * u``.
+
+    Parameters
+    ----------
+    factor : float or schedule
+        Finite. With -1 the optimizer climbs instead of descending.
+    """
+    hyper = per_step(lambda f: (f,), finite("factor", factor))
+    return Transform(scale_update, hyper=hyper, idle=scale_update)
 
 
 def scale_by_learning_rate(lr: Setting) -> Transform:
-    """Multiply the update by the learning rate: ``u = lr * u``, with ``lr >= 0``."""
-    return Transform(scale_update, hyper=per_step(lambda rate: (rate,), nonnegative("lr", lr)))
+    """Multiply the update by the learning rate: ``u = lr * u``.
+
+    Parameters
+    ----------
+    lr : float or schedule
+        >= 0.
+    """
+    hyper = per_step(lambda rate: (rate,), nonnegative("lr", lr))
+    return Transform(scale_update, hyper=hyper, idle=scale_update)
 
 
 def clip_update(update, param, state, hyper):
@@ -31,6 +45,17 @@ def clip_update(update, param, state, hyper):
     return update, state
 
 
+def clip_idle(update, param, state, hyper):
+    return update, state
+
+
 def clip_by_value(limit: Setting) -> Transform:
-    """Limit each element of the update: ``u = min(max(u, -limit), limit)``; NaN stays NaN."""
-    return Transform(clip_update, hyper=per_step(lambda x: (-x, x), positive("clip_value", limit)))
+    """Limit each element of the update: ``u = min(max(u, -limit), limit)``; NaN stays NaN.
+
+    Parameters
+    ----------
+    limit : float or schedule
+        > 0.
+    """
+    hyper = per_step(lambda x: (-x, x), positive("clip_value", limit))
+    return Transform(clip_update, hyper=hyper, idle=clip_idle)

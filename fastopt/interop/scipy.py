@@ -1,0 +1,158 @@
+"""Methods for `scipy.optimize.minimize`: ``method=fastopt.interop.scipy.rmsprop``.
+
+>>> import numpy as np
+>>> from scipy.optimize import minimize, rosen, rosen_der
+>>> import fastopt.interop.scipy
+>>> found = minimize(rosen, np.zeros(5), jac=rosen_der, method=fastopt.interop.scipy.adam)
+>>> found.x.round(4)
+array([1., 1., 1., 1., 1.])
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from scipy.optimize import OptimizeWarning
+
+from fastopt.minimization.minimize import minimize
+from fastopt.minimization.solvers import CLASSES
+from fastopt.optimizers.named import Shared
+
+__all__ = ["adagrad", "adam", "adamw", "nadam", "rmsprop", "sgd"]
+
+_PARAMETERS = inspect.signature(minimize).parameters.values()
+# What SciPy passes on its own, and what the choice of a method has decided.
+_NOT_OPTIONS = {"optimizer", "jac", "bounds", "callback"}
+_OPTIONS = {p.name for p in _PARAMETERS if p.kind is p.KEYWORD_ONLY} - _NOT_OPTIONS
+
+_DOC = """Minimize with `fastopt.{kind}`, as a method of `scipy.optimize.minimize`.
+
+    ``scipy.optimize.minimize(fun, x0, method=fastopt.interop.scipy.{name}, jac=..., options={{...}})``
+    calls this function. All that `fastopt.minimize` says of `fun`, `jac`, `bounds` and the result
+    holds here.
+
+    Parameters
+    ----------
+    fun, x0, args, jac, bounds, callback
+        As SciPy has them. SciPy keeps the schemes ``"2-point"``, ``"3-point"`` and ``"cs"`` to itself:
+        they come here as None, which is ``"2-point"`` for up to 1000 elements.
+    hess, hessp
+        Not used, with a RuntimeWarning.
+    constraints
+        Refused: bounds are all that this method can keep.
+    tol : float, optional
+        For both `gtol` and `ftol`.
+    disp : bool, optional
+        Print how it ended.
+    **options
+        `maxiter`, `gtol`, `ftol`, `xtol`, `window`, `keep`, `progress` and `seed` of
+        `fastopt.minimize`; the settings of `fastopt.{kind}`, such as ``lr``. Of others there is an
+        OptimizeWarning.
+
+    Returns
+    -------
+    scipy.optimize.OptimizeResult
+
+    Examples
+    --------
+    >>> import scipy.optimize, fastopt.interop.scipy
+    >>> scipy.optimize.minimize(
+    ...     lambda x: (((x - 3) ** 2).sum(), 2 * (x - 3)),
+    ...     [0.0, 0.0],
+    ...     jac=True,
+    ...     method=fastopt.interop.scipy.{name},
+    ...     bounds=[(None, 2), (None, None)],
+    ...     options={{"maxiter": 2000}},
+    ... ).x.round(1)
+    array([2., 3.])
+    """
+
+
+def _method(name: str) -> Callable[..., Any]:
+    known = _OPTIONS | set(inspect.signature(CLASSES[name]).parameters) | Shared.__annotations__.keys()
+    known -= {"params", "shared", *_NOT_OPTIONS}
+
+    def method(
+        fun: Callable[..., Any],
+        x0: Any,
+        args: Any = (),
+        jac: Any = None,
+        hess: Any = None,
+        hessp: Any = None,
+        bounds: Any = None,
+        constraints: Any = (),
+        callback: Callable[..., Any] | None = None,
+        *,
+        tol: float | None = None,
+        disp: Any = False,
+        **options: Any,
+    ) -> Any:
+        _refuse_constraints(name, constraints)
+        if hess is not None:
+            _warn(f"Method {name} does not use Hessian information (hess).", RuntimeWarning)
+        if hessp is not None:
+            _warn(f"Method {name} does not use Hessian-vector products (hessp).", RuntimeWarning)
+        unknown = [option for option in options if option not in known]
+        if unknown:
+            _warn(f"Unknown solver options: {', '.join(unknown)}", OptimizeWarning)
+        tolerances = {} if tol is None else {"gtol": tol, "ftol": tol}
+        given = {option: value for option, value in options.items() if option in known}
+        fun, jac = _as_given(fun, jac)
+        result = minimize(
+            fun,
+            x0,
+            args,
+            optimizer=name,
+            jac=jac,
+            bounds=bounds,
+            callback=callback,
+            **{**tolerances, **given},
+        )
+        if disp:
+            _show(result)
+        return result
+
+    method.__name__ = method.__qualname__ = name
+    method.__doc__ = _DOC.format(name=name, kind=CLASSES[name].__name__)
+    return method
+
+
+def _refuse_constraints(name: str, constraints: Any) -> None:
+    none = constraints is None or (isinstance(constraints, (tuple, list)) and not constraints)
+    if not none:
+        raise ValueError(
+            f"constraints must be empty: method {name} cannot handle constraints other than bounds"
+        )
+
+
+def _as_given(fun: Any, jac: Any) -> tuple[Any, Any]:
+    """With ``jac=True`` SciPy makes two functions that share a memory; the one inside does without."""
+    inside = getattr(fun, "fun", None)
+    from_scipy = type(fun).__module__.startswith("scipy.optimize")
+    if from_scipy and callable(inside) and getattr(jac, "__self__", None) is fun:
+        return inside, True
+    return fun, jac
+
+
+def _warn(text: str, category: type[Warning]) -> None:
+    # Above here are the method, SciPy's minimize, and its caller, who is to be shown.
+    warnings.warn(text, category, stacklevel=4)
+
+
+def _show(result: Any) -> None:
+    numbers = (("Current function value", result.fun), ("Iterations", result.nit))
+    evaluations = (("Function evaluations", result.nfev), ("Gradient evaluations", result.njev))
+    lines = [f"         {what}: {number}" for what, number in (*numbers, *evaluations)]
+    sys.stdout.write("\n".join([result.message, *lines]) + "\n")
+
+
+adagrad = _method("adagrad")
+adam = _method("adam")
+adamw = _method("adamw")
+nadam = _method("nadam")
+rmsprop = _method("rmsprop")
+sgd = _method("sgd")

@@ -1,0 +1,86 @@
+"""The loop of a minimization: evaluate, keep, tell, stop or step."""
+
+from __future__ import annotations
+
+import math
+from itertools import count
+from typing import Any
+
+import numpy as np
+from scipy.optimize import OptimizeResult
+
+from fastopt.layouts.arrays import Array
+from fastopt.minimization.objective import Objective
+from fastopt.minimization.observers import Observers
+from fastopt.minimization.point import Box
+from fastopt.minimization.stopping import CALLBACK, Outcome, Stopping
+from fastopt.optimizers.optimizer import Optimizer
+
+KEEP = ("auto", "best", "last")
+
+
+class Kept:
+    """The point that the result will have: the best one, or the last one that was finite."""
+
+    def __init__(self, x: Array, last: bool) -> None:
+        self.x = x.copy()
+        self.value = math.nan
+        self._first = True
+        self._last = last
+        # One of them is filled while the other is kept. As long as nothing is written they are NaN,
+        # so that a function that writes no gradient, or adds to it, is found out.
+        self._buffers = np.full_like(x, math.nan), np.full_like(x, math.nan)
+        self.grad = self._buffers[0]
+
+    def free(self) -> Array:
+        """A buffer for the next gradient."""
+        return self._buffers[self.grad is self._buffers[0]]
+
+    def offer(self, x: Array, value: float, grad: Array) -> None:
+        """Keep this point if it is to be preferred. Later ones that are not finite never are."""
+        preferred = self._last or value < self.value or not math.isfinite(self.value)
+        if self._first or (math.isfinite(value) and preferred):
+            self._first = False
+            self.x[...] = x
+            self.value = value
+            self.grad = grad
+
+
+def descend(
+    objective: Objective,
+    optimizer: Optimizer,
+    box: Box,
+    kept: Kept,
+    stopping: Stopping,
+    told: Observers,
+) -> Any:
+    """Step until it ends; a `scipy.optimize.OptimizeResult`."""
+    x = optimizer.params
+    for nit in count():
+        grad = kept.free()
+        value = objective(x, grad, nit)
+        size = box.gradient_size(x, grad)
+        kept.offer(x, value, grad)
+        stopped = nit > 0 and told.tell(nit, x, value)
+        outcome = CALLBACK if stopped else stopping.check(nit, x, value, size)
+        if outcome is not None:
+            return _result(outcome, nit, objective, optimizer, kept)
+        optimizer.step(grad)
+
+
+def _result(outcome: Outcome, nit: int, objective: Objective, optimizer: Optimizer, kept: Kept) -> Any:
+    note = " The gradient was approximated by differences." if objective.approximates else ""
+    result = OptimizeResult(
+        x=kept.x,
+        fun=kept.value,
+        jac=kept.grad,
+        nit=nit,
+        nfev=objective.nfev,
+        njev=objective.njev,
+        success=outcome.status == 0,
+        status=outcome.status,
+        message=outcome.message + note,
+    )
+    if "average" in optimizer.state:
+        result.average = optimizer.state["average"]
+    return result

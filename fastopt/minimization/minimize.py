@@ -1,0 +1,149 @@
+"""`fastopt.minimize`: SciPy's way of calling, with the optimizers of fastopt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fastopt.minimization.loop import KEEP, Kept, descend
+from fastopt.minimization.objective import Objective
+from fastopt.minimization.observers import Observers
+from fastopt.minimization.point import Box, start
+from fastopt.minimization.rates import usual as usual_rate
+from fastopt.minimization.solvers import choose, make
+from fastopt.minimization.stopping import FTOL, GTOL, Stopping, tolerance
+from fastopt.validation import whole_number
+
+
+def minimize(
+    fun: Callable[..., Any],
+    x0: Any,
+    args: Any = (),
+    *,
+    optimizer: Any = "rmsprop",
+    jac: Any = None,
+    bounds: Any = None,
+    maxiter: int = 5000,
+    gtol: float | str | None = "auto",
+    ftol: float | str | None = "auto",
+    xtol: float | None = None,
+    window: int = 100,
+    keep: str = "auto",
+    callback: Callable[..., Any] | None = None,
+    progress: bool = False,
+    seed: Any = None,
+    **settings: Any,
+) -> Any:
+    """Minimize a function of many variables with one of the optimizers.
+
+    Called like `scipy.optimize.minimize`, and the result is the same kind of object.
+
+    Parameters
+    ----------
+    fun : callable
+        ``fun(x, *args)`` returns the value, or ``(value, gradient)``. Parameters without default are
+        filled by name: with ``out`` it gets a buffer to write the gradient to (all of it: the buffer
+        is not cleared), with ``step`` the number of the step (0, 1, ...), with ``rng`` a
+        `numpy.random.Generator` that depends on `seed` and the step. It may change `x`, which is a
+        copy; with ``out`` nothing is copied, and `x` is the point itself, read-only and good for
+        this call.
+    x0 : array of one dimension
+        Where to start; it is not changed. float32 stays float32, all else is computed in float64.
+    args : tuple
+        More arguments for `fun` and `jac`.
+    optimizer : str, class or callable
+        ``"rmsprop"``, ``"sgd"``, ``"adagrad"``, ``"adam"``, ``"adamw"`` or ``"nadam"``; the class; or
+        a function from an array to an optimizer. It is called with the array, `settings`, and
+        ``bounds`` if there are any.
+    jac : callable, True, "2-point" or None
+        The gradient, ``jac(x, *args)``, which may ask for ``out``, ``step`` and ``rng`` too; or True if
+        `fun` has it. With None it is seen from what `fun` returns; if that is a number alone, the
+        gradient is approximated by differences (`scipy.optimize.approx_fprime`) for up to 1000
+        elements, which the message says, and refused for more. ``"2-point"`` has no such limit.
+    bounds : scipy.optimize.Bounds, or sequence of (min, max)
+        None or an infinity leaves a side open. `x0` is moved into the bounds first, and `fun` is never
+        called outside of them.
+    maxiter : int
+        Most steps to take, >= 0.
+    gtol : float, None or "auto"
+        End when no element of the gradient is larger; of the projected gradient where there are bounds.
+    ftol : float, None or "auto"
+        End when the value changed by no more than ``ftol * max(abs(fun), 1)`` in each of `window`
+        iterations in a row.
+    xtol : float or None
+        The same for the point: no element changed by more than ``xtol * max(abs(x).max(), 1)``.
+    window : int
+        For `ftol` and `xtol`.
+    keep : {"auto", "best", "last"}
+        Which point is the result: that with the lowest value, or the last one (that was finite).
+    callback : callable
+        Called after every iteration as ``callback(x)``, or ``callback(intermediate_result=...)`` if
+        this is the name of its only parameter, with `x`, `fun` and `nit` of the iteration. It may
+        raise StopIteration to end the minimization.
+    progress : bool
+        Show a bar (needs tqdm).
+    seed : int or numpy.random.Generator
+        For ``rng``, if `fun` or `jac` asks for it (both get equal generators for a step), and for the
+        optimizer's stochastic rounding.
+    **settings
+        Of the optimizer: ``lr``, a number or schedule, and all others. If `lr` is not given for a name
+        or one of the six classes, it falls to zero along half a cosine over `maxiter` steps, from 0.03
+        (RMSProp), 0.1 (Adam, AdamW, NAdam) or 1 (AdaGrad); for SGD from the inverse of the curvature
+        along the first gradient, which takes two more evaluations.
+
+    Returns
+    -------
+    scipy.optimize.OptimizeResult
+        With `x`, `fun` and `jac` (the gradient at `x`), `nit`, `nfev`, `njev`, `success`, `status` and
+        `message`; with the setting ``average_decay`` also `average`. The status is 0 for one of
+        the tolerances, 1 for `maxiter`, 3 for a value or gradient with a NaN or an infinity and 99 for
+        the callback; 0 is a success.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is not acceptable, or `fun` or `jac` returned something unusable.
+
+    Notes
+    -----
+    "auto" is 1e-5 for `gtol`, 1e-12 for `ftol` and "best" for `keep`. Where a function asks for
+    ``step`` or ``rng`` its values do not compare: there "auto" is None for both, and "last".
+
+    With ``skip_nonfinite=True`` what is not finite does not end the minimization: such gradients are
+    left out, as the optimizer does it.
+
+    Examples
+    --------
+    >>> import numpy as np, fastopt
+    >>> from scipy.optimize import rosen, rosen_der
+    >>> result = fastopt.minimize(rosen, np.zeros(5), jac=rosen_der, optimizer="adam")
+    >>> result.success, result.x.round(4)
+    (True, array([1., 1., 1., 1., 1.]))
+    """
+    maker = choose(optimizer)
+    maxiter = whole_number("maxiter", maxiter)
+    if not isinstance(keep, str) or keep not in KEEP:
+        kind = ValueError if isinstance(keep, str) else TypeError
+        raise kind(f"keep must be one of {', '.join(KEEP)}, got {keep!r}")
+    x = start(x0)
+    box = Box(bounds, x)
+    box.clip(x)
+    objective = Objective(fun, jac, args, box, seed)
+    noisy = objective.noisy
+    if "lr" not in settings:
+        lr = usual_rate(maker, objective, x, box, maxiter)
+        settings |= {} if lr is None else {"lr": lr}
+    if seed is not None and isinstance(maker, type):
+        settings["seed"] = objective.seed % 2**32
+    solver = make(maker, x, box, settings)
+    stopping = Stopping(
+        tolerance("gtol", gtol, None if noisy else GTOL),
+        tolerance("ftol", ftol, None if noisy else FTOL),
+        tolerance("xtol", xtol, None),
+        window,
+        maxiter,
+        solver.skip_nonfinite,
+    )
+    kept = Kept(x, last=keep == "last" or (keep == "auto" and noisy))
+    with Observers(callback, progress, maxiter) as told:
+        return descend(objective, solver, box, kept, stopping, told)

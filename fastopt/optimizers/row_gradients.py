@@ -1,0 +1,167 @@
+"""Sparse gradients as they come: pairs of rows and values, and the arrays of scipy.sparse."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastopt.codecs.floats import compute_dtype, floats, name_of
+from fastopt.executors import sparse
+from fastopt.layouts import arrays
+from fastopt.layouts.arrays import Array
+
+
+class RowGradient(NamedTuple):
+    """The gradient of some rows of a parameter; that of all others is zero."""
+
+    rows: Array  # int64, rising
+    places: Array  # where the gradient of each is: a row of `values`, or behind them of `sums`
+    values: Array  # two-dimensional
+    sums: Array  # of rows that came more than once
+    given: tuple[Array, ...]  # arrays of the caller's that the numbers were copied from
+
+    def memory(self) -> tuple[Array, ...]:
+        """What belongs to the caller of it."""
+        return self.given or (self.values,)
+
+    def once(self) -> Array:
+        """An array with the gradient of each row once, in any order."""
+        if not self.sums.size:
+            return self.values
+        return np.concatenate([self.values[self.places[self.places < len(self.values)]], self.sums])
+
+
+def is_sparse(grad: Any) -> bool:
+    """Whether this is meant as a sparse gradient."""
+    return (isinstance(grad, tuple) and len(grad) == 2) or _is_scipy(grad)
+
+
+def _is_scipy(grad: Any) -> bool:
+    scipy = sys.modules.get("scipy.sparse")  # whoever has such an array has imported it
+    return scipy is not None and scipy.issparse(grad)
+
+
+def take(name: str, grad: Any, param: Array, clears: bool) -> RowGradient:
+    """Check a sparse gradient, and bring its rows in order, the sum of all that came for each.
+
+    Numbers of one element are added in the order in which they come, in the dtype of the arithmetic.
+
+    Raises
+    ------
+    TypeError, ValueError
+        It does not fit `param`, or cannot be cleared although it should be (`clears`).
+    """
+    if not _is_scipy(grad):
+        rows, values = grad
+        return _take_pair(name, rows, values, param)
+    if grad.shape != param.shape:
+        raise ValueError(f"{name} must have the parameter's shape {param.shape}, got {grad.shape}")
+    if grad.dtype != (compute := compute_dtype(str(name_of(param.dtype)))):
+        raise TypeError(
+            f"{name} must have dtype {compute} for a parameter of {param.dtype}, not {grad.dtype}"
+        )
+    given = (_data_to_clear(name, grad),) if clears else ()
+    if grad.format == "csr" and grad.ndim == 2:
+        return _take_csr(name, grad, given)
+    return _take_entries(name, grad, param, given)
+
+
+def _data_to_clear(name: str, grad: Any) -> Array:
+    data = getattr(grad, "data", None)
+    if not isinstance(data, np.ndarray) or data.dtype != grad.dtype:
+        raise TypeError(
+            f"{name} cannot be cleared, which zero_grad=True asks for: {type(grad).__name__} has no "
+            "array of numbers"
+        )
+    return data
+
+
+def _take_pair(name: str, rows: Any, values: Any, param: Array) -> RowGradient:
+    rows = arrays.check_rows(f"rows of {name}", rows, param)
+    arrays.check_values(f"values of {name}", values, param, rows.size)
+    values = values.reshape(rows.size, math.prod(param.shape[1:]))
+    if _rises(rows):
+        return RowGradient(rows, np.arange(rows.size), values, values[:0], ())
+    return _take_unordered(rows, values)
+
+
+def _take_unordered(given: Array, values: Array) -> RowGradient:
+    """Most rows come once: their gradient stays where it is."""
+    ordered, order = _in_order(given)
+    numbers = values
+    rows, places, repeated = (np.empty(given.size, np.int64) for _ in range(3))
+    starts = np.zeros(1 + given.size // 2, np.int64)
+    count, several = sparse.tell_apart()(ordered, order, rows, places, starts, repeated)
+    if several and (name := str(name_of(values.dtype))) in ("float16", "bfloat16"):
+        # Sums would lose too much in 16 bits.
+        numbers = floats(name).decode(values, compute_dtype(name)).reshape(values.shape)
+    sums = np.empty((several, values.shape[1]), numbers.dtype)
+    if several:
+        sparse.add_rows(numbers.dtype)(starts, repeated, numbers, sums)
+    return RowGradient(rows[:count], places[:count], numbers, sums, (values,) if several else ())
+
+
+def _take_csr(name: str, grad: Any, given: tuple[Array, ...]) -> RowGradient:
+    indptr, columns, data = map(np.ascontiguousarray, (grad.indptr, grad.indices, grad.data))
+    found = np.empty(min(len(indptr) - 1, len(data)), np.int64)
+    rows = found[: sparse.nonempty(indptr.dtype)(indptr, found)].copy()
+    starts = np.append(indptr[rows], indptr[-1:]).astype(np.int64)
+    if starts[0] < 0 or starts[-1] > min(len(data), len(columns)) or not _rises(starts):
+        raise ValueError(f"{name} is no valid CSR array: its indptr does not fit its data")
+    return _dense_rows(name, rows, starts, columns, data, grad.shape[1], given)
+
+
+def _take_entries(name: str, grad: Any, param: Array, given: tuple[Array, ...]) -> RowGradient:
+    entries = grad.tocoo()
+    first, *others = getattr(entries, "coords", None) or (entries.row, entries.col)
+    columns = np.zeros(len(first), np.int64)
+    for size, own in zip(param.shape[1:], others, strict=True):
+        columns = columns * size + own
+    if not len(first):
+        first = first.astype(np.int64)
+    elif first.min() < 0 or first.max() >= len(param):
+        raise ValueError(f"{name} is no valid sparse array: it has rows beyond its shape")
+    ordered, places = _in_order(first.astype(np.int64))
+    starts = _first_of_each(ordered)
+    rows, width = ordered[starts[:-1]], math.prod(param.shape[1:])
+    return _dense_rows(name, rows, starts, columns[places], entries.data[places], width, given)
+
+
+def _dense_rows(
+    name: str,
+    rows: Array,
+    starts: Array,
+    columns: Array,
+    data: Array,
+    width: int,
+    given: tuple[Array, ...],
+) -> RowGradient:
+    values = np.empty((rows.size, width), data.dtype)
+    if not sparse.scatter(columns.dtype, data.dtype)(starts, columns, data, values):
+        raise ValueError(f"{name} is no valid sparse array: it has columns beyond its shape")
+    return RowGradient(rows, np.arange(rows.size), values, values[:0], given)
+
+
+def _rises(numbers: Array) -> bool:
+    return bool((numbers[1:] > numbers[:-1]).all())
+
+
+def _in_order(rows: Array) -> tuple[Array, Array]:
+    """Rows sorted, and where each one was; equal ones in the order in which they came."""
+    bits = int(rows.size).bit_length()
+    if rows.size and int(rows.max()).bit_length() + bits < 64:
+        # Row and place in one number: 70 us for 10^4 of them, where a stable argsort takes 660.
+        both = np.sort((rows << bits) | np.arange(rows.size))
+        return both >> bits, both & ((1 << bits) - 1)
+    places = np.argsort(rows, kind="stable")
+    return rows[places], places
+
+
+def _first_of_each(ordered: Array) -> Array:
+    """Where a new row begins, and the end."""
+    new = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
+    ends = [0, ordered.size] if ordered.size else [0]
+    return np.concatenate([ends[:1], new, ends[1:]]).astype(np.int64)

@@ -1,0 +1,100 @@
+"""Steps with sparse gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastopt.layouts.arrays import Array
+from fastopt.layouts.columns import KERNEL
+from fastopt.optimizers.hyperparameters import Hyperparameters
+from fastopt.optimizers.row_gradients import RowGradient, is_sparse
+from fastopt.optimizers.rows import Rows, check_rows_can_step
+from fastopt.optimizers.work import Work
+
+MODES = ("exact", "lazy")
+
+
+def check_mode(sparse: Any) -> str | None:
+    """None or one of the names in `MODES`."""
+    accepted = "'exact', 'lazy' or None"
+    if sparse is not None and not isinstance(sparse, str):
+        raise TypeError(f"sparse must be {accepted}, not {sparse!r}")
+    if sparse is not None and sparse not in MODES:
+        raise ValueError(f"sparse must be {accepted}, got {sparse!r}")
+    return sparse
+
+
+class RowSteps:
+    """The parameters that got sparse gradients.
+
+    Attributes
+    ----------
+    mode : str or None
+    behind : bool
+        Whether any rows have to catch up.
+    """
+
+    def __init__(
+        self,
+        mode: str | None,
+        work: Work,
+        hyper: Hyperparameters,
+        table: Array,
+        executor: str,
+        compiled: bool,
+    ) -> None:
+        self.mode, self.behind = mode, False
+        self._hyper, self._table, self._work = hyper, table, work
+        self._how = mode == "exact", executor, compiled
+        self._known: dict[int, Rows] = {}
+        if mode is not None:
+            self._check_any()
+
+    def _check_any(self) -> None:
+        """See that there is a parameter that can have sparse gradients."""
+        refusal = None
+        for index in range(len(self._work.leaves)):
+            try:
+                check_rows_can_step(self._work, index, self._hyper.of(index), self.mode == "exact")
+            except ValueError as error:
+                refusal = error
+            else:
+                return
+        if refusal is not None:
+            raise refusal
+
+    def look_ahead(self, gradients: Mapping[int, RowGradient]) -> None:
+        """Get ready for these gradients, or raise before anything is written."""
+        for index in gradients:
+            if index not in self._known:
+                table, hyper = self._table[index], self._hyper.of(index)
+                self._known[index] = Rows(self._work, index, table, hyper, *self._how)
+            self._known[index].look_ahead(self._hyper.of(index))
+
+    def step(self, gradients: Mapping[int, RowGradient], clears: bool) -> None:
+        """Step the rows that have a gradient."""
+        for index, gradient in gradients.items():
+            code = int(self._table[index, KERNEL])
+            self._known[index].step(gradient, code, self._hyper.of(index), clears)
+            for array in gradient.given if clears else ():
+                array[...] = 0
+        self.behind = any(rows.now for rows in self._known.values())
+
+    def catch_up(self, found: Sequence[Any] | None = None) -> None:
+        """Bring all rows up to date: of all parameters, or of those with dense ones among gradients."""
+        for index, rows in self._known.items():
+            if found is None or not (found[index] is None or is_sparse(found[index])):
+                rows.catch_up()
+        self.behind = any(rows.now for rows in self._known.values())
+
+    def catch_up_rows(self, wanted: Mapping[int, Array]) -> None:
+        """Bring some rows of some parameters up to date."""
+        for index, some in wanted.items():
+            if index in self._known:
+                self._known[index].catch_up(some)
+
+    @property
+    def params_behind(self) -> bool:
+        """Whether parameters, too, are not what they are with dense gradients."""
+        return any(rows.now and rows.moves for rows in self._known.values())

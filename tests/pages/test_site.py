@@ -1,0 +1,66 @@
+"""The pages as `make docs` built them: every link, anchor and picture leads somewhere."""
+
+from __future__ import annotations
+
+from functools import cache
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+SITE = Path(__file__).parents[2] / "docs" / "_build"
+PAGES = sorted(SITE.rglob("*.html"))
+
+pytestmark = pytest.mark.skipif(not PAGES, reason="the pages are not built: make docs")
+
+
+class Links(HTMLParser):
+    """What a page refers to, and what can be referred to in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.targets: list[str] = []
+        self.anchors: set[str] = set()
+        self.without_text: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        given = dict(attributes)
+        self.anchors |= {value for key in ("id", "name") if (value := given.get(key))}
+        self.targets += [value for key in ("href", "src") if (value := given.get(key))]
+        if tag == "img" and given.get("alt") is None:  # empty beside a title that says it
+            self.without_text.append(str(given.get("src")))
+
+
+@cache
+def read(path: Path) -> Links:
+    links = Links()
+    links.feed(path.read_text("utf-8"))
+    return links
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(SITE)))
+def test_links_lead_somewhere(page: Path) -> None:
+    broken = []
+    for target in read(page).targets:
+        parts = urlsplit(target)
+        if parts.scheme or parts.netloc:
+            continue  # elsewhere
+        path = (page.parent / unquote(parts.path)).resolve() if parts.path else page
+        if not path.exists():
+            broken.append(target)
+        elif parts.fragment and path.suffix == ".html":
+            anchor = unquote(parts.fragment)
+            if anchor not in read(path).anchors:
+                broken.append(target)
+    assert not broken
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(SITE)))
+def test_pictures_have_a_text(page: Path) -> None:
+    assert not read(page).without_text
+
+
+def test_figures_come_for_light_and_dark() -> None:
+    text = (SITE / "rmsprop.html").read_text("utf-8")
+    assert text.count("only-light") == text.count("only-dark") >= 9

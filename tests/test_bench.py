@@ -1,0 +1,135 @@
+"""The benchmarks' arithmetic, their peers, and that README, pages and figures say what is stored."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+
+from bench import figures, measure, peers, peers_numexpr, problems, report, tables
+from bench.roofline import roofline
+
+ROOT = Path(__file__).parent.parent
+RESULTS = sorted((ROOT / "bench" / "results").glob("*.json"))
+TEXT = re.compile(r"<text[^>]*>([^<]*)</text>")
+
+
+def stored(path: Path) -> Any:
+    return json.loads(path.read_text("utf-8"))
+
+
+def part(page: Path) -> str:
+    return page.read_text("utf-8").partition(report.START)[2].partition(report.END)[0].strip()
+
+
+def test_readme_has_the_newest_results() -> None:
+    assert part(report.README) == report.summary(stored(report.newest())).strip()
+
+
+def test_page_has_the_newest_results() -> None:
+    assert part(report.DETAILS) == report.details(stored(report.newest())).strip()
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_results_say_where_they_come_from(path: Path) -> None:
+    machine = stored(path)["machine"]
+    assert {
+        "cpu",
+        "cores",
+        "caches_bytes",
+        "memory_gb",
+        "threads",
+        "date",
+        "libraries",
+    } <= machine.keys()
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_figures_can_be_drawn_from_every_result(path: Path, tmp_path: Path) -> None:
+    drawn = figures.draw(stored(path), tmp_path)
+    assert {p.name for p in drawn} == {
+        f"{name}-{theme}.svg" for name in figures.FIGURES for theme in ("light", "dark")
+    }
+    for figure in drawn:
+        assert TEXT.findall(figure.read_text("utf-8")), figure.name
+
+
+def test_stored_figures_show_the_newest_results(tmp_path: Path) -> None:
+    """All that is written in them, numbers and names; lines may differ with matplotlib's version."""
+    for drawn in figures.draw(stored(report.newest()), tmp_path):
+        kept = figures.FOLDER / drawn.name
+        assert TEXT.findall(kept.read_text("utf-8")) == TEXT.findall(drawn.read_text("utf-8"))
+
+
+def test_figures_of_no_cases_are_empty_not_an_error(tmp_path: Path) -> None:
+    assert len(figures.draw({"machine": {"caches_bytes": {}}, "cases": []}, tmp_path)) == 2 * len(
+        figures.FIGURES
+    )
+
+
+def test_ratios_are_formed_within_a_round() -> None:
+    """A neighbour who doubles all times of a round changes no ratio."""
+    ours, theirs = [1.0, 2.0, 1.0, 2.0, 1.0], [3.0, 6.0, 3.0, 6.0, 3.0]
+    band = measure.band(measure.ratios(theirs, ours))
+    assert band == {"median": 3.0, "low": 3.0, "high": 3.0}
+
+
+def test_band_holds_the_middle_three_fifths() -> None:
+    values = [float(k) for k in range(11)]
+    assert measure.band(values) == {"median": 5.0, "low": 2.0, "high": 8.0}
+
+
+def test_everyone_has_as_many_turns() -> None:
+    samples = measure.interleave({"a": lambda: 0.001, "b": lambda: 0.002}, budget=0.0, enough=7)
+    assert samples == {"a": [0.001] * 7, "b": [0.002] * 7}
+
+
+def test_what_is_slow_has_only_a_few_turns() -> None:
+    samples = measure.interleave({"a": lambda: 0.001, "b": lambda: 2.0}, budget=0.0)
+    assert (len(samples["a"]), len(samples["b"])) == (measure.ENOUGH, measure.FEWEST)
+
+
+@pytest.mark.parametrize("form", [*problems.FORMS, *problems.FAMILY], ids=lambda form: form.name)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_roofline_moves_the_bytes_and_changes_nothing(form: problems.Form, dtype: str) -> None:
+    problem = problems.make(form, 1001, np.dtype(dtype))
+    before = {name: array.copy() for name, array in problem.arrays.items()}
+    run, moved = roofline(problem, 1)
+    for _ in range(3):
+        run()
+    for name, array in problem.arrays.items():
+        np.testing.assert_array_equal(array, before[name])
+    assert moved in (problem.bytes_per_element, 2 * problem.grad.itemsize)
+
+
+@pytest.mark.skipif(
+    bool(numba.config.DISABLE_JIT), reason="large arrays, element by element in plain Python"
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("form", problems.FORMS, ids=lambda form: form.name)
+def test_peers_agree(form: problems.Form, dtype: str) -> None:
+    peers.check(form, 100_003, np.dtype(dtype), 1, {**peers.PEERS, **peers_numexpr.PEERS})
+
+
+def test_a_peer_that_computes_something_else_is_noticed() -> None:
+    def wrong(problem: problems.Problem, threads: int) -> peers.Step:
+        return lambda: problem.arrays["param"].__isub__(problem.grad)
+
+    with pytest.raises(AssertionError, match="by wrong"):
+        peers.check(
+            problems.RMSPROP,
+            1000,
+            np.dtype(np.float32),
+            1,
+            {"numpy_naive": peers.PEERS["numpy_naive"], "wrong": wrong},
+        )
+
+
+def test_tables_do_not_break_numbers() -> None:
+    text = tables.table(["case", "time"], [["a b", "1.5 ms"]])
+    assert "| a b | 1.5\N{NO-BREAK SPACE}ms |" in text

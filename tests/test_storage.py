@@ -1,0 +1,373 @@
+"""Optimizers over arrays in every storage format: the same bits everywhere, and what users see."""
+
+import copy
+import pickle
+import re
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fastopt
+from fastopt.codecs.blocks import ITEM, SIGNED, UNSIGNED
+from fastopt.codecs.floats import floats
+from fastopt.codecs.rounding import noise, phase
+from fastopt.executors.launch import EXECUTORS
+from tests.refusals import refusal
+from tests.support import COMPILED, assert_same_bits, sizes
+
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+FORMATS = {"float16": np.dtype(np.float16), "bfloat16": BFLOAT16, "float32": np.dtype(np.float32)}
+EVERYTHING = {
+    "momentum": 0.8,
+    "centered": True,
+    "weight_decay": 0.01,
+    "beta": 0.7,
+    "eps": 1e-6,
+    "average_decay": 0.6,
+    "bounds": (-1.5, 1.5),
+}
+N = 5000 if COMPILED else 300
+# Arrays below 4096 elements have no 8-bit states: interpreted tests are about the smaller ones only.
+eight_bits = pytest.mark.skipif(
+    not COMPILED, reason="8-bit states need 4096 elements: too slow in Python"
+)
+
+
+def arrays(size, dtype, grad_dtype=None, steps=3):
+    rng = np.random.default_rng(size)
+    w = rng.normal(size=size).astype(dtype)
+    grads = rng.normal(size=(steps, size)) * 10.0 ** rng.uniform(-3, 2, (steps, size))
+    grads[rng.random(grads.shape) < 0.05] = 0
+    return w, [g.astype(grad_dtype or dtype) for g in grads]
+
+
+def run(executor, size, dtype, grad_dtype=None, **settings):
+    w, grads = arrays(size, dtype, grad_dtype)
+    opt = fastopt.RMSProp(w, lr=0.01, executor=executor, **settings)
+    for step, grad in enumerate(grads):
+        opt.lr = 0.01 / (step + 1)
+        opt.step(grad)
+    return opt
+
+
+def assert_same(one, other):
+    assert_same_bits(one.params, other.params, "params")
+    for name in one.state:
+        assert_same_bits(one.state[name], other.state[name], name)
+
+
+@pytest.mark.parametrize("rounding", [None, True, False])
+@pytest.mark.parametrize("state", [None, "bfloat16", "float16", "float32", "8bit"])
+@pytest.mark.parametrize("param", FORMATS)
+def test_executors_agree(param, state, rounding):
+    settings = {"state_dtype": state, "stochastic_rounding": rounding, "seed": 11, **EVERYTHING}
+    dtype = FORMATS[param]
+    expected = run("reference", N, dtype, **settings)
+    for executor in ("serial", "parallel"):
+        assert_same(run(executor, N, dtype, **settings), expected)
+
+
+@pytest.mark.parametrize("grad", FORMATS)
+@pytest.mark.parametrize("param", FORMATS)
+def test_gradients_of_another_format(param, grad):
+    size = 1000 if COMPILED else 100
+    expected = run("reference", size, FORMATS[param], FORMATS[grad], clip_norm=1.0)
+    assert_same(run("serial", size, FORMATS[param], FORMATS[grad], clip_norm=1.0), expected)
+    assert_same(run("parallel", size, FORMATS[param], FORMATS[grad], clip_norm=1.0), expected)
+
+
+def test_format_of_gradients_may_change():
+    w, grads = arrays(100, np.float32)
+    one, other = (fastopt.RMSProp(x, executor=e) for x, e in ((w, "serial"), (w.copy(), "reference")))
+    for grad, dtype in zip(grads * 2, [*FORMATS.values()] * 2, strict=True):
+        one.step(grad.astype(dtype))
+        other.step(grad.astype(dtype))
+    assert_same(one, other)
+
+
+def test_each_gradient_of_a_list_has_its_own_format():
+    w = [np.ones(50, np.float32), np.ones(70, BFLOAT16), np.ones(3, np.float16)]
+    grads = [np.full(50, 0.5, BFLOAT16), None, np.full(3, 0.5, np.float32)]
+    opt = fastopt.RMSProp(w, lr=0.1, zero_grad=True)
+    opt.step(grads)
+    assert [len(np.unique(x)) for x in w] == [1, 1, 1]
+    assert w[0][0] < 1
+    assert w[1][0] == 1
+    assert not grads[0].any()
+    assert not grads[2].any()
+
+
+@pytest.mark.parametrize("rounding", [False, True])
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+@pytest.mark.parametrize("size", sizes(0, 1, 2, 3, 7, 15, 16, 17, 31, 33, 63, 65, 255, 256, 257, 4099))
+def test_16_bits_against_numpy(size, name, rounding):
+    """Decode, step in float32, encode: typed out."""
+    w, grads = arrays(size, FORMATS[name])
+    expected, square_avg = w.copy(), np.zeros(size, FORMATS[name])
+    opt = fastopt.RMSProp(w, lr=0.01, beta=0.9, eps=1e-8, stochastic_rounding=rounding, seed=5)
+    codec = floats(name)
+    beta, mix, lr, eps = (np.float32(x) for x in (0.9, 1 - 0.9, 0.01, 1e-8))
+    for step, grad in enumerate(grads):
+        opt.step(grad)
+        x, g, v = (a.astype(np.float32) for a in (expected, grad, square_avg))
+        v = beta * v + mix * g * g
+        x = x - lr * (g / np.sqrt(v + eps))
+        bits = [noise(0, size, phase(5, step), slot) if rounding else None for slot in (0, 2)]
+        expected, square_avg = codec.encode(x, bits[0]), codec.encode(v, bits[1])
+        assert_same_bits(opt.state["square_avg"], square_avg)
+        assert_same_bits(w, expected)
+
+
+@eight_bits
+@pytest.mark.parametrize("rounding", [None, False])
+@pytest.mark.parametrize("size", [4096, 4097, 4351, 5003, 70_001])
+def test_8_bits_against_numpy(size, rounding):
+    w, grads = arrays(size, np.float32)
+    expected = w.copy()
+    settings = {"momentum": 0.5, "state_dtype": "8bit", "stochastic_rounding": rounding}
+    opt = fastopt.RMSProp(w, lr=0.01, **settings)
+    v_codes, b_codes = (c.encode(np.zeros(size, np.float32), None) for c in (UNSIGNED, SIGNED))
+    beta, mix, lr, eps, half = (np.float32(x) for x in (0.9, 1 - 0.9, 0.01, 1e-8, 0.5))
+    single = np.dtype(np.float32)
+    for step, g in enumerate(grads):
+        opt.step(g)
+        v = beta * UNSIGNED.decode(v_codes, single)[:size] + mix * g * g
+        b = half * SIGNED.decode(b_codes, single)[:size] + g / np.sqrt(v + eps)
+        expected = expected - lr * b
+        bits = [None if rounding is False else noise(0, size, phase(0, step), s) for s in (2, 3)]
+        v_codes, b_codes = UNSIGNED.encode(v, bits[0]), SIGNED.encode(b, bits[1])
+        assert_same_bits(w, expected)
+        assert_same_bits(opt.state["square_avg"], v_codes)
+        assert_same_bits(opt.state["momentum_buffer"], b_codes)
+
+
+@eight_bits
+@settings(deadline=None, max_examples=25)
+@given(st.integers(1, 40), st.integers(16, 60), st.booleans())
+def test_split_at_blocks_changes_nothing(blocks, more, rounding):
+    """Each part large enough for 8 bits."""
+    size = (16 + blocks + more) * 256 + 13
+    w, grads = arrays(size, BFLOAT16, steps=2)
+    options = {"lr": 0.01, "state_dtype": "8bit", "stochastic_rounding": rounding or None}
+    whole = fastopt.Adam(w.copy(), **options)
+    cut = (16 + blocks) * 256
+    parts = fastopt.Adam([w[:cut], w[cut:]], **options)
+    for grad in grads:
+        whole.step(grad)
+        parts.step([grad[:cut], grad[cut:]])
+    assert_same_bits(w, whole.params)
+    for name, own in whole.state.items():
+        assert_same_bits(np.concatenate(parts.state[name]), own)
+
+
+@eight_bits
+@pytest.mark.parametrize("threads", range(1, fastopt.get_num_threads() + 1))
+def test_any_number_of_threads(threads):
+    settings = {"state_dtype": "8bit", "stochastic_rounding": True}
+    with fastopt.threads(threads):
+        got = run("parallel", 100_003, BFLOAT16, **settings)
+    assert_same(got, run("serial", 100_003, BFLOAT16, **settings))
+
+
+def test_float16_and_tiny_epsilon_give_no_nan():
+    w = np.ones(300, np.float16)
+    opt = fastopt.RMSProp(w, eps=1e-8)
+    for _ in range(3):
+        opt.step(np.zeros(300, np.float16))
+    assert (w == 1).all()
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+def test_overflow_is_that_of_a_cast(name):
+    dtype = FORMATS[name]
+    w = np.array([1.0, -1.0, 2.0], dtype)
+    with np.errstate(over="ignore"):
+        expected = np.array([-1e39, 1e39, 2.0]).astype(dtype)
+    fastopt.SGD(w, lr=3e38).step(np.array([4.0, -4.0, 0.0], dtype))
+    assert_same_bits(w, expected)
+
+
+def test_nonfinite_gradients_concern_their_own_element():
+    w, _ = arrays(N, np.float32)
+    grad = np.full(N, 0.5, np.float32)
+    grad[[3, 70]] = np.nan, np.inf
+    opt = fastopt.Adam(w, state_dtype="8bit")
+    opt.step(grad)
+    opt.step(np.ones(N, np.float32))
+    assert np.flatnonzero(~np.isfinite(w)).tolist() == [3, 70]
+
+
+@eight_bits
+def test_nonfinite_like_the_specification():
+    settings = {"state_dtype": "8bit", "lr": 0.1}
+    for bad in (np.nan, -np.nan, np.inf, -np.inf, 3e38, 1e-38):
+        opts = []
+        for executor in ("serial", "reference"):
+            w, grads = arrays(4096 + 300, np.float32)
+            opts.append(fastopt.Adam(w, executor=executor, **settings))
+            for grad in grads:
+                grad[[0, 300, 4300]] = bad
+                opts[-1].step(grad)
+        one, other = opts
+        for name in one.state:
+            assert_same_bits(one.state[name], other.state[name], name)
+        np.testing.assert_array_equal(one.params, other.params)
+
+
+@eight_bits
+def test_memory_of_states():
+    w = np.zeros(10**6, np.float32)
+    held = {
+        cls: sum(a.nbytes for a in cls(w, state_dtype="8bit").state.values()) / w.size
+        for cls in (fastopt.RMSProp, fastopt.Adam)
+    }
+    assert held[fastopt.RMSProp] == pytest.approx(1.016, abs=1e-3)
+    assert held[fastopt.Adam] == pytest.approx(2.03, abs=2e-3)
+
+
+def test_choice_by_name_and_size():
+    w = [np.zeros(4096, np.float32), np.zeros(4095, np.float32)]
+    formats = {"exp_avg": "bfloat16", "exp_avg_sq": "8bit"}
+    opt = fastopt.Adam(w, state_dtype=formats, average_decay=0.9)
+    assert [a.dtype for a in opt.state["exp_avg"]] == [BFLOAT16] * 2
+    assert [a.dtype for a in opt.state["exp_avg_sq"]] == [ITEM, np.dtype(np.float32)]
+    assert [a.dtype for a in opt.state["average"]] == [np.dtype(np.float32)] * 2
+    opt = fastopt.Adam(np.zeros(8, BFLOAT16), average_decay=0.9)
+    assert opt.state["exp_avg"].dtype == BFLOAT16
+    assert opt.state["average"].dtype == np.float32
+
+
+def test_decoded():
+    w = [np.zeros((64, 80), np.float32), np.zeros((2, 3), np.float16)]
+    opt = fastopt.RMSProp(w, state_dtype="8bit", initial_accumulator=0.25)
+    first, second = opt.decoded("square_avg")
+    assert first.shape == (64, 80)
+    assert second.shape == (2, 3)
+    assert first.dtype == second.dtype == np.float32
+    assert (first == 0.25).all()
+    assert (second == 0.25).all()
+    with refusal(ValueError, ["name", "square_avg", "'sum'"]):
+        opt.decoded("sum")
+
+
+@pytest.mark.parametrize("rounding", [None, True])
+@pytest.mark.parametrize("state", [None, "8bit", "float16"])
+def test_resumed_run_has_the_same_bits(tmp_path, state, rounding):
+    w, grads = arrays(N, BFLOAT16, steps=6)
+    settings = {"state_dtype": state, "stochastic_rounding": rounding, "seed": 3, "average_decay": 0.5}
+    straight = fastopt.RMSProp(w.copy(), **settings)
+    broken = fastopt.RMSProp(w.copy(), **settings)
+    for grad in grads[:3]:
+        straight.step(grad)
+        broken.step(grad)
+    broken.save(tmp_path / "run.npz")
+    resumed = {
+        "load": fastopt.RMSProp(broken.params.copy(), **settings),
+        "dict": fastopt.RMSProp(broken.params.copy(), **settings),
+        "copy": copy.deepcopy(broken),
+        "pickle": pickle.loads(pickle.dumps(broken)),
+    }
+    resumed["load"].load(tmp_path / "run.npz")
+    resumed["dict"].load_state_dict(copy.deepcopy(broken.state_dict()))
+    for grad in grads[3:]:
+        straight.step(grad)
+        for opt in resumed.values():
+            opt.step(grad)
+    for opt in resumed.values():
+        assert_same(opt, straight)
+
+
+def test_another_seed_is_another_run():
+    saved = fastopt.RMSProp(np.zeros(8, np.float16), seed=1, stochastic_rounding=True).state_dict()
+    with refusal(ValueError, ["rounding", "[True, 1]", "[True, 2]"]):
+        fastopt.RMSProp(np.zeros(8, np.float16), seed=2, stochastic_rounding=True).load_state_dict(
+            saved
+        )
+
+
+def test_states_of_the_callers(tmp_path):
+    w, (grad, *_) = arrays(N, np.float32)
+    own = np.zeros(N, BFLOAT16)
+    opt = fastopt.RMSProp(w, state={"square_avg": own})
+    opt.step(grad)
+    assert opt.state["square_avg"] is own
+    assert own.any()
+    blocks = np.zeros(UNSIGNED.shape((N,)), ITEM)
+    fastopt.rmsprop_step(w, grad, blocks)
+    assert blocks["codes"].any()
+    with refusal(ValueError, ["state['square_avg']", "shape"]):
+        fastopt.RMSProp(w, state={"square_avg": blocks[1:]})
+    on_disk = fastopt.RMSProp(w, state_dir=tmp_path / "states", state_dtype="bfloat16")
+    on_disk.step(grad)
+    assert on_disk.state["square_avg"].dtype == BFLOAT16
+    assert isinstance(on_disk.state["square_avg"], np.memmap)
+
+
+def test_a_users_transform(tmp_path):
+    def keep(update, param, state, hyper):
+        (total,) = state
+        return update, (total + update * update,)
+
+    part = fastopt.Transform(keep, state={"total": 0.0}, nonnegative=("total",))
+    runs = []
+    for executor in EXECUTORS:
+        w, grads = arrays(N, np.float16)
+        opt = fastopt.Optimizer(w, fastopt.chain(part), state_dtype="8bit", executor=executor)
+        opt.step(grads[0] * np.float16(0.001))
+        runs.append(opt)
+    for opt in runs[1:]:
+        assert_same(opt, runs[0])
+    with refusal(ValueError, ["nonnegative", "'other'", "'total'"]):
+        fastopt.Transform(keep, state={"total": 0.0}, nonnegative=("other",))
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ({"state_dtype": "int8"}, TypeError, ["state_dtype", "8bit", "int8"]),
+        ({"state_dtype": "4bit"}, TypeError, ["state_dtype", "8bit", "'4bit'"]),
+        ({"state_dtype": 8}, TypeError, ["state_dtype", "8"]),
+        ({"state_dtype": "float64"}, TypeError, ["state_dtype", "float32", "float64"]),
+        ({"state_dtype": {"exp_avg": "8bit"}}, ValueError, ["state_dtype", "exp_avg", "square_avg"]),
+        ({"state_dtype": {"square_avg": int}}, TypeError, ["state_dtype['square_avg']", "int"]),
+        ({"stochastic_rounding": 1}, TypeError, ["stochastic_rounding", "True, False or None", "1"]),
+        ({"seed": -1}, ValueError, ["seed", "-1", "2**32"]),
+        ({"seed": 2**32}, ValueError, ["seed", "4294967296"]),
+        ({"seed": 1.0}, TypeError, ["seed", "whole number", "1.0"]),
+        ({"seed": True}, TypeError, ["seed", "True"]),
+    ],
+)
+def test_bad_options(settings, error, words):
+    w = np.ones(8, np.float32)
+    with refusal(error, words):
+        fastopt.RMSProp(w, **settings)
+    assert (w == 1).all()
+
+
+def test_float64_keeps_its_states():
+    with refusal(TypeError, ["state_dtype", "float64", "'8bit'"]):
+        fastopt.RMSProp(np.ones(8), state_dtype="8bit")
+    with refusal(TypeError, ["grads", "float64", "float16"]):
+        fastopt.RMSProp(np.ones(8)).step(np.ones(8, np.float16))
+
+
+def test_bfloat16_without_its_package(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "ml_dtypes", None)
+    floats.cache_clear()
+    with pytest.raises(ImportError, match=re.escape("pip install fastopt[bfloat16]")):
+        fastopt.RMSProp(np.ones(8, np.float32), state_dtype="bfloat16")
+    floats.cache_clear()
+
+
+def test_norm_and_buffers_of_16_bits():
+    for dtype in FORMATS.values():
+        x = fastopt.empty(1001, dtype)
+        x[:] = 0.5
+        assert fastopt.global_norm(x) == pytest.approx(0.5 * 1001**0.5)
+        flat, views = fastopt.flatten([x, x[:7]])
+        assert flat.dtype == dtype
+        assert views[1].shape == (7,)
+    assert fastopt.empty(3, "bfloat16").dtype == BFLOAT16
