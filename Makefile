@@ -78,7 +78,7 @@ cuda-emulated: $(VENV)/.cuda-test ## the CUDA executor on an emulated GPU, where
 	@if [ -x $(EMULATOR) ]; then \
 	    $(COMPILED) $(EMULATOR) $(BIN)/python -m pytest -q $(CUDA); \
 	else \
-	    echo "skipped: there is no emulator at $(EMULATOR)"; \
+	    echo "skipped: no emulator at $(EMULATOR)"; \
 	fi
 
 test-cuda: $(VENV)/.cuda-test ## the CUDA executor on a GPU

@@ -17,9 +17,10 @@ from llvmlite import ir
 from numba import types
 
 from fastopt.codecs import rounding
+from fastopt.codecs.base import BLOCK
 from fastopt.codecs.floats import floats
 from fastopt.executors.cuda import device
-from fastopt.executors.encoded import ITEMSIZE, STORED, decode, encode, int32, noise_of
+from fastopt.executors.encoded import ITEMSIZE, STORED, decode, encode, hashed, int32
 from fastopt.executors.memory import I64
 
 WIDEST = 16  # bytes of an access in the dtype of the arithmetic
@@ -69,7 +70,7 @@ def storer(dtype: str, stored: str, width: int = 1) -> Any:
     """``store(address, index, value)``, with a tuple of values if several are stored at once."""
     if device.SIMULATED:
         simulated = _simulated_storer(stored, width, None)
-        return lambda address, index, value: simulated(address, index, value, 0, 0.0)
+        return lambda address, index, value: simulated(address, index, value, 0, 0, 0.0)
     number, element = getattr(types, dtype), STORED[stored]
     given = number if width == 1 else types.UniTuple(number, width)
 
@@ -86,31 +87,52 @@ def storer(dtype: str, stored: str, width: int = 1) -> Any:
 
 @cache
 def dithering_storer(dtype: str, stored: str, width: int, slot: int) -> Any:
-    """``store(address, index, value, element, phase)``, rounded up or down at random.
+    """``store(address, index, value, first, table, phase)``, rounded up or down at random.
 
-    `element` is the number of the first element among all and `phase` that of the step, as the buffer
-    of hyperparameters has it.
+    `first` is the number of the array's first element among all, `table` the address of
+    `codecs.rounding.table` and `phase` that of the step, as the buffer of hyperparameters has it.
     """
     if device.SIMULATED:
         return _simulated_storer(stored, width, slot)
-    number, element_type = getattr(types, dtype), STORED[stored]
+    number, element = getattr(types, dtype), STORED[stored]
     given = number if width == 1 else types.UniTuple(number, width)
 
     @device.intrinsic  # type: ignore[untyped-decorator]
     def store(
-        typing_context: Any, address: Any, index: Any, value: Any, element: Any, phase: Any
+        typing_context: Any,
+        address: Any,
+        index: Any,
+        value: Any,
+        first: Any,
+        table: Any,
+        phase: Any,
     ) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            whole = builder.fptoui(args[4], I32)
-            bits = builder.shl(whole, int32(32 - rounding.PHASE_BITS))
-            elements = [builder.add(args[3], ir.Constant(I64, lane)) for lane in range(width)]
-            noise = [noise_of(builder, each, bits, slot) for each in elements]
-            _emit_store(builder, element_type, stored, args, width, noise)
+            # A group never reaches into another block: both are powers of two.
+            place = builder.and_(args[1], ir.Constant(I64, BLOCK - 1))
+            block = builder.add(args[3], builder.sub(args[1], place))
+            step = builder.shl(builder.fptoui(args[5], I32), int32(32 - rounding.PHASE_BITS))
+            common = builder.add(hashed(builder, block), step)
+            common = builder.add(common, int32(slot * rounding.PER_SLOT % 2**32))
+            own = builder.load(_pointer(builder, I32, args[4], place, width), align=4 * width)
+            each = [own] if width == 1 else [builder.extract_element(own, I32(k)) for k in range(width)]
+            noise = [builder.add(common, bits) for bits in each]
+            _emit_store(builder, element, stored, args, width, noise)
             return context.get_dummy_value()
 
-        return types.void(types.int64, types.int64, given, types.int64, number), emit
+        words = types.int64, types.int64, given, types.int64, types.int64, number
+        return types.void(*words), emit
 
     return store
+
+
+@cache
+def rounding_table(ordinal: int) -> Any:
+    """`codecs.rounding.table` in the memory of a device, which is the current one."""
+    table = rounding.table().view(np.int64)
+    made = device.allocate(table.shape, table.dtype)
+    device.to_device(made.address, table)
+    return made
 
 
 def _emit_store(builder: Any, element: Any, stored: str, args: Any, width: int, noise: Any) -> None:
@@ -179,8 +201,10 @@ def _simulated_loader(dtype: str, stored: str, width: int) -> Any:
 
 
 def _simulated_storer(stored: str, width: int, slot: int | None) -> Any:
-    def store(address: int, index: int, value: Any, element: int, phase: Any) -> None:
-        noise = None if slot is None else rounding.noise(element, width, phase, slot)
+    def store(address: int, index: int, value: Any, first: int, table: int, phase: Any) -> None:
+        noise = None
+        if slot is not None:
+            noise = rounding.noise(first, index + width, phase, slot)[index:]
         numbers = np.array([value] if width == 1 else value)
         _at(stored, address, index, width)[:] = floats(stored).encode(numbers, noise)
 

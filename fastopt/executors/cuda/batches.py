@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.executors.cuda import device
+from fastopt.executors.cuda import access, device
 from fastopt.executors.cuda.kernels import JobKernels
 from fastopt.executors.cuda.launches import Launch, Mirror
 from fastopt.executors.cuda.source import KEPT, PIECE_WORDS
@@ -78,7 +78,10 @@ class Batch:
             [[own[0].address, 0, *(slot.address for slot in own[1:])] for own in arrays], np.int64
         )
         # What a kernel reads of an array: its addresses, and where random bits are needed its place.
-        self._firsts = np.array(firsts, np.int64)[:, None][:, : len(kernels.names.first)]
+        self._firsts = np.zeros((len(arrays), len(kernels.names.first)), np.int64)
+        if kernels.names.first:
+            self._firsts[:, 0] = firsts
+            self._firsts[:, 1] = access.rounding_table(device.current()).address
         self._alignments = np.array(kernels.alignments(), np.int64)
         self._control = [control] if control else []
         self._kept = None

@@ -60,12 +60,12 @@ class Names:
         self.given = ["numbers_at"] if form.capturable else list(self.places)
         self.control = ["control_at"] if form.watched else []
         self.recall = ["kept_at", "place", "expected"] if form.recalls else []
-        # The number of the first element among all of the optimizer, for the random bits.
-        self.first = ["first"] if self.dithered else []
+        # For random bits: the number of the first element among all, and where the table is.
+        self.first = ["first", "table"] if self.dithered else []
 
     def store(self, name: str, value: str, wide: bool = False) -> str:
         """The statement that stores an element, or a group."""
-        more = ", first + i, phase" if name in self.dithered else ""
+        more = ", first, table, phase" if name in self.dithered else ""
         return f"store_{'wide_' if wide else ''}{name}({name}_at, i, {value}{more})"
 
     @property
