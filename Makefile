@@ -9,8 +9,8 @@ CACHE := $(CURDIR)/build/cache
 COMPILED := FASTOPT_CACHE_DIR=$(CACHE)/compiled NUMBA_CACHE_DIR=$(CACHE)/compiled
 INTERPRETED := FASTOPT_CACHE_DIR=$(CACHE)/interpreted NUMBA_CACHE_DIR=$(CACHE)/interpreted NUMBA_DISABLE_JIT=1
 
-# What `make test` leaves to `make interop`, even where those libraries are installed, and to `make docs`.
-OWN := --ignore=tests/interop --ignore=tests/pages
+# What `make test` leaves to `make interop`, `mpi` and `docs`, even where those libraries are installed.
+OWN := --ignore=tests/interop --ignore=tests/mpi --ignore=tests/pages
 
 # What runs on a device of any kind, and what of it Numba's simulator can do.
 CUDA_LOGIC := $(addprefix tests/test_cuda,.py _norm.py _state.py _errors.py)
@@ -20,7 +20,7 @@ EMULATOR := ../shared/gpu-emulator/run
 heading = @printf '\n== %s\n' "$(1)"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint types interpreted doctests compiled interop bench bench-full docs clean
+.PHONY: help demo test test-all lint types interpreted doctests compiled mpi interop bench bench-full docs clean
 .PHONY: cuda-simulator cuda-code cuda-emulated test-cuda bench-cuda
 
 help: ## show this list
@@ -37,8 +37,9 @@ test: ## every check that needs no other library, the compiled suite last
 	@$(MAKE) --no-print-directory cuda-simulator
 	@$(MAKE) --no-print-directory compiled
 
-test-all: ## the pages, the gallery, the code for GPUs, then comparisons with torch, optax and Keras
+test-all: ## the pages, MPI, the code for GPUs, then the comparisons with torch, optax and Keras
 	@$(MAKE) --no-print-directory docs
+	@$(MAKE) --no-print-directory mpi
 	@$(MAKE) --no-print-directory cuda-code
 	@$(MAKE) --no-print-directory cuda-emulated
 	@$(MAKE) --no-print-directory interop
@@ -59,11 +60,15 @@ interpreted: $(INSTALLED) ## the suite without compilation, under branch coverag
 
 doctests: $(INSTALLED) ## the examples in docstrings
 	$(call heading,examples in docstrings)
-	@$(COMPILED) $(BIN)/python -m pytest -q --doctest-modules fastopt
+	@$(COMPILED) $(BIN)/python -m pytest -q --doctest-modules fastopt --ignore=fastopt/interop/torch --ignore=fastopt/interop/mpi
 
 compiled: $(INSTALLED) ## the suite as users run it
 	$(call heading,the suite compiled)
 	@$(COMPILED) $(BIN)/python -m pytest $(OWN)
+
+mpi: $(VENV)/.mpich ## the suite of the ranks, one to four of them, with MPICH from a wheel
+	$(call heading,MPI)
+	@$(COMPILED) $(BIN)/python -m pytest -q tests/mpi --doctest-modules fastopt/interop/mpi
 
 cuda-simulator: $(INSTALLED) ## the logic of CUDA kernels, on Numba's simulator
 	$(call heading,CUDA kernels on the simulator)
@@ -91,7 +96,7 @@ bench-cuda: $(VENV)/.cuda-test ## measure on a GPU: bandwidth and launches
 
 interop: $(VENV)/.interop ## the comparisons with other libraries, which are installed for it
 	$(call heading,against other libraries)
-	@$(COMPILED) KERAS_BACKEND=torch $(BIN)/python -m pytest tests/interop
+	@$(COMPILED) KERAS_BACKEND=torch $(BIN)/python -m pytest tests/interop --doctest-modules fastopt/interop/torch
 
 bench: $(VENV)/.bench ## measure this machine (minutes), rewrite the tables and figures
 	@$(BIN)/python -m bench
@@ -127,7 +132,7 @@ $(INSTALLED): pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	@touch $@
 
-$(VENV)/.bench $(VENV)/.docs $(VENV)/.interop $(VENV)/.cuda-test: $(VENV)/.%: $(INSTALLED)
+$(VENV)/.bench $(VENV)/.docs $(VENV)/.interop $(VENV)/.mpich $(VENV)/.cuda-test: $(VENV)/.%: $(INSTALLED)
 	@echo "installing what 'make $*' needs"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$*]'
 	@touch $@

@@ -1,7 +1,7 @@
 """``python -m bench.report [results.json]``: the README's table, all details and the figures.
 
-Prints both texts, puts them between the markers in README.md and docs/benchmarks.md where there are
-any, and draws the figures into docs/figures/. Everything comes from a stored result.
+Prints the texts, puts them between the markers in README.md, docs/benchmarks.md and docs/codecs.md
+where there are any, and draws the figures into docs/figures/. Everything comes from a stored result.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import figures
+from bench.codecs_table import codecs
 from bench.peers import TITLES
 from bench.tables import banded, duration, median, table
 
@@ -20,8 +21,8 @@ Case = Mapping[str, Any]
 
 ROOT = Path(__file__).parents[1]
 README, DETAILS = ROOT / "README.md", ROOT / "docs" / "benchmarks.md"
+FORMATS = ROOT / "docs" / "codecs.md"
 RESULTS = Path(__file__).parent / "results"
-START, END = "<!-- bench:start -->", "<!-- bench:end -->"
 
 # The rows of the README: what is measured, in words, and the case that tells.
 ROWS: list[tuple[str, dict[str, Any]]] = [
@@ -34,7 +35,12 @@ ROWS: list[tuple[str, dict[str, Any]]] = [
     ("the whole phase¹", {"question": "phase", "copy": "float16"}),
     ("1000 arrays of 64 to 4096", {"question": "many", "model": "1000 small"}),
 ]
-COLUMNS = ["c", "numpy_in_place", "torch", "torch_compiled", "torch_fused", "optax"]
+ROWS += [
+    (f"in torch: {optimizer}, {model}", {"question": "models", "optimizer": optimizer, "model": model})
+    for optimizer in ("RMSprop", "Adam")
+    for model in ("ResNet-50", "GPT-2 small")
+]
+COLUMNS = ["c", "numpy_in_place", "torch_eager", "torch", "torch_compiled", "torch_fused", "optax"]
 PHASE = (
     "¹ Unscale, look for what is not finite, clip by the global norm, decay, RMSProp, average the "
     "weights, copy to float16 and clear the gradient."
@@ -45,9 +51,10 @@ def main(arguments: list[str]) -> None:
     """Print the reports of a result file, the newest one by default, and update the pages."""
     path = Path(arguments[0]) if arguments else newest()
     results = json.loads(path.read_text("utf-8"))
-    for page, text in ((README, summary(results)), (DETAILS, details(results))):
+    texts = {README: summary(results), DETAILS: details(results), FORMATS: codecs(results)}
+    for page, text in texts.items():
         print(text, end="\n\n")
-        if page.exists():
+        if text and page.exists():
             before = page.read_text("utf-8")
             after = insert(before, text)
             if after != before:
@@ -65,11 +72,17 @@ def newest() -> Path:
 
 def insert(page: str, text: str) -> str:
     """The page with `text` between its markers; unchanged if it has none."""
-    head, start, rest = page.partition(START)
-    _, end, tail = rest.partition(END)
+    return insert_between(page, "bench", text)
+
+
+def insert_between(page: str, name: str, text: str) -> str:
+    """The same for markers of another name."""
+    start_, end_ = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
+    head, start, rest = page.partition(start_)
+    _, end, tail = rest.partition(end_)
     if not (start and end):
         return page
-    return f"{head}{START}\n{text}\n{END}{tail}"
+    return f"{head}{start_}\n{text}\n{end_}{tail}"
 
 
 def summary(results: Mapping[str, Any]) -> str:
@@ -114,7 +127,7 @@ def _row(case: Case, columns: Iterable[str]) -> list[str]:
 
 def details(results: Mapping[str, Any]) -> str:
     """All that was measured, a table for each question: medians with the band of the middle 60 %."""
-    questions = dict.fromkeys(case["question"] for case in results["cases"])
+    questions = dict.fromkeys(case["question"] for case in results["cases"] if "peers" in case)
     sections = []
     for question in questions:
         cases = [case for case in results["cases"] if case["question"] == question]
@@ -136,7 +149,7 @@ SHOWN = {
 
 
 def _details(cases: Iterable[Case]) -> str:
-    labels = ("model", "form", "copy", "dtype", "size", "rows", "gradient", "threads")
+    labels = ("model", "optimizer", "form", "copy", "dtype", "size", "rows", "gradient", "threads")
     rows = []
     for case in cases:
         what = ", ".join(str(case[label]) for label in labels if label in case)

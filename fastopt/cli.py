@@ -16,6 +16,7 @@ DESCRIPTION = "Optimizers that update large flat buffers in place, at the speed 
 DIGITS = {"sklearn": "scikit-learn", "tqdm": "tqdm"}
 THROUGHPUT = {"tqdm": "tqdm"}
 SAVE = {"matplotlib": "matplotlib"}
+MPI = {"mpi4py": "mpi4py"}
 
 
 def _count(text: str) -> int:
@@ -69,6 +70,12 @@ def _parser() -> argparse.ArgumentParser:
         default=argparse.SUPPRESS,
         help="draw the loss curves into this file (needs matplotlib)",
     )
+    demo.add_argument(
+        "--mpi",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="let the ranks of an MPI job learn together: mpiexec -n 2 fastopt demo --mpi",
+    )
     demo.add_argument("--seed", type=_seed, metavar="N", default=0, help="seed of all random numbers")
     demo.add_argument("--epochs", type=_count, metavar="N", default=30, help="passes over the digits")
     demo.add_argument("--hidden", type=_count, metavar="N", default=128, help="hidden units")
@@ -96,6 +103,11 @@ def _info() -> None:
 
 def _demo(options: argparse.Namespace) -> None:
     # Here and not above: these modules import what may be missing.
+    if options.mpi:
+        from fastopt.demo import ranks
+
+        ranks.show(options.hidden, options.epochs, options.seed)
+        return
     if options.part != "throughput":
         from fastopt.demo import digits
 
@@ -118,11 +130,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command == "info":
         _info()
         return 0
-    options.save = getattr(options, "save", None)
+    options.save, options.mpi = getattr(options, "save", None), getattr(options, "mpi", False)
+    if options.mpi and (options.save or options.part == "throughput"):
+        parser.error("--mpi trains on the digits and draws nothing: leave out --part and --save")
     if options.save and options.part == "throughput":
         parser.error("--save draws the loss curves of the digits: leave out --part throughput")
     wanted = THROUGHPUT if options.part == "throughput" else DIGITS
-    missing = _missing(wanted | SAVE if options.save else wanted)
+    missing = _missing(wanted | (SAVE if options.save else {}) | (MPI if options.mpi else {}))
     if missing:
         names = " ".join(missing)
         print(f"fastopt demo needs more packages: {_pip()} install {names}", file=sys.stderr)

@@ -116,6 +116,14 @@ def test_missing_packages_are_named(
     assert message.endswith(f"-m pip install {wanted}\n")
 
 
+def test_missing_mpi4py_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    assert cli.main(["demo", "--mpi"]) == 2
+    assert capsys.readouterr().err.endswith("-m pip install mpi4py\n")
+
+
 def test_missing_matplotlib_matters_to_the_picture_only(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -150,6 +158,8 @@ def test_interrupt_is_quiet(
         (["--save", "no/such/folder/curves.png"], "there is no folder 'no/such/folder'"),
         (["--save", "curves.png", "--part", "throughput"], "leave out --part throughput"),
         (["--part", "all"], "invalid choice"),
+        (["--mpi", "--part", "throughput"], "leave out --part and --save"),
+        (["--mpi", "--save", "curves.png"], "leave out --part and --save"),
     ],
 )
 def test_bad_options(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -75,6 +75,15 @@ def _parallel(rows, items, ranges, threads):
     return row
 
 
+def _stretch(rows, start, stop, threads):
+    length = stop - start
+    for thread in numba.prange(threads):
+        first = start + _bound(length * thread // threads, length)
+        last = start + _bound(length * (thread + 1) // threads, length)
+        if first < last:
+            _run(rows, 0, first, last)
+
+
 def _touch(memory, threads):
     for thread in numba.prange(threads):
         start = memory.size * thread // threads
@@ -100,6 +109,20 @@ def parallel() -> Callable[[Any, int, Any, int], int]:
     """The same with the number of threads as the last argument."""
     signature = types.int64(_TABLE, types.int64, _TABLE, types.int64)
     return compile_function(_parallel, signature, "parallel", parallel=True)
+
+
+@cache
+def stretch_serial() -> Callable[[Any, int, int, int], None]:
+    """``stretch_serial()(rows, start, stop, 1)``: step a stretch of the only array, checked before."""
+    signature = types.void(_TABLE, types.int64, types.int64, types.int64)
+    return compile_function(_stretch, signature, "stretch-serial")
+
+
+@cache
+def stretch_parallel() -> Callable[[Any, int, int, int], None]:
+    """The same with the number of threads as the last argument."""
+    signature = types.void(_TABLE, types.int64, types.int64, types.int64)
+    return compile_function(_stretch, signature, "stretch-parallel", parallel=True)
 
 
 @cache

@@ -76,6 +76,16 @@ def norm_launcher(executor: str, size: int) -> NormLaunch:
     return _norm_serial if on_one_core(executor, size) else _norm_parallel
 
 
+def step_stretch(executor: str, rows: Any, start: int, stop: int) -> None:
+    """Step a stretch of the only array of a table, its gradient checked before."""
+    if executor == "serial" or (executor == "auto" and stop - start < AUTO_THRESHOLD):
+        drivers.stretch_serial()(rows, start, stop, 1)
+        return
+    with threads.parallel_allowed() as count:
+        run = drivers.stretch_serial() if count == 1 else drivers.stretch_parallel()
+        run(rows, start, stop, count)
+
+
 def launcher(executor: str, size: int) -> Launch:
     """The function that steps a table of `size` elements in all."""
     return drivers.serial() if on_one_core(executor, size) else _parallel

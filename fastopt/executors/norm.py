@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 import numba
 import numpy as np
@@ -27,6 +27,29 @@ from fastopt.executors.memory import I64, LINE, ask_for
 from fastopt.executors.options import helper
 from fastopt.layouts import columns
 from fastopt.layouts.arrays import Array
+
+
+class Across(Protocol):
+    """How a number is combined with those of other processes, where an optimizer has but a part."""
+
+    def sum(self, value: float) -> float:
+        """The sum over all of them."""
+
+    def max(self, value: float) -> float:
+        """The largest of them."""
+
+
+class Alone:
+    """There are no other processes."""
+
+    def sum(self, value: float) -> float:
+        return value
+
+    def max(self, value: float) -> float:
+        return value
+
+
+ALONE = Alone()
 
 BLOCK = 8192  # elements
 # Elements that are fetched while others are added. The hardware sees a stream coming too, but stops at
@@ -178,28 +201,32 @@ def _block_reference(block: Array) -> float:
     return result
 
 
-def measure(sums: Array, gradients: Sequence[Array | None]) -> tuple[float, bool]:
+def measure(
+    sums: Array, gradients: Sequence[Array | None], across: Across = ALONE
+) -> tuple[float, bool]:
     """The norm of the finite elements, from the sums of all blocks, and whether all are finite."""
-    size = math.sqrt(total(sums))
+    size = math.sqrt(across.sum(total(sums)))
     if np.isfinite(size):
         return size, True
-    return careful([gradient for gradient in gradients if gradient is not None])
+    return careful([gradient for gradient in gradients if gradient is not None], across)
 
 
-def careful(gradients: Sequence[Array]) -> tuple[float, bool]:
+def careful(gradients: Sequence[Array], across: Across = ALONE) -> tuple[float, bool]:
     """The norm of the finite elements, however large, and whether all elements are finite.
 
     For the rare case that the quick sum is not finite: NaN and infinity among the gradients, or
     float64 squares that overflow.
     """
-    largest, finite, total_squares = 0.0, True, 0.0
+    largest, strange, total_squares = 0.0, 0.0, 0.0
     for scaled in (False, True):
         for block in _in_blocks(gradients):
             usable = np.isfinite(block)
             sizes = np.abs(block[usable])
             if not scaled:
-                finite = finite and bool(usable.all())
+                strange = max(strange, float(not usable.all()))
                 largest = max(largest, float(sizes.max(initial=0.0)))
             elif largest > 0.0:
                 total_squares += float(np.square(sizes / largest).sum())
-    return largest * total_squares**0.5, finite
+        if not scaled:
+            largest, strange = across.max(largest), across.max(strange)
+    return largest * across.sum(total_squares) ** 0.5, strange == 0.0

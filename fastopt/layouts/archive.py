@@ -29,10 +29,9 @@ DESCRIPTION = "fastopt.json"
 PIECE = 1 << 22  # bytes read or written at a time
 
 
-def write_archive(
-    path: Path, description: Mapping[str, Any], named: Iterable[tuple[str, Array]]
-) -> None:
-    """Write aside, then move into place."""
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write to aside, which is then moved into place, or taken away if there is an error."""
     path = Path(os.path.realpath(path))  # what a link points to is replaced, and not the link
     if path.exists() and not path.is_file():
         raise ValueError(f"path must name a file, but {path} is a directory or a device")
@@ -41,11 +40,7 @@ def write_archive(
     file, aside = _open_aside(path)
     with file:
         try:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                archive.writestr(DESCRIPTION, json.dumps(description))
-                for name, array in named:
-                    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                        _write_array(member, array)
+            yield file
             file.flush()
             os.fsync(file.fileno())
             if not LOCKS:
@@ -57,6 +52,17 @@ def write_archive(
             os.unlink(aside)
             raise
     _sync_folder(path.parent)
+
+
+def write_archive(
+    path: Path, description: Mapping[str, Any], named: Iterable[tuple[str, Array]]
+) -> None:
+    """Write aside, then move into place."""
+    with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr(DESCRIPTION, json.dumps(description))
+        for name, array in named:
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                _write_array(member, array)
 
 
 def _open_aside(path: Path) -> tuple[IO[bytes], Path]:
@@ -167,13 +173,14 @@ class Archive:
             if size != array.nbytes or (fortran and array.ndim > 1):
                 raise ValueError(f"{self._path} has {name!r} in another layout than save() writes")
 
-    def read_into(self, own: Mapping[str, Array]) -> None:
-        """Fill the arrays from the file, which was checked."""
+    def read_into(self, own: Mapping[str, Array], first: int = 0) -> None:
+        """Fill the arrays from the file, which was checked; with its elements from `first` on."""
         for name, array in own.items():
             in_memory = isinstance(array, np.ndarray)
             host = array if in_memory else np.empty(array.shape, array.dtype)
             with self._archive.open(f"{name}.npy") as member:
                 _read_header(member)
+                member.seek(first * array.itemsize, os.SEEK_CUR)
                 content = _bytes(host)
                 for start in range(0, len(content), PIECE):
                     piece = content[start : start + PIECE]

@@ -39,7 +39,7 @@ class Shared(TypedDict, total=False):
     average_decay : float or schedule, optional
         Keep ``a = average_decay * a + (1 - average_decay) * w`` in ``opt.state["average"]``.
     copy_to : array or structure like `params`, optional
-        Receives the new parameters: float16, bfloat16, float32 or float64.
+        Receives the new parameters, rounded to its own format: float16, bfloat16, float32 or float64.
     skip_nonfinite : bool, default False
         Leave out steps with a NaN or infinity in any gradient: they change nothing, not even the
         count. Costs the same read as `clip_norm`.

@@ -360,7 +360,8 @@ class Optimizer(OnDevice):
                 self._watch.look_in_python(looked)
             elif sparse:
                 self._watch.look_at(looked)
-            factor = self._watch.decide(looked, self._grad_scale, self._step_count)
+            limit = self._watch.limit_at(self._step_count)
+            factor = self._watch.decide(looked, self._grad_scale, limit)
             if factor is None:
                 return
             self._hyper.scale_gradients(factor)

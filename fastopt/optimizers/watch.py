@@ -79,18 +79,22 @@ class Watch:
         """Sum the squares where nothing is compiled."""
         self._sums = norm.reference([grad for grad in found if grad is not None])
 
-    def decide(self, found: list[Any], grad_scale: float, step: int) -> float | None:
-        """Write down what was found; the factor for the gradients, or None to skip the step."""
-        size, finite = norm.measure(self._sums, found)
+    def limit_at(self, step: int) -> float:
+        """The largest norm at a step, infinite where there is no limit."""
+        return float("inf") if self._limit is None else at(self._limit, step)
+
+    def decide(
+        self, found: list[Any], grad_scale: float, limit: float, across: norm.Across = norm.ALONE
+    ) -> float | None:
+        """Write down what was found; the factor for the gradients, or None to skip the step.
+
+        `across` says how the norm of a part is combined with those of the other parts.
+        """
+        size, finite = norm.measure(self._sums, found, across)
         factor = 1.0 / grad_scale
         size *= factor
         skipped = self.skip_nonfinite and not finite
         self.last = Last(size if finite else float("nan"), skipped)
         if skipped:
             return None
-        limit = self.limit_at(step)
-        return factor * limit / size if limit is not None and size > limit else factor
-
-    def limit_at(self, step: int) -> float | None:
-        """The largest norm of a step, None without a limit."""
-        return None if self._limit is None else at(self._limit, step)
+        return factor * limit / size if size > limit else factor

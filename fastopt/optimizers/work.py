@@ -46,12 +46,22 @@ class Work:
     def interpret(self, found: Sequence[Any], hyper: Hyperparameters) -> None:
         """Step in plain Python, with gradients that were checked."""
         first = 0
-        for row, (grad, (group, _)) in enumerate(zip(found, self.members, strict=True)):
+        for row, grad in enumerate(found):
+            size = self.leaves[row].size
             if grad is not None:
-                arrays: list[Array] = [self.leaves[row], grad, *self.slots[row]]
-                slots = self.interpreted(row, arrays)
-                reference.step(group.parts, hyper.of(row), first, self._zero_grad, slots)
-            first += self.leaves[row].size
+                self.interpret_stretch(row, grad, hyper.of(row), first, slice(0, size))
+            first += size
+
+    def interpret_stretch(self, row: int, grad: Array, hyper: Array, first: int, part: slice) -> None:
+        """Step a part of one array; `first` is the number of the array's first element."""
+        arrays: list[Array] = [self.leaves[row], grad, *self.slots[row]]
+        parts = []
+        for array, slot in zip(arrays, self.interpreted(row, arrays), strict=True):
+            block = slot.codec.block
+            items = array.reshape(-1)[part.start // block : -(-part.stop // block)]
+            parts.append(slot._replace(array=items))
+        group, _ = self.members[row]
+        reference.step(group.parts, hyper, first + part.start, self._zero_grad, parts)
 
     def interpreted(self, row: int, arrays: Sequence[Array]) -> list[reference.Slot]:
         """Parameter, gradient and slots of one array, or parts of them, for the reference."""

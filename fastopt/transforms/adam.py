@@ -149,6 +149,15 @@ class _MomentumSchedule:
         return self._product
 
 
+def nadam_numbers(
+    step: int, beta1: float, beta2: float, eps: float, now: float, ahead: float, product: float
+) -> Hyper:
+    """NAdam's numbers, with the momentum of now and of the next step, and the product up to now."""
+    weight, grad_weight = ahead / (1 - product * ahead), (1 - now) / (1 - product)
+    unbias2 = 1 / (1 - beta2 ** (step + 1))
+    return beta1, 1 - beta1, weight, grad_weight, beta2, 1 - beta2, unbias2, eps
+
+
 def scale_by_nadam(
     beta1: Setting = 0.9,
     beta2: Setting = 0.999,
@@ -187,9 +196,7 @@ def scale_by_nadam(
             schedule.momentum(step + 1),
             schedule.product(step),
         )
-        weight, grad_weight = ahead / (1 - product * ahead), (1 - now) / (1 - product)
-        unbias2 = 1 / (1 - b2 ** (step + 1))
-        return b1, 1 - b1, weight, grad_weight, b2, 1 - b2, unbias2, at(epsilon, step)
+        return nadam_numbers(step, b1, b2, at(epsilon, step), now, ahead, product)
 
     return Transform(
         _NADAM[flag("eps_inside_sqrt", eps_inside_sqrt)],

@@ -92,9 +92,9 @@ class Decision:
         """Whether a launch needs no copy to the device."""
         return all(table.is_current for table in self._tables)
 
-    def set_numbers(self, factor: float, limit: float | None) -> None:
+    def set_numbers(self, factor: float, limit: float) -> None:
         """By what gradients are multiplied, and how large their norm may be then."""
-        self._factor_and_limit[:] = factor, math.inf if limit is None else limit
+        self._factor_and_limit[:] = factor, limit
 
     def expect(self, step: int, skipped: int) -> None:
         """The step that this one is if so many were skipped, where launches are to be told."""
@@ -123,7 +123,7 @@ class Decision:
             self._add_one(dtype, address, size, first)
             first += -(-size // BLOCK)
         self._decide.words[2] = first
-        self.set_numbers(1.0, None)
+        self.set_numbers(1.0, math.inf)
         self.start(0, False)
 
     def read(self) -> tuple[float, bool, int]:

@@ -208,7 +208,7 @@ class DeviceSteps:
             for work in self._work():
                 work.expect(step, skipped)
 
-    def start(self, stream: Any, factor: float, limit: float | None) -> bool:
+    def start(self, stream: Any, factor: float, limit: float) -> bool:
         """Launch a step with the gradients that were bound; False if it was recorded, not run."""
         where = self._stream(stream)
         if device.current() == self.ordinal:
@@ -216,7 +216,7 @@ class DeviceSteps:
         with device.on(self.ordinal):
             return self._start(where, factor, limit)
 
-    def _start(self, where: int, factor: float, limit: float | None) -> bool:
+    def _start(self, where: int, factor: float, limit: float) -> bool:
         if self._decision is not None:
             self._decision.set_numbers(factor, limit)
         capturing = self._capturable and device.is_capturing(where)
@@ -234,7 +234,7 @@ class DeviceSteps:
         self.has_started = True
         return not capturing
 
-    def advance(self, stream: Any, factor: float, limit: float | None) -> None:
+    def advance(self, stream: Any, factor: float, limit: float) -> None:
         """Have the device know the numbers of the next step, for a graph that was captured."""
         with device.on(self.ordinal):
             if self._decision is not None:

@@ -1,0 +1,92 @@
+"""How much faster are steps with fewer bits, and what do they cost in accuracy?"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastopt
+from bench import accuracy, problems
+from bench.combinations import COMBINATIONS, bytes_of, filled
+from bench.measure import timed
+from bench.problems import ADAM, RMSPROP, Form
+
+SIZES = (10**6, 10**8)
+SLOW = Form("rmsprop_slow", "RMSProp, beta 0.999", fastopt.RMSProp, {**RMSPROP.settings, "beta": 0.999})
+
+
+@pytest.mark.parametrize("threads", ["serial", "all"])
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size:.0e}".replace("e+0", "e"))
+@pytest.mark.parametrize("form", [RMSPROP, ADAM], ids=lambda form: form.name)
+def bench_codecs(form: Form, size: int, threads: str, compare: Any, benchmark: Any) -> None:
+    count = 1 if threads == "serial" else fastopt.get_num_threads()
+    needed, available = memory(form, size), problems.available_memory()
+    if needed > available:
+        pytest.skip(f"needs {needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} are free")
+    check(form)
+
+    steps, held, moved = {}, {}, {}
+    arrays: dict[np.dtype[Any], Any] = {}  # parameters and gradients are shared by what has their dtype
+    for name, own in COMBINATIONS.items():
+        if own.number not in arrays:
+            arrays[own.number] = [filled(size, numbers, own.number) for numbers in _numbers()]
+        params, grads = arrays[own.number]
+        optimizer = own.optimizer(form, params, executor="serial" if count == 1 else "auto")
+        found = bytes_of(size, params, grads, optimizer.state)
+        steps[name], moved[name] = partial(optimizer.step, grads), found["moved"]
+        held[name] = {"held": found["held"], "state": found["state"]}
+    case = {"question": "codecs", "form": form.name, "size": size, "threads": count}
+    case |= {"all_threads": threads == "all", "bytes": held}
+    budget = 8.0 if size >= 10**8 else 3.0
+    compare(case, {name: timed(step) for name, step in steps.items()}, moved, budget)
+    assert all(np.isfinite(p[:1000].astype(np.float32)).all() for p, _ in arrays.values())
+    benchmark.pedantic(steps["float32"], rounds=5, warmup_rounds=1)
+
+
+def _numbers() -> tuple[Any, Any]:
+    """Parameters, and gradients of size 1 to 2, which no format loses."""
+    random = np.random.default_rng(0)
+    params = random.standard_normal(1 << 20, np.float32)
+    return params, np.copysign(1 + random.random(params.size, np.float32), params[::-1])
+
+
+def memory(form: Form, size: int) -> float:
+    """Bytes that all combinations take together."""
+    total, seen, sample = 0.0, set(), 1 << 16
+    for own in COMBINATIONS.values():
+        params = np.zeros(sample, own.number)
+        found = bytes_of(sample, params, params, own.optimizer(form, params).state)
+        total += found["state"] if own.number in seen else found["held"]
+        seen.add(own.number)
+    return total * size
+
+
+def check(form: Form) -> None:
+    """See that all combinations take the same steps, but for the rounding of parameters."""
+    ends = {}
+    for name, own in COMBINATIONS.items():
+        params, grads = (numbers[: 1 << 16].astype(own.number) for numbers in _numbers())
+        optimizer = own.optimizer(form, params)
+        for _ in range(3):
+            optimizer.step(grads)
+        ends[name] = params.astype(np.float32)
+    for name, end in ends.items():  # two places in bfloat16 for each step
+        np.testing.assert_allclose(end, ends["float32"], rtol=6 * 2.0**-8, atol=5e-3, err_msg=name)
+
+
+@pytest.mark.parametrize("form", [RMSPROP, SLOW, ADAM], ids=lambda form: form.name)
+def bench_distance(form: Form, benchmark: Any) -> None:
+    found = benchmark.pedantic(accuracy.distances, (form,), rounds=1)
+    assert found["float32"] == 0 < found["float32, 8-bit state"] < 0.1
+    benchmark.extra_info.update({"question": "distance", "form": form.name, "distances": found})
+
+
+@pytest.mark.parametrize("signed", [False, True], ids=["unsigned", "signed"])
+def bench_error(signed: bool, benchmark: Any) -> None:
+    found = benchmark.pedantic(accuracy.errors, (signed,), rounds=1)
+    kept = [row for row in found if row["format"] == "fastopt, to nearest"]
+    assert all(row["lost"] == 0 for row in kept)
+    benchmark.extra_info.update({"question": "error", "signed": signed, "rows": found})

@@ -1,0 +1,1 @@
+"""Sharded steps: their parts measured, and a model of them."""

@@ -1,0 +1,82 @@
+"""Saving and loading together: every rank its own shard, and all of them or none."""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastopt.interop.mpi import files
+from fastopt.interop.mpi.partition import Partition
+from fastopt.interop.mpi.ranks import Ranks
+from fastopt.layouts.arrays import Array
+from fastopt.optimizers.optimizer import Optimizer
+
+
+def save(ranks: Ranks, path: Any, optimizer: Optimizer, flat: Array, partition: Partition) -> None:
+    """Write the shard of each rank, then the index that makes them the checkpoint."""
+    name = ranks.comm.bcast(uuid.uuid4().hex[:12], root=0)
+    with ranks.together("save"):
+        folder = Path(path)
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"path must be a folder, but {folder} is a file")
+        if ranks.rank == 0:
+            folder.mkdir(parents=True, exist_ok=True)
+    saved = [
+        files.Saved(files.file_name(name, rank, ranks.size), own.start, own.stop)
+        for rank, own in enumerate(partition.shards)
+    ]
+    try:
+        with ranks.together("save"):
+            files.write_shard(folder, name, saved[ranks.rank], files.arrays_of(optimizer, flat))
+        with ranks.together("save"):
+            if ranks.rank == 0:
+                files.write_index(folder, name, flat.dtype, saved, optimizer._description())
+    except Exception:
+        with suppress(FileNotFoundError):
+            (folder / saved[ranks.rank].file).unlink()
+        raise
+    with ranks.together("save"):
+        if ranks.rank == 0:
+            files.remove_others(folder, name)
+
+
+def load(ranks: Ranks, path: Any, optimizer: Optimizer, flat: Array, partition: Partition) -> None:
+    """Read the part of each rank, after a look at all of them."""
+    with ranks.together("load"):
+        own = partition.shards[ranks.rank]
+        shards = files.Shards(Path(path), optimizer, flat, own, partition.length)
+    with ranks.together("load"):
+        shards.resume()
+        shards.read()
+
+
+def load_checkpoint(path: Any, optimizer: Optimizer) -> None:
+    """Continue from a sharded checkpoint in one process, without MPI.
+
+    Parameters
+    ----------
+    path : str or path
+        The folder that `ShardedOptimizer.save` wrote, on whatever number of ranks.
+    optimizer : Optimizer
+        Made as the local ones were, over a single array with all parameters: it is filled too.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no checkpoint, or a part of it is missing.
+    TypeError, ValueError
+        It is damaged, or belongs to another optimizer. Nothing was changed.
+    """
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"optimizer must be one of fastopt's, not {type(optimizer).__name__}")
+    params = optimizer.params
+    if not isinstance(params, np.ndarray):
+        raise TypeError(f"optimizer must be over a single array, not a {type(params).__name__}")
+    flat = params.reshape(-1)
+    shards = files.Shards(Path(path), optimizer, flat, slice(0, flat.size), flat.size)
+    shards.resume()
+    shards.read()

@@ -1,0 +1,208 @@
+"""What all of fastopt's torch optimizers have in common: everything but torch's arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from itertools import chain
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from fastopt.executors.threads import get_num_threads, threads
+from fastopt.interop.torch.groups import Live, ParamGroup, chain_of, switches
+from fastopt.interop.torch.plan import Plan
+from fastopt.interop.torch.rows import Row
+from fastopt.interop.torch.sparse import Sparse
+from fastopt.interop.torch.states import complete
+from fastopt.interop.torch.tensors import check, number
+from fastopt.optimizers.named import NamedOptimizer
+from fastopt.optimizers.watch import Last
+from fastopt.transforms.base import Chain
+from fastopt.validation import decay_rate, flag, positive
+
+
+class FastOptimizer(torch.optim.Optimizer):
+    """In front of one of torch's optimizers, it replaces ``step`` and adds arguments.
+
+    Arguments, defaults, errors, param groups and checkpoints stay torch's own. What a step works on is
+    found once and kept, as a `Plan`; each step sees whether it still holds.
+    """
+
+    _optimizer: ClassVar[type[NamedOptimizer]]
+    _counts: ClassVar[dict[str, float]] = {"step": 0.0}
+    _sparse: ClassVar[tuple[Sparse, ...]] = ()  # one, where torch has it
+    _step_supports_amp_scaling = True  # what GradScaler asks for
+
+    _is_made = False
+    _plan: Plan | None = None
+
+    def __init__(
+        self,
+        params: Any,
+        theirs: dict[str, Any],
+        clip_norm: float | None,
+        average_decay: float | None,
+        stochastic_rounding: bool,
+    ) -> None:
+        if clip_norm is not None:
+            positive("clip_norm", clip_norm)
+        if average_decay is not None:
+            decay_rate("average_decay", average_decay)
+        self.clip_norm = clip_norm
+        self.average_decay = average_decay
+        self.stochastic_rounding = flag("stochastic_rounding", stochastic_rounding)
+        super().__init__(params, **theirs)
+        for group in self.param_groups:
+            self._check_group(group)
+        self._is_made = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        names = "clip_norm", "average_decay", "stochastic_rounding", "_is_made"
+        return {**super().__getstate__(), **{name: getattr(self, name) for name in names}}
+
+    def add_param_group(self, param_group: ParamGroup) -> None:
+        """Add parameters, with settings of their own."""
+        super().add_param_group(param_group)
+        if self._is_made:
+            try:
+                self._check_group(param_group)
+            except BaseException:
+                self.param_groups.pop()
+                raise
+
+    def _check_group(self, group: ParamGroup) -> Chain:
+        """The mathematics of a group; raises what is wrong with its settings."""
+        if group.get("differentiable"):
+            raise RuntimeError(
+                "differentiable=True is not supported: autograd does not see fastopt's step; "
+                "torch.optim has this optimizer with it"
+            )
+        return self._chain(group, {})
+
+    def _chain(self, group: ParamGroup, products: dict[int, float]) -> Chain:
+        average = None if self.average_decay is None else Live(vars(self), "average_decay")
+        return chain_of(self._optimizer, group, average, products)
+
+    @property
+    def last(self) -> Last | None:
+        """With `clip_norm`: the norm of the last gradients, before clipping."""
+        return self._plan.launch.last if self._plan is not None else None
+
+    @torch._disable_dynamo  # type: ignore[untyped-decorator]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update the parameters in place, all of them in one launch.
+
+        Parameters
+        ----------
+        closure : callable, optional
+            Evaluates the model again, and returns the loss.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        # GradScaler leaves them here.
+        found_inf, grad_scale = (getattr(self, name, None) for name in ("found_inf", "grad_scale"))
+        if found_inf is None or number(found_inf) == 0.0:
+            with torch.no_grad():
+                self._step(1.0 if grad_scale is None else number(grad_scale))
+        return loss
+
+    def _step(self, grad_scale: float) -> None:
+        plan = self._plan
+        if plan is None or plan.key != self._key() or not plan.is_current(self.state):
+            plan = self._make_plan()
+        found = plan.gradients()
+        if found is None:  # one of them has become sparse
+            plan = self._make_plan()
+            found = plan.gradients() or []
+        allowed = torch.get_num_threads()
+        with threads(allowed) if allowed < get_num_threads() else nullcontext():
+            plan.step(found, grad_scale, self.clip_norm)
+        for group, param in plan.sparse:
+            if param.grad is not None:
+                self._step_sparse(group, param, grad_scale)
+
+    def _key(self) -> Any:
+        """Groups, parameters, and all that decides which transforms there are."""
+        return (
+            [(id(group), *switches(self._optimizer, group)) for group in self.param_groups],
+            list(map(id, chain.from_iterable(group["params"] for group in self.param_groups))),
+            self.clip_norm is None,
+            self.average_decay is None,
+            self.stochastic_rounding,
+        )
+
+    def _make_plan(self) -> Plan:
+        """Find out what there is to work on, and make the states that are missing."""
+        initial = [self._check_group(group).states() for group in self.param_groups]
+        before = {} if self._plan is None else {id(row.param): row for row in self._plan.rows}
+        taken: list[tuple[int, Tensor]] = []
+        sparse: list[tuple[ParamGroup, Tensor]] = []
+        others: list[Tensor] = []
+        for index, group in enumerate(self.param_groups):
+            wanted = {*self._counts, *initial[index]}
+            for i, param in enumerate(group["params"]):
+                grad = param.grad
+                if grad is not None:
+                    self._check_param(f"param_groups[{index}]['params'][{i}]", group, param)
+                elif id(param) not in before or not wanted <= self.state.get(param, {}).keys():
+                    others.append(param)
+                    continue
+                if grad is not None and grad.is_sparse:
+                    sparse.append((group, param))
+                else:
+                    taken.append((index, param))
+        rows = [
+            self._make_row(index, param, initial[index], before.get(id(param)))
+            for index, param in taken
+        ]
+        self._plan = Plan(
+            self._key(),
+            rows,
+            sparse,
+            others,
+            self.state,
+            self.param_groups,
+            self._chain,
+            self.clip_norm,
+            self.stochastic_rounding,
+        )
+        return self._plan
+
+    def _check_param(self, name: str, group: ParamGroup, param: Tensor) -> None:
+        check(name, param)
+        if group.get("capturable"):
+            raise RuntimeError(f"capturable=True is for devices with graphs, but {name} is on the CPU")
+        if group.get("fused") and not param.is_floating_point():
+            raise RuntimeError(
+                f"fused=True needs floating-point parameters, but {name} is {param.dtype}"
+            )
+        if param.grad is None or not param.grad.is_sparse:
+            return
+        if not self._sparse:
+            raise RuntimeError(f"{type(self).__name__} does not support sparse gradients")
+        if self.clip_norm is not None or self.average_decay is not None:
+            raise RuntimeError(
+                f"clip_norm and average_decay need dense gradients, but that of {name} is sparse"
+            )
+
+    def _make_row(
+        self, index: int, param: Tensor, initial: Mapping[str, Any], before: Row | None
+    ) -> Row:
+        group, fresh = self.param_groups[index], False
+        # As in torch, a parameter without states has no entry at all.
+        state = self.state[param] if self._counts or initial else {}
+        if "momentum_buffer" in initial and not self._counts:
+            known = state.get("momentum_buffer")
+            fresh = known is None or (before is not None and before.is_fresh(known))
+        complete(state, param, group, self._counts, initial)
+        return Row(param, index, state, tuple(initial), fresh)
+
+    def _step_sparse(self, group: ParamGroup, param: Tensor, grad_scale: float) -> None:
+        grad = param.grad if grad_scale == 1.0 else param.grad * (1.0 / grad_scale)
+        state = self.state[param] if self._counts or group["momentum"] else {}
+        for step in self._sparse:
+            step(group, state, param, grad)

@@ -1,0 +1,109 @@
+"""A param group's numbers as settings of fastopt's optimizers."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from fastopt.optimizers.dialects import DIALECTS
+from fastopt.optimizers.named import NamedOptimizer
+from fastopt.transforms.adam import nadam_numbers
+from fastopt.transforms.base import Chain, Transform, chain
+from fastopt.validation import Hyper, at, decay_rate, nonnegative
+
+ParamGroup = dict[str, Any]
+
+# What is left out of the chain, and not only multiplied by zero, where it is zero.
+PARTS = ("weight_decay", "momentum", "dampening", "lr_decay")
+FLAGS = ("centered", "nesterov", "amsgrad", "decoupled_weight_decay", "maximize")
+
+
+class Live:
+    """A number in a param group, as it is by then: a schedule that ignores the step."""
+
+    def __init__(self, group: Mapping[str, Any], name: str, index: int | None = None) -> None:
+        self._group, self._name, self._index = group, name, index
+
+    def __call__(self, step: int) -> float:
+        value = self._group[self._name]
+        return float(value if self._index is None else value[self._index])
+
+
+@cache
+def names(optimizer: str) -> tuple[str, ...]:
+    """The entries of a param group that say what is computed."""
+    own = inspect.signature(DIALECTS[optimizer]["torch"]).parameters
+    # Where a sum starts is seen to when it is made. Adam's dialect is that of its first years.
+    return (*(name for name in own if name != "initial_accumulator_value"), "decoupled_weight_decay")
+
+
+def switches(optimizer: type[NamedOptimizer], group: ParamGroup) -> tuple[bool, ...]:
+    """What decides which transforms there are."""
+    wanted = [name for name in (*PARTS, *FLAGS) if name in names(optimizer.__name__)]
+    return tuple(bool(group.get(name, False)) for name in wanted)
+
+
+def chain_of(
+    optimizer: type[NamedOptimizer],
+    group: ParamGroup,
+    average_decay: Callable[[int], float] | None,
+    products: Mapping[int, float],
+) -> Chain:
+    """The mathematics of a group, with numbers that are read from it at every step.
+
+    `products` has NAdam's products of momenta: step -> of all steps up to that one.
+
+    Raises
+    ------
+    ValueError
+        A number is outside of its range.
+    """
+    settings: dict[str, Any] = {}
+    for name in names(optimizer.__name__):
+        if name == "betas":
+            settings[name] = Live(group, name, 0), Live(group, name, 1)
+        elif name in FLAGS:
+            if name in group:
+                settings[name] = bool(group[name])
+        elif name in PARTS and not group[name]:
+            settings[name] = 0.0
+        else:
+            settings[name] = Live(group, name)
+    nothing = np.zeros(0, np.float32)
+    made = optimizer.like(
+        "torch", nothing, executor="reference", average_decay=average_decay, **settings
+    )
+    parts = [_with_products(part, group, products) for part in made.chain]
+    return chain(*parts)
+
+
+def _with_products(part: Transform, group: ParamGroup, products: Mapping[int, float]) -> Transform:
+    """NAdam's transform, with the product of the momenta that there were.
+
+    Its own takes the product of those that there would have been with the settings of now.
+    """
+    if part.name != "nadam_update":
+        return part
+    first, second = (decay_rate(f"betas[{i}]", Live(group, "betas", i)) for i in (0, 1))
+    eps = nonnegative("eps", Live(group, "eps"))
+
+    def hyper(step: int) -> Hyper:
+        now, ahead = nadam_momentum(group, step), nadam_momentum(group, step + 1)
+        product = products.get(step, now)
+        return nadam_numbers(
+            step, at(first, step), at(second, step), at(eps, step), now, ahead, product
+        )
+
+    return replace(part, hyper=hyper)
+
+
+def nadam_momentum(group: ParamGroup, step: int) -> float:
+    """The momentum of step 0, 1, ..., which warms up."""
+    decay = at(nonnegative("momentum_decay", Live(group, "momentum_decay")), step)
+    warming: float = 0.96 ** ((step + 1) * decay)
+    return float(group["betas"][0]) * (1.0 - 0.5 * warming)

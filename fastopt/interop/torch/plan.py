@@ -1,0 +1,198 @@
+"""What one launch works on; made anew when there is something else to work on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import chain, compress
+from operator import is_
+from typing import Any
+
+from torch import Tensor
+from torch.autograd.graph import increment_version
+
+from fastopt.interop.torch.groups import ParamGroup
+from fastopt.interop.torch.rows import MakeChain, Row, sections
+from fastopt.interop.torch.states import State
+from fastopt.interop.torch.tensors import plain
+from fastopt.layouts.arrays import Array, address
+from fastopt.optimizers.gradients import Gradients
+from fastopt.optimizers.optimizer import Optimizer
+from fastopt.optimizers.row_gradients import RowGradient
+
+
+class Arrays(Gradients):
+    """Gradients that come as a list of arrays in the order of the table."""
+
+    def find(self, grads: Any) -> list[Any]:
+        """The list itself."""
+        found: list[Any] = grads
+        return found
+
+    def check(self, found: list[Any]) -> tuple[dict[int, RowGradient], bool]:
+        """Copy what is in another order, or in memory that the step writes."""
+        for i, grad in enumerate(found):
+            if grad is not None and (not grad.flags.carray or self._shares(grad)):
+                found[i] = grad.copy(order="C")
+        return super().check(found)
+
+    def _shares(self, grad: Array) -> bool:
+        start = address(grad)
+        stop = start + grad.nbytes
+        return any(start < end and first < stop for first, end, _ in self._guarded)
+
+
+class Launch(Optimizer):
+    """fastopt's optimizer over the arrays of all rows."""
+
+    def _prepare(self) -> None:
+        super()._prepare()
+        self._gradients = Arrays(
+            self._params, self._leaves, self._table, self._guarded, self._zero_grad, sparse=None
+        )
+
+    def continue_from(self, steps: Sequence[int]) -> None:
+        """Go on as if each array had taken so many steps."""
+        lags = [self._step_count - step for step in steps]
+        if lags != self._hyper.lags:
+            self._step_count = max(steps)
+            self._arrange([self._step_count - step for step in steps])
+
+
+class Plan:
+    """Rows, and how to see that they still are what torch's optimizer has.
+
+    Parameters
+    ----------
+    key
+        What it depends on, beside the content of `state` and the tensors' places.
+    rows : list of Row
+    sparse : list of (group, Tensor)
+        Parameters with a sparse gradient, which are torch's to step.
+    others : list of Tensor
+        Parameters without a gradient so far.
+    state : mapping
+        torch's, of all parameters.
+    groups : list of dict
+        torch's param groups.
+    make_chain : callable
+        From a group, and NAdam's products, to its mathematics.
+    clip_norm : float, optional
+    stochastic_rounding : bool
+    """
+
+    def __init__(
+        self,
+        key: Any,
+        rows: list[Row],
+        sparse: list[tuple[ParamGroup, Tensor]],
+        others: list[Tensor],
+        state: Mapping[Tensor, State],
+        groups: list[ParamGroup],
+        make_chain: MakeChain,
+        clip_norm: float | None,
+        stochastic_rounding: bool,
+    ) -> None:
+        self.key, self.sparse, self._others = key, sparse, others
+        self._groups = list(groups)  # the key has addresses: let nothing else come there
+        self._sections = sections(rows, groups, make_chain)
+        self.rows = [row for section in self._sections for row in section.rows]
+        self._params = [row.param for row in self.rows]
+        self._reads = [row.read for row in self.rows]
+        self._counts = [row.count for row in self.rows if row.count is not None]
+        self._any_fresh = any(row.fresh for row in self.rows)
+        self._has_products = any(row.product is not None for row in self.rows)
+        self._shadows = [(row.param, row.shadow) for row in self.rows if row.shadow is not None]
+        self._state = state
+        self._states = [state.get(param) for param in self._params]
+        self._owned = [own for own in self._states if own is not None]
+        names = dict.fromkeys(chain.from_iterable(self._owned))
+        self._entries = {name: [own.get(name) for own in self._owned] for name in names}
+        self._tensors = [tensor for row in self.rows for tensor in row.tensors()]
+        self._addresses = [tensor.data_ptr() for tensor in self._tensors]
+        self._multiply()
+        self.launch = self._make_launch(clip_norm, stochastic_rounding)
+
+    def _multiply(self) -> bool:
+        return not self._has_products or all(section.multiply() for section in self._sections)
+
+    def _make_launch(self, clip_norm: float | None, stochastic_rounding: bool) -> Launch:
+        names = dict.fromkeys(chain.from_iterable(row.states for row in self.rows))
+        state = {
+            name: [
+                [row.states[name] for row in section.rows] if name in section.rows[0].states else None
+                for section in self._sections
+            ]
+            for name in names
+        }
+        return Launch(
+            [[row.array for row in section.rows] for section in self._sections],
+            [section.chain for section in self._sections],
+            state=state,
+            clip_norm=clip_norm,
+            stochastic_rounding=stochastic_rounding,
+        )
+
+    def is_current(self, state: Mapping[Tensor, State]) -> bool:
+        """Whether all states are the same tensors, all tensors in the same places, and none is new.
+
+        Anything may have been replaced since the last step: by loading, by ``.data``, by hand.
+        """
+        if state is not self._state or not all(map(is_, map(state.get, self._params), self._states)):
+            return False
+        for name, known in self._entries.items():
+            if not all(map(is_, [own.get(name) for own in self._owned], known)):
+                return False
+        if [tensor.data_ptr() for tensor in self._tensors] != self._addresses:
+            return False
+        if any(param.grad is not None for param in self._others):
+            return False
+        if any(param.grad is not None and not param.grad.is_sparse for _, param in self.sparse):
+            return False
+        return self._multiply()
+
+    def gradients(self) -> list[Array | None] | None:
+        """An array for each row that has a gradient; None in the place of all if one is sparse."""
+        grads = [param.grad for param in self._params]
+        try:
+            return [
+                None if grad is None else read(grad)
+                for read, grad in zip(self._reads, grads, strict=True)
+            ]
+        except (RuntimeError, TypeError):  # what arrays cannot have: history, lazy signs, no elements
+            if any(grad is not None and grad.is_sparse for grad in grads):
+                return None
+            return [
+                None if grad is None else read(plain(grad).to(param.dtype))
+                for read, grad, param in zip(self._reads, grads, self._params, strict=True)
+            ]
+
+    def _steps(self) -> list[int]:
+        if self._counts:
+            return [int(count) for count in self._counts]
+        return [row.step for row in self.rows] if self._any_fresh else [1] * len(self.rows)
+
+    def step(self, found: list[Array | None], grad_scale: float, clip_norm: float | None) -> None:
+        """Step the rows that have a gradient."""
+        given = [grad is not None for grad in found]
+        if not any(given):
+            return
+        steps = self._steps()
+        self.launch.continue_from(steps)
+        if clip_norm != self.launch.clip_norm:
+            self.launch.clip_norm = clip_norm
+        for param, shadow in self._shadows:
+            shadow.copy_(param)
+        self.launch.step(found, grad_scale=grad_scale)
+        for param, shadow in self._shadows:
+            param.copy_(shadow)
+        if self._has_products:
+            remaining = zip(steps, given, strict=True)
+            for section in self._sections:
+                section.note_products(remaining)
+        for count, step in zip(compress(self._counts, given), compress(steps, given), strict=False):
+            count[()] = step + 1
+        if self._any_fresh:
+            for row in compress(self.rows, given):
+                row.fresh = False
+            self._any_fresh = any(row.fresh for row in self.rows)
+        increment_version(compress(self._params, given))  # autograd looks at it

@@ -1,0 +1,96 @@
+"""Parameters that take part in a launch, with what torch keeps for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from torch import Tensor
+
+from fastopt.interop.torch.groups import ParamGroup, nadam_momentum
+from fastopt.interop.torch.states import State
+from fastopt.interop.torch.tensors import Reader, order, reader
+from fastopt.layouts.arrays import Array
+from fastopt.transforms.base import Chain
+
+MakeChain: TypeAlias = Callable[[ParamGroup, dict[int, float]], Chain]
+
+
+@dataclass(eq=False)
+class Row:
+    """A parameter that takes part."""
+
+    param: Tensor
+    group: int
+    state: State
+    names: tuple[str, ...]  # of the states that are like the parameter
+    fresh: bool  # its momentum starts with the next gradient
+    count: Array | None = field(init=False)  # the steps that torch counts
+    product: Array | None = field(init=False)  # of NAdam's momenta
+    array: Array = field(init=False)
+    states: dict[str, Array] = field(init=False)
+    shadow: Tensor | None = field(init=False, default=None)
+    read: Reader = field(init=False)
+
+    def __post_init__(self) -> None:
+        target = self.param.detach()
+        dimensions = order(target)
+        if dimensions is None:  # gaps in memory: a copy is stepped, and copied back
+            target = self.shadow = target.contiguous()
+            dimensions = tuple(range(target.dim()))
+        self.read = reader(target.dtype, dimensions)
+        self.array = self.read(target)
+        self.states = {name: self.read(self.state[name]) for name in self.names}
+        self.count, self.product = (self._number(name) for name in ("step", "mu_product"))
+
+    def _number(self, name: str) -> Array | None:
+        return self.state[name].numpy() if name in self.state else None
+
+    def is_fresh(self, momentum_buffer: Tensor) -> bool:
+        """Whether this buffer was made here, and no gradient has come yet."""
+        return self.fresh and momentum_buffer is self.state["momentum_buffer"]
+
+    @property
+    def step(self) -> int:
+        """How many steps it has taken; where torch does not count, whether it has taken one."""
+        return int(not self.fresh) if self.count is None else int(self.count)
+
+    def tensors(self) -> list[Tensor]:
+        """All whose memory is worked on."""
+        return [self.param, *(value for value in self.state.values() if isinstance(value, Tensor))]
+
+
+class Section:
+    """Rows of one group, with one chain."""
+
+    def __init__(self, rows: list[Row], group: ParamGroup, make_chain: MakeChain) -> None:
+        self.rows, self._group = rows, group
+        self._products: dict[int, float] = {}  # NAdam's, by the step that they include
+        self.chain = make_chain(group, self._products)
+
+    def multiply(self) -> bool:
+        """Take the next step's momentum into the products; False if some step has two products."""
+        self._products.clear()
+        number = self.rows[0].product.dtype.type  # type: ignore[union-attr]  # torch rounds to it too
+        for step, product in {(int(row.count), float(row.product)) for row in self.rows}:  # type: ignore[arg-type]
+            if step in self._products:
+                return False
+            momentum = nadam_momentum(self._group, step)
+            self._products[step] = float(number(product) * number(momentum))
+        return True
+
+    def note_products(self, steps: Iterator[tuple[int, bool]]) -> None:
+        """Write the products down; `steps` says for each row which step it was, and if it was one."""
+        for row, (step, given) in zip(self.rows, steps, strict=False):
+            if given:
+                row.product[()] = self._products[step]  # type: ignore[index]
+
+
+def sections(rows: list[Row], groups: list[ParamGroup], make_chain: MakeChain) -> list[Section]:
+    """A section for each group; several where what has taken as many steps has other products."""
+    found: dict[Any, list[Row]] = {}
+    for row in rows:
+        product = None if row.product is None else float(row.product)
+        found.setdefault((row.group, product), []).append(row)
+    return [Section(own, groups[number], make_chain) for (number, _), own in found.items()]

@@ -1,0 +1,122 @@
+"""torch's own configurations of each optimizer, from its test suite: numbers and errors."""
+
+import copy
+import warnings
+
+import pytest
+
+from tests.interop.torch_pairs import INFOS, NAMES, TOLERANCE, Pair, fast, state_keys, torch
+
+from torch.testing._internal.common_optimizers import (  # isort: skip
+    OptimizerErrorEnum,
+    _get_optim_inputs_including_global_cliquey_kwargs,
+)
+
+
+@pytest.fixture(autouse=True)
+def _usual_dtype():
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    yield
+    torch.set_default_dtype(before)
+
+
+def configurations():
+    """Every setting, with every way of stepping that torch has on the CPU."""
+    for name in NAMES:
+        found = _get_optim_inputs_including_global_cliquey_kwargs(
+            "cpu", torch.float32, INFOS[name], skip=("differentiable",)
+        )
+        for given in found:
+            kwargs = {k: v for k, v in given.kwargs.items() if k != "differentiable"}
+            yield pytest.param(name, kwargs, id=f"{name}-{given.desc}")
+
+
+def test_all_optimizers_have_configurations():
+    assert sorted(NAMES) == sorted(INFOS) == ["Adagrad", "Adam", "AdamW", "NAdam", "RMSprop", "SGD"]
+    assert len(list(configurations())) >= 60
+
+
+@pytest.mark.parametrize("dtype", list(TOLERANCE), ids=str)
+@pytest.mark.parametrize(("name", "kwargs"), list(configurations()))
+def test_numbers(name, kwargs, dtype):
+    pair = Pair(name, kwargs, dtype=dtype)
+    # torch's fused SGD fails where a parameter's first gradient comes after that of others.
+    late = () if name == "SGD" and kwargs.get("fused") else (2,)
+    for without in (late, (), (1,), (), (0, 1, 2, 3, 4), (0, 4), (), ()):
+        pair.step(without)
+        pair.assert_same()
+    assert state_keys(pair.fast) == state_keys(pair.torch)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_settings_change_between_steps(name):
+    pair = Pair(name, {"weight_decay": 0.1})
+    for step in range(8):
+        for optimizer in pair.both:
+            (group,) = optimizer.param_groups
+            group["lr"] = 10.0 ** -(1 + step % 3)
+            group["weight_decay"] = (0.1, 0.0, 0.3)[step % 3]
+            group["maximize"] = step == 5
+            if "betas" in group:
+                group["betas"] = (0.5 + 0.05 * step, 0.9 + 0.01 * step)
+            if "eps" in group:
+                group["eps"] = 1e-3 / (step + 1)
+            if "alpha" in group:
+                group["alpha"] = 0.5 + 0.05 * step
+            if "momentum_decay" in group:
+                group["momentum_decay"] = 0.01 * step
+        # With other betas at every step, no two parameters have the same product of momenta.
+        pair.step(without=(step % 5, (step + 2) % 5))
+        pair.assert_same()
+
+
+@pytest.mark.parametrize("name", ["SGD", "RMSprop"])
+def test_momentum_that_is_switched_on_and_off(name):
+    pair = Pair(name, {"momentum": 0.9})
+    for momentum in (0.9, 0.0, 0.5, 0.8, 0.0, 0.9):
+        for optimizer in pair.both:
+            optimizer.param_groups[0]["momentum"] = momentum
+        pair.step()
+        pair.assert_same()
+
+
+def test_momentum_of_sgd_that_comes_late():
+    pair = Pair("SGD", {"dampening": 0.5})
+    for momentum in (0.0, 0.0, 0.5, 0.8):
+        for optimizer in pair.both:
+            optimizer.param_groups[0]["momentum"] = momentum
+        pair.step(without=(1,) if momentum == 0.5 else ())
+        pair.assert_same()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_param_groups(name):
+    pair = Pair(name)
+    for which, optimizer in zip(pair.params, pair.both, strict=True):
+        new = torch.nn.Parameter(torch.ones(4, 3))
+        pair.params[which].append(new)
+        optimizer.add_param_group({"params": [new], "lr": 0.3, "weight_decay": 0.2})
+    for without in ((), (5,), (0, 1), ()):
+        pair.step(without)
+        pair.assert_same()
+
+
+def errors():
+    for name in NAMES:
+        for i, given in enumerate(INFOS[name].optim_error_inputs_func("cpu", torch.float32)):
+            yield pytest.param(name, given, id=f"{name}-{i}-{given.optimizer_error_input.desc}")
+
+
+@pytest.mark.parametrize(("name", "given"), list(errors()))
+def test_errors(name, given):
+    assert given.error_on is OptimizerErrorEnum.CONSTRUCTION_ERROR
+    wrong = given.optimizer_error_input
+    params = wrong.params if wrong.params is not None else [torch.nn.Parameter(torch.randn(1, 1))]
+    kwargs = copy.deepcopy(wrong.kwargs)
+    if issubclass(given.error_type, Warning):
+        with pytest.warns(given.error_type, match=given.error_regex):
+            getattr(fast, name)(params, **kwargs)
+        return
+    with pytest.raises(given.error_type, match=given.error_regex), warnings.catch_warnings():
+        getattr(fast, name)(params, **kwargs)

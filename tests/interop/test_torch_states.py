@@ -1,0 +1,214 @@
+"""Checkpoints both ways, states that are the memory worked on, and whatever is replaced meanwhile."""
+
+import copy
+import io
+import pickle
+
+import numpy as np
+import pytest
+
+from tests.interop.torch_pairs import NAMES, Pair, fast, state_keys, torch
+
+SETTINGS = {
+    "SGD": {"momentum": 0.9, "dampening": 0.5, "weight_decay": 0.1},
+    "RMSprop": {"momentum": 0.9, "centered": True, "weight_decay": 0.1},
+    "Adagrad": {"lr_decay": 0.1, "initial_accumulator_value": 0.1, "weight_decay": 0.1},
+    "Adam": {"amsgrad": True, "weight_decay": 0.1},
+    "AdamW": {"amsgrad": True},
+    "NAdam": {"weight_decay": 0.1, "momentum_decay": 0.01},
+}
+
+every = pytest.mark.parametrize("name", NAMES)
+
+
+@pytest.fixture(autouse=True)
+def _usual_dtype():
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    yield
+    torch.set_default_dtype(before)
+
+
+def through_file(state_dict):
+    """As a script saves and loads it, with torch's safe loading."""
+    file = io.BytesIO()
+    torch.save(state_dict, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+@every
+def test_checkpoints_both_ways_mid_run(name):
+    pair = Pair(name, SETTINGS[name])
+    for without in ((1,), (), ()):
+        pair.step(without)
+    # Each goes on from the other's checkpoint.
+    of_torch, of_fast = (through_file(o.state_dict()) for o in pair.both)
+    pair.torch.load_state_dict(of_fast)
+    pair.fast.load_state_dict(of_torch)
+    pair.assert_same()
+    for without in ((), (2,), ()):
+        pair.step(without)
+        pair.assert_same()
+    assert state_keys(pair.fast) == state_keys(pair.torch)
+
+
+@every
+def test_a_resumed_run_has_the_same_bits(name):
+    one = Pair(name, SETTINGS[name])
+    for without in ((), (1,), ()):
+        one.step(without)
+    other = Pair(name, SETTINGS[name], params=[p.detach() for p in one.params["fastopt"]])
+    other.fast.load_state_dict(through_file(one.fast.state_dict()))
+    other.random.set_state(one.random.get_state())
+    for without in ((0,), (), ()):
+        one.step(without)
+        other.step(without)
+    for p, q in zip(one.params["fastopt"], other.params["fastopt"], strict=True):
+        assert torch.equal(p, q)
+        for key, value in one.fast.state[p].items():
+            assert torch.equal(value, other.fast.state[q][key])
+
+
+@every
+def test_loaded_settings_hold(name):
+    pair = Pair(name, {**SETTINGS[name], "lr": 0.01})
+    other = Pair(name, {**SETTINGS[name], "lr": 0.5, "weight_decay": 0.0, "maximize": True})
+    other.step()
+    for optimizer, source in zip(pair.both, other.both, strict=True):
+        optimizer.load_state_dict(copy.deepcopy(source.state_dict()))
+    assert pair.fast.param_groups[0]["lr"] == 0.5
+    for _ in range(3):
+        pair.step()
+        pair.assert_same()
+
+
+@every
+def test_states_are_the_memory_that_is_stepped(name):
+    pair = Pair(name, SETTINGS[name])
+    pair.step()
+    held = [dict(pair.fast.state[p]) for p in pair.params["fastopt"]]
+    pair.step()
+    for p, before in zip(pair.params["fastopt"], held, strict=True):
+        assert all(pair.fast.state[p][key] is value for key, value in before.items())
+    for optimizer, params in zip(pair.both, pair.params.values(), strict=True):
+        for p in params:  # written to in place
+            for key, value in optimizer.state[p].items():
+                if key not in ("step", "mu_product"):
+                    value.mul_(0.5)
+    pair.step()
+    pair.assert_same()
+
+
+def replaced(optimizer, params, how):
+    for p in params:
+        own = optimizer.state[p]
+        if how == "entries":
+            for key in own:
+                own[key] = own[key].clone()
+        elif how == "dicts":
+            optimizer.state[p] = copy.deepcopy(own)
+        elif how == "data of states":
+            for key in own:
+                own[key].data = own[key].data.clone()
+        elif how == "data of parameters":
+            p.data = p.data.clone() * 0.5
+        elif how == "shared memory":
+            p.data.share_memory_()
+            for value in own.values():
+                value.share_memory_()
+        elif how == "one step count":
+            if "step" in own:
+                own["step"] += 3 if p is params[0] else 0
+        elif "step" in own:  # in another dtype, as after loading into a double-precision script
+            own["step"] = own["step"].double() + 1
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "entries",
+        "dicts",
+        "data of states",
+        "data of parameters",
+        "shared memory",
+        "one step count",
+        "step counts of another dtype",
+    ],
+)
+@every
+def test_whatever_is_replaced_is_noticed(name, how):
+    pair = Pair(name, SETTINGS[name])
+    for _ in range(2):
+        pair.step()
+    for optimizer, params in zip(pair.both, pair.params.values(), strict=True):
+        replaced(optimizer, params, how)
+    for _ in range(2):
+        pair.step()
+        pair.assert_same()
+
+
+@every
+def test_states_that_are_taken_away_begin_again(name):
+    pair = Pair(name, SETTINGS[name])
+    pair.step()
+    for optimizer in pair.both:
+        optimizer.state.clear()
+    for _ in range(2):
+        pair.step()
+        pair.assert_same()
+
+
+@every
+def test_parameters_are_replaced_in_their_group(name):
+    pair = Pair(name, SETTINGS[name])
+    pair.step()
+    for which, optimizer in zip(pair.params, pair.both, strict=True):
+        new = torch.nn.Parameter(torch.full((4,), 2.0))
+        pair.params[which][1] = new
+        optimizer.param_groups[0]["params"][1] = new
+    for _ in range(2):
+        pair.step()
+        pair.assert_same()
+
+
+def test_an_old_checkpoint_with_steps_as_numbers():
+    pair = Pair("RMSprop", SETTINGS["RMSprop"])
+    pair.step()
+    saved = copy.deepcopy(pair.torch.state_dict())
+    for own in saved["state"].values():
+        own["step"] = int(own["step"])
+    for optimizer in pair.both:
+        optimizer.load_state_dict(copy.deepcopy(saved))
+    pair.step()
+    pair.assert_same()
+
+
+@every
+def test_copies_and_pickles(name):
+    pair = Pair(name, SETTINGS[name])
+    pair.step()
+    extra = getattr(fast, name)(pair.params["fastopt"], clip_norm=2.0, average_decay=0.9)
+    extra.load_state_dict(pair.fast.state_dict())
+    for made in (copy.deepcopy(extra), pickle.loads(pickle.dumps(extra))):
+        assert type(made) is getattr(fast, name)
+        assert (made.clip_norm, made.average_decay) == (2.0, 0.9)
+        mine = made.param_groups[0]["params"]
+        for p in mine:
+            p.grad = torch.ones_like(p)
+        before = [p.detach().clone() for p in mine]
+        made.step()
+        assert not torch.equal(before[0], mine[0])
+        assert made.last.norm == pytest.approx(np.sqrt(sum(p.numel() for p in mine)))
+
+
+def test_a_state_of_another_shape_is_an_error():
+    pair = Pair("Adam")
+    pair.step()
+    p = pair.params["fastopt"][0]
+    before = p.detach().clone()
+    pair.fast.state[p]["exp_avg"] = torch.zeros(2)
+    p.grad = torch.ones_like(p)
+    with pytest.raises(ValueError, match=r"exp_avg must be a tensor of shape \(3, 5\), not \(2,\)"):
+        pair.fast.step()
+    assert torch.equal(p, before)

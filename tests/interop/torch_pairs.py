@@ -1,0 +1,83 @@
+"""One of torch's optimizers and fastopt's of the same name, side by side on copies of parameters."""
+
+import copy
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+
+from torch.testing._internal.common_optimizers import optim_db  # noqa: E402
+
+import fastopt.interop.torch as fast  # noqa: E402
+
+NAMES = fast.__all__
+INFOS = {info.optim_cls.__name__: info for info in optim_db if info.optim_cls.__name__ in NAMES}
+
+# torch multiplies and adds in another order, and averages as m + (1 - b) * (g - m).
+TOLERANCE = {
+    torch.float32: {"rtol": 4e-6, "atol": 1e-7},
+    torch.float64: {"rtol": 1e-12, "atol": 1e-14},
+}
+
+SHAPES = ((3, 5), (7,), (), (0,), (2, 1, 3))
+
+
+class Pair:
+    """Both optimizers; what is done is done to both."""
+
+    def __init__(self, name, kwargs=None, shapes=SHAPES, dtype=torch.float32, params=None, seed=0):
+        self.random = torch.Generator().manual_seed(seed)
+        self.dtype = dtype
+        own = params or [torch.randn(s, generator=self.random, dtype=dtype) for s in shapes]
+        self.params = {
+            "torch": [torch.nn.Parameter(p.clone()) for p in own],
+            "fastopt": [torch.nn.Parameter(p.clone()) for p in own],
+        }
+        self.kwargs = kwargs or {}
+        self.torch = self.make("torch", name)
+        self.fast = self.make("fastopt", name)
+
+    def make(self, which, name):
+        home = torch.optim if which == "torch" else fast
+        return getattr(home, name)(self.params[which], **copy.deepcopy(self.kwargs))
+
+    @property
+    def both(self):
+        return self.torch, self.fast
+
+    def step(self, without=(), scale=1.0):
+        """A step with random gradients of size 1 to 3; the parameters `without` have none."""
+        for i, (p, q) in enumerate(zip(*self.params.values(), strict=True)):
+            if i in without:
+                p.grad = q.grad = None
+                continue
+            grad = torch.rand(p.shape, generator=self.random, dtype=self.dtype.to_real())
+            grad = (1 + 2 * grad).to(self.dtype)
+            if self.dtype.is_complex:
+                grad = grad * (1 + 0.5j)
+            # Laid out as autograd does it: like the parameter.
+            p.grad, q.grad = (torch.empty_like(p).copy_(scale * grad) for _ in range(2))
+        for optimizer in self.both:
+            optimizer.step()
+
+    def assert_same(self, **tolerance):
+        """Parameters, and every entry of every state."""
+        tolerance = tolerance or TOLERANCE[self.dtype.to_real()]
+        for i, (p, q) in enumerate(zip(*self.params.values(), strict=True)):
+            torch.testing.assert_close(q, p, msg=lambda m, i=i: f"parameter {i}: {m}", **tolerance)
+            theirs, ours = self.torch.state.get(p, {}), self.fast.state.get(q, {})
+            assert ours.keys() == theirs.keys()
+            for name, value in theirs.items():
+                found = ours[name]
+                assert type(found) is type(value)
+                assert found.stride() == value.stride()
+                torch.testing.assert_close(
+                    found, value, msg=lambda m, i=i, n=name: f"{n} of parameter {i}: {m}", **tolerance
+                )
+
+
+def state_keys(optimizer):
+    """What a checkpoint is made of, without its numbers."""
+    found = optimizer.state_dict()
+    states = {i: sorted(own) for i, own in found["state"].items()}
+    return states, [sorted(group) for group in found["param_groups"]]
