@@ -12,10 +12,16 @@ INTERPRETED := FASTOPT_CACHE_DIR=$(CACHE)/interpreted NUMBA_CACHE_DIR=$(CACHE)/i
 # What `make test` leaves to `make interop`, `mpi` and `docs`, even where those libraries are installed.
 OWN := --ignore=tests/interop --ignore=tests/mpi --ignore=tests/pages
 
+# What runs on a device of any kind, and what of it Numba's simulator can do.
+CUDA_LOGIC := $(addprefix tests/test_cuda,.py _norm.py _state.py _errors.py)
+CUDA := $(CUDA_LOGIC) $(addprefix tests/test_cuda,_streams.py _traffic.py _arrays.py _fast.py _page.py)
+EMULATOR := ../shared/gpu-emulator/run
+
 heading = @printf '\n== %s\n' "$(1)"
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all lint types interpreted doctests compiled mpi interop bench bench-full docs clean
+.PHONY: cuda-simulator cuda-code cuda-emulated test-cuda bench-cuda
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,11 +34,14 @@ test: ## every check that needs no other library, the compiled suite last
 	@$(MAKE) --no-print-directory types
 	@$(MAKE) --no-print-directory interpreted
 	@$(MAKE) --no-print-directory doctests
+	@$(MAKE) --no-print-directory cuda-simulator
 	@$(MAKE) --no-print-directory compiled
 
-test-all: ## the pages and the gallery, MPI, then the comparisons with torch, optax and Keras
+test-all: ## the pages, MPI, the code for GPUs, then the comparisons with torch, optax and Keras
 	@$(MAKE) --no-print-directory docs
 	@$(MAKE) --no-print-directory mpi
+	@$(MAKE) --no-print-directory cuda-code
+	@$(MAKE) --no-print-directory cuda-emulated
 	@$(MAKE) --no-print-directory interop
 
 lint: $(INSTALLED) ## ruff: rules and format
@@ -60,6 +69,30 @@ compiled: $(INSTALLED) ## the suite as users run it
 mpi: $(VENV)/.mpich ## the suite of the ranks, one to four of them, with MPICH from a wheel
 	$(call heading,MPI)
 	@$(COMPILED) $(BIN)/python -m pytest -q tests/mpi --doctest-modules fastopt/interop/mpi
+
+cuda-simulator: $(INSTALLED) ## the logic of CUDA kernels, on Numba's simulator
+	$(call heading,CUDA kernels on the simulator)
+	@NUMBA_ENABLE_CUDASIM=1 $(COMPILED) $(BIN)/python -m pytest -q $(CUDA_LOGIC)
+
+cuda-code: $(VENV)/.cuda-test ## the code generated for GPUs, which need not be there
+	$(call heading,generated CUDA code)
+	@$(COMPILED) $(BIN)/python -m pytest -q tests/test_cuda_code.py
+
+cuda-emulated: $(VENV)/.cuda-test ## the CUDA executor on an emulated GPU, where there is one
+	$(call heading,CUDA on an emulated GPU)
+	@if [ -x $(EMULATOR) ]; then \
+	    $(COMPILED) $(EMULATOR) $(BIN)/python -m pytest -q $(CUDA); \
+	else \
+	    echo "skipped: no emulator at $(EMULATOR)"; \
+	fi
+
+test-cuda: $(VENV)/.cuda-test ## the CUDA executor on a GPU
+	$(call heading,CUDA on a GPU)
+	@$(BIN)/python -c 'from fastopt.executors.cuda import availability; availability.require()'
+	@$(COMPILED) $(BIN)/python -m pytest $(CUDA) tests/test_cuda_code.py
+
+bench-cuda: $(VENV)/.cuda-test ## measure on a GPU: bandwidth and launches
+	@$(BIN)/python -m bench.cuda
 
 interop: $(VENV)/.interop ## the comparisons with other libraries, which are installed for it
 	$(call heading,against other libraries)
@@ -99,7 +132,7 @@ $(INSTALLED): pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	@touch $@
 
-$(VENV)/.bench $(VENV)/.docs $(VENV)/.interop $(VENV)/.mpich: $(VENV)/.%: $(INSTALLED)
+$(VENV)/.bench $(VENV)/.docs $(VENV)/.interop $(VENV)/.mpich $(VENV)/.cuda-test: $(VENV)/.%: $(INSTALLED)
 	@echo "installing what 'make $*' needs"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$*]'
 	@touch $@

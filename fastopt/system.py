@@ -13,6 +13,7 @@ from llvmlite import binding
 
 import fastopt
 from fastopt.executors import cache
+from fastopt.executors.cuda import availability
 
 # Widest first: what LLVM calls a feature, the width in bits, and the usual name.
 _VECTORS = (
@@ -36,6 +37,7 @@ def facts() -> dict[str, str]:
         "threads": str(fastopt.get_num_threads()),
         "threading layer": _threading_layer(),
         "vector width": vector_width(),
+        "CUDA": availability.describe(),
         "cache folder": _cache_folder(),
         "cache": _cache_state(),
     }

@@ -208,7 +208,7 @@ def kernel(job: Job) -> Kernel:
     signature = (*pointers, types.int64, types.int64), types.void
     code = _CheckedCFunc(scope["kernel"], signature, {}, OPTIONS)
     code._cache = DiskCache(f"{_origin(parts, text)}-{compute.name}", content)
-    code.check = lambda: _check_types(parts, functions, number)
+    code.check = lambda: check_types(parts, functions, number, _result_type)
     code.compile()
     return Kernel(code.address, text, code)
 
@@ -250,20 +250,26 @@ def _origin(parts: tuple[Part, ...], text: str) -> str:
     return f"{readable}-{digest(text, *origins)}"
 
 
-def _check_types(parts: tuple[Part, ...], functions: list[Any], number: Any) -> None:
+def _result_type(function: Any, arguments: tuple[Any, ...]) -> Any:
+    function.compile(arguments)
+    return function.overloads[arguments].signature.return_type
+
+
+def check_types(
+    parts: tuple[Part, ...], functions: list[Any], number: Any, result_type: Callable[..., Any]
+) -> None:
     """Compile each transform by itself and see that numbers of the dtype come out."""
     for part, function in zip(parts, functions, strict=True):
         given = types.Tuple((number,) * part.read)
         arguments = number, number, given, types.Tuple((number,) * part.hypers)
         what = f"transform {part.name!r}"
         try:
-            function.compile(arguments)
+            returned = result_type(function, arguments)
         except errors.NumbaError as error:
             raise TypeError(
                 f"{what} cannot be compiled: it may use arithmetic on numbers, comparisons, math and "
                 f"helper functions of the same kind, but no arrays and no Python objects.\n{error}"
             ) from error
-        returned = function.overloads[arguments].signature.return_type
         if returned == types.Tuple((number, types.Tuple((number,) * part.written))):
             continue
         if types.float64 in _leaves(returned):

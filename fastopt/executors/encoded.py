@@ -103,15 +103,20 @@ def noise_of(builder: Any, place: Any, random: Any, slot: int) -> Any:
     return builder.add(own, builder.add(random, int32(slot * rounding.PER_SLOT % 2**32)))
 
 
+def hashed(builder: Any, number: Any) -> Any:
+    """32 bits for a number of 64."""
+    bits = builder.trunc(number, I32)
+    for shift, factor in zip(rounding.SHIFTS, rounding.FACTORS, strict=True):
+        bits = builder.mul(builder.xor(bits, builder.lshr(bits, int32(shift))), int32(factor))
+    return bits
+
+
 @intrinsic  # type: ignore[untyped-decorator]
 def random_of(typing_context: Any, element: Any, phase: Any) -> Any:
     """The random bits that all elements of a block have in common, from the number of the first one."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        bits = builder.trunc(args[0], I32)
-        for shift, factor in zip(rounding.SHIFTS, rounding.FACTORS, strict=True):
-            bits = builder.mul(builder.xor(bits, builder.lshr(bits, int32(shift))), int32(factor))
-        return builder.add(bits, args[1])
+        return builder.add(hashed(builder, args[0]), args[1])
 
     return types.int32(types.int64, types.int32), emit
 

@@ -11,7 +11,7 @@ from fastopt.codecs.floats import NAMES, name_of
 from fastopt.executors import norm
 from fastopt.executors.launch import norm_launcher
 from fastopt.layouts import arrays as checks
-from fastopt.layouts import tree
+from fastopt.layouts import homes, tree
 from fastopt.layouts.arrays import Array
 from fastopt.layouts.columns import COUNT, FORMAT, GRAD, ITEMSIZE, STATE
 
@@ -50,12 +50,19 @@ def global_norm(arrays: Any) -> float:
     >>> fastopt.global_norm({"weight": np.full((2, 2), 2.0, np.float32), "bias": np.array([3.0])})
     5.0
     """
-    leaves = []
+    leaves, named = [], []
     for path, leaf in tree.leaves(arrays):
         if leaf is None and path:
             continue
-        checks.check_readable(tree.describe("arrays", path), leaf)
+        name = tree.describe("arrays", path)
+        leaf = homes.enter(name, leaf)
+        checks.check_readable(name, leaf)
         leaves.append(leaf)
+        named.append((name, leaf))
+    if homes.check_one_home(named):
+        from fastopt.executors.cuda import global_norm as on_device
+
+        return on_device.global_norm(leaves)
     size, finite = norm.measure(sums_of_squares(leaves), leaves)
     return size if finite else float("nan")
 

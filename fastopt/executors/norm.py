@@ -7,6 +7,7 @@ and blocks and lanes are added in a fixed order: how the blocks are spread over 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any, Protocol
@@ -204,7 +205,7 @@ def measure(
     sums: Array, gradients: Sequence[Array | None], across: Across = ALONE
 ) -> tuple[float, bool]:
     """The norm of the finite elements, from the sums of all blocks, and whether all are finite."""
-    size = across.sum(total(sums)) ** 0.5
+    size = math.sqrt(across.sum(total(sums)))
     if np.isfinite(size):
         return size, True
     return careful([gradient for gradient in gradients if gradient is not None], across)

@@ -15,6 +15,7 @@ from typing import IO, Any
 import numpy as np
 
 from fastopt.codecs.floats import name_of
+from fastopt.layouts import homes
 from fastopt.layouts.arrays import Array
 
 try:
@@ -175,13 +176,17 @@ class Archive:
     def read_into(self, own: Mapping[str, Array], first: int = 0) -> None:
         """Fill the arrays from the file, which was checked; with its elements from `first` on."""
         for name, array in own.items():
+            in_memory = isinstance(array, np.ndarray)
+            host = array if in_memory else np.empty(array.shape, array.dtype)
             with self._archive.open(f"{name}.npy") as member:
                 _read_header(member)
                 member.seek(first * array.itemsize, os.SEEK_CUR)
-                content = _bytes(array)
+                content = _bytes(host)
                 for start in range(0, len(content), PIECE):
                     piece = content[start : start + PIECE]
                     piece[:] = member.read(len(piece))
+            if not in_memory:
+                homes.copy(array, host)
 
 
 def _read_header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

@@ -11,14 +11,17 @@ import numpy as np
 
 from fastopt.codecs.base import Array as Array
 from fastopt.codecs.floats import NAMES, name_of
+from fastopt.layouts.device import DeviceArray
 
 Range: TypeAlias = tuple[int, int, str]
 
 ACCEPTED = "float16, bfloat16, float32 or float64"
 
 
-def address(array: Array) -> int:
+def address(array: Any) -> int:
     """Where the first element is."""
+    if isinstance(array, DeviceArray):
+        return array.address
     return int(array.__array_interface__["data"][0])
 
 
@@ -32,7 +35,7 @@ def check_kind(name: str, array: Any) -> None:
     masked = sys.modules.get("numpy.ma")  # 30 ms to import, and needless until someone has done so
     if masked is not None and isinstance(array, masked.MaskedArray):
         raise TypeError(f"{name} must not be a masked array: a step would ignore the mask")
-    if not isinstance(array, np.ndarray):
+    if not isinstance(array, (np.ndarray, DeviceArray)):
         raise TypeError(f"{name} must be a NumPy array, not {type(array).__name__}")
 
 

@@ -23,26 +23,26 @@ class StateFiles:
     """
 
     def __init__(self, folder: Any) -> None:
-        self._folder = None if folder is None else Path(folder)
+        self.folder = None if folder is None else Path(folder)
         self._made: list[Path] = []
         self._made_folder = False
-        if self._folder is None or not self._folder.exists():
+        if self.folder is None or not self.folder.exists():
             return
-        if not self._folder.is_dir():
-            raise ValueError(f"state_dir must be a folder, but {self._folder} is a file")
-        if any(self._folder.iterdir()):
-            raise ValueError(f"state_dir must be a new or empty folder, but {self._folder} has files")
+        if not self.folder.is_dir():
+            raise ValueError(f"state_dir must be a folder, but {self.folder} is a file")
+        if any(self.folder.iterdir()):
+            raise ValueError(f"state_dir must be a new or empty folder, but {self.folder} has files")
 
     def zeros(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """An array of zeros."""
-        if self._folder is None:
+        if self.folder is None:
             return allocate.zeros(shape, dtype)
-        if not self._folder.exists():
-            self._folder.mkdir(parents=True)
+        if not self.folder.exists():
+            self.folder.mkdir(parents=True)
             self._made_folder = True
         readable = "".join(c if c.isalnum() or c in "-_" else "_" for c in name).strip("_")
         # Numbered, because different names may look the same.
-        path = self._folder / f"{len(self._made):03}-{readable}.npy"
+        path = self.folder / f"{len(self._made):03}-{readable}.npy"
         self._made.append(path)
         array: Array = np.lib.format.open_memmap(path, "w+", in_files(dtype), shape)
         return array.view(dtype)
@@ -57,5 +57,5 @@ class StateFiles:
             return
         for path in self._made:
             path.unlink(missing_ok=True)
-        if self._made_folder and self._folder is not None:
-            self._folder.rmdir()
+        if self._made_folder and self.folder is not None:
+            self.folder.rmdir()

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fastopt.layouts import arrays, tree
+from fastopt.layouts import arrays, homes, tree
 from fastopt.layouts.archive import read_archive, write_archive
 from fastopt.layouts.arrays import Array
 from fastopt.optimizers.group import Group
@@ -40,6 +40,8 @@ class Checkpoint:
     _formats: Formats
     _zero_grad: bool
     _executor: str
+    _capturable: bool
+    _device: Any
     _sparse: str | None
     _state: dict[str, Any]
 
@@ -51,9 +53,14 @@ class Checkpoint:
         """Have the arrays lag behind by so many steps."""
         raise NotImplementedError
 
+    def _settle(self) -> None:
+        """Count only the steps that were taken."""
+        raise NotImplementedError
+
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
         """Put settings and counts back where a change of them fails."""
+        self._settle()
         names = "_settings", "_overrides", "_step_count"
         before = {name: getattr(self, name) for name in names if hasattr(self, name)}
         chains, lags = [group.chain for group in self._groups], self._hyper.lags
@@ -116,14 +123,17 @@ class Checkpoint:
             name: list(tree.leaves_like(self._params, own, f"state[{name!r}]"))
             for name, own in state.items()
         }
-        sources = [(own, given[name][index], name) for name, index, own in self._arrays()]
+        sources = [
+            (own, homes.enter(f"state[{name!r}]", given[name][index]), name)
+            for name, index, own in self._arrays()
+        ]
         for own, array, name in sources:
             arrays.check_kind(f"state[{name!r}]", array)
             arrays.check_like(f"state[{name!r}]", array, own)
         self.catch_up()
         self._resume(state_dict, "state_dict")
         for own, array, _ in sources:
-            own[...] = array
+            homes.copy(own, array)
 
     def save(self, path: Any) -> None:
         """Write the state to a file, which then holds the whole of it, or what it held before.
@@ -146,7 +156,7 @@ class Checkpoint:
             The file cannot be written. What was there before stays.
         """
         self.catch_up()
-        named = ((f"{name}/{index}", array) for name, index, array in self._arrays())
+        named = ((f"{name}/{index}", homes.to_host(own)) for name, index, own in self._arrays())
         write_archive(Path(path), self._description(), named)
 
     def load(self, path: Any) -> None:
@@ -185,6 +195,7 @@ class Checkpoint:
             first += len(group.leaves)
 
     def _description(self) -> dict[str, Any]:
+        self._settle()
         return {
             "version": VERSION,
             "optimizer": type(self).__name__,
@@ -241,6 +252,11 @@ class Checkpoint:
         return (self.chain,)
 
     def __getstate__(self) -> dict[str, Any]:
+        if self._device is not None:
+            raise TypeError(
+                f"{type(self).__name__} over arrays on a device cannot be copied or pickled: make "
+                "another one, and load_state_dict into it"
+            )
         self.catch_up()
         means = {
             "clip_norm": self.clip_norm,
@@ -251,6 +267,7 @@ class Checkpoint:
             "stochastic_rounding": self._formats.stochastic_rounding,
             "seed": self._formats.seed,
             "executor": self._executor,
+            "capturable": self._capturable,
         }
         return {
             "params": self._params,

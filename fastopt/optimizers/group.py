@@ -9,7 +9,7 @@ from fastopt.codecs.base import Codec
 from fastopt.codecs.floats import Float, compute_dtype, floats, name_of
 from fastopt.executors import reference
 from fastopt.executors.compiled import Storage
-from fastopt.layouts import arrays, tree
+from fastopt.layouts import arrays, homes, tree
 from fastopt.layouts.arrays import Array
 from fastopt.layouts.files import StateFiles
 from fastopt.optimizers.storage import Formats, codec_of, states_of
@@ -48,7 +48,9 @@ class Group:
         pairs = list(tree.leaves(params))
         self.paths = [path for path, _ in pairs]
         self.names = [tree.describe(label, path) for path, _ in pairs]
-        self.leaves: list[Array] = [leaf for _, leaf in pairs]
+        self.leaves: list[Array] = [
+            homes.enter(name, leaf) for name, (_, leaf) in zip(self.names, pairs, strict=True)
+        ]
         for name, leaf in zip(self.names, self.leaves, strict=True):
             arrays.check_writeable(name, leaf)
         for dtype in {compute_dtype(str(name_of(leaf.dtype))) for leaf in self.leaves}:
@@ -72,6 +74,9 @@ class Group:
             states[name] = []
             self.codecs[name] = [self._formats.codec(name, self.chain, leaf) for leaf in self.leaves]
             for leaf, label, codec in zip(self.leaves, self.names, self.codecs[name], strict=True):
+                if homes.is_on_device(leaf):
+                    states[name].append(homes.new_state(leaf, codec, value, files.folder))
+                    continue
                 array = files.zeros(f"{name}-{label}", codec.shape(leaf.shape), codec.dtype)
                 if value == START_FROM_PARAM:
                     codec.store(array, leaf)
@@ -83,7 +88,7 @@ class Group:
     def _given_states(self, name: str, structure: Any) -> list[Array]:
         """The caller's own arrays for a state, in the format that they are in."""
         label = f"state[{name!r}]"
-        found = list(tree.leaves_like(self.params, structure, label))
+        found = [homes.enter(label, own) for own in tree.leaves_like(self.params, structure, label)]
         self.codecs[name] = []
         for array, leaf, path in zip(found, self.leaves, self.paths, strict=True):
             own = tree.describe(label, path)
@@ -101,7 +106,7 @@ class Group:
 
     def _given(self, label: str, structure: Any, written: bool) -> list[Array]:
         """The caller's arrays, checked: of the parameters' shapes, and what they are used for."""
-        found = list(tree.leaves_like(self.params, structure, label))
+        found = [homes.enter(label, own) for own in tree.leaves_like(self.params, structure, label)]
         for array, leaf, path in zip(found, self.leaves, self.paths, strict=True):
             name = tree.describe(label, path)
             if not written:
@@ -127,7 +132,7 @@ class Group:
             return [None] * len(self.leaves)
         found: list[Array | None] = []
         for leaf, array, codec in zip(self.leaves, self.states[name], self.codecs[name], strict=True):
-            numbers = codec.decode(array, compute_dtype(str(name_of(leaf.dtype))))
+            numbers = codec.decode(homes.to_host(array), compute_dtype(str(name_of(leaf.dtype))))
             found.append(numbers[: leaf.size].reshape(leaf.shape))
         return found
 
@@ -161,15 +166,25 @@ class Group:
 
     def written(self) -> Iterator[arrays.Range]:
         """The memory that a step writes, with names for errors."""
-        for name, leaf in zip(self.names, self.leaves, strict=True):
-            yield arrays.memory_range(name, leaf)
+        return (arrays.memory_range(name, array) for name, array in self._outward())
+
+    def everything(self) -> Iterator[tuple[str, Any]]:
+        """All arrays that a step works with, beside the gradients, with names for errors."""
+        yield from self._outward()
+        for (name, _), own in zip(self._pairs("inputs"), self.inputs, strict=True):
+            for path, array in zip(self.paths, own, strict=True):
+                yield tree.describe(name, path), array
+
+    def _outward(self) -> Iterator[tuple[str, Any]]:
+        """The arrays that a step writes."""
+        yield from zip(self.names, self.leaves, strict=True)
         labelled = [(f"state[{name!r}]", own) for name, own in self.states.items()]
         labelled += [
             (name, own) for (name, _), own in zip(self._pairs("outputs"), self.outputs, strict=True)
         ]
         for label, own in labelled:
             for path, array in zip(self.paths, own, strict=True):
-                yield arrays.memory_range(tree.describe(label, path), array)
+                yield tree.describe(label, path), array
 
     def read(self) -> Iterator[arrays.Range]:
         """The memory that a step only reads, beside the gradients."""

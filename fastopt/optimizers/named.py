@@ -64,8 +64,10 @@ class Shared(TypedDict, total=False):
         in the mean, instead of to the nearest. By default 8-bit states only.
     seed : int, default 0
         Of stochastic rounding, which depends on it, the step and the element alone.
-    executor : {"auto", "serial", "parallel", "reference"}
-        Where the loop runs. The result is the same, to the last bit.
+    executor : {"auto", "serial", "parallel", "reference", "cuda", "cuda-fast"}
+        Where the loop runs. The result is the same, to the last bit, but for "cuda-fast".
+    capturable : bool, default False
+        On a CUDA device: let steps be captured in a graph that goes on with the schedule.
     """
 
     maximize: bool
@@ -85,6 +87,7 @@ class Shared(TypedDict, total=False):
     stochastic_rounding: bool | None
     seed: int
     executor: str
+    capturable: bool
 
 
 # What is computed, by the chain of each group.
@@ -109,6 +112,7 @@ _MEANS = (
     "stochastic_rounding",
     "seed",
     "executor",
+    "capturable",
 )
 
 

@@ -11,15 +11,15 @@ import numba
 from fastopt.executors import drivers
 from fastopt.executors.compiled import kernel, source
 from fastopt.executors.gate import SKIPPED, headers_are_readable
-from fastopt.executors.launch import check_executor, launcher
-from fastopt.layouts import arrays, tree
+from fastopt.executors.launch import check_executor, check_home, launcher
+from fastopt.layouts import arrays, homes, tree
 from fastopt.layouts.columns import COUNT, HYPER, LENGTH
 from fastopt.layouts.files import StateFiles
 from fastopt.layouts.table import Table
 from fastopt.optimizers.gradients import Gradients
 from fastopt.optimizers.group import Group
 from fastopt.optimizers.hyperparameters import Hyperparameters
-from fastopt.optimizers.readable import Readable
+from fastopt.optimizers.on_device import OnDevice
 from fastopt.optimizers.row_gradients import RowGradient
 from fastopt.optimizers.show import show_all
 from fastopt.optimizers.sparse import RowSteps, check_mode
@@ -31,7 +31,7 @@ from fastopt.transforms.base import chain as make_chain
 from fastopt.validation import Setting, finite_positive, flag
 
 
-class Optimizer(Readable):
+class Optimizer(OnDevice):
     """Update arrays in place with a chain of transforms, fused into one pass over memory.
 
     Parameters
@@ -62,9 +62,13 @@ class Optimizer(Readable):
         states only.
     seed : int, optional
         Of stochastic rounding.
-    executor : {"auto", "serial", "parallel", "reference"}, optional
+    executor : {"auto", "serial", "parallel", "reference", "cuda", "cuda-fast"}, optional
         Where the loop runs: on one core, on all, in plain Python, or on one or all by size. The
-        results are the same bits, whichever it is.
+        results are the same bits, whichever it is. Arrays on a CUDA device step there; "cuda-fast"
+        with roots and quotients that may be a few units in the last place off.
+    capturable : bool, optional
+        On a CUDA device: let steps be captured in a graph that goes on with the schedule, see
+        `advance`.
 
     Attributes
     ----------
@@ -110,7 +114,6 @@ class Optimizer(Readable):
         "_params",
         "_ranges",
         "_rows",
-        "_scales",
         "_sparse",
         "_state",
         "_table",
@@ -135,8 +138,11 @@ class Optimizer(Readable):
         stochastic_rounding: bool | None = None,
         seed: int = 0,
         executor: str = "auto",
+        capturable: bool = False,
     ) -> None:
         self._executor = check_executor(executor)
+        self._capturable = flag("capturable", capturable)
+        self._device = None
         self._watch = Watch(clip_norm, skip_nonfinite)
         self._zero_grad = flag("zero_grad", zero_grad)
         self._sparse = check_mode(sparse)
@@ -146,6 +152,10 @@ class Optimizer(Readable):
             self._groups = self._make_groups(chain, dict(state or {}), files)
             self._work = Work(self._groups, self._zero_grad)
             self._leaves = self._work.leaves
+            on_device = homes.check_one_home(
+                pair for group in self._groups for pair in group.everything()
+            )
+            check_home(self._executor, on_device, self._capturable, self._sparse)
             written = [span for group in self._groups for span in group.written()]
             arrays.check_distinct(written)
             self._formats.check_names([group.chain for group in self._groups])
@@ -154,9 +164,9 @@ class Optimizer(Readable):
             # Gradients that are cleared must leave alone what is only read.
             read = [span for group in self._groups for span in group.read()]
             self._guarded = written + read if self._zero_grad else written
-            self._begin()
+            self._begin(on_device)
 
-    def _begin(self) -> None:
+    def _begin(self, on_device: bool) -> None:
         """Get ready for the first step."""
         self._state = {name: self._structure_of(name) for name in self._state_names()}
         self._step_count = 0
@@ -164,7 +174,11 @@ class Optimizer(Readable):
         dithers = any(group.dithers for group in self._groups)
         self._hyper = Hyperparameters(self._groups, self._formats.phase if dithers else None)
         self._hyper.fill(0, 1.0)
-        self._prepare()
+        self._varies = self._hyper.varies
+        if on_device:
+            self._prepare_device()
+        else:
+            self._prepare()
 
     def _make_groups(self, chain: Any, state: dict[str, Any], files: StateFiles) -> list[Group]:
         if isinstance(chain, (list, tuple)):
@@ -190,7 +204,6 @@ class Optimizer(Readable):
         self._gradients = Gradients(
             self._params, self._leaves, self._table, self._guarded, self._zero_grad, self._sparse
         )
-        self._varies = self._hyper.varies
         # Most steps do not scale their gradients: a factor is compiled in when it is first asked for.
         self._scales = self._watch.clip_norm is not None
         self._looks_first = self._watch.is_on or (self._zero_grad and len(self._leaves) > 1)
@@ -207,6 +220,9 @@ class Optimizer(Readable):
 
     def _use_kernels(self) -> None:
         """Let the table point to the kernels, compiled now if they are new."""
+        if self._device is not None:
+            self._use_device_kernels()
+            return
         for row in range(len(self._leaves)):
             job = self._work.job(row, self._table.expected(row), self._scales)
             self._table.use(row, kernel(job), self._hyper.of(row))
@@ -214,11 +230,12 @@ class Optimizer(Readable):
     @property
     def last(self) -> Last | None:
         """Norm of the last gradients and whether the step was skipped, where something asks for it."""
-        return self._watch.last
+        return self._watch.last if self._device is None else self._last_on_device()
 
     @property
     def step_count(self) -> int:
         """How many steps were taken."""
+        self._settle()
         return self._step_count
 
     @property
@@ -239,9 +256,11 @@ class Optimizer(Readable):
     @property
     def source(self) -> str:
         """The fused loop, as the Python source that is compiled (of the first group)."""
+        if self._device is not None:
+            return self._device.source
         return source(self._work.job(0, self._table.expected(0), self._scales))
 
-    def step(self, grads: Any, *, grad_scale: float = 1.0) -> None:
+    def step(self, grads: Any, *, grad_scale: float = 1.0, stream: Any = None) -> None:
         """Update the parameters and states in place.
 
         Parameters
@@ -254,12 +273,18 @@ class Optimizer(Readable):
         grad_scale : float, optional
             Gradients are multiplied by ``1 / grad_scale`` first (mixed-precision training scales
             the loss up).
+        stream : stream, optional
+            On a CUDA device: of Numba, CuPy, torch, with ``__cuda_stream__``, or a handle. Where none
+            is given, that on which the gradients' library works now. The call does not wait.
 
         Raises
         ------
         TypeError, ValueError
             A gradient or a hyperparameter is not acceptable. Nothing was changed.
         """
+        if self._device is not None or stream is not None:
+            self._step_elsewhere(grads, grad_scale, stream)
+            return
         if type(grad_scale) is not float or grad_scale != self._grad_scale:
             self._set_grad_scale(grad_scale)
         elif self._varies:
@@ -311,8 +336,11 @@ class Optimizer(Readable):
 
     def _arrange(self, lags: Sequence[int]) -> None:
         self._hyper.arrange(lags)
-        for row in range(len(self._leaves)):
-            self._rows[row, HYPER] = arrays.address(self._hyper.of(row))
+        if self._device is not None:
+            self._use_device_kernels()
+        else:
+            for row in range(len(self._leaves)):
+                self._rows[row, HYPER] = arrays.address(self._hyper.of(row))
         self._varies = self._hyper.varies
         if not self._varies:  # otherwise the next step does it
             self._hyper.fill(self._step_count, self._grad_scale)
@@ -352,7 +380,7 @@ class Optimizer(Readable):
         scale = finite_positive("grad_scale", grad_scale)
         self._hyper.fill(self._step_count, scale)
         self._grad_scale = scale
-        if self._compiled and not self._scales:
+        if (self._device is not None or self._compiled) and not self._scales:
             self._scales = True
             self._use_kernels()
 
@@ -362,6 +390,7 @@ class Optimizer(Readable):
             raise TypeError(f"step must be a whole number, not {step!r}")
         if step < 0:
             raise ValueError(f"step must not be negative, got {step}")
+        self._settle()
         self._hyper.fill(int(step), self._grad_scale)
         self._step_count = int(step)
 

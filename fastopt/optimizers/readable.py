@@ -10,6 +10,7 @@ import numpy as np
 
 from fastopt.layouts import arrays, tree
 from fastopt.layouts.arrays import Array
+from fastopt.layouts.device import leave
 from fastopt.optimizers.checkpoint import Checkpoint
 from fastopt.optimizers.sparse import RowSteps
 
@@ -30,7 +31,7 @@ class Readable(Checkpoint):
         own: list[Array | None] = []
         for group in self._groups:
             own += group.states.get(name, [None] * len(group.leaves))
-        return tree.rebuild(self._params, iter(own))
+        return tree.rebuild(self._params, map(leave, own))
 
     @property
     def executor(self) -> str:

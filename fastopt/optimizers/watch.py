@@ -56,6 +56,11 @@ class Watch:
         """Whether the norm is wanted at all."""
         return self._limit is not None or self.skip_nonfinite
 
+    @property
+    def varies(self) -> bool:
+        """Whether the limit depends on the step."""
+        return callable(self._limit)
+
     def prepare(self, executor: str, sizes: Sequence[int]) -> None:
         """Get ready for compiled steps over arrays of these sizes."""
         if self.is_on:

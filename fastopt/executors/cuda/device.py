@@ -1,0 +1,354 @@
+"""The device: compiling for it, launching on it, its memory and its streams.
+
+The only file that imports `numba.cuda` and the driver's bindings, so that a successor of theirs has one
+place to go to. With ``NUMBA_ENABLE_CUDASIM=1`` the same functions stand on Numba's simulator, which
+runs kernels as plain Python in the memory of the host.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import numba
+import numpy as np
+from numba import cuda, types
+
+from fastopt.codecs.floats import name_of
+from fastopt.layouts.device import DeviceArray
+
+SIMULATED = bool(numba.config.ENABLE_CUDASIM)
+
+if not SIMULATED:
+    from cuda.bindings import driver as binding
+    from numba.cuda.compiler import compile_cuda, kernel_fixup
+    from numba.cuda.core.compiler_lock import global_compiler_lock
+    from numba.cuda.core.errors import NumbaError
+    from numba.cuda.dispatcher import CUDADispatcher
+    from numba.cuda.extending import intrinsic
+
+__all__ = ["SIMULATED", "cuda", "intrinsic"]
+
+# Enough threads to hide what a block waits for, and small enough that the last blocks end together.
+LARGEST_BLOCK, WARP = 256, 32
+
+# Precise: the compiler must not turn a * b + c into one instruction with one rounding, so that results
+# are the CPU's to the last bit; square root and division are rounded correctly.
+# Fast: all that is allowed to it, but what is subnormal stays so.
+PRECISE = {"opt": 3, "fma": 0, "prec-div": 1, "prec-sqrt": 1, "ftz": 0}
+FAST = {"opt": 3, "fma": 1, "prec-div": 0, "prec-sqrt": 0, "ftz": 0}
+
+
+class CudaError(RuntimeError):
+    """The driver refused."""
+
+
+def _call(function: Callable[..., Any], *arguments: Any) -> Any:
+    """A function of the driver; its error as an exception."""
+    status, *results = function(*arguments)
+    if status != 0:
+        raise CudaError(f"{function.__name__} failed: {status.name}")
+    return results[0] if len(results) == 1 else results
+
+
+# Compiling
+
+
+def _options(fast: bool) -> dict[str, int]:
+    return FAST if fast else PRECISE
+
+
+if not SIMULATED:
+
+    class _Helper(CUDADispatcher):  # type: ignore[misc]  # Any
+        """A function for kernels, compiled for a given architecture: none needs to be there."""
+
+        def __init__(self, python: Any, architecture: tuple[int, int], fast: bool) -> None:
+            super().__init__(python, targetoptions={"device": True, "opt": True})
+            self._architecture, self._nvvm_options = architecture, _options(fast)
+
+        def compile_device(self, args: Any, return_type: Any = None) -> Any:
+            if args not in self.overloads:
+                made = compile_cuda(
+                    self.py_func,
+                    return_type,
+                    args,
+                    nvvm_options=self._nvvm_options,
+                    cc=self._architecture,
+                )
+                self.overloads[args] = made
+                made.target_context.insert_user_function(made.entry_point, made.fndesc, [made.library])
+            return self.overloads[args]
+
+
+def result_type(function: Any, arguments: tuple[Any, ...]) -> Any:
+    """What a `helper` returns for these types; Numba's error if it cannot be compiled."""
+    try:
+        return function.compile_device(arguments).signature.return_type
+    except NumbaError as error:  # another class than that of the same name in Numba
+        raise numba.core.errors.TypingError(str(error)) from error
+
+
+def helper(function: Any, architecture: tuple[int, int], fast: bool) -> Any:
+    """Prepare a function that only kernels call."""
+    if not SIMULATED:
+        return _Helper(function, architecture, fast)
+    return np.errstate(all="ignore")(function)
+
+
+class Program:
+    """A compiled kernel.
+
+    Parameters
+    ----------
+    python : function
+        The kernel.
+    arguments : sequence of numba types
+        int64, float32 and float64.
+    architecture : (int, int)
+        Compute capability.
+    fast : bool
+        Compile without the guarantees of `PRECISE`.
+    """
+
+    def __init__(
+        self, python: Any, arguments: Sequence[Any], architecture: tuple[int, int], fast: bool = False
+    ) -> None:
+        self.arguments = tuple(arguments)
+        self._python = python
+        self._handles: dict[int, Any] = {}
+        self._blocks: dict[int, int] = {}
+        if SIMULATED:
+            return
+        with global_compiler_lock:
+            made = compile_cuda(
+                python, types.void, self.arguments, nvvm_options=_options(fast), cc=architecture
+            )
+            name = made.fndesc.llvm_func_name
+            self._library = made.library
+            self._library._entry_name = name
+            kernel_fixup(self._library.get_function(name), False)
+
+    def ptx(self, architecture: tuple[int, int]) -> str:
+        """The code as text."""
+        return str(self._library.get_asm_str(cc=(*architecture, "")))
+
+    def load(self) -> None:
+        """Put the code on the current device."""
+        if not SIMULATED:
+            ordinal = current()
+            if ordinal not in self._handles:
+                loaded = self._library.get_cufunc()
+                self._handles[ordinal] = binding.CUfunction(int(loaded.handle))
+
+    def block(self) -> int:
+        """The threads of a block with which most threads are at work on the current device."""
+        if SIMULATED:
+            return 32  # each one is a thread of Python
+        ordinal = current()
+        if ordinal not in self._blocks:
+            self.load()
+            handle = self._handles[ordinal]
+            _, best = _call(binding.cuOccupancyMaxPotentialBlockSize, handle, 0, 0, LARGEST_BLOCK)
+            self._blocks[ordinal] = max(WARP, int(best) // WARP * WARP)
+        return self._blocks[ordinal]
+
+    def launch(self, blocks: int, threads: int, stream: int, pointers: Any) -> None:
+        """Start it; `pointers` is an array of the addresses of the arguments."""
+        if SIMULATED:
+            cuda.jit(self._python)[blocks, threads](*self._read(pointers))
+            return
+        handle = self._handles[current()]
+        address = pointers.ctypes.data
+        (status,) = binding.cuLaunchKernel(handle, blocks, 1, 1, threads, 1, 1, 0, stream, address, 0)
+        if status != 0:
+            raise CudaError(f"cuLaunchKernel failed: {status.name}")
+
+    def _read(self, pointers: Any) -> list[Any]:
+        kinds = {types.int64: np.int64, types.float32: np.float32, types.float64: np.float64}
+        found = []
+        for kind, pointer in zip(self.arguments, pointers, strict=True):
+            dtype = np.dtype(kinds[kind])
+            raw: Any = (ctypes.c_char * dtype.itemsize).from_address(int(pointer))
+            value = np.frombuffer(raw, dtype)[0]
+            found.append(int(value) if kind == types.int64 else value)
+        return found
+
+
+# Devices
+
+
+def current() -> int:
+    """The number of the device that this thread works with."""
+    if SIMULATED:
+        return 0
+    status, number = binding.cuCtxGetDevice()  # a twentieth of the time that Numba takes to say it
+    return int(number) if status == 0 else int(cuda.current_context().device.id)
+
+
+def architecture() -> tuple[int, int]:
+    """The compute capability of the current device."""
+    if SIMULATED:
+        return (0, 0)
+    major, minor = cuda.current_context().device.compute_capability
+    return int(major), int(minor)
+
+
+@contextmanager
+def on(ordinal: int) -> Iterator[None]:
+    """Work with this device for a while."""
+    if SIMULATED or current() == ordinal:
+        yield
+        return
+    with cuda.gpus[ordinal]:
+        yield
+
+
+def ordinal(array: DeviceArray) -> int:
+    """The number of the device that an array is on.
+
+    Raises
+    ------
+    ValueError
+        It is not in the memory of a device.
+    """
+    if SIMULATED or array.size == 0:
+        return current()
+    current()
+    attribute = binding.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
+    status, number = binding.cuPointerGetAttribute(attribute, array.address)
+    if status != 0:
+        raise ValueError(f"the memory of {array!r} is not of a CUDA device: {status.name}")
+    return int(number)
+
+
+@cache
+def problem() -> str | None:
+    """Why the driver or the device cannot be used, None if they can."""
+    if SIMULATED:
+        return None
+    try:
+        cuda.current_context()
+    except Exception as error:  # of many kinds, by what is broken
+        return " ".join(str(error).split()).rstrip(": ") or type(error).__name__
+    return None
+
+
+def facts() -> str:
+    """The current device, in a line."""
+    if SIMULATED:
+        return "Numba's simulator"
+    found = cuda.current_context().device
+    name = found.name.decode() if isinstance(found.name, bytes) else str(found.name)
+    version = _call(binding.cuDriverGetVersion)
+    major, minor = architecture()
+    driver = f"driver for CUDA {version // 1000}.{version % 1000 // 10}"
+    return f"{name}, compute capability {major}.{minor}, {driver}, {len(cuda.gpus)} in all"
+
+
+# Memory
+
+
+def allocate(shape: tuple[int, ...], dtype: Any) -> DeviceArray:
+    """New memory, with undefined content."""
+    dtype = np.dtype(dtype)
+    # Numba has no bfloat16 of NumPy's kind: its bits.
+    made = cuda.device_array(shape, np.uint16 if name_of(dtype) == "bfloat16" else dtype)
+    return DeviceArray(made, shape, dtype, _address(made) if made.size else 0)
+
+
+def _address(array: Any) -> int:
+    if SIMULATED:
+        return int(array._ary.ctypes.data)
+    return int(array.__cuda_array_interface__["data"][0])
+
+
+def to_device(address: int, host: Any) -> None:
+    """Copy a NumPy array, and wait for it."""
+    if host.nbytes == 0:
+        return
+    if SIMULATED:
+        ctypes.memmove(address, host.ctypes.data, host.nbytes)
+    else:
+        _call(binding.cuMemcpyHtoD, address, host.ctypes.data, host.nbytes)
+
+
+def to_host(host: Any, address: int) -> None:
+    """Fill a NumPy array, and wait for it."""
+    if host.nbytes == 0:
+        return
+    if SIMULATED:
+        ctypes.memmove(host.ctypes.data, address, host.nbytes)
+    else:
+        _call(binding.cuMemcpyDtoH, host.ctypes.data, address, host.nbytes)
+
+
+def across(target: int, source: int, size: int) -> None:
+    """Copy bytes on the device, or between devices."""
+    if size == 0:
+        return
+    if SIMULATED:
+        ctypes.memmove(target, source, size)
+    else:
+        _call(binding.cuMemcpyDtoD, target, source, size)
+
+
+class Pinned:
+    """Memory of the host that a copy can leave from while the host goes on."""
+
+    def __init__(self, words: int) -> None:
+        self.array = np.zeros(words, np.int64) if SIMULATED else cuda.pinned_array(words, np.int64)
+        self._event: Any = None
+
+    def wait(self) -> None:
+        """Until the copy that was sent last has left."""
+        if self._event is not None:
+            _call(binding.cuEventSynchronize, self._event)
+
+    def send(self, address: int, stream: int) -> None:
+        """Copy to the device, in the order of the stream."""
+        if SIMULATED:
+            ctypes.memmove(address, self.array.ctypes.data, self.array.nbytes)
+            return
+        size = self.array.nbytes
+        _call(binding.cuMemcpyHtoDAsync, address, self.array.ctypes.data, size, stream)
+        if self._event is None:
+            no_timing = binding.CUevent_flags.CU_EVENT_DISABLE_TIMING
+            self._event = _call(binding.cuEventCreate, no_timing)
+        _call(binding.cuEventRecord, self._event, stream)
+
+    def __del__(self) -> None:
+        if self._event is not None:
+            binding.cuEventDestroy(self._event)
+
+
+def describe_dlpack(array: Any) -> tuple[Any, Any, Any, int, bool]:
+    """Shape, strides in elements, dtype, address and whether it is read-only, of a DLPack array."""
+    from cuda.core.utils import StridedMemoryView
+
+    cuda.current_context()
+    view = StridedMemoryView.from_dlpack(array, stream_ptr=-1)
+    return tuple(view.shape), view.strides, np.dtype(view.dtype), int(view.ptr), bool(view.readonly)
+
+
+# Streams
+
+
+def synchronize(stream: int | None = None) -> None:
+    """Wait for all that a stream, or the whole device, was given to do."""
+    if SIMULATED:
+        return
+    if stream is None:
+        _call(binding.cuCtxSynchronize)
+    else:
+        _call(binding.cuStreamSynchronize, stream)
+
+
+def is_capturing(stream: int) -> bool:
+    """Whether what is launched on a stream is recorded, not run."""
+    if SIMULATED:
+        return False
+    return bool(_call(binding.cuStreamIsCapturing, stream) != 0)

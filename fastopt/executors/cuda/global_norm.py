@@ -1,0 +1,20 @@
+"""`fastopt.global_norm` of arrays on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastopt.codecs.floats import name_of
+from fastopt.executors.cuda import device
+from fastopt.executors.cuda.decision import Decision
+from fastopt.executors.norm import blocks
+from fastopt.layouts.device import DeviceArray
+
+
+def global_norm(leaves: Sequence[DeviceArray]) -> float:
+    """The norm of all arrays, which are on one device; NaN if an element is not finite."""
+    with device.on(device.ordinal(leaves[0])):
+        device.synchronize()  # what fills the arrays may be under way, on any stream
+        decision = Decision(blocks([leaf.size for leaf in leaves]), False, False)
+        decision.measure([(str(name_of(leaf.dtype)), leaf.address, leaf.size) for leaf in leaves])
+        return decision.read()[0]

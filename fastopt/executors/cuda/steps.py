@@ -1,0 +1,269 @@
+"""How an optimizer steps on a device: its gradients are found and checked, its launches started."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from ctypes import string_at
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+
+from fastopt.codecs.floats import name_of
+from fastopt.executors.cuda import device, streams
+from fastopt.executors.cuda.batches import Batch, ManyArrays, Numbers, OneArray
+from fastopt.executors.cuda.decision import Decision
+from fastopt.executors.cuda.kernels import kernels
+from fastopt.executors.cuda.source import Form
+from fastopt.executors.gate import headers_are_readable, items_of
+from fastopt.executors.norm import blocks
+from fastopt.layouts import arrays, homes, tree
+from fastopt.layouts.device import DeviceArray, address_reader, enter
+
+
+class DeviceSteps:
+    """The work of an optimizer whose arrays are on a device.
+
+    Parameters
+    ----------
+    params : array or structure of arrays
+        As the user gave them.
+    work : Work
+        All arrays in a row, and what is to be done with each.
+    guarded : sequence of range
+        Memory that no gradient may share.
+    watched : bool
+        The norm of the gradients is wanted.
+    skips : bool
+        Steps with a NaN or infinity are left out.
+    zero_grad, fast, capturable : bool
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        work: Any,
+        guarded: Sequence[arrays.Range],
+        *,
+        watched: bool,
+        skips: bool,
+        zero_grad: bool,
+        fast: bool,
+        capturable: bool,
+    ) -> None:
+        self._params, self._jobs, self._guarded = params, work, guarded
+        self._zero_grad, self._fast, self._capturable = zero_grad, fast, capturable
+        self._skips = skips
+        self._leaves: list[DeviceArray] = work.leaves
+        self._arrays = [[leaf, *own] for leaf, own in zip(work.leaves, work.slots, strict=True)]
+        self._firsts = [0, *accumulate(leaf.size for leaf in self._leaves)]
+        self._formats = [str(name_of(leaf.dtype)) for leaf in self._leaves]  # of the gradients
+        self._single = not tree.is_branch(params)
+        self._flat = isinstance(params, (list, tuple)) and not any(map(tree.is_branch, params))
+        self._names = [tree.describe("grads", path) for path, _ in tree.leaves(params)]
+        spans = sorted((start, stop) for start, stop, _ in guarded if start < stop)
+        self._starts = [start for start, _ in spans]
+        # What is only read may overlap: let ends rise too, so that they can be bisected.
+        self._stops = list(accumulate((stop for _, stop in spans), max))
+        self.ordinal = device.ordinal(self._leaves[0]) if self._leaves else 0
+        self._decision: Decision | None = None
+        with device.on(self.ordinal):
+            if watched:
+                count = blocks([leaf.size for leaf in self._leaves])
+                self._decision = Decision(count, skips, capturable)
+        self._batches: list[Any] = []
+        self._made: dict[Any, Any] = {}
+        self._of_graphs: list[Any] = []  # what they read must stay
+        self._objects: list[Any] = []
+        self._readers: list[tuple[int, Callable[[Any], int]]] = []
+        self._addresses: list[int] = []
+        self.has_started = False
+        self._sample: DeviceArray | None = None
+        self._ids = b"none"
+        self.left_out: list[bool] = []
+        self.leaves_out = False
+
+    def arrange(self, numbers_of: Callable[[int], Any], scales: bool) -> None:
+        """Sort the arrays into batches that share their numbers, which `numbers_of` tells by row."""
+        self._numbers_of, self._scales = numbers_of, scales
+        places: dict[Any, list[int]] = {}
+        for row in range(len(self._leaves)):
+            job = self._jobs.job(row, self._formats[row], scales)
+            places.setdefault((id(numbers_of(row)), job), []).append(row)
+        watched = self._decision is not None
+        form = Form(watched, self._capturable, self._skips and not self._capturable)
+        before, self._made = self._made, {}
+        with device.on(self.ordinal):
+            for (host, job), rows in places.items():
+                key = (*rows, host, job)
+                known = before.get(key)
+                self._made[key] = known or self._make_batch(rows, job, numbers_of(rows[0]), form)
+        self._batches = list(self._made.values())
+        self._ids = b"none"  # to be bound again
+
+    @property
+    def source(self) -> str:
+        """The kernel of the first arrays and the function that it calls for each element."""
+        return str(self._batches[0].source)
+
+    def _make_batch(self, rows: list[int], job: Any, host: Any, form: Form) -> Batch:
+        made = kernels(job, form, device.architecture(), self._fast)
+        kind = OneArray if len(rows) == 1 else ManyArrays
+        control = self._decision.address if self._decision is not None else 0
+        own = [self._arrays[row] for row in rows]
+        firsts, gradient = [self._firsts[row] for row in rows], self._formats[rows[0]]
+        numbers = Numbers(host, self._capturable)
+        return kind(rows, own, firsts, gradient, made, numbers, control)
+
+    def bind(self, grads: Any) -> None:
+        """Find the gradients, check those that are new, and take their addresses.
+
+        Raises
+        ------
+        TypeError, ValueError
+            One of them is not acceptable. Nothing was changed.
+        """
+        found = self._find(grads)
+        ids = _identities(found)
+        if ids == self._ids:
+            if not self._readers:
+                return
+            # Such an object can be given other memory.
+            if all(read(found[row]) == self._addresses[row] for row, read in self._readers):
+                return
+        entered = self._check(found)
+        self._expect(entered)
+        self._addresses = [0 if array is None else array.address for array in entered]
+        given = [array is not None for array in entered]
+        self._readers = [
+            (row, read)
+            for row, array in enumerate(found)
+            if array is not None and (read := address_reader(array)) is not None
+        ]
+        with device.on(self.ordinal):
+            for batch in self._batches:
+                batch.bind([self._addresses[row] for row in batch.rows])
+            if self._decision is not None:
+                sizes = [leaf.size for leaf in self._leaves]
+                self._decision.arrange(self._batches, sizes, given)
+        self._sample = next((array for array in entered if array is not None), None)
+        self._objects, self._ids = found, ids
+        self.left_out = [
+            not own and leaf.size > 0 for own, leaf in zip(given, self._leaves, strict=True)
+        ]
+        self.leaves_out = any(self.left_out)
+
+    def _find(self, grads: Any) -> list[Any]:
+        if self._single:
+            return [grads]
+        if self._flat and type(grads) is list and len(grads) == len(self._leaves):
+            return grads.copy()
+        return list(tree.leaves_like(self._params, grads, "grads"))
+
+    def _check(self, found: list[Any]) -> list[DeviceArray | None]:
+        names, leaves = self._names, list[Any](self._leaves)
+        entered: list[Any] = [
+            None if g is None else enter(n, g) for n, g in zip(names, found, strict=True)
+        ]
+        for name, array, param in zip(names, entered, leaves, strict=True):
+            if array is None and not self._single:
+                continue
+            if not isinstance(array, (np.ndarray, DeviceArray)):
+                kind = type(array).__name__
+                raise TypeError(f"{name} must be an array on the device of its parameter, not {kind}")
+            arrays.check_gradient(name, array, param)
+            if not isinstance(array, DeviceArray) or device.ordinal(array) != self.ordinal:
+                place = f"on CUDA device {self.ordinal}, where its parameter is"
+                raise ValueError(f"{name} must be {place}: it is {homes.where(array)}")
+            if self._zero_grad:
+                arrays.check_writeable(name, array)
+        given = [(n, a) for n, a in zip(names, entered, strict=True) if a is not None]
+        for name, array in given:
+            if self._meets_guarded(array):
+                arrays.check_apart(name, array, self._guarded)  # raises the error
+        if self._zero_grad:
+            arrays.check_distinct(arrays.memory_range(name, array) for name, array in given)
+        return entered
+
+    def _expect(self, entered: list[DeviceArray | None]) -> None:
+        """Gradients in another format than before need other kernels."""
+        names = [
+            before if array is None else str(name_of(array.dtype))
+            for before, array in zip(self._formats, entered, strict=True)
+        ]
+        if names != self._formats:
+            self._formats = names
+            self.arrange(self._numbers_of, self._scales)
+
+    def _meets_guarded(self, array: DeviceArray) -> bool:
+        """Whether a gradient shares memory with what a step writes, by bisection."""
+        low = bisect_right(self._stops, array.address)
+        stop = array.address + array.nbytes
+        return array.size > 0 and low < len(self._stops) and self._starts[low] < stop
+
+    def expect(self, step: int, skipped: int) -> None:
+        """The number of the next step if so many were skipped, where it is not known better."""
+        if self._skips:
+            for work in self._work():
+                work.expect(step, skipped)
+
+    def start(self, stream: Any, factor: float, limit: float) -> bool:
+        """Launch a step with the gradients that were bound; False if it was recorded, not run."""
+        where = self._stream(stream)
+        if device.current() == self.ordinal:
+            return self._start(where, factor, limit)
+        with device.on(self.ordinal):
+            return self._start(where, factor, limit)
+
+    def _start(self, where: int, factor: float, limit: float) -> bool:
+        if self._decision is not None:
+            self._decision.set_numbers(factor, limit)
+        capturing = self._capturable and device.is_capturing(where)
+        if not capturing:
+            self._prepare(where)
+        elif not all(work.is_ready() for work in self._work()):
+            raise RuntimeError(
+                "a step can be captured only with the gradients of the step before: take one step "
+                "with the same arrays, then capture the next"
+            )
+        else:
+            self._of_graphs.append(self._batches)
+        for work in self._work():
+            work.start(where, capturing)
+        self.has_started = True
+        return not capturing
+
+    def advance(self, stream: Any, factor: float, limit: float) -> None:
+        """Have the device know the numbers of the next step, for a graph that was captured."""
+        with device.on(self.ordinal):
+            if self._decision is not None:
+                self._decision.set_numbers(factor, limit)
+            self._prepare(self._stream(stream))
+
+    def _stream(self, stream: Any) -> int:
+        return streams.default(self._sample) if stream is None else streams.handle(stream)
+
+    def _work(self) -> list[Any]:
+        return self._batches if self._decision is None else [self._decision, *self._batches]
+
+    def _prepare(self, where: int) -> None:
+        for work in self._work():
+            work.prepare(where)
+
+    def decided(self) -> tuple[float, bool, int]:
+        """Norm, whether the last step was skipped, and how many ever were: waits for the device."""
+        if self._decision is None:
+            raise AssertionError("nothing was to be decided")
+        with device.on(self.ordinal):
+            return self._decision.read()
+
+
+def _identities(found: list[Any]) -> bytes:
+    """Which objects a list has: by their own == arrays would compare elements.
+
+    A copy of the list's own content takes 2 us for a thousand objects, and to ask each for its id 35.
+    """
+    if headers_are_readable():
+        return string_at(items_of(found), 8 * len(found))
+    return np.array(list(map(id, found)), np.int64).tobytes()

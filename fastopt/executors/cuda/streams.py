@@ -1,0 +1,44 @@
+"""Streams, of whichever library: what a driver knows of them is a number."""
+
+from __future__ import annotations
+
+from typing import Any, SupportsInt
+
+from fastopt.layouts.device import DeviceArray, current_stream
+
+ACCEPTED = (
+    "a stream of Numba, CuPy, torch or cuda.core, an object with __cuda_stream__, or a handle "
+    "as a whole number"
+)
+
+
+def handle(stream: Any) -> int:
+    """The handle of a stream that the caller gave.
+
+    Raises
+    ------
+    TypeError
+        It is none.
+    """
+    if isinstance(stream, int) and not isinstance(stream, bool):
+        return stream
+    found = getattr(stream, "__cuda_stream__", None)
+    if found is not None:
+        return int((found() if callable(found) else found)[1])
+    for name in ("cuda_stream", "ptr", "handle"):  # torch, CuPy, Numba before that protocol
+        found = getattr(stream, name, None)
+        if isinstance(found, SupportsInt):
+            return int(found)
+    raise TypeError(f"stream must be {ACCEPTED}, not {stream!r}")
+
+
+def default(gradient: DeviceArray | None) -> int:
+    """The stream for a step where the caller names none.
+
+    What the library of the gradients works on now; else the stream on which the gradients say that
+    they are produced; else the default stream.
+    """
+    if gradient is None:
+        return 0
+    own = current_stream(gradient.owner)
+    return own if own is not None else int(gradient.stream or 0)

@@ -1,0 +1,106 @@
+"""Where arrays live, in memory or on a device, and what is done differently there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from fastopt.codecs.base import Codec
+from fastopt.layouts import device
+from fastopt.layouts.arrays import Array
+from fastopt.layouts.device import DeviceArray
+
+
+def enter(name: str, array: Any) -> Any:
+    """An array as it is used inside: one on a device as a `DeviceArray`, any other as it is.
+
+    Raises
+    ------
+    RuntimeError
+        It is on a device, and CUDA cannot be used here.
+    """
+    entered = device.enter(name, array)
+    if isinstance(entered, DeviceArray):
+        from fastopt.executors.cuda import availability
+
+        availability.require()
+    return entered
+
+
+def check_one_home(named: Iterable[tuple[str, Any]]) -> bool:
+    """See that all arrays are in memory, or all on one device; whether it is a device.
+
+    Raises
+    ------
+    ValueError
+        They are not. The message names one of each.
+    """
+    first: tuple[str, str] | None = None
+    for name, array in named:
+        place = where(array)
+        first = first or (name, place)
+        if place != first[1]:
+            raise ValueError(
+                f"{name} must be where {first[0]} is: it is {place}, and {first[0]} is {first[1]}"
+            )
+    return first is not None and first[1] != MEMORY
+
+
+MEMORY = "in memory"
+
+
+def where(array: Any) -> str:
+    """The place of an array, for people."""
+    if not isinstance(array, DeviceArray):
+        return MEMORY
+    from fastopt.executors.cuda import device as cuda
+
+    return f"on CUDA device {cuda.ordinal(array)}"
+
+
+def is_on_device(array: Any) -> bool:
+    """Whether an array, as it is used inside, is on a CUDA device."""
+    return isinstance(array, DeviceArray)
+
+
+def new_state(param: Any, codec: Codec, value: float | str, folder: Any) -> Any:
+    """A state beside a parameter on a device, filled with a number or with the parameter."""
+    from fastopt.executors.cuda import transfers
+
+    if folder is not None:
+        raise ValueError("state_dir is for params in memory: states on a device are not in files")
+    if codec.block > 1:
+        raise ValueError("state_dtype must be a floating-point dtype on a device: '8bit' is for memory")
+    number = 0.0 if isinstance(value, str) else value
+    made = transfers.full(param, codec.dtype, number)
+    if isinstance(value, str) and codec.dtype == param.dtype:
+        copy(made, param)
+    elif isinstance(value, str):  # an average of 16-bit parameters
+        host = np.empty(param.shape, codec.dtype)
+        codec.store(host, to_host(param))
+        copy(made, host)
+    return made
+
+
+def copy(target: Any, source: Any) -> None:
+    """Copy all elements, from wherever to wherever; done when it returns."""
+    if isinstance(target, DeviceArray):
+        from fastopt.executors.cuda import transfers
+
+        transfers.copy(target, source)
+    else:
+        target[...] = to_host(source)
+
+
+def to_host(array: Any) -> Array:
+    """The array itself if it is in memory, else a copy that is."""
+    if not isinstance(array, DeviceArray):
+        result: Array = array
+        return result
+    from fastopt.executors.cuda import transfers
+
+    host = np.empty(array.shape, array.dtype)
+    transfers.read(host, array)
+    return host

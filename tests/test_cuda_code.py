@@ -1,0 +1,238 @@
+"""The generated code of every optimizer, for GPUs that need not be there: PTX, and what ptxas says."""
+
+import functools
+import re
+import shutil
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+
+import numba
+import numpy as np
+import pytest
+
+import fastopt
+from tests.cases import ADAGRAD, ADAM, NADAM, RMSPROP, SGD
+
+MISSING = next((name for name in ("numba_cuda", "nvidia") if find_spec(name) is None), None)
+if MISSING is not None or numba.config.ENABLE_CUDASIM or numba.config.DISABLE_JIT:
+    reason = f"{MISSING} is not installed" if MISSING else "nothing is compiled"
+    pytest.skip(f"code for CUDA: {reason}", allow_module_level=True)
+
+ARCHITECTURES = [(7, 5), (8, 0), (9, 0), (10, 0), (12, 0)]
+OPTIMIZERS = {
+    "RMSProp": (fastopt.RMSProp, RMSPROP["plain"]),
+    "RMSProp-everything": (fastopt.RMSProp, RMSPROP["everything"] | {"weight_decay": 0.1}),
+    "SGD": (fastopt.SGD, SGD["plain"]),
+    "SGD-everything": (fastopt.SGD, SGD["everything"]),
+    "AdaGrad": (fastopt.AdaGrad, ADAGRAD["everything"]),
+    "Adam": (fastopt.Adam, ADAM["plain"]),
+    "Adam-everything": (fastopt.Adam, ADAM["everything"]),
+    "AdamW": (fastopt.AdamW, {}),
+    "NAdam": (fastopt.NAdam, NADAM["everything"]),
+    "options": (
+        fastopt.Adam,
+        {"bounds": (-1.0, 1.0), "average_decay": 0.9, "weight_decay": 0.1, "clip_value": 1.0},
+    ),
+}
+FORMS = {
+    "plain": {},
+    "scaled": {},
+    "watched": {"watched": True, "recalls": True},
+    "capturable": {"watched": True, "capturable": True},
+}
+
+every_architecture = pytest.mark.parametrize("cc", ARCHITECTURES, ids=lambda cc: f"sm_{cc[0]}{cc[1]}")
+every_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
+
+
+@functools.cache
+def program(name, kernel, dtype, form, fast):
+    """Compiled once: the code of an architecture is made from the same intermediate code."""
+    from fastopt.executors.cuda.kernels import kernels
+    from fastopt.executors.cuda.source import Form
+
+    kind, settings = OPTIMIZERS[name]
+    settings = settings | {"zero_grad": form == "scaled"}
+    opt = kind(np.zeros(1, dtype), executor="reference", **settings)
+    job = opt._work.job(0, np.dtype(dtype).name, form == "scaled")
+    return kernels(job, Form(**FORMS[form]), ARCHITECTURES[0], fast).program(kernel)
+
+
+def ptx(name, kernel, cc, dtype=np.float32, form="plain", fast=False):
+    """The code of a kernel as text."""
+    return program(name, kernel, dtype, form, fast).ptx(cc)
+
+
+def tool(name):
+    """A program of NVIDIA's, from pip or installed."""
+    import nvidia
+
+    found = [path for root in nvidia.__path__ for path in Path(root).rglob(name) if path.is_file()]
+    return str(found[0]) if found else shutil.which(name)
+
+
+def assembled(code, cc, folder):
+    """What ptxas reports, and the machine code as text where nvdisasm is there."""
+    ptxas, nvdisasm = tool("ptxas"), tool("nvdisasm")
+    if ptxas is None:
+        pytest.skip("ptxas is not there: pip install nvidia-cuda-nvcc")
+    source, cubin = folder / "kernel.ptx", folder / "kernel.cubin"
+    source.write_text(code)
+    options = ["-v", f"-arch=sm_{cc[0]}{cc[1]}", str(source), "-o", str(cubin)]
+    report = subprocess.run([ptxas, *options], capture_output=True, text=True, check=True).stderr
+    if nvdisasm is None:
+        return report, None
+    listing = subprocess.run([nvdisasm, "-c", str(cubin)], capture_output=True, text=True, check=True)
+    return report, listing.stdout
+
+
+def accesses(kind, code):
+    """How many instructions of a kind there are for numbers of four bytes."""
+    return len(re.findall(rf"\b{re.escape(kind)}\.[fb]32", code))
+
+
+def registers(report):
+    return int(re.search(r"Used (\d+) registers", report)[1])
+
+
+def assert_no_spills(report):
+    assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in report
+
+
+@every_architecture
+@every_optimizer
+@pytest.mark.parametrize("kernel", ["wide", "scalar", "many"])
+def test_float32_stays_float32(kernel, name, cc):
+    code = ptx(name, kernel, cc)
+    assert ".f64" not in code
+    assert ".local" not in code
+    assert "call" not in code
+    assert not re.search(r"\b(div|rem)\.[su](32|64)", code)  # for the trip count of a loop
+    assert not re.search(r"\bfma\.", code)  # rounded once, where the CPU rounds twice
+
+
+@every_architecture
+@every_optimizer
+def test_wide_accesses(name, cc):
+    code = ptx(name, "wide", cc)
+    arrays = accesses("ld.global.v4", code)
+    assert arrays >= 2
+    assert accesses("st.global.v4", code) == arrays - 1
+    # The tail has one access for each of the wide ones.
+    assert accesses("ld.global", code) == arrays
+    assert accesses("st.global", code) == arrays - 1
+    assert not re.search(r"\.v[24]\.", ptx(name, "scalar", cc))
+    assert accesses("ld.global.v4", ptx(name, "many", cc)) == arrays
+
+
+@every_architecture
+@every_optimizer
+def test_no_spills(name, cc, tmp_path):
+    report, _ = assembled(ptx(name, "wide", cc), cc, tmp_path)
+    assert_no_spills(report)
+    if name == "RMSProp":
+        assert registers(report) <= 40
+
+
+@pytest.mark.parametrize("kernel", ["scalar", "many", *list(FORMS)[1:]])
+@every_optimizer
+def test_no_spills_in_the_other_kernels(name, kernel, tmp_path):
+    code = ptx(name, "wide", (9, 0), form=kernel) if kernel in FORMS else ptx(name, kernel, (9, 0))
+    assert_no_spills(assembled(code, (9, 0), tmp_path)[0])
+
+
+@every_optimizer
+def test_float64(name, tmp_path):
+    code = ptx(name, "wide", (9, 0), dtype=np.float64)
+    assert "ld.global.v2.f64" in code
+    assert "st.global.v2.f64" in code
+    assert not re.search(r"\.(f32|v4)\b", code)
+    assert_no_spills(assembled(code, (9, 0), tmp_path)[0])
+
+
+@every_architecture
+def test_precise_and_fast(cc, tmp_path):
+    """Roots and quotients: rounded correctly with a slow path, or approximate without."""
+    precise, fast = (ptx("RMSProp", "wide", cc, fast=fast) for fast in (False, True))
+    assert precise.count("sqrt.rn.f32") == precise.count("div.rn.f32") == 5  # four, and the tail
+    assert fast.count("sqrt.approx.f32") == fast.count("div.full.f32") == 5
+    assert ".ftz" not in precise + fast
+    report, listing = assembled(fast, cc, tmp_path)
+    assert registers(report) <= 40
+    if listing is not None:
+        assert not re.search(r"\bCALL\b", listing)
+        assert "LDG.E.128" in listing
+        assert "STG.E.128" in listing
+
+
+def test_bytes_of_the_machine_code(tmp_path):
+    """Wide accesses survive the last step of compilation."""
+    _, listing = assembled(ptx("RMSProp", "wide", (9, 0)), (9, 0), tmp_path)
+    if listing is None:
+        pytest.skip("nvdisasm is not there: pip install nvidia-cuda-nvdisasm")
+    assert len(re.findall(r"LDG\.E\.128", listing)) == 3
+    assert len(re.findall(r"STG\.E\.128", listing)) == 2
+
+
+@every_architecture
+def test_norm(cc, tmp_path):
+    from fastopt.executors.cuda import norm
+
+    programs = {
+        **{
+            f"{dtype}-{many}": norm.squares(dtype, many, cc)
+            for dtype in ("float32", "float64")
+            for many in (False, True)
+        },
+        **{f"decide-{capturable}": norm.decide(capturable, cc) for capturable in (False, True)},
+    }
+    for name, program in programs.items():
+        code = program.ptx(cc)
+        assert not re.search(r"\bfma\.", code), name  # the CPU's bits
+        assert ".local" not in code, name
+        assert_no_spills(assembled(code, cc, tmp_path)[0])
+
+
+def own_program(chain):
+    from fastopt.executors.cuda.kernels import kernels
+    from fastopt.executors.cuda.source import Form
+
+    opt = fastopt.Optimizer(np.zeros(1, np.float32), chain, executor="reference")
+    return kernels(opt._work.job(0, "float32", False), Form(), (9, 0)).program("wide")
+
+
+def test_constants_do_not_widen():
+    """Literals and constants from elsewhere, as on the CPU."""
+
+    def own(update, param, state, hyper):
+        return 0.5 * update + CONSTANT * param, ()
+
+    assert ".f64" not in own_program(fastopt.transforms.Transform(own)).ptx((9, 0))
+
+    def widens(update, param, state, hyper):
+        return (1 - param) * update, ()
+
+    with pytest.raises(TypeError, match="'widens' turns float32 into float64"):
+        own_program(fastopt.transforms.Transform(widens))
+
+
+CONSTANT = 0.125
+
+
+@every_architecture
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("dithered", [False, True])
+def test_16_bits(dtype, dithered, cc, tmp_path):
+    from fastopt.codecs.floats import floats
+    from fastopt.executors.cuda.kernels import kernels
+    from fastopt.executors.cuda.source import Form
+
+    w = np.zeros(1, floats(dtype).dtype)
+    opt = fastopt.Adam(w, executor="reference", stochastic_rounding=dithered)
+    made = kernels(opt._work.job(0, dtype, False), Form(), ARCHITECTURES[0])
+    code = made.program("wide").ptx(cc)
+    assert ".f64" not in code
+    wide = r"ld\.global\.(nc\.)?(v4\.[a-z]+16|v2\.[a-z]+32|[bu]64)"
+    assert len(re.findall(wide, code)) >= 3
+    assert_no_spills(assembled(code, cc, tmp_path)[0])

@@ -1,0 +1,80 @@
+"""The fast mode: how far it is from the precise one, in units in the last place.
+
+On an emulated GPU approximate instructions are exact, and what shows is the fused multiply-add.
+"""
+
+import numpy as np
+import pytest
+
+import fastopt
+from tests.cases import ADAM, RMSPROP
+from tests.device import SIMULATED, skip_without_device, to_device, to_host
+
+skip_without_device()
+if SIMULATED:
+    pytest.skip("the simulator compiles nothing", allow_module_level=True)
+
+N = 20_001
+OPTIMIZERS = {
+    "rmsprop": (fastopt.RMSProp, RMSPROP["rates"]),
+    "rmsprop-outside": (fastopt.RMSProp, RMSPROP["eps_outside"]),
+    "adagrad": (fastopt.AdaGrad, {"lr": 0.03}),
+    "adam": (fastopt.Adam, ADAM["rates"]),
+}
+
+# Of one update. Fused multiply-adds make up to 2 (Adam: 4), as counted on an emulated GPU; by the
+# manual of PTX a root (sqrt.approx) then is off by 1 more and a quotient (div.full) by 2.
+BUDGET = 8
+
+
+def ulps(actual, expected):
+    """The largest difference, in units in the last place of what is expected."""
+    scale = np.spacing(np.maximum(np.abs(expected), np.finfo(np.float32).tiny).astype(np.float32))
+    return float((np.abs(actual.astype(np.float64) - expected) / scale).max())
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_update_is_near(name):
+    """From a parameter of zero, so that it is the update itself, and from other states than zero."""
+    kind, settings = OPTIMIZERS[name]
+    rng = np.random.default_rng(5)
+    g = (rng.normal(size=N) * 10.0 ** rng.uniform(-3, 3, N)).astype(np.float32)
+    found, start = {}, 10.0 ** rng.uniform(-6, 6, N)
+    for executor in ("cuda", "cuda-fast"):
+        w = to_device(np.zeros(N, np.float32))
+        opt = kind(w, executor=executor, **settings)
+        for key, state in opt.state.items():
+            # An average of gradients has their sign: where a sum cancels, no number of units is enough.
+            own = np.copysign(start, g) if key == "exp_avg" else start
+            state.copy_to_device(own.astype(np.float32))
+        opt.step(to_device(g))
+        found[executor] = {"param": to_host(w), **{k: to_host(v) for k, v in opt.state.items()}}
+    for key, expected in found["cuda"].items():
+        assert ulps(found["cuda-fast"][key], expected) <= (BUDGET if key == "param" else 1), key
+
+
+def test_is_another_code():
+    opts = [
+        fastopt.RMSProp(to_device(np.zeros(3, np.float32)), executor=e) for e in ("cuda", "cuda-fast")
+    ]
+    codes = [opt._device._batches[0]._kernels.program("wide").ptx((8, 0)) for opt in opts]
+    assert "sqrt.rn.f32" in codes[0]
+    assert "sqrt.approx.f32" in codes[1]
+
+
+def test_subnormals_stay():
+    tiny = np.full(5, 1e-41, np.float32)
+    w = to_device(tiny)
+    fastopt.SGD(w, lr=0.5, executor="cuda-fast").step(to_device(np.zeros(5, np.float32)))
+    assert to_host(w).tobytes() == tiny.tobytes()
+
+
+def test_float64_is_precise():
+    """Its roots and quotients have no approximation that is good enough: only fused multiply-adds."""
+    g = np.random.default_rng(6).normal(size=1001)
+    found = []
+    for executor in ("cuda", "cuda-fast"):
+        w = to_device(np.zeros(1001))
+        fastopt.RMSProp(w, executor=executor).step(to_device(g))
+        found.append(to_host(w))
+    np.testing.assert_allclose(*found, rtol=4 * np.finfo(np.float64).eps, atol=0)

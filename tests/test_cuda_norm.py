@@ -1,0 +1,182 @@
+"""The norm, clipping and skipping on the device: the CPU's bits, and nobody waits."""
+
+import math
+
+import numpy as np
+import pytest
+
+import fastopt
+from fastopt.executors import norm
+from fastopt.optimizers import on_device
+from tests.device import (
+    SIMULATED,
+    assert_same_on_device,
+    needs_emulator,
+    sizes,
+    skip_without_device,
+    to_device,
+    to_host,
+)
+from tests.support import DTYPES, assert_same_bits, problem
+
+skip_without_device()
+
+BLOCK = norm.BLOCK
+
+
+@pytest.mark.parametrize(
+    "n", sizes(0, 1, 31, 32, 33, 65, 100, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 77)
+)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_global_norm_has_the_bits_of_the_cpu(dtype, n):
+    array = np.random.default_rng(n).normal(size=n).astype(dtype)
+    assert fastopt.global_norm(to_device(array)) == fastopt.global_norm(array)
+
+
+def test_global_norm_of_many():
+    rng = np.random.default_rng(1)
+    lengths = (3, 0, 40, 7) if SIMULATED else (3, 0, 40, 7, BLOCK + 9, 2 * BLOCK)
+    host = {f"{n}": [rng.normal(size=n).astype(dtype) for dtype in DTYPES] for n in lengths} | {
+        "none": None
+    }
+    device = {k: v and [to_device(x) for x in v] for k, v in host.items()}
+    assert fastopt.global_norm(device) == fastopt.global_norm(host)
+    assert fastopt.global_norm([]) == 0.0
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_global_norm_of_what_is_not_finite(bad):
+    assert math.isnan(fastopt.global_norm(to_device(np.array([1.0, bad], np.float32))))
+
+
+def test_squares_that_overflow():
+    array = np.array([3e300, -4e300, 1.0])
+    assert np.isclose(fastopt.global_norm(to_device(array)), 5e300, rtol=1e-15, atol=0)
+    w, same = to_device(np.ones(3)), np.ones(3)
+    opts = [fastopt.SGD(x, lr=1.0, clip_norm=1.0) for x in (w, same)]
+    opts[0].step(to_device(array))
+    opts[1].step(array)
+    np.testing.assert_allclose(to_host(w), same, rtol=1e-15)
+    assert np.isclose(opts[0].last.norm, 5e300, rtol=1e-15, atol=0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_clipping_with_what_is_not_finite(dtype):
+    """By the norm of the finite elements; each element that is not finite spoils itself."""
+    g = np.array([3.0, np.nan, 4.0, np.inf], dtype)
+    w = to_device(np.zeros(4, dtype))
+    opt = fastopt.SGD(w, lr=1.0, clip_norm=1.0)
+    opt.step(to_device(g))
+    np.testing.assert_allclose(to_host(w), [-0.6, np.nan, -0.8, -np.inf], rtol=4 * np.finfo(dtype).eps)
+    assert math.isnan(opt.last.norm)
+    assert opt.last.skipped is False
+
+
+BAD = [False, True, True, False, True, False, False]
+
+
+def gradients(n, dtype=np.float32):
+    w, grads = problem(n, dtype, steps=len(BAD))
+    for g, bad in zip(grads, BAD, strict=True):
+        if bad:
+            g[n // 2] = np.nan
+    return w, grads
+
+
+@pytest.mark.parametrize("look", [True, False])
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"lr": 0.1},
+        {"lr": lambda t: 0.1 / (1 + t), "clip_norm": lambda t: 4.0 / (1 + t)},
+        {"lr": 0.1, "clip_norm": 2.0, "zero_grad": True},
+    ],
+)
+def test_skipped_steps_do_not_count(settings, several, look):
+    """Numbers are those of the steps that were taken, whether or not the host asks which those were."""
+    w, grads = gradients(40)
+    shape = (lambda x: [x[:25], x[25:]]) if several else (lambda x: x)
+    on_device = to_device(w)
+    opt = fastopt.Adam(shape(on_device), skip_nonfinite=True, **settings)
+    same = fastopt.Adam(shape(w), skip_nonfinite=True, **settings)
+    for g in grads:
+        given = to_device(g)
+        opt.step(shape(given))
+        same.step(shape(g))
+        if look:
+            assert opt.last.skipped == same.last.skipped
+            assert opt.step_count == same.step_count
+    assert opt.step_count == same.step_count == BAD.count(False)
+    assert_same_bits(to_host(on_device), w)
+    for name in same.state:
+        pairs = (
+            zip(opt.state[name], same.state[name], strict=True)
+            if several
+            else [(opt.state[name], same.state[name])]
+        )
+        for actual, expected in pairs:
+            assert_same_bits(to_host(actual), expected, name)
+
+
+def test_settings_assigned_between_skipped_steps():
+    w, grads = gradients(40)
+    opt, same = (fastopt.Adam(x, skip_nonfinite=True) for x in (to_device(w), w))
+    for i, g in enumerate(grads):
+        opt.lr = same.lr = 0.1 / (1 + i)
+        opt.step(to_device(g))
+        same.step(g)
+    assert_same_on_device(opt, w, same.state)
+
+
+def test_more_skipped_steps_than_are_kept(monkeypatch):
+    monkeypatch.setattr(on_device, "KEPT", 4)  # the host looks sooner; the device keeps as many
+    w, grads = gradients(40)
+    opt, same = (fastopt.Adam(x, skip_nonfinite=True) for x in (to_device(w), w))
+    for g in [*grads, *grads]:
+        opt.step(to_device(g))
+        same.step(g)
+    assert_same_on_device(opt, w, same.state)
+
+
+def test_saved_after_skipped_steps(tmp_path):
+    w, grads = gradients(40)
+    opt, same = (fastopt.Adam(x, skip_nonfinite=True) for x in (to_device(w), w))
+    for g in grads[:3]:
+        opt.step(to_device(g))
+        same.step(g)
+    assert opt.state_dict()["step_count"] == same.state_dict()["step_count"] == 1
+    opt.save(tmp_path / "on_device")
+    other = fastopt.Adam(w, skip_nonfinite=True)
+    other.load(tmp_path / "on_device")
+    assert other.step_count == 1
+
+
+def test_left_out_and_skipped():
+    """A gradient that is None in a step that is skipped: its array does not lag behind."""
+    w, grads = gradients(40)
+    host = [w[:20].copy(), w[20:].copy()]
+    device = [to_device(x) for x in host]
+    opt, same = (fastopt.Adam(x, skip_nonfinite=True) for x in (device, host))
+    for i, g in enumerate(grads):
+        given = [g[:20] if i % 3 else None, g[20:]]
+        opt.step([x if x is None else to_device(x) for x in given])
+        same.step(given)
+    assert opt.state_dict()["lags"] == same.state_dict()["lags"]
+    for actual, expected in zip(device, host, strict=True):
+        assert_same_bits(to_host(actual), expected)
+
+
+@needs_emulator
+def test_last_is_only_read_when_asked(monkeypatch):
+    from fastopt.executors.cuda import device
+
+    w, g = (to_device(np.ones(9, np.float32)) for _ in range(2))
+    opt = fastopt.Adam(w, clip_norm=1.0, skip_nonfinite=True)
+    assert opt.last is None
+    opt.step(g)
+    with monkeypatch.context() as patch:
+        for name in ("synchronize", "to_host", "to_device"):
+            patch.setattr(device, name, None)
+        opt.step(g)
+    assert opt.last == (3.0, False)

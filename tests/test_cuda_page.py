@@ -1,0 +1,33 @@
+"""The code in the page on GPUs runs as it stands."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.device import SIMULATED, skip_without_device
+
+skip_without_device()
+if SIMULATED:
+    pytest.skip("the simulator has no streams of its own", allow_module_level=True)
+
+PAGE = Path(__file__).parent.parent / "docs" / "cuda.md"
+
+
+def test_code_runs():
+    text = PAGE.read_text("utf-8")
+    blocks = re.findall(r"^```py\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    assert len(blocks) == text.count("```py\n") == 3
+    scope = {"__name__": "reader"}
+    for block in blocks:
+        exec(compile(block, str(PAGE), "exec"), scope)
+
+
+def test_benchmarks_run(capsys):
+    """With few elements: whether they work, and not how fast."""
+    from bench import cuda
+
+    assert cuda.main(["--elements", "1024", "--rounds", "2"]) == 0
+    shown = capsys.readouterr().out
+    assert "copy on the device" in shown
+    assert "fastopt, fast mode" in shown

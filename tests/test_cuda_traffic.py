@@ -1,0 +1,100 @@
+"""What a kernel moves and executes, counted by the emulated GPU."""
+
+import numpy as np
+import pytest
+
+import fastopt
+from tests.device import EMULATED, misaligned, to_device
+
+if not EMULATED:
+    pytest.skip("counts what the emulated GPU alone tells", allow_module_level=True)
+
+N = 8192
+DECLARED = {  # bytes an element in float32: each array read once, and written once
+    fastopt.SGD: 12,
+    fastopt.RMSProp: 20,
+    fastopt.AdaGrad: 20,
+    fastopt.Adam: 28,
+    fastopt.AdamW: 28,
+    fastopt.NAdam: 28,
+}
+
+
+def last_launch():
+    import gpu_emulator
+
+    return gpu_emulator.launches[-1]
+
+
+def moved(launch):
+    """Bytes asked for and bytes of the sectors that they are in."""
+    return launch["ld_bytes"] + launch["st_bytes"], 32 * (launch["ld_sectors"] + launch["st_sectors"])
+
+
+def step(kind, n=N, dtype=np.float32, place=to_device, **settings):
+    w, g = (place(np.ones(n, dtype)) for _ in range(2))
+    opt = kind(w, **settings)
+    opt.step(g)
+    return last_launch()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", DECLARED)
+def test_every_byte_is_moved_once(kind, dtype):
+    declared = DECLARED[kind] * N * np.dtype(dtype).itemsize // 4
+    assert moved(step(kind, dtype=dtype)) == (declared, declared)
+
+
+OPTIONS = {  # bytes an element beside those of RMSProp
+    "momentum": ({"momentum": 0.9}, 8),
+    "centered": ({"centered": True}, 8),
+    "average": ({"average_decay": 0.9}, 8),
+    "zero_grad": ({"zero_grad": True}, 4),
+    "no array": ({"weight_decay": 0.1, "clip_value": 1.0, "bounds": (-1.0, 1.0)}, 0),
+}
+
+
+@pytest.mark.parametrize(("settings", "more"), OPTIONS.values(), ids=OPTIONS)
+def test_options_move_their_own_bytes_only(settings, more):
+    declared = (20 + more) * N
+    assert moved(step(fastopt.RMSProp, **settings)) == (declared, declared)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [(np.float16, 2), (np.float64, 8)])
+def test_copies(dtype, size):
+    copy = to_device(np.zeros(N, dtype))
+    asked, sectors = moved(step(fastopt.RMSProp, copy_to=copy))
+    assert asked == (20 + size) * N
+    # Four float64 of a thread take two instructions, which meet the same sectors.
+    assert sectors == asked + (size == 8) * 8 * N
+
+
+def test_warp_instructions():
+    launch = step(fastopt.RMSProp)
+    assert launch["warp_instr"] / N <= 0.5
+    assert launch["grid"] == (N // 4 // launch["block"][0], 1, 1)
+
+
+def test_tail_and_misaligned_arrays_move_no_more():
+    asked, _ = moved(step(fastopt.RMSProp, n=N + 3))
+    assert asked == 20 * (N + 3)
+    launch = step(fastopt.RMSProp, place=misaligned)
+    asked, sectors = moved(launch)
+    assert asked == 20 * N
+    assert launch["grid"] == (N // launch["block"][0], 1, 1)
+    # Of parameter and gradient a warp then meets five sectors in the place of four.
+    assert sectors == (12 * 5 // 4 + 8) * N
+
+
+def test_many_arrays_move_little_more():
+    """The table: 24 words for a block of 1024 elements, each of which a warp asks for at once."""
+    params, grads = ([to_device(np.ones(N // 8, np.float32)) for _ in range(8)] for _ in range(2))
+    opt = fastopt.RMSProp(params)
+    opt.step(grads)
+    launch = last_launch()
+    words = 4 + 3  # of the piece, and of the row
+    warps = launch["grid"][0] * launch["block"][0] // 32
+    asked, sectors = moved(launch)
+    assert launch["grid"] == (8, 1, 1)
+    assert asked == 20 * N + (words - 1) * 8 * 32 * warps  # `stop` is for the tail
+    assert sectors <= 20 * N + words * 32 * warps
