@@ -235,4 +235,5 @@ def test_16_bits(dtype, dithered, cc, tmp_path):
     assert ".f64" not in code
     wide = r"ld\.global\.(nc\.)?(v4\.[a-z]+16|v2\.[a-z]+32|[bu]64)"
     assert len(re.findall(wide, code)) >= 3
+    assert len(re.findall(wide.replace("ld", "st"), code)) >= 2
     assert_no_spills(assembled(code, cc, tmp_path)[0])

@@ -28,7 +28,8 @@ GLOBAL = 1  # the address space, for instructions that need not find out
 I32 = ir.IntType(32)
 
 
-# What is loaded and stored: a vector of float16 would be split in two, one of their bits is not.
+# What is loaded and stored: float16 by its bits. The load of four elements of 16 bits would be split in
+# two as a vector, so it is one number of 64; their store stays one.
 _MOVED = {**STORED, "float16": I16}
 
 
@@ -42,7 +43,15 @@ def _pointer(builder: Any, element: Any, address: Any, index: Any, width: int = 
     place = builder.gep(first, [index], inbounds=True)
     if width == 1:
         return place
-    return builder.bitcast(place, ir.PointerType(ir.VectorType(element, width), GLOBAL))
+    whole = ir.IntType(16 * width) if element == I16 else ir.VectorType(element, width)
+    return builder.bitcast(place, ir.PointerType(whole, GLOBAL))
+
+
+def _lane(builder: Any, whole: Any, lane: int) -> Any:
+    """One of the elements that were loaded together."""
+    if isinstance(whole.type, ir.VectorType):
+        return builder.extract_element(whole, I32(lane))
+    return builder.trunc(builder.lshr(whole, ir.Constant(whole.type, 16 * lane)), I16)
 
 
 @cache
@@ -60,7 +69,7 @@ def loader(dtype: str, stored: str, width: int = 1) -> Any:
             found = builder.load(place, align=width * ITEMSIZE[stored])
             if width == 1:
                 return _decode(builder, stored, found, dtype)
-            each = [builder.extract_element(found, I32(lane)) for lane in range(width)]
+            each = [_lane(builder, found, lane) for lane in range(width)]
             numbers = [_decode(builder, stored, one, dtype) for one in each]
             return context.make_tuple(builder, result, numbers)
 
@@ -152,10 +161,11 @@ def _emit_store(builder: Any, element: Any, stored: str, args: Any, width: int, 
     if width == 1:
         whole = _encode(builder, stored, args[2], noise[0])
     else:
+        numbers = [builder.extract_value(args[2], lane) for lane in range(width)]
         whole = ir.Constant(ir.VectorType(element, width), ir.Undefined)
-        for lane in range(width):
-            one = _encode(builder, stored, builder.extract_value(args[2], lane), noise[lane])
-            whole = builder.insert_element(whole, one, I32(lane))
+        for lane, own in enumerate(zip(numbers, noise, strict=True)):
+            whole = builder.insert_element(whole, _encode(builder, stored, *own), I32(lane))
+        place = builder.bitcast(place, ir.PointerType(whole.type, GLOBAL))
     builder.store(whole, place, align=width * ITEMSIZE[stored])
 
 
