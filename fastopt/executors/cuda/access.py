@@ -20,12 +20,16 @@ from fastopt.codecs import rounding
 from fastopt.codecs.base import BLOCK
 from fastopt.codecs.floats import floats
 from fastopt.executors.cuda import device
-from fastopt.executors.encoded import ITEMSIZE, STORED, decode, encode, hashed, int32
+from fastopt.executors.encoded import I16, ITEMSIZE, STORED, decode, encode, hashed, int32
 from fastopt.executors.memory import I64
 
 WIDEST = 16  # bytes of an access in the dtype of the arithmetic
 GLOBAL = 1  # the address space, for instructions that need not find out
 I32 = ir.IntType(32)
+
+
+# What is loaded and stored: a vector of float16 would be split in two, one of their bits is not.
+_MOVED = {**STORED, "float16": I16}
 
 
 def width_of(dtype: str) -> int:
@@ -46,7 +50,7 @@ def loader(dtype: str, stored: str, width: int = 1) -> Any:
     """``load(address, index)``: a number in `dtype` from an array that holds `stored`, or a tuple."""
     if device.SIMULATED:
         return _simulated_loader(dtype, stored, width)
-    number, element = getattr(types, dtype), STORED[stored]
+    number, element = getattr(types, dtype), _MOVED[stored]
     result = number if width == 1 else types.UniTuple(number, width)
 
     @device.intrinsic  # type: ignore[untyped-decorator]
@@ -55,9 +59,9 @@ def loader(dtype: str, stored: str, width: int = 1) -> Any:
             place = _pointer(builder, element, args[0], args[1], width)
             found = builder.load(place, align=width * ITEMSIZE[stored])
             if width == 1:
-                return decode(builder, stored, found, STORED[dtype])
+                return _decode(builder, stored, found, dtype)
             each = [builder.extract_element(found, I32(lane)) for lane in range(width)]
-            numbers = [decode(builder, stored, one, STORED[dtype]) for one in each]
+            numbers = [_decode(builder, stored, one, dtype) for one in each]
             return context.make_tuple(builder, result, numbers)
 
         return result(types.int64, types.int64), emit
@@ -71,7 +75,7 @@ def storer(dtype: str, stored: str, width: int = 1) -> Any:
     if device.SIMULATED:
         simulated = _simulated_storer(stored, width, None)
         return lambda address, index, value: simulated(address, index, value, 0, 0, 0.0)
-    number, element = getattr(types, dtype), STORED[stored]
+    number, element = getattr(types, dtype), _MOVED[stored]
     given = number if width == 1 else types.UniTuple(number, width)
 
     @device.intrinsic  # type: ignore[untyped-decorator]
@@ -94,7 +98,7 @@ def dithering_storer(dtype: str, stored: str, width: int, slot: int) -> Any:
     """
     if device.SIMULATED:
         return _simulated_storer(stored, width, slot)
-    number, element = getattr(types, dtype), STORED[stored]
+    number, element = getattr(types, dtype), _MOVED[stored]
     given = number if width == 1 else types.UniTuple(number, width)
 
     @device.intrinsic  # type: ignore[untyped-decorator]
@@ -135,14 +139,22 @@ def rounding_table(ordinal: int) -> Any:
     return made
 
 
+def _decode(builder: Any, stored: str, raw: Any, dtype: str) -> Any:
+    return decode(builder, stored, builder.bitcast(raw, STORED[stored]), STORED[dtype])
+
+
+def _encode(builder: Any, stored: str, number: Any, noise: Any) -> Any:
+    return builder.bitcast(encode(builder, stored, number, noise), _MOVED[stored])
+
+
 def _emit_store(builder: Any, element: Any, stored: str, args: Any, width: int, noise: Any) -> None:
     place = _pointer(builder, element, args[0], args[1], width)
     if width == 1:
-        whole = encode(builder, stored, args[2], noise[0])
+        whole = _encode(builder, stored, args[2], noise[0])
     else:
         whole = ir.Constant(ir.VectorType(element, width), ir.Undefined)
         for lane in range(width):
-            one = encode(builder, stored, builder.extract_value(args[2], lane), noise[lane])
+            one = _encode(builder, stored, builder.extract_value(args[2], lane), noise[lane])
             whole = builder.insert_element(whole, one, I32(lane))
     builder.store(whole, place, align=width * ITEMSIZE[stored])
 
