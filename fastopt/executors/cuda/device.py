@@ -28,9 +28,7 @@ if not SIMULATED:
     from numba.cuda.core.compiler_lock import global_compiler_lock
     from numba.cuda.core.errors import NumbaError
     from numba.cuda.dispatcher import CUDADispatcher
-    from numba.cuda.extending import intrinsic
-
-__all__ = ["SIMULATED", "cuda", "intrinsic"]
+    from numba.cuda.extending import intrinsic as intrinsic
 
 # Enough threads to hide what a block waits for, and small enough that the last blocks end together.
 LARGEST_BLOCK, WARP = 256, 32

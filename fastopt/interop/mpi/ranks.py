@@ -15,10 +15,12 @@ class RankError(RuntimeError):
 
     Where it failed, the error is raised as it is.
 
-    Attributes
+    Parameters
     ----------
-    ranks : tuple of int
-        Where.
+    message : str
+        What failed.
+    ranks : tuple of int, optional
+        Where; also an attribute.
     """
 
     def __init__(self, message: str, ranks: tuple[int, ...] = ()) -> None:

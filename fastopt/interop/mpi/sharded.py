@@ -317,6 +317,11 @@ class ShardedOptimizer:
 
         Parameters and states are read; settings are taken over as by ``Optimizer.load``.
 
+        Parameters
+        ----------
+        path : str or path
+            The folder.
+
         Raises
         ------
         FileNotFoundError
