@@ -15,7 +15,8 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba import cuda, types
+from numba import cuda as cuda
+from numba import types
 
 from fastopt.codecs.floats import name_of
 from fastopt.layouts.device import DeviceArray
