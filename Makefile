@@ -17,6 +17,9 @@ CUDA_LOGIC := $(addprefix tests/test_cuda,.py _norm.py _state.py _errors.py)
 CUDA := $(CUDA_LOGIC) $(addprefix tests/test_cuda,_streams.py _traffic.py _arrays.py _fast.py _page.py)
 EMULATOR := ../shared/gpu-emulator/run
 
+# What runs at the same time prints its lines when it is through; make before 4.0 mixes them.
+TOGETHER := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
+
 heading = @printf '\n== %s\n' "$(1)"
 
 .DEFAULT_GOAL := help
@@ -29,13 +32,11 @@ help: ## show this list
 demo: $(INSTALLED) ## train a small network, time a step over a large buffer (a minute)
 	@$(BIN)/fastopt demo
 
-test: ## every check that needs no other library, the compiled suite last
+test: ## every check that needs no other library
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory types
-	@$(MAKE) --no-print-directory interpreted
-	@$(MAKE) --no-print-directory doctests
-	@$(MAKE) --no-print-directory cuda-simulator
-	@$(MAKE) --no-print-directory compiled
+	@echo && echo "four suites, two at a time: some minutes until the first one is through"
+	@$(MAKE) --no-print-directory -j2 $(TOGETHER) compiled interpreted doctests cuda-simulator
 
 test-all: ## the pages, MPI, the code for GPUs, then the comparisons with torch, optax and Keras
 	@$(MAKE) --no-print-directory docs
@@ -60,7 +61,7 @@ interpreted: $(INSTALLED) ## the suite without compilation, under branch coverag
 
 doctests: $(INSTALLED) ## the examples in docstrings
 	$(call heading,examples in docstrings)
-	@$(COMPILED) $(BIN)/python -m pytest -q --doctest-modules fastopt --ignore=fastopt/interop/torch --ignore=fastopt/interop/mpi
+	@$(COMPILED) $(BIN)/python -m pytest -q --doctest-modules fastopt $(addprefix --ignore=fastopt/,interop/torch interop/mpi executors/cuda)
 
 compiled: $(INSTALLED) ## the suite as users run it
 	$(call heading,the suite compiled)
