@@ -5,6 +5,7 @@ GPU; most of them also run on Numba's simulator, with fewer elements.
 """
 
 import functools
+import gc
 import os
 
 import numba
@@ -16,6 +17,28 @@ from tests.support import assert_same_bits
 
 SIMULATED = bool(numba.config.ENABLE_CUDASIM)
 EMULATED = bool(os.environ.get("GPU_EMULATOR"))
+
+
+if EMULATED:
+    import gpu_emulator
+
+    # It looks memory up in a table that it does not make anew when memory is freed, be it before a
+    # launch or, by the collector of garbage, amid one: it would find other memory.
+    _remove, _launch = gpu_emulator.memory.remove, gpu_emulator.machine.launch
+
+    def _remove_and_look_anew(address):
+        _remove(address)
+        gpu_emulator.memory._dirty = True
+
+    def _launch_undisturbed(*arguments, **options):
+        gc.disable()
+        try:
+            return _launch(*arguments, **options)
+        finally:
+            gc.enable()
+
+    gpu_emulator.memory.remove = _remove_and_look_anew
+    gpu_emulator.machine.launch = _launch_undisturbed
 
 
 @functools.cache
