@@ -97,11 +97,11 @@ class RMSprop(FastOptimizer, torch.optim.RMSprop):
     >>> import torch
     >>> from fastopt.interop.torch import RMSprop
     >>> w = torch.nn.Parameter(torch.tensor([5.0]))
-    >>> opt = RMSprop([w], lr=0.1, alpha=0.9)
+    >>> opt = RMSprop([w], lr=0.1, alpha=0.5)
     >>> (w**2).sum().backward()
     >>> opt.step()
     >>> opt.state[w]["square_avg"]
-    tensor([10.])
+    tensor([50.])
     """
 
     _optimizer = fastopt.RMSProp
