@@ -13,7 +13,8 @@ from fastopt.layouts import arrays, homes, tree
 from fastopt.layouts.arrays import Array
 from fastopt.layouts.files import StateFiles
 from fastopt.optimizers.storage import Formats, codec_of, states_of
-from fastopt.transforms.base import START_FROM_PARAM, Chain
+from fastopt.transforms.base import START_FROM_PARAM, Chain, Transform
+from fastopt.transforms.base import chain as make_chain
 
 
 class Group:
@@ -202,3 +203,31 @@ class Group:
 def floats_of(array: Array) -> Float:
     """The codec of an array of plain numbers."""
     return floats(str(name_of(array.dtype)))
+
+
+def make_groups(
+    params: Any, chain: Any, state: dict[str, Any], files: StateFiles, formats: Formats
+) -> list[Group]:
+    """One group for a chain; for a list of chains one for each entry of the list `params`."""
+    if isinstance(chain, (list, tuple)):
+        if not isinstance(params, (list, tuple)) or len(params) != len(chain):
+            raise ValueError(f"params must be a list with {len(chain)} entries, one for each chain")
+        sections = [
+            (own, _as_chain(part), f"params[{i}]", {name: all_[i] for name, all_ in state.items()})
+            for i, (own, part) in enumerate(zip(params, chain, strict=True))
+        ]
+    else:
+        sections = [(params, _as_chain(chain), "params", state)]
+    known = {name for _, part, _, _ in sections for name in part.states()}
+    unknown = sorted(state.keys() - known)
+    if unknown:
+        raise ValueError(f"state has unknown names {unknown}; the chain has {sorted(known)}")
+    return [Group(*section, files, formats) for section in sections]
+
+
+def _as_chain(chain: Any) -> Chain:
+    if isinstance(chain, Transform):
+        return make_chain(chain)
+    if not isinstance(chain, Chain):
+        raise TypeError(f"chain must come from fastopt.chain, not be {type(chain).__name__}")
+    return chain

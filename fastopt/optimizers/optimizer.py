@@ -17,7 +17,7 @@ from fastopt.layouts.columns import COUNT, HYPER, LENGTH
 from fastopt.layouts.files import StateFiles
 from fastopt.layouts.table import Table
 from fastopt.optimizers.gradients import Gradients
-from fastopt.optimizers.group import Group
+from fastopt.optimizers.group import make_groups
 from fastopt.optimizers.hyperparameters import Hyperparameters
 from fastopt.optimizers.on_device import OnDevice
 from fastopt.optimizers.row_gradients import RowGradient
@@ -27,7 +27,6 @@ from fastopt.optimizers.storage import Formats
 from fastopt.optimizers.watch import Last, Watch
 from fastopt.optimizers.work import Work
 from fastopt.transforms.base import Chain, Transform
-from fastopt.transforms.base import chain as make_chain
 from fastopt.validation import Setting, finite_positive, flag
 
 
@@ -149,7 +148,7 @@ class Optimizer(OnDevice):
         self._formats = Formats(state_dtype, stochastic_rounding, seed)
         self._params = params
         with StateFiles(state_dir) as files:
-            self._groups = self._make_groups(chain, dict(state or {}), files)
+            self._groups = make_groups(params, chain, dict(state or {}), files, self._formats)
             self._work = Work(self._groups, self._zero_grad)
             self._leaves = self._work.leaves
             on_device = homes.check_one_home(
@@ -179,22 +178,6 @@ class Optimizer(OnDevice):
             self._prepare_device()
         else:
             self._prepare()
-
-    def _make_groups(self, chain: Any, state: dict[str, Any], files: StateFiles) -> list[Group]:
-        if isinstance(chain, (list, tuple)):
-            if not isinstance(self._params, (list, tuple)) or len(self._params) != len(chain):
-                raise ValueError(f"params must be a list with {len(chain)} entries, one for each chain")
-            sections = [
-                (own, _as_chain(part), f"params[{i}]", {name: all_[i] for name, all_ in state.items()})
-                for i, (own, part) in enumerate(zip(self._params, chain, strict=True))
-            ]
-        else:
-            sections = [(self._params, _as_chain(chain), "params", state)]
-        known = {name for _, part, _, _ in sections for name in part.states()}
-        unknown = sorted(state.keys() - known)
-        if unknown:
-            raise ValueError(f"state has unknown names {unknown}; the chain has {sorted(known)}")
-        return [Group(*section, files, self._formats) for section in sections]
 
     def _prepare(self) -> None:
         """Compile what is needed and fill in the table that the compiled code works from."""
@@ -416,11 +399,3 @@ class Optimizer(OnDevice):
         means = {name: value for name, value in means.items() if value not in (None, False)}
         shown = f"{self._described()}, {show_all({**means, 'executor': self.executor})}"
         return f"{type(self).__name__}(<{size} elements>, {shown})"
-
-
-def _as_chain(chain: Any) -> Chain:
-    if isinstance(chain, Transform):
-        return make_chain(chain)
-    if not isinstance(chain, Chain):
-        raise TypeError(f"chain must come from fastopt.chain, not be {type(chain).__name__}")
-    return chain
