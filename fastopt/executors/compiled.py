@@ -22,7 +22,7 @@ from fastopt.codecs.blocks import ITEM
 from fastopt.codecs.floats import compute_dtype
 from fastopt.executors.cache import DiskCache
 from fastopt.executors.encoded import ITEMSIZE, element_access, phase_bits, random_of
-from fastopt.executors.encoded_blocks import block_access, codes_of, scratch
+from fastopt.executors.encoded_blocks import block_access, codes_of, nowhere, scratch
 from fastopt.executors.fingerprint import describe, digest, package
 from fastopt.executors.memory import prefetch
 from fastopt.executors.options import OPTIONS, helper
@@ -30,13 +30,14 @@ from fastopt.executors.specialize import specialize
 from fastopt.layouts.columns import GRAD_FACTOR, NUMBERS, PHASE
 from fastopt.transforms.base import Part
 
-# Elements that are worked on while those so far ahead are fetched. The processor fetches ahead by
-# itself, but stops at every page of 4 KiB. Measured against C without it, in interleaved rounds on two
-# cores of a Xeon: 10^8 elements take 0.97 of its time, and 1.05 if they are not fetched ahead; in the
-# cache of a core it would cost 15 %. Blocks of 512 or 1024 were slower than not to fetch at all.
-# The blocks are those of the 8-bit formats.
-AHEAD = 2 * BLOCK
-WORTH_FETCHING = 131_072
+# Elements that are worked on between two requests for those that come AHEAD of them. The processor
+# fetches ahead by itself, but stops at every page of 4 KiB. Measured on two cores of a Xeon, in rounds
+# with C's loop: 10^7 elements take 0.86 of C's time, and 1.01 if they are not fetched ahead; 10^8 0.97
+# and 1.07; 10^7 of float64 0.98 and 1.06. What the caches hold takes as long as without. Asking for a
+# whole block at once was slower than not to ask: 1.22 in float64. A piece of 32 is as good, but so few
+# rounds of a short loop are unrolled before LLVM looks for vectors (SGD); of 64 they are not.
+PIECE = 64
+AHEAD = 8 * PIECE
 
 
 class _CheckedCFunc(ccallback.CFunc):  # type: ignore[misc]  # Any
@@ -109,7 +110,7 @@ class _Array(NamedTuple):
     @property
     def load(self) -> str:
         if self.storage.in_blocks:
-            return f"{self.name} = load_{self.name}({self.name}_codes, i, {self.name}_scale)"
+            return f"{self.name} = load_{self.name}({self.name}_codes, i - block, {self.name}_scale)"
         return f"{self.name} = load_{self.name}({self.name}_at, i)"
 
     def store(self, value: str) -> str:
@@ -131,8 +132,14 @@ def source(job: Job) -> str:
     if job.scales:
         head.append(f"grad_factor = hyper[{GRAD_FACTOR}]")
     head += [f"{name} = hyper[{i}]" for i, name in enumerate(hypers, NUMBERS)]
-    head += [f"{array.name}_new = scratch()" for array in blocked]
+    if blocked:
+        head.append("random_before = nothing")
+    for name in (array.name for array in blocked):
+        head.append(f"{name}_new, {name}_before = scratch(), nowhere()")
+        head.append(f"{name}_low, {name}_high = nothing, nothing")
 
+    names = [array.name for array in blocked]
+    before = "{0}_before, {0}_new, {0}_low, {0}_high, random_before"
     body = [array.load for array in arrays if array.kind != "output"]
     if job.scales:
         body.append("update = grad_factor * update")
@@ -154,27 +161,39 @@ def source(job: Job) -> str:
     if job.zero_grad:
         body.append(arrays[1].store("zero"))
     body += [array.store(array.name) for array in own_arrays if array.kind != "input"]
-    for name in (array.name for array in blocked):
-        body.append(f"{name}_largest = larger_{name}({name}_largest, {name})")
 
     lines = ["def kernel(addresses, hyper, start, stop):"]
     lines += [f"    {line}" for line in head]
-    lines += ["    fetches = stop - start >= WORTH_FETCHING"]
     lines += ["    for block in range(start, stop, BLOCK):"]
-    lines += ["        if fetches:"]
-    lines += [f"            fetch_{array.name}({array.name}_at, block + AHEAD)" for array in arrays]
     lines += ["        end = min(block + BLOCK, stop)"]
     if dithers:
         lines += ["        random = random_of(first + block, phase)"]
-    for name in (array.name for array in blocked):
+    if blocked:
+        lines += ["        if end - block < BLOCK:  # too short to encode the block before"]
+    for name in names:
+        lines += [f"            encode_all_{name}({before.format(name)})"]
+        lines += [f"            {name}_before = nowhere()"]
+    for name in names:
         lines += [f"        {name}_codes = codes_of({name}_at, block)"]
         lines += [f"        {name}_scale = scale_{name}({name}_at, block)"]
-        lines += [f"        {name}_largest = nothing"]
-    lines += ["        for i in range(block, end):"]
-    lines += [f"            {line}" for line in body]
-    for name in (array.name for array in blocked):
-        numbers = f"{name}_new, {name}_largest, {'random' if dithers else '0'}"
-        lines += [f"        encode_{name}({name}_at, block, end, {numbers})"]
+    lines += ["        if end - block == BLOCK:"]
+    lines += ["            for piece in range(block, block + BLOCK, PIECE):"]
+    lines += [f"                fetch_{array.name}({array.name}_at, piece + AHEAD)" for array in arrays]
+    for name in names:  # of the block before, what this block will take the place of
+        lines += ["                for place in range(piece - block, piece - block + PIECE):"]
+        lines += [f"                    encode_{name}(place, {before.format(name)})"]
+    lines += ["                for i in range(piece, piece + PIECE):"]
+    lines += [f"                    {line}" for line in body]
+    lines += ["        else:"]
+    lines += ["            for i in range(block, end):"]
+    lines += [f"                {line}" for line in body]
+    for name in names:
+        numbers = f"{name}_at, block, end, {name}_new"
+        lines += [f"        {name}_low, {name}_high = rescale_{name}({numbers})"]
+        lines += [f"        {name}_before = {name}_codes"]
+    if blocked and dithers:
+        lines += ["        random_before = random"]
+    lines += [f"    encode_all_{name}({before.format(name)})" for name in names]
     return "\n".join(lines) + "\n"
 
 
@@ -198,9 +217,9 @@ def kernel(job: Job) -> Kernel:
     functions = [helper(specialize(part.update, compute.type, helper)) for part in parts]
     # Numba imports the module of a cached function: let it be one that is there in every process.
     scope: dict[str, Any] = {"__name__": __name__, "zero": compute.type(0)}
-    scope |= {"BLOCK": BLOCK, "AHEAD": AHEAD, "WORTH_FETCHING": WORTH_FETCHING}
+    scope |= {"BLOCK": BLOCK, "PIECE": PIECE, "AHEAD": AHEAD}
     scope |= {"phase_bits": phase_bits, "random_of": random_of, "nothing": np.int32(0)}
-    scope |= {"scratch": scratch, "codes_of": codes_of}
+    scope |= {"scratch": scratch, "nowhere": nowhere, "codes_of": codes_of}
     scope |= {f"transform{i}": function for i, function in enumerate(functions)}
     scope |= _access(job)
     exec(compile(text, f"<fastopt kernel {content}>", "exec"), scope)
@@ -217,22 +236,17 @@ def _access(job: Job) -> dict[str, Any]:
     """The functions that load and store the arrays of a job, by the names that its source uses."""
     arrays = job.arrays
     blocked = [slot for slot, array in enumerate(arrays) if array.storage.in_blocks]
-    apart = len(arrays) + len(blocked)  # a scratch is an array of its own
+    apart = len(arrays) + 2 * len(blocked)  # a scratch is an array of its own, and so is a block before
     found: dict[str, Any] = {}
     for slot, (name, kind, storage) in enumerate(arrays):
         written = kind != "input"
-        found[f"fetch_{name}"] = prefetch(storage.bytes_in_block, BLOCK, written)
+        found[f"fetch_{name}"] = prefetch(storage.bytes_in_block, BLOCK, PIECE, written)
         how = job.compute.name, storage.codec, storage.dithered, slot
         if storage.in_blocks:
-            room = len(arrays) + blocked.index(slot)
-            verbs = zip(
-                ("scale", "load", "store", "larger", "encode"),
-                block_access(*how, room, apart),
-                strict=True,
-            )
+            functions = block_access(*how, len(arrays) + 2 * blocked.index(slot), apart)
         else:
-            verbs = zip(("load", "store"), element_access(*how, apart), strict=True)
-        found |= {f"{verb}_{name}": function for verb, function in verbs}
+            functions = dict(zip(("load", "store"), element_access(*how, apart), strict=True))
+        found |= {f"{verb}_{name}": function for verb, function in functions.items()}
     return found
 
 

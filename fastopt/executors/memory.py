@@ -48,8 +48,8 @@ def ask_for(builder: Any, place: Any, written: bool) -> None:
 
 
 @cache
-def prefetch(size: int, block: int, written: bool) -> Any:
-    """``fetch(address, index)``: ask for the `block` elements from `index` on, which take `size` bytes.
+def prefetch(block_bytes: int, block: int, count: int, written: bool) -> Any:
+    """``fetch(address, index)``: ask for `count` elements from `index` on; a block takes so many bytes.
 
     It is only a hint: an address behind the end of the array does no harm.
     """
@@ -57,9 +57,9 @@ def prefetch(size: int, block: int, written: bool) -> Any:
     @intrinsic  # type: ignore[untyped-decorator]
     def fetch(typing_context: Any, address: Any, index: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            blocks = builder.sdiv(args[1], ir.Constant(I64, block))
-            first = builder.add(args[0], builder.mul(blocks, ir.Constant(I64, size)))
-            for line in range(0, size, LINE):
+            before = builder.mul(args[1], ir.Constant(I64, block_bytes))
+            first = builder.add(args[0], builder.sdiv(before, ir.Constant(I64, block)))
+            for line in range(0, count * block_bytes // block, LINE):
                 place = builder.add(first, ir.Constant(I64, line))
                 ask_for(builder, builder.inttoptr(place, ir.IntType(8).as_pointer()), written)
             return context.get_dummy_value()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import is_
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastopt.codecs.floats import compute_dtype, name_of
 from fastopt.layouts.arrays import Array
-from fastopt.layouts.columns import GRAD_FACTOR, NUMBERS
+from fastopt.layouts.columns import GRAD_FACTOR, NUMBERS, PHASE
 from fastopt.optimizers.group import Group
 from fastopt.validation import Hyper
 
@@ -47,6 +48,8 @@ class Hyperparameters:
             for index, group in enumerate(groups)
             for leaf in group.leaves
         ]
+        self._scale: float | None = None  # of the last time, where it can be left as it is
+        self._chains: list[Any] = []
         self.lags = [0] * len(self._members)
         self._buffers: dict[_Key, Array] = {}
         self.arrange(self.lags)
@@ -54,6 +57,7 @@ class Hyperparameters:
     def arrange(self, lags: Sequence[int]) -> None:
         """Have one buffer for each group, dtype and lag that occurs."""
         self.lags = list(lags)
+        self._scale = None
         keys = {_Key(*member, lag) for member, lag in zip(self._members, self.lags, strict=True)}
         self._buffers = {key: self._buffers.get(key, self._new(key)) for key in sorted(keys, key=str)}
 
@@ -78,9 +82,18 @@ class Hyperparameters:
         TypeError, ValueError
             A schedule gave something unusable; nothing was changed.
         """
+        chains = [group.chain for group in self._groups]
+        if grad_scale == self._scale and all(map(is_, chains, self._chains)):
+            # Only the phase is another: 2 us in place of 7.
+            phases = [self._phase_at(step - key.lag) for key in self._buffers]
+            for buffer, phase in zip(self._buffers.values(), phases, strict=True):
+                buffer[GRAD_FACTOR], buffer[PHASE] = 1.0 / grad_scale, phase
+            return
         found = [(key, self._numbers(key, step - key.lag, grad_scale)) for key in self._buffers]
         for key, numbers in found:
             self._buffers[key][:] = numbers
+        self._scale = None if any(chain.varies for chain in chains) else grad_scale
+        self._chains = chains
 
     def _numbers(self, key: _Key, step: int, grad_scale: float) -> tuple[float, ...]:
         group = self._groups[key.group]
@@ -93,8 +106,10 @@ class Hyperparameters:
             )
         for part, own, before in zip(group.chain, values, group.parts, strict=True):
             _check(part.name, own, before.hypers, key.dtype, step)
-        phase = self._phase(step) if self._phase else 0.0
-        return (factor, phase, *(number for own in values for number in own))
+        return (factor, self._phase_at(step), *(number for own in values for number in own))
+
+    def _phase_at(self, step: int) -> float:
+        return self._phase(step) if self._phase else 0.0
 
     def scale_gradients(self, factor: float) -> None:
         """Multiply gradients by another factor, until the next `fill`."""
