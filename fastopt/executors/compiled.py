@@ -178,7 +178,8 @@ def source(job: Job) -> str:
         lines += [f"        {name}_scale = scale_{name}({name}_at, block)"]
     lines += ["        if end - block == BLOCK:"]
     lines += ["            for piece in range(block, block + BLOCK, PIECE):"]
-    lines += [f"                fetch_{array.name}({array.name}_at, piece + AHEAD)" for array in arrays]
+    lines += ["                ahead = min(piece + AHEAD, stop - PIECE)"]
+    lines += [f"                fetch_{array.name}({array.name}_at, ahead)" for array in arrays]
     for name in names:  # of the block before, what this block will take the place of
         lines += ["                for place in range(piece - block, piece - block + PIECE):"]
         lines += [f"                    encode_{name}(place, {before.format(name)})"]
