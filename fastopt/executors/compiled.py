@@ -21,7 +21,13 @@ from fastopt.codecs.base import BLOCK
 from fastopt.codecs.blocks import ITEM
 from fastopt.codecs.floats import compute_dtype
 from fastopt.executors.cache import DiskCache
-from fastopt.executors.encoded import ITEMSIZE, element_access, phase_bits, random_of
+from fastopt.executors.encoded import (
+    ITEMSIZE,
+    element_access,
+    phase_bits,
+    random_of,
+    require_conversion,
+)
 from fastopt.executors.encoded_blocks import block_access, codes_of, nowhere, scratch
 from fastopt.executors.fingerprint import describe, digest, package
 from fastopt.executors.memory import prefetch
@@ -210,6 +216,8 @@ def kernel(job: Job) -> Kernel:
     ------
     TypeError
         A transform cannot be compiled, or turns float32 into float64. The message names it.
+    RuntimeError
+        The processor lacks the instructions for one of the formats.
     """
     text, parts, compute = source(job), job.parts, job.compute
     updates = (describe(part.update) for part in parts)
@@ -240,6 +248,7 @@ def _access(job: Job) -> dict[str, Any]:
     apart = len(arrays) + 2 * len(blocked)  # a scratch is an array of its own, and so is a block before
     found: dict[str, Any] = {}
     for slot, (name, kind, storage) in enumerate(arrays):
+        require_conversion(storage.codec)
         written = kind != "input"
         found[f"fetch_{name}"] = prefetch(storage.bytes_in_block, BLOCK, PIECE, written)
         how = job.compute.name, storage.codec, storage.dithered, slot

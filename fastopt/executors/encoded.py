@@ -6,10 +6,12 @@ The specification is `fastopt.codecs.floats`. Functions that take a `builder` em
 from __future__ import annotations
 
 import math
+import platform
 from functools import cache
 from typing import Any
 
 from llvmlite import ir
+from llvmlite.binding import get_host_cpu_features
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -24,6 +26,23 @@ HALF, SINGLE, DOUBLE = ir.HalfType(), ir.FloatType(), ir.DoubleType()
 STORED = {"float16": HALF, "bfloat16": I16, "float32": SINGLE, "float64": DOUBLE}
 ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 WIDTHS = [HALF, SINGLE, DOUBLE]
+
+
+def require_conversion(stored: str) -> None:
+    """See that the processor converts a format, which LLVM would end the process for.
+
+    Raises
+    ------
+    RuntimeError
+        It does not.
+    """
+    if stored == "float16" and platform.machine() in X86 and not get_host_cpu_features().get("f16c"):
+        raise RuntimeError(
+            "float16 needs a processor with the instructions F16C, which this one lacks: use bfloat16"
+        )
+
+
+X86 = "x86_64", "AMD64"
 
 
 def int32(number: int) -> Any:

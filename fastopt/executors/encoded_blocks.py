@@ -3,10 +3,10 @@
 A number is decoded where it is loaded. New ones are gathered in a scratch of one block, which stays
 in the core's first cache, because a block is encoded as a whole: its largest number decides its scale.
 
-The loop over a block encodes the one before: while the processor's divider is at work on roots and
-quotients, which take most of the time, its other units have nothing else to do. In the cache of one
-core, RMSProp with an 8-bit state took @OLD@ ns an element when each block was encoded by a loop of its
-own, and takes @NEW@.
+It is encoded a piece at a time between the pieces of the next one (`compiled.source`): while the
+processor's divider is at work on roots and quotients, which take most of the time, its other units
+have nothing else to do. RMSProp with an 8-bit state on one core takes 0.59 ns an element, and took 0.67
+when a block was encoded as soon as it was stepped.
 """
 
 from __future__ import annotations
