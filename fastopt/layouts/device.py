@@ -60,7 +60,7 @@ class DeviceArray:
         self.owner, self.shape, self.dtype, self.address = owner, shape, dtype, address
         self.ndim, self.size, self.itemsize = len(shape), math.prod(shape), dtype.itemsize
         self.nbytes = self.size * self.itemsize
-        aligned = address % self.itemsize == 0
+        aligned = address % _alignment(dtype) == 0
         self.flags = SimpleNamespace(c_contiguous=contiguous, aligned=aligned, writeable=writeable)
         self.stream = stream
 
@@ -71,6 +71,12 @@ class DeviceArray:
 
     def __repr__(self) -> str:
         return f"<{self.dtype} {self.shape} on a device>"
+
+
+def _alignment(dtype: np.dtype[Any]) -> int:
+    """By what addresses must be divisible: the item size; of a record, that of its largest number."""
+    own = [dtype[name].base.itemsize for name in dtype.names or ()]
+    return max(own, default=dtype.itemsize)
 
 
 def library_of(array: Any) -> str:
@@ -102,7 +108,7 @@ def enter(name: str, array: Any) -> Any:
         return _from_dlpack(name, array)
     if found.get("mask") is not None:
         raise TypeError(f"{name} must not have a mask: a step would ignore it")
-    dtype, shape = np.dtype(found["typestr"]), tuple(found["shape"])
+    dtype, shape = _dtype_of(array, found["typestr"]), tuple(found["shape"])
     address, read_only = found["data"]
     return DeviceArray(
         array,
@@ -113,6 +119,14 @@ def enter(name: str, array: Any) -> Any:
         writeable=not read_only,
         stream=found.get("stream"),
     )
+
+
+def _dtype_of(array: Any, typestr: Any) -> np.dtype[Any]:
+    """The dtype of an interface; of a record it only says the size, and the array knows the fields."""
+    dtype: np.dtype[Any] = np.dtype(typestr)
+    own: Any = getattr(array, "dtype", None)
+    is_record = dtype.kind == "V" and isinstance(own, np.dtype) and own.itemsize == dtype.itemsize
+    return np.dtype(own) if is_record else dtype
 
 
 def _from_dlpack(name: str, array: Any) -> Any:
