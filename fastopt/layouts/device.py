@@ -69,8 +69,29 @@ class DeviceArray:
         """For the message that the array is not contiguous."""
         return "that leave gaps"
 
+    def as_dtype(self, dtype: np.dtype[Any]) -> DeviceArray:
+        """The same memory, if it is in this dtype or its bits."""
+        return DeviceArray(
+            self.owner,
+            self.shape,
+            dtype,
+            self.address,
+            contiguous=self.flags.c_contiguous,
+            writeable=self.flags.writeable,
+            stream=self.stream,
+        )
+
     def __repr__(self) -> str:
         return f"<{self.dtype} {self.shape} on a device>"
+
+    def __reduce__(self) -> Any:
+        """A copy is of the owner's kind: how that is copied, its library says."""
+        return _entered_again, (self.owner, self.dtype)
+
+
+def _entered_again(owner: Any, dtype: np.dtype[Any]) -> Any:
+    entered = enter("array", owner)
+    return entered.as_dtype(dtype) if isinstance(entered, DeviceArray) else entered
 
 
 def _alignment(dtype: np.dtype[Any]) -> int:

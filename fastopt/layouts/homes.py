@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastopt.codecs.base import Codec
+from fastopt.codecs.floats import name_of
 from fastopt.layouts import device
 from fastopt.layouts.arrays import Array
 from fastopt.layouts.device import DeviceArray
@@ -26,6 +27,17 @@ def enter(name: str, array: Any) -> Any:
         from fastopt.executors.cuda import availability
 
         availability.require()
+    return entered
+
+
+def enter_like(name: str, array: Any, own: Any) -> Any:
+    """The same, for what is to have the dtype of another array.
+
+    On a device bfloat16 shows as its bits, to libraries that do not know it.
+    """
+    entered = enter(name, array)
+    if isinstance(entered, DeviceArray) and entered.dtype == np.uint16:
+        return entered.as_dtype(own.dtype) if name_of(own.dtype) == "bfloat16" else entered
     return entered
 
 

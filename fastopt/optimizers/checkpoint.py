@@ -66,6 +66,10 @@ class Checkpoint:
             self._steps.arrange(lags)
             raise
 
+    def _stored(self, name: str) -> Iterator[Array | None]:
+        """One state for each of all parameters."""
+        raise NotImplementedError
+
     def _set_up(self, params: Any, arguments: tuple[Any, ...], means: dict[str, Any]) -> None:
         """``__init__``, for a copy."""
         raise NotImplementedError
@@ -114,7 +118,7 @@ class Checkpoint:
             for name, own in state.items()
         }
         sources = [
-            (own, homes.enter(f"state[{name!r}]", given[name][index]), name)
+            (own, homes.enter_like(f"state[{name!r}]", given[name][index], own), name)
             for name, index, own in self._arrays()
         ]
         for own, array, name in sources:
@@ -242,17 +246,13 @@ class Checkpoint:
         return (self.chain,)
 
     def __getstate__(self) -> dict[str, Any]:
-        if any(homes.is_on_device(leaf) for group in self._groups for leaf in group.leaves):
-            raise TypeError(
-                f"{type(self).__name__} over arrays on a device cannot be copied or pickled: make "
-                "another one, and load_state_dict into it"
-            )
         self.catch_up()
+        self._steps.settle()
         means = {
             "clip_norm": self.clip_norm,
             "skip_nonfinite": self._watch.skip_nonfinite,
             "zero_grad": self._zero_grad,
-            "state": dict(self._state),
+            "state": {name: tree.rebuild(self._params, self._stored(name)) for name in self._state},
             "sparse": self._sparse,
             "stochastic_rounding": self._formats.stochastic_rounding,
             "seed": self._formats.seed,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fastopt.executors.cuda import copies
 from fastopt.executors.cuda.source import KEPT
 from fastopt.executors.cuda.steps import DeviceSteps
 from fastopt.layouts.arrays import Array, Range
@@ -50,6 +51,7 @@ class OnDevice(Steps):
         capturable: bool,
     ) -> None:
         super().__init__(work, hyper, watch)
+        copies.register()
         self._capturable = capturable
         self._skipped = 0  # steps left out, as far as is known
         self._since = 0  # steps since that was looked at

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -24,12 +24,14 @@ class Readable(Checkpoint):
     def _state_names(self) -> list[str]:
         return list(dict.fromkeys(name for group in self._groups for name in group.states))
 
-    def _structure_of(self, name: str) -> Any:
-        """One state of all groups, in the form of `params`; None where a chain does not have it."""
-        own: list[Array | None] = []
+    def _stored(self, name: str) -> Iterator[Array | None]:
+        """One state for each of all parameters, None where a chain does not have it."""
         for group in self._groups:
-            own += group.states.get(name, [None] * len(group.leaves))
-        return tree.rebuild(self._params, map(leave, own))
+            yield from group.states.get(name, [None] * len(group.leaves))
+
+    def _structure_of(self, name: str) -> Any:
+        """The same in the form of `params`, with the arrays as the user knows them."""
+        return tree.rebuild(self._params, map(leave, self._stored(name)))
 
     @property
     def executor(self) -> str:
