@@ -75,10 +75,10 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("n", [WORTH, N][SIMULATED:])
 @pytest.mark.parametrize("rounding", [None, False])
 @pytest.mark.parametrize("name", ["RMSProp, everything"] if SIMULATED else OPTIMIZERS)
-def test_same_codes_as_on_the_cpu(name, rounding, n):
+def test_same_codes_as_on_the_cpu(name, rounding):
+    n = N if SIMULATED else LARGE
     kind, settings = OPTIMIZERS[name]
     w, grads = problem(n)
     how = {**settings, "state_dtype": "8bit", "stochastic_rounding": rounding, "seed": 5}
@@ -89,7 +89,7 @@ def test_same_codes_as_on_the_cpu(name, rounding, n):
 
 
 @only_emulated
-@pytest.mark.parametrize("n", [4095, 4097, 4098, 4127, 4129, 4351, 4353, LARGE])
+@pytest.mark.parametrize("n", [4095, 4096, 4097, 4098, 4127, 4129, 4351, 4353, N])
 def test_sizes(n):
     """Around blocks of codes, groups of four and warps."""
     w, grads = problem(n, steps=2)
@@ -258,14 +258,13 @@ def test_own_transform_beside_a_small_array():
 
 
 WAYS = {
-    "device to device": (to_device, to_device),
     "device to memory": (to_device, lambda x: x),
     "memory to device": (lambda x: x, to_device),
 }
 
 
 @pytest.mark.parametrize("by_file", [True, False], ids=["file", "dict"])
-@pytest.mark.parametrize("way", list(WAYS)[2:] if SIMULATED else WAYS)
+@pytest.mark.parametrize("way", list(WAYS)[1:] if SIMULATED else WAYS)
 def test_resumed_elsewhere(way, by_file, tmp_path):
     """Codes and scales are kept raw."""
     places = WAYS[way]

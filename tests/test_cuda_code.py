@@ -257,9 +257,13 @@ def kernels_of_blocks(name, dithered):
     return kernels(opt._work.job(0, "float32", False), Form(), ARCHITECTURES[0])
 
 
-@every_architecture
-@pytest.mark.parametrize("dithered", [False, True])
-@pytest.mark.parametrize("kernel", ["wide", "scalar", "many"])
+@pytest.mark.parametrize(
+    ("kernel", "dithered", "cc"),
+    [
+        *(("wide", dithered, cc) for dithered in (False, True) for cc in ARCHITECTURES),
+        *((kernel, True, (9, 0)) for kernel in ("scalar", "many")),
+    ],
+)
 @pytest.mark.parametrize("name", BLOCKS)
 def test_states_in_blocks(name, kernel, dithered, cc, tmp_path):
     """Eight elements of a thread stay in registers, and a warp finds its largest by shuffles."""

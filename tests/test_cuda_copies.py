@@ -70,8 +70,9 @@ def assert_goes_on_alone(twin, opt):
 
 
 @COPIERS
-@pytest.mark.parametrize("structure", ["array", "dict", "groups"])
-@pytest.mark.parametrize("name", ["adam", "schedules", "options"])
+@pytest.mark.parametrize(
+    ("name", "structure"), [("adam", "array"), ("schedules", "dict"), ("options", "groups")]
+)
 def test_named_optimizers(name, structure, duplicate):
     opt = runs.make(name, moved(runs.structure(structure)))
     train(opt, range(4))
