@@ -176,6 +176,10 @@ def test_other_arrays():
             assert twin is not array
             assert (twin.shape, twin.dtype) == (array.shape, array.dtype)
             assert to_host(twin).tolist() == to_host(array).tolist()
+        shallow = copy.copy(array)
+        assert shallow is not array
+        assert shallow.strides == array.strides
+        assert device.enter("array", shallow).address == device.enter("array", array).address
 
 
 def test_a_pickle_without_a_device(monkeypatch):

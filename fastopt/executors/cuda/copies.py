@@ -28,8 +28,8 @@ def register() -> None:
 class _Content:
     """What an array holds: copied on its device, pickled as an array in memory."""
 
-    def __init__(self, array: Any) -> None:
-        self.array = array
+    def __init__(self, array: Any, is_copy: bool = False) -> None:
+        self.array, self.is_copy = array, is_copy
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Content:
         from fastopt.executors.cuda import transfers
@@ -40,7 +40,7 @@ class _Content:
             return _from_host(self.array.copy_to_host())
         made = transfers.empty(source, source.shape, source.dtype)
         transfers.copy(made, source)
-        return _Content(made.owner)
+        return _Content(made.owner, is_copy=True)
 
     def __reduce__(self) -> Any:
         return _from_host, (self.array.copy_to_host(),)
@@ -59,7 +59,7 @@ def _from_host(host: Any) -> _Content:
 
     made = device.allocate(host.shape, host.dtype)
     device.to_device(made.address, np.ascontiguousarray(host))
-    return _Content(made.owner)
+    return _Content(made.owner, is_copy=True)
 
 
 def _reduce(array: Any) -> Any:
@@ -67,4 +67,8 @@ def _reduce(array: Any) -> Any:
 
 
 def _opened(content: _Content) -> Any:
-    return content.array
+    """The array; another one with the same memory where a copy is shallow."""
+    own = content.array
+    if content.is_copy:
+        return own
+    return type(own)(own.shape, own.strides, own.dtype, own.stream, own.gpu_data)
