@@ -21,7 +21,7 @@ from fastopt.codecs.blocks import CODES_AT, ITEM, STEP
 from fastopt.executors.cuda import device
 from fastopt.executors.cuda.access import I32, noise_of, pointer_to
 from fastopt.executors.encoded import int32
-from fastopt.executors.encoded_blocks import _CODECS, _is_not_finite, _larger, _scale_bits
+from fastopt.executors.encoded_codes import CODECS, is_not_finite, larger_of, scale_bits, size_bits
 from fastopt.executors.memory import I64
 
 I8 = ir.IntType(8)
@@ -74,7 +74,7 @@ def block_access(stored: str, dithered: bool, slot: int, width: int) -> BlockAcc
 
 
 def _scales(stored: str) -> tuple[Any, ...]:
-    codec = _CODECS[stored][0]
+    codec = CODECS[stored][0]
 
     @device.intrinsic  # type: ignore[untyped-decorator]
     def scale(typing_context: Any, address: Any, index: Any) -> Any:
@@ -87,18 +87,16 @@ def _scales(stored: str) -> tuple[Any, ...]:
     @device.intrinsic  # type: ignore[untyped-decorator]
     def larger(typing_context: Any, largest: Any, value: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            size = builder.bitcast(args[1], I32)
-            if codec.has_sign:
-                size = builder.and_(size, int32(blocks.SIZE_BITS))
-            finite = builder.select(_is_not_finite(builder, size), int32(0), size)
-            return _larger(builder, args[0], finite)
+            size = size_bits(builder, codec, builder.bitcast(args[1], I32))
+            finite = builder.select(is_not_finite(builder, size), int32(0), size)
+            return larger_of(builder, args[0], finite)
 
         return types.int32(types.int32, types.float32), emit
 
     @device.intrinsic  # type: ignore[untyped-decorator]
     def new_scale(typing_context: Any, largest: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return _scale_bits(builder, codec.scaling, args[0])
+            return scale_bits(builder, codec.scaling, args[0])
 
         return types.int32(types.int32), emit
 
@@ -115,7 +113,7 @@ def _scales(stored: str) -> tuple[Any, ...]:
 
 
 def _loader(stored: str, width: int) -> Any:
-    decode_number = _CODECS[stored][1]
+    decode_number = CODECS[stored][1]
     result = types.float32 if width == 1 else types.UniTuple(types.float32, width)
     whole = ir.IntType(8 * width)
 
@@ -137,7 +135,7 @@ def _loader(stored: str, width: int) -> Any:
 
 
 def _storer(stored: str, dithered: bool, slot: int, width: int) -> Any:
-    _, _, offsets_of, encode_number = _CODECS[stored]
+    _, _, offsets_of, encode_number = CODECS[stored]
     given = types.float32 if width == 1 else types.UniTuple(types.float32, width)
     whole = ir.IntType(8 * width)
 
@@ -198,7 +196,7 @@ def largest_of_warp() -> Any:
                 numbers = ALL_THREADS, BUTTERFLY, None, distance, LAST_LANE
                 given = [found if own is None else int32(own) for own in numbers]
                 other = builder.extract_value(builder.call(shuffle, given), 0)
-                found = _larger(builder, found, other)
+                found = larger_of(builder, found, other)
                 distance //= 2
             return found
 
@@ -228,7 +226,7 @@ def _codes(address: int, index: int, width: int) -> Any:
 
 
 def _simulated(stored: str, slot: int | None, width: int) -> BlockAccess:
-    codec = _CODECS[stored][0]
+    codec = CODECS[stored][0]
 
     def scale_at(address: int, index: int) -> Any:
         return ctypes.c_int32.from_address(address + index // BLOCK * ITEM.itemsize)
