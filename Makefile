@@ -13,8 +13,8 @@ INTERPRETED := FASTOPT_CACHE_DIR=$(CACHE)/interpreted NUMBA_CACHE_DIR=$(CACHE)/i
 OWN := --ignore=tests/interop --ignore=tests/mpi --ignore=tests/pages
 
 # What runs on a device of any kind, and what of it Numba's simulator can do.
-CUDA_LOGIC := $(addprefix tests/test_cuda,.py _norm.py _state.py _errors.py)
-CUDA := $(CUDA_LOGIC) $(addprefix tests/test_cuda,_streams.py _traffic.py _arrays.py _fast.py _page.py)
+CUDA_LOGIC := $(addprefix tests/test_cuda,.py _blocks.py _norm.py _state.py _errors.py)
+CUDA := $(CUDA_LOGIC) $(addprefix tests/test_cuda,_copies.py _streams.py _traffic.py _arrays.py _fast.py _page.py)
 EMULATOR := ../shared/gpu-emulator/run
 
 # What runs at the same time prints its lines when it is through; make before 4.0 mixes them.
@@ -61,7 +61,7 @@ interpreted: $(INSTALLED) ## the suite without compilation, under branch coverag
 
 doctests: $(INSTALLED) ## the examples in docstrings
 	$(call heading,examples in docstrings)
-	@$(COMPILED) $(BIN)/python -m pytest -q --doctest-modules fastopt $(addprefix --ignore=fastopt/,interop/torch interop/mpi executors/cuda demo/ranks.py)
+	@$(COMPILED) $(BIN)/python -m pytest -q --doctest-modules fastopt $(addprefix --ignore=fastopt/,interop/torch interop/mpi executors/cuda optimizers/on_device.py demo/ranks.py)
 
 compiled: $(INSTALLED) ## the suite as users run it
 	$(call heading,the suite compiled)

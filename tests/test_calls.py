@@ -17,7 +17,7 @@ from numba.core import event
 
 import fastopt
 from fastopt.executors import gate, launch
-from fastopt.optimizers import optimizer
+from fastopt.optimizers import in_memory
 from tests.subprocesses import needs_jit, run, script
 
 EXECUTORS = ["serial", "parallel"]
@@ -195,7 +195,7 @@ BAD: dict[str, tuple[Any, type[Exception]]] = {
 def by_header(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """With the check in machine code, and as on a Python whose arrays are laid out otherwise."""
     if not request.param:
-        monkeypatch.setattr(optimizer, "headers_are_readable", lambda: False)
+        monkeypatch.setattr(in_memory, "headers_are_readable", lambda: False)
     return bool(request.param)
 
 
@@ -208,7 +208,7 @@ def test_steps_are_the_same_with_and_without_headers(by_header: bool, executor: 
     expected = [p.copy() for p in params]
     opt = fastopt.RMSProp(params, lr=0.1, executor=executor)
     reference = fastopt.RMSProp(expected, lr=0.1, executor="reference")
-    assert opt._by_header is by_header
+    assert opt._steps.by_header is by_header
     for _ in range(3):
         opt.step(grads)
         reference.step(grads)

@@ -206,11 +206,6 @@ def test_16_bits(param, gradient, settings, several, monkeypatch):
             assert to_host(one).tobytes() == other.tobytes(), name
 
 
-def test_8_bits_are_for_memory():
-    with pytest.raises(ValueError, match="state_dtype must be a floating-point dtype on a device"):
-        fastopt.RMSProp(to_device(np.ones(5000, np.float32)), state_dtype="8bit")
-
-
 def test_source():
     opt = fastopt.RMSProp(to_device(np.ones(5, np.float32)), momentum=0.9)
     assert opt.source.startswith("def element(param, update, state0, state1, hyper0")

@@ -101,11 +101,3 @@ def test_arrays_in_memory_do_not_import_cuda():
         "assert not [name for name in sys.modules if name.startswith('fastopt.executors.cuda.d')]\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
-
-
-def test_a_copy_of_a_constant():
-    """`on_device` looks at skipped steps as often as the device forgets their numbers."""
-    from fastopt.executors.cuda.source import KEPT
-    from fastopt.optimizers import on_device
-
-    assert on_device.KEPT == KEPT

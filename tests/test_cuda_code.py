@@ -237,3 +237,50 @@ def test_16_bits(dtype, dithered, cc, tmp_path):
     assert len(re.findall(wide, code)) >= 3
     assert len(re.findall(wide.replace("ld", "st"), code)) >= 2
     assert_no_spills(assembled(code, cc, tmp_path)[0])
+
+
+BLOCKS = {  # with the most registers that any kernel of any architecture takes
+    "RMSProp": (fastopt.RMSProp, {}, 56),
+    "RMSProp-everything": (fastopt.RMSProp, {"centered": True, "momentum": 0.9}, 96),
+    "Adam": (fastopt.Adam, {}, 72),
+}
+
+
+@functools.cache
+def kernels_of_blocks(name, dithered):
+    from fastopt.executors.cuda.kernels import kernels
+    from fastopt.executors.cuda.source import Form
+
+    kind, settings, _ = BLOCKS[name]
+    how = {"state_dtype": "8bit", "stochastic_rounding": dithered, "executor": "reference"}
+    opt = kind(np.zeros(4096, np.float32), **settings, **how)
+    return kernels(opt._work.job(0, "float32", False), Form(), ARCHITECTURES[0])
+
+
+@pytest.mark.parametrize(
+    ("kernel", "dithered", "cc"),
+    [
+        *(("wide", dithered, cc) for dithered in (False, True) for cc in ARCHITECTURES),
+        *((kernel, True, (9, 0)) for kernel in ("scalar", "many")),
+    ],
+)
+@pytest.mark.parametrize("name", BLOCKS)
+def test_states_in_blocks(name, kernel, dithered, cc, tmp_path):
+    """Eight elements of a thread stay in registers, and a warp finds its largest by shuffles."""
+    made = kernels_of_blocks(name, dithered)
+    code = made.program(kernel).ptx(cc)
+    assert not re.search(r"\.f64|\.local|\bcall\b|\.shared|\bbar\.", code)
+    assert not re.search(r"\b(div|rem)\.[su](32|64)|\bfma\.", code)
+    states = len(made.names.blocked)
+    ways = 1 if kernel == "scalar" else 2  # whole blocks, and the last one
+    assert code.count("shfl.sync.bfly") == 5 * states * ways
+    if kernel != "scalar":
+        assert accesses("ld.global.v4", code) >= 4
+        assert accesses("st.global.v4", code) == 2
+        # Of four bytes: scales, and four codes at once, twice. In the last block, where codes move one
+        # by one, also eight parameters and gradients, and the random bits of eight elements.
+        words = [len(re.findall(rf"\b{kind}\.global\.[fbu]32", code)) for kind in ("ld", "st")]
+        assert words == [4 * states + 16 + 8 * states * dithered, 4 * states + 8]
+    report, _ = assembled(code, cc, tmp_path)
+    assert_no_spills(report)
+    assert registers(report) <= BLOCKS[name][2]

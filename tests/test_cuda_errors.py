@@ -142,6 +142,14 @@ def test_sparse_gradients_are_for_memory():
         fastopt.SGD(to_device(np.ones((3, 2))), sparse="lazy")
 
 
+def test_nothing_is_behind():
+    opt = fastopt.SGD(to_device(np.ones((3, 2))))
+    opt.catch_up()
+    opt.catch_up(np.array([0, 2]))
+    with pytest.raises(ValueError, match="rows must be from 0 to 2, got 3 to 3"):
+        opt.catch_up(np.array([3]))
+
+
 def test_gradients_on_the_device_for_params_in_memory():
     w = np.ones(3)
     opt = fastopt.SGD(w)

@@ -53,11 +53,29 @@ def test_update_is_near(name):
         assert ulps(found["cuda-fast"][key], expected) <= (BUDGET if key == "param" else 1), key
 
 
+def test_states_in_blocks():
+    """The update is of states that are not rounded yet; then they are a code apart at most."""
+    g = np.random.default_rng(7).normal(size=N).astype(np.float32)
+    found = {}
+    for executor in ("cuda", "cuda-fast"):
+        w = to_device(np.zeros(N, np.float32))
+        opt = fastopt.Adam(w, executor=executor, state_dtype="8bit")
+        opt.step(to_device(g))
+        codes = {name: to_host(state)["codes"].astype(np.int64) for name, state in opt.state.items()}
+        found[executor] = to_host(w), codes
+    (precise, codes), (fast, fast_codes) = found.values()
+    assert ulps(fast, precise) <= BUDGET
+    for name, expected in codes.items():
+        apart = np.abs(fast_codes[name] - expected)
+        assert apart.max() <= 1
+        assert (apart > 0).mean() < 1e-3
+
+
 def test_is_another_code():
     opts = [
         fastopt.RMSProp(to_device(np.zeros(3, np.float32)), executor=e) for e in ("cuda", "cuda-fast")
     ]
-    codes = [opt._device._batches[0]._kernels.program("wide").ptx((8, 0)) for opt in opts]
+    codes = [opt._steps.device._batches[0]._kernels.program("wide").ptx((8, 0)) for opt in opts]
     assert "sqrt.rn.f32" in codes[0]
     assert "sqrt.approx.f32" in codes[1]
 

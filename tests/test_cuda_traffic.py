@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 
 import fastopt
+from fastopt.codecs.base import BLOCK
+from fastopt.codecs.blocks import ITEM
 from tests.device import EMULATED, misaligned, to_device
 
 if not EMULATED:
     pytest.skip("counts what the emulated GPU alone tells", allow_module_level=True)
 
-N = 8192
+N, WARP = 8192, 32
 DECLARED = {  # bytes an element in float32: each array read once, and written once
     fastopt.SGD: 12,
     fastopt.RMSProp: 20,
@@ -98,3 +100,35 @@ def test_many_arrays_move_little_more():
     assert launch["grid"] == (8, 1, 1)
     assert asked == 20 * N + (words - 1) * 8 * 32 * warps  # `stop` is for the tail
     assert sectors <= 20 * N + words * 32 * warps
+
+
+@pytest.mark.parametrize(("kind", "states"), [(fastopt.RMSProp, 1), (fastopt.Adam, 2)])
+def test_states_in_blocks(kind, states):
+    """A byte for a code, and one scale for 256: all threads of a warp ask for it, and one stores it."""
+    launch = step(kind, state_dtype="8bit", stochastic_rounding=False)
+    assert launch["grid"] == (N // 8 // launch["block"][0], 1, 1)
+    asked, sectors = moved(launch)
+    blocks = N // BLOCK
+    assert asked == (12 + 2 * states) * N + states * blocks * 4 * (WARP + 1)
+    # Items of 260 bytes do not begin where sectors do.
+    item = np.arange(blocks)[:, None] * ITEM.itemsize
+    first = item + 4 + np.arange(0, BLOCK, 4 * WARP)
+    met = 32 * int(((first + 4 * WARP - 1) // 32 - first // 32 + 1).sum() + blocks)
+    assert sectors == 12 * N + 2 * states * met
+    assert met <= 1.4 * N
+
+
+def test_random_bits_come_from_a_table():
+    """Of 1 KiB, which stays in the cache: four bytes for each element that is rounded."""
+    plain, random = (
+        moved(step(fastopt.RMSProp, state_dtype="8bit", stochastic_rounding=own))[0]
+        for own in (False, True)
+    )
+    assert random == plain + 4 * N
+
+
+def test_warp_instructions_of_blocks():
+    launches = [
+        step(fastopt.RMSProp, state_dtype="8bit", stochastic_rounding=own) for own in (False, True)
+    ]
+    assert all(own["warp_instr"] / N <= most for own, most in zip(launches, (1.65, 1.85), strict=True))

@@ -140,8 +140,8 @@ def test_kernel_is_packed(dtype: type, settings: dict[str, Any]) -> None:
 def test_serial_and_parallel_share_machine_code() -> None:
     w, g = np.zeros(10, np.float32), np.zeros(10, np.float32)
     serial, parallel = (fastopt.RMSProp(w, executor=name) for name in ("serial", "parallel"))
-    addresses = {int(opt._rows[0, KERNEL]) for opt in (serial, parallel)}
+    addresses = {int(opt._steps.rows[0, KERNEL]) for opt in (serial, parallel)}
     assert addresses == {kernel(job(serial.chain.parts(), "float32")).address}
     serial.step(g)
     parallel.step(g)
-    assert serial._launch is not parallel._launch
+    assert serial._steps.launch is not parallel._steps.launch

@@ -82,7 +82,7 @@ class Blocks(Codec):
     def decode(self, stored: Array, compute: np.dtype[Any]) -> Array:
         items = stored.reshape(-1)
         scale = items["scale"].view(np.int32).astype(np.int64)[:, None]
-        numbers: Array = self._decode(items["codes"].astype(np.int64), scale)
+        numbers: Array = self.numbers_of(items["codes"].astype(np.int64), scale)
         return numbers.reshape(-1).astype(compute)
 
     def encode(self, numbers: Array, noise: Array | None) -> Array:
@@ -98,23 +98,25 @@ class Blocks(Codec):
             sizes &= SIZE_BITS
         # What is not finite concerns its own element only.
         largest = np.where(sizes < INFINITE_BITS, sizes, 0).max(axis=1, initial=0)
-        scale = self._scale(largest)
+        scale = self.scale_of(largest)
         result = np.zeros(len(flat), ITEM)
         result["scale"] = scale.astype(np.int32).view(np.float32)
-        result["codes"] = self._encode(flat, scale[:, None], part)
+        result["codes"] = self.codes_of(flat, scale[:, None], part)
         return result
 
-    def _scale(self, largest: Array) -> Array:
+    def scale_of(self, largest: Array) -> Array:
+        """The bits of scales, from those of the largest finite number of each block."""
         to = self.scaling
         power = (np.minimum(largest, to.most) + to.up) & ~MANTISSA
         result: Array = np.maximum(power - (to.down << EXPONENT), to.least_bits)
         return result
 
-    def _decode(self, codes: Array, scale: Array) -> Array:
+    def numbers_of(self, codes: Array, scale: Array) -> Array:
+        """What codes stand for, given the bits of the blocks' scales."""
         raise NotImplementedError
 
-    def _encode(self, numbers: Array, scale: Array, part: Array) -> Array:
-        """Codes; `part` of a step is added before the rest is cut off."""
+    def codes_of(self, numbers: Array, scale: Array, part: Array) -> Array:
+        """Codes, given the bits of scales; `part` of a step is added before the rest is cut off."""
         raise NotImplementedError
 
 
@@ -122,13 +124,13 @@ class _Unsigned(Blocks):
     scaling = Scaling(up=(1 << STEP) - 1, down=0, least=2.0**-90)
     has_sign = False
 
-    def _decode(self, codes: Array, scale: Array) -> Array:
+    def numbers_of(self, codes: Array, scale: Array) -> Array:
         bits = scale - TO_BASE + ((codes + np.minimum(codes, COARSE)) << STEP)
         bits = np.where(codes == 0, 0, bits)
         special = INFINITE_BITS + ((codes - INFINITE) << (EXPONENT - 1))
         return np.where(codes >= INFINITE, special, bits).astype(np.int32).view(np.float32)
 
-    def _encode(self, numbers: Array, scale: Array, part: Array) -> Array:
+    def codes_of(self, numbers: Array, scale: Array, part: Array) -> Array:
         bits = numbers.view(np.int32).astype(np.int64)
         above = bits - (scale - TO_BASE)
         fine, coarse = ((above + part) >> STEP) - COARSE, (above + 2 * part) >> (STEP + 1)
@@ -141,7 +143,7 @@ class _Signed(Blocks):
     scaling = Scaling(up=(1 << (STEP + 1)) + 255, down=15, least=2.0**-110)
     has_sign = True
 
-    def _decode(self, codes: Array, scale: Array) -> Array:
+    def numbers_of(self, codes: Array, scale: Array) -> Array:
         size = codes & ~MINUS
         at_zero = scale.astype(np.int32).view(np.float32)
         numbers = (scale + (size << STEP)).astype(np.int32).view(np.float32) - at_zero
@@ -149,7 +151,7 @@ class _Signed(Blocks):
         numbers = np.where(codes >= MINUS, -numbers, numbers)
         return np.where(codes == MINUS, np.float32(np.nan), numbers)
 
-    def _encode(self, numbers: Array, scale: Array, part: Array) -> Array:
+    def codes_of(self, numbers: Array, scale: Array, part: Array) -> Array:
         with np.errstate(over="ignore"):
             shifted = np.abs(numbers) + scale.astype(np.int32).view(np.float32)
         above = shifted.view(np.int32).astype(np.int64) - scale

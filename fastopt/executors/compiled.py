@@ -6,10 +6,9 @@ arrays there are (see `drivers`), so serial and parallel runs execute the same m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ from numba.core import ccallback, errors, types
 from fastopt.codecs.base import BLOCK
 from fastopt.codecs.blocks import ITEM
 from fastopt.codecs.floats import compute_dtype
+from fastopt.executors.body import chain_body, hypers_of
 from fastopt.executors.cache import DiskCache
 from fastopt.executors.encoded import (
     ITEMSIZE,
@@ -129,15 +129,14 @@ class _Array(NamedTuple):
 def source(job: Job) -> str:
     """The loop over one stretch of one array, as Python source."""
     arrays = job.arrays
-    own_arrays, blocked = arrays[2:], [array for array in arrays if array.storage.in_blocks]
-    hypers = [f"hyper{i}" for i in range(sum(part.hypers for part in job.parts))]
+    blocked = [array for array in arrays if array.storage.in_blocks]
     head = [f"{array.name}_at = addresses[{i}]" for i, array in enumerate(arrays, 1)]
     dithers = any(array.storage.dithered for array in arrays)
     if dithers:
         head.append(f"first, phase = addresses[0], phase_bits(hyper[{PHASE}])")
     if job.scales:
         head.append(f"grad_factor = hyper[{GRAD_FACTOR}]")
-    head += [f"{name} = hyper[{i}]" for i, name in enumerate(hypers, NUMBERS)]
+    head += [f"{name} = hyper[{i}]" for i, name in enumerate(hypers_of(job), NUMBERS)]
     if blocked:
         head.append("random_before = nothing")
     for name in (array.name for array in blocked):
@@ -147,26 +146,11 @@ def source(job: Job) -> str:
     names = [array.name for array in blocked]
     before = "{0}_before, {0}_new, {0}_low, {0}_high, random_before"
     body = [array.load for array in arrays if array.kind != "output"]
-    if job.scales:
-        body.append("update = grad_factor * update")
-    slots, remaining_hypers = iter(own_arrays), iter(hypers)
-    value = "update"
-    for index, part in enumerate(job.parts):
-        if part.after and value == "update":
-            body.append("new = param - update")
-            value = "new"
-        own = list(islice(slots, len(part.slots)))
-        given = _tuple(array.name for array in own if array.kind != "output")
-        returned = _tuple(array.name for array in own if array.kind != "input")
-        numbers = _tuple(islice(remaining_hypers, part.hypers))
-        targets = f"{value}, {returned if part.written else '_'}"
-        body.append(f"{targets} = transform{index}({value}, param, {given}, {numbers})  # {part.name}")
-    if value == "update":
-        body.append("new = param - update")
+    body += chain_body(job, job.scales)
     body.append(arrays[0].store("new"))
     if job.zero_grad:
         body.append(arrays[1].store("zero"))
-    body += [array.store(array.name) for array in own_arrays if array.kind != "input"]
+    body += [array.store(array.name) for array in arrays[2:] if array.kind != "input"]
 
     lines = ["def kernel(addresses, hyper, start, stop):"]
     lines += [f"    {line}" for line in head]
@@ -202,10 +186,6 @@ def source(job: Job) -> str:
         lines += ["        random_before = random"]
     lines += [f"    encode_all_{name}({before.format(name)})" for name in names]
     return "\n".join(lines) + "\n"
-
-
-def _tuple(names: Iterable[str]) -> str:
-    return "(" + "".join(f"{name}, " for name in names).rstrip() + ")"
 
 
 @cache

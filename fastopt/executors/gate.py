@@ -40,13 +40,16 @@ DATA, NDIM_AT, SHAPE_AT, DTYPE_AT, FLAGS_AT = (_FIELDS + offset for offset in (0
 LIST_ITEMS = _FIELDS + 8  # behind the length
 
 
+_word_at = ctypes.c_ssize_t.from_address
+
+
 def _word(item: Any, offset: int) -> int:
-    return ctypes.c_ssize_t.from_address(id(item) + offset).value
+    return _word_at(id(item) + offset).value
 
 
 def items_of(found: list[Any]) -> int:
     """The address of the addresses of a list's items; valid as long as the list does not change."""
-    return _word(found, LIST_ITEMS)
+    return _word_at(id(found) + LIST_ITEMS).value
 
 
 @cache

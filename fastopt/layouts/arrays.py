@@ -102,10 +102,11 @@ def check_rows(name: str, rows: Any, param: Array) -> Array:
             f"{name} must be a one-dimensional array of whole numbers, "
             f"not {rows.dtype} with shape {rows.shape}"
         )
-    if rows.size and (rows.min() < 0 or rows.max() >= len(param)):
+    count = param.shape[0]
+    if rows.size and (rows.min() < 0 or rows.max() >= count):
         raise ValueError(
-            f"{name} must be from 0 to {len(param) - 1}, got {rows.min()} to {rows.max()}: "
-            f"the parameter has {len(param)} rows"
+            f"{name} must be from 0 to {count - 1}, got {rows.min()} to {rows.max()}: "
+            f"the parameter has {count} rows"
         )
     found: Array = rows.astype(np.int64)
     return found

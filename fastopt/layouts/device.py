@@ -60,7 +60,7 @@ class DeviceArray:
         self.owner, self.shape, self.dtype, self.address = owner, shape, dtype, address
         self.ndim, self.size, self.itemsize = len(shape), math.prod(shape), dtype.itemsize
         self.nbytes = self.size * self.itemsize
-        aligned = address % self.itemsize == 0
+        aligned = address % _alignment(dtype) == 0
         self.flags = SimpleNamespace(c_contiguous=contiguous, aligned=aligned, writeable=writeable)
         self.stream = stream
 
@@ -69,8 +69,35 @@ class DeviceArray:
         """For the message that the array is not contiguous."""
         return "that leave gaps"
 
+    def as_dtype(self, dtype: np.dtype[Any]) -> DeviceArray:
+        """The same memory, if it is in this dtype or its bits."""
+        return DeviceArray(
+            self.owner,
+            self.shape,
+            dtype,
+            self.address,
+            contiguous=self.flags.c_contiguous,
+            writeable=self.flags.writeable,
+            stream=self.stream,
+        )
+
     def __repr__(self) -> str:
         return f"<{self.dtype} {self.shape} on a device>"
+
+    def __reduce__(self) -> Any:
+        """A copy is of the owner's kind: how that is copied, its library says."""
+        return _entered_again, (self.owner, self.dtype)
+
+
+def _entered_again(owner: Any, dtype: np.dtype[Any]) -> Any:
+    entered = enter("array", owner)
+    return entered.as_dtype(dtype) if isinstance(entered, DeviceArray) else entered
+
+
+def _alignment(dtype: np.dtype[Any]) -> int:
+    """By what addresses must be divisible: the item size; of a record, that of its largest number."""
+    own = [dtype[name].base.itemsize for name in dtype.names or ()]
+    return max(own, default=dtype.itemsize)
 
 
 def library_of(array: Any) -> str:
@@ -102,7 +129,7 @@ def enter(name: str, array: Any) -> Any:
         return _from_dlpack(name, array)
     if found.get("mask") is not None:
         raise TypeError(f"{name} must not have a mask: a step would ignore it")
-    dtype, shape = np.dtype(found["typestr"]), tuple(found["shape"])
+    dtype, shape = _dtype_of(array, found["typestr"]), tuple(found["shape"])
     address, read_only = found["data"]
     return DeviceArray(
         array,
@@ -113,6 +140,14 @@ def enter(name: str, array: Any) -> Any:
         writeable=not read_only,
         stream=found.get("stream"),
     )
+
+
+def _dtype_of(array: Any, typestr: Any) -> np.dtype[Any]:
+    """The dtype of an interface; of a record it only says the size, and the array knows the fields."""
+    dtype: np.dtype[Any] = np.dtype(typestr)
+    own: Any = getattr(array, "dtype", None)
+    is_record = dtype.kind == "V" and isinstance(own, np.dtype) and own.itemsize == dtype.itemsize
+    return np.dtype(own) if is_record else dtype
 
 
 def _from_dlpack(name: str, array: Any) -> Any:

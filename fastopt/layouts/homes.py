@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastopt.codecs.base import Codec
+from fastopt.codecs.floats import name_of
 from fastopt.layouts import device
 from fastopt.layouts.arrays import Array
 from fastopt.layouts.device import DeviceArray
@@ -26,6 +27,17 @@ def enter(name: str, array: Any) -> Any:
         from fastopt.executors.cuda import availability
 
         availability.require()
+    return entered
+
+
+def enter_like(name: str, array: Any, own: Any) -> Any:
+    """The same, for what is to have the dtype of another array.
+
+    On a device bfloat16 shows as its bits, to libraries that do not know it.
+    """
+    entered = enter(name, array)
+    if isinstance(entered, DeviceArray) and entered.dtype == np.uint16:
+        return entered.as_dtype(own.dtype) if name_of(own.dtype) == "bfloat16" else entered
     return entered
 
 
@@ -71,16 +83,17 @@ def new_state(param: Any, codec: Codec, value: float | str, folder: Any) -> Any:
 
     if folder is not None:
         raise ValueError("state_dir is for params in memory: states on a device are not in files")
-    if codec.block > 1:
-        raise ValueError("state_dtype must be a floating-point dtype on a device: '8bit' is for memory")
-    number = 0.0 if isinstance(value, str) else value
-    made = transfers.full(param, codec.dtype, number)
+    made = transfers.empty(param, codec.shape(param.shape), codec.dtype)
     if isinstance(value, str) and codec.dtype == param.dtype:
         copy(made, param)
-    elif isinstance(value, str):  # an average of 16-bit parameters
-        host = np.empty(param.shape, codec.dtype)
+    elif isinstance(value, str):  # an average of parameters in another format
+        host = np.empty(made.shape, codec.dtype)
         codec.store(host, to_host(param))
         copy(made, host)
+    else:
+        item = np.empty(1, codec.dtype)
+        codec.fill(item, value)
+        transfers.repeat(made, item)
     return made
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,8 @@ from fastopt.layouts import arrays, homes, tree
 from fastopt.layouts.archive import read_archive, write_archive
 from fastopt.layouts.arrays import Array
 from fastopt.optimizers.group import Group
-from fastopt.optimizers.hyperparameters import Hyperparameters
 from fastopt.optimizers.saved_settings import merge, plain
+from fastopt.optimizers.steps import Steps
 from fastopt.optimizers.storage import Formats
 from fastopt.optimizers.watch import Watch
 from fastopt.validation import Setting
@@ -26,22 +26,19 @@ _ALIKE = ("version", "optimizer", "transforms", "clips_norm", "skips_nonfinite",
 class Checkpoint:
     """The part of an optimizer that saves and loads."""
 
-    __slots__ = ("_step_count",)
+    __slots__ = ()
 
     chain: Any
     clip_norm: Setting | None
     last: Any
     _params: Any
     _groups: list[Group]
-    _hyper: Hyperparameters
-    _step_count: int
-    _grad_scale: float
+    _steps: Steps
     _watch: Watch
     _formats: Formats
     _zero_grad: bool
     _executor: str
     _capturable: bool
-    _device: Any
     _sparse: str | None
     _state: dict[str, Any]
 
@@ -49,22 +46,14 @@ class Checkpoint:
         """Bring everything up to date."""
         raise NotImplementedError
 
-    def _arrange(self, lags: Sequence[int]) -> None:
-        """Have the arrays lag behind by so many steps."""
-        raise NotImplementedError
-
-    def _settle(self) -> None:
-        """Count only the steps that were taken."""
-        raise NotImplementedError
-
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
         """Put settings and counts back where a change of them fails."""
-        self._settle()
-        names = "_settings", "_overrides", "_step_count"
+        self._steps.settle()
+        names = "_settings", "_overrides"
         before = {name: getattr(self, name) for name in names if hasattr(self, name)}
-        chains, lags = [group.chain for group in self._groups], self._hyper.lags
-        clip_norm = self.clip_norm
+        chains, lags = [group.chain for group in self._groups], self._steps.hyper.lags
+        count, clip_norm = self._steps.count, self.clip_norm
         try:
             yield
         except BaseException:
@@ -73,8 +62,13 @@ class Checkpoint:
             self._watch.change(clip_norm)
             for group, chain in zip(self._groups, chains, strict=True):
                 group.chain = chain
-            self._arrange(lags)
+            self._steps.count = count
+            self._steps.arrange(lags)
             raise
+
+    def _stored(self, name: str) -> Iterator[Array | None]:
+        """One state for each of all parameters."""
+        raise NotImplementedError
 
     def _set_up(self, params: Any, arguments: tuple[Any, ...], means: dict[str, Any]) -> None:
         """``__init__``, for a copy."""
@@ -124,7 +118,7 @@ class Checkpoint:
             for name, own in state.items()
         }
         sources = [
-            (own, homes.enter(f"state[{name!r}]", given[name][index]), name)
+            (own, homes.enter_like(f"state[{name!r}]", given[name][index], own), name)
             for name, index, own in self._arrays()
         ]
         for own, array, name in sources:
@@ -195,7 +189,7 @@ class Checkpoint:
             first += len(group.leaves)
 
     def _description(self) -> dict[str, Any]:
-        self._settle()
+        self._steps.settle()
         return {
             "version": VERSION,
             "optimizer": type(self).__name__,
@@ -203,8 +197,8 @@ class Checkpoint:
             "clips_norm": self.clip_norm is not None,
             "skips_nonfinite": self._watch.skip_nonfinite,
             "rounding": self._formats.described,
-            "step_count": self._step_count,
-            "lags": list(self._hyper.lags),
+            "step_count": self._steps.count,
+            "lags": list(self._steps.hyper.lags),
             "settings": self._plain_settings(),
         }
 
@@ -232,9 +226,9 @@ class Checkpoint:
         """Take over settings and counts, or raise and leave them."""
         with self._all_or_nothing():
             self._take_settings(given["settings"], what)
-            self._step_count = given["step_count"]
-            self._arrange(given["lags"])
-            self._hyper.fill(self._step_count, self._grad_scale)
+            self._steps.count = given["step_count"]
+            self._steps.arrange(given["lags"])
+            self._steps.refresh()
 
     def _plain_settings(self) -> dict[str, Any]:
         """Settings to save: those of a chain that was given as code are not known."""
@@ -252,17 +246,13 @@ class Checkpoint:
         return (self.chain,)
 
     def __getstate__(self) -> dict[str, Any]:
-        if self._device is not None:
-            raise TypeError(
-                f"{type(self).__name__} over arrays on a device cannot be copied or pickled: make "
-                "another one, and load_state_dict into it"
-            )
         self.catch_up()
+        self._steps.settle()
         means = {
             "clip_norm": self.clip_norm,
             "skip_nonfinite": self._watch.skip_nonfinite,
             "zero_grad": self._zero_grad,
-            "state": dict(self._state),
+            "state": {name: tree.rebuild(self._params, self._stored(name)) for name in self._state},
             "sparse": self._sparse,
             "stochastic_rounding": self._formats.stochastic_rounding,
             "seed": self._formats.seed,
@@ -273,12 +263,12 @@ class Checkpoint:
             "params": self._params,
             "arguments": self._arguments(),
             "means": means,
-            "step_count": self._step_count,
-            "lags": list(self._hyper.lags),
+            "step_count": self._steps.count,
+            "lags": list(self._steps.hyper.lags),
             "last": self.last,
         }
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
         self._set_up(saved["params"], saved["arguments"], saved["means"])
-        self._step_count, self._watch.last = saved["step_count"], saved["last"]
-        self._arrange(saved["lags"])
+        self._steps.count, self._watch.last = saved["step_count"], saved["last"]
+        self._steps.arrange(saved["lags"])

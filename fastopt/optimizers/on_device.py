@@ -1,135 +1,133 @@
-"""The part of an optimizer that steps arrays on a CUDA device."""
+"""Steps on a CUDA device: nothing is copied and nobody waits, unless an answer is asked for."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
-import numpy as np
-
+from fastopt.executors.cuda import copies
+from fastopt.executors.cuda.source import KEPT
+from fastopt.executors.cuda.steps import DeviceSteps
 from fastopt.layouts.arrays import Array, Range
-from fastopt.optimizers.readable import Readable
-from fastopt.optimizers.sparse import RowSteps
-from fastopt.optimizers.watch import Last
+from fastopt.optimizers.hyperparameters import Hyperparameters
+from fastopt.optimizers.steps import Steps
+from fastopt.optimizers.watch import Last, Watch
 from fastopt.optimizers.work import Work
 
-# As in `executors.cuda.source`: for so many steps numbers are kept on the device.
-KEPT = 1024
 
-if TYPE_CHECKING:
-    from fastopt.executors.cuda.steps import DeviceSteps
+class OnDevice(Steps):
+    """Steps by launches that are prepared once.
 
+    Parameters
+    ----------
+    work, hyper, watch
+        As of `Steps`.
+    params : array or structure of arrays
+        As the user gave them.
+    guarded : list of range
+        Memory that no gradient may share.
+    zero_grad : bool
+        Clear the gradients on the way.
+    executor : str
+    capturable : bool
+        The numbers of a step are in the memory of the device, for graphs.
 
-class OnDevice(Readable):
-    """Steps on a device: nothing is copied and nobody waits, unless an answer is asked for."""
+    Attributes
+    ----------
+    device : DeviceSteps
+        What launches.
+    """
 
-    __slots__ = ("_capturable", "_device", "_scales", "_since", "_skipped", "_unsettled")
-
-    _device: DeviceSteps | None  # None where the arrays are in memory
-    _capturable: bool
-    _skipped: int  # steps left out, as far as is known
-    _since: int  # steps since that was looked at
-    _unsettled: bool  # the last steps may have been left out, which only the device knows
-
-    _guarded: list[Range]
-    _work: Work
-    _leaves: list[Array]
-    _scales: bool  # a factor for the gradients is compiled in
-    _varies: bool
-
-    def _set_grad_scale(self, grad_scale: Any) -> None:
-        raise NotImplementedError
-
-    def _prepare_device(self) -> None:
-        """Get ready for the first step."""
-        from fastopt.executors.cuda.steps import DeviceSteps
-
-        self._scales = False
-        self._skipped, self._since, self._unsettled = 0, 0, False
-        self._device = DeviceSteps(
-            self._params,
-            self._work,
-            self._guarded,
-            watched=self._watch.is_on,
-            skips=self._watch.skip_nonfinite,
-            zero_grad=self._zero_grad,
-            fast=self._executor == "cuda-fast",
-            capturable=self._capturable,
+    def __init__(
+        self,
+        work: Work,
+        hyper: Hyperparameters,
+        watch: Watch,
+        *,
+        params: Any,
+        guarded: list[Range],
+        zero_grad: bool,
+        executor: str,
+        capturable: bool,
+    ) -> None:
+        super().__init__(work, hyper, watch)
+        copies.register()
+        self._capturable = capturable
+        self._skipped = 0  # steps left out, as far as is known
+        self._since = 0  # steps since that was looked at
+        self._unsettled = False  # the last steps may have been left out, which only the device knows
+        self.device = DeviceSteps(
+            params,
+            work,
+            guarded,
+            watched=watch.is_on,
+            skips=watch.skip_nonfinite,
+            zero_grad=zero_grad,
+            fast=executor == "cuda-fast",
+            capturable=capturable,
         )
-        table = np.zeros((0, 0), np.int64)
-        self._row_steps = RowSteps(None, self._work, self._hyper, table, self._executor, False)
-        self._use_device_kernels()
+        self.use_kernels()
 
-    def _use_device_kernels(self) -> None:
+    def use_kernels(self) -> None:
         """Prepare the launches for the hyperparameters and the scaling of now."""
-        if self._device is not None:
-            self._device.arrange(self._hyper.of, self._scales)
+        self.device.arrange(self.hyper.of, self.scales)
 
-    def _step_elsewhere(self, grads: Any, grad_scale: Any, stream: Any) -> None:
-        """`step`, where arrays are on a device."""
-        device = self._device
-        if device is None:
-            raise ValueError(
-                f"stream must be None for arrays in memory, got {stream!r}: only a device has streams"
-            )
-        if type(grad_scale) is not float or grad_scale != self._grad_scale:
-            self._settle()
-            self._set_grad_scale(grad_scale)
-        elif self._varies or self._watch.varies:
+    use_numbers = use_kernels
+
+    @property
+    def source(self) -> str:
+        """The kernel of the first arrays and the function that it calls for each element."""
+        return self.device.source
+
+    @property
+    def last(self) -> Last | None:
+        """What is known of the last gradients; waits for the device."""
+        if self.watch.is_on and self.device.has_started:
+            return Last(*self.device.decided()[:2])
+        return self.watch.last
+
+    def step(self, grads: Any, grad_scale: Any, stream: Any) -> None:
+        """Launch a step, or raise and change nothing."""
+        if type(grad_scale) is not float or grad_scale != self.grad_scale:
+            self.settle()
+            self.set_grad_scale(grad_scale)
+        elif self.varies or self.watch.varies:
             if self._capturable or self._since >= KEPT - 1:
-                self._settle()
-            self._hyper.fill(self._step_count, grad_scale)
-        device.bind(grads)
-        limit = self._watch.limit_at(self._step_count)
-        device.expect(self._step_count, self._skipped)
-        if not device.start(stream, 1.0 / self._grad_scale, limit):
-            return  # recorded for a graph, which counts when it is replayed
-        self._count_on_device(device)
+                self.settle()
+            self.hyper.fill(self.count, grad_scale)
+        self.device.bind(grads)
+        limit = self.watch.limit_at(self.count)
+        self.device.expect(self.count, self._skipped)
+        if self.device.start(stream, 1.0 / self.grad_scale, limit):
+            self._count_step()
+        # Else it was recorded for a graph, and is counted when that is replayed.
 
-    def _count_on_device(self, device: DeviceSteps) -> None:
-        self._step_count += 1
-        self._unsettled = self._watch.skip_nonfinite
+    def _count_step(self) -> None:
+        self.count += 1
+        self._unsettled = self.watch.skip_nonfinite
         self._since += 1
-        if device.leaves_out:
-            skipped = self._unsettled and device.decided()[1]
-            self._settle()
+        if self.device.leaves_out:
+            skipped = self._unsettled and self.device.decided()[1]
+            self.settle()
             if not skipped:
-                lags = [lag + own for lag, own in zip(self._hyper.lags, device.left_out, strict=True)]
-                self._arrange(lags)
+                self.leave_out(self.device.left_out)
 
-    def advance(self, *, stream: Any = None) -> None:
-        """Get ready for the next replay of a CUDA graph that a step was captured in.
-
-        A captured launch cannot be given other arguments. With ``capturable=True`` the numbers of a
-        step (learning rate, bias corrections, the limit of `clip_norm`) are in the memory of the
-        device; this puts those of the next step there and counts it. Call it before each replay.
-
-        Parameters
-        ----------
-        stream : stream, optional
-            As for `step`: the one that the graph is launched on.
-
-        Raises
-        ------
-        ValueError
-            The optimizer was made without ``capturable=True``.
-        """
-        if self._device is None or not self._capturable:
+    def advance(self, stream: Any) -> None:
+        """Get ready for the next replay of a graph that a step was captured in."""
+        if not self._capturable:
             raise ValueError("advance is for an optimizer made with capturable=True, on a device")
-        self._settle()
-        self._hyper.fill(self._step_count, self._grad_scale)
-        limit = self._watch.limit_at(self._step_count)
-        self._device.advance(stream, 1.0 / self._grad_scale, limit)
-        self._step_count += 1
-        self._unsettled = self._watch.skip_nonfinite
+        self.settle()
+        self.hyper.fill(self.count, self.grad_scale)
+        self.device.advance(stream, 1.0 / self.grad_scale, self.watch.limit_at(self.count))
+        self.count += 1
+        self._unsettled = self.watch.skip_nonfinite
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Count only the steps that were taken; waits for the device if that is not known."""
-        if self._device is not None and self._unsettled:
-            skipped = self._device.decided()[2]
-            self._step_count -= skipped - self._skipped
+        if self._unsettled:
+            skipped = self.device.decided()[2]
+            self.count -= skipped - self._skipped
             self._skipped, self._since, self._unsettled = skipped, 0, False
 
-    def _last_on_device(self) -> Last | None:
-        if self._device is None or not self._watch.is_on or not self._device.has_started:
-            return None
-        return Last(*self._device.decided()[:2])
+    def catch_up(self, rows: Mapping[int, Array] | None = None) -> None:
+        """Nothing is ever behind: sparse gradients are for memory."""

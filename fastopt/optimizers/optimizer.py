@@ -4,33 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from numbers import Integral
-from typing import Any
+from typing import Any, ClassVar
 
-import numba
-
-from fastopt.executors import drivers
-from fastopt.executors.compiled import kernel, source
-from fastopt.executors.gate import SKIPPED, headers_are_readable
-from fastopt.executors.launch import check_executor, check_home, launcher
-from fastopt.layouts import arrays, homes, tree
-from fastopt.layouts.columns import COUNT, HYPER, LENGTH
+from fastopt.executors.launch import check_executor, check_home
+from fastopt.layouts import arrays, homes
+from fastopt.layouts.arrays import Range
 from fastopt.layouts.files import StateFiles
-from fastopt.layouts.table import Table
 from fastopt.optimizers.gradients import Gradients
 from fastopt.optimizers.group import make_groups
 from fastopt.optimizers.hyperparameters import Hyperparameters
-from fastopt.optimizers.on_device import OnDevice
-from fastopt.optimizers.row_gradients import RowGradient
+from fastopt.optimizers.in_memory import InMemory
+from fastopt.optimizers.readable import Readable
 from fastopt.optimizers.show import show_all
-from fastopt.optimizers.sparse import RowSteps, check_mode
+from fastopt.optimizers.sparse import check_mode
+from fastopt.optimizers.steps import Steps
 from fastopt.optimizers.storage import Formats
 from fastopt.optimizers.watch import Last, Watch
 from fastopt.optimizers.work import Work
 from fastopt.transforms.base import Chain, Transform
-from fastopt.validation import Setting, finite_positive, flag
+from fastopt.validation import Setting, flag
 
 
-class Optimizer(OnDevice):
+class Optimizer(Readable):
     """Update arrays in place with a chain of transforms, fused into one pass over memory.
 
     Parameters
@@ -98,29 +93,21 @@ class Optimizer(OnDevice):
     # With slots a misspelt setting, `opt.learning_rate = 0.1`, is an error and not without effect.
     __slots__ = (
         "__weakref__",
-        "_by_header",
-        "_compiled",
+        "_capturable",
         "_executor",
         "_formats",
-        "_grad_scale",
-        "_gradients",
         "_groups",
-        "_guarded",
-        "_hyper",
-        "_launch",
         "_leaves",
-        "_looks_first",
         "_params",
-        "_ranges",
-        "_rows",
         "_sparse",
         "_state",
-        "_table",
-        "_varies",
+        "_steps",
         "_watch",
         "_work",
         "_zero_grad",
     )
+
+    _takes: ClassVar[type[Gradients]] = Gradients  # in memory
 
     def __init__(
         self,
@@ -141,7 +128,6 @@ class Optimizer(OnDevice):
     ) -> None:
         self._executor = check_executor(executor)
         self._capturable = flag("capturable", capturable)
-        self._device = None
         self._watch = Watch(clip_norm, skip_nonfinite)
         self._zero_grad = flag("zero_grad", zero_grad)
         self._sparse = check_mode(sparse)
@@ -162,64 +148,36 @@ class Optimizer(OnDevice):
                 group.check_inputs_apart(written)
             # Gradients that are cleared must leave alone what is only read.
             read = [span for group in self._groups for span in group.read()]
-            self._guarded = written + read if self._zero_grad else written
-            self._begin(on_device)
+            self._state = {name: self._structure_of(name) for name in self._state_names()}
+            self._steps = self._make_steps(on_device, written + read if self._zero_grad else written)
 
-    def _begin(self, on_device: bool) -> None:
-        """Get ready for the first step."""
-        self._state = {name: self._structure_of(name) for name in self._state_names()}
-        self._step_count = 0
-        self._grad_scale = 1.0
+    def _make_steps(self, on_device: bool, guarded: list[Range]) -> Steps:
+        """Get ready for the first step; no gradient may share the memory that is guarded."""
         dithers = any(group.dithers for group in self._groups)
-        self._hyper = Hyperparameters(self._groups, self._formats.phase if dithers else None)
-        self._hyper.fill(0, 1.0)
-        self._varies = self._hyper.varies
-        if on_device:
-            self._prepare_device()
-        else:
-            self._prepare()
+        hyper = Hyperparameters(self._groups, self._formats.phase if dithers else None)
+        common: dict[str, Any] = {
+            "params": self._params,
+            "guarded": guarded,
+            "zero_grad": self._zero_grad,
+            "executor": self._executor,
+        }
+        if not on_device:
+            common |= {"sparse": self._sparse, "takes": self._takes}
+            return InMemory(self._work, hyper, self._watch, **common)
+        from fastopt.optimizers.on_device import OnDevice
 
-    def _prepare(self) -> None:
-        """Compile what is needed and fill in the table that the compiled code works from."""
-        may_skip = tree.is_branch(self._params)
-        self._table = Table(self._leaves, self._work.slots, self._guarded, self._zero_grad, may_skip)
-        self._rows, self._ranges = self._table.rows, self._table.ranges
-        self._gradients = Gradients(
-            self._params, self._leaves, self._table, self._guarded, self._zero_grad, self._sparse
-        )
-        # Most steps do not scale their gradients: a factor is compiled in when it is first asked for.
-        self._scales = self._watch.clip_norm is not None
-        self._looks_first = self._watch.is_on or (self._zero_grad and len(self._leaves) > 1)
-        self._compiled = self._executor != "reference" and not numba.config.DISABLE_JIT
-        self._by_header = self._compiled and headers_are_readable()
-        self._row_steps = RowSteps(
-            self._sparse, self._work, self._hyper, self._rows, self._executor, self._compiled
-        )
-        if not self._compiled:
-            return
-        self._use_kernels()
-        self._launch = launcher(self._executor, self._table.size)
-        self._watch.prepare(self._executor, [leaf.size for leaf in self._leaves])
-
-    def _use_kernels(self) -> None:
-        """Let the table point to the kernels, compiled now if they are new."""
-        if self._device is not None:
-            self._use_device_kernels()
-            return
-        for row in range(len(self._leaves)):
-            job = self._work.job(row, self._table.expected(row), self._scales)
-            self._table.use(row, kernel(job), self._hyper.of(row))
+        return OnDevice(self._work, hyper, self._watch, capturable=self._capturable, **common)
 
     @property
     def last(self) -> Last | None:
         """Norm of the last gradients and whether the step was skipped, where something asks for it."""
-        return self._watch.last if self._device is None else self._last_on_device()
+        return self._steps.last
 
     @property
     def step_count(self) -> int:
         """How many steps were taken."""
-        self._settle()
-        return self._step_count
+        self._steps.settle()
+        return self._steps.count
 
     @property
     def clip_norm(self) -> Setting | None:
@@ -239,9 +197,7 @@ class Optimizer(OnDevice):
     @property
     def source(self) -> str:
         """The fused loop, as the Python source that is compiled (of the first group)."""
-        if self._device is not None:
-            return self._device.source
-        return source(self._work.job(0, self._table.expected(0), self._scales))
+        return self._steps.source
 
     def step(self, grads: Any, *, grad_scale: float = 1.0, stream: Any = None) -> None:
         """Update the parameters and states in place.
@@ -265,107 +221,26 @@ class Optimizer(OnDevice):
         TypeError, ValueError
             A gradient or a hyperparameter is not acceptable. Nothing was changed.
         """
-        if self._device is not None or stream is not None:
-            self._step_elsewhere(grads, grad_scale, stream)
-            return
-        if type(grad_scale) is not float or grad_scale != self._grad_scale:
-            self._set_grad_scale(grad_scale)
-        elif self._varies:
-            self._hyper.fill(self._step_count, grad_scale)
-        found = self._gradients.find(grads)
-        if self._row_steps.behind:
-            self._row_steps.catch_up(found)
-        if self._looks_first:
-            self._step_in_two(found)
-            return
-        if self._by_header:
-            status = self._launch(self._rows, self._gradients.items(found), self._ranges)
-            if status == -1:
-                self._step_count += 1
-                return
-            if status == SKIPPED:
-                self._count_step({})
-                return
-        sparse = self._check(found)
-        self._run(found, sparse)
-        self._count_step(sparse)
+        self._steps.step(grads, grad_scale, stream)
 
-    def _run(self, found: list[Any], sparse: Mapping[int, RowGradient]) -> None:
-        """Step with gradients that were checked and whose addresses are in the table."""
-        self._row_steps.look_ahead(sparse)
-        if len(sparse) == len(found):
-            pass  # nothing is left for the table
-        elif self._compiled:
-            self._launch(self._rows, self._gradients.known, self._ranges)
-        else:
-            self._work.interpret([None if i in sparse else g for i, g in enumerate(found)], self._hyper)
-        self._row_steps.step(sparse, self._zero_grad)
+    def advance(self, *, stream: Any = None) -> None:
+        """Get ready for the next replay of a CUDA graph that a step was captured in.
 
-    def _check(self, found: list[Any]) -> Mapping[int, RowGradient]:
-        """Check the gradients, or raise; gradients in another format than before get other kernels."""
-        sparse, changed = self._gradients.check(found)
-        if changed and self._compiled:
-            self._use_kernels()
-        return sparse
+        A captured launch cannot be given other arguments. With ``capturable=True`` the numbers of a
+        step (learning rate, bias corrections, the limit of `clip_norm`) are in the memory of the
+        device; this puts those of the next step there and counts it. Call it before each replay.
 
-    def _count_step(self, sparse: Mapping[int, RowGradient]) -> None:
-        """Count a step in which some arrays may have been left out: their own count stays."""
-        left_out = (self._rows[:, COUNT] == 0) & (self._rows[:, LENGTH] > 0)
-        left_out[list(sparse)] = False
-        self._step_count += 1
-        if left_out.any():
-            lags = [lag + int(out) for lag, out in zip(self._hyper.lags, left_out, strict=True)]
-            self._arrange(lags)
+        Parameters
+        ----------
+        stream : stream, optional
+            As for `step`: the one that the graph is launched on.
 
-    def _arrange(self, lags: Sequence[int]) -> None:
-        self._hyper.arrange(lags)
-        if self._device is not None:
-            self._use_device_kernels()
-        else:
-            for row in range(len(self._leaves)):
-                self._rows[row, HYPER] = arrays.address(self._hyper.of(row))
-        self._varies = self._hyper.varies
-        if not self._varies:  # otherwise the next step does it
-            self._hyper.fill(self._step_count, self._grad_scale)
-
-    def _step_in_two(self, found: list[Any]) -> None:
-        """Look at all gradients first, to measure them or see that they can be cleared; then step."""
-        status = self._look(self._gradients.items(found)) if self._by_header else 0
-        sparse: Mapping[int, RowGradient] = {}
-        if status >= 0:
-            sparse = self._check(found)
-            self._look(self._gradients.known)
-        elif self._zero_grad and self._gradients.share_memory():
-            self._gradients.check(found)  # raises the error
-        if self._watch.is_on:
-            looked = [sparse[i].once() if i in sparse else grad for i, grad in enumerate(found)]
-            if not self._compiled:
-                self._watch.look_in_python(looked)
-            elif sparse:
-                self._watch.look_at(looked)
-            limit = self._watch.limit_at(self._step_count)
-            factor = self._watch.decide(looked, self._grad_scale, limit)
-            if factor is None:
-                return
-            self._hyper.scale_gradients(factor)
-        self._run(found, sparse)
-        self._count_step(sparse)
-
-    def _look(self, items: int) -> int:
-        """Note the gradients' addresses, and sum their squares if the norm is wanted."""
-        if not self._compiled:
-            return -1
-        if self._watch.is_on:
-            return self._watch.look(self._rows, items, self._ranges)
-        return drivers.bind()(self._rows, items, self._ranges)
-
-    def _set_grad_scale(self, grad_scale: Any) -> None:
-        scale = finite_positive("grad_scale", grad_scale)
-        self._hyper.fill(self._step_count, scale)
-        self._grad_scale = scale
-        if (self._device is not None or self._compiled) and not self._scales:
-            self._scales = True
-            self._use_kernels()
+        Raises
+        ------
+        ValueError
+            The optimizer was made without ``capturable=True``.
+        """
+        self._steps.advance(stream)
 
     def _go_to_step(self, step: Any) -> None:
         """Continue as if `step` steps had been taken."""
@@ -373,9 +248,7 @@ class Optimizer(OnDevice):
             raise TypeError(f"step must be a whole number, not {step!r}")
         if step < 0:
             raise ValueError(f"step must not be negative, got {step}")
-        self._settle()
-        self._hyper.fill(int(step), self._grad_scale)
-        self._step_count = int(step)
+        self._steps.go_to(int(step))
 
     def _set_up(self, params: Any, arguments: tuple[Any, ...], means: dict[str, Any]) -> None:
         """``__init__`` for a copy, from `_arguments`: a subclass may have another one."""
@@ -385,8 +258,7 @@ class Optimizer(OnDevice):
         """Take other hyperparameters for the same transforms."""
         for group, chain in zip(self._groups, chains, strict=True):
             group.chain = chain
-        self._hyper.fill(self._step_count, self._grad_scale)
-        self._varies = self._hyper.varies
+        self._steps.refresh()
 
     def _described(self) -> str:
         """What `repr` shows of the mathematics."""

@@ -11,6 +11,7 @@ from fastopt.executors import norm
 from fastopt.executors.launch import step_stretch
 from fastopt.layouts.arrays import Array
 from fastopt.layouts.columns import FIRST, PHASE
+from fastopt.optimizers.in_memory import InMemory
 from fastopt.optimizers.optimizer import Optimizer
 
 
@@ -31,10 +32,12 @@ class Pieces:
     """
 
     def __init__(self, optimizer: Optimizer, across: norm.Across = norm.ALONE, first: int = 0) -> None:
-        self._optimizer = optimizer
+        if not isinstance(optimizer._steps, InMemory):
+            raise TypeError("optimizer must be over an array in memory to be stepped in pieces")
+        self._optimizer, self._steps = optimizer, optimizer._steps
         self._across = across
         self._first = first
-        optimizer._rows[0, FIRST] = first
+        self._steps.rows[0, FIRST] = first
         self._found: list[Any] = []
         self._limit = 0.0
 
@@ -46,50 +49,42 @@ class Pieces:
         TypeError, ValueError
             As `Optimizer.step`. Nothing was changed.
         """
-        own = self._optimizer
-        if type(grad_scale) is not float or grad_scale != own._grad_scale:
-            own._set_grad_scale(grad_scale)
-        elif own._varies:
-            own._hyper.fill(own._step_count, grad_scale)
-        self._found = own._gradients.find(grad)
-        own._check(self._found)
-        self._limit = own._watch.limit_at(own._step_count)
+        self._steps.begin(grad_scale)
+        self._found = self._steps.gradients.find(grad)
+        self._steps.check(self._found)
+        self._limit = self._steps.watch.limit_at(self._steps.count)
 
     def fingerprint(self) -> int:
         """A number for the settings of the step that was begun: equal where they are equal."""
-        own = self._optimizer
-        numbers = np.array([own._step_count, own._grad_scale, self._limit])
-        return zlib.crc32(own._hyper.of(0)[PHASE:].tobytes(), zlib.crc32(numbers.tobytes()))
+        own = self._steps
+        numbers = np.array([own.count, own.grad_scale, self._limit])
+        return zlib.crc32(own.hyper.of(0)[PHASE:].tobytes(), zlib.crc32(numbers.tobytes()))
 
     def describe(self) -> dict[str, Any]:
         """The same in words."""
-        own = self._optimizer
         return {
-            "the number of the step": own._step_count,
-            "grad_scale": own._grad_scale,
+            "the number of the step": self._steps.count,
+            "grad_scale": self._steps.grad_scale,
             "the limit of the norm": self._limit,
-            "the settings": own._plain_settings(),
-            "the hyperparameters of this step": own._hyper.of(0)[PHASE:].tolist(),
+            "the settings": self._optimizer._plain_settings(),
+            "the hyperparameters of this step": self._steps.hyper.of(0)[PHASE:].tolist(),
         }
 
     @property
     def waits(self) -> bool:
         """Whether the whole gradient must be there before the first piece: its norm is wanted."""
-        return self._optimizer._watch.is_on
+        return self._steps.watch.is_on
 
     def decide(self) -> bool:
         """Look at the whole gradient, where its norm is wanted; whether the step is to be taken."""
-        own = self._optimizer
+        own = self._steps
         if not self.waits:
             return True
-        if own._compiled:
-            own._look(own._gradients.known)
-        else:
-            own._watch.look_in_python(self._found)
-        factor = own._watch.decide(self._found, own._grad_scale, self._limit, self._across)
+        own.measure(self._found)
+        factor = own.watch.decide(self._found, own.grad_scale, self._limit, self._across)
         if factor is None:
             return False
-        own._hyper.scale_gradients(factor)
+        own.hyper.scale_gradients(factor)
         return True
 
     def run(self, start: int, stop: int) -> None:
@@ -97,14 +92,12 @@ class Pieces:
 
         States of 8 bits are kept in blocks: pieces begin at multiples of `codecs.base.BLOCK`.
         """
-        own = self._optimizer
-        if own._compiled:
-            step_stretch(own.executor, own._rows, start, stop)
+        own = self._steps
+        if own.compiled:
+            step_stretch(self._optimizer.executor, own.rows, start, stop)
             return
-        own._work.interpret_stretch(
-            0, self._found[0], own._hyper.of(0), self._first, slice(start, stop)
-        )
+        own.work.interpret_stretch(0, self._found[0], own.hyper.of(0), self._first, slice(start, stop))
 
     def end(self) -> None:
         """Count the step."""
-        self._optimizer._count_step({})
+        self._steps.end({})

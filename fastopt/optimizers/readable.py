@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -12,26 +12,26 @@ from fastopt.layouts import arrays, tree
 from fastopt.layouts.arrays import Array
 from fastopt.layouts.device import leave
 from fastopt.optimizers.checkpoint import Checkpoint
-from fastopt.optimizers.sparse import RowSteps
 
 
 class Readable(Checkpoint):
     """The part of an optimizer that is read: states and parameters after what is behind caught up."""
 
-    __slots__ = ("_row_steps",)
+    __slots__ = ()
 
-    _row_steps: RowSteps
     _leaves: list[Array]
 
     def _state_names(self) -> list[str]:
         return list(dict.fromkeys(name for group in self._groups for name in group.states))
 
-    def _structure_of(self, name: str) -> Any:
-        """One state of all groups, in the form of `params`; None where a chain does not have it."""
-        own: list[Array | None] = []
+    def _stored(self, name: str) -> Iterator[Array | None]:
+        """One state for each of all parameters, None where a chain does not have it."""
         for group in self._groups:
-            own += group.states.get(name, [None] * len(group.leaves))
-        return tree.rebuild(self._params, map(leave, own))
+            yield from group.states.get(name, [None] * len(group.leaves))
+
+    def _structure_of(self, name: str) -> Any:
+        """The same in the form of `params`, with the arrays as the user knows them."""
+        return tree.rebuild(self._params, map(leave, self._stored(name)))
 
     @property
     def executor(self) -> str:
@@ -51,13 +51,13 @@ class Readable(Checkpoint):
     @property
     def sparse(self) -> str | None:
         """As chosen when the optimizer was made."""
-        return self._row_steps.mode
+        return self._sparse
 
     @property
     def params(self) -> Any:
         """The arrays being optimised, as they were given."""
-        if self._row_steps.params_behind:
-            self._row_steps.catch_up()
+        if self._steps.params_behind:
+            self._steps.catch_up()
         return self._params
 
     @property
@@ -109,8 +109,7 @@ class Readable(Checkpoint):
         array([0.25, 0.25])
         """
         if rows is None:
-            if self._row_steps.behind:
-                self._row_steps.catch_up()
+            self._steps.catch_up()
             return
         wanted = {}
         paths = [path for path, _ in tree.leaves(self._params)]
@@ -119,4 +118,4 @@ class Readable(Checkpoint):
             if own is not None:
                 name = tree.describe("rows", path)
                 wanted[index] = np.unique(arrays.check_rows(name, own, self._leaves[index]))
-        self._row_steps.catch_up_rows(wanted)
+        self._steps.catch_up(wanted)

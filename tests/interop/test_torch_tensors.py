@@ -8,8 +8,6 @@ import pytest
 import fastopt
 from tests.interop.torch_pairs import NAMES, TOLERANCE, Pair, fast, torch
 
-from fastopt.interop.torch.plan import Launch  # isort: skip
-
 every = pytest.mark.parametrize("name", NAMES)
 
 
@@ -179,10 +177,10 @@ def test_gradients_of_16_bits_pass_the_gate(half, monkeypatch):
     w.grad = torch.ones_like(w)
     optimizer.step()
     closely = []
-    launch = optimizer._plan.launch
-    monkeypatch.setattr(launch._gradients, "check", closely.append)
+    steps = optimizer._plan.launch._steps
+    monkeypatch.setattr(steps.gradients, "check", closely.append)
     w.grad = torch.ones_like(w)
-    if launch._compiled:
+    if steps.compiled:
         optimizer.step()
     assert not closely
 
@@ -210,10 +208,9 @@ def test_one_launch_steps_the_memory_of_the_tensors(monkeypatch):
     places = [p.data_ptr() for p in pair.params["fastopt"]]
     assert [leaf.__array_interface__["data"][0] for leaf in launch._leaves] == places
     calls = []
-    run = launch._launch if launch._compiled else launch._run
-    monkeypatch.setattr(Launch, "_run", lambda self, *given: calls.append(1) or run(*given))
-    if launch._compiled:
-        launch._launch = lambda *given: calls.append(1) or run(*given)
+    steps, name = launch._steps, "launch" if launch._steps.compiled else "_run"
+    run = getattr(steps, name)
+    monkeypatch.setattr(steps, name, lambda *given: calls.append(1) or run(*given))
     pair.step()
     assert len(calls) == 1
     pair.assert_same()

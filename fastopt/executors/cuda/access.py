@@ -38,7 +38,8 @@ def width_of(dtype: str) -> int:
     return WIDEST // ITEMSIZE[dtype]
 
 
-def _pointer(builder: Any, element: Any, address: Any, index: Any, width: int = 1) -> Any:
+def pointer_to(builder: Any, element: Any, address: Any, index: Any, width: int = 1) -> Any:
+    """To the number at an index, or to `width` of them."""
     first = builder.inttoptr(address, ir.PointerType(element, GLOBAL))
     place = builder.gep(first, [index], inbounds=True)
     if width == 1:
@@ -65,7 +66,7 @@ def loader(dtype: str, stored: str, width: int = 1) -> Any:
     @device.intrinsic  # type: ignore[untyped-decorator]
     def load(typing_context: Any, address: Any, index: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            place = _pointer(builder, element, args[0], args[1], width)
+            place = pointer_to(builder, element, args[0], args[1], width)
             found = builder.load(place, align=width * ITEMSIZE[stored])
             if width == 1:
                 return _decode(builder, stored, found, dtype)
@@ -121,15 +122,7 @@ def dithering_storer(dtype: str, stored: str, width: int, slot: int) -> Any:
         phase: Any,
     ) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            # A group never reaches into another block: both are powers of two.
-            place = builder.and_(args[1], ir.Constant(I64, BLOCK - 1))
-            block = builder.add(args[3], builder.sub(args[1], place))
-            step = builder.shl(builder.fptoui(args[5], I32), int32(32 - rounding.PHASE_BITS))
-            common = builder.add(hashed(builder, block), step)
-            common = builder.add(common, int32(slot * rounding.PER_SLOT % 2**32))
-            own = builder.load(_pointer(builder, I32, args[4], place, width), align=4 * width)
-            each = [own] if width == 1 else [builder.extract_element(own, I32(k)) for k in range(width)]
-            noise = [builder.add(common, bits) for bits in each]
+            noise = noise_of(builder, args[1], args[3:], slot, width)
             _emit_store(builder, element, stored, args, width, noise)
             return context.get_dummy_value()
 
@@ -137,6 +130,20 @@ def dithering_storer(dtype: str, stored: str, width: int, slot: int) -> Any:
         return types.void(*words), emit
 
     return store
+
+
+def noise_of(builder: Any, index: Any, how: Any, slot: int, width: int) -> list[Any]:
+    """Random bits for `width` elements from `index` on; `how` is `first`, `table` and `phase`."""
+    first, table, phase = how
+    # A group never reaches into another block: both are powers of two.
+    place = builder.and_(index, ir.Constant(I64, BLOCK - 1))
+    block = builder.add(first, builder.sub(index, place))
+    step = builder.shl(builder.fptoui(phase, I32), int32(32 - rounding.PHASE_BITS))
+    common = builder.add(hashed(builder, block), step)
+    common = builder.add(common, int32(slot * rounding.PER_SLOT % 2**32))
+    own = builder.load(pointer_to(builder, I32, table, place, width), align=4 * width)
+    each = [own] if width == 1 else [builder.extract_element(own, I32(k)) for k in range(width)]
+    return [builder.add(common, bits) for bits in each]
 
 
 @cache
@@ -157,7 +164,7 @@ def _encode(builder: Any, stored: str, number: Any, noise: Any) -> Any:
 
 
 def _emit_store(builder: Any, element: Any, stored: str, args: Any, width: int, noise: Any) -> None:
-    place = _pointer(builder, element, args[0], args[1], width)
+    place = pointer_to(builder, element, args[0], args[1], width)
     if width == 1:
         whole = _encode(builder, stored, args[2], noise[0])
     else:
@@ -178,7 +185,7 @@ def word_loader() -> Any:
     @device.intrinsic  # type: ignore[untyped-decorator]
     def load(typing_context: Any, address: Any, index: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return builder.load(_pointer(builder, I64, args[0], args[1]), align=8)
+            return builder.load(pointer_to(builder, I64, args[0], args[1]), align=8)
 
         return types.int64(types.int64, types.int64), emit
 
@@ -198,7 +205,7 @@ def word_storer() -> Any:
     @device.intrinsic  # type: ignore[untyped-decorator]
     def store(typing_context: Any, address: Any, index: Any, value: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            builder.store(args[2], _pointer(builder, I64, args[0], args[1]), align=8)
+            builder.store(args[2], pointer_to(builder, I64, args[0], args[1]), align=8)
             return context.get_dummy_value()
 
         return types.void(types.int64, types.int64, types.int64), emit

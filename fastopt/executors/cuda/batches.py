@@ -145,11 +145,10 @@ class OneArray(Batch):
         if not self._fixed_aligned or self._gradient % self._alignment:
             launch = self._launch("scalar", 1 + count)
             launch.words[0] = self.size
-            return launch, self.size, 1
+            return launch, self._kernels.threads(self.size, aligned=False), 1
         launch = self._launch("wide", 2 + count)
-        groups = self.size // self._kernels.width
-        launch.words[:2] = self.size, groups
-        return launch, groups + self.size % self._kernels.width, 2
+        launch.words[:2] = self.size, self.size // self._kernels.unit
+        return launch, self._kernels.threads(self.size, aligned=True), 2
 
     def bind(self, addresses: Sequence[int]) -> None:
         """Take the address of the gradient; 0 leaves the array out."""
@@ -219,19 +218,19 @@ class ManyArrays(Batch):
 
     def _pieces(self, aligned: Any, given: Any) -> Any:
         """For each block: which array, from where to where, and how many whole groups."""
-        width, pieces = self._kernels.width, []
+        unit, team, pieces = self._kernels.unit, self._kernels.team, []
         for row, size in enumerate(self._sizes.tolist()):
             if not given[row]:
                 continue
-            step = self._block * width if aligned[row] else self._block
+            step = self._block // team * unit if aligned[row] or team > 1 else self._block
             starts = np.arange(0, size, step, dtype=np.int64)
             stops = np.minimum(starts + step, size)
-            groups = (stops - starts) // width if aligned[row] else np.zeros_like(starts)
+            groups = (stops - starts) // unit if aligned[row] else np.zeros_like(starts)
             pieces.append(np.stack([np.full_like(starts, row), starts, stops, groups], axis=1))
             # A piece has a thread for each group and for each element of the tail: where these are
             # more than a block has, the tail is a piece of its own.
-            if starts.size and aligned[row]:
-                tail = size % width
+            if starts.size and aligned[row] and team == 1:
+                tail = size % unit
                 if groups[-1] + tail > self._block:
                     pieces[-1][-1, 2] = size - tail
                     pieces.append(np.array([[row, size - tail, size, 0]], np.int64))

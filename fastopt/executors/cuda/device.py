@@ -28,6 +28,7 @@ if not SIMULATED:
     from numba.cuda.compiler import compile_cuda, kernel_fixup
     from numba.cuda.core.compiler_lock import global_compiler_lock
     from numba.cuda.core.errors import NumbaError
+    from numba.cuda.cudadrv.devicearray import DeviceNDArray
     from numba.cuda.dispatcher import CUDADispatcher
     from numba.cuda.extending import intrinsic as intrinsic
 
@@ -257,6 +258,11 @@ def allocate(shape: tuple[int, ...], dtype: Any) -> DeviceArray:
     # Numba has no bfloat16 of NumPy's kind: its bits.
     made = cuda.device_array(shape, np.uint16 if name_of(dtype) == "bfloat16" else dtype)
     return DeviceArray(made, shape, dtype, _address(made) if made.size else 0)
+
+
+def array_type() -> Any:
+    """The class of Numba's arrays on a device; None on the simulator, whose memory is the host's."""
+    return None if SIMULATED else DeviceNDArray
 
 
 def _address(array: Any) -> int:

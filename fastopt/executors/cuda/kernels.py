@@ -6,11 +6,14 @@ from functools import cache
 from typing import Any
 
 import numba
+import numpy as np
 from numba import types
 
+from fastopt.codecs.base import BLOCK
 from fastopt.executors import reference
-from fastopt.executors.compiled import Job, check_types
-from fastopt.executors.cuda import access, device, source
+from fastopt.executors.compiled import Job, Storage, check_types
+from fastopt.executors.cuda import access, access_blocks, device, source
+from fastopt.executors.cuda.access_blocks import ALIGNED
 from fastopt.executors.cuda.source import CONTROL_WORDS, FACTOR, FACTOR32, Form, Names
 from fastopt.executors.encoded import ITEMSIZE
 from fastopt.executors.specialize import specialize
@@ -36,12 +39,24 @@ class JobKernels:
         self.dtype = job.compute
         self.width = access.width_of(self.dtype.name)
         self.names = Names(job, form)
+        # A unit of work: so many elements, for so many threads.
+        blocked = bool(self.names.blocked)
+        self.unit, self.team = (BLOCK, device.WARP) if blocked else (self.width, 1)
         self._scope: dict[str, Any] | None = None
         self._programs: dict[str, device.Program] = {}
 
     def alignments(self) -> list[int]:
         """By what the address of each array must be divisible for wide accesses."""
-        return [self.width * ITEMSIZE[array.storage.codec] for array in self._job.arrays]
+        return [
+            ALIGNED if array.storage.in_blocks else self.width * ITEMSIZE[array.storage.codec]
+            for array in self._job.arrays
+        ]
+
+    def threads(self, size: int, aligned: bool) -> int:
+        """For one array of so many elements."""
+        if self.team > 1:
+            return -(-size // self.unit) * self.team
+        return size // self.width + size % self.width if aligned else size
 
     def program(self, name: str) -> device.Program:
         """``wide``, ``scalar`` or ``many``."""
@@ -85,20 +100,38 @@ class JobKernels:
         assert factor_at < 2 * CONTROL_WORDS
         scope["load_factor"] = self._helper(lambda control_at: load(control_at, factor_at))
         for slot, array in enumerate(self._job.arrays):
-            how = name, array.storage.codec
-            for wide, width in (("", 1), ("wide_", self.width)):
-                scope[f"load_{wide}{array.name}"] = access.loader(*how, width)
-                scope[f"store_{wide}{array.name}"] = (
-                    access.dithering_storer(*how, width, slot)
-                    if array.storage.dithered
-                    else access.storer(*how, width)
-                )
+            made = self._blocks if array.storage.in_blocks else self._floats
+            functions = made(array.storage, slot)
+            scope |= {f"{verb}_{array.name}": function for verb, function in functions.items()}
+        if self.names.blocked:
+            scope |= {"nothing": np.int32(0), "int32": types.int32, "WARP": device.WARP}
+            if device.SIMULATED:
+                exec(access_blocks.SIMULATED_LARGEST, scope)
+            else:
+                scope["largest_of_warp"] = access_blocks.largest_of_warp()
         for index, function in enumerate(self._transforms()):
             scope[f"transform{index}"] = function
         exec(compile(self.source("element"), "<fastopt element>", "exec"), scope)
         scope["element"] = self._helper(scope["element"])
         self._scope = scope
         return scope
+
+    def _floats(self, storage: Storage, slot: int) -> dict[str, Any]:
+        """The functions that load and store numbers."""
+        how, found = (self.dtype.name, storage.codec), {}
+        for wide, width in (("", 1), ("_wide", self.width)):
+            found[f"load{wide}"] = access.loader(*how, width)
+            found[f"store{wide}"] = (
+                access.dithering_storer(*how, width, slot)
+                if storage.dithered
+                else access.storer(*how, width)
+            )
+        return found
+
+    def _blocks(self, storage: Storage, slot: int) -> dict[str, Any]:
+        """The functions that load and store codes."""
+        made = access_blocks.block_access(storage.codec, storage.dithered, slot, self.width)
+        return made._asdict()
 
     def _helper(self, function: Any) -> Any:
         return device.helper(function, self._architecture, self._fast)

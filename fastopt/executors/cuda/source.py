@@ -3,17 +3,20 @@
 The mathematics of one element is one function, `element`, that all of them call. `wide` has a thread
 for each group of elements that fills 16 bytes and one for each element of the tail; `scalar` has a
 thread for each element, for arrays that are not aligned; `many` does both for pieces of many arrays,
-by a table in the memory of the device. None of them has a loop: a loop would be unrolled, with a
-division for its trip count and more registers.
+by a table in the memory of the device. Where a state is in blocks of 8-bit codes, all of them have a
+warp for each block. None has a loop: a loop would be unrolled, with a division for its trip count and
+more registers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import islice
 from typing import NamedTuple
 
+from fastopt.codecs.base import BLOCK
+from fastopt.executors.body import chain_body, hypers_of, tuple_of
 from fastopt.executors.compiled import Job
+from fastopt.executors.cuda.device import WARP
 from fastopt.layouts.columns import GRAD_FACTOR, NUMBERS, PHASE
 
 # What decides over a step on the device itself, in words of 8 bytes (see `norm`).
@@ -24,6 +27,9 @@ CONTROL_WORDS = 6
 # one. The launch brings the numbers for the case that none was; if some were, those of an earlier
 # launch are right, which are kept for so many steps.
 KEPT = 1024
+
+# A block of codes is a warp's.
+PER_THREAD = BLOCK // WARP
 
 # A piece of many arrays: the address of its row, first and last element, and how many whole groups.
 ROW, START, STOP, GROUPS = range(4)
@@ -48,7 +54,8 @@ class Names:
         self.slots = self.arrays[2:]
         self.stored = ["param", *(name for name in self.slots if self.kinds[name] != "input")]
         self.dithered = {array.name for array in job.arrays if array.storage.dithered}
-        self.hypers = [f"hyper{i}" for i in range(sum(part.hypers for part in job.parts))]
+        self.blocked = [array.name for array in job.arrays if array.storage.in_blocks]
+        self.hypers = hypers_of(job)
         # The numbers of a step by their place in the buffer of hyperparameters.
         self.places = {"phase": PHASE} if self.dithered else {}
         self.places |= {name: place for place, name in enumerate(self.hypers, NUMBERS)}
@@ -63,9 +70,15 @@ class Names:
         # For random bits: the number of the first element among all, and where the table is.
         self.first = ["first", "table"] if self.dithered else []
 
+    def load(self, name: str, wide: bool = False) -> str:
+        """The expression that loads an element, or a group."""
+        more = f", {name}_scale" if name in self.blocked else ""
+        return f"load_{'wide_' if wide else ''}{name}({name}_at, i{more})"
+
     def store(self, name: str, value: str, wide: bool = False) -> str:
         """The statement that stores an element, or a group."""
-        more = ", first, table, phase" if name in self.dithered else ""
+        more = f", {name}_scale" if name in self.blocked else ""
+        more += ", first, table, phase" if name in self.dithered else ""
         return f"store_{'wide_' if wide else ''}{name}({name}_at, i, {value}{more})"
 
     @property
@@ -76,22 +89,8 @@ class Names:
 def element(job: Job, form: Form) -> str:
     """The mathematics: from the numbers of one element to those to be stored."""
     names = Names(job, form)
-    slots, hypers = iter(names.slots), iter(names.hypers)
-    body = ["update = grad_factor * update"] if names.factor else []
-    value = "update"
-    for index, part in enumerate(job.parts):
-        if part.after and value == "update":
-            body.append("new = param - update")
-            value = "new"
-        own = list(islice(slots, len(part.slots)))
-        given = _tuple(name for name in own if names.kinds[name] != "output")
-        returned = _tuple(name for name in own if names.kinds[name] != "input")
-        numbers = _tuple(islice(hypers, part.hypers))
-        targets = f"{value}, {returned if part.written else '_'}"
-        body.append(f"{targets} = transform{index}({value}, param, {given}, {numbers})  # {part.name}")
-    if value == "update":
-        body.append("new = param - update")
-    body.append(f"return {_tuple(['new', *names.stored[1:]])}")
+    body = chain_body(job, bool(names.factor))
+    body.append(f"return {tuple_of(['new', *names.stored[1:]])}")
     arguments = ", ".join([*names.loaded, *names.numbers])
     return _function(f"element({arguments})", body)
 
@@ -99,28 +98,16 @@ def element(job: Job, form: Form) -> str:
 def wide(job: Job, form: Form, width: int) -> str:
     """One array whose addresses allow wide accesses: `groups` whole groups, then the tail."""
     names = Names(job, form)
-    body = [*_head(names, form), "thread = cuda.grid(1)", "if thread < groups:"]
-    body += _indented([f"i = thread * {width}", *_group(names, job, width)])
-    body += ["else:"]
-    body += _indented([f"i = groups * {width} + (thread - groups)", "if i < length:"])
-    body += _indented(_indented(_single(names, job)))
-    arguments = [
-        "length",
-        "groups",
-        *names.addresses,
-        *names.first,
-        *names.control,
-        *names.recall,
-        *names.given,
-    ]
+    body = [*_head(names, form), *_walk(names, job, width, "cuda.grid(1)", "", "length")]
+    arguments = ["length", "groups", *names.addresses, *names.first]
+    arguments += [*names.control, *names.recall, *names.given]
     return _function(f"wide({', '.join(arguments)})", body)
 
 
 def scalar(job: Job, form: Form) -> str:
     """One array at any address."""
     names = Names(job, form)
-    body = [*_head(names, form), "i = cuda.grid(1)", "if i < length:"]
-    body += _indented(_single(names, job))
+    body = [*_head(names, form), *_walk(names, job, 1, "cuda.grid(1)", "", "length")]
     arguments = ["length", *names.addresses, *names.first, *names.control, *names.recall, *names.given]
     return _function(f"scalar({', '.join(arguments)})", body)
 
@@ -133,13 +120,29 @@ def many(job: Job, form: Form, width: int) -> str:
     body += [f"stop, groups = load_word(piece, {STOP}), load_word(piece, {GROUPS})"]
     held = [*names.addresses, *names.first]
     body += [f"{name} = load_word(row, {i})" for i, name in enumerate(held)]
-    body += ["thread = cuda.threadIdx.x", "if thread < groups:"]
-    body += _indented([f"i = start + thread * {width}", *_group(names, job, width)])
-    body += ["else:"]
-    body += _indented([f"i = start + groups * {width} + (thread - groups)", "if i < stop:"])
-    body += _indented(_indented(_single(names, job)))
+    body += _walk(names, job, width, "cuda.threadIdx.x", "start + ", "stop")
     arguments = ["pieces_at", *names.control, *names.recall, *names.given]
     return _function(f"many({', '.join(arguments)})", body)
+
+
+def _walk(names: Names, job: Job, width: int, thread: str, start: str, stop: str) -> list[str]:
+    """What each thread does with the elements up to `stop`, of which so many groups are whole.
+
+    `start` is added to the places of elements. With a width of 1 there are no groups.
+    """
+    if names.blocked:
+        body = [f"lane = cuda.threadIdx.x & {WARP - 1}"]
+        body += [f"block = {thread} >> {WARP.bit_length() - 1}", f"begin = {start}{BLOCK} * block"]
+        rest = _branch(f"begin < {stop}", _block(names, job, 1, stop))
+        if width == 1:
+            return body + rest
+        return [*body, *_branch("block < groups", _block(names, job, width, stop), rest)]
+    if width == 1:
+        return [f"i = {thread}", *_branch(f"i < {stop}", _single(names, job))]
+    tail = [f"i = {start}groups * {width} + (thread - groups)"]
+    tail += _branch(f"i < {stop}", _single(names, job))
+    whole = [f"i = {start}thread * {width}", *_group(names, job, range(width))]
+    return [f"thread = {thread}", *_branch("thread < groups", whole, tail)]
 
 
 def _head(names: Names, form: Form) -> list[str]:
@@ -162,30 +165,69 @@ def _head(names: Names, form: Form) -> list[str]:
     return body
 
 
-def _group(names: Names, job: Job, width: int) -> list[str]:
-    lanes = range(width)
+def _group(names: Names, job: Job, lanes: range) -> list[str]:
+    """A group by wide accesses; new numbers of blocks are not stored yet."""
     body = []
     for name in names.loaded:
-        each = ", ".join(f"{name}_{lane}" for lane in lanes)
-        body.append(f"{each} = load_wide_{name}({name}_at, i)")
+        body.append(f"{_each(name, lanes)} = {names.load(name, wide=True)}")
     for lane in lanes:
         given = ", ".join([*(f"{name}_{lane}" for name in names.loaded), *names.numbers])
-        new = _tuple(f"{name}_{lane}" for name in names.stored)
+        new = tuple_of(f"{name}_{lane}" for name in names.stored)
         body.append(f"{new} = element({given})")
     for name in names.stored:
-        each = ", ".join(f"{name}_{lane}" for lane in lanes)
-        body.append(names.store(name, f"({each})", wide=True))
+        if name not in names.blocked:
+            body.append(names.store(name, f"({_each(name, lanes)})", wide=True))
     if job.zero_grad:
-        zeros = ", ".join(["zero"] * width)
+        zeros = ", ".join(["zero"] * len(lanes))
         body.append(names.store("update", f"({zeros})", wide=True))
     return body
 
 
 def _single(names: Names, job: Job) -> list[str]:
-    body = [f"{name} = load_{name}({name}_at, i)" for name in names.loaded]
-    body.append(f"{_tuple(names.stored)} = element({', '.join([*names.loaded, *names.numbers])})")
-    body += [names.store(name, name) for name in names.stored]
+    """One element; new numbers of blocks are not stored yet."""
+    body = [f"{name} = {names.load(name)}" for name in names.loaded]
+    body.append(f"{tuple_of(names.stored)} = element({', '.join([*names.loaded, *names.numbers])})")
+    body += [names.store(name, name) for name in names.stored if name not in names.blocked]
     return [*body, names.store("update", "zero")] if job.zero_grad else body
+
+
+def _block(names: Names, job: Job, width: int, stop: str) -> list[str]:
+    """A block of codes, by a warp: whole by accesses of a width, or with a width of 1 up to `stop`.
+
+    A block that is not full is encoded with zeros behind its end.
+    """
+    body = [f"{name}_scale = scale_{name}({name}_at, begin)" for name in names.blocked]
+    groups = [range(first, first + width) for first in range(0, PER_THREAD, width)]
+    apart = f" * {width}" if width > 1 else ""
+    places = [f"i = begin + {WARP * own[0]} + lane{apart}" for own in groups]
+    for own, place in zip(groups, places, strict=True):
+        body.append(place)
+        if width > 1:
+            body += _group(names, job, own)
+        else:
+            kept = [f"{name}_{own[0]}" for name in names.blocked]
+            new = [f"{name}_{own[0]} = {name}" for name in names.blocked]
+            body += [f"{name} = zero" for name in kept]
+            body += _branch(f"i < {stop}", [*_single(names, job), *new])
+    for name in names.blocked:
+        body.append(f"{name}_largest = nothing")
+        for lane in range(PER_THREAD):
+            body.append(f"{name}_largest = larger_{name}({name}_largest, {name}_{lane})")
+        body.append(f"{name}_scale = new_scale_{name}(largest_of_warp({name}_largest))")
+        body += _branch("lane == 0", [f"store_scale_{name}({name}_at, begin, {name}_scale)"])
+        for own, place in zip(groups, places, strict=True):
+            value = f"({_each(name, own)})" if width > 1 else f"{name}_{own[0]}"
+            body += [place, names.store(name, value, wide=width > 1)]
+    return body
+
+
+def _each(name: str, lanes: range) -> str:
+    return ", ".join(f"{name}_{lane}" for lane in lanes)
+
+
+def _branch(condition: str, then: Iterable[str], other: Iterable[str] | None = None) -> list[str]:
+    body = [f"if {condition}:", *_indented(then)]
+    return body if other is None else [*body, "else:", *_indented(other)]
 
 
 def _function(head: str, body: Iterable[str]) -> str:
@@ -194,7 +236,3 @@ def _function(head: str, body: Iterable[str]) -> str:
 
 def _indented(lines: Iterable[str]) -> list[str]:
     return [f"    {line}" for line in lines]
-
-
-def _tuple(names: Iterable[str]) -> str:
-    return "(" + "".join(f"{name}, " for name in names).rstrip() + ")"

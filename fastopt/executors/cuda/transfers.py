@@ -2,43 +2,30 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
-import numba
 import numpy as np
-from numba import types
 
-from fastopt.codecs.floats import compute_dtype, name_of
-from fastopt.executors.cuda import access, device
-from fastopt.executors.cuda.launches import Launch
+from fastopt.executors.cuda import device
 from fastopt.layouts.device import DeviceArray
 
 
-def full(like: DeviceArray, dtype: np.dtype[Any], value: float) -> DeviceArray:
-    """A new array with the shape of another and on its device, filled with `value`."""
+def empty(like: DeviceArray, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceArray:
+    """A new array on the device of another."""
     with device.on(device.ordinal(like)):
-        made = device.allocate(like.shape, dtype)
-        if made.size:
-            name = str(name_of(dtype))
-            program = _fill(name, device.architecture())
-            launch = Launch(program, 2, np.array([value], compute_dtype(name)), (0,))
-            launch.words[:] = made.size, made.address
-            threads = program.block()
-            launch.start(-(-made.size // threads), threads, 0)
-            device.synchronize()
-    return made
+        return device.allocate(shape, dtype)
 
 
-@cache
-def _fill(dtype: str, architecture: tuple[int, int]) -> device.Program:
-    compute = compute_dtype(dtype)
-    store = access.storer(compute.name, dtype)
-    scope = {"cuda": device.cuda, "store": store, "__name__": __name__}
-    text = "def fill(length, at, value):\n    i = cuda.grid(1)\n    if i < length:\n"
-    exec(text + "        store(at, i, value)\n", scope)
-    number = numba.from_dtype(compute)
-    return device.Program(scope["fill"], (types.int64, types.int64, number), architecture)
+def repeat(target: DeviceArray, item: Any) -> None:
+    """Fill an array with the same item, a NumPy array of one element, over and over."""
+    with device.on(device.ordinal(target)):
+        device.to_device(target.address, item[: target.size])
+        done = item.nbytes
+        while done < target.nbytes:  # what is there is copied behind itself, and so doubled
+            more = min(done, target.nbytes - done)
+            device.across(target.address + done, target.address, more)
+            done += more
+        device.synchronize()
 
 
 def copy(target: DeviceArray, source: Any) -> None:

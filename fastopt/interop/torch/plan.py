@@ -44,18 +44,14 @@ class Arrays(Gradients):
 class Launch(Optimizer):
     """fastopt's optimizer over the arrays of all rows."""
 
-    def _prepare(self) -> None:
-        super()._prepare()
-        self._gradients = Arrays(
-            self._params, self._leaves, self._table, self._guarded, self._zero_grad, sparse=None
-        )
+    _takes = Arrays
 
     def continue_from(self, steps: Sequence[int]) -> None:
         """Go on as if each array had taken so many steps."""
-        lags = [self._step_count - step for step in steps]
-        if lags != self._hyper.lags:
-            self._step_count = max(steps)
-            self._arrange([self._step_count - step for step in steps])
+        own = self._steps
+        if [own.count - step for step in steps] != own.hyper.lags:
+            own.count = max(steps)
+            own.arrange([own.count - step for step in steps])
 
 
 class Plan:

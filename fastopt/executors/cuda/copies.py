@@ -1,0 +1,74 @@
+"""Copies and pickles of Numba's device arrays, which have neither of their own.
+
+They are made known to `copy` and `pickle`: an optimizer is copied with all that it holds, and the
+same array in two places of what is copied stays one array.
+"""
+
+from __future__ import annotations
+
+import copyreg
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from fastopt.executors.cuda import availability
+
+
+@cache
+def register() -> None:
+    """Teach `copy` and `pickle`, unless Numba has done so."""
+    from fastopt.executors.cuda import device
+
+    kind = device.array_type()
+    if kind is not None and kind.__reduce__ is object.__reduce__:
+        copyreg.pickle(kind, _reduce)
+
+
+class _Content:
+    """What an array holds: copied on its device, pickled as an array in memory."""
+
+    def __init__(self, array: Any, is_copy: bool = False) -> None:
+        self.array, self.is_copy = array, is_copy
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Content:
+        from fastopt.executors.cuda import transfers
+        from fastopt.layouts.device import enter
+
+        source = enter("array", self.array)
+        if not source.flags.c_contiguous:
+            return _from_host(self.array.copy_to_host())
+        made = transfers.empty(source, source.shape, source.dtype)
+        transfers.copy(made, source)
+        return _Content(made.owner, is_copy=True)
+
+    def __reduce__(self) -> Any:
+        return _from_host, (self.array.copy_to_host(),)
+
+
+def _from_host(host: Any) -> _Content:
+    """On the device that is there.
+
+    Raises
+    ------
+    RuntimeError
+        There is none; the message says what is missing.
+    """
+    availability.require()
+    from fastopt.executors.cuda import device
+
+    made = device.allocate(host.shape, host.dtype)
+    device.to_device(made.address, np.ascontiguousarray(host))
+    return _Content(made.owner, is_copy=True)
+
+
+def _reduce(array: Any) -> Any:
+    return _opened, (_Content(array),)
+
+
+def _opened(content: _Content) -> Any:
+    """The array; another one with the same memory where a copy is shallow."""
+    own = content.array
+    if content.is_copy:
+        return own
+    return type(own)(own.shape, own.strides, own.dtype, own.stream, own.gpu_data)

@@ -1,0 +1,207 @@
+"""Steps over arrays in memory: compiled, or in plain Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numba
+
+from fastopt.executors import drivers
+from fastopt.executors.compiled import kernel, source
+from fastopt.executors.gate import SKIPPED, headers_are_readable
+from fastopt.executors.launch import launcher
+from fastopt.layouts import arrays, tree
+from fastopt.layouts.arrays import Array, Range
+from fastopt.layouts.columns import COUNT, HYPER, LENGTH
+from fastopt.layouts.table import Table
+from fastopt.optimizers.gradients import Gradients
+from fastopt.optimizers.hyperparameters import Hyperparameters
+from fastopt.optimizers.row_gradients import RowGradient
+from fastopt.optimizers.sparse import RowSteps
+from fastopt.optimizers.steps import Steps
+from fastopt.optimizers.watch import Watch
+from fastopt.optimizers.work import Work
+
+
+class InMemory(Steps):
+    """Steps from a table of addresses, which machine code goes through.
+
+    Parameters
+    ----------
+    work, hyper, watch
+        As of `Steps`.
+    params : array or structure of arrays
+        As the user gave them.
+    guarded : list of range
+        Memory that no gradient may share.
+    zero_grad : bool
+        Clear the gradients on the way.
+    sparse : str, optional
+        How gradients of some rows are taken.
+    executor : str
+    takes : type
+        What finds and checks the gradients.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        hyper: Hyperparameters,
+        watch: Watch,
+        *,
+        params: Any,
+        guarded: list[Range],
+        zero_grad: bool,
+        sparse: str | None,
+        executor: str,
+        takes: type[Gradients],
+    ) -> None:
+        super().__init__(work, hyper, watch)
+        self._zero_grad = zero_grad
+        self.table = Table(work.leaves, work.slots, guarded, zero_grad, tree.is_branch(params))
+        self.rows, self.ranges = self.table.rows, self.table.ranges
+        self.gradients = takes(params, work.leaves, self.table, guarded, zero_grad, sparse)
+        self.scales = watch.clip_norm is not None
+        self._looks_first = watch.is_on or (zero_grad and len(work.leaves) > 1)
+        self.compiled = executor != "reference" and not numba.config.DISABLE_JIT
+        self.by_header = self.compiled and headers_are_readable()
+        self.row_steps = RowSteps(sparse, work, hyper, self.rows, executor, self.compiled)
+        self.use_kernels()
+        if self.compiled:
+            self.launch = launcher(executor, self.table.size)
+            watch.prepare(executor, [leaf.size for leaf in work.leaves])
+
+    def use_kernels(self) -> None:
+        """Let the table point to the kernels, compiled now if they are new."""
+        if self.compiled:
+            for row in range(len(self.rows)):
+                job = self.work.job(row, self.table.expected(row), self.scales)
+                self.table.use(row, kernel(job), self.hyper.of(row))
+
+    def use_numbers(self) -> None:
+        """Let the table point to the buffers of hyperparameters."""
+        for row in range(len(self.rows)):
+            self.rows[row, HYPER] = arrays.address(self.hyper.of(row))
+
+    @property
+    def source(self) -> str:
+        """The fused loop over the first array."""
+        return source(self.work.job(0, self.table.expected(0), self.scales))
+
+    def step(self, grads: Any, grad_scale: Any, stream: Any) -> None:
+        """Take a step, or raise and change nothing."""
+        if stream is not None:
+            raise ValueError(
+                f"stream must be None for arrays in memory, got {stream!r}: only a device has streams"
+            )
+        if type(grad_scale) is not float or grad_scale != self.grad_scale or self.varies:
+            self.begin(grad_scale)
+        found, items = self.gradients.enter(grads)
+        if self.row_steps.behind:
+            self.row_steps.catch_up(found)
+        if self._looks_first:
+            self._step_in_two(found, items)
+            return
+        if self.by_header:
+            launch = self.launch  # in a name of its own: Python 3.11 would look for a method
+            status = launch(self.rows, items, self.ranges)
+            if status == -1:
+                self.count += 1
+                return
+            if status == SKIPPED:
+                self.end({})
+                return
+        sparse = self.check(found)
+        self._run(found, sparse)
+        self.end(sparse)
+
+    def begin(self, grad_scale: Any) -> None:
+        """Have the numbers of the next step, or raise."""
+        if type(grad_scale) is not float or grad_scale != self.grad_scale:
+            self.set_grad_scale(grad_scale)
+        elif self.varies:
+            self.hyper.fill(self.count, grad_scale)
+
+    def check(self, found: list[Any]) -> Mapping[int, RowGradient]:
+        """Check the gradients, or raise; gradients in another format than before get other kernels."""
+        sparse, changed = self.gradients.check(found)
+        if changed:
+            self.use_kernels()
+        return sparse
+
+    def _run(self, found: list[Any], sparse: Mapping[int, RowGradient]) -> None:
+        """Step with gradients that were checked and whose addresses are in the table."""
+        self.row_steps.look_ahead(sparse)
+        if len(sparse) == len(found):
+            pass  # nothing is left for the table
+        elif self.compiled:
+            self.launch(self.rows, self.gradients.known, self.ranges)
+        else:
+            self.work.interpret([None if i in sparse else g for i, g in enumerate(found)], self.hyper)
+        self.row_steps.step(sparse, self._zero_grad)
+
+    def end(self, sparse: Mapping[int, RowGradient]) -> None:
+        """Count a step in which some arrays may have been left out."""
+        left_out = (self.rows[:, COUNT] == 0) & (self.rows[:, LENGTH] > 0)
+        left_out[list(sparse)] = False
+        self.count += 1
+        if left_out.any():
+            self.leave_out(left_out)
+
+    def _step_in_two(self, found: list[Any], items: int) -> None:
+        """Look at all gradients first, to measure them or see that they can be cleared; then step."""
+        status = self._look(items) if self.by_header else 0
+        sparse: Mapping[int, RowGradient] = {}
+        if status >= 0:
+            sparse = self.check(found)
+            self._look(self.gradients.known)
+        elif self._zero_grad and self.gradients.share_memory():
+            self.gradients.check(found)  # raises the error
+        if self.watch.is_on:
+            looked = [sparse[i].once() if i in sparse else grad for i, grad in enumerate(found)]
+            if not self.compiled:
+                self.watch.look_in_python(looked)
+            elif sparse:
+                self.watch.look_at(looked)
+            limit = self.watch.limit_at(self.count)
+            factor = self.watch.decide(looked, self.grad_scale, limit)
+            if factor is None:
+                return
+            self.hyper.scale_gradients(factor)
+        self._run(found, sparse)
+        self.end(sparse)
+
+    def _look(self, items: int) -> int:
+        """Note the gradients' addresses, and sum their squares if the norm is wanted."""
+        if not self.compiled:
+            return -1
+        if self.watch.is_on:
+            return self.watch.look(self.rows, items, self.ranges)
+        return drivers.bind()(self.rows, items, self.ranges)
+
+    def measure(self, found: list[Any]) -> None:
+        """Sum the squares of gradients that were checked."""
+        if self.compiled:
+            self._look(self.gradients.known)
+        else:
+            self.watch.look_in_python(found)
+
+    def advance(self, stream: Any) -> None:
+        """There are no graphs in memory."""
+        raise ValueError("advance is for an optimizer made with capturable=True, on a device")
+
+    @property
+    def params_behind(self) -> bool:
+        """Whether parameters are not what they are with dense gradients."""
+        return self.row_steps.params_behind
+
+    def catch_up(self, rows: Mapping[int, Array] | None = None) -> None:
+        """Bring up to date what had no gradient lately: some rows of some parameters, or all."""
+        if rows is not None:
+            self.row_steps.catch_up_rows(rows)
+        elif self.row_steps.behind:
+            self.row_steps.catch_up()
+
+    def settle(self) -> None:
+        """What was counted was taken."""
