@@ -81,6 +81,12 @@ class DeviceArray:
             stream=self.stream,
         )
 
+    def part(self, start: int, stop: int) -> DeviceArray:
+        """The elements from `start` to `stop`, of all in a row."""
+        address = self.address + start * self.itemsize if stop > start else 0
+        writeable = self.flags.writeable
+        return DeviceArray(self.owner, (stop - start,), self.dtype, address, writeable=writeable)
+
     def __repr__(self) -> str:
         return f"<{self.dtype} {self.shape} on a device>"
 

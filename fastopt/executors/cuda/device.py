@@ -301,6 +301,16 @@ def across(target: int, source: int, size: int) -> None:
         _call(binding.cuMemcpyDtoD, target, source, size)
 
 
+def clear(address: int, size: int) -> None:
+    """Set bytes to zero."""
+    if size == 0:
+        return
+    if SIMULATED:
+        ctypes.memset(address, 0, size)
+    else:
+        _call(binding.cuMemsetD8, address, 0, size)
+
+
 class Pinned:
     """Memory of the host that a copy can leave from while the host goes on."""
 

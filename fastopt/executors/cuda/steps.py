@@ -19,6 +19,7 @@ from fastopt.executors.cuda.source import Form
 from fastopt.executors.gate import headers_are_readable, items_of
 from fastopt.executors.norm import blocks
 from fastopt.layouts import arrays, homes, tree
+from fastopt.layouts.arrays import Array
 from fastopt.layouts.device import DeviceArray, address_reader, enter
 
 
@@ -210,7 +211,7 @@ class DeviceSteps:
 
     def start(self, stream: Any, factor: float, limit: float) -> bool:
         """Launch a step with the gradients that were bound; False if it was recorded, not run."""
-        where = self._stream(stream)
+        where = self.stream(stream)
         if device.current() == self.ordinal:
             return self._start(where, factor, limit)
         with device.on(self.ordinal):
@@ -239,9 +240,40 @@ class DeviceSteps:
         with device.on(self.ordinal):
             if self._decision is not None:
                 self._decision.set_numbers(factor, limit)
-            self._prepare(self._stream(stream))
+            self._prepare(self.stream(stream))
 
-    def _stream(self, stream: Any) -> int:
+    def start_at(self, first: int) -> None:
+        """Count the elements from another number than 0: what is rounded at random depends on it."""
+        self._firsts = [first + own for own in self._firsts]
+        self._made.clear()
+        self.arrange(self._numbers_of, self._scales)
+
+    def measure(self, stream: int) -> Array:
+        """Sums over the gradients, see `Decision.add`."""
+        with device.on(self.ordinal):
+            return self._decides().add(stream)
+
+    def decide(self, size: float, factor: float, skipped: bool) -> None:
+        """Have the next parts take this decision of the host."""
+        with device.on(self.ordinal):
+            self._decides().take(size, factor, skipped)
+        self.has_started = True
+
+    def run(self, start: int, stop: int, stream: int) -> None:
+        """Step a part of the only array, and wait until that is done."""
+        with device.on(self.ordinal):
+            for batch in self._batches:
+                batch.prepare(stream)
+                batch.start_part(start, stop, stream)
+            device.synchronize(stream)
+
+    def _decides(self) -> Decision:
+        if self._decision is None:
+            raise AssertionError("nothing was to be decided")
+        return self._decision
+
+    def stream(self, stream: Any) -> int:
+        """The handle of the stream to work on with the gradients that were bound."""
         return streams.default(self._sample) if stream is None else streams.handle(stream)
 
     def _work(self) -> list[Any]:
@@ -253,10 +285,8 @@ class DeviceSteps:
 
     def decided(self) -> tuple[float, bool, int]:
         """Norm, whether the last step was skipped, and how many ever were: waits for the device."""
-        if self._decision is None:
-            raise AssertionError("nothing was to be decided")
         with device.on(self.ordinal):
-            return self._decision.read()
+            return self._decides().read()
 
 
 def _identities(found: list[Any]) -> bytes:
