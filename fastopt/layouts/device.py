@@ -184,29 +184,16 @@ def leave(array: Any) -> Any:
     return array.owner if isinstance(array, DeviceArray) else array
 
 
-def address_reader(array: Any) -> Callable[[Any], int] | None:
-    """How to ask another array of this kind for its address, quickly; None if it takes an `enter`."""
+def current_stream(array: Any) -> Callable[[], int] | None:
+    """What tells the stream that the array's library works on by then, where it has one of its own.
+
+    It does not hold the array: memory is to be free for others when its owner is done with it.
+    """
     library = library_of(array)
     if library == "torch":
-        return _torch_address
-    return _cupy_address if library == "cupy" else None
-
-
-def _torch_address(array: Any) -> int:
-    return int(array.data_ptr())
-
-
-def _cupy_address(array: Any) -> int:
-    return int(array.data.ptr)
-
-
-def current_stream(array: Any) -> int | None:
-    """The stream that the array's library works on now, where it has one of its own."""
-    library = library_of(array)
-    if library == "torch":
-        torch = sys.modules["torch"]
-        return int(torch.cuda.current_stream(array.device).cuda_stream)
+        torch, where = sys.modules["torch"], array.device
+        return lambda: int(torch.cuda.current_stream(where).cuda_stream)
     if library == "cupy":
         cupy = sys.modules["cupy"]
-        return int(cupy.cuda.get_current_stream().ptr)
+        return lambda: int(cupy.cuda.get_current_stream().ptr)
     return None

@@ -139,7 +139,7 @@ class OneArray(Batch):
         self._fixed_aligned = bool(self._aligned()[0])
         self._alignment = int(self._alignments[1])
         self._current: tuple[Launch, int, int] | None = None
-        self._gradient = 0  # as aligned as can be
+        self._gradient, self._is_wide, self._place = 0, False, 0  # 0 is as aligned as can be
         # Compiles what aligned gradients will need, and shows what cannot be compiled.
         self._choose(self._fixed_aligned, self.size)
 
@@ -159,9 +159,14 @@ class OneArray(Batch):
         (address,) = addresses
         if self._current is not None and address == self._gradient:
             return
-        self._gradient = self._addresses[0, 1] = address
         wide = self._fixed_aligned and address % self._alignment == 0
+        if self._current is not None and address and self._gradient and wide == self._is_wide:
+            self._current[0].words[self._place] = self._gradient = address
+            return
+        self._gradient, self._is_wide = address, wide
         launch, threads, first = self._choose(wide, self.size)
+        self._place = first + 1
+        self._addresses[0, 1] = address
         own = [*self._addresses[0], *self._firsts[0]]
         launch.words[first : first + len(own)] = own
         block = launch.program.block()
@@ -181,6 +186,7 @@ class OneArray(Batch):
 
     def start_part(self, start: int, stop: int, stream: int) -> None:
         """Step the elements from `start` to `stop`."""
+        self._addresses[0, 1] = self._gradient
         addresses = self._addresses[0] + start * self._itemsizes
         wide = bool((addresses % self._alignments == 0).all())
         launch, threads, first = self._choose(wide, stop - start)

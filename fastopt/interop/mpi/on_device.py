@@ -97,7 +97,7 @@ class DeviceExchange(Exchange):
 
     def wait_for(self, grad: Any, stream: Any) -> Any:
         """Wait until a gradient can be read; the stream to step in."""
-        self._stream = streams.default(grad) if stream is None else streams.handle(stream)
+        self._stream = streams.default(grad)() if stream is None else streams.handle(stream)
         with device.on(device.ordinal(grad)):
             device.synchronize(self._stream)
         return self._stream
