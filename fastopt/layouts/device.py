@@ -10,12 +10,15 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from fastopt.codecs.floats import floats
+
+LIBRARIES = "torch", "cupy", "numba"  # of which more is known than that there is an interface
 
 CUDA_DEVICE = (2, 13)  # kinds of memory in DLPack: of a device, and managed
 
@@ -107,8 +110,15 @@ def _alignment(dtype: np.dtype[Any]) -> int:
 
 
 def library_of(array: Any) -> str:
-    """The package that an array comes from."""
-    return type(array).__module__.partition(".")[0]
+    """The package that an array comes from, which for subclasses is that of their base."""
+    kind: Any = type(array)
+    return _library_of(kind)
+
+
+@cache
+def _library_of(kind: type) -> str:
+    own, *bases = (base.__module__.partition(".")[0] for base in kind.__mro__)
+    return next((base for base in bases if base in LIBRARIES), own)
 
 
 def interface(array: Any) -> dict[str, Any] | None:

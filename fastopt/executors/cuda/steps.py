@@ -88,6 +88,10 @@ class DeviceSteps:
         self.left_out: list[bool] = []
         self.leaves_out = False
 
+    def take_in_order(self) -> None:
+        """Find gradients in lists with one for each array, whatever the structure of `params`."""
+        self._flat, self._single = True, False
+
     def arrange(self, numbers_of: Callable[[int], Any], scales: bool) -> None:
         """Sort the arrays into batches that share their numbers, which `numbers_of` tells by row."""
         self._numbers_of, self._scales = numbers_of, scales
