@@ -107,10 +107,9 @@ def empty(like: Any, size: int, dtype: Any = None) -> Any:
     dtype = like.dtype if dtype is None else dtype
     if not isinstance(like, DeviceArray):
         return np.empty(size, dtype)
-    from fastopt.executors.cuda import device as cuda
+    from fastopt.executors.cuda import transfers
 
-    with cuda.on(cuda.ordinal(like)):
-        return cuda.allocate((size,), dtype)
+    return transfers.empty(like, (size,), dtype)
 
 
 def clear(array: Any) -> None:

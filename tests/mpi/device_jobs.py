@@ -127,6 +127,25 @@ def storage(comm):
                 assert_same(opt, plain, (own, count))
 
 
+def blocks(comm, folder):
+    """States of 8 bits, in several pieces, saved and loaded."""
+    size = comm.size * 4096 + 300
+    make = lambda s: fastopt.Adam(s, lr=0.1, state_dtype="8bit", stochastic_rounding=True)  # noqa: E731
+    w, way = start(size, np.float32), {"device_exchange": ways(comm)[0], "overlap_chunks": 2}
+    opt, plain = ShardedOptimizer(comm, to_device(w), make, **way), make(w)
+    for step in exact_gradients(size, np.float32, comm.size, steps=2):
+        opt.step(to_device(step[comm.rank]))
+        plain.step(step.sum(axis=0), grad_scale=float(comm.size))
+    opt.save(folder)
+    other = ShardedOptimizer(comm, to_device(np.zeros(size, np.float32)), make, **way)
+    other.load(folder)
+    for found in (opt, other):
+        assert_same_bits(to_host(found.params), plain.params)
+        for name in plain.state:
+            own = found.optimizer.decoded(name).reshape(-1)
+            assert_same_bits(own, plain.decoded(name)[found.slice], name)
+
+
 def options(comm):
     """Shapes, owned shards, clearing, streams, what is gathered and shown."""
     for way in ways(comm):
@@ -310,4 +329,5 @@ def all_of_them(comm, folder):
     for job in (steps, norms, storage, options, order, errors):
         job(comm)
     checkpoints(comm, folder)
+    blocks(comm, f"{folder}/blocks")
     sys.stdout.flush()

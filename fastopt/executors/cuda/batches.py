@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from fastopt.codecs.base import BLOCK
+from fastopt.codecs.blocks import ITEM
 from fastopt.codecs.floats import floats
 from fastopt.executors.cuda import access, device
 from fastopt.executors.cuda.kernels import JobKernels
@@ -86,6 +88,8 @@ class Batch:
         self._alignments = np.array(kernels.alignments(), np.int64)
         sizes = [own.itemsize for own in arrays[0]]
         self._itemsizes = np.array([sizes[0], floats(gradient).dtype.itemsize, *sizes[1:]], np.int64)
+        blocks = [BLOCK if own.dtype == ITEM else 1 for own in arrays[0]]
+        self._per_item = np.array([1, 1, *blocks[1:]], np.int64)
         self._control = [control] if control else []
         self._kept = None
         if kernels.names.recall:
@@ -185,9 +189,9 @@ class OneArray(Batch):
         launch.start(blocks, block, stream)
 
     def start_part(self, start: int, stop: int, stream: int) -> None:
-        """Step the elements from `start` to `stop`."""
+        """Step the elements from `start`, a multiple of `BLOCK`, to `stop`."""
         self._addresses[0, 1] = self._gradient
-        addresses = self._addresses[0] + start * self._itemsizes
+        addresses = self._addresses[0] + start // self._per_item * self._itemsizes
         wide = bool((addresses % self._alignments == 0).all())
         launch, threads, first = self._choose(wide, stop - start)
         firsts = self._firsts[0].copy()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
+from numba import types
 
-from fastopt.executors.cuda import device
+from fastopt.codecs.floats import compute_dtype, name_of
+from fastopt.executors.cuda import access, device
+from fastopt.executors.cuda.launches import Launch
 from fastopt.layouts.device import DeviceArray
 
 

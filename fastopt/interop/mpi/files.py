@@ -43,8 +43,8 @@ def file_name(save: str, rank: int, ranks: int) -> str:
 def arrays_of(optimizer: Optimizer, flat: Array) -> dict[str, Array]:
     """What a shard consists of: its parameters and all states, by name."""
     own: dict[str, Array] = {"params": flat}
-    for name, state in optimizer.state.items():
-        array = homes.enter(name, state)
+    optimizer.catch_up()
+    for name, _, array in optimizer._arrays():
         own[f"state/{name}"] = homes.part(array, slice(0, array.size))
     return own
 
