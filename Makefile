@@ -14,17 +14,25 @@ OWN := --ignore=tests/interop --ignore=tests/mpi --ignore=tests/pages
 
 # What runs on a device of any kind, and what of it Numba's simulator can do.
 CUDA_LOGIC := $(addprefix tests/test_cuda,.py _blocks.py _norm.py _state.py _errors.py)
-CUDA := $(CUDA_LOGIC) $(addprefix tests/test_cuda,_copies.py _streams.py _traffic.py _arrays.py _fast.py _page.py)
+CUDA := $(CUDA_LOGIC) $(addprefix tests/test_cuda,_copies.py _streams.py _traffic.py _arrays.py _gradients.py _fast.py _page.py)
 EMULATOR := ../shared/gpu-emulator/run
 
 # What runs at the same time prints its lines when it is through; make before 4.0 mixes them.
 TOGETHER := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
+define emulated
+@if [ -x $(EMULATOR) ]; then \
+    $(COMPILED) $(EMULATOR) $(BIN)/python -m pytest -q $(1); \
+else \
+    echo "skipped: no emulator at $(EMULATOR)"; \
+fi
+endef
+
 heading = @printf '\n== %s\n' "$(1)"
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all lint types interpreted doctests compiled mpi interop bench bench-full docs clean
-.PHONY: cuda-simulator cuda-code cuda-emulated test-cuda bench-cuda
+.PHONY: cuda-simulator cuda-code cuda-emulated mpi-emulated torch-emulated test-cuda bench-cuda
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,7 +51,9 @@ test-all: ## the pages, MPI, the code for GPUs, then the comparisons with torch,
 	@$(MAKE) --no-print-directory mpi
 	@$(MAKE) --no-print-directory cuda-code
 	@$(MAKE) --no-print-directory cuda-emulated
+	@$(MAKE) --no-print-directory mpi-emulated
 	@$(MAKE) --no-print-directory interop
+	@$(MAKE) --no-print-directory torch-emulated
 
 lint: $(INSTALLED) ## ruff: rules and format
 	$(call heading,ruff)
@@ -81,11 +91,15 @@ cuda-code: $(VENV)/.cuda-test ## the code generated for GPUs, which need not be 
 
 cuda-emulated: $(VENV)/.cuda-test ## the CUDA executor on an emulated GPU, where there is one
 	$(call heading,CUDA on an emulated GPU)
-	@if [ -x $(EMULATOR) ]; then \
-	    $(COMPILED) $(EMULATOR) $(BIN)/python -m pytest -q $(CUDA); \
-	else \
-	    echo "skipped: no emulator at $(EMULATOR)"; \
-	fi
+	$(call emulated,$(CUDA))
+
+mpi-emulated: $(VENV)/.cuda-test $(VENV)/.mpich ## ranks with arrays on an emulated GPU, where there is one
+	$(call heading,MPI with arrays on an emulated GPU)
+	$(call emulated,tests/mpi/test_device.py)
+
+torch-emulated: $(VENV)/.cuda-test $(VENV)/.interop ## tensors on an emulated GPU, where there is one
+	$(call heading,torch with tensors on an emulated GPU)
+	$(call emulated,tests/interop/test_torch_cuda.py)
 
 test-cuda: $(VENV)/.cuda-test ## the CUDA executor on a GPU
 	$(call heading,CUDA on a GPU)

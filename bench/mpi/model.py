@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from fastopt.interop.mpi.partition import usual_pieces
+from fastopt.interop.mpi.partition import small_pieces
 
 STEP_BYTES = 20  # RMSProp in float32: reads parameter, gradient and accumulator, writes two of them
 NUMBER = 4  # bytes
@@ -77,7 +77,7 @@ def fitted(name: str, size: int, ranks: int, agree: float, measured: Parts) -> M
     """The machine on which these parts were measured, from one size and the small all-reduce."""
     latency = agree / max(1, math.ceil(math.log2(ranks)))
     moved = NUMBER * size * (ranks - 1) / ranks
-    started = usual_pieces(size, ranks, NUMBER) * (ranks - 1) * latency
+    started = small_pieces(size, ranks, NUMBER) * (ranks - 1) * latency
     return Machine(
         name,
         latency,

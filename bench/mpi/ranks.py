@@ -31,7 +31,7 @@ def sharded(comm: Any, size: int, pieces: int | None) -> tuple[ShardedOptimizer,
 
 def jobs(comm: Any, size: int) -> dict[str, Callable[[], object]]:
     """The step in pieces and at once; its parts in pieces and at once; and one rank alone."""
-    opt, grad = sharded(comm, size, None)
+    opt, grad = sharded(comm, size, sharded_pieces(size, comm.size))
     at_once, _ = sharded(comm, size, 1)
     found: dict[str, Callable[[], object]] = {
         "step": lambda: opt.step(grad),
@@ -87,10 +87,10 @@ def main(size: int, rounds: int) -> None:
 
 
 def sharded_pieces(size: int, ranks: int) -> int:
-    """How many pieces are usual."""
-    from fastopt.interop.mpi.partition import usual_pieces
+    """How many small pieces there are."""
+    from fastopt.interop.mpi.partition import small_pieces
 
-    return usual_pieces(size, ranks, 4)
+    return small_pieces(size, ranks, 4)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 from bench.mpi.model import Machine, Parts, fitted, networks, overlapped, parts
 from bench.report import insert_between
 from bench.tables import banded, table
-from fastopt.interop.mpi.partition import usual_pieces
+from fastopt.interop.mpi.partition import small_pieces
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE, FIGURE = DOCS / "mpi.md", DOCS / "mpi-model.svg"
@@ -120,7 +120,7 @@ def predicted(here: Machine) -> str:
     rows = []
     for size in SIZES:
         for ranks in RANKS:
-            pieces = usual_pieces(size, ranks, 4)
+            pieces = small_pieces(size, ranks, 4)
             cells = []
             for machine in machines:
                 apart = parts(machine, size, ranks, pieces).total
@@ -144,7 +144,7 @@ def draw(here: Machine) -> None:
         ranks = [2**k for k in range(3, 11)]
         for axes, machine in zip(places, machines, strict=True):
             for size in SIZES:
-                times = [overlapped(machine, size, p, usual_pieces(size, p, 4)) for p in ranks]
+                times = [overlapped(machine, size, p, small_pieces(size, p, 4)) for p in ranks]
                 local = [parts(machine, size, p, 1).local for p in ranks]
                 (line,) = axes.plot(ranks, times, label=power(size), linewidth=2)
                 axes.plot(ranks, local, color=line.get_color(), linestyle=":", linewidth=1)

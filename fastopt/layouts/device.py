@@ -10,12 +10,15 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from fastopt.codecs.floats import floats
+
+LIBRARIES = "torch", "cupy", "numba"  # of which more is known than that there is an interface
 
 CUDA_DEVICE = (2, 13)  # kinds of memory in DLPack: of a device, and managed
 
@@ -81,6 +84,12 @@ class DeviceArray:
             stream=self.stream,
         )
 
+    def part(self, start: int, stop: int) -> DeviceArray:
+        """The elements from `start` to `stop`, of all in a row."""
+        address = self.address + start * self.itemsize if stop > start else 0
+        writeable = self.flags.writeable
+        return DeviceArray(self.owner, (stop - start,), self.dtype, address, writeable=writeable)
+
     def __repr__(self) -> str:
         return f"<{self.dtype} {self.shape} on a device>"
 
@@ -101,8 +110,15 @@ def _alignment(dtype: np.dtype[Any]) -> int:
 
 
 def library_of(array: Any) -> str:
-    """The package that an array comes from."""
-    return type(array).__module__.partition(".")[0]
+    """The package that an array comes from, which for subclasses is that of their base."""
+    kind: Any = type(array)
+    return _library_of(kind)
+
+
+@cache
+def _library_of(kind: type) -> str:
+    own, *bases = (base.__module__.partition(".")[0] for base in kind.__mro__)
+    return next((base for base in bases if base in LIBRARIES), own)
 
 
 def interface(array: Any) -> dict[str, Any] | None:
@@ -178,29 +194,16 @@ def leave(array: Any) -> Any:
     return array.owner if isinstance(array, DeviceArray) else array
 
 
-def address_reader(array: Any) -> Callable[[Any], int] | None:
-    """How to ask another array of this kind for its address, quickly; None if it takes an `enter`."""
+def current_stream(array: Any) -> Callable[[], int] | None:
+    """What tells the stream that the array's library works on by then, where it has one of its own.
+
+    It does not hold the array: memory is to be free for others when its owner is done with it.
+    """
     library = library_of(array)
     if library == "torch":
-        return _torch_address
-    return _cupy_address if library == "cupy" else None
-
-
-def _torch_address(array: Any) -> int:
-    return int(array.data_ptr())
-
-
-def _cupy_address(array: Any) -> int:
-    return int(array.data.ptr)
-
-
-def current_stream(array: Any) -> int | None:
-    """The stream that the array's library works on now, where it has one of its own."""
-    library = library_of(array)
-    if library == "torch":
-        torch = sys.modules["torch"]
-        return int(torch.cuda.current_stream(array.device).cuda_stream)
+        torch, where = sys.modules["torch"], array.device
+        return lambda: int(torch.cuda.current_stream(where).cuda_stream)
     if library == "cupy":
         cupy = sys.modules["cupy"]
-        return int(cupy.cuda.get_current_stream().ptr)
+        return lambda: int(cupy.cuda.get_current_stream().ptr)
     return None

@@ -97,6 +97,40 @@ def new_state(param: Any, codec: Codec, value: float | str, folder: Any) -> Any:
     return made
 
 
+def part(array: Any, own: slice) -> Any:
+    """A stretch of all elements in a row, in the same memory."""
+    return array.part(own.start, own.stop) if isinstance(array, DeviceArray) else array.reshape(-1)[own]
+
+
+def empty(like: Any, size: int, dtype: Any = None) -> Any:
+    """A new flat array in the home of another, by default of its dtype; its content is undefined."""
+    dtype = like.dtype if dtype is None else dtype
+    if not isinstance(like, DeviceArray):
+        return np.empty(size, dtype)
+    from fastopt.executors.cuda import transfers
+
+    return transfers.empty(like, (size,), dtype)
+
+
+def clear(array: Any) -> None:
+    """Fill with zeros; done when it returns."""
+    if isinstance(array, DeviceArray):
+        from fastopt.executors.cuda import transfers
+
+        transfers.clear(array)
+    else:
+        array.fill(0)
+
+
+def synchronize(array: Any) -> None:
+    """Wait for all that the device of an array was given to do, if it is on one."""
+    if isinstance(array, DeviceArray):
+        from fastopt.executors.cuda import device as cuda
+
+        with cuda.on(cuda.ordinal(array)):
+            cuda.synchronize()
+
+
 def copy(target: Any, source: Any) -> None:
     """Copy all elements, from wherever to wherever; done when it returns."""
     if isinstance(target, DeviceArray):

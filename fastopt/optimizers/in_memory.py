@@ -92,9 +92,7 @@ class InMemory(Steps):
     def step(self, grads: Any, grad_scale: Any, stream: Any) -> None:
         """Take a step, or raise and change nothing."""
         if stream is not None:
-            raise ValueError(
-                f"stream must be None for arrays in memory, got {stream!r}: only a device has streams"
-            )
+            self.refuse(stream)
         if type(grad_scale) is not float or grad_scale != self.grad_scale or self.varies:
             self.begin(grad_scale)
         found, items = self.gradients.enter(grads)
@@ -115,6 +113,13 @@ class InMemory(Steps):
         sparse = self.check(found)
         self._run(found, sparse)
         self.end(sparse)
+
+    def refuse(self, stream: Any) -> None:
+        """See that no stream was given."""
+        if stream is not None:
+            raise ValueError(
+                f"stream must be None for arrays in memory, got {stream!r}: only a device has streams"
+            )
 
     def begin(self, grad_scale: Any) -> None:
         """Have the numbers of the next step, or raise."""

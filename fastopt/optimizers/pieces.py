@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from fastopt.optimizers.in_memory import InMemory
 from fastopt.optimizers.optimizer import Optimizer
 
 
-class Pieces:
+class AnyPieces(ABC):
     """The step of an optimizer over one array, in parts: `begin`, `decide`, `run` for each, `end`.
 
     All that can fail happens in `begin`, before anything is written.
@@ -31,28 +32,40 @@ class Pieces:
         depends on it.
     """
 
+    _steps: Any
+
     def __init__(self, optimizer: Optimizer, across: norm.Across = norm.ALONE, first: int = 0) -> None:
-        if not isinstance(optimizer._steps, InMemory):
-            raise TypeError("optimizer must be over an array in memory to be stepped in pieces")
-        self._optimizer, self._steps = optimizer, optimizer._steps
+        self._optimizer = optimizer
         self._across = across
         self._first = first
-        self._steps.rows[0, FIRST] = first
-        self._found: list[Any] = []
         self._limit = 0.0
 
-    def begin(self, grad: Array, grad_scale: float) -> None:
+    @abstractmethod
+    def begin(self, grad: Any, grad_scale: float, stream: Any = None) -> None:
         """Check an array that will hold the gradient, and get the hyperparameters of the step.
+
+        `stream` is as for `Optimizer.step`.
 
         Raises
         ------
         TypeError, ValueError
             As `Optimizer.step`. Nothing was changed.
         """
-        self._steps.begin(grad_scale)
-        self._found = self._steps.gradients.find(grad)
-        self._steps.check(self._found)
-        self._limit = self._steps.watch.limit_at(self._steps.count)
+
+    @abstractmethod
+    def decide(self) -> bool:
+        """Look at the whole gradient, where its norm is wanted; whether the step is to be taken."""
+
+    @abstractmethod
+    def run(self, start: int, stop: int) -> None:
+        """Step the elements from `start` to `stop`, whose gradient is there.
+
+        States of 8 bits are kept in blocks: pieces begin at multiples of `codecs.base.BLOCK`.
+        """
+
+    @abstractmethod
+    def end(self) -> None:
+        """Count the step."""
 
     def fingerprint(self) -> int:
         """A number for the settings of the step that was begun: equal where they are equal."""
@@ -73,7 +86,27 @@ class Pieces:
     @property
     def waits(self) -> bool:
         """Whether the whole gradient must be there before the first piece: its norm is wanted."""
-        return self._steps.watch.is_on
+        return bool(self._steps.watch.is_on)
+
+
+class Pieces(AnyPieces):
+    """Pieces of an array in memory. The parameters are those of `AnyPieces`."""
+
+    def __init__(self, optimizer: Optimizer, across: norm.Across = norm.ALONE, first: int = 0) -> None:
+        super().__init__(optimizer, across, first)
+        if not isinstance(optimizer._steps, InMemory):
+            raise TypeError("optimizer must be over an array in memory to be stepped in pieces")
+        self._steps: InMemory = optimizer._steps
+        self._steps.rows[0, FIRST] = first
+        self._found: list[Any] = []
+
+    def begin(self, grad: Array, grad_scale: float, stream: Any = None) -> None:
+        """Check an array that will hold the gradient, and get the hyperparameters of the step."""
+        self._steps.refuse(stream)
+        self._steps.begin(grad_scale)
+        self._found = self._steps.gradients.find(grad)
+        self._steps.check(self._found)
+        self._limit = self._steps.watch.limit_at(self._steps.count)
 
     def decide(self) -> bool:
         """Look at the whole gradient, where its norm is wanted; whether the step is to be taken."""
@@ -88,10 +121,7 @@ class Pieces:
         return True
 
     def run(self, start: int, stop: int) -> None:
-        """Step the elements from `start` to `stop`, whose gradient is there.
-
-        States of 8 bits are kept in blocks: pieces begin at multiples of `codecs.base.BLOCK`.
-        """
+        """Step the elements from `start` to `stop`, whose gradient is there."""
         own = self._steps
         if own.compiled:
             step_stretch(self._optimizer.executor, own.rows, start, stop)

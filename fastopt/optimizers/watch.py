@@ -90,7 +90,10 @@ class Watch:
 
         `across` says how the norm of a part is combined with those of the other parts.
         """
-        size, finite = norm.measure(self._sums, found, across)
+        return self.conclude(*norm.measure(self._sums, found, across), grad_scale, limit)
+
+    def conclude(self, size: float, finite: bool, grad_scale: float, limit: float) -> float | None:
+        """The same from the norm of all finite elements, and whether all are finite."""
         factor = 1.0 / grad_scale
         size *= factor
         skipped = self.skip_nonfinite and not finite

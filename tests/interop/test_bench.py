@@ -33,3 +33,24 @@ def test_a_run_on_small_buffers() -> None:
     assert told.returncode == 0, told.stdout + told.stderr
     reported = told.stdout.replace("\N{NO-BREAK SPACE}", " ")
     assert [name for name in PEERS if name not in reported] == []
+
+
+def test_peers_on_a_gpu_on_the_cpu() -> None:
+    """What `bench.cuda` measures on a GPU gives the right number, seen here without one."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    for library in ("optax", "jax"):
+        pytest.importorskip(library, reason=f"{library} is not installed")
+    from bench import cuda
+    from fastopt.interop.torch import RMSprop
+
+    ways = {
+        "torch, foreach": cuda.torch_step(torch.optim.RMSprop, 10, 2, device="cpu", foreach=True),
+        "torch, with fastopt": cuda.torch_step(RMSprop, 10, 2, device="cpu"),
+        "torch, compiled": cuda.torch_compiled(10, 2, device="cpu"),
+        "optax, jit": cuda.optax_step(10, 2, platform="cpu"),
+    }
+    for name, way in ways.items():
+        cuda.check(name, way)
+        way.step(1)
+        way.step(0)
+    assert len({round(way.first(), 6) for way in ways.values()}) == 1

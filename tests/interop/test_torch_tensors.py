@@ -177,7 +177,8 @@ def test_gradients_of_16_bits_pass_the_gate(half, monkeypatch):
     w.grad = torch.ones_like(w)
     optimizer.step()
     closely = []
-    steps = optimizer._plan.launch._steps
+    ((launch, _),) = optimizer._plan.launches
+    steps = launch._steps
     monkeypatch.setattr(steps.gradients, "check", closely.append)
     w.grad = torch.ones_like(w)
     if steps.compiled:
@@ -204,7 +205,7 @@ def test_a_group_of_several_dtypes():
 def test_one_launch_steps_the_memory_of_the_tensors(monkeypatch):
     pair = Pair("RMSprop", shapes=((64,),) * 50)
     pair.step()
-    launch = pair.fast._plan.launch
+    ((launch, _),) = pair.fast._plan.launches
     places = [p.data_ptr() for p in pair.params["fastopt"]]
     assert [leaf.__array_interface__["data"][0] for leaf in launch._leaves] == places
     calls = []
@@ -349,7 +350,7 @@ def test_other_devices():
     refused(
         [torch.nn.Parameter(torch.zeros(3, device="meta"))],
         NotImplementedError,
-        r"param_groups\[0\]\['params'\]\[0\] is on meta: .* on the CPU; torch.optim has",
+        r"param_groups\[0\]\['params'\]\[0\] is on meta: .* CPU and on CUDA devices; torch.optim has",
     )
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.device import EMULATED
 from tests.support import COMPILED
 
 _ROOT = Path(__file__).parents[2]
@@ -51,7 +52,11 @@ def launch_python(ranks: int, *options: str, limit: float = LIMIT) -> Ended:
     """Run Python with these options on so many ranks."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "PYTHON"))}
     # Two threads a rank, for the jobs that ask for them; more ranks than cores must not spin.
-    environment |= {"NUMBA_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive", "PYTHONPATH": str(_ROOT)}
+    paths = [str(_ROOT)]
+    if EMULATED:  # a folder of its own on the path is what emulates
+        paths += filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    path = os.pathsep.join(paths)
+    environment |= {"NUMBA_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive", "PYTHONPATH": path}
     process = subprocess.Popen(
         [str(_MPIEXEC), "-n", str(ranks), sys.executable, *options],
         stdin=subprocess.DEVNULL,

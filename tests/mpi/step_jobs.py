@@ -1,10 +1,12 @@
 """What ranks run for `test_step`: sharded steps beside the plain optimizer over everything."""
 
+from unittest import mock
+
 import numpy as np
 
 import fastopt
 from fastopt.codecs.floats import floats
-from fastopt.interop.mpi import ShardedOptimizer, shard_slice
+from fastopt.interop.mpi import ShardedOptimizer, partition, shard_slice
 from tests import cases
 from tests.support import COMPILED, DTYPES, assert_same_bits
 
@@ -85,10 +87,13 @@ def pieces(comm):
             return fastopt.RMSProp(shard, lr=0.1, executor=executor)
 
         compare(comm, make, size, np.float32, overlap_chunks=count)
-    if COMPILED:  # more than one of the pieces that are usual
+    if COMPILED:  # more than one of the pieces that are usual, but for their number
         make = lambda shard: fastopt.RMSProp(shard, lr=0.1)  # noqa: E731
-        sharded, _ = compare(comm, make, comm.size * 700_001, np.float32)
+        with mock.patch.object(partition, "AT_ONCE", 1 << 20):
+            sharded, _ = compare(comm, make, comm.size * 700_001, np.float32)
         assert sharded.overlap_chunks == 3
+        sharded, _ = compare(comm, make, comm.size * 700_001, np.float32)
+        assert sharded.overlap_chunks == 1
 
 
 def shapes(comm):

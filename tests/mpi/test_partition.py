@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 
 from fastopt.codecs.base import BLOCK
 from fastopt.interop.mpi import shard_slice
-from fastopt.interop.mpi.partition import PIECE, Partition, usual_pieces
+from fastopt.interop.mpi.partition import (
+    AT_ONCE,
+    PIECE,
+    Partition,
+    small_pieces,
+    usual_pieces,
+)
 from tests.refusals import refusal
 
 
@@ -37,10 +43,11 @@ def test_everything_once(length, ranks, pieces):
 
 @given(st.integers(0, 10**13), st.integers(1, 1024), st.sampled_from([2, 4, 8]))
 def test_pieces_are_of_the_usual_size(length, ranks, itemsize):
-    pieces = usual_pieces(length, ranks, itemsize)
+    pieces = small_pieces(length, ranks, itemsize)
     assert pieces >= 1
     assert length * itemsize <= pieces * ranks * PIECE
     assert pieces == 1 or length * itemsize > (pieces - 1) * ranks * PIECE
+    assert usual_pieces(length, ranks, itemsize) == (1 if length * itemsize <= AT_ONCE else pieces)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from fastopt.codecs.base import BLOCK
+from fastopt.codecs.blocks import ITEM
+from fastopt.codecs.floats import floats
 from fastopt.executors.cuda import access, device
 from fastopt.executors.cuda.kernels import JobKernels
 from fastopt.executors.cuda.launches import Launch, Mirror
@@ -83,6 +86,10 @@ class Batch:
             self._firsts[:, 0] = firsts
             self._firsts[:, 1] = access.rounding_table(device.current()).address
         self._alignments = np.array(kernels.alignments(), np.int64)
+        sizes = [own.itemsize for own in arrays[0]]
+        self._itemsizes = np.array([sizes[0], floats(gradient).dtype.itemsize, *sizes[1:]], np.int64)
+        blocks = [BLOCK if own.dtype == ITEM else 1 for own in arrays[0]]
+        self._per_item = np.array([1, 1, *blocks[1:]], np.int64)
         self._control = [control] if control else []
         self._kept = None
         if kernels.names.recall:
@@ -136,27 +143,34 @@ class OneArray(Batch):
         self._fixed_aligned = bool(self._aligned()[0])
         self._alignment = int(self._alignments[1])
         self._current: tuple[Launch, int, int] | None = None
-        self._gradient = 0  # as aligned as can be
-        self._choose()  # compiles what aligned gradients will need, and shows what cannot be compiled
+        self._gradient, self._is_wide, self._place = 0, False, 0  # 0 is as aligned as can be
+        # Compiles what aligned gradients will need, and shows what cannot be compiled.
+        self._choose(self._fixed_aligned, self.size)
 
-    def _choose(self) -> tuple[Launch, int, int]:
-        """The launch for the addresses as they are, its number of threads, and how many words fixed."""
+    def _choose(self, wide: bool, size: int) -> tuple[Launch, int, int]:
+        """The launch for so many elements, its number of threads, and how many words fixed."""
         count = self._addresses.shape[1] + self._firsts.shape[1]
-        if not self._fixed_aligned or self._gradient % self._alignment:
+        if not wide:
             launch = self._launch("scalar", 1 + count)
-            launch.words[0] = self.size
-            return launch, self._kernels.threads(self.size, aligned=False), 1
+            launch.words[0] = size
+            return launch, self._kernels.threads(size, aligned=False), 1
         launch = self._launch("wide", 2 + count)
-        launch.words[:2] = self.size, self.size // self._kernels.unit
-        return launch, self._kernels.threads(self.size, aligned=True), 2
+        launch.words[:2] = size, size // self._kernels.unit
+        return launch, self._kernels.threads(size, aligned=True), 2
 
     def bind(self, addresses: Sequence[int]) -> None:
         """Take the address of the gradient; 0 leaves the array out."""
         (address,) = addresses
         if self._current is not None and address == self._gradient:
             return
-        self._gradient = self._addresses[0, 1] = address
-        launch, threads, first = self._choose()
+        wide = self._fixed_aligned and address % self._alignment == 0
+        if self._current is not None and address and self._gradient and wide == self._is_wide:
+            self._current[0].words[self._place] = self._gradient = address
+            return
+        self._gradient, self._is_wide = address, wide
+        launch, threads, first = self._choose(wide, self.size)
+        self._place = first + 1
+        self._addresses[0, 1] = address
         own = [*self._addresses[0], *self._firsts[0]]
         launch.words[first : first + len(own)] = own
         block = launch.program.block()
@@ -173,6 +187,20 @@ class OneArray(Batch):
             raise AssertionError("bind comes first")
         launch, blocks, block = self._current
         launch.start(blocks, block, stream)
+
+    def start_part(self, start: int, stop: int, stream: int) -> None:
+        """Step the elements from `start`, a multiple of `BLOCK`, to `stop`."""
+        self._addresses[0, 1] = self._gradient
+        addresses = self._addresses[0] + start // self._per_item * self._itemsizes
+        wide = bool((addresses % self._alignments == 0).all())
+        launch, threads, first = self._choose(wide, stop - start)
+        firsts = self._firsts[0].copy()
+        firsts[:1] += start
+        launch.words[first : first + len(addresses) + len(firsts)] = [*addresses, *firsts]
+        block = launch.program.block()
+        launch.start(-(-threads // block), block, stream)
+        self._current = None  # the words of whole steps are gone
+        self.bind([self._gradient])
 
 
 class ManyArrays(Batch):

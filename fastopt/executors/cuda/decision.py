@@ -11,8 +11,18 @@ import numpy as np
 from fastopt.executors.cuda import device, norm
 from fastopt.executors.cuda.batches import ManyArrays, Numbers, OneArray
 from fastopt.executors.cuda.launches import Launch, Mirror
-from fastopt.executors.cuda.source import CONTROL_WORDS, FINITE, KEPT, NORM, SKIP, SKIPPED
-from fastopt.executors.norm import BLOCK
+from fastopt.executors.cuda.source import (
+    CONTROL_WORDS,
+    FACTOR,
+    FACTOR32,
+    FINITE,
+    KEPT,
+    NORM,
+    SKIP,
+    SKIPPED,
+)
+from fastopt.executors.norm import BLOCK, total
+from fastopt.layouts.arrays import Array
 
 
 class Decision:
@@ -125,6 +135,23 @@ class Decision:
         self._decide.words[2] = first
         self.set_numbers(1.0, math.inf)
         self.start(0, False)
+
+    def add(self, stream: int) -> Array:
+        """The sums of `norm.COLUMNS` over all blocks, on the host: waits for the device."""
+        for launch, blocks in self._squares:
+            launch.start(blocks, norm.THREADS, stream)
+        device.synchronize(stream)
+        found = np.zeros((norm.COLUMNS, self._capacity))
+        device.to_host(found, self._sums.address)
+        return np.array([total(column) for column in found[:, : int(self._decide.words[2])]])
+
+    def take(self, size: float, factor: float, skipped: bool) -> None:
+        """What the host has decided instead, where it knows more than this device."""
+        words = np.zeros(CONTROL_WORDS, np.int64)
+        words[[NORM, FACTOR]] = np.array([size, factor]).view(np.int64)
+        words[FACTOR32 : FACTOR32 + 1].view(np.float32)[0] = factor
+        words[[FINITE, SKIP]] = math.isfinite(size), skipped
+        device.to_device(self.address, words)
 
     def read(self) -> tuple[float, bool, int]:
         """The norm, whether the step was skipped, and how many ever were; waits for the device."""

@@ -32,6 +32,8 @@ if not SIMULATED:
     from numba.cuda.dispatcher import CUDADispatcher
     from numba.cuda.extending import intrinsic as intrinsic
 
+    _ORDINAL = binding.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
+
 # Enough threads to hide what a block waits for, and small enough that the last blocks end together.
 LARGEST_BLOCK, WARP = 256, 32
 
@@ -215,14 +217,21 @@ def ordinal(array: DeviceArray) -> int:
     ValueError
         It is not in the memory of a device.
     """
-    if SIMULATED or array.size == 0:
+    if array.size == 0:
+        return current()
+    found = ordinal_at(array.address)
+    if found is None:
+        raise ValueError(f"the memory of {array!r} is not of a CUDA device")
+    return found
+
+
+def ordinal_at(address: int) -> int | None:
+    """The number of the device that has this memory, None if it is no device's."""
+    if SIMULATED:
         return current()
     current()
-    attribute = binding.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
-    status, number = binding.cuPointerGetAttribute(attribute, array.address)
-    if status != 0:
-        raise ValueError(f"the memory of {array!r} is not of a CUDA device: {status.name}")
-    return int(number)
+    status, number = binding.cuPointerGetAttribute(_ORDINAL, address)
+    return int(number) if status == 0 else None
 
 
 @cache
@@ -299,6 +308,16 @@ def across(target: int, source: int, size: int) -> None:
         ctypes.memmove(target, source, size)
     else:
         _call(binding.cuMemcpyDtoD, target, source, size)
+
+
+def clear(address: int, size: int) -> None:
+    """Set bytes to zero."""
+    if size == 0:
+        return
+    if SIMULATED:
+        ctypes.memset(address, 0, size)
+    else:
+        _call(binding.cuMemsetD8, address, 0, size)
 
 
 class Pinned:

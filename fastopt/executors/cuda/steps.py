@@ -18,8 +18,11 @@ from fastopt.executors.cuda.kernels import kernels
 from fastopt.executors.cuda.source import Form
 from fastopt.executors.gate import headers_are_readable, items_of
 from fastopt.executors.norm import blocks
-from fastopt.layouts import arrays, homes, tree
-from fastopt.layouts.device import DeviceArray, address_reader, enter
+from fastopt.layouts import arrays, homes, readers, tree
+from fastopt.layouts.arrays import Array
+from fastopt.layouts.device import DeviceArray, enter
+
+NONE = b"none"  # the identities of no objects
 
 
 class DeviceSteps:
@@ -76,13 +79,18 @@ class DeviceSteps:
         self._made: dict[Any, Any] = {}
         self._of_graphs: list[Any] = []  # what they read must stay
         self._objects: list[Any] = []
-        self._readers: list[tuple[int, Callable[[Any], int]]] = []
+        self._readers: list[readers.Reader] = []
         self._addresses: list[int] = []
+        self._is_fixed = False
         self.has_started = False
-        self._sample: DeviceArray | None = None
-        self._ids = b"none"
+        self._current_stream = streams.default(None)
+        self._ids = NONE
         self.left_out: list[bool] = []
         self.leaves_out = False
+
+    def take_in_order(self) -> None:
+        """Find gradients in lists with one for each array, whatever the structure of `params`."""
+        self._flat, self._single = True, False
 
     def arrange(self, numbers_of: Callable[[int], Any], scales: bool) -> None:
         """Sort the arrays into batches that share their numbers, which `numbers_of` tells by row."""
@@ -100,7 +108,7 @@ class DeviceSteps:
                 known = before.get(key)
                 self._made[key] = known or self._make_batch(rows, job, numbers_of(rows[0]), form)
         self._batches = list(self._made.values())
-        self._ids = b"none"  # to be bound again
+        self._ids, self._readers = NONE, []  # to be bound again
 
     @property
     def source(self) -> str:
@@ -125,32 +133,67 @@ class DeviceSteps:
             One of them is not acceptable. Nothing was changed.
         """
         found = self._find(grads)
-        ids = _identities(found)
-        if ids == self._ids:
-            if not self._readers:
-                return
-            # Such an object can be given other memory.
-            if all(read(found[row]) == self._addresses[row] for row, read in self._readers):
-                return
-        entered = self._check(found)
-        self._expect(entered)
-        self._addresses = [0 if array is None else array.address for array in entered]
-        given = [array is not None for array in entered]
-        self._readers = [
-            (row, read)
-            for row, array in enumerate(found)
-            if array is not None and (read := address_reader(array)) is not None
-        ]
+        ids = _identities(found) if self._is_fixed else NONE
+        if self._is_fixed and ids == self._ids:
+            return
+        if not self._bind_alike(found):
+            entered = self._check(found)
+            self._expect(entered)
+            self._bind([0 if array is None else array.address for array in entered], entered)
+            given = [array for array in found if array is not None]
+            self._is_fixed = all(map(readers.is_fixed, given))
+            self._readers = [readers.absent if g is None else readers.reader(g) for g in found]
+            ids = _identities(found) if self._is_fixed else NONE
+        # What the caller frees is not to be kept from others, and an object's number is good only
+        # while it is there: of arrays that can have other memory neither is held.
+        self._objects, self._ids = (found, ids) if self._is_fixed else ([], NONE)
+
+    def _bind_alike(self, found: list[Any]) -> bool:
+        """Take gradients that are like the last ones, in other places; False to check them anew."""
+        if not self._readers or self._zero_grad:
+            return False
+        try:
+            addresses = [read(g) for read, g in zip(self._readers, found, strict=True)]
+        except (AttributeError, RuntimeError):  # they do not have what is asked for
+            return False
+        if addresses == self._addresses:
+            return True
+        for row, address in enumerate(addresses):
+            if address == self._addresses[row]:
+                continue
+            if not self._is_free(row, address):
+                return False
+        self._bind(addresses, None)
+        return True
+
+    def _is_free(self, row: int, address: int) -> bool:
+        """Whether a gradient can be there: aligned, on this device, and apart from what is written."""
+        leaf = self._leaves[row]
+        return (
+            address > 0
+            and address % self._itemsizes[row] == 0
+            and not self._meets_guarded(address, leaf.size * self._itemsizes[row])
+            and device.ordinal_at(address) == self.ordinal
+        )
+
+    def _bind(self, addresses: list[int], entered: list[DeviceArray | None] | None) -> None:
+        """Have the launches take the gradients from there; `entered` are those that were checked."""
         with device.on(self.ordinal):
             for batch in self._batches:
-                batch.bind([self._addresses[row] for row in batch.rows])
+                batch.bind([addresses[row] for row in batch.rows])
+            if entered is not None:
+                self._given = [array is not None for array in entered]
             if self._decision is not None:
                 sizes = [leaf.size for leaf in self._leaves]
-                self._decision.arrange(self._batches, sizes, given)
-        self._sample = next((array for array in entered if array is not None), None)
-        self._objects, self._ids = found, ids
+                self._decision.arrange(self._batches, sizes, self._given)
+        self._addresses = addresses
+        if entered is None:
+            return
+        sample = next((array for array in entered if array is not None), None)
+        self._current_stream = streams.default(sample)
+        self._itemsizes = [1 if array is None else array.itemsize for array in entered]
         self.left_out = [
-            not own and leaf.size > 0 for own, leaf in zip(given, self._leaves, strict=True)
+            not own and leaf.size > 0 for own, leaf in zip(self._given, self._leaves, strict=True)
         ]
         self.leaves_out = any(self.left_out)
 
@@ -180,7 +223,7 @@ class DeviceSteps:
                 arrays.check_writeable(name, array)
         given = [(n, a) for n, a in zip(names, entered, strict=True) if a is not None]
         for name, array in given:
-            if self._meets_guarded(array):
+            if self._meets_guarded(array.address, array.nbytes):
                 arrays.check_apart(name, array, self._guarded)  # raises the error
         if self._zero_grad:
             arrays.check_distinct(arrays.memory_range(name, array) for name, array in given)
@@ -196,11 +239,10 @@ class DeviceSteps:
             self._formats = names
             self.arrange(self._numbers_of, self._scales)
 
-    def _meets_guarded(self, array: DeviceArray) -> bool:
+    def _meets_guarded(self, address: int, size: int) -> bool:
         """Whether a gradient shares memory with what a step writes, by bisection."""
-        low = bisect_right(self._stops, array.address)
-        stop = array.address + array.nbytes
-        return array.size > 0 and low < len(self._stops) and self._starts[low] < stop
+        low = bisect_right(self._stops, address)
+        return size > 0 and low < len(self._stops) and self._starts[low] < address + size
 
     def expect(self, step: int, skipped: int) -> None:
         """The number of the next step if so many were skipped, where it is not known better."""
@@ -210,7 +252,7 @@ class DeviceSteps:
 
     def start(self, stream: Any, factor: float, limit: float) -> bool:
         """Launch a step with the gradients that were bound; False if it was recorded, not run."""
-        where = self._stream(stream)
+        where = self.stream(stream)
         if device.current() == self.ordinal:
             return self._start(where, factor, limit)
         with device.on(self.ordinal):
@@ -239,10 +281,41 @@ class DeviceSteps:
         with device.on(self.ordinal):
             if self._decision is not None:
                 self._decision.set_numbers(factor, limit)
-            self._prepare(self._stream(stream))
+            self._prepare(self.stream(stream))
 
-    def _stream(self, stream: Any) -> int:
-        return streams.default(self._sample) if stream is None else streams.handle(stream)
+    def start_at(self, first: int) -> None:
+        """Count the elements from another number than 0: what is rounded at random depends on it."""
+        self._firsts = [first + own for own in self._firsts]
+        self._made.clear()
+        self.arrange(self._numbers_of, self._scales)
+
+    def measure(self, stream: int) -> Array:
+        """Sums over the gradients, see `Decision.add`."""
+        with device.on(self.ordinal):
+            return self._decides().add(stream)
+
+    def decide(self, size: float, factor: float, skipped: bool) -> None:
+        """Have the next parts take this decision of the host."""
+        with device.on(self.ordinal):
+            self._decides().take(size, factor, skipped)
+        self.has_started = True
+
+    def run(self, start: int, stop: int, stream: int) -> None:
+        """Step a part of the only array, and wait until that is done."""
+        with device.on(self.ordinal):
+            for batch in self._batches:
+                batch.prepare(stream)
+                batch.start_part(start, stop, stream)
+            device.synchronize(stream)
+
+    def _decides(self) -> Decision:
+        if self._decision is None:
+            raise AssertionError("nothing was to be decided")
+        return self._decision
+
+    def stream(self, stream: Any) -> int:
+        """The handle of the stream to work on with the gradients that were bound."""
+        return self._current_stream() if stream is None else streams.handle(stream)
 
     def _work(self) -> list[Any]:
         return self._batches if self._decision is None else [self._decision, *self._batches]
@@ -253,10 +326,8 @@ class DeviceSteps:
 
     def decided(self) -> tuple[float, bool, int]:
         """Norm, whether the last step was skipped, and how many ever were: waits for the device."""
-        if self._decision is None:
-            raise AssertionError("nothing was to be decided")
         with device.on(self.ordinal):
-            return self._decision.read()
+            return self._decides().read()
 
 
 def _identities(found: list[Any]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, SupportsInt
 
 from fastopt.layouts.device import DeviceArray, current_stream
@@ -32,13 +33,13 @@ def handle(stream: Any) -> int:
     raise TypeError(f"stream must be {ACCEPTED}, not {stream!r}")
 
 
-def default(gradient: DeviceArray | None) -> int:
-    """The stream for a step where the caller names none.
+def default(gradient: DeviceArray | None) -> Callable[[], int]:
+    """What tells the stream for steps where the caller names none.
 
     What the library of the gradients works on now; else the stream on which the gradients say that
     they are produced; else the default stream.
     """
     if gradient is None:
-        return 0
-    own = current_stream(gradient.owner)
-    return own if own is not None else int(gradient.stream or 0)
+        return lambda: 0
+    named = int(gradient.stream or 0)
+    return current_stream(gradient.owner) or (lambda: named)

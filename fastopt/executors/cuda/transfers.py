@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
+from numba import types
 
-from fastopt.executors.cuda import device
+from fastopt.codecs.floats import compute_dtype, name_of
+from fastopt.executors.cuda import access, device
+from fastopt.executors.cuda.launches import Launch
 from fastopt.layouts.device import DeviceArray
 
 
@@ -28,6 +32,28 @@ def repeat(target: DeviceArray, item: Any) -> None:
         device.synchronize()
 
 
+def convert(target: DeviceArray, source: DeviceArray, stream: int) -> None:
+    """Copy to an array of another format, in the order of a stream."""
+    with device.on(device.ordinal(target)):
+        if target.size:
+            names = str(name_of(source.dtype)), str(name_of(target.dtype))
+            program = _convert(*names, device.architecture())
+            launch = Launch(program, 3)
+            launch.words[:] = target.size, source.address, target.address
+            threads = program.block()
+            launch.start(-(-target.size // threads), threads, stream)
+
+
+@cache
+def _convert(source: str, target: str, architecture: tuple[int, int]) -> device.Program:
+    compute = compute_dtype(target).name
+    scope = {"cuda": device.cuda, "__name__": __name__}
+    scope |= {"load": access.loader(compute, source), "store": access.storer(compute, target)}
+    text = "def convert(length, source, target):\n    i = cuda.grid(1)\n    if i < length:\n"
+    exec(text + "        store(target, i, load(source, i))\n", scope)
+    return device.Program(scope["convert"], [types.int64] * 3, architecture)
+
+
 def copy(target: DeviceArray, source: Any) -> None:
     """Copy from an array of the same shape and dtype, in memory or on a device."""
     with device.on(device.ordinal(target)):
@@ -36,6 +62,13 @@ def copy(target: DeviceArray, source: Any) -> None:
             device.across(target.address, source.address, target.nbytes)
         else:
             device.to_device(target.address, np.ascontiguousarray(source))
+        device.synchronize()
+
+
+def clear(array: DeviceArray) -> None:
+    """Fill with zeros."""
+    with device.on(device.ordinal(array)):
+        device.clear(array.address, array.nbytes)
         device.synchronize()
 
 

@@ -12,7 +12,9 @@ import numpy as np
 from fastopt.interop.mpi import files
 from fastopt.interop.mpi.partition import Partition
 from fastopt.interop.mpi.ranks import Ranks
+from fastopt.layouts import homes
 from fastopt.layouts.arrays import Array
+from fastopt.layouts.device import DeviceArray
 from fastopt.optimizers.optimizer import Optimizer
 
 
@@ -73,10 +75,10 @@ def load_checkpoint(path: Any, optimizer: Optimizer) -> None:
     """
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer must be one of fastopt's, not {type(optimizer).__name__}")
-    params = optimizer.params
-    if not isinstance(params, np.ndarray):
+    params = homes.enter("params", optimizer.params)
+    if not isinstance(params, (np.ndarray, DeviceArray)):
         raise TypeError(f"optimizer must be over a single array, not a {type(params).__name__}")
-    flat = params.reshape(-1)
+    flat = homes.part(params, slice(0, params.size))
     shards = files.Shards(Path(path), optimizer, flat, slice(0, flat.size), flat.size)
     shards.resume()
     shards.read()

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from fastopt.codecs.floats import name_of
 from fastopt.interop.mpi.partition import Partition
-from fastopt.layouts.arrays import Array
+from fastopt.layouts import arrays, homes
 
 UNDER_WAY = 2  # all-gathers at a time
-RAW = {2: np.uint16, 4: np.uint32, 8: np.uint64}  # what is only moved needs no arithmetic
+WAYS = ("auto", "direct", "host")  # in which arrays on a device are exchanged
 
 
 def mpi_type(dtype: np.dtype[Any]) -> Any:
@@ -29,8 +30,24 @@ def mpi_type(dtype: np.dtype[Any]) -> Any:
     return None if found == MPI.DATATYPE_NULL else found
 
 
+def summed_in(reduce_dtype: Any, own: np.dtype[Any]) -> tuple[str, ...]:
+    """The formats that gradients may have, the last of them the one in which they are summed."""
+    wanted = str(name_of(own))
+    if reduce_dtype is not None:
+        try:
+            is_bfloat16 = isinstance(reduce_dtype, str) and reduce_dtype == "bfloat16"
+            wanted = "bfloat16" if is_bfloat16 else np.dtype(reduce_dtype).name
+        except TypeError as error:
+            raise TypeError(f"reduce_dtype must be a dtype, not {reduce_dtype!r}") from error
+    formats = arrays.partners_of(own)
+    if wanted not in formats:
+        accepted = arrays.listed(formats)
+        raise ValueError(f"reduce_dtype must be {accepted} for parameters of {own}, got {wanted}")
+    return formats if wanted == "float32" else (wanted,)
+
+
 class Exchange:
-    """The collectives of one optimizer.
+    """The collectives of one optimizer, over arrays in memory.
 
     Parameters
     ----------
@@ -58,15 +75,36 @@ class Exchange:
                 f"this MPI cannot sum {dtype}: give reduce_dtype, such as numpy.float32, for gradients"
             )
         self._in_place = MPI.IN_PLACE
+        self._words = {2: MPI.UINT16_T, 4: MPI.UINT32_T, 8: MPI.UINT64_T}
         # Two, one to fill while the other is sent; made when they are needed.
-        self._staging: list[Array] = []
+        self._staging: list[Any] = []
         self.prepare(dtype)
+
+    def _empty(self, size: int) -> Any:
+        """A buffer for gradients, in the dtype of sums."""
+        return np.empty(size, self._dtype)
+
+    def _fill(self, staging: Any, grad: Any, chunk: list[slice]) -> None:
+        """Bring the pieces of a chunk one behind the other, in the dtype of sums."""
+        position = 0
+        for piece in chunk:
+            following = position + piece.stop - piece.start
+            staging[position:following] = grad[piece]
+            position = following
+
+    def _buffer(self, array: Any) -> Any:
+        """An array as MPI takes it, of whatever format: lists beside it say what it holds."""
+        return array.view(f"u{array.itemsize}")
+
+    def _moved(self, array: Any) -> list[Any]:
+        """An array whose content is only moved, which needs no arithmetic."""
+        return [self._buffer(array), array.size, self._words[array.itemsize]]
 
     def prepare(self, dtype: np.dtype[Any]) -> None:
         """Get ready for gradients of this dtype."""
         if self._packs(dtype) and not self._staging and self._comm.size > 1:
             most = self._partition.largest_chunk
-            self._staging = [np.empty(most, self._dtype) for _ in range(min(self._pieces, 2))]
+            self._staging = [self._empty(most) for _ in range(min(self._pieces, 2))]
 
     def _packs(self, dtype: np.dtype[Any]) -> bool:
         """Whether gradients of this dtype must be brought into another form for MPI."""
@@ -78,7 +116,16 @@ class Exchange:
         start = self._partition.shards[self._comm.rank].start
         return slice(piece.start - start, piece.stop - start)
 
-    def reduced(self, grad: Array, into: Array) -> Iterator[int]:
+    def wait_for(self, grad: Any, stream: Any) -> Any:
+        """Wait until a gradient can be read; the stream to step in."""
+        return stream
+
+    def broadcast(self, flat: Any) -> None:
+        """Have the content that rank 0 has."""
+        if self._comm.size > 1:
+            self._comm.Bcast(self._moved(flat), root=0)
+
+    def reduced(self, grad: Any, into: Any) -> Iterator[int]:
         """Sum the gradients of all ranks, each piece into its place in `into`.
 
         Gives the number of each chunk as it arrives; by then the next one is under way.
@@ -92,22 +139,21 @@ class Exchange:
         under_way.popleft().Wait()
         yield self._pieces - 1
 
-    def _reduce(self, grad: Array, into: Array, k: int) -> Any:
+    def _reduce(self, grad: Any, into: Any, k: int) -> Any:
         chunk = self._partition.chunk(k)
         counts = [piece.stop - piece.start for piece in chunk]
         packed = self._packed(grad, chunk, k) if self._packs(grad.dtype) else grad
-        target = into[self.own(k)]
-        send, receive = [packed, packed.size, self._type], [target, target.size, self._type]
+        target = homes.part(into, self.own(k))
+        send = [self._buffer(packed), packed.size, self._type]
+        receive = [self._buffer(target), target.size, self._type]
         return self._comm.Ireduce_scatter(send, receive, counts)
 
-    def _packed(self, grad: Array, chunk: list[slice], k: int) -> Array:
+    def _packed(self, grad: Any, chunk: list[slice], k: int) -> Any:
         """The pieces of a chunk one behind the other, as MPI wants them, in the dtype of sums."""
-        staging, position = self._staging[k % 2], 0
-        for piece in chunk:
-            following = position + piece.stop - piece.start
-            staging[position:following] = grad[piece]
-            position = following
-        return staging[:position]
+        staging = self._staging[k % 2]
+        size = sum(piece.stop - piece.start for piece in chunk)
+        self._fill(staging, grad, chunk)
+        return homes.part(staging, slice(0, size))
 
     @contextmanager
     def gathering(self) -> Iterator[Callable[..., None]]:
@@ -117,21 +163,21 @@ class Exchange:
         """
         under_way: deque[Any] = deque()
 
-        def gather(flat: Array, k: int, shard: Array | None = None) -> None:
+        def gather(flat: Any, k: int, shard: Any = None) -> None:
             if len(under_way) == UNDER_WAY:
                 under_way.popleft().Wait()
-            send = self._in_place if shard is None else shard.view(RAW[shard.itemsize])[self.own(k)]
+            send = self._in_place if shard is None else self._moved(homes.part(shard, self.own(k)))
             chunk = self._partition.chunk(k)
             counts = [piece.stop - piece.start for piece in chunk]
             starts = [piece.start for piece in chunk]
-            receive = [flat.view(RAW[flat.itemsize]), (counts, starts)]
-            under_way.append(self._comm.Iallgatherv(send, receive))
+            whole, _, kind = self._moved(flat)
+            under_way.append(self._comm.Iallgatherv(send, [whole, (counts, starts), kind]))
 
         yield gather
         for request in under_way:
             request.Wait()
 
-    def gather_all(self, flat: Array, shard: Array | None = None) -> None:
+    def gather_all(self, flat: Any, shard: Any = None) -> None:
         """Bring all of `flat` to all ranks."""
         with self.gathering() as gather:
             for k in range(self._pieces):

@@ -17,6 +17,7 @@ import numpy as np
 
 from fastopt.codecs.base import BLOCK
 from fastopt.codecs.blocks import ITEM
+from fastopt.layouts import homes
 from fastopt.layouts.archive import Archive, read_archive, replacing, write_archive
 from fastopt.layouts.arrays import Array
 from fastopt.optimizers.optimizer import Optimizer
@@ -42,14 +43,17 @@ def file_name(save: str, rank: int, ranks: int) -> str:
 def arrays_of(optimizer: Optimizer, flat: Array) -> dict[str, Array]:
     """What a shard consists of: its parameters and all states, by name."""
     own: dict[str, Array] = {"params": flat}
-    own |= {f"state/{name}": array.reshape(-1) for name, array in optimizer.state.items()}
+    optimizer.catch_up()
+    for name, _, array in optimizer._arrays():
+        own[f"state/{name}"] = homes.part(array, slice(0, array.size))
     return own
 
 
 def write_shard(folder: Path, save: str, saved: Saved, own: Mapping[str, Array]) -> None:
     """Write the file of one rank."""
     description = {"save": save, "start": saved.start, "stop": saved.stop}
-    write_archive(folder / saved.file, description, own.items())
+    named = ((name, homes.to_host(array)) for name, array in own.items())
+    write_archive(folder / saved.file, description, named)
 
 
 def write_index(
@@ -159,7 +163,7 @@ class Shards:
                 for name, array in self._own.items():
                     block = _block(array)  # shards begin at the start of one
                     first, last = start - self._part.start, stop - self._part.start
-                    part = array[first // block : -(-last // block)]
+                    part = homes.part(array, slice(first // block, -(-last // block)))
                     archive.read_into({name: part}, (start - saved.start) // block)
 
 

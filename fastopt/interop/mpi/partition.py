@@ -81,6 +81,11 @@ class Partition:
         return [self.piece(rank, k) for rank in range(len(self.shards))]
 
 
-def usual_pieces(length: int, ranks: int, itemsize: int) -> int:
+def small_pieces(length: int, ranks: int, itemsize: int) -> int:
     """As many pieces as make each about `PIECE` bytes."""
     return max(1, -(-length * itemsize // (ranks * PIECE)))
+
+
+def usual_pieces(length: int, ranks: int, itemsize: int) -> int:
+    """In how many pieces shards are exchanged if nobody says: in one, or in small ones."""
+    return 1 if length * itemsize <= AT_ONCE else small_pieces(length, ranks, itemsize)

@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.codecs.floats import NAMES, floats, name_of
+from fastopt.codecs.floats import NAMES, floats
 from fastopt.interop.mpi import checkpoint
-from fastopt.interop.mpi.exchange import RAW, Exchange
+from fastopt.interop.mpi.exchange import WAYS, Exchange, summed_in
 from fastopt.interop.mpi.partition import Partition, usual_pieces
 from fastopt.interop.mpi.ranks import Ranks
-from fastopt.layouts import arrays
+from fastopt.layouts import arrays, homes
 from fastopt.layouts.arrays import Array
+from fastopt.layouts.device import leave
 from fastopt.optimizers.optimizer import Optimizer
-from fastopt.optimizers.pieces import Pieces
+from fastopt.optimizers.pieces import AnyPieces, Pieces
 from fastopt.optimizers.watch import Last
 from fastopt.validation import finite_positive, flag, whole_number
 
@@ -35,7 +36,8 @@ class ShardedOptimizer:
         Which processes take part.
     params : array
         Replicated: all parameters, of any shape, the same on every rank; those of rank 0 are taken.
-        Owned: only the shard of this rank, flat, as `shard_slice` says. Never copied.
+        Owned: only the shard of this rank, flat, as `shard_slice` says. Never copied. On all ranks
+        NumPy's, or on all of them on a CUDA device.
     make_optimizer : callable
         ``make_optimizer(shard)`` gives this rank's optimizer over `shard`, a flat array: any of
         fastopt's, with the same settings on all ranks. ``clip_norm`` and ``skip_nonfinite`` look at the
@@ -46,10 +48,14 @@ class ShardedOptimizer:
         Every rank has all parameters. If False it owns its shard alone, and `gather` brings the others
         on request.
     overlap_chunks : int, optional
-        In how many pieces a shard is exchanged; by default pieces are of about 1 MiB.
+        In how many pieces a shard is exchanged; by default pieces are of about 1 MiB, and on a device
+        there is one.
     reduce_dtype : dtype, optional
         In which gradients are summed, by default that of the parameters. With float32, gradients of
         float16 and bfloat16 are summed in float32, and the step takes that sum as it is.
+    device_exchange : {"auto", "direct", "host"}, default "auto"
+        Of arrays on a CUDA device: MPI is given their memory, through the memory of the host, or the
+        former if MPI says that it can read a device; if it does not, that is an error.
 
     Attributes
     ----------
@@ -91,27 +97,38 @@ class ShardedOptimizer:
         replicated: bool = True,
         overlap_chunks: int | None = None,
         reduce_dtype: Any = None,
+        device_exchange: str = "auto",
     ) -> None:
         self._ranks = Ranks(comm)
         self._comm = comm
         with self._ranks.together("ShardedOptimizer"):
             self._average = flag("average", average)
             self._replicated = flag("replicated", replicated)
-            arrays.check_writeable("params", params)
-            if not self._replicated and params.ndim != 1:
+            entered = homes.enter("params", params)
+            arrays.check_writeable("params", entered)
+            self._on_device = homes.is_on_device(entered)
+            if not self._replicated and entered.ndim != 1:
                 raise ValueError(
-                    f"params must be flat where each rank owns a shard, got {params.shape}"
+                    f"params must be flat where each rank owns a shard, got {entered.shape}"
                 )
             if overlap_chunks is not None:
                 whole_number("overlap_chunks", overlap_chunks, 1)
-            self._accepted = _summed_in(reduce_dtype, params.dtype)
+            self._accepted = summed_in(reduce_dtype, entered.dtype)
             if not callable(make_optimizer):
                 raise TypeError(f"make_optimizer must be callable, not {make_optimizer!r}")
-        self._params: Array = params
-        self._check_same(overlap_chunks)
-        self._divide(overlap_chunks)
+            if device_exchange not in WAYS:
+                ways = ", ".join(map(repr, WAYS))
+                raise ValueError(f"device_exchange must be one of {ways}, got {device_exchange!r}")
+            if device_exchange != "auto" and not self._on_device:
+                raise ValueError(
+                    f"device_exchange is for params on a CUDA device, got {device_exchange!r} for "
+                    "params in memory"
+                )
+        self._params, self._entered = params, entered
+        self._check_same(overlap_chunks, device_exchange)
+        self._divide(overlap_chunks, device_exchange)
         if self._replicated:
-            comm.Bcast(params.reshape(-1).view(RAW[params.itemsize]), root=0)
+            self._exchange.broadcast(self._flat)
         with self._ranks.together("make_optimizer"):
             self.optimizer = make_optimizer(self.shard)
             if not isinstance(self.optimizer, Optimizer):
@@ -122,26 +139,39 @@ class ShardedOptimizer:
             if self.optimizer.sparse is not None:
                 mode = self.optimizer.sparse
                 raise ValueError(f"sparse must be None: sums over ranks are dense, got {mode!r}")
+            if self.optimizer._capturable:
+                raise ValueError("capturable must be False: a graph cannot hold what MPI does")
+            self._pieces = self._make_pieces()
         own = self.optimizer._description() | {"zero_grad": self.optimizer.zero_grad}
         self._ranks.same("optimizers of all ranks must be alike", own)
-        self._pieces = Pieces(self.optimizer, self._ranks, self.slice.start)
 
-    def _check_same(self, overlap_chunks: int | None) -> None:
+    def _make_pieces(self) -> AnyPieces:
+        if not self._on_device:
+            return Pieces(self.optimizer, self._ranks, self.slice.start)
+        from fastopt.optimizers.device_pieces import DevicePieces
+
+        return DevicePieces(self.optimizer, self._ranks, self.slice.start)
+
+    def _check_same(self, overlap_chunks: int | None, device_exchange: str) -> None:
         own = {
-            "dtype": self._params.dtype.name,
+            "place": "a device" if self._on_device else "memory",
+            "device_exchange": device_exchange,
+            "dtype": self._entered.dtype.name,
             "average": self._average,
             "replicated": self._replicated,
             "overlap_chunks": overlap_chunks,
             "reduce_dtype": self._accepted[-1],
         }
-        own |= {"shape": self._params.shape} if self._replicated else {}
+        own |= {"shape": self._entered.shape} if self._replicated else {}
         self._ranks.same("all ranks must have the same parameters and options", own)
 
-    def _divide(self, overlap_chunks: int | None) -> None:
+    def _divide(self, overlap_chunks: int | None, device_exchange: str) -> None:
         """Find this rank's shard, and make the buffers for exchanging it."""
-        size, rank, flat = self._ranks.size, self._ranks.rank, self._params.reshape(-1)
+        size, rank = self._ranks.size, self._ranks.rank
+        self._flat = flat = homes.part(self._entered, slice(0, self._entered.size))
         length = flat.size if self._replicated else sum(self._comm.allgather(flat.size))
-        pieces = overlap_chunks or usual_pieces(length, size, flat.itemsize)
+        usual = 1 if self._on_device else usual_pieces(length, size, flat.itemsize)
+        pieces = overlap_chunks or usual
         self._partition = Partition(length, size, pieces)
         self.slice = self._partition.shards[rank]
         with self._ranks.together("ShardedOptimizer"):
@@ -152,14 +182,26 @@ class ShardedOptimizer:
                     f"all (see shard_slice), got {flat.size}"
                 )
             summed = floats(self._accepted[-1]).dtype
-            self._exchange = Exchange(self._comm, self._partition, summed)
+            self._exchange = self._make_exchange(summed, device_exchange)
             # Where there are no others, the gradient is used where it is.
-            self._received = np.empty(own if size > 1 else 0, summed)
-        self._all: Array | None = flat if self._replicated else None
-        self.shard: Array = flat[self.slice] if self._replicated else flat
-        shape = self._params.shape if self._replicated else (length,)
+            self._received = homes.empty(flat, own if size > 1 else 0, summed)
+            self._part = homes.part(flat, self.slice) if self._replicated else flat
+            self.shard: Any = self._part
+            if self._on_device:
+                from fastopt.interop.mpi import on_device
+
+                self.shard = on_device.shown(self._params, self._part, self.slice, self._replicated)
+        self._all: Any = flat if self._replicated else None
+        shape = self._entered.shape if self._replicated else (length,)
         self._like: Array = np.broadcast_to(flat.dtype.type(0), shape)
-        self._written = [arrays.memory_range("params", self._params)]
+        self._written = [arrays.memory_range("params", self._entered)]
+
+    def _make_exchange(self, summed: np.dtype[Any], device_exchange: str) -> Exchange:
+        if not self._on_device:
+            return Exchange(self._comm, self._partition, summed)
+        from fastopt.interop.mpi import on_device
+
+        return on_device.exchange(device_exchange, self._comm, self._partition, summed, self._entered)
 
     @property
     def comm(self) -> Any:
@@ -167,7 +209,7 @@ class ShardedOptimizer:
         return self._comm
 
     @property
-    def params(self) -> Array:
+    def params(self) -> Any:
         """The array that was given: all parameters, or the own shard."""
         return self._params
 
@@ -201,7 +243,7 @@ class ShardedOptimizer:
         """The norm of the gradient of all ranks, and whether the step was skipped."""
         return self.optimizer.last
 
-    def step(self, local_grad: Any, *, grad_scale: float = 1.0) -> None:
+    def step(self, local_grad: Any, *, grad_scale: float = 1.0, stream: Any = None) -> None:
         """Update the parameters with the gradients of all ranks.
 
         Parameters
@@ -211,6 +253,9 @@ class ShardedOptimizer:
             the dtype of sums, or of 16 bits where that is float32.
         grad_scale : float, optional
             Gradients are multiplied by ``1 / grad_scale`` first.
+        stream : stream, optional
+            On a CUDA device, as for ``Optimizer.step``: where the gradient is produced. MPI knows no
+            streams, so the host waits for it first, and for the step before it returns.
 
         Raises
         ------
@@ -221,24 +266,30 @@ class ShardedOptimizer:
             That is so on another rank. Nothing was changed.
         """
         with self._ranks.together("step") as notes:
-            arrays.check_readable("local_grad", local_grad, self._accepted)
-            arrays.check_shape("local_grad", local_grad, self._like)
-            arrays.check_apart("local_grad", local_grad, self._written)
+            given = homes.enter("local_grad", local_grad)
+            arrays.check_readable("local_grad", given, self._accepted)
+            arrays.check_shape("local_grad", given, self._like)
+            homes.check_one_home([("params", self._entered), ("local_grad", given)])
+            arrays.check_apart("local_grad", given, self._written)
             if self.optimizer.zero_grad:
-                arrays.check_writeable("local_grad", local_grad)
-            self._exchange.prepare(local_grad.dtype)
-            flat = local_grad.reshape(-1)
-            grad = flat if self._ranks.size == 1 else self._received
+                arrays.check_writeable("local_grad", given)
+            self._exchange.prepare(given.dtype)
+            flat = homes.part(given, slice(0, given.size))
             scale = finite_positive("grad_scale", grad_scale)
-            self._pieces.begin(grad, scale * self._ranks.size if self._average else scale)
+            self._begin(flat, scale * self._ranks.size if self._average else scale, stream)
             notes.fingerprint = self._pieces.fingerprint()
             notes.describe = self._pieces.describe
         if self._exchange_and_step(flat):
             self._pieces.end()
             if self.optimizer.zero_grad and self._ranks.size > 1:
-                flat.fill(0)
+                homes.clear(flat)
 
-    def _exchange_and_step(self, flat: Array) -> bool:
+    def _begin(self, flat: Any, grad_scale: float, stream: Any) -> None:
+        """Get ready to step with a gradient of this rank that was checked."""
+        grad = flat if self._ranks.size == 1 else self._received
+        self._pieces.begin(grad, grad_scale, self._exchange.wait_for(flat, stream))
+
+    def _exchange_and_step(self, flat: Any) -> bool:
         """Whether the step was taken."""
         if self._ranks.size == 1:
             taken = self._pieces.decide()
@@ -258,7 +309,7 @@ class ShardedOptimizer:
                     gather(self._all, k)
         return True
 
-    def gather(self, out: Any = None, *, of: Any = None) -> Array:
+    def gather(self, out: Any = None, *, of: Any = None) -> Any:
         """Bring an array that is spread over the ranks like the parameters to all of them.
 
         Parameters
@@ -280,19 +331,20 @@ class ShardedOptimizer:
             An array is not acceptable, on this rank or on another one.
         """
         with self._ranks.together("gather") as notes:
-            part = self.shard if of is None else of
+            part = self._part if of is None else homes.enter("of", of)
             arrays.check_readable("of", part)
-            arrays.check_shape("of", part, self.shard)
+            arrays.check_shape("of", part, self._part)
             whole = np.broadcast_to(part.dtype.type(0), self.length)
-            out = np.empty_like(whole, subok=False) if out is None else out
-            arrays.check_writeable("out", out, (part.dtype.name,))
-            arrays.check_like("out", out, whole)
-            arrays.check_apart("out", out, [arrays.memory_range("of", part), *self._written])
+            filled = homes.empty(part, self.length) if out is None else homes.enter("out", out)
+            arrays.check_writeable("out", filled, (part.dtype.name,))
+            arrays.check_like("out", filled, whole)
+            homes.check_one_home([("params", self._entered), ("of", part), ("out", filled)])
+            arrays.check_apart("out", filled, [arrays.memory_range("of", part), *self._written])
+            homes.synchronize(filled)
             notes.fingerprint = NAMES.index(part.dtype.name)
             notes.describe = lambda: {"dtype": part.dtype.name}
-        self._exchange.gather_all(out, part)
-        filled: Array = out
-        return filled
+        self._exchange.gather_all(filled, part)
+        return leave(filled) if out is None else out
 
     def save(self, path: Any) -> None:
         """Write parameters and states to a folder: it then holds all of them, or what it held before.
@@ -310,7 +362,7 @@ class ShardedOptimizer:
         ValueError, OSError, RankError
             A rank cannot write. The checkpoint that was there stays.
         """
-        checkpoint.save(self._ranks, path, self.optimizer, self.shard, self._partition)
+        checkpoint.save(self._ranks, path, self.optimizer, self._part, self._partition)
 
     def load(self, path: Any) -> None:
         """Continue from a folder written by `save`, on whatever number of ranks.
@@ -331,7 +383,7 @@ class ShardedOptimizer:
         RankError
             That is so on another rank. Nothing was changed.
         """
-        checkpoint.load(self._ranks, path, self.optimizer, self.shard, self._partition)
+        checkpoint.load(self._ranks, path, self.optimizer, self._part, self._partition)
         if self._all is not None:
             self._exchange.gather_all(self._all)
 
@@ -344,19 +396,3 @@ class ShardedOptimizer:
             f"ShardedOptimizer(<rank {self._ranks.rank} of {self._ranks.size}>, {self.slice.start}:"
             f"{self.slice.stop} of {self.length} elements, {kind}, {self.optimizer!r})"
         )
-
-
-def _summed_in(reduce_dtype: Any, own: np.dtype[Any]) -> tuple[str, ...]:
-    """The formats that gradients may have, the last of them the one in which they are summed."""
-    wanted = str(name_of(own))
-    if reduce_dtype is not None:
-        try:
-            is_bfloat16 = isinstance(reduce_dtype, str) and reduce_dtype == "bfloat16"
-            wanted = "bfloat16" if is_bfloat16 else np.dtype(reduce_dtype).name
-        except TypeError as error:
-            raise TypeError(f"reduce_dtype must be a dtype, not {reduce_dtype!r}") from error
-    formats = arrays.partners_of(own)
-    if wanted not in formats:
-        accepted = arrays.listed(formats)
-        raise ValueError(f"reduce_dtype must be {accepted} for parameters of {own}, got {wanted}")
-    return formats if wanted == "float32" else (wanted,)

@@ -88,7 +88,7 @@ class FastOptimizer(torch.optim.Optimizer):
     @property
     def last(self) -> Last | None:
         """With `clip_norm`: the norm of the last gradients, before clipping."""
-        return self._plan.launch.last if self._plan is not None else None
+        return self._plan.last if self._plan is not None else None
 
     @torch._disable_dynamo  # type: ignore[untyped-decorator]
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -155,6 +155,12 @@ class FastOptimizer(torch.optim.Optimizer):
                     sparse.append((group, param))
                 else:
                     taken.append((index, param))
+        places = list(dict.fromkeys(str(param.device) for _, param in taken))
+        if self.clip_norm is not None and len(places) > 1:
+            raise ValueError(
+                f"clip_norm must be None for parameters on several devices, which are {places}: no "
+                "device sees the norm of all gradients"
+            )
         rows = [
             self._make_row(index, param, initial[index], before.get(id(param)))
             for index, param in taken
@@ -175,7 +181,14 @@ class FastOptimizer(torch.optim.Optimizer):
     def _check_param(self, name: str, group: ParamGroup, param: Tensor) -> None:
         check(name, param)
         if group.get("capturable"):
-            raise RuntimeError(f"capturable=True is for devices with graphs, but {name} is on the CPU")
+            if param.device.type == "cpu":
+                raise RuntimeError(
+                    f"capturable=True is for devices with graphs, but {name} is on the CPU"
+                )
+            raise RuntimeError(
+                f"capturable=True is not supported, but {name} is in a group with it: the host counts "
+                "the steps; torch.optim has this optimizer with it"
+            )
         if group.get("fused") and not param.is_floating_point():
             raise RuntimeError(
                 f"fused=True needs floating-point parameters, but {name} is {param.dtype}"

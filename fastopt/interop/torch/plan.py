@@ -1,23 +1,26 @@
-"""What one launch works on; made anew when there is something else to work on."""
+"""What the launches work on, one for each device; made anew when there is something else to work on."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import chain, compress
+from itertools import chain, compress, groupby
 from operator import is_
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from fastopt.interop.torch.groups import ParamGroup
-from fastopt.interop.torch.rows import MakeChain, Row, sections
+from fastopt.interop.torch.rows import MakeChain, Row, Section, sections
 from fastopt.interop.torch.states import State
 from fastopt.interop.torch.tensors import plain
 from fastopt.layouts.arrays import Array, address
 from fastopt.optimizers.gradients import Gradients
+from fastopt.optimizers.on_device import OnDevice
 from fastopt.optimizers.optimizer import Optimizer
 from fastopt.optimizers.row_gradients import RowGradient
+from fastopt.optimizers.watch import Last
 
 
 class Arrays(Gradients):
@@ -42,9 +45,26 @@ class Arrays(Gradients):
 
 
 class Launch(Optimizer):
-    """fastopt's optimizer over the arrays of all rows."""
+    """fastopt's optimizer over the arrays of all rows on one device."""
 
     _takes = Arrays
+
+    @classmethod
+    def over(cls, sections: Sequence[Section], **options: Any) -> Launch:
+        """For these sections, with the states that their rows have."""
+        names = dict.fromkeys(chain.from_iterable(row.states for s in sections for row in s.rows))
+        state = {
+            name: [
+                [row.states[name] for row in section.rows] if name in section.rows[0].states else None
+                for section in sections
+            ]
+            for name in names
+        }
+        arrays = [[row.array for row in section.rows] for section in sections]
+        made = cls(arrays, [section.chain for section in sections], state=state, **options)
+        if isinstance(made._steps, OnDevice):
+            made._steps.device.take_in_order()
+        return made
 
     def continue_from(self, steps: Sequence[int]) -> None:
         """Go on as if each array had taken so many steps."""
@@ -106,27 +126,22 @@ class Plan:
         self._tensors = [tensor for row in self.rows for tensor in row.tensors()]
         self._addresses = [tensor.data_ptr() for tensor in self._tensors]
         self._multiply()
-        self.launch = self._make_launch(clip_norm, stochastic_rounding)
+        options = {"clip_norm": clip_norm, "stochastic_rounding": stochastic_rounding}
+        self.launches: list[tuple[Launch, slice]] = []
+        position = 0
+        for _, own in groupby(self._sections, key=lambda section: section.device):
+            there = list(own)
+            first, position = position, position + sum(len(section.rows) for section in there)
+            self.launches.append((Launch.over(there, **options), slice(first, position)))
+        self._is_cuda = any(section.device.type == "cuda" for section in self._sections)
+
+    @property
+    def last(self) -> Last | None:
+        """The norm of the last gradients, where there is a limit."""
+        return self.launches[0][0].last if self.launches else None
 
     def _multiply(self) -> bool:
         return not self._has_products or all(section.multiply() for section in self._sections)
-
-    def _make_launch(self, clip_norm: float | None, stochastic_rounding: bool) -> Launch:
-        names = dict.fromkeys(chain.from_iterable(row.states for row in self.rows))
-        state = {
-            name: [
-                [row.states[name] for row in section.rows] if name in section.rows[0].states else None
-                for section in self._sections
-            ]
-            for name in names
-        }
-        return Launch(
-            [[row.array for row in section.rows] for section in self._sections],
-            [section.chain for section in self._sections],
-            state=state,
-            clip_norm=clip_norm,
-            stochastic_rounding=stochastic_rounding,
-        )
 
     def is_current(self, state: Mapping[Tensor, State]) -> bool:
         """Whether all states are the same tensors, all tensors in the same places, and none is new.
@@ -172,13 +187,18 @@ class Plan:
         given = [grad is not None for grad in found]
         if not any(given):
             return
+        if self._is_cuda and torch.cuda.is_current_stream_capturing():
+            raise RuntimeError("a step of fastopt.interop.torch cannot be captured in a CUDA graph")
         steps = self._steps()
-        self.launch.continue_from(steps)
-        if clip_norm != self.launch.clip_norm:
-            self.launch.clip_norm = clip_norm
+        for launch, own in self.launches:
+            launch.continue_from(steps[own])
+            if clip_norm != launch.clip_norm:
+                launch.clip_norm = clip_norm
         for param, shadow in self._shadows:
             shadow.copy_(param)
-        self.launch.step(found, grad_scale=grad_scale)
+        for launch, own in self.launches:
+            if any(given[own]):
+                launch.step(found[own], grad_scale=grad_scale)
         for param, shadow in self._shadows:
             param.copy_(shadow)
         if self._has_products:

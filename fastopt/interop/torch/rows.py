@@ -28,8 +28,8 @@ class Row:
     fresh: bool  # its momentum starts with the next gradient
     count: Array | None = field(init=False)  # the steps that torch counts
     product: Array | None = field(init=False)  # of NAdam's momenta
-    array: Array = field(init=False)
-    states: dict[str, Array] = field(init=False)
+    array: Any = field(init=False)  # NumPy's, or on a device a tensor
+    states: dict[str, Any] = field(init=False)
     shadow: Tensor | None = field(init=False, default=None)
     read: Reader = field(init=False)
 
@@ -39,7 +39,7 @@ class Row:
         if dimensions is None:  # gaps in memory: a copy is stepped, and copied back
             target = self.shadow = target.contiguous()
             dimensions = tuple(range(target.dim()))
-        self.read = reader(target.dtype, dimensions)
+        self.read = reader(target.dtype, dimensions, target.device)
         self.array = self.read(target)
         self.states = {name: self.read(self.state[name]) for name in self.names}
         self.count, self.product = (self._number(name) for name in ("step", "mu_product"))
@@ -66,6 +66,7 @@ class Section:
 
     def __init__(self, rows: list[Row], group: ParamGroup, make_chain: MakeChain) -> None:
         self.rows, self._group = rows, group
+        self.device = rows[0].param.device
         self._products: dict[int, float] = {}  # NAdam's, by the step that they include
         self.chain = make_chain(group, self._products)
 
@@ -88,9 +89,10 @@ class Section:
 
 
 def sections(rows: list[Row], groups: list[ParamGroup], make_chain: MakeChain) -> list[Section]:
-    """A section for each group; several where what has taken as many steps has other products."""
+    """A section for each device and group; several where equally many steps have other products."""
+    devices = list(dict.fromkeys(row.param.device for row in rows))
     found: dict[Any, list[Row]] = {}
-    for row in rows:
+    for row in sorted(rows, key=lambda row: devices.index(row.param.device)):
         product = None if row.product is None else float(row.product)
-        found.setdefault((row.group, product), []).append(row)
-    return [Section(own, groups[number], make_chain) for (number, _), own in found.items()]
+        found.setdefault((row.param.device, row.group, product), []).append(row)
+    return [Section(own, groups[number], make_chain) for (_, number, _), own in found.items()]

@@ -1,4 +1,4 @@
-"""Tensors as arrays on the same memory."""
+"""Tensors as arrays on the same memory: NumPy's, or themselves on a CUDA device."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from fastopt.codecs.floats import floats
+from fastopt.executors.cuda import availability
 from fastopt.layouts.arrays import Array
 
-Reader: TypeAlias = Callable[[Tensor], Array]
+Reader: TypeAlias = Callable[[Tensor], Any]
 
 REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 COMPLEX = (torch.complex64, torch.complex128)
@@ -19,10 +20,12 @@ COMPLEX = (torch.complex64, torch.complex128)
 
 def check(name: str, tensor: Tensor) -> None:
     """A parameter that can be stepped here."""
-    if tensor.device.type != "cpu":
+    if tensor.device.type == "cuda":
+        availability.require()
+    elif tensor.device.type != "cpu":
         raise NotImplementedError(
-            f"{name} is on {tensor.device}: fastopt.interop.torch steps tensors on the CPU; "
-            "torch.optim has this optimizer for other devices"
+            f"{name} is on {tensor.device}: fastopt.interop.torch steps tensors on the CPU and on CUDA "
+            "devices; torch.optim has this optimizer for others"
         )
     if tensor.layout != torch.strided:
         raise TypeError(f"{name} must be a dense tensor, not of layout {tensor.layout}")
@@ -47,12 +50,14 @@ def order(tensor: Tensor) -> tuple[int, ...] | None:
     return by_stride if tensor.permute(by_stride).is_contiguous() else None
 
 
-def reader(dtype: torch.dtype, order: tuple[int, ...]) -> Reader:
+def reader(dtype: torch.dtype, order: tuple[int, ...], device: torch.device) -> Reader:
     """What makes arrays of tensors of this dtype and order; it copies nothing.
 
     It is called for each gradient in each step. Tensor.numpy itself takes 0.7 us.
     """
     permuted = order != tuple(range(len(order)))
+    if device.type == "cuda":
+        return _device_reader(dtype, order if permuted else None)
     if dtype in REAL and dtype != torch.bfloat16 and not permuted:
         as_it_is: Reader = Tensor.numpy
         return as_it_is
@@ -67,6 +72,21 @@ def reader(dtype: torch.dtype, order: tuple[int, ...]) -> Reader:
             tensor = tensor.view(torch.int16)
         array: Array = tensor.numpy()
         return array if bfloat16 is None else array.view(bfloat16)
+
+    return read
+
+
+def _device_reader(dtype: torch.dtype, order: tuple[int, ...] | None) -> Reader:
+    """The same on a device, where tensors are arrays; gradients in another order are copied there."""
+
+    def read(tensor: Tensor) -> Tensor:
+        if tensor.is_sparse:
+            raise TypeError("a sparse tensor is no array")
+        if order is not None:
+            tensor = tensor.permute(order)
+        if dtype in COMPLEX:
+            tensor = torch.view_as_real(tensor)
+        return tensor.resolve_neg().contiguous()
 
     return read
 

@@ -1,0 +1,127 @@
+"""Tensors on a CUDA device: torch's own, or on an emulated GPU those of the CPU that say they are.
+
+The emulated GPU's memory is that of the host, but kernels reach only what the driver has given. So
+what torch makes for such a tensor, states and copies, moves to memory of the driver's, and torch goes
+on computing with it on the CPU.
+"""
+
+import contextlib
+import ctypes
+from types import SimpleNamespace
+
+import numpy as np
+
+from tests.device import EMULATED
+from tests.interop.torch_pairs import torch
+
+STREAM = 4711
+_memory = {}
+
+
+class Emulated(torch.Tensor):
+    """A tensor of the CPU, in memory of the emulated GPU."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        if str(kwargs.get("device", "")).startswith("cuda"):
+            del kwargs["device"]
+        with torch._C.DisableTorchFunctionSubclass():
+            result = function(*args, **kwargs)
+            unwrapped = function in torch.overrides.get_default_nowrap_functions()
+            return result if unwrapped else _moved(result)
+
+    @property
+    def is_cuda(self):
+        return not self.is_meta
+
+    @property
+    def device(self):
+        return torch.device("cpu" if self.is_meta else "cuda:0")
+
+
+def _moved(result):
+    if isinstance(result, (list, tuple)):
+        kind = type(result)
+        return kind(map(_moved, result)) if kind in (list, tuple) else result
+    if not isinstance(result, torch.Tensor) or result.layout != torch.strided:
+        return result
+    if result.is_meta or result.numel() == 0 or result.untyped_storage().data_ptr() in _memory:
+        return result if isinstance(result, Emulated) else result.as_subclass(Emulated)
+    return _to_emulated(result)
+
+
+def _to_emulated(tensor):
+    from numba import cuda
+
+    storage = tensor.detach().untyped_storage()
+    memory = cuda.device_array(max(storage.nbytes(), 1), np.uint8)
+    address = memory.__cuda_array_interface__["data"][0]
+    host = np.ctypeslib.as_array((ctypes.c_uint8 * storage.nbytes()).from_address(address))
+    _memory[address] = memory  # for as long as the tests run
+    host[:] = np.frombuffer(bytes(storage), np.uint8)
+    flat = torch.from_numpy(host).view(tensor.dtype)
+    with torch.no_grad():
+        made = flat.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+    made = made.as_subclass(Emulated)
+    return made.requires_grad_(tensor.requires_grad)
+
+
+def to_cuda(tensor):
+    """The tensor on a device, with its strides."""
+    if not EMULATED:
+        return torch.empty_like(tensor, device="cuda").copy_(tensor)
+    with torch.no_grad():
+        own = torch.empty_like(tensor, memory_format=torch.preserve_format).copy_(tensor)
+    if own.numel() == 0:
+        return own.as_subclass(Emulated)
+    return _to_emulated(own)
+
+
+def to_sparse(tensor):
+    """The rows of a tensor of the CPU that are not zero, on a device; emulated ones have no layout."""
+    sparse = tensor.to_sparse(1)
+    return sparse if EMULATED else sparse.cuda()
+
+
+def to_cpu(tensor):
+    """The tensor on the CPU, with its strides."""
+    if isinstance(tensor, Emulated):
+        return tensor.detach().as_subclass(torch.Tensor)
+    return tensor.detach().cpu()
+
+
+@contextlib.contextmanager
+def current_stream(monkeypatch):
+    """Work on a stream of its own; gives its handle."""
+    if EMULATED:
+        with monkeypatch.context() as patch:
+            there = SimpleNamespace(cuda_stream=STREAM)
+            patch.setattr(torch.cuda, "current_stream", lambda device=None: there)
+            patch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+            yield STREAM
+        return
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        yield stream.cuda_stream
+    torch.cuda.current_stream().wait_stream(stream)
+
+
+@contextlib.contextmanager
+def moves_to_cuda(monkeypatch):
+    """On an emulated GPU: ``tensor.to(device="cuda")`` moves there, as in loading a checkpoint."""
+    if not EMULATED:
+        yield
+        return
+    to = torch.Tensor.to
+
+    def moving(tensor, *args, **kwargs):
+        where = kwargs.pop("device", None)
+        found = to(tensor, *args, **kwargs)
+        on_device = str(where).startswith("cuda") and not isinstance(found, Emulated)
+        return to_cuda(found) if on_device else found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "to", moving)
+        yield
