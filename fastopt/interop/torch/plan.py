@@ -21,6 +21,7 @@ from fastopt.optimizers.on_device import OnDevice
 from fastopt.optimizers.optimizer import Optimizer
 from fastopt.optimizers.row_gradients import RowGradient
 from fastopt.optimizers.watch import Last
+from fastopt.transforms.base import Chain
 
 
 class Arrays(Gradients):
@@ -82,7 +83,7 @@ class Plan:
     key
         What it depends on, beside the content of `state` and the tensors' places.
     rows : list of Row
-    sparse : list of (group, Tensor)
+    sparse : list of (group, Chain, Tensor)
         Parameters with a sparse gradient, which are torch's to step.
     others : list of Tensor
         Parameters without a gradient so far.
@@ -93,21 +94,25 @@ class Plan:
     make_chain : callable
         From a group, and NAdam's products, to its mathematics.
     clip_norm : float, optional
-    stochastic_rounding : bool
+    stochastic_rounding : bool, optional
+    taken : int
+        How many steps the optimizer has taken.
     """
 
     def __init__(
         self,
         key: Any,
         rows: list[Row],
-        sparse: list[tuple[ParamGroup, Tensor]],
+        sparse: list[tuple[ParamGroup, Chain, Tensor]],
         others: list[Tensor],
         state: Mapping[Tensor, State],
         groups: list[ParamGroup],
         make_chain: MakeChain,
         clip_norm: float | None,
-        stochastic_rounding: bool,
+        stochastic_rounding: bool | None,
+        taken: int,
     ) -> None:
+        self.taken = taken
         self.key, self.sparse, self._others = key, sparse, others
         self._groups = list(groups)  # the key has addresses: let nothing else come there
         self._sections = sections(rows, groups, make_chain)
@@ -157,7 +162,7 @@ class Plan:
             return False
         if any(param.grad is not None for param in self._others):
             return False
-        if any(param.grad is not None and not param.grad.is_sparse for _, param in self.sparse):
+        if any(param.grad is not None and not param.grad.is_sparse for *_, param in self.sparse):
             return False
         return self._multiply()
 
@@ -180,7 +185,10 @@ class Plan:
     def _steps(self) -> list[int]:
         if self._counts:
             return [int(count) for count in self._counts]
-        return [row.step for row in self.rows] if self._any_fresh else [1] * len(self.rows)
+        # Where torch does not count, all that matters is which step is the first; but random bits must
+        # differ from step to step.
+        now = max(1, self.taken)
+        return [0 if row.fresh else now for row in self.rows]
 
     def step(self, found: list[Array | None], grad_scale: float, clip_norm: float | None) -> None:
         """Step the rows that have a gradient."""
@@ -207,6 +215,7 @@ class Plan:
                 section.note_products(remaining)
         for count, step in zip(compress(self._counts, given), compress(steps, given), strict=False):
             count[()] = step + 1
+        self.taken += 1
         if self._any_fresh:
             for row in compress(self.rows, given):
                 row.fresh = False
