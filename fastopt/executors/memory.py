@@ -72,7 +72,9 @@ def prefetch(block_bytes: int, block: int, count: int, written: bool) -> Any:
     return fetch
 
 
-def _word(dtype: Any) -> Any:
+def word_reader(dtype: Any) -> Any:
+    """``read(address)``: the number of this type that is there."""
+
     @intrinsic  # type: ignore[untyped-decorator]
     def read(typing_context: Any, address: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -84,8 +86,8 @@ def _word(dtype: Any) -> Any:
     return read
 
 
-read_word = _word(types.intp)
-read_int = _word(types.int32)
+read_word = word_reader(types.intp)
+read_int = word_reader(types.int32)
 
 
 @intrinsic  # type: ignore[untyped-decorator]

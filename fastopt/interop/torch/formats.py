@@ -62,13 +62,18 @@ class StateFormats:
 
         Raises
         ------
-        TypeError
+        TypeError, ValueError
             It cannot be stored as asked for.
         """
         if param.is_complex():
             return None
         dtype = floats(FORMATS[param.dtype]).dtype
         codec = self._formats.codec(name, chain, np.broadcast_to(np.empty((), dtype), param.shape))
+        if codec.block > 1 and param.device.type != "cpu":
+            raise ValueError(
+                f"state_dtype must be a floating-point dtype for tensors on {param.device}: '8bit' is "
+                "for those on the CPU"
+            )
         if codec.block > 1 and not param.is_contiguous():
             # Blocks follow the elements in memory. A checkpoint does not say what order that was.
             return floats("float32")
@@ -128,8 +133,9 @@ def numbers(name: str, state: Any, param: Tensor, chain: Chain) -> Tensor:
     if not is_packed(state):
         return state
     codec = UNSIGNED if name in chain.nonnegative() else SIGNED
-    decoded = codec.decode(_items(state.contiguous()), np.dtype(np.float32))[: param.numel()]
-    return torch.from_numpy(decoded).reshape(param.shape)
+    items = _items(state.cpu().contiguous())
+    decoded = codec.decode(items, np.dtype(np.float32))[: param.numel()]
+    return torch.from_numpy(decoded).reshape(param.shape).to(param.device)
 
 
 def _items(state: Tensor) -> Array:
@@ -137,6 +143,8 @@ def _items(state: Tensor) -> Array:
     return items
 
 
-def array_of(state: Tensor, dimensions: tuple[int, ...]) -> Array:
+def array_of(state: Tensor, dimensions: tuple[int, ...]) -> Any:
     """A state as an array on the same memory, its dimensions in this order."""
-    return _items(state) if is_packed(state) else reader(state.dtype, dimensions)(state)
+    if is_packed(state):
+        return _items(state)
+    return reader(state.dtype, dimensions, state.device)(state)

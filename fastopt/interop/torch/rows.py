@@ -52,9 +52,14 @@ class Row:
         """Whether this buffer was made here, and no gradient has come yet."""
         return self.fresh and momentum_buffer is self.state["momentum_buffer"]
 
+    @property
+    def tracked(self) -> tuple[str, ...]:
+        """The names of all states that are worked on."""
+        return (*(name for name in ("step", "mu_product") if name in self.state), *self.names)
+
     def tensors(self) -> list[Tensor]:
         """All whose memory is worked on."""
-        return [self.param, *(value for value in self.state.values() if isinstance(value, Tensor))]
+        return [self.param, *(self.state[name] for name in self.tracked)]
 
 
 class Section:
