@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,7 @@ def floats(name: str) -> Float:
     return Float(name, np.dtype(name))
 
 
+@lru_cache
 def name_of(dtype: np.dtype[Any]) -> str | None:
     """The name of a floating-point format that can be computed with, in whatever byte order."""
     name = dtype.newbyteorder("=").name

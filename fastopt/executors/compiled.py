@@ -294,10 +294,15 @@ def _leaves(numba_type: Any) -> list[Any]:
 
 
 def compile_function(
-    python: Callable[..., Any], signature: Any, name: str, *, parallel: bool = False
+    python: Callable[..., Any],
+    signature: Any,
+    name: str,
+    *,
+    parallel: bool = False,
+    nogil: bool = True,
 ) -> Callable[..., Any]:
     """Compile one of fastopt's own functions for one signature, through the same cache."""
-    dispatcher = numba.njit(nogil=True, parallel=parallel, **OPTIONS)(python)
+    dispatcher = numba.njit(nogil=nogil, parallel=parallel, **OPTIONS)(python)
     if numba.config.DISABLE_JIT:
         return python
     dispatcher._cache = DiskCache(name, package())

@@ -82,7 +82,7 @@ def headers_are_readable() -> bool:
 
 
 @helper
-def _overlaps(start, stop, ranges):
+def overlaps(start, stop, ranges):
     """Whether memory from `start` to `stop` meets one of the ranges, sorted by start and by end."""
     # By bisection: the first range that ends behind the start must begin behind the end. NumPy's
     # searchsorted would do, but Numba's version of it makes a new process import scipy.linalg.
@@ -130,7 +130,7 @@ def misfit(rows, items, ranges):
         start = read_word(item + DATA)
         stop = start + rows[row, LENGTH] * rows[row, ITEMSIZE]
         # An address that is in the table was found to be apart: what a step writes stays where it is.
-        if start != rows[row, GRAD] and _overlaps(start, stop, ranges):
+        if start != rows[row, GRAD] and overlaps(start, stop, ranges):
             return row
         rows[row, GRAD] = start
         rows[row, COUNT] = rows[row, LENGTH]

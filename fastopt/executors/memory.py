@@ -37,13 +37,16 @@ def tell_apart(module: Any, instruction: Any, slot: int, slots: int) -> None:
     instruction.set_metadata("noalias", module.add_metadata(others))
 
 
-def ask_for(builder: Any, place: Any, written: bool) -> None:
-    """Emit the instruction that fetches a cache line ahead of its use."""
+def ask_for(builder: Any, place: Any, written: bool, nearness: int = 3) -> None:
+    """Emit the instruction that fetches a cache line ahead of its use.
+
+    Into all caches with a `nearness` of 3, into all but the first with 2.
+    """
     pointer, i32 = ir.IntType(8).as_pointer(), ir.IntType(32)
     kind = ir.FunctionType(ir.VoidType(), [pointer, i32, i32, i32])
     hint = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-    # To write or to read, to be kept in all caches, data rather than code.
-    how = [ir.Constant(i32, number) for number in (int(written), 3, 1)]
+    # To write or to read, to be kept in which caches, data rather than code.
+    how = [ir.Constant(i32, number) for number in (int(written), nearness, 1)]
     builder.call(hint, [builder.bitcast(place, pointer), *how])
 
 
@@ -69,7 +72,9 @@ def prefetch(block_bytes: int, block: int, count: int, written: bool) -> Any:
     return fetch
 
 
-def _word(dtype: Any) -> Any:
+def word_reader(dtype: Any) -> Any:
+    """``read(address)``: the number of this type that is there."""
+
     @intrinsic  # type: ignore[untyped-decorator]
     def read(typing_context: Any, address: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -81,8 +86,8 @@ def _word(dtype: Any) -> Any:
     return read
 
 
-read_word = _word(types.intp)
-read_int = _word(types.int32)
+read_word = word_reader(types.intp)
+read_int = word_reader(types.int32)
 
 
 @intrinsic  # type: ignore[untyped-decorator]

@@ -19,6 +19,9 @@ from fastopt.layouts.columns import NUMBERS
 # In leaps, doubled each time, 10^4 of 10^7 rows took 10 ms to find, since every load waits for another.
 STRIDE = 32
 
+# Bits of a digit by which rows are sorted, at most. From 7 to 13 all took the same.
+DIGIT = 11
+
 
 def _nonempty(indptr, found):
     count, rows = 0, indptr.size - 1
@@ -32,17 +35,71 @@ def _nonempty(indptr, found):
     return count
 
 
-def _tell_apart(ordered, order, rows, places, starts, repeated):
+@helper
+def _in_order(rows):
+    """Rows in the high bits, where each was in the `low` lowest ones, sorted; and `low`.
+
+    By digits of the row, the last digit first: whatever the values, a pass over all for each. 10^4 of
+    10^6 rows take 55 us, NumPy's sort of such numbers as long with AVX-512 and 500 without, its stable
+    argsort 660. What a parameter with that many rows takes leaves the two enough bits.
+    """
+    every = np.uint64(0)
+    for i in range(rows.size):
+        every |= np.uint64(rows[i])
+    bits, low = np.uint64(1), np.uint64(1)
+    while every >> bits:
+        bits += np.uint64(1)
+    while np.uint64(rows.size) >> low:
+        low += np.uint64(1)
+    digits = (int(bits) + DIGIT - 1) // DIGIT
+    width = np.uint64((int(bits) + digits - 1) // digits)
+    mask = (np.uint64(1) << width) - np.uint64(1)
+    both, other = np.empty(rows.size, np.uint64), np.empty(rows.size, np.uint64)
+    for i in range(rows.size):
+        both[i] = np.uint64(rows[i]) << low | np.uint64(i)
+    begins, shift = np.empty(1 << int(width), np.uint64), low
+    for _ in range(digits):
+        begins[:] = 0
+        for i in range(rows.size):
+            begins[both[i] >> shift & mask] += np.uint64(1)
+        total = np.uint64(0)
+        for value in range(begins.size):
+            count = begins[value]
+            begins[value] = total
+            total += count
+        for i in range(rows.size):
+            number = both[i]
+            value = number >> shift & mask
+            place = begins[value]
+            begins[value] = place + np.uint64(1)
+            other[place] = number
+        both, other = other, both
+        shift += width
+    return both, low
+
+
+def _sort(rows, ordered, order):
+    both, low = _in_order(rows)
+    for i in range(rows.size):
+        ordered[i] = both[i] >> low
+        order[i] = both[i] & ((np.uint64(1) << low) - np.uint64(1))
+
+
+def _tell_apart(given, rows, places, starts, repeated):
+    both, low = _in_order(given)
+    behind = (np.uint64(1) << low) - np.uint64(1)
     count = several = first = 0
-    while first < ordered.size:
-        rows[count], places[count] = ordered[first], order[first]
+    while first < given.size:
+        row = both[first] >> low
+        rows[count], places[count] = row, both[first] & behind
         stop = first + 1
-        while stop < ordered.size and ordered[stop] == ordered[first]:
+        while stop < given.size and both[stop] >> low == row:
             stop += 1
         if stop > first + 1:
-            places[count] = ordered.size + several
+            places[count] = given.size + several
             starts[several + 1] = starts[several] + stop - first
-            repeated[starts[several] : starts[several + 1]] = order[first:stop]
+            for i in range(first, stop):
+                repeated[starts[several] + i - first] = both[i] & behind
             several += 1
         count, first = count + 1, stop
     return count, several
@@ -127,15 +184,24 @@ def nonempty(index: np.dtype[Any]) -> Callable[[Array, Array], int]:
 
 
 @cache
-def tell_apart() -> Callable[..., tuple[int, int]]:
-    """``tell_apart()(ordered, order, rows, places, starts, repeated)``: rows that come once or more.
+def sort() -> Callable[[Array, Array, Array], None]:
+    """``sort()(rows, ordered, order)``: rows from 0 on sorted, and where each was.
 
-    `ordered` are the rows that have a gradient, sorted, `order` where they stood. Each goes to `rows`
-    once, and where its gradient is to `places`: where it stood, or behind all of these the number of
-    its sum, sum ``i`` being that of the places ``repeated[starts[i]:starts[i + 1]]``. The number of
-    rows and of sums is returned; of `starts` the first must be zero.
+    Equal ones stay in the order in which they came.
     """
-    return compile_function(_tell_apart, types.UniTuple(types.int64, 2)(*(_LONG,) * 6), "tell-apart")
+    return compile_function(_sort, types.void(_LONG, _LONG, _LONG), "sort-rows")
+
+
+@cache
+def tell_apart() -> Callable[..., tuple[int, int]]:
+    """``tell_apart()(given, rows, places, starts, repeated)``: rows that come once or more.
+
+    Each of the `given` ones goes to `rows` once, sorted, and where its gradient is to `places`: where
+    it stood, or behind all of these the number of its sum, sum ``i`` being that of the places
+    ``repeated[starts[i]:starts[i + 1]]``. The number of rows and of sums is returned; of `starts`
+    the first must be zero.
+    """
+    return compile_function(_tell_apart, types.UniTuple(types.int64, 2)(*(_LONG,) * 5), "tell-apart")
 
 
 @cache

@@ -13,14 +13,6 @@ from torch.testing._internal.common_optimizers import (  # isort: skip
 )
 
 
-@pytest.fixture(autouse=True)
-def _usual_dtype():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    yield
-    torch.set_default_dtype(before)
-
-
 def configurations():
     """Every setting, with every way of stepping that torch has on the CPU."""
     for name in NAMES:

@@ -1,40 +1,12 @@
 """Checkpoints both ways, states that are the memory worked on, and whatever is replaced meanwhile."""
 
 import copy
-import io
 import pickle
 
 import numpy as np
 import pytest
 
-from tests.interop.torch_pairs import NAMES, Pair, fast, state_keys, torch
-
-SETTINGS = {
-    "SGD": {"momentum": 0.9, "dampening": 0.5, "weight_decay": 0.1},
-    "RMSprop": {"momentum": 0.9, "centered": True, "weight_decay": 0.1},
-    "Adagrad": {"lr_decay": 0.1, "initial_accumulator_value": 0.1, "weight_decay": 0.1},
-    "Adam": {"amsgrad": True, "weight_decay": 0.1},
-    "AdamW": {"amsgrad": True},
-    "NAdam": {"weight_decay": 0.1, "momentum_decay": 0.01},
-}
-
-every = pytest.mark.parametrize("name", NAMES)
-
-
-@pytest.fixture(autouse=True)
-def _usual_dtype():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    yield
-    torch.set_default_dtype(before)
-
-
-def through_file(state_dict):
-    """As a script saves and loads it, with torch's safe loading."""
-    file = io.BytesIO()
-    torch.save(state_dict, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
+from tests.interop.torch_pairs import SETTINGS, Pair, every, fast, state_keys, through_file, torch
 
 
 @every

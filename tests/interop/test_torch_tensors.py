@@ -6,17 +6,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from tests.interop.torch_pairs import NAMES, TOLERANCE, Pair, fast, torch
-
-every = pytest.mark.parametrize("name", NAMES)
-
-
-@pytest.fixture(autouse=True)
-def _usual_dtype():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    yield
-    torch.set_default_dtype(before)
+from tests.interop.torch_pairs import NAMES, TOLERANCE, Pair, every, fast, torch
 
 
 def laid_out(how):

@@ -7,21 +7,11 @@ import warnings
 import numpy as np
 import pytest
 
-from tests.interop.torch_pairs import NAMES, Pair, fast, torch
+from tests.interop.torch_pairs import Pair, every, fast, torch
 from tests.subprocesses import needs_jit, run
 from tests.test_readme import ROOT, blocks
 
 from torch.optim.optimizer import register_optimizer_step_post_hook  # isort: skip
-
-every = pytest.mark.parametrize("name", NAMES)
-
-
-@pytest.fixture(autouse=True)
-def _usual_dtype():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    yield
-    torch.set_default_dtype(before)
 
 
 def script(optim, name, scheduler, steps=200):
@@ -330,7 +320,7 @@ def test_stochastic_rounding_loses_no_small_updates():
 def test_code_of_the_page_runs():
     scope = {"__name__": "reader"}
     found = blocks(ROOT / "docs" / "torch.md")
-    assert len(found) == 2
+    assert len(found) == 3
     for block in found:
         exec(compile(block, "docs/torch.md", "exec"), scope)
 

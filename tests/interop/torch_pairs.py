@@ -1,6 +1,7 @@
 """One of torch's optimizers and fastopt's of the same name, side by side on copies of parameters."""
 
 import copy
+import io
 
 import pytest
 
@@ -12,6 +13,18 @@ import fastopt.interop.torch as fast  # noqa: E402
 
 NAMES = fast.__all__
 INFOS = {info.optim_cls.__name__: info for info in optim_db if info.optim_cls.__name__ in NAMES}
+
+every = pytest.mark.parametrize("name", NAMES)
+
+# Of each optimizer, with everything that it keeps.
+SETTINGS = {
+    "SGD": {"momentum": 0.9, "dampening": 0.5, "weight_decay": 0.1},
+    "RMSprop": {"momentum": 0.9, "centered": True, "weight_decay": 0.1},
+    "Adagrad": {"lr_decay": 0.1, "initial_accumulator_value": 0.1, "weight_decay": 0.1},
+    "Adam": {"amsgrad": True, "weight_decay": 0.1},
+    "AdamW": {"amsgrad": True},
+    "NAdam": {"weight_decay": 0.1, "momentum_decay": 0.01},
+}
 
 # torch multiplies and adds in another order, and averages as m + (1 - b) * (g - m).
 TOLERANCE = {
@@ -81,3 +94,11 @@ def state_keys(optimizer):
     found = optimizer.state_dict()
     states = {i: sorted(own) for i, own in found["state"].items()}
     return states, [sorted(group) for group in found["param_groups"]]
+
+
+def through_file(state_dict):
+    """As a script saves and loads it, with torch's safe loading."""
+    file = io.BytesIO()
+    torch.save(state_dict, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)

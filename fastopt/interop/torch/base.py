@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
-from itertools import chain
+from itertools import chain as chained
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from fastopt.executors.threads import get_num_threads, threads
+from fastopt.interop.torch.added import Added
+from fastopt.interop.torch.formats import StateFormats, is_packed, numbers
 from fastopt.interop.torch.groups import Live, ParamGroup, chain_of, switches
+from fastopt.interop.torch.loading import keep_formats, release
 from fastopt.interop.torch.plan import Plan
 from fastopt.interop.torch.rows import Row
 from fastopt.interop.torch.sparse import Sparse
-from fastopt.interop.torch.states import complete
+from fastopt.interop.torch.states import complete, count
 from fastopt.interop.torch.tensors import check, number
 from fastopt.optimizers.named import NamedOptimizer
 from fastopt.optimizers.watch import Last
@@ -42,48 +45,115 @@ class FastOptimizer(torch.optim.Optimizer):
         self,
         params: Any,
         theirs: dict[str, Any],
-        clip_norm: float | None,
-        average_decay: float | None,
-        stochastic_rounding: bool,
+        *,
+        clip_norm: float | None = None,
+        average_decay: float | None = None,
+        state_dtype: Any = None,
+        stochastic_rounding: bool | None = None,
     ) -> None:
         if clip_norm is not None:
             positive("clip_norm", clip_norm)
         if average_decay is not None:
             decay_rate("average_decay", average_decay)
+        if stochastic_rounding is not None:
+            flag("stochastic_rounding", stochastic_rounding)
+        StateFormats(state_dtype)  # or raise
         self.clip_norm = clip_norm
         self.average_decay = average_decay
-        self.stochastic_rounding = flag("stochastic_rounding", stochastic_rounding)
+        self.state_dtype = state_dtype
+        self.stochastic_rounding = stochastic_rounding
         super().__init__(params, **theirs)
-        for group in self.param_groups:
-            self._check_group(group)
+        self._check_groups()
         self._is_made = True
 
     def __getstate__(self) -> dict[str, Any]:
-        names = "clip_norm", "average_decay", "stochastic_rounding", "_is_made"
+        names = *Added.__annotations__, "_is_made"
         return {**super().__getstate__(), **{name: getattr(self, name) for name in names}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for param, own in state.get("state", {}).items():
+            release(own, param)
+        super().__setstate__(state)
 
     def add_param_group(self, param_group: ParamGroup) -> None:
         """Add parameters, with settings of their own."""
         super().add_param_group(param_group)
         if self._is_made:
             try:
-                self._check_group(param_group)
+                self._check_group(len(self.param_groups) - 1, StateFormats(self.state_dtype))
             except BaseException:
                 self.param_groups.pop()
                 raise
 
-    def _check_group(self, group: ParamGroup) -> Chain:
-        """The mathematics of a group; raises what is wrong with its settings."""
+    def _check_groups(self) -> tuple[list[Chain], StateFormats]:
+        """The mathematics of all groups, and how states are stored; raises what is wrong with them."""
+        formats = StateFormats(self.state_dtype)
+        chains = [self._check_group(index, formats) for index in range(len(self.param_groups))]
+        formats.check_names(chains)
+        return chains, formats
+
+    def _check_group(self, index: int, formats: StateFormats) -> Chain:
+        group = self.param_groups[index]
         if group.get("differentiable"):
             raise RuntimeError(
                 "differentiable=True is not supported: autograd does not see fastopt's step; "
                 "torch.optim has this optimizer with it"
             )
-        return self._chain(group, {})
+        made = self._chain(group, {})
+        for i, param in enumerate(group["params"]):
+            formats.check(f"param_groups[{index}]['params'][{i}]", param, made)
+        return made
 
     def _chain(self, group: ParamGroup, products: dict[int, float]) -> Chain:
         average = None if self.average_decay is None else Live(vars(self), "average_decay")
         return chain_of(self._optimizer, group, average, products)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a checkpoint of this optimizer or of torch's.
+
+        Parameters
+        ----------
+        state_dict : dict
+            From `state_dict`. States that are stored in another format than `state_dtype` asks for
+            change to it in the next step.
+        """
+        # torch would cast all states to the parameters' dtype. Behind the hooks that the user has:
+        handle = self.register_load_state_dict_pre_hook(keep_formats)
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            handle.remove()
+
+    def decoded(self, param: Tensor) -> dict[str, Any]:
+        """The states of a parameter with numbers in the place of 8-bit codes: in float32, in its shape.
+
+        Parameters
+        ----------
+        param : Tensor
+
+        Returns
+        -------
+        dict
+            Name -> tensor. What is not of 8 bits is the very state.
+        """
+        chains = [
+            self._chain(group, {})
+            for group in self.param_groups
+            if any(param is own for own in group["params"])
+        ]
+        if not chains:
+            raise ValueError("param must be one of the optimizer's parameters")
+        return {
+            name: numbers(name, state, param, chains[0]) if is_packed(state) else state
+            for name, state in self.state.get(param, {}).items()
+        }
+
+    def decoded_state_dict(self) -> dict[str, Any]:
+        """`state_dict` with `decoded` states: a checkpoint that torch's optimizer can load."""
+        params = [param for group in self.param_groups for param in group["params"]]
+        found: dict[str, Any] = self.state_dict()
+        states = {key: self.decoded(params[key]) for key in found["state"]}
+        return {**found, "state": states}
 
     @property
     def last(self) -> Last | None:
@@ -121,29 +191,30 @@ class FastOptimizer(torch.optim.Optimizer):
         allowed = torch.get_num_threads()
         with threads(allowed) if allowed < get_num_threads() else nullcontext():
             plan.step(found, grad_scale, self.clip_norm)
-        for group, param in plan.sparse:
+        for group, chain, param in plan.sparse:
             if param.grad is not None:
-                self._step_sparse(group, param, grad_scale)
+                self._step_sparse(group, chain, param, grad_scale)
 
     def _key(self) -> Any:
         """Groups, parameters, and all that decides which transforms there are."""
         return (
             [(id(group), *switches(self._optimizer, group)) for group in self.param_groups],
-            list(map(id, chain.from_iterable(group["params"] for group in self.param_groups))),
+            list(map(id, chained.from_iterable(group["params"] for group in self.param_groups))),
             self.clip_norm is None,
             self.average_decay is None,
+            self.state_dtype,
             self.stochastic_rounding,
         )
 
     def _make_plan(self) -> Plan:
         """Find out what there is to work on, and make the states that are missing."""
-        initial = [self._check_group(group).states() for group in self.param_groups]
+        chains, formats = self._check_groups()
         before = {} if self._plan is None else {id(row.param): row for row in self._plan.rows}
         taken: list[tuple[int, Tensor]] = []
-        sparse: list[tuple[ParamGroup, Tensor]] = []
+        sparse: list[tuple[ParamGroup, Chain, Tensor]] = []
         others: list[Tensor] = []
         for index, group in enumerate(self.param_groups):
-            wanted = {*self._counts, *initial[index]}
+            wanted = {*self._counts, *chains[index].states()}
             for i, param in enumerate(group["params"]):
                 grad = param.grad
                 if grad is not None:
@@ -152,7 +223,7 @@ class FastOptimizer(torch.optim.Optimizer):
                     others.append(param)
                     continue
                 if grad is not None and grad.is_sparse:
-                    sparse.append((group, param))
+                    sparse.append((group, chains[index], param))
                 else:
                     taken.append((index, param))
         places = list(dict.fromkeys(str(param.device) for _, param in taken))
@@ -162,7 +233,7 @@ class FastOptimizer(torch.optim.Optimizer):
                 "device sees the norm of all gradients"
             )
         rows = [
-            self._make_row(index, param, initial[index], before.get(id(param)))
+            self._make_row(index, param, chains[index], formats, before.get(id(param)))
             for index, param in taken
         ]
         self._plan = Plan(
@@ -175,6 +246,7 @@ class FastOptimizer(torch.optim.Optimizer):
             self._chain,
             self.clip_norm,
             self.stochastic_rounding,
+            taken=0 if self._plan is None else self._plan.taken,
         )
         return self._plan
 
@@ -197,25 +269,28 @@ class FastOptimizer(torch.optim.Optimizer):
             return
         if not self._sparse:
             raise RuntimeError(f"{type(self).__name__} does not support sparse gradients")
-        if self.clip_norm is not None or self.average_decay is not None:
-            raise RuntimeError(
-                f"clip_norm and average_decay need dense gradients, but that of {name} is sparse"
-            )
+        added = ("clip_norm", "average_decay", "state_dtype")
+        if any(getattr(self, option) is not None for option in added):
+            raise RuntimeError(f"{', '.join(added)} need dense gradients, but that of {name} is sparse")
 
     def _make_row(
-        self, index: int, param: Tensor, initial: Mapping[str, Any], before: Row | None
+        self, index: int, param: Tensor, chain: Chain, formats: StateFormats, before: Row | None
     ) -> Row:
-        group, fresh = self.param_groups[index], False
+        group, names, fresh = self.param_groups[index], tuple(chain.states()), False
         # As in torch, a parameter without states has no entry at all.
-        state = self.state[param] if self._counts or initial else {}
-        if "momentum_buffer" in initial and not self._counts:
+        state = self.state[param] if self._counts or names else {}
+        if "momentum_buffer" in names and not self._counts:
             known = state.get("momentum_buffer")
             fresh = known is None or (before is not None and before.is_fresh(known))
-        complete(state, param, group, self._counts, initial)
-        return Row(param, index, state, tuple(initial), fresh)
+        count(state, group, self._counts)
+        complete(state, param, group, chain, formats)
+        return Row(param, index, state, names, fresh)
 
-    def _step_sparse(self, group: ParamGroup, param: Tensor, grad_scale: float) -> None:
+    def _step_sparse(self, group: ParamGroup, chain: Chain, param: Tensor, grad_scale: float) -> None:
         grad = param.grad if grad_scale == 1.0 else param.grad * (1.0 / grad_scale)
         state = self.state[param] if self._counts or group["momentum"] else {}
+        if self._counts:  # SGD's momentum is sparse too, and torch's to make
+            count(state, group, self._counts)
+            complete(state, param, group, chain, StateFormats(None))
         for step in self._sparse:
             step(group, state, param, grad)

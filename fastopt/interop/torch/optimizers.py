@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
 import fastopt
+from fastopt.interop.torch.added import Added
 from fastopt.interop.torch.base import FastOptimizer
 from fastopt.interop.torch.sparse import adagrad_step, sgd_step
 
 
 def _theirs(arguments: dict[str, Any]) -> dict[str, Any]:
     """From ``locals()`` at the start of an ``__init__``: what torch's own one takes."""
-    added = "clip_norm", "average_decay", "stochastic_rounding"
-    others = ("self", "params", "__class__", *added)
+    others = "self", "params", "added", "__class__"
     return {name: value for name, value in arguments.items() if name not in others}
 
 
@@ -30,14 +30,8 @@ class SGD(FastOptimizer, torch.optim.SGD):
         Accepted as torch accepts them: there is one way to step here.
     differentiable
         Must be False.
-    clip_norm : float, optional
-        Scale all gradients down, within the step, so that the norm of all of them together is at
-        most this. The norm is then in ``last``.
-    average_decay : float, optional
-        Keep ``a = average_decay * a + (1 - average_decay) * w`` in ``state[p]["average"]``.
-    stochastic_rounding : bool, default False
-        Round parameters and states of 16 bits up or down at random, right in the mean, so that
-        updates smaller than their precision are not lost.
+    **added
+        `clip_norm`, `average_decay`, `state_dtype`, `stochastic_rounding`: see `Added`.
 
     Examples
     --------
@@ -70,11 +64,9 @@ class SGD(FastOptimizer, torch.optim.SGD):
         foreach: bool | None = None,
         differentiable: bool = False,
         fused: bool | None = None,
-        clip_norm: float | None = None,
-        average_decay: float | None = None,
-        stochastic_rounding: bool = False,
+        **added: Unpack[Added],
     ) -> None:
-        super().__init__(params, _theirs(locals()), clip_norm, average_decay, stochastic_rounding)
+        super().__init__(params, _theirs(locals()), **added)
 
 
 class RMSprop(FastOptimizer, torch.optim.RMSprop):
@@ -84,8 +76,10 @@ class RMSprop(FastOptimizer, torch.optim.RMSprop):
     ----------
     params, lr, alpha, eps, weight_decay, momentum, centered, maximize
         As in torch.
-    capturable, foreach, differentiable, clip_norm, average_decay, stochastic_rounding
+    capturable, foreach, differentiable
         As in `SGD`; `capturable` is for devices with graphs.
+    **added
+        See `Added`.
 
     Notes
     -----
@@ -119,12 +113,9 @@ class RMSprop(FastOptimizer, torch.optim.RMSprop):
         foreach: bool | None = None,
         maximize: bool = False,
         differentiable: bool = False,
-        *,
-        clip_norm: float | None = None,
-        average_decay: float | None = None,
-        stochastic_rounding: bool = False,
+        **added: Unpack[Added],
     ) -> None:
-        super().__init__(params, _theirs(locals()), clip_norm, average_decay, stochastic_rounding)
+        super().__init__(params, _theirs(locals()), **added)
 
 
 class Adagrad(FastOptimizer, torch.optim.Adagrad):
@@ -134,8 +125,10 @@ class Adagrad(FastOptimizer, torch.optim.Adagrad):
     ----------
     params, lr, lr_decay, weight_decay, initial_accumulator_value, eps, maximize
         As in torch.
-    foreach, fused, differentiable, clip_norm, average_decay, stochastic_rounding
+    foreach, fused, differentiable
         As in `SGD`.
+    **added
+        See `Added`.
 
     Examples
     --------
@@ -165,11 +158,9 @@ class Adagrad(FastOptimizer, torch.optim.Adagrad):
         maximize: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
-        clip_norm: float | None = None,
-        average_decay: float | None = None,
-        stochastic_rounding: bool = False,
+        **added: Unpack[Added],
     ) -> None:
-        super().__init__(params, _theirs(locals()), clip_norm, average_decay, stochastic_rounding)
+        super().__init__(params, _theirs(locals()), **added)
 
 
 class Adam(FastOptimizer, torch.optim.Adam):
@@ -179,8 +170,10 @@ class Adam(FastOptimizer, torch.optim.Adam):
     ----------
     params, lr, betas, eps, weight_decay, amsgrad, maximize, decoupled_weight_decay
         As in torch.
-    foreach, capturable, differentiable, fused, clip_norm, average_decay, stochastic_rounding
+    foreach, capturable, differentiable, fused
         As in `SGD` and `RMSprop`.
+    **added
+        See `Added`.
 
     Examples
     --------
@@ -211,11 +204,9 @@ class Adam(FastOptimizer, torch.optim.Adam):
         differentiable: bool = False,
         fused: bool | None = None,
         decoupled_weight_decay: bool = False,
-        clip_norm: float | None = None,
-        average_decay: float | None = None,
-        stochastic_rounding: bool = False,
+        **added: Unpack[Added],
     ) -> None:
-        super().__init__(params, _theirs(locals()), clip_norm, average_decay, stochastic_rounding)
+        super().__init__(params, _theirs(locals()), **added)
 
 
 class AdamW(FastOptimizer, torch.optim.AdamW):
@@ -225,8 +216,10 @@ class AdamW(FastOptimizer, torch.optim.AdamW):
     ----------
     params, lr, betas, eps, weight_decay, amsgrad, maximize
         As in torch.
-    foreach, capturable, differentiable, fused, clip_norm, average_decay, stochastic_rounding
+    foreach, capturable, differentiable, fused
         As in `SGD` and `RMSprop`.
+    **added
+        See `Added`.
 
     Examples
     --------
@@ -256,11 +249,9 @@ class AdamW(FastOptimizer, torch.optim.AdamW):
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
-        clip_norm: float | None = None,
-        average_decay: float | None = None,
-        stochastic_rounding: bool = False,
+        **added: Unpack[Added],
     ) -> None:
-        super().__init__(params, _theirs(locals()), clip_norm, average_decay, stochastic_rounding)
+        super().__init__(params, _theirs(locals()), **added)
 
 
 class NAdam(FastOptimizer, torch.optim.NAdam):
@@ -270,8 +261,10 @@ class NAdam(FastOptimizer, torch.optim.NAdam):
     ----------
     params, lr, betas, eps, weight_decay, momentum_decay, decoupled_weight_decay, maximize
         As in torch.
-    foreach, capturable, differentiable, clip_norm, average_decay, stochastic_rounding
+    foreach, capturable, differentiable
         As in `SGD` and `RMSprop`.
+    **added
+        See `Added`.
 
     Examples
     --------
@@ -302,8 +295,6 @@ class NAdam(FastOptimizer, torch.optim.NAdam):
         maximize: bool = False,
         capturable: bool = False,
         differentiable: bool = False,
-        clip_norm: float | None = None,
-        average_decay: float | None = None,
-        stochastic_rounding: bool = False,
+        **added: Unpack[Added],
     ) -> None:
-        super().__init__(params, _theirs(locals()), clip_norm, average_decay, stochastic_rounding)
+        super().__init__(params, _theirs(locals()), **added)

@@ -7,24 +7,44 @@ from itertools import chain, compress, groupby
 from operator import is_
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from fastopt.interop.torch.groups import ParamGroup
 from fastopt.interop.torch.rows import MakeChain, Row, Section, sections
+from fastopt.interop.torch.sight import Sight
 from fastopt.interop.torch.states import State
 from fastopt.interop.torch.tensors import plain
 from fastopt.layouts.arrays import Array, address
 from fastopt.optimizers.gradients import Gradients
-from fastopt.optimizers.on_device import OnDevice
 from fastopt.optimizers.optimizer import Optimizer
 from fastopt.optimizers.row_gradients import RowGradient
 from fastopt.optimizers.watch import Last
+from fastopt.transforms.base import Chain
 
 
 class Arrays(Gradients):
-    """Gradients that come as a list of arrays in the order of the table."""
+    """Gradients that come as a list of arrays in the order of the table.
+
+    Attributes
+    ----------
+    noted : array of int64
+        What the gate is given in the place of gradients whose addresses are in the table already.
+    is_noted : bool
+        Whether those of the coming step are: then they are tensors.
+    """
+
+    noted: Array
+    is_noted = False
+
+    def enter(self, grads: Any) -> tuple[list[Any], int]:
+        """The list, and what the gate looks at."""
+        if self.is_noted:
+            self.is_noted = False
+            return grads, address(self.noted)
+        return super().enter(grads)
 
     def find(self, grads: Any) -> list[Any]:
         """The list itself."""
@@ -62,8 +82,9 @@ class Launch(Optimizer):
         }
         arrays = [[row.array for row in section.rows] for section in sections]
         made = cls(arrays, [section.chain for section in sections], state=state, **options)
-        if isinstance(made._steps, OnDevice):
-            made._steps.device.take_in_order()
+        steps: Any = made._steps
+        if sections[0].device.type == "cuda":
+            steps.device.take_in_order()
         return made
 
     def continue_from(self, steps: Sequence[int]) -> None:
@@ -74,6 +95,11 @@ class Launch(Optimizer):
             own.arrange([own.count - step for step in steps])
 
 
+def place_of(tensor: Tensor) -> tuple[Any, ...]:
+    """Where a tensor is, and what it is there."""
+    return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
+
+
 class Plan:
     """Rows, and how to see that they still are what torch's optimizer has.
 
@@ -82,7 +108,7 @@ class Plan:
     key
         What it depends on, beside the content of `state` and the tensors' places.
     rows : list of Row
-    sparse : list of (group, Tensor)
+    sparse : list of (group, Chain, Tensor)
         Parameters with a sparse gradient, which are torch's to step.
     others : list of Tensor
         Parameters without a gradient so far.
@@ -93,21 +119,25 @@ class Plan:
     make_chain : callable
         From a group, and NAdam's products, to its mathematics.
     clip_norm : float, optional
-    stochastic_rounding : bool
+    stochastic_rounding : bool, optional
+    taken : int
+        How many steps the optimizer has taken.
     """
 
     def __init__(
         self,
         key: Any,
         rows: list[Row],
-        sparse: list[tuple[ParamGroup, Tensor]],
+        sparse: list[tuple[ParamGroup, Chain, Tensor]],
         others: list[Tensor],
         state: Mapping[Tensor, State],
         groups: list[ParamGroup],
         make_chain: MakeChain,
         clip_norm: float | None,
-        stochastic_rounding: bool,
+        stochastic_rounding: bool | None,
+        taken: int,
     ) -> None:
+        self.taken = taken
         self.key, self.sparse, self._others = key, sparse, others
         self._groups = list(groups)  # the key has addresses: let nothing else come there
         self._sections = sections(rows, groups, make_chain)
@@ -118,13 +148,9 @@ class Plan:
         self._any_fresh = any(row.fresh for row in self.rows)
         self._has_products = any(row.product is not None for row in self.rows)
         self._shadows = [(row.param, row.shadow) for row in self.rows if row.shadow is not None]
-        self._state = state
-        self._states = [state.get(param) for param in self._params]
-        self._owned = [own for own in self._states if own is not None]
-        names = dict.fromkeys(chain.from_iterable(self._owned))
-        self._entries = {name: [own.get(name) for own in self._owned] for name in names}
+        self._state, self._keys, self._owned = state, list(state), list(state.values())
         self._tensors = [tensor for row in self.rows for tensor in row.tensors()]
-        self._addresses = [tensor.data_ptr() for tensor in self._tensors]
+        self._places = list(map(place_of, self._tensors))
         self._multiply()
         options = {"clip_norm": clip_norm, "stochastic_rounding": stochastic_rounding}
         self.launches: list[tuple[Launch, slice]] = []
@@ -134,6 +160,10 @@ class Plan:
             first, position = position, position + sum(len(section.rows) for section in there)
             self.launches.append((Launch.over(there, **options), slice(first, position)))
         self._is_cuda = any(section.device.type == "cuda" for section in self._sections)
+        self._sight: Sight | None = None
+        if len(self.launches) == 1 and clip_norm is None:  # a norm that overflows is taken from arrays
+            self._sight = Sight.of(self.rows, self.launches[0][0]._steps)
+        self._expected: Array | None = None  # steps that each row has taken, if all goes on as before
 
     @property
     def last(self) -> Last | None:
@@ -148,22 +178,40 @@ class Plan:
 
         Anything may have been replaced since the last step: by loading, by ``.data``, by hand.
         """
-        if state is not self._state or not all(map(is_, map(state.get, self._params), self._states)):
+        if state is not self._state or len(state) != len(self._keys):
             return False
-        for name, known in self._entries.items():
-            if not all(map(is_, [own.get(name) for own in self._owned], known)):
-                return False
-        if [tensor.data_ptr() for tensor in self._tensors] != self._addresses:
+        if not all(map(is_, state, self._keys)) or not all(map(is_, state.values(), self._owned)):
+            return False
+        if not (self._are_same() if self._sight is None else self._sight.is_same()):
             return False
         if any(param.grad is not None for param in self._others):
             return False
-        if any(param.grad is not None and not param.grad.is_sparse for _, param in self.sparse):
+        if any(param.grad is not None and not param.grad.is_sparse for *_, param in self.sparse):
             return False
         return self._multiply()
 
-    def gradients(self) -> list[Array | None] | None:
-        """An array for each row that has a gradient; None in the place of all if one is sparse."""
+    def _are_same(self) -> bool:
+        """Whether all tensors are those that there were, with the same memory."""
+        found = [tensor for row in self.rows for tensor in row.tensors()]
+        return (
+            len(found) == len(self._tensors)
+            and all(map(is_, found, self._tensors))
+            and list(map(place_of, found)) == self._places
+        )
+
+    def gradients(self) -> list[Any] | None:
+        """An array for each row that has a gradient; None in the place of all if one is sparse.
+
+        Tensors in the place of arrays, where their addresses are in the table already.
+        """
         grads = [param.grad for param in self._params]
+        # A norm that overflows is measured again, with arrays.
+        if (
+            self._sight is not None
+            and self.launches[0][0].clip_norm is None
+            and self._sight.note(grads)
+        ):
+            return grads
         try:
             return [
                 None if grad is None else read(grad)
@@ -177,38 +225,53 @@ class Plan:
                 for read, grad, param in zip(self._reads, grads, self._params, strict=True)
             ]
 
-    def _steps(self) -> list[int]:
+    def _steps(self) -> Array:
+        """How many steps each row has taken."""
+        if self._counts and self._sight is not None:
+            return self._sight.counts()
         if self._counts:
-            return [int(count) for count in self._counts]
-        return [row.step for row in self.rows] if self._any_fresh else [1] * len(self.rows)
+            return np.array([int(count) for count in self._counts])
+        # Where torch does not count, all that matters is which step is the first; but random bits must
+        # differ from step to step.
+        now = np.full(len(self.rows), max(1, self.taken))
+        return now * [not row.fresh for row in self.rows] if self._any_fresh else now
 
-    def step(self, found: list[Array | None], grad_scale: float, clip_norm: float | None) -> None:
+    def step(self, found: list[Any], grad_scale: float, clip_norm: float | None) -> None:
         """Step the rows that have a gradient."""
-        given = [grad is not None for grad in found]
-        if not any(given):
+        given = np.array([grad is not None for grad in found], np.bool_)
+        if not given.any():
             return
         if self._is_cuda and torch.cuda.is_current_stream_capturing():
             raise RuntimeError("a step of fastopt.interop.torch cannot be captured in a CUDA graph")
         steps = self._steps()
+        goes_on = self._expected is not None and np.array_equal(steps, self._expected)
+        self._expected = None
         for launch, own in self.launches:
-            launch.continue_from(steps[own])
+            if not goes_on:
+                launch.continue_from(steps[own].tolist())
             if clip_norm != launch.clip_norm:
                 launch.clip_norm = clip_norm
         for param, shadow in self._shadows:
             shadow.copy_(param)
         for launch, own in self.launches:
-            if any(given[own]):
+            if given[own].any():
                 launch.step(found[own], grad_scale=grad_scale)
         for param, shadow in self._shadows:
             param.copy_(shadow)
         if self._has_products:
-            remaining = zip(steps, given, strict=True)
+            remaining = zip(steps.tolist(), given, strict=True)
             for section in self._sections:
                 section.note_products(remaining)
-        for count, step in zip(compress(self._counts, given), compress(steps, given), strict=False):
-            count[()] = step + 1
+        if self._sight is not None:
+            self._sight.count(steps, given)
+        else:
+            for count, step in zip(compress(self._counts, given), steps[given], strict=False):
+                count[()] = step + 1
+        self._expected = steps + given
+        self.taken += 1
         if self._any_fresh:
             for row in compress(self.rows, given):
                 row.fresh = False
             self._any_fresh = any(row.fresh for row in self.rows)
-        increment_version(compress(self._params, given))  # autograd looks at it
+        # autograd looks at it
+        increment_version(self._params if given.all() else list(compress(self._params, given)))

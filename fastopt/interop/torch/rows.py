@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from torch import Tensor
 
+from fastopt.interop.torch.formats import array_of
 from fastopt.interop.torch.groups import ParamGroup, nadam_momentum
 from fastopt.interop.torch.states import State
 from fastopt.interop.torch.tensors import Reader, order, reader
@@ -24,7 +25,7 @@ class Row:
     param: Tensor
     group: int
     state: State
-    names: tuple[str, ...]  # of the states that are like the parameter
+    names: tuple[str, ...]  # of the states that have a number for each of its elements
     fresh: bool  # its momentum starts with the next gradient
     count: Array | None = field(init=False)  # the steps that torch counts
     product: Array | None = field(init=False)  # of NAdam's momenta
@@ -41,7 +42,7 @@ class Row:
             dimensions = tuple(range(target.dim()))
         self.read = reader(target.dtype, dimensions, target.device)
         self.array = self.read(target)
-        self.states = {name: self.read(self.state[name]) for name in self.names}
+        self.states = {name: array_of(self.state[name], dimensions) for name in self.names}
         self.count, self.product = (self._number(name) for name in ("step", "mu_product"))
 
     def _number(self, name: str) -> Array | None:
@@ -52,13 +53,13 @@ class Row:
         return self.fresh and momentum_buffer is self.state["momentum_buffer"]
 
     @property
-    def step(self) -> int:
-        """How many steps it has taken; where torch does not count, whether it has taken one."""
-        return int(not self.fresh) if self.count is None else int(self.count)
+    def tracked(self) -> tuple[str, ...]:
+        """The names of all states that are worked on."""
+        return (*(name for name in ("step", "mu_product") if name in self.state), *self.names)
 
     def tensors(self) -> list[Tensor]:
         """All whose memory is worked on."""
-        return [self.param, *(value for value in self.state.values() if isinstance(value, Tensor))]
+        return [self.param, *(self.state[name] for name in self.tracked)]
 
 
 class Section:

@@ -10,7 +10,7 @@ from torch.optim.adagrad import adagrad
 from torch.optim.sgd import sgd
 
 from fastopt.interop.torch.groups import ParamGroup
-from fastopt.interop.torch.states import State, complete
+from fastopt.interop.torch.states import State
 
 Sparse: TypeAlias = Callable[[ParamGroup, State, Tensor, Tensor], None]
 
@@ -38,7 +38,6 @@ def sgd_step(group: ParamGroup, state: State, param: Tensor, grad: Tensor) -> No
 
 def adagrad_step(group: ParamGroup, state: State, param: Tensor, grad: Tensor) -> None:
     """Adagrad: only the elements that the gradient has are touched."""
-    complete(state, param, group, {"step": 0.0}, {"sum": 0.0})
     adagrad(
         [param],
         [grad],

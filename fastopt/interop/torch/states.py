@@ -8,9 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastopt.codecs.base import Codec
+from fastopt.interop.torch.formats import (
+    StateFormats,
+    dtype_of,
+    is_packed,
+    numbers,
+    packed_shape,
+    stored,
+)
 from fastopt.interop.torch.groups import ParamGroup
 from fastopt.interop.torch.tensors import number
-from fastopt.transforms.base import START_FROM_PARAM
+from fastopt.transforms.base import START_FROM_PARAM, Chain
 
 State = dict[str, Any]
 
@@ -23,14 +32,20 @@ def count_dtype(group: ParamGroup) -> torch.dtype:
     return torch.float64 if wide else torch.float32
 
 
+def count(state: State, group: ParamGroup, counts: Mapping[str, float]) -> None:
+    """Make the single numbers that are missing, from their initial values."""
+    for name, value in counts.items():
+        known = state.get(name)
+        if known is None:
+            state[name] = torch.tensor(value, dtype=count_dtype(group))
+        elif not _is_count(known):
+            state[name] = torch.tensor(number(known), dtype=count_dtype(group))
+
+
 def complete(
-    state: State,
-    param: Tensor,
-    group: ParamGroup,
-    counts: Mapping[str, float],
-    initial: Mapping[str, float | str],
+    state: State, param: Tensor, group: ParamGroup, chain: Chain, formats: StateFormats
 ) -> None:
-    """Make what is missing, and replace what cannot be worked on in place.
+    """Make the states of a chain that are missing, and replace what cannot be worked on in place.
 
     Parameters
     ----------
@@ -39,26 +54,22 @@ def complete(
     param : Tensor
     group : dict
         The param group that it is in.
-    counts : mapping
-        Names of the single numbers, with their initial values.
-    initial : mapping
-        Names of the states that are like the parameter, with their initial values.
+    chain : Chain
+        The mathematics.
+    formats : StateFormats
+        How states are stored.
+
+    Raises
+    ------
+    ValueError
+        A state that is there does not fit the parameter.
     """
-    for name, value in counts.items():
-        known = state.get(name)
+    for name, start in chain.states().items():
+        known, codec = state.get(name), formats.codec(name, chain, param)
         if known is None:
-            state[name] = torch.tensor(value, dtype=count_dtype(group))
-        elif not _is_count(known):
-            state[name] = torch.tensor(number(known), dtype=count_dtype(group))
-    for name, begin in initial.items():
-        known = state.get(name)
-        if known is None:
-            state[name] = _new(param, group, name, begin)
-        elif not isinstance(known, Tensor) or known.shape != param.shape:
-            shape = tuple(known.shape) if isinstance(known, Tensor) else known
-            raise ValueError(f"{name} must be a tensor of shape {tuple(param.shape)}, not {shape!r}")
-        elif not _alike(known, param):
-            state[name] = _like(param).copy_(known)
+            state[name] = stored(param, codec, _start(param, group, name, start))
+        elif not _fits(known, param, codec):
+            state[name] = stored(param, codec, numbers(name, known, param, chain))
 
 
 def _is_count(known: Any) -> bool:
@@ -67,24 +78,24 @@ def _is_count(known: Any) -> bool:
     return bool(usable and known.dim() == 0)
 
 
-def _like(param: Tensor) -> Tensor:
-    return torch.zeros_like(param, memory_format=torch.preserve_format, requires_grad=False)
-
-
-def _new(param: Tensor, group: ParamGroup, name: str, start: float | str) -> Tensor:
+def _start(param: Tensor, group: ParamGroup, name: str, start: float | str) -> complex | Tensor:
+    """What a state starts as."""
     if start == START_FROM_PARAM:
-        return _like(param).copy_(param.detach())
+        return param.detach()
     value = group.get("initial_accumulator_value", 0.0) if name == "sum" else float(start)
-    if not value:
-        return _like(param)
     # Adagrad's sum of squares starts in both parts of a complex number.
-    both = complex(value, value) if param.is_complex() else value
-    return torch.full_like(param, both, memory_format=torch.preserve_format, requires_grad=False)
+    return complex(value, value) if param.is_complex() else value
 
 
-def _alike(tensor: Tensor, param: Tensor) -> bool:
-    """Whether the elements stand where torch would have put them."""
-    same = tensor.device == param.device and tensor.dtype == param.dtype
-    expected = torch.empty_like(param, device="meta", memory_format=torch.preserve_format)
-    plain = not (tensor.is_conj() or tensor.is_neg() or tensor.requires_grad)
-    return same and plain and tensor.layout == param.layout and tensor.stride() == expected.stride()
+def _fits(known: Any, param: Tensor, codec: Codec | None) -> bool:
+    """Whether a state is stored like this, its elements where torch would have put them."""
+    if not isinstance(known, Tensor) or known.device != param.device:
+        return False
+    if codec is not None and codec.block > 1:
+        return is_packed(known) and known.shape == packed_shape(param) and known.is_contiguous()
+    expected = torch.empty_like(
+        param, dtype=dtype_of(param, codec), device="meta", memory_format=torch.preserve_format
+    )
+    same = known.dtype == expected.dtype and known.layout == param.layout
+    plain = not (known.is_conj() or known.is_neg() or known.requires_grad)
+    return same and plain and known.shape == param.shape and known.stride() == expected.stride()

@@ -14,7 +14,13 @@ from fastopt.layouts.arrays import Array
 
 Reader: TypeAlias = Callable[[Tensor], Any]
 
-REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+FORMATS = {
+    torch.float16: "float16",
+    torch.bfloat16: "bfloat16",
+    torch.float32: "float32",
+    torch.float64: "float64",
+}
+REAL = tuple(FORMATS)
 COMPLEX = (torch.complex64, torch.complex128)
 
 

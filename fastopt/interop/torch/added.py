@@ -1,0 +1,31 @@
+"""The arguments that all optimizers have beyond torch's."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+
+class Added(TypedDict, total=False):
+    """Options that torch's optimizers do not have. They can be assigned between steps.
+
+    Parameters
+    ----------
+    clip_norm : float, optional
+        Scale all gradients down, within the step, so that the norm of all of them together is at
+        most this. The norm is then in ``last``.
+    average_decay : float, optional
+        Keep ``a = average_decay * a + (1 - average_decay) * w`` in ``state[p]["average"]``, in
+        float32 beside parameters of 16 bits.
+    state_dtype : torch.dtype, "8bit" or mapping of str to these, optional
+        How states are stored, for all or by name; by default like the parameters. States of 8 bits
+        are tensors of uint8 with a row for each 256 elements; parameters with fewer than 4096
+        elements, or in another order in memory than C's, have states of float32 then.
+    stochastic_rounding : bool, optional
+        Round what has less than 32 bits up or down at random, right in the mean, so that updates
+        smaller than its precision are not lost; by default 8-bit states only.
+    """
+
+    clip_norm: float | None
+    average_decay: float | None
+    state_dtype: Any
+    stochastic_rounding: bool | None

@@ -1,0 +1,42 @@
+"""States of a checkpoint past torch, which casts all of them to the dtype of the parameter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from fastopt.interop.torch.formats import is_packed
+
+COUNTS = ("step", "mu_product")
+
+
+class Kept:
+    """A tensor that torch does not see as one."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+
+def keep_formats(optimizer: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
+    """Hide the states that have a format of their own."""
+    every = optimizer.state_dtype is not None
+
+    def hidden(name: Any, value: Any) -> Any:
+        own = every or name == "average" or is_packed(value)
+        return Kept(value) if own and isinstance(value, Tensor) and name not in COUNTS else value
+
+    states = {
+        key: {name: hidden(name, value) for name, value in own.items()}
+        if isinstance(own, dict)
+        else own
+        for key, own in state_dict["state"].items()
+    }
+    return {**state_dict, "state": states}
+
+
+def release(own: Any, param: Any) -> None:
+    """Put what was hidden of a parameter's states back, on its device."""
+    for name, value in own.items() if isinstance(own, dict) else ():
+        if isinstance(value, Kept):
+            own[name] = value.tensor.to(param.device) if isinstance(param, Tensor) else value.tensor

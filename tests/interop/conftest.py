@@ -1,0 +1,18 @@
+"""What tests beside other libraries have in common."""
+
+import sys
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _usual_dtype():
+    """Let torch make tensors of float32: its own test utilities change that when they are imported."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    yield
+    torch.set_default_dtype(before)

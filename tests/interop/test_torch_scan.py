@@ -1,0 +1,148 @@
+"""Tensors looked at in machine code: what is out of the ordinary is noticed, and steps are the same."""
+
+import numpy as np
+import pytest
+
+from tests.interop.torch_pairs import SETTINGS, every, fast, torch
+from tests.subprocesses import needs_jit
+
+from fastopt.interop.torch import scan, sight  # isort: skip
+
+pytestmark = needs_jit
+
+SHAPES = ((5, 3), (), (1,), (0, 2), (17,), (1, 1))
+
+
+def strided(tensor):
+    """The same numbers in memory of another order or with gaps."""
+    if tensor.dim() == 2:
+        return tensor.t().contiguous().t()
+    return torch.stack([tensor, tensor], -1)[..., 0]
+
+
+def negative(tensor):
+    """The same numbers, but their signs are yet to be applied."""
+    return torch.complex(tensor, -tensor).conj().imag
+
+
+KINDS = {
+    "plain": torch.clone,
+    "strided": strided,
+    "negative": negative,
+    "with history": lambda t: t.clone().requires_grad_() * 1.0,
+    "a subclass": lambda t: torch.nn.Parameter(t.clone(), requires_grad=False),
+}
+
+
+def run(name, kinds):
+    random = torch.Generator().manual_seed(0)
+    params = [torch.nn.Parameter(torch.randn(shape, generator=random)) for shape in SHAPES]
+    optimizer = getattr(fast, name)(params, **SETTINGS[name], lr=0.1)
+    for step, kind in enumerate(kinds):
+        for i, p in enumerate(params):
+            grad = torch.randn(p.shape, generator=random)
+            p.grad = None if (i + step) % 5 == 4 else KINDS[kind](grad)
+            if p.grad is not None:
+                assert torch.equal(p.grad.detach(), grad)
+        optimizer.step()
+    return params, optimizer
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@every
+def test_gradients_of_all_kinds(name, kind, monkeypatch):
+    kinds = "plain", "plain", kind, "plain", kind
+    params, optimizer = run(name, kinds)
+    assert optimizer._plan._sight is not None
+    monkeypatch.setattr(sight, "interface", lambda: None)
+    others, plainly = run(name, kinds)
+    assert plainly._plan._sight is None
+    for p, q in zip(params, others, strict=True):
+        assert torch.equal(p, q)
+        for key, value in optimizer.state[p].items():
+            assert torch.equal(value, plainly.state[q][key])
+
+
+def test_most_gradients_become_no_arrays(monkeypatch):
+    params, optimizer = run("Adam", ("plain",) * 2)
+    reads = []
+    optimizer._plan._reads = [lambda tensor: reads.append(tensor) or tensor.numpy() for _ in params]
+    optimizer.step()
+    assert reads == []
+    params[0].grad = strided(params[0].grad)
+    optimizer.step()
+    assert len(reads) == sum(p.grad is not None for p in params)
+
+
+def changed(how, p, own):
+    if how == "another place":
+        p.data = p.data.clone()
+    elif how == "another shape in the same place":
+        p.grad = None
+        p.data = p.data.view(3, 5)
+    elif how == "another state in the same place":
+        own["exp_avg"] = own["exp_avg"].view_as(own["exp_avg"])
+    elif how == "a state that is gone":
+        del own["exp_avg_sq"]
+    elif how == "states that changed places":
+        own["exp_avg"], own["exp_avg_sq"] = own["exp_avg_sq"].abs(), own["exp_avg"].abs()
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "another place",
+        "another shape in the same place",
+        "another state in the same place",
+        "a state that is gone",
+        "states that changed places",
+    ],
+)
+@pytest.mark.parametrize("scans", [True, False])
+def test_changes_are_noticed(how, scans, monkeypatch):
+    if not scans:
+        monkeypatch.setattr(sight, "interface", lambda: None)
+    both = []
+    for home in (torch.optim, fast):
+        p = torch.nn.Parameter(torch.linspace(-1, 1, 15).reshape(5, 3))
+        optimizer = home.Adam([p], lr=0.1)
+        for _ in range(2):
+            p.grad = torch.ones(5, 3)
+            optimizer.step()
+        plan = getattr(optimizer, "_plan", None)
+        changed(how, p, optimizer.state[p])
+        if how == "another shape in the same place":
+            optimizer.state.clear()
+        p.grad = torch.full_like(p, 2.0)
+        if how == "a state that is gone":
+            optimizer.state[p]["exp_avg_sq"] = torch.zeros(5, 3)
+        optimizer.step()
+        both.append((p, optimizer.state[p]))
+        assert plan is None or optimizer._plan is not plan
+    (p, own), (q, other) = both
+    torch.testing.assert_close(p, q)
+    for key, value in own.items():
+        torch.testing.assert_close(value, other[key])
+
+
+def test_a_gradient_that_is_the_parameter_itself():
+    w = torch.nn.Parameter(torch.tensor([1.0, -2.0, 3.0]))
+    optimizer = fast.SGD([w], lr=0.5)
+    w.grad = torch.ones(3)
+    optimizer.step()
+    w.grad = w.detach()
+    optimizer.step()
+    assert w.tolist() == [0.25, -1.25, 1.25]
+
+
+def test_numbers_of_another_dtype_are_not_taken_as_they_are():
+    found = [torch.arange(6.0), torch.arange(6.0).double(), torch.arange(6), torch.arange(6.0).half()]
+    for tensor in found[1:]:
+        assert not scan.Expected([found[0]]).are([tensor])
+    rows = np.zeros((1, 40), np.int64)
+    expected, noted = scan.Expected([found[0]]), np.zeros(1, np.int64)
+    for tensor in found[1:]:
+        assert expected.note([tensor], rows, np.zeros((2, 0), np.int64), noted) == -1
+    sparse = torch.arange(6.0).to_sparse()
+    assert expected.note([sparse], rows, np.zeros((2, 0), np.int64), noted) == -1
+    assert expected.note([torch.empty(6, device="meta")], rows, np.zeros((2, 0), np.int64), noted) == -1
