@@ -10,6 +10,11 @@ from fastopt.validation import whole_number
 # larger ones, which do not stay in the cache, 129 in pieces of 256 KiB, and 130 in one piece.
 PIECE = 1 << 20
 
+# Up to so many bytes of parameters in all, shards are exchanged in one piece: 10^7 float32 (40 MB)
+# took 1.18 times as long in pieces, 2.5 * 10^7 (100 MB) 0.81 times. On a network that works by itself
+# pieces hide at most the step, which is short beside the exchange of as little as that.
+AT_ONCE = 64 << 20
+
 
 def shard_slice(length: int, rank: int, ranks: int) -> slice:
     """The elements that a rank owns.

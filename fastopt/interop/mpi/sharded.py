@@ -48,8 +48,8 @@ class ShardedOptimizer:
         Every rank has all parameters. If False it owns its shard alone, and `gather` brings the others
         on request.
     overlap_chunks : int, optional
-        In how many pieces a shard is exchanged; by default pieces are of about 1 MiB, and on a device
-        there is one.
+        In how many pieces a shard is exchanged; by default pieces are of about 1 MiB, and up to 64 MiB
+        of parameters in all, and on a device, there is one.
     reduce_dtype : dtype, optional
         In which gradients are summed, by default that of the parameters. With float32, gradients of
         float16 and bfloat16 are summed in float32, and the step takes that sum as it is.
