@@ -167,6 +167,20 @@ def test_extras(name, extra):
             pair.fast.clip_norm = pair.torch.clip_norm = pair.fast.clip_norm / 2
 
 
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [("Adam", torch.bfloat16), ("RMSprop", {"square_avg": torch.float16}), ("Adagrad", torch.bfloat16)],
+)
+def test_formats_of_states(name, dtype):
+    pair = Twins(name, {"lr": 0.1, "state_dtype": dtype})
+    for without in ((), (1,), ()):
+        pair.step(without)
+        pair.assert_same()
+    w = torch.nn.Parameter(to_cuda(torch.ones(9000)))
+    with pytest.raises(ValueError, match="floating-point dtype for tensors on cuda:0: '8bit' is for"):
+        fast.Adam([w], state_dtype="8bit")
+
+
 def laid_out():
     image = torch.randn(4, 3, 5, 7)
     return [
