@@ -35,6 +35,9 @@ TITLES = {
     "optax": "optax, jit",
     "keras": "Keras on jax, jit",
     "rmsprop": "plain RMSProp",
+    "numpy": "a loop in NumPy",
+    "lbfgsb": "L-BFGS-B of SciPy",
+    "function": "the function alone",
 }
 
 

@@ -2,6 +2,7 @@
 
 import functools
 
+import ml_dtypes
 import numpy as np
 import pytest
 from scipy.optimize import Bounds
@@ -39,12 +40,33 @@ def test_steps_within_bounds(low, high, dtype):
     assert result.fun == min(values)
 
 
-@pytest.mark.parametrize("x0", [3.0, 3, [3], np.float16(3), np.array([3], np.int8), np.array(3, ">f8")])
+@pytest.mark.parametrize("x0", [3.0, 3, [3], np.array([3], np.int8), np.array(3, ">f8")])
 def test_what_becomes_float64(x0):
     result = fastopt.minimize(sphere, x0, lr=0.1)
     assert (result.x.dtype, result.x.shape) == (np.float64, (1,))
-    assert fastopt.minimize(sphere, np.array([3], ">f4"), maxiter=1).x.dtype == np.float32
-    assert fastopt.minimize(sphere, np.float32(3), maxiter=1).x.dtype == np.float32
+
+
+@pytest.mark.parametrize("dtype", [">f4", "<f4", ">f2", "<f2", ml_dtypes.bfloat16])
+def test_what_is_computed_in_float32(dtype):
+    x0 = np.array([3, -0.5], np.dtype(dtype))
+    result = fastopt.minimize(sphere, x0, lr=0.1, maxiter=20)
+    expected = fastopt.minimize(sphere, x0.astype(np.float32), lr=0.1, maxiter=20)
+    assert result.x.dtype == result.jac.dtype == np.float32
+    assert_same_bits(result.x, expected.x)
+    assert fastopt.minimize(sphere, x0[0], maxiter=1).x.dtype == np.float32
+
+
+def test_gradients_of_16_bits():
+    points = []
+
+    def rough(x):
+        points.append(x.copy())
+        return float(x @ x), (2 * x).astype(ml_dtypes.bfloat16)
+
+    result = fastopt.minimize(rough, np.array([1.5, -3], ml_dtypes.bfloat16), lr=0.1, maxiter=3)
+    assert result.nit == 3
+    assert all(point.dtype == np.float32 for point in points)
+    assert_same_bits(points[0], np.array([1.5, -3], np.float32))
 
 
 def test_nothing_to_optimise():

@@ -48,7 +48,8 @@ def minimize(
         copy; with ``out`` nothing is copied, and `x` is the point itself, read-only and good for
         this call.
     x0 : array of one dimension
-        Where to start; it is not changed. float32 stays float32, all else is computed in float64.
+        Where to start; it is not changed. float32 stays float32, and so are numbers of 16 bits
+        computed with; all else is computed in float64.
     args : tuple
         More arguments for `fun` and `jac`.
     optimizer : str, class or callable

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastopt.layouts.arrays import Array
 from fastopt.minimization import differences
-from fastopt.minimization.point import NUMBERS, Box
+from fastopt.minimization.point import Box, is_real
 from fastopt.validation import whole_number
 
 # What functions are given if they have a parameter of this name, without default.
@@ -199,7 +199,7 @@ def _value(given: Any) -> float:
             "pass jac=True"
         )
     array = np.asarray(given)
-    if array.dtype.kind not in NUMBERS:
+    if not is_real(array.dtype):
         raise TypeError(f"fun must return a real number, not {_brief(given)}")
     if array.size != 1:
         raise ValueError(f"fun must return one number, got an array of shape {array.shape}")
@@ -210,7 +210,7 @@ def _fill(grad: Array, slope: Any) -> None:
     if slope is grad:
         return
     array = np.asarray(slope)
-    if array.dtype.kind not in NUMBERS:
+    if not is_real(array.dtype):
         raise TypeError(f"the gradient must be real numbers, not {_brief(slope)}")
     if array.shape != grad.shape and not (array.ndim == 0 and grad.size == 1):
         raise ValueError(f"the gradient must have the shape of x, {grad.shape}, got {array.shape}")

@@ -8,31 +8,37 @@ from typing import Any
 import numpy as np
 from scipy.optimize import Bounds
 
+from fastopt.codecs.floats import name_of
 from fastopt.layouts.allocate import empty
 from fastopt.layouts.arrays import Array
 
-NUMBERS = "biuf"  # the kinds of dtype that hold real numbers
+SINGLE = ("float16", "bfloat16", "float32")  # formats that float32 holds all numbers of
 
 # What is measured of a large array is measured in pieces that stay in the first or second cache.
 BLOCK = 1 << 15
 
 
+def is_real(dtype: np.dtype[Any]) -> bool:
+    """Whether elements are real numbers; bfloat16 is no kind that NumPy knows."""
+    return dtype.kind in "biuf" or name_of(dtype) is not None
+
+
 def start(x0: Any) -> Array:
-    """A buffer with the content of `x0`: float32 if that is, else float64."""
+    """A buffer with the content of `x0`: float32 for floats of at most 32 bits, else float64."""
     if isinstance(x0, np.ma.MaskedArray):
         raise TypeError("x0 must not be a masked array: the mask would be ignored")
     try:
         given = np.atleast_1d(np.asarray(x0))
     except ValueError as error:
         raise ValueError(f"x0 must be an array of one dimension: {error}") from error
-    if given.dtype.kind not in NUMBERS:
+    if not is_real(given.dtype):
         raise TypeError(f"x0 must be real numbers, not {given.dtype}")
     if given.ndim != 1:
         raise ValueError(
             f"x0 must have one dimension, as for SciPy, got shape {given.shape}; "
             "pass x0.ravel(), and reshape in fun"
         )
-    single = given.dtype.newbyteorder("=") == np.float32
+    single = name_of(given.dtype) in SINGLE
     x = empty(given.size, np.float32 if single else np.float64)
     with np.errstate(over="ignore"):
         x[...] = given
@@ -177,6 +183,6 @@ def _number(limit: Any, nothing: float) -> float:
     if limit is None:
         return nothing
     given = np.asarray(limit)
-    if given.size != 1 or given.dtype.kind not in NUMBERS:
+    if given.size != 1 or not is_real(given.dtype):
         raise TypeError(f"bounds must hold numbers or None, not {limit!r}")
     return float(given.item())

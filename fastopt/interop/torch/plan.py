@@ -160,9 +160,9 @@ class Plan:
             first, position = position, position + sum(len(section.rows) for section in there)
             self.launches.append((Launch.over(there, **options), slice(first, position)))
         self._is_cuda = any(section.device.type == "cuda" for section in self._sections)
-        self._sight: Sight | None = None
-        if len(self.launches) == 1 and clip_norm is None:  # a norm that overflows is taken from arrays
-            self._sight = Sight.of(self.rows, self.launches[0][0]._steps)
+        alone = len(self.launches) == 1
+        self._sight = Sight.of(self.rows, self.launches[0][0]._steps) if alone else None
+        self._needs_arrays = clip_norm is not None  # a norm that overflows is measured again
         self._expected: Array | None = None  # steps that each row has taken, if all goes on as before
 
     @property
