@@ -18,9 +18,20 @@ SIZES = (10**6, 10**8)
 SLOW = Form("rmsprop_slow", "RMSProp, beta 0.999", fastopt.RMSProp, {**RMSPROP.settings, "beta": 0.999})
 
 
-@pytest.mark.parametrize("threads", ["serial", "all"])
-@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size:.0e}".replace("e+0", "e"))
-@pytest.mark.parametrize("form", [RMSPROP, ADAM], ids=lambda form: form.name)
+def _cases() -> list[Any]:
+    """In a quick run large buffers: RMSProp on one core and on all, Adam on all."""
+    cases = []
+    for form in (RMSPROP, ADAM):
+        for size in SIZES:
+            for threads in ("serial", "all"):
+                quick = size == max(SIZES) and (form is RMSPROP or threads == "all")
+                name = f"{form.name}-{size:.0e}-{threads}".replace("e+0", "e")
+                marks = () if quick else pytest.mark.full
+                cases.append(pytest.param(form, size, threads, id=name, marks=marks))
+    return cases
+
+
+@pytest.mark.parametrize(("form", "size", "threads"), _cases())
 def bench_codecs(form: Form, size: int, threads: str, compare: Any, benchmark: Any) -> None:
     count = 1 if threads == "serial" else fastopt.get_num_threads()
     needed, available = memory(form, size), problems.available_memory()

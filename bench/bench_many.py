@@ -71,7 +71,9 @@ def _check(flat: Problem, pieces: list[Problem], foreign: list[Problem]) -> None
 
 
 @pytest.mark.parametrize("threads", ["serial", "all"])
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    "model", ["1000 small", pytest.param("one large, 1000 tiny", marks=pytest.mark.full)]
+)
 def bench_many(model: str, threads: str, compare: Any, benchmark: Any) -> None:
     sizes = MODELS[model]
     count = 1 if threads == "serial" else fastopt.get_num_threads()

@@ -83,11 +83,11 @@ def _check(name: str, compiled: bool) -> None:
 
 
 def _cases() -> list[Any]:
-    """RMSprop and Adam on both; the others on the larger network only in a full run."""
+    """RMSprop and Adam on both networks, and in a full run the others too."""
     cases = []
     for model in MODELS:
         for name in STATES:
-            quick = name in ("RMSprop", "Adam") or (model == "ResNet-50" and name != "AdamW")
+            quick = name in ("RMSprop", "Adam")
             cases.append(pytest.param(model, name, marks=() if quick else pytest.mark.full))
     return cases
 

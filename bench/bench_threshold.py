@@ -14,9 +14,12 @@ from bench.measure import timed
 from bench.problems import RMSPROP
 
 SIZES = [1 << k for k in range(11, 19)]
+QUICK = SIZES[2::2]
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    "size", [pytest.param(n, marks=() if n in QUICK else pytest.mark.full) for n in SIZES]
+)
 def bench_threshold(size: int, compare: Any, benchmark: Any) -> None:
     if fastopt.get_num_threads() == 1:
         pytest.skip("there is only one core")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bench import roofline
-from bench.measure import ENOUGH, FEWEST, Sampler, band, interleave, ratios
+from bench.measure import ENOUGH, FEWEST, QUICK, Sampler, band, interleave, ratios
 
 ROOFLINE = roofline.NAME
 PLAIN = "rmsprop"  # fastopt's, whose speed the bytes of other steps are measured by
@@ -43,7 +43,7 @@ def compare(benchmark: Any, request: pytest.FixtureRequest) -> Compare:
     the others are compared with: their times are recorded as multiples of its time. Where plain RMSProp
     is among them (``rmsprop``), so are the times as multiples of what their bytes take at its speed.
     """
-    factor, enough = 4.0 if request.config.getoption("--full") else 1.0, ENOUGH
+    factor, enough = (4.0, ENOUGH) if request.config.getoption("--full") else (0.5, QUICK)
     if request.config.getoption("--smoke"):
         factor, enough = 0.0, FEWEST
 

@@ -21,7 +21,8 @@ Band: TypeAlias = dict[str, float]
 TURN = 0.01  # seconds that one turn of a quick function lasts
 PAUSE = 0.004  # seconds between turns: worker threads of the one before stop spinning
 SLOW = 0.1  # seconds of a call that needs no warming up
-FEWEST, ENOUGH, MOST = 5, 15, 61  # rounds: of what takes long, of the rest if time is short, of all
+# Rounds: of what takes long; of the rest if time is short, in a quick run and a full one; of all.
+FEWEST, QUICK, ENOUGH, MOST = 5, 9, 15, 61
 LONG = 1.0  # seconds of a turn
 
 
