@@ -7,7 +7,6 @@ import pytest
 
 import fastopt
 from fastopt.executors import norm
-from fastopt.optimizers import on_device
 from tests.device import (
     SIMULATED,
     assert_same_on_device,
@@ -130,7 +129,7 @@ def test_settings_assigned_between_skipped_steps():
 
 
 def test_more_skipped_steps_than_are_kept(monkeypatch):
-    monkeypatch.setattr(on_device, "KEPT", 4)  # the host looks sooner; the device keeps as many
+    monkeypatch.setattr("fastopt.optimizers.on_device.KEPT", 4)  # the host looks sooner; the device keeps as many
     w, grads = gradients(40)
     opt, same = (fastopt.Adam(x, skip_nonfinite=True) for x in (to_device(w), w))
     for g in [*grads, *grads]:
