@@ -77,7 +77,9 @@ def _stepper(opt: Any, gradients: list[Any]) -> Callable[[], None]:
     return step
 
 
-@pytest.mark.parametrize("rows", [10**4, pytest.param(10**5, marks=pytest.mark.full), 10**6, 10**7])
+@pytest.mark.parametrize(
+    "rows", [10**4, 10**6, *(pytest.param(n, marks=pytest.mark.full) for n in (10**5, 10**7))]
+)
 def bench_sparse(rows: int, compare: Any, benchmark: Any) -> None:
     # Parameter, average and, for the dense step, the gradient.
     if available_memory() < 4 * rows * WIDTH * FLOAT.itemsize:

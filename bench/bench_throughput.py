@@ -35,7 +35,7 @@ def _cases() -> list[Any]:
         for dtype in ("float32", "float64"):
             for size in SIZES:
                 for threads in ("serial", "all")[: 1 + (size >= WORTH_THREADS)]:
-                    slow = threads == "serial" and size >= 10**8
+                    slow = threads == "serial" and (size >= 10**8 or dtype == "float64")
                     quick = (form, dtype, size) in QUICK and not slow
                     marks = [] if quick else [pytest.mark.full]
                     name = f"{form.name}-{dtype}-{size:.0e}-{threads}".replace("e+0", "e")

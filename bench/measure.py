@@ -22,7 +22,7 @@ TURN = 0.01  # seconds that one turn of a quick function lasts
 PAUSE = 0.004  # seconds between turns: worker threads of the one before stop spinning
 SLOW = 0.1  # seconds of a call that needs no warming up
 # Rounds: of what takes long; of the rest if time is short, in a quick run and a full one; of all.
-FEWEST, QUICK, ENOUGH, MOST = 5, 9, 15, 61
+FEWEST, QUICK, ENOUGH, MOST = 3, 9, 15, 61
 LONG = 1.0  # seconds of a turn
 
 

@@ -39,11 +39,12 @@ from fastopt.transforms.base import Part
 # Elements that are worked on between two requests for those that come AHEAD of them. The processor
 # fetches ahead by itself, but stops at every page of 4 KiB. Measured on two cores of a Xeon, in rounds
 # with C's loop: 10^7 elements take 0.86 of C's time, and 1.01 if they are not fetched ahead; 10^8 0.97
-# and 1.07; 10^7 of float64 0.98 and 1.06. What the caches hold takes as long as without. Asking for a
-# whole block at once was slower than not to ask: 1.22 in float64. A piece of 32 is as good, but so few
-# rounds of a short loop are unrolled before LLVM looks for vectors (SGD); of 64 they are not.
+# and 1.07; 10^7 of float64 0.98 and 1.06. Asking for a whole block at once was slower than not to ask:
+# 1.22 in float64. A piece of 32 is as good, but so few rounds of a short loop are unrolled before LLVM
+# looks for vectors (SGD); of 64 they are not. For a thousand short arrays it is a loss: 0.58 and 0.53 ms.
 PIECE = 64
 AHEAD = 8 * PIECE
+WORTH_FETCHING = 65_536
 
 
 class _CheckedCFunc(ccallback.CFunc):  # type: ignore[misc]  # Any
@@ -154,6 +155,7 @@ def source(job: Job) -> str:
 
     lines = ["def kernel(addresses, hyper, start, stop):"]
     lines += [f"    {line}" for line in head]
+    lines += ["    fetches = stop - start >= WORTH_FETCHING"]
     lines += ["    for block in range(start, stop, BLOCK):"]
     lines += ["        end = min(block + BLOCK, stop)"]
     if dithers:
@@ -168,8 +170,9 @@ def source(job: Job) -> str:
         lines += [f"        {name}_scale = scale_{name}({name}_at, block)"]
     lines += ["        if end - block == BLOCK:"]
     lines += ["            for piece in range(block, block + BLOCK, PIECE):"]
-    lines += ["                ahead = min(piece + AHEAD, stop - PIECE)"]
-    lines += [f"                fetch_{array.name}({array.name}_at, ahead)" for array in arrays]
+    lines += ["                if fetches:"]
+    lines += ["                    ahead = min(piece + AHEAD, stop - PIECE)"]
+    lines += [f"                    fetch_{array.name}({array.name}_at, ahead)" for array in arrays]
     for name in names:  # of the block before, what this block will take the place of
         lines += ["                for place in range(piece - block, piece - block + PIECE):"]
         lines += [f"                    encode_{name}(place, {before.format(name)})"]
@@ -206,7 +209,7 @@ def kernel(job: Job) -> Kernel:
     functions = [helper(specialize(part.update, compute.type, helper)) for part in parts]
     # Numba imports the module of a cached function: let it be one that is there in every process.
     scope: dict[str, Any] = {"__name__": __name__, "zero": compute.type(0)}
-    scope |= {"BLOCK": BLOCK, "PIECE": PIECE, "AHEAD": AHEAD}
+    scope |= {"BLOCK": BLOCK, "PIECE": PIECE, "AHEAD": AHEAD, "WORTH_FETCHING": WORTH_FETCHING}
     scope |= {"phase_bits": phase_bits, "random_of": random_of, "nothing": np.int32(0)}
     scope |= {"scratch": scratch, "nowhere": nowhere, "codes_of": codes_of}
     scope |= {f"transform{i}": function for i, function in enumerate(functions)}
