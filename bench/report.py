@@ -162,7 +162,9 @@ def _details(cases: Iterable[Case]) -> str:
 
 
 def _latency(cases: Iterable[Case]) -> list[str]:
-    found = {(case["question"], case.get("gradient")): case["peers"] for case in cases}
+    found = {
+        (case["question"], case.get("gradient")): case["peers"] for case in cases if "peers" in case
+    }
     lines = []
     same, other = found.get(("overhead", "same")), found.get(("overhead", "alternating"))
     if same and other:
