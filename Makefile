@@ -116,8 +116,9 @@ interop: $(VENV)/.interop ## the comparisons with other libraries, which are ins
 bench: $(VENV)/.bench ## measure this machine (minutes), rewrite the tables and figures
 	@$(BIN)/python -m bench
 
-bench-full: $(VENV)/.bench ## the same with every combination and more rounds
+bench-full: $(VENV)/.bench $(VENV)/.mpich ## every combination, more rounds, and two ranks of MPI
 	@$(BIN)/python -m bench --full
+	@$(BIN)/python -m bench.mpi
 
 docs: $(VENV)/.docs ## the pages as HTML, in docs/_build; a warning is an error. Then their tests
 	$(call heading,pages)

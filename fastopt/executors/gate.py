@@ -130,8 +130,11 @@ def misfit(rows, items, ranges):
         start = read_word(item + DATA)
         stop = start + rows[row, LENGTH] * rows[row, ITEMSIZE]
         # An address that is in the table was found to be apart: what a step writes stays where it is.
-        if start != rows[row, GRAD] and overlaps(start, stop, ranges):
-            return row
-        rows[row, GRAD] = start
-        rows[row, COUNT] = rows[row, LENGTH]
+        if start != rows[row, GRAD]:
+            if overlaps(start, stop, ranges):
+                return row
+            rows[row, GRAD] = start
+        # What is not written need not come from this core's cache to those of the other threads.
+        if rows[row, COUNT] != rows[row, LENGTH]:
+            rows[row, COUNT] = rows[row, LENGTH]
     return status

@@ -135,9 +135,12 @@ def _gradients(interface, items, table, rows, ranges, noted):
         stop = start + rows[i, LENGTH] * rows[i, ITEMSIZE]
         if start % rows[i, ITEMSIZE] != 0:
             return -1
-        if start != rows[i, GRAD] and overlaps(start, stop, ranges):
-            return -1
-        rows[i, GRAD], rows[i, COUNT] = start, rows[i, LENGTH]
+        if start != rows[i, GRAD]:
+            if overlaps(start, stop, ranges):
+                return -1
+            rows[i, GRAD] = start
+        if rows[i, COUNT] != rows[i, LENGTH]:  # as in the gate
+            rows[i, COUNT] = rows[i, LENGTH]
         noted[i] = 0
         given += 1
     return given
