@@ -42,8 +42,8 @@ autodoc_mock_imports = [name for name in ("cupy", "mpi4py", "torch") if find_spe
 autodoc_typehints = "none"  # the docstrings say it
 numpydoc_show_class_members = False
 numpydoc_validation_checks = {"GL08", "PR01", "PR02", "SS01"}
-# A typed dict has no signature to compare its parameters with.
-numpydoc_validation_exclude = {r"\.Shared$"}
+# Typed dicts have no signature to compare their parameters with.
+numpydoc_validation_exclude = {r"\.Shared$", r"\.Added$"}
 
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
