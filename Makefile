@@ -79,7 +79,7 @@ compiled: $(INSTALLED) ## the suite as users run it
 
 mpi: $(VENV)/.mpich ## the suite of the ranks, one to four of them, with MPICH from a wheel
 	$(call heading,MPI)
-	@$(COMPILED) $(BIN)/python -m pytest -q tests/mpi --doctest-modules fastopt/interop/mpi
+	@$(COMPILED) $(BIN)/python -m pytest -q tests/mpi --doctest-modules fastopt/interop/mpi $(addprefix --ignore=,tests/mpi/device_jobs.py fastopt/interop/mpi/on_device.py)
 
 cuda-simulator: $(INSTALLED) ## the logic of CUDA kernels, on Numba's simulator
 	$(call heading,CUDA kernels on the simulator)
