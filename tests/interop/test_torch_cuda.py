@@ -198,6 +198,9 @@ def laid_out():
 def test_layouts(name):
     """Orders and gaps in memory; gradients in another order than their parameter."""
     pair = CudaPair(name, params=[torch.ones(3)])
+    # RMSprop's first step is lr * g / sqrt(0.01 * g * g) = 1, and some parameters come near zero: 4 units
+    # in the last place of a number below 1, in each of three steps.
+    tolerance = {**TOLERANCE[torch.float32], "atol": 3 * 4 * 2.0**-24}
     for base in laid_out():
         p = torch.nn.Parameter(base.clone(memory_format=torch.preserve_format))
         whole = to_cuda(torch.zeros(2 * base.numel() + 9))
@@ -219,7 +222,7 @@ def test_layouts(name):
         for optimizer in pair.both:
             optimizer.step()
         for p, q in zip(*pair.params.values(), strict=True):
-            torch.testing.assert_close(to_cpu(q), p.detach(), **TOLERANCE[torch.float32])
+            torch.testing.assert_close(to_cpu(q), p.detach(), **tolerance)
 
 
 class Mixed(CudaPair):
