@@ -48,20 +48,6 @@ class CudaPair(Pair):
     def place(self, i, tensor):
         return to_cuda(tensor)
 
-    def step(self, without=(), scale=1.0):
-        for i, (p, q) in enumerate(zip(*self.params.values(), strict=True)):
-            if i in without:
-                p.grad = q.grad = None
-                continue
-            grad = torch.rand(p.shape, generator=self.random, dtype=self.dtype.to_real())
-            grad = (1 + 2 * grad).to(self.dtype)
-            if self.dtype.is_complex:
-                grad = grad * (1 + 0.5j)
-            p.grad = torch.empty_like(p).copy_(scale * grad)
-            q.grad = self.place(i, p.grad)
-        for optimizer in self.both:
-            optimizer.step()
-
     def assert_same(self, **tolerance):
         tolerance = tolerance or TOLERANCE[self.dtype.to_real()]
         for i, (p, q) in enumerate(zip(*self.params.values(), strict=True)):

@@ -58,6 +58,10 @@ class Pair:
     def both(self):
         return self.torch, self.fast
 
+    def place(self, i, tensor):
+        """What fastopt is given for parameter `i` where torch has this tensor."""
+        return tensor.clone()
+
     def step(self, without=(), scale=1.0):
         """A step with random gradients of size 1 to 3; the parameters `without` have none."""
         for i, (p, q) in enumerate(zip(*self.params.values(), strict=True)):
@@ -69,7 +73,8 @@ class Pair:
             if self.dtype.is_complex:
                 grad = grad * (1 + 0.5j)
             # Laid out as autograd does it: like the parameter.
-            p.grad, q.grad = (torch.empty_like(p).copy_(scale * grad) for _ in range(2))
+            p.grad = torch.empty_like(p).copy_(scale * grad)
+            q.grad = self.place(i, p.grad)
         for optimizer in self.both:
             optimizer.step()
 
