@@ -32,6 +32,7 @@ EXPONENT = 23
 MANTISSA = (1 << EXPONENT) - 1
 INFINITE_BITS = 0x7F800000
 SIZE_BITS = 0x7FFFFFFF
+SIGN_BIT = 0x80000000
 
 # UNSIGNED: 0 is zero, then come finite numbers up to LARGEST, infinity and NaN. Codes up to COARSE are
 # two steps apart. LARGEST stands for 1.875 times the scale.
@@ -78,6 +79,7 @@ class Blocks(Codec):
 
     scaling: Scaling
     has_sign: bool
+    dither: int  # what is added before codes are cut off has so many bits
 
     def decode(self, stored: Array, compute: np.dtype[Any]) -> Array:
         items = stored.reshape(-1)
@@ -89,10 +91,10 @@ class Blocks(Codec):
         missing = -numbers.size % BLOCK
         flat = np.append(numbers.astype(np.float32), np.zeros(missing, np.float32)).reshape(-1, BLOCK)
         if noise is None:
-            part = np.full(flat.shape, 1 << (STEP - 1), np.int64)
+            part = np.full(flat.shape, 1 << (self.dither - 1), np.int64)
         else:
             padded = np.append(noise, np.zeros(missing, np.uint32)).reshape(-1, BLOCK)
-            part = (padded >> np.uint32(32 - STEP)).astype(np.int64)
+            part = (padded >> np.uint32(32 - self.dither)).astype(np.int64)
         sizes = flat.view(np.int32).astype(np.int64)
         if self.has_sign:
             sizes &= SIZE_BITS
@@ -116,13 +118,14 @@ class Blocks(Codec):
         raise NotImplementedError
 
     def codes_of(self, numbers: Array, scale: Array, part: Array) -> Array:
-        """Codes, given the bits of scales; `part` of a step is added before the rest is cut off."""
+        """Codes, given the bits of scales; `part` is what is added before the rest is cut off."""
         raise NotImplementedError
 
 
 class _Unsigned(Blocks):
     scaling = Scaling(up=(1 << STEP) - 1, down=0, least=2.0**-90)
     has_sign = False
+    dither = STEP + 1
 
     def numbers_of(self, codes: Array, scale: Array) -> Array:
         bits = scale - TO_BASE + ((codes + np.minimum(codes, COARSE)) << STEP)
@@ -133,8 +136,9 @@ class _Unsigned(Blocks):
     def codes_of(self, numbers: Array, scale: Array, part: Array) -> Array:
         bits = numbers.view(np.int32).astype(np.int64)
         above = bits - (scale - TO_BASE)
-        fine, coarse = ((above + part) >> STEP) - COARSE, (above + 2 * part) >> (STEP + 1)
-        codes = np.clip(np.maximum(fine, coarse), 1, INFINITE)  # infinity is above all scales
+        coarse, finer = above, 2 * above - (COARSE << self.dither)
+        codes = (np.maximum(coarse, finer) + part) >> self.dither
+        codes = np.clip(codes, 1, INFINITE)  # infinity is above all scales
         codes = np.where(bits > 0, codes, 0)
         return np.where(np.isnan(numbers), NAN, codes)
 
@@ -142,6 +146,7 @@ class _Unsigned(Blocks):
 class _Signed(Blocks):
     scaling = Scaling(up=(1 << (STEP + 1)) + 255, down=15, least=2.0**-110)
     has_sign = True
+    dither = STEP
 
     def numbers_of(self, codes: Array, scale: Array) -> Array:
         size = codes & ~MINUS

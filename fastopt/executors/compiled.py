@@ -115,10 +115,11 @@ class _Array(NamedTuple):
     kind: str
     storage: Storage
 
-    @property
-    def load(self) -> str:
+    def load(self, plain: bool) -> str:
+        """`plain`: from a block without infinities and NaN."""
         if self.storage.in_blocks:
-            return f"{self.name} = load_{self.name}({self.name}_codes, i - block, {self.name}_scale)"
+            load = f"load_plain_{self.name}" if plain else f"load_{self.name}"
+            return f"{self.name} = {load}({self.name}_codes, i - block, {self.name}_scale)"
         return f"{self.name} = load_{self.name}({self.name}_at, i)"
 
     def store(self, value: str) -> str:
@@ -147,8 +148,10 @@ def source(job: Job) -> str:
 
     names = [array.name for array in blocked]
     before = "{0}_before, {0}_new, {0}_low, {0}_high, random_before"
-    body = [array.load for array in arrays if array.kind != "output"]
-    body += chain_body(job, job.scales)
+    loads, plain_loads = (
+        [array.load(plain) for array in arrays if array.kind != "output"] for plain in (False, True)
+    )
+    body = chain_body(job, job.scales)
     body.append(arrays[0].store("new"))
     if job.zero_grad:
         body.append(arrays[1].store("zero"))
@@ -161,15 +164,17 @@ def source(job: Job) -> str:
     lines += ["        end = min(block + BLOCK, stop)"]
     if dithers:
         lines += ["        random = random_of(first + block, phase)"]
-    if blocked:
-        lines += ["        if end - block < BLOCK:  # too short to encode the block before"]
-    for name in names:
-        lines += [f"            encode_all_{name}({before.format(name)})"]
-        lines += [f"            {name}_before = nowhere()"]
     for name in names:
         lines += [f"        {name}_codes = codes_of({name}_at, block)"]
         lines += [f"        {name}_scale = scale_{name}({name}_at, block)"]
-    lines += ["        if end - block == BLOCK:"]
+    plain = [f"is_plain_{name}({name}_codes)" for name in names]
+    lines += [f"        whole = {' and '.join(['end - block == BLOCK', *plain])}"]
+    if blocked:
+        lines += ["        if not whole:  # nothing here takes turns with encoding the block before"]
+    for name in names:
+        lines += [f"            encode_all_{name}({before.format(name)})"]
+        lines += [f"            {name}_before = nowhere()"]
+    lines += ["        if whole:"]
     lines += ["            for piece in range(block, block + BLOCK, PIECE):"]
     lines += ["                if fetches:"]
     lines += ["                    ahead = min(piece + AHEAD, stop - PIECE)"]
@@ -178,16 +183,19 @@ def source(job: Job) -> str:
         lines += ["                for place in range(piece - block, piece - block + PIECE):"]
         lines += [f"                    encode_{name}(place, {before.format(name)})"]
     lines += ["                for i in range(piece, piece + PIECE):"]
-    lines += [f"                    {line}" for line in body]
+    lines += [f"                    {line}" for line in plain_loads + body]
     lines += ["        else:"]
     lines += ["            for i in range(block, end):"]
-    lines += [f"                {line}" for line in body]
-    for name in names:
-        numbers = f"{name}_at, block, end, {name}_new"
-        lines += [f"        {name}_low, {name}_high = rescale_{name}({numbers})"]
-        lines += [f"        {name}_before = {name}_codes"]
+    lines += [f"                {line}" for line in loads + body]
     if blocked and dithers:
         lines += ["        random_before = random"]
+    for name in names:
+        numbers = f"{name}_at, block, end, {name}_new"
+        lines += [f"        {name}_low, {name}_high, finite = rescale_{name}({numbers})"]
+        lines += [f"        {name}_before = {name}_codes"]
+        lines += ["        if not finite:"]
+        lines += [f"            encode_all_{name}({before.format(name)})"]
+        lines += [f"            {name}_before = nowhere()"]
     lines += [f"    encode_all_{name}({before.format(name)})" for name in names]
     return "\n".join(lines) + "\n"
 

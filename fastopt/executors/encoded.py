@@ -24,6 +24,7 @@ HALF, SINGLE, DOUBLE = ir.HalfType(), ir.FloatType(), ir.DoubleType()
 
 # By name: Numba has neither float16 nor bfloat16 on the CPU. LLVM's bfloat is not llvmlite's: bits.
 STORED = {"float16": HALF, "bfloat16": I16, "float32": SINGLE, "float64": DOUBLE}
+CUT = {"float16": 13, "bfloat16": 16}  # bits of a float32 that are not kept
 ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 WIDTHS = [HALF, SINGLE, DOUBLE]
 
@@ -79,18 +80,19 @@ def decode(builder: Any, stored: str, raw: Any, target: Any) -> Any:
 
 
 def encode(builder: Any, stored: str, number: Any, noise: Any) -> Any:
-    """What to store for a number; `noise` is None or 32 random bits."""
+    """What to store for a number; `noise` is None or as many random bits as are cut off: `CUT`."""
     if noise is not None and stored == "float16":
         number = _towards_float16(builder, number, noise)
     if stored != "bfloat16":
         return resize(builder, number, STORED[stored])
     bits = builder.bitcast(number, I32)
     if noise is None:
+        # Ties go to even: an odd number above a half is more than a half.
         odd = builder.and_(builder.lshr(bits, int32(16)), int32(1))
-        part = builder.add(odd, int32(0x7FFF))
+        sum_ = builder.add(builder.or_(bits, odd), int32(0x7FFF))
     else:
-        part = builder.lshr(noise, int32(16))
-    rounded = builder.lshr(builder.add(bits, part), int32(16))  # infinity stays: its lower bits are 0
+        sum_ = builder.add(bits, noise)
+    rounded = builder.lshr(sum_, int32(16))  # infinity stays: its lower bits are 0
     nan = builder.or_(builder.lshr(bits, int32(16)), int32(0x7FC0))
     is_nan = builder.fcmp_unordered("uno", number, number)
     return builder.trunc(builder.select(is_nan, nan, rounded), I16)
@@ -103,7 +105,7 @@ def _towards_float16(builder: Any, number: Any, noise: Any) -> Any:
     smallest, zero = (ir.Constant(SINGLE, value) for value in (2.0**-14, 0.0))
     lift = builder.select(builder.fcmp_ordered("<", size, smallest), smallest, zero)
     lifted = builder.bitcast(builder.fadd(size, lift), I32)
-    noisy = builder.add(lifted, builder.lshr(noise, int32(19)))
+    noisy = builder.add(lifted, noise)
     cut = builder.bitcast(builder.and_(noisy, int32(0xFFFFE000)), SINGLE)
     rounded = builder.bitcast(builder.fsub(cut, lift), I32)
     signed = builder.bitcast(builder.or_(rounded, sign), SINGLE)
@@ -111,15 +113,21 @@ def _towards_float16(builder: Any, number: Any, noise: Any) -> Any:
     return builder.select(finite, signed, number)
 
 
-def noise_of(builder: Any, place: Any, random: Any, slot: int) -> Any:
-    """32 random bits for the element at a place in its block; `random` is what `random_of` gives."""
-    bits = [int32(int(number)) for number in rounding.table()]
+def noise_of(builder: Any, place: Any, random: Any, slot: int, width: int, plus: Any = None) -> Any:
+    """Random bits for the element at a place in its block; `random` is what `random_of` gives.
+
+    They are the `width` upper ones of 32, and added to `plus`, whose lower bits are zero. Both are done
+    to the table and to what a block has in common, so that an element takes one instruction.
+    """
+    bits = [int32(int(number) >> (32 - width)) for number in rounding.table()]
     kind = ir.ArrayType(I32, len(bits))
     table = cgutils.global_constant(builder, "fastopt.noise", ir.Constant(kind, bits))
     table.align = LINE
     own = builder.load(builder.gep(table, [ir.Constant(I64, 0), place], inbounds=True))
     own.set_metadata("invariant.load", builder.module.add_metadata([]))
-    return builder.add(own, builder.add(random, int32(slot * rounding.PER_SLOT % 2**32)))
+    common = builder.add(random, int32(slot * rounding.PER_SLOT % 2**32))
+    common = builder.lshr(common, int32(32 - width))
+    return builder.xor(own, common if plus is None else builder.or_(common, plus))
 
 
 def hashed(builder: Any, number: Any) -> Any:
@@ -176,7 +184,7 @@ def element_access(compute: str, stored: str, dithered: bool, slot: int, slots: 
     ) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             pointer = place_of(builder, kind, args[0], args[1])
-            noise = noise_of(builder, args[3], args[4], slot) if dithered else None
+            noise = noise_of(builder, args[3], args[4], slot, CUT[stored]) if dithered else None
             raw = encode(builder, stored, args[2], noise)
             tell_apart(builder.module, builder.store(raw, pointer), slot, slots)
             return context.get_dummy_value()

@@ -20,12 +20,10 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastopt.codecs.base import BLOCK
-from fastopt.codecs.blocks import CODES_AT, ITEM, STEP
+from fastopt.codecs.blocks import CODES_AT, ITEM
 from fastopt.executors.encoded import I32, SINGLE, int32, noise_of, resize
-from fastopt.executors.encoded_codes import CODECS, is_not_finite, larger_of, scale_bits, size_bits
+from fastopt.executors.encoded_codes import CODECS, I8, is_not_finite, larger_of
 from fastopt.executors.memory import I64, LINE, place_of, tell_apart
-
-I8 = ir.IntType(8)
 
 
 def _item(builder: Any, address: Any, start: Any) -> Any:
@@ -87,11 +85,15 @@ def block_access(
     scale, and gives two numbers for ``encode(place, codes, scratch, *them, random)``, which reads the
     scratch and writes one code, and ``encode_all(codes, scratch, *them, random)``.
 
+    ``load_plain`` and ``encode`` are for blocks without infinities and NaN, which ``is_plain(codes)``
+    and the third result of ``rescale`` tell: it takes half the instructions to leave them out.
+
     The scratch is told apart as number `room`, codes that are written as the number after that.
     """
     number = getattr(types, compute)
     wide = {"float32": SINGLE, "float64": ir.DoubleType()}[compute]
-    codec, decode_number, offsets_of, encode_number = CODECS[stored]
+    eight = CODECS[stored]
+    dither = eight.codec.dither
     # A block that is not full is encoded with zeros behind its end: LLVM knows the count then.
     all_of_it = [ir.Constant(I64, number) for number in (0, BLOCK, 1)]
 
@@ -100,13 +102,13 @@ def block_access(
         tell_apart(builder.module, value, room, slots)
         return value
 
-    def encode_one(builder: Any, place: Any, codes: Any, scratch: Any, *rest: Any) -> None:
-        *offsets, random = rest
+    def encode_one(encode_number: Any, builder: Any, place: Any, codes: Any, *rest: Any) -> None:
+        scratch, offset, constant, random = rest
         if dithered:
-            part = builder.lshr(noise_of(builder, place, random, slot), int32(32 - STEP))
+            part = noise_of(builder, place, random, slot, dither, constant)
         else:
-            part = int32(1 << (STEP - 1))
-        code = encode_number(builder, gathered(builder, scratch, place, SINGLE), offsets, part)
+            part = builder.or_(constant, int32(1 << (dither - 1)))
+        code = encode_number(builder, gathered(builder, scratch, place, SINGLE), offset, part)
         raw = builder.store(builder.trunc(code, I8), place_of(builder, I8, codes, place))
         tell_apart(builder.module, raw, room + 1, slots)
 
@@ -120,15 +122,32 @@ def block_access(
 
         return types.int32(types.intp, types.int64), emit
 
-    @intrinsic  # type: ignore[untyped-decorator]
-    def load(typing_context: Any, codes: Any, place: Any, scale: Any) -> Any:
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            raw = builder.load(place_of(builder, I8, args[0], args[1]))
-            tell_apart(builder.module, raw, slot, slots)
-            code = builder.zext(raw, I32)
-            return resize(builder, decode_number(builder, code, args[2]), wide)
+    def code_at(builder: Any, codes: Any, place: Any) -> Any:
+        raw = builder.load(place_of(builder, I8, codes, place))
+        tell_apart(builder.module, raw, slot, slots)
+        return raw
 
-        return number(types.intp, types.int64, types.int32), emit
+    @intrinsic  # type: ignore[untyped-decorator]
+    def is_plain(typing_context: Any, codes: Any) -> Any:
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            found = cgutils.alloca_once_value(builder, I8(0))
+            with cgutils.for_range_slice(builder, *all_of_it) as (i, _):
+                special = builder.zext(eight.is_special(builder, code_at(builder, args[0], i)), I8)
+                builder.store(builder.or_(builder.load(found), special), found)
+            return builder.icmp_unsigned("==", builder.load(found), I8(0))
+
+        return types.boolean(types.intp), emit
+
+    def loader(decode_number: Any) -> Any:
+        @intrinsic  # type: ignore[untyped-decorator]
+        def load(typing_context: Any, codes: Any, place: Any, scale: Any) -> Any:
+            def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+                code = code_at(builder, *args[:2])
+                return resize(builder, decode_number(builder, code, args[2]), wide)
+
+            return number(types.intp, types.int64, types.int32), emit
+
+        return load
 
     @intrinsic  # type: ignore[untyped-decorator]
     def store(typing_context: Any, scratch: Any, place: Any, value: Any) -> Any:
@@ -142,7 +161,7 @@ def block_access(
 
     @intrinsic  # type: ignore[untyped-decorator]
     def rescale(typing_context: Any, address: Any, start: Any, stop: Any, scratch: Any) -> Any:
-        offsets = types.UniTuple(types.int32, 2)
+        result = types.Tuple((types.int32, types.int32, types.boolean))
 
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             address, start, stop, scratch = args
@@ -152,23 +171,25 @@ def block_access(
                 tell_apart(builder.module, zero, room, slots)
             largest = cgutils.alloca_once_value(builder, int32(0))
 
-            def look(finite: bool) -> None:
+            def look(larger_of: Any, only_finite: bool) -> None:
                 builder.store(int32(0), largest)
                 with cgutils.for_range_slice(builder, *all_of_it) as (i, _):
-                    size = size_bits(builder, codec, gathered(builder, scratch, i, I32))
-                    if finite:
+                    size = eight.size_bits(builder, gathered(builder, scratch, i, I32))
+                    if only_finite:
                         size = builder.select(is_not_finite(builder, size), int32(0), size)
                     builder.store(larger_of(builder, builder.load(largest), size), largest)
 
-            look(finite=False)
-            with builder.if_then(is_not_finite(builder, builder.load(largest)), likely=False):
-                look(finite=True)  # rare: what is not finite concerns its own element only
-            scale = scale_bits(builder, codec.scaling, builder.load(largest))
+            look(_larger_word, only_finite=False)  # with a sign bit it is larger than all others
+            most = int32(eight.codec.scaling.most)
+            plain = builder.icmp_unsigned("<=", builder.load(largest), most)
+            with builder.if_then(builder.not_(plain), likely=False):
+                look(larger_of, only_finite=True)  # what is not finite concerns its own element only
+            scale = eight.scale_bits(builder, builder.load(largest))
             place = builder.inttoptr(_item(builder, address, start), I32.as_pointer())
             tell_apart(builder.module, builder.store(scale, place, align=ITEM.alignment), slot, slots)
-            return context.make_tuple(builder, offsets, offsets_of(builder, scale))
+            return context.make_tuple(builder, result, [*eight.offsets(builder, scale), plain])
 
-        return offsets(types.intp, types.int64, types.int64, types.intp), emit
+        return result(types.intp, types.int64, types.int64, types.intp), emit
 
     words = types.int32, types.int32, types.int32
 
@@ -177,7 +198,7 @@ def block_access(
         typing_context: Any, place: Any, codes: Any, scratch: Any, one: Any, other: Any, random: Any
     ) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            encode_one(builder, *args)
+            encode_one(eight.encode, builder, *args)
             return context.get_dummy_value()
 
         return types.void(types.int64, types.intp, types.intp, *words), emit
@@ -188,13 +209,15 @@ def block_access(
     ) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             with cgutils.for_range_slice(builder, *all_of_it) as (i, _):
-                encode_one(builder, i, *args)
+                encode_one(eight.encode_any, builder, i, *args)
             return context.get_dummy_value()
 
         return types.void(types.intp, types.intp, *words), emit
 
-    functions = (scale, load, store, rescale, encode, encode_all)
-    return dict(zip(ACCESS, functions, strict=True))
+    loads = {"load": loader(eight.decode_any), "load_plain": loader(eight.decode)}
+    encodes = {"rescale": rescale, "encode": encode, "encode_all": encode_all}
+    return {"scale": scale, "is_plain": is_plain, **loads, "store": store, **encodes}
 
 
-ACCESS = "scale", "load", "store", "rescale", "encode", "encode_all"
+def _larger_word(builder: Any, one: Any, other: Any) -> Any:
+    return builder.select(builder.icmp_unsigned(">", one, other), one, other)

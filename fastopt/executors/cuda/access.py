@@ -20,7 +20,7 @@ from fastopt.codecs import rounding
 from fastopt.codecs.base import BLOCK
 from fastopt.codecs.floats import floats
 from fastopt.executors.cuda import device
-from fastopt.executors.encoded import I16, ITEMSIZE, STORED, decode, encode, hashed, int32
+from fastopt.executors.encoded import CUT, I16, ITEMSIZE, STORED, decode, encode, hashed, int32
 from fastopt.executors.memory import I64
 
 WIDEST = 16  # bytes of an access in the dtype of the arithmetic
@@ -143,7 +143,7 @@ def noise_of(builder: Any, index: Any, how: Any, slot: int, width: int) -> list[
     common = builder.add(common, int32(slot * rounding.PER_SLOT % 2**32))
     own = builder.load(pointer_to(builder, I32, table, place, width), align=4 * width)
     each = [own] if width == 1 else [builder.extract_element(own, I32(k)) for k in range(width)]
-    return [builder.add(common, bits) for bits in each]
+    return [builder.xor(common, bits) for bits in each]
 
 
 @cache
@@ -160,6 +160,8 @@ def _decode(builder: Any, stored: str, raw: Any, dtype: str) -> Any:
 
 
 def _encode(builder: Any, stored: str, number: Any, noise: Any) -> Any:
+    if noise is not None:
+        noise = builder.lshr(noise, int32(32 - CUT[stored]))
     return builder.bitcast(encode(builder, stored, number, noise), _MOVED[stored])
 
 

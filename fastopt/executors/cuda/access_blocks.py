@@ -17,14 +17,13 @@ from numba.core import cgutils
 
 from fastopt.codecs import blocks, rounding
 from fastopt.codecs.base import BLOCK
-from fastopt.codecs.blocks import CODES_AT, ITEM, STEP
+from fastopt.codecs.blocks import CODES_AT, ITEM
 from fastopt.executors.cuda import device
 from fastopt.executors.cuda.access import I32, noise_of, pointer_to
 from fastopt.executors.encoded import int32
-from fastopt.executors.encoded_codes import CODECS, is_not_finite, larger_of, scale_bits, size_bits
+from fastopt.executors.encoded_codes import CODECS, I8, is_not_finite, larger_of
 from fastopt.executors.memory import I64
 
-I8 = ir.IntType(8)
 ALIGNED = 4  # bytes: of a block's scale, and of four codes that move together
 
 ALL_THREADS, BUTTERFLY, LAST_LANE = 0xFFFFFFFF, 3, device.WARP - 1
@@ -74,7 +73,7 @@ def block_access(stored: str, dithered: bool, slot: int, width: int) -> BlockAcc
 
 
 def _scales(stored: str) -> tuple[Any, ...]:
-    codec = CODECS[stored][0]
+    codec = CODECS[stored]
 
     @device.intrinsic  # type: ignore[untyped-decorator]
     def scale(typing_context: Any, address: Any, index: Any) -> Any:
@@ -87,7 +86,7 @@ def _scales(stored: str) -> tuple[Any, ...]:
     @device.intrinsic  # type: ignore[untyped-decorator]
     def larger(typing_context: Any, largest: Any, value: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            size = size_bits(builder, codec, builder.bitcast(args[1], I32))
+            size = codec.size_bits(builder, builder.bitcast(args[1], I32))
             finite = builder.select(is_not_finite(builder, size), int32(0), size)
             return larger_of(builder, args[0], finite)
 
@@ -96,7 +95,7 @@ def _scales(stored: str) -> tuple[Any, ...]:
     @device.intrinsic  # type: ignore[untyped-decorator]
     def new_scale(typing_context: Any, largest: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return scale_bits(builder, codec.scaling, args[0])
+            return codec.scale_bits(builder, args[0])
 
         return types.int32(types.int32), emit
 
@@ -113,7 +112,7 @@ def _scales(stored: str) -> tuple[Any, ...]:
 
 
 def _loader(stored: str, width: int) -> Any:
-    decode_number = CODECS[stored][1]
+    codec = CODECS[stored]
     result = types.float32 if width == 1 else types.UniTuple(types.float32, width)
     whole = ir.IntType(8 * width)
 
@@ -123,10 +122,10 @@ def _loader(stored: str, width: int) -> Any:
             place = _at(builder, whole, _code_place(builder, args[0], args[1]))
             found = builder.load(place, align=width)
             if width == 1:
-                return decode_number(builder, builder.zext(found, I32), args[2])
+                return codec.decode_any(builder, found, args[2])
             each = [builder.lshr(found, ir.Constant(whole, 8 * lane)) for lane in range(width)]
-            codes = [builder.zext(builder.trunc(code, I8), I32) for code in each]
-            numbers = [decode_number(builder, code, args[2]) for code in codes]
+            codes = [builder.trunc(code, I8) for code in each]
+            numbers = [codec.decode_any(builder, code, args[2]) for code in codes]
             return context.make_tuple(builder, result, numbers)
 
         return result(types.int64, types.int64, types.int32), emit
@@ -135,20 +134,23 @@ def _loader(stored: str, width: int) -> Any:
 
 
 def _storer(stored: str, dithered: bool, slot: int, width: int) -> Any:
-    _, _, offsets_of, encode_number = CODECS[stored]
+    codec = CODECS[stored]
+    bits = codec.codec.dither
     given = types.float32 if width == 1 else types.UniTuple(types.float32, width)
     whole = ir.IntType(8 * width)
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         address, index, value, scale, *how = args
         numbers = [value] if width == 1 else cgutils.unpack_tuple(builder, value, width)
-        parts = [int32(1 << (STEP - 1))] * width
+        parts = [int32(1 << (bits - 1))] * width
         if dithered:
             noise = noise_of(builder, index, how, slot, width)
-            parts = [builder.lshr(bits, int32(32 - STEP)) for bits in noise]
-        offsets, codes = offsets_of(builder, scale), ir.Constant(whole, 0)
+            parts = [builder.lshr(own, int32(32 - bits)) for own in noise]
+        offset, constant = codec.offsets(builder, scale)
+        codes = ir.Constant(whole, 0)
         for lane, (number, part) in enumerate(zip(numbers, parts, strict=True)):
-            code = builder.trunc(encode_number(builder, number, offsets, part), I8)
+            dither = builder.or_(constant, part)
+            code = builder.trunc(codec.encode_any(builder, number, offset, dither), I8)
             shifted = builder.shl(builder.zext(code, whole), ir.Constant(whole, 8 * lane))
             codes = builder.or_(codes, shifted)
         place = _at(builder, whole, _code_place(builder, address, index))
@@ -226,7 +228,7 @@ def _codes(address: int, index: int, width: int) -> Any:
 
 
 def _simulated(stored: str, slot: int | None, width: int) -> BlockAccess:
-    codec = CODECS[stored][0]
+    codec = CODECS[stored].codec
 
     def scale_at(address: int, index: int) -> Any:
         return ctypes.c_int32.from_address(address + index // BLOCK * ITEM.itemsize)
@@ -242,12 +244,12 @@ def _simulated(stored: str, slot: int | None, width: int) -> BlockAccess:
 
     def storer(width: int) -> Any:
         def store(address: int, index: int, value: Any, scale: int, *how: Any) -> None:
-            part = np.full(width, 1 << (STEP - 1), np.int64)
+            part = np.full(width, 1 << (codec.dither - 1), np.int64)
             if slot is not None:
                 first, _, phase = how
                 place = index % BLOCK
                 bits = rounding.noise(first + index - place, place + width, phase, slot)[place:]
-                part = (bits >> np.uint32(32 - STEP)).astype(np.int64)
+                part = (bits >> np.uint32(32 - codec.dither)).astype(np.int64)
             numbers = np.array([value] if width == 1 else value, np.float32)
             codes = codec.codes_of(numbers, np.array([scale], np.int64), part)
             _codes(address, index, width)[:] = codes
