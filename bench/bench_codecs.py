@@ -45,14 +45,15 @@ def bench_codecs(form: Form, size: int, threads: str, compare: Any, benchmark: A
         if own.number not in arrays:
             arrays[own.number] = [filled(size, numbers, own.number) for numbers in _numbers()]
         params, grads = arrays[own.number]
-        optimizer = own.optimizer(form, params, executor="serial" if count == 1 else "auto")
+        optimizer = own.optimizer(form, params)
         found = bytes_of(size, params, grads, optimizer.state)
         steps[name], moved[name] = partial(optimizer.step, grads), found["moved"]
         held[name] = {"held": found["held"], "state": found["state"]}
     case = {"question": "codecs", "form": form.name, "size": size, "threads": count}
     case |= {"all_threads": threads == "all", "bytes": held}
     budget = 8.0 if size >= 10**8 else 3.0
-    compare(case, {name: timed(step) for name, step in steps.items()}, moved, budget)
+    with fastopt.threads(count):
+        compare(case, {name: timed(step) for name, step in steps.items()}, moved, budget)
     assert all(np.isfinite(p[:1000].astype(np.float32)).all() for p, _ in arrays.values())
     benchmark.pedantic(steps["float32"], rounds=5, warmup_rounds=1)
 

@@ -67,6 +67,7 @@ def bench_throughput(
     case = {"question": "throughput", "form": form.name, "dtype": dtype, "size": size}
     case |= {"threads": count, "all_threads": threads == "all"}
     budget = 6.0 if size >= 10**8 else 2.0
-    compare(case, {name: timed(step) for name, step in present.items()}, moved, budget)
+    with fastopt.threads(count):
+        compare(case, {name: timed(step) for name, step in present.items()}, moved, budget)
     assert all(np.isfinite(array[:1000]).all() for array in problem.arrays.values())
     benchmark.pedantic(partial(present["fastopt"]), rounds=5, warmup_rounds=1)

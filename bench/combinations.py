@@ -32,6 +32,7 @@ class Combination:
 
 EIGHT_BITS: dict[str, Any] = {"state_dtype": "8bit"}
 STOCHASTIC: dict[str, Any] = {"stochastic_rounding": True}
+FAST: dict[str, Any] = {"executor": "fast"}
 
 # The first one is what the others are compared with.
 COMBINATIONS = {
@@ -46,6 +47,12 @@ COMBINATIONS = {
     "bfloat16, 8-bit state": Combination("bfloat16", EIGHT_BITS),
     "bfloat16, 8-bit state, stochastic": Combination("bfloat16", {**EIGHT_BITS, **STOCHASTIC}),
     "float16, 8-bit state": Combination("float16", EIGHT_BITS),
+}
+# The same with approximate roots and quotients, which are no less accurate than the formats are.
+COMBINATIONS |= {
+    f"{name}, fast": Combination(own.dtype, {**own.options, **FAST})
+    for name, own in COMBINATIONS.items()
+    if name in ("bfloat16", "float16") or name.endswith("8-bit state")
 }
 
 

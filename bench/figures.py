@@ -22,6 +22,7 @@ FOLDER = Path(__file__).parents[1] / "docs" / "figures"
 # What is drawn in which colour and style, in all figures.
 LINES = {
     "fastopt": ("C0", "-"),
+    "fastopt_fast": ("C0", "--"),
     "c": ("C1", "-"),
     "numpy_in_place": ("C2", "-"),
     "numpy_naive": ("C3", "-"),

@@ -22,6 +22,7 @@ Peer: TypeAlias = Callable[[Problem, int], Step | None]
 
 TITLES = {
     "fastopt": "fastopt",
+    "fastopt_fast": 'fastopt, executor="fast"',
     "roofline": "roofline",
     "c": "the same loop in C",
     "numpy_in_place": "NumPy in place",
@@ -41,12 +42,17 @@ TITLES = {
 }
 
 
-def _fastopt(problem: Problem, threads: int) -> Step:
+def _fastopt(problem: Problem, threads: int, executor: str = "") -> Step:
     param, *_ = problem.arrays.values()
     state = {name: array for name, array in problem.arrays.items() if name != "param"}
-    executor = "serial" if threads == 1 else "auto"
+    executor = executor or ("serial" if threads == 1 else "auto")
     optimizer = problem.form.optimizer(param, state=state, executor=executor)
     return partial(optimizer.step, problem.grad)
+
+
+def _fast(problem: Problem, threads: int) -> Step | None:
+    """With the caller's limit of threads."""
+    return None if problem.form is not RMSPROP else _fastopt(problem, threads, "fast")
 
 
 def _c(problem: Problem, threads: int) -> Step | None:
@@ -137,6 +143,7 @@ def _in_place(problem: Problem, threads: int) -> Step:
 
 PEERS: dict[str, Peer] = {
     "fastopt": _fastopt,
+    "fastopt_fast": _fast,
     "c": _c,
     "numpy_in_place": _in_place,
     "numpy_naive": _naive,

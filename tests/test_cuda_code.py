@@ -55,8 +55,8 @@ def program(name, kernel, dtype, form, fast):
     kind, settings = OPTIMIZERS[name]
     settings = settings | {"zero_grad": form == "scaled"}
     opt = kind(np.zeros(1, dtype), executor="reference", **settings)
-    job = opt._work.job(0, np.dtype(dtype).name, form == "scaled")
-    return kernels(job, Form(**FORMS[form]), ARCHITECTURES[0], fast).program(kernel)
+    job = opt._work.job(0, np.dtype(dtype).name, form == "scaled")._replace(fast=fast)
+    return kernels(job, Form(**FORMS[form]), ARCHITECTURES[0]).program(kernel)
 
 
 def ptx(name, kernel, cc, dtype=np.float32, form="plain", fast=False):

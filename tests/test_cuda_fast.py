@@ -80,6 +80,15 @@ def test_is_another_code():
     assert "sqrt.approx.f32" in codes[1]
 
 
+def test_fast_is_the_same_where_the_arrays_are():
+    found = []
+    for executor in ("fast", "cuda-fast"):
+        w, g = (to_device(np.linspace(-1, 1, 1001, dtype=np.float32)) for _ in range(2))
+        fastopt.RMSProp(w, executor=executor).step(g)
+        found.append(to_host(w).tobytes())
+    assert found[0] == found[1]
+
+
 def test_subnormals_stay():
     tiny = np.full(5, 1e-41, np.float32)
     w = to_device(tiny)

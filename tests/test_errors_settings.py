@@ -117,7 +117,7 @@ def test_unknown_arguments(name):
         make(**{name: 0.1})
 
 
-@pytest.mark.parametrize("value", ["fast", "cuda0", ""])
+@pytest.mark.parametrize("value", ["quick", "cuda0", ""])
 def test_unknown_executor(value):
     with refusal(ValueError, ["executor", "auto", "serial", "parallel", "reference", repr(value)]):
         make(executor=value)

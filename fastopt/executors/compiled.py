@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +31,7 @@ from fastopt.executors.encoded import (
 from fastopt.executors.encoded_blocks import block_access, codes_of, nowhere, scratch
 from fastopt.executors.fingerprint import describe, digest, package
 from fastopt.executors.memory import prefetch
-from fastopt.executors.options import OPTIONS, helper
+from fastopt.executors.options import FAST, OPTIONS, helper
 from fastopt.executors.specialize import specialize
 from fastopt.layouts.columns import GRAD_FACTOR, NUMBERS, PHASE
 from fastopt.transforms.base import Part
@@ -95,6 +95,7 @@ class Job(NamedTuple):
     storage: tuple[Storage, ...]  # of parameter, gradient and the chain's slots
     zero_grad: bool  # clear the gradient on the way
     scales: bool  # multiply the gradient by a factor first
+    fast: bool = False  # with approximate roots and quotients
 
     @property
     def compute(self) -> np.dtype[Any]:
@@ -213,9 +214,13 @@ def kernel(job: Job) -> Kernel:
     """
     text, parts, compute = source(job), job.parts, job.compute
     updates = (describe(part.update) for part in parts)
-    content = digest(package(), text, str(job.arrays), compute.name, *updates)
+    options = FAST if job.fast else OPTIONS
+    content = digest(package(), text, str(job.arrays), compute.name, str(job.fast), *updates)
     number = numba.from_dtype(compute)
-    functions = [helper(specialize(part.update, compute.type, helper)) for part in parts]
+    compile_helper = partial(helper, options=options)
+    functions = [
+        compile_helper(specialize(part.update, compute.type, compile_helper)) for part in parts
+    ]
     # Numba imports the module of a cached function: let it be one that is there in every process.
     scope: dict[str, Any] = {"__name__": __name__, "zero": compute.type(0)}
     scope |= {"BLOCK": BLOCK, "PIECE": PIECE, "AHEAD": AHEAD, "WORTH_FETCHING": WORTH_FETCHING}
@@ -226,8 +231,8 @@ def kernel(job: Job) -> Kernel:
     exec(compile(text, f"<fastopt kernel {content}>", "exec"), scope)
     pointers = types.CPointer(types.intp), types.CPointer(number)
     signature = (*pointers, types.int64, types.int64), types.void
-    code = _CheckedCFunc(scope["kernel"], signature, {}, OPTIONS)
-    code._cache = DiskCache(f"{_origin(parts, text)}-{compute.name}", content)
+    code = _CheckedCFunc(scope["kernel"], signature, {}, options)
+    code._cache = DiskCache(f"{_origin(parts, text, str(job.fast))}-{compute.name}", content)
     code.check = lambda: check_types(parts, functions, number, _result_type)
     code.compile()
     return Kernel(code.address, text, code)
@@ -252,7 +257,7 @@ def _access(job: Job) -> dict[str, Any]:
     return found
 
 
-def _origin(parts: tuple[Part, ...], text: str) -> str:
+def _origin(parts: tuple[Part, ...], *what: str) -> str:
     """A file name for the cache that survives edits: where the functions come from."""
     origins = []
     for part in parts:
@@ -263,7 +268,7 @@ def _origin(parts: tuple[Part, ...], text: str) -> str:
         origins.append(f"{file}:{function.__module__}.{function.__qualname__}")
     names = "-".join(part.name.removesuffix("_update") for part in parts)
     readable = "".join(c if c.isalnum() or c in "-_" else "_" for c in names)[:80]
-    return f"{readable}-{digest(text, *origins)}"
+    return f"{readable}-{digest(*what, *origins)}"
 
 
 def _result_type(function: Any, arguments: tuple[Any, ...]) -> Any:

@@ -10,8 +10,10 @@ from fastopt.executors import drivers, norm, threads
 Launch: TypeAlias = Callable[[Any, int, Any], int]
 NormLaunch: TypeAlias = Callable[[Any, int, Any, Any], int]
 
-EXECUTORS = ("auto", "serial", "parallel", "reference", "cuda", "cuda-fast")
-ON_DEVICE = ("auto", "cuda", "cuda-fast")
+EXECUTORS = ("auto", "serial", "parallel", "fast", "reference", "cuda", "cuda-fast")
+FAST = ("fast", "cuda-fast")
+ONLY_ON_DEVICE = ("cuda", "cuda-fast")
+ON_DEVICE = ("auto", "fast", *ONLY_ON_DEVICE)
 
 # Below this many elements `auto` stays on one core. Measured for float32 RMSProp (bench_threshold.py)
 # on two cores with AVX-512 and GNU OpenMP, the threads still awake from the step before: starting them
@@ -39,7 +41,7 @@ def check_home(executor: str, on_device: bool, capturable: bool, sparse: str | N
     if on_device and executor not in ON_DEVICE:
         accepted = ", ".join(ON_DEVICE)
         raise ValueError(f"executor must be one of {accepted} for arrays on a device, got {executor!r}")
-    if not on_device and executor in ON_DEVICE[1:]:
+    if not on_device and executor in ONLY_ON_DEVICE:
         from fastopt.executors.cuda import availability
 
         availability.require()
@@ -68,7 +70,7 @@ def _norm_serial(rows: Any, items: int, ranges: Any, sums: Any) -> int:
 
 def on_one_core(executor: str, size: int) -> bool:
     """Whether work on `size` elements does without threads."""
-    return executor == "serial" or (executor == "auto" and size < AUTO_THRESHOLD)
+    return executor == "serial" or (executor != "parallel" and size < AUTO_THRESHOLD)
 
 
 def norm_launcher(executor: str, size: int) -> NormLaunch:
@@ -78,7 +80,7 @@ def norm_launcher(executor: str, size: int) -> NormLaunch:
 
 def step_stretch(executor: str, rows: Any, start: int, stop: int) -> None:
     """Step a stretch of the only array of a table, its gradient checked before."""
-    if executor == "serial" or (executor == "auto" and stop - start < AUTO_THRESHOLD):
+    if on_one_core(executor, stop - start):
         drivers.stretch_serial()(rows, start, stop, 1)
         return
     with threads.parallel_allowed() as count:

@@ -64,8 +64,9 @@ class Shared(TypedDict, total=False):
         in the mean, instead of to the nearest. By default 8-bit states only.
     seed : int, default 0
         Of stochastic rounding, which depends on it, the step and the element alone.
-    executor : {"auto", "serial", "parallel", "reference", "cuda", "cuda-fast"}
-        Where the loop runs. The result is the same, to the last bit, but for "cuda-fast".
+    executor : {"auto", "serial", "parallel", "fast", "reference", "cuda", "cuda-fast"}
+        Where the loop runs. The result is the same, to the last bit, but for "fast", with which
+        float32 may be a few units in the last place off, and "cuda-fast".
     capturable : bool, default False
         On a CUDA device: let steps be captured in a graph that goes on with the schedule.
     """

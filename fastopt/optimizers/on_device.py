@@ -28,7 +28,6 @@ class OnDevice(Steps):
         Memory that no gradient may share.
     zero_grad : bool
         Clear the gradients on the way.
-    executor : str
     capturable : bool
         The numbers of a step are in the memory of the device, for graphs.
 
@@ -47,7 +46,6 @@ class OnDevice(Steps):
         params: Any,
         guarded: list[Range],
         zero_grad: bool,
-        executor: str,
         capturable: bool,
     ) -> None:
         super().__init__(work, hyper, watch)
@@ -63,7 +61,6 @@ class OnDevice(Steps):
             watched=watch.is_on,
             skips=watch.skip_nonfinite,
             zero_grad=zero_grad,
-            fast=executor == "cuda-fast",
             capturable=capturable,
         )
         self.use_kernels()

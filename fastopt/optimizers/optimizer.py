@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any, ClassVar
 
-from fastopt.executors.launch import check_executor, check_home
+from fastopt.executors.launch import FAST, check_executor, check_home
 from fastopt.layouts import arrays, homes
 from fastopt.layouts.arrays import Range
 from fastopt.layouts.files import StateFiles
@@ -56,10 +56,11 @@ class Optimizer(Readable):
         states only.
     seed : int, optional
         Of stochastic rounding.
-    executor : {"auto", "serial", "parallel", "reference", "cuda", "cuda-fast"}, optional
-        Where the loop runs: on one core, on all, in plain Python, or on one or all by size. The
-        results are the same bits, whichever it is. Arrays on a CUDA device step there; "cuda-fast"
-        with roots and quotients that may be a few units in the last place off.
+    executor : {"auto", "serial", "parallel", "fast", "reference", "cuda", "cuda-fast"}, optional
+        Where the loop runs: on one core, on all, in plain Python, or on one or all by size. Arrays
+        on a CUDA device step there. The results are the same bits, whichever it is, but for "fast",
+        which is "auto" with fused multiply-adds and roots and quotients that may be a few units in
+        the last place off; "cuda-fast" is the same for a device only.
     capturable : bool, optional
         On a CUDA device: let steps be captured in a graph that goes on with the schedule, see
         `advance`.
@@ -135,7 +136,7 @@ class Optimizer(Readable):
         self._params = params
         with StateFiles(state_dir) as files:
             self._groups = make_groups(params, chain, dict(state or {}), files, self._formats)
-            self._work = Work(self._groups, self._zero_grad)
+            self._work = Work(self._groups, self._zero_grad, self._executor in FAST)
             self._leaves = self._work.leaves
             on_device = homes.check_one_home(
                 pair for group in self._groups for pair in group.everything()
@@ -159,10 +160,9 @@ class Optimizer(Readable):
             "params": self._params,
             "guarded": guarded,
             "zero_grad": self._zero_grad,
-            "executor": self._executor,
         }
         if not on_device:
-            common |= {"sparse": self._sparse, "takes": self._takes}
+            common |= {"sparse": self._sparse, "executor": self._executor, "takes": self._takes}
             return InMemory(self._work, hyper, self._watch, **common)
         from fastopt.optimizers.on_device import OnDevice
 

@@ -21,6 +21,8 @@ class Work:
     groups : sequence of Group
     zero_grad : bool
         Clear the gradients on the way.
+    fast : bool
+        With approximate roots and quotients.
 
     Attributes
     ----------
@@ -32,16 +34,17 @@ class Work:
         What the chain works with beside each.
     """
 
-    def __init__(self, groups: Sequence[Group], zero_grad: bool) -> None:
+    def __init__(self, groups: Sequence[Group], zero_grad: bool, fast: bool) -> None:
         self.members = [(group, i) for group in groups for i in range(len(group.leaves))]
-        self._zero_grad = zero_grad
+        self._zero_grad, self._fast = zero_grad, fast
         self.leaves = [group.leaves[i] for group, i in self.members]
         self.slots = [own for group in groups for own in group.slots()]
 
     def job(self, row: int, gradient: str, scales: bool) -> Job:
         """What the kernel of one array is compiled for, given the format of its gradient."""
         group, own = self.members[row]
-        return Job(group.parts, group.storage(own, gradient), self._zero_grad, scales)
+        storage = group.storage(own, gradient)
+        return Job(group.parts, storage, self._zero_grad, scales, self._fast)
 
     def interpret(self, found: Sequence[Any], hyper: Hyperparameters) -> None:
         """Step in plain Python, with gradients that were checked."""

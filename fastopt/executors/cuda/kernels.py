@@ -29,13 +29,11 @@ class JobKernels:
     form : Form
     architecture : (int, int)
         Compute capability: no such device needs to be there.
-    fast : bool
-        With approximate roots and quotients.
     """
 
-    def __init__(self, job: Job, form: Form, architecture: tuple[int, int], fast: bool) -> None:
+    def __init__(self, job: Job, form: Form, architecture: tuple[int, int]) -> None:
         self._job, self._form = job, form
-        self._architecture, self._fast = architecture, fast
+        self._architecture, self._fast = architecture, job.fast
         self.dtype = job.compute
         self.width = access.width_of(self.dtype.name)
         self.names = Names(job, form)
@@ -149,6 +147,6 @@ class JobKernels:
 
 
 @cache
-def kernels(job: Job, form: Form, architecture: tuple[int, int], fast: bool = False) -> JobKernels:
+def kernels(job: Job, form: Form, architecture: tuple[int, int]) -> JobKernels:
     """The kernels of a job; the same for all optimizers that are made of the same."""
-    return JobKernels(job, form, architecture, fast)
+    return JobKernels(job, form, architecture)

@@ -40,7 +40,7 @@ class DeviceSteps:
         The norm of the gradients is wanted.
     skips : bool
         Steps with a NaN or infinity are left out.
-    zero_grad, fast, capturable : bool
+    zero_grad, capturable : bool
     """
 
     def __init__(
@@ -52,11 +52,10 @@ class DeviceSteps:
         watched: bool,
         skips: bool,
         zero_grad: bool,
-        fast: bool,
         capturable: bool,
     ) -> None:
         self._params, self._jobs, self._guarded = params, work, guarded
-        self._zero_grad, self._fast, self._capturable = zero_grad, fast, capturable
+        self._zero_grad, self._capturable = zero_grad, capturable
         self._skips = skips
         self._leaves: list[DeviceArray] = work.leaves
         self._arrays = [[leaf, *own] for leaf, own in zip(work.leaves, work.slots, strict=True)]
@@ -116,7 +115,7 @@ class DeviceSteps:
         return str(self._batches[0].source)
 
     def _make_batch(self, rows: list[int], job: Any, host: Any, form: Form) -> Batch:
-        made = kernels(job, form, device.architecture(), self._fast)
+        made = kernels(job, form, device.architecture())
         kind = OneArray if len(rows) == 1 else ManyArrays
         control = self._decision.address if self._decision is not None else 0
         own = [self._arrays[row] for row in rows]
