@@ -125,7 +125,7 @@ class _Unsigned(EightBits):
         is_nan = builder.fcmp_unordered("uno", number, number)
         is_infinite = is_not_finite(builder, bits)
         is_positive = builder.icmp_signed(">", bits, int32(0))
-        code = _smaller(builder, self.encode(builder, number, offset, dither), int32(blocks.INFINITE))
+        code = self.encode(builder, number, offset, dither)  # up to that of infinity
         cases = (is_nan, int32(blocks.NAN)), (is_infinite, int32(blocks.INFINITE)), (is_positive, code)
         return _select(builder, *cases, otherwise=int32(0))
 
