@@ -242,7 +242,8 @@ def _access(job: Job) -> dict[str, Any]:
     """The functions that load and store the arrays of a job, by the names that its source uses."""
     arrays = job.arrays
     blocked = [slot for slot, array in enumerate(arrays) if array.storage.in_blocks]
-    apart = len(arrays) + 2 * len(blocked)  # a scratch is an array of its own, and so is a block before
+    # A scratch is an array of its own, and so are a block before and the table of random bits.
+    apart = len(arrays) + 2 * len(blocked) + 1
     found: dict[str, Any] = {}
     for slot, (name, kind, storage) in enumerate(arrays):
         require_conversion(storage.codec)
