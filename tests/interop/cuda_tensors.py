@@ -39,6 +39,16 @@ class Emulated(torch.Tensor):
     def device(self):
         return torch.device("cpu" if self.is_meta else "cuda:0")
 
+    def __deepcopy__(self, memo):
+        return memo.setdefault(id(self), _again(to_cpu(self), self.requires_grad))
+
+    def __reduce_ex__(self, protocol):
+        return _again, (to_cpu(self), self.requires_grad)
+
+
+def _again(tensor, requires_grad):
+    return to_cuda(tensor).requires_grad_(requires_grad)
+
 
 def _moved(result):
     if isinstance(result, (list, tuple)):
