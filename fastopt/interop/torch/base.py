@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from itertools import chain as chained
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from fastopt.executors.gate import identities
 from fastopt.executors.threads import get_num_threads, threads
 from fastopt.interop.torch.added import Added
 from fastopt.interop.torch.formats import StateFormats, is_packed, numbers
@@ -199,7 +199,7 @@ class FastOptimizer(torch.optim.Optimizer):
         """Groups, parameters, and all that decides which transforms there are."""
         return (
             [(id(group), *switches(self._optimizer, group)) for group in self.param_groups],
-            list(map(id, chained.from_iterable(group["params"] for group in self.param_groups))),
+            [identities(group["params"]) for group in self.param_groups],
             self.clip_norm is None,
             self.average_decay is None,
             self.state_dtype,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
+from fastopt.executors.gate import identities
 from fastopt.interop.torch.groups import ParamGroup
 from fastopt.interop.torch.rows import MakeChain, Row, Section, sections
 from fastopt.interop.torch.sight import Sight
@@ -149,6 +150,7 @@ class Plan:
         self._has_products = any(row.product is not None for row in self.rows)
         self._shadows = [(row.param, row.shadow) for row in self.rows if row.shadow is not None]
         self._state, self._keys, self._owned = state, list(state), list(state.values())
+        self._identities = identities(self._keys), identities(self._owned)
         self._tensors = [tensor for row in self.rows for tensor in row.tensors()]
         self._places = list(map(place_of, self._tensors))
         self._multiply()
@@ -178,9 +180,9 @@ class Plan:
 
         Anything may have been replaced since the last step: by loading, by ``.data``, by hand.
         """
-        if state is not self._state or len(state) != len(self._keys):
+        if state is not self._state:
             return False
-        if not all(map(is_, state, self._keys)) or not all(map(is_, state.values(), self._owned)):
+        if (identities(list(state)), identities(list(state.values()))) != self._identities:
             return False
         if not (self._are_same() if self._sight is None else self._sight.is_same()):
             return False
@@ -238,7 +240,9 @@ class Plan:
 
     def step(self, found: list[Any], grad_scale: float, clip_norm: float | None) -> None:
         """Step the rows that have a gradient."""
-        given = np.array([grad is not None for grad in found], np.bool_)
+        given = None if self._sight is None else self._sight.given
+        if given is None:
+            given = np.array([grad is not None for grad in found], np.bool_)
         if not given.any():
             return
         if self._is_cuda and torch.cuda.is_current_stream_capturing():
