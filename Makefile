@@ -99,7 +99,7 @@ mpi-emulated: $(VENV)/.cuda-test $(VENV)/.mpich ## ranks with arrays on an emula
 
 torch-emulated: $(VENV)/.cuda-test $(VENV)/.interop ## tensors on an emulated GPU, where there is one
 	$(call heading,torch with tensors on an emulated GPU)
-	$(call emulated,tests/interop/test_torch_cuda.py)
+	$(call emulated,$(addprefix tests/interop/test_torch_,cuda.py graphs.py))
 
 test-cuda: $(VENV)/.cuda-test ## the CUDA executor on a GPU
 	$(call heading,CUDA on a GPU)

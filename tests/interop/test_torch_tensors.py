@@ -381,4 +381,4 @@ def test_fused_with_complex_parameters():
 
 def test_capturable_on_the_cpu():
     w = torch.nn.Parameter(torch.zeros(3))
-    refused([w], RuntimeError, "capturable=True is for devices with graphs", capturable=True)
+    refused([w], AssertionError, "capturable=True needs parameters on devices", capturable=True)

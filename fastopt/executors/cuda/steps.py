@@ -119,8 +119,11 @@ class DeviceSteps:
         control = self._decision.address if self._decision is not None else 0
         own = [self._arrays[row] for row in rows]
         firsts, gradient = [self._firsts[row] for row in rows], self._formats[rows[0]]
-        numbers = Numbers(host, self._capturable)
-        return kind(rows, own, firsts, gradient, made, numbers, control)
+        return kind(rows, own, firsts, gradient, made, self._numbers(host), control)
+
+    def _numbers(self, host: Any) -> Numbers:
+        """The hyperparameters of a launch, from what is known of them on the host."""
+        return Numbers(host, self._capturable)
 
     def bind(self, grads: Any) -> None:
         """Find the gradients, check those that are new, and take their addresses.
