@@ -49,10 +49,10 @@ def table() -> Array:
 
 def phase(seed: int, step: int) -> float:
     """The part of a step: the upper bits of a 32-bit number, as a whole float."""
-    return float(phase_bits(seed, step))
+    return float(whole_phase(seed, step))
 
 
-def phase_bits(seed: int, step: Any) -> Any:
+def whole_phase(seed: int, step: Any) -> Any:
     """The same as a whole number, for a step or an array of steps in 64 bits."""
     return ((seed * FACTORS[0] + step * GOLDEN) % 2**32) >> (32 - PHASE_BITS)
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastopt.codecs.rounding import phase_bits
+from fastopt.codecs.rounding import whole_phase
 from fastopt.executors.cuda.batches import Numbers
 from fastopt.executors.cuda.steps import DeviceSteps
 from fastopt.interop.torch.formats import DTYPES
@@ -114,7 +114,7 @@ class Cohort:
     def _phase(self, steps: Number) -> Any:
         if self._seed is None:
             return 0.0
-        return Number(phase_bits(self._seed, steps.values.long()).double())
+        return Number(whole_phase(self._seed, steps.values.long()).double())
 
     def _multiply(self, steps: Number, given: Sequence[bool]) -> None:
         """Take the momenta of this step into NAdam's products, rounded as torch rounds them."""
@@ -234,7 +234,6 @@ class GraphLaunch(Launch):
             params=self._params,
             guarded=guarded,
             zero_grad=False,
-            executor=self._executor,
         )
 
     def continue_from(self, steps: Sequence[int]) -> None:
