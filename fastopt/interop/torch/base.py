@@ -84,7 +84,7 @@ class FastOptimizer(torch.optim.Optimizer):
         for param, own in state.get("state", {}).items():
             release(own, param)
         super().__setstate__(state)
-        vars(self).setdefault("_captured", [])  # torch loads checkpoints with this too
+        self.__dict__.setdefault("_captured", [])  # torch loads checkpoints with this too
 
     def add_param_group(self, param_group: ParamGroup) -> None:
         """Add parameters, with settings of their own."""
