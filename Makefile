@@ -99,7 +99,7 @@ mpi-emulated: $(VENV)/.cuda-test $(VENV)/.mpich ## ranks with arrays on an emula
 
 torch-emulated: $(VENV)/.cuda-test $(VENV)/.interop ## tensors on an emulated GPU, where there is one
 	$(call heading,torch with tensors on an emulated GPU)
-	$(call emulated,tests/interop/test_torch_cuda.py)
+	$(call emulated,$(addprefix tests/interop/test_torch_,cuda.py graphs.py))
 
 test-cuda: $(VENV)/.cuda-test ## the CUDA executor on a GPU
 	$(call heading,CUDA on a GPU)
@@ -111,7 +111,7 @@ bench-cuda: $(VENV)/.cuda-test ## measure on a GPU: bandwidth and launches
 
 interop: $(VENV)/.interop ## the comparisons with other libraries, which are installed for it
 	$(call heading,against other libraries)
-	@$(COMPILED) KERAS_BACKEND=torch $(BIN)/python -m pytest tests/interop --doctest-modules fastopt/interop/torch
+	@$(COMPILED) KERAS_BACKEND=torch $(BIN)/python -m pytest tests/interop --doctest-modules fastopt/interop/torch --ignore=fastopt/interop/torch/graphs.py
 
 bench: $(VENV)/.bench ## measure this machine (minutes), rewrite the tables and figures
 	@$(BIN)/python -m bench

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastopt
-from fastopt import schedules
+from fastopt import schedules, validation
 from tests.refusals import refusal
 from tests.subprocesses import run
 
@@ -176,6 +176,16 @@ def test_a_value_that_the_setting_refuses():
         opt.step(np.ones(3))
     np.testing.assert_array_equal(w, np.zeros(3))
     assert opt.step_count == 2
+
+
+def test_a_number_that_only_a_device_knows():
+    """It is passed on: nothing can be said of it here. Settings beside it are floats."""
+    number = validation.Elsewhere()
+    setting = validation.decay_rate("beta", lambda step: step)
+    assert validation.at(setting, number) is number
+    assert number.known(np.float32(0.5)) == 0.5
+    with refusal(ValueError, ["beta", "schedule", "[0, 1)"]):
+        validation.at(setting, 1)
 
 
 def test_need_no_numba(tmp_path):

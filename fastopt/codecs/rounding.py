@@ -15,6 +15,7 @@ masking where a codec takes fewer than 32 bits, as a sum would.
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +49,12 @@ def table() -> Array:
 
 def phase(seed: int, step: int) -> float:
     """The part of a step: the upper bits of a 32-bit number, as a whole float."""
-    return float(((seed * FACTORS[0] + step * GOLDEN) % 2**32) >> (32 - PHASE_BITS))
+    return float(whole_phase(seed, step))
+
+
+def whole_phase(seed: int, step: Any) -> Any:
+    """The same as a whole number, for a step or an array of steps in 64 bits."""
+    return ((seed * FACTORS[0] + step * GOLDEN) % 2**32) >> (32 - PHASE_BITS)
 
 
 def noise(first: int, count: int, phase: float, slot: int) -> Array:

@@ -52,6 +52,16 @@ def items_of(found: list[Any]) -> int:
     return _word_at(id(found) + LIST_ITEMS).value
 
 
+def identities(found: list[Any]) -> bytes:
+    """Which objects a list has: by their own == arrays and tensors would compare elements.
+
+    A copy of the list's own content takes 2 us for a thousand objects, and to ask each for its id 35.
+    """
+    if headers_are_readable():
+        return ctypes.string_at(items_of(found), 8 * len(found))
+    return np.array(list(map(id, found)), np.int64).tobytes()
+
+
 @cache
 def headers_are_readable() -> bool:
     """Whether array headers are laid out as assumed, found by looking at a few."""

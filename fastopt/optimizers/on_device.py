@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from fastopt.executors.cuda import copies
 from fastopt.executors.cuda.source import KEPT
@@ -37,6 +37,8 @@ class OnDevice(Steps):
         What launches.
     """
 
+    _launches: ClassVar[type[DeviceSteps]] = DeviceSteps
+
     def __init__(
         self,
         work: Work,
@@ -54,7 +56,7 @@ class OnDevice(Steps):
         self._skipped = 0  # steps left out, as far as is known
         self._since = 0  # steps since that was looked at
         self._unsettled = False  # the last steps may have been left out, which only the device knows
-        self.device = DeviceSteps(
+        self.device = self._launches(
             params,
             work,
             guarded,

@@ -16,6 +16,7 @@ from tests.interop.torch_pairs import torch
 
 STREAM = 4711
 _memory = {}
+_recorded = None  # while a graph is captured: what it does, in order
 
 
 class Emulated(torch.Tensor):
@@ -29,7 +30,10 @@ class Emulated(torch.Tensor):
         with torch._C.DisableTorchFunctionSubclass():
             result = function(*args, **kwargs)
             unwrapped = function in torch.overrides.get_default_nowrap_functions()
-            return result if unwrapped else _moved(result)
+            result = result if unwrapped else _moved(result)
+        if _recorded is not None and getattr(function, "__name__", "") != "__get__":
+            _recorded.append(lambda: _again_into(result, function, args, kwargs))
+        return result
 
     @property
     def is_cuda(self):
@@ -38,6 +42,30 @@ class Emulated(torch.Tensor):
     @property
     def device(self):
         return torch.device("cpu" if self.is_meta else "cuda:0")
+
+    def __deepcopy__(self, memo):
+        return memo.setdefault(id(self), _again(to_cpu(self), self.requires_grad))
+
+    def __reduce_ex__(self, protocol):
+        return _again, (to_cpu(self), self.requires_grad)
+
+
+def _again(tensor, requires_grad):
+    return to_cuda(tensor).requires_grad_(requires_grad)
+
+
+def _again_into(result, function, args, kwargs):
+    """What a graph does with an operation: the result comes where it was in the capture."""
+    with torch._C.DisableTorchFunctionSubclass():
+        _copy_into(result, function(*args, **kwargs))
+
+
+def _copy_into(result, new):
+    if isinstance(new, (list, tuple)):
+        for own, other in zip(result, new, strict=True):
+            _copy_into(own, other)
+    elif isinstance(new, torch.Tensor) and new.data_ptr() != result.data_ptr():
+        result.copy_(new)
 
 
 def _moved(result):
@@ -125,3 +153,42 @@ def moves_to_cuda(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(torch.Tensor, "to", moving)
         yield
+
+
+def capture(monkeypatch, step, written):
+    """Capture a step in a graph; gives its replay. The emulation needs to know what a step writes.
+
+    There it is run in the capture, and what it wrote is put back.
+    """
+    if not EMULATED:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
+            step()
+        return graph.replay
+    from fastopt.executors.cuda import device
+
+    global _recorded
+    before, launch = [to_cpu(tensor).clone() for tensor in written], device.Program.launch
+
+    def record(program, blocks, threads, stream, pointers):
+        words = [ctypes.c_int64.from_address(int(pointer)).value for pointer in pointers]
+
+        def again():
+            values = np.array(words, np.int64)
+            places = values.ctypes.data + 8 * np.arange(len(values))
+            launch(program, blocks, threads, stream, places.astype(np.int64))
+
+        found.append(again)
+
+    found = _recorded = []
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+            patch.setattr(device, "is_capturing", lambda stream: True)
+            patch.setattr(device.Program, "launch", record)
+            step()
+    finally:
+        _recorded = None
+    for tensor, content in zip(written, before, strict=True):
+        to_cpu(tensor).copy_(content)
+    return lambda: [each() for each in found]

@@ -125,6 +125,19 @@ def test_changes_are_noticed(how, scans, monkeypatch):
         torch.testing.assert_close(value, other[key])
 
 
+def test_a_sign_that_is_yet_to_be_applied_in_the_strides_of_the_parameter():
+    w = torch.nn.Parameter(torch.ones(6, 6)[:1, ::2][:, :1])
+    optimizer = fast.SGD([w], lr=0.5)
+    w.grad = torch.ones(6, 6)[:1, ::2][:, :1]
+    optimizer.step()
+    z = torch.full((6, 3), 1 - 1j)
+    w.grad = z.conj().imag[:1, :1]
+    assert w.grad.is_neg()
+    assert w.grad.stride() == w.stride()
+    optimizer.step()
+    assert w.item() == 0.0
+
+
 def test_a_gradient_that_is_the_parameter_itself():
     w = torch.nn.Parameter(torch.tensor([1.0, -2.0, 3.0]))
     optimizer = fast.SGD([w], lr=0.5)

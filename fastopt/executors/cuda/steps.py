@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from ctypes import string_at
 from itertools import accumulate
 from typing import Any
 
@@ -16,7 +15,7 @@ from fastopt.executors.cuda.batches import Batch, ManyArrays, Numbers, OneArray
 from fastopt.executors.cuda.decision import Decision
 from fastopt.executors.cuda.kernels import kernels
 from fastopt.executors.cuda.source import Form
-from fastopt.executors.gate import headers_are_readable, items_of
+from fastopt.executors.gate import identities
 from fastopt.executors.norm import blocks
 from fastopt.layouts import arrays, homes, readers, tree
 from fastopt.layouts.arrays import Array
@@ -120,8 +119,11 @@ class DeviceSteps:
         control = self._decision.address if self._decision is not None else 0
         own = [self._arrays[row] for row in rows]
         firsts, gradient = [self._firsts[row] for row in rows], self._formats[rows[0]]
-        numbers = Numbers(host, self._capturable)
-        return kind(rows, own, firsts, gradient, made, numbers, control)
+        return kind(rows, own, firsts, gradient, made, self._numbers(host), control)
+
+    def _numbers(self, host: Any) -> Numbers:
+        """The hyperparameters of a launch, from what is known of them on the host."""
+        return Numbers(host, self._capturable)
 
     def bind(self, grads: Any) -> None:
         """Find the gradients, check those that are new, and take their addresses.
@@ -132,7 +134,7 @@ class DeviceSteps:
             One of them is not acceptable. Nothing was changed.
         """
         found = self._find(grads)
-        ids = _identities(found) if self._is_fixed else NONE
+        ids = identities(found) if self._is_fixed else NONE
         if self._is_fixed and ids == self._ids:
             return
         if not self._bind_alike(found):
@@ -142,7 +144,7 @@ class DeviceSteps:
             given = [array for array in found if array is not None]
             self._is_fixed = all(map(readers.is_fixed, given))
             self._readers = [readers.absent if g is None else readers.reader(g) for g in found]
-            ids = _identities(found) if self._is_fixed else NONE
+            ids = identities(found) if self._is_fixed else NONE
         # What the caller frees is not to be kept from others, and an object's number is good only
         # while it is there: of arrays that can have other memory neither is held.
         self._objects, self._ids = (found, ids) if self._is_fixed else ([], NONE)
@@ -327,13 +329,3 @@ class DeviceSteps:
         """Norm, whether the last step was skipped, and how many ever were: waits for the device."""
         with device.on(self.ordinal):
             return self._decides().read()
-
-
-def _identities(found: list[Any]) -> bytes:
-    """Which objects a list has: by their own == arrays would compare elements.
-
-    A copy of the list's own content takes 2 us for a thousand objects, and to ask each for its id 35.
-    """
-    if headers_are_readable():
-        return string_at(items_of(found), 8 * len(found))
-    return np.array(list(map(id, found)), np.int64).tobytes()

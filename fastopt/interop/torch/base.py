@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from itertools import chain as chained
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from fastopt.executors.gate import identities
 from fastopt.executors.threads import get_num_threads, threads
 from fastopt.interop.torch.added import Added
 from fastopt.interop.torch.formats import StateFormats, is_packed, numbers
@@ -24,6 +24,13 @@ from fastopt.optimizers.named import NamedOptimizer
 from fastopt.optimizers.watch import Last
 from fastopt.transforms.base import Chain
 from fastopt.validation import decay_rate, flag, positive
+
+# By its name of now, and that of before.
+_torchs_check: Any = getattr(
+    torch.optim.Optimizer,
+    "_accelerator_graph_capture_health_check",
+    getattr(torch.optim.Optimizer, "_cuda_graph_capture_health_check", None),
+)
 
 
 class FastOptimizer(torch.optim.Optimizer):
@@ -40,6 +47,8 @@ class FastOptimizer(torch.optim.Optimizer):
 
     _is_made = False
     _plan: Plan | None = None
+    _on_cuda: bool | None = None  # whether any parameter is; None before it was looked at
+    _captured: list[Plan]  # what graphs work on: kept as long as the optimizer
 
     def __init__(
         self,
@@ -64,6 +73,7 @@ class FastOptimizer(torch.optim.Optimizer):
         self.stochastic_rounding = stochastic_rounding
         super().__init__(params, **theirs)
         self._check_groups()
+        self._captured = []
         self._is_made = True
 
     def __getstate__(self) -> dict[str, Any]:
@@ -74,6 +84,7 @@ class FastOptimizer(torch.optim.Optimizer):
         for param, own in state.get("state", {}).items():
             release(own, param)
         super().__setstate__(state)
+        self.__dict__.setdefault("_captured", [])  # torch loads checkpoints with this too
 
     def add_param_group(self, param_group: ParamGroup) -> None:
         """Add parameters, with settings of their own."""
@@ -170,20 +181,50 @@ class FastOptimizer(torch.optim.Optimizer):
             Evaluates the model again, and returns the loss.
         """
         loss = None
+        capturing = self._is_capturing()
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         # GradScaler leaves them here.
         found_inf, grad_scale = (getattr(self, name, None) for name in ("found_inf", "grad_scale"))
+        if capturing and (found_inf is not None or grad_scale is not None):
+            raise RuntimeError(
+                "a step with a GradScaler cannot be captured in a CUDA graph: the host looks at its "
+                "scale and at found_inf; capture the passes, and step outside of the graph"
+            )
         if found_inf is None or number(found_inf) == 0.0:
             with torch.no_grad():
-                self._step(1.0 if grad_scale is None else number(grad_scale))
+                self._step(1.0 if grad_scale is None else number(grad_scale), capturing)
         return loss
 
-    def _step(self, grad_scale: float) -> None:
+    def _is_capturing(self) -> bool:
+        """Whether a CUDA graph is being captured on torch's current stream; raises if it cannot be."""
+        if self._on_cuda is None:
+            self._on_cuda = any(param.is_cuda for g in self.param_groups for param in g["params"])
+        if not self._on_cuda:
+            return False
+        capturable = [bool(group.get("capturable")) for group in self.param_groups]
+        if all(capturable):  # torch warns once where there is no capture
+            _torchs_check(self)
+        capturing: bool = torch.cuda.is_current_stream_capturing()
+        if capturing and not all(capturable):
+            raise RuntimeError(
+                f"a step of {type(self).__name__} cannot be captured in a CUDA graph without "
+                "capturable=True in all param_groups, which SGD and Adagrad do not have"
+            )
+        return capturing
+
+    def _step(self, grad_scale: float, capturing: bool) -> None:
         plan = self._plan
         if plan is None or plan.key != self._key() or not plan.is_current(self.state):
+            if capturing:
+                raise RuntimeError(
+                    "a step can be captured in a CUDA graph only after one with the same parameters "
+                    "and settings, which makes what it needs: take a step, then capture the next"
+                )
             plan = self._make_plan()
+        if capturing and plan not in self._captured:
+            self._captured.append(plan)
         found = plan.gradients()
         if found is None:  # one of them has become sparse
             plan = self._make_plan()
@@ -198,8 +239,11 @@ class FastOptimizer(torch.optim.Optimizer):
     def _key(self) -> Any:
         """Groups, parameters, and all that decides which transforms there are."""
         return (
-            [(id(group), *switches(self._optimizer, group)) for group in self.param_groups],
-            list(map(id, chained.from_iterable(group["params"] for group in self.param_groups))),
+            [
+                (id(group), bool(group.get("capturable")), *switches(self._optimizer, group))
+                for group in self.param_groups
+            ],
+            [identities(group["params"]) for group in self.param_groups],
             self.clip_norm is None,
             self.average_decay is None,
             self.state_dtype,
@@ -209,6 +253,7 @@ class FastOptimizer(torch.optim.Optimizer):
     def _make_plan(self) -> Plan:
         """Find out what there is to work on, and make the states that are missing."""
         chains, formats = self._check_groups()
+        self._on_cuda = None
         before = {} if self._plan is None else {id(row.param): row for row in self._plan.rows}
         taken: list[tuple[int, Tensor]] = []
         sparse: list[tuple[ParamGroup, Chain, Tensor]] = []
@@ -232,6 +277,12 @@ class FastOptimizer(torch.optim.Optimizer):
                 f"clip_norm must be None for parameters on several devices, which are {places}: no "
                 "device sees the norm of all gradients"
             )
+        capturable = {bool(self.param_groups[index].get("capturable")) for index, _ in taken}
+        if self.clip_norm is not None and len(capturable) > 1:
+            raise ValueError(
+                "clip_norm must be None where some param_groups are capturable and some are not: they "
+                "are stepped apart"
+            )
         rows = [
             self._make_row(index, param, chains[index], formats, before.get(id(param)))
             for index, param in taken
@@ -252,14 +303,9 @@ class FastOptimizer(torch.optim.Optimizer):
 
     def _check_param(self, name: str, group: ParamGroup, param: Tensor) -> None:
         check(name, param)
-        if group.get("capturable"):
-            if param.device.type == "cpu":
-                raise RuntimeError(
-                    f"capturable=True is for devices with graphs, but {name} is on the CPU"
-                )
-            raise RuntimeError(
-                f"capturable=True is not supported, but {name} is in a group with it: the host counts "
-                "the steps; torch.optim has this optimizer with it"
+        if group.get("capturable") and param.device.type == "cpu":
+            raise AssertionError(  # as torch does
+                f"capturable=True needs parameters on devices with graphs, but {name} is on the CPU"
             )
         if group.get("fused") and not param.is_floating_point():
             raise RuntimeError(
@@ -282,15 +328,15 @@ class FastOptimizer(torch.optim.Optimizer):
         if "momentum_buffer" in names and not self._counts:
             known = state.get("momentum_buffer")
             fresh = known is None or (before is not None and before.is_fresh(known))
-        count(state, group, self._counts)
+        count(state, param, group, self._counts)
         complete(state, param, group, chain, formats)
-        return Row(param, index, state, names, fresh)
+        return Row(param, index, state, names, fresh, bool(group.get("capturable")))
 
     def _step_sparse(self, group: ParamGroup, chain: Chain, param: Tensor, grad_scale: float) -> None:
         grad = param.grad if grad_scale == 1.0 else param.grad * (1.0 / grad_scale)
         state = self.state[param] if self._counts or group["momentum"] else {}
         if self._counts:  # SGD's momentum is sparse too, and torch's to make
-            count(state, group, self._counts)
+            count(state, param, group, self._counts)
             complete(state, param, group, chain, StateFormats(None))
         for step in self._sparse:
             step(group, state, param, grad)

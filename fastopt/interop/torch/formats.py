@@ -14,6 +14,7 @@ from fastopt.codecs.blocks import ITEM, SIGNED, UNSIGNED
 from fastopt.codecs.floats import floats
 from fastopt.interop.torch.tensors import FORMATS, reader
 from fastopt.layouts.arrays import Array
+from fastopt.layouts.device import DeviceArray
 from fastopt.optimizers.storage import Formats
 from fastopt.transforms.base import Chain
 
@@ -69,11 +70,6 @@ class StateFormats:
             return None
         dtype = floats(FORMATS[param.dtype]).dtype
         codec = self._formats.codec(name, chain, np.broadcast_to(np.empty((), dtype), param.shape))
-        if codec.block > 1 and param.device.type != "cpu":
-            raise ValueError(
-                f"state_dtype must be a floating-point dtype for tensors on {param.device}: '8bit' is "
-                "for those on the CPU"
-            )
         if codec.block > 1 and not param.is_contiguous():
             # Blocks follow the elements in memory. A checkpoint does not say what order that was.
             return floats("float32")
@@ -110,12 +106,14 @@ def stored(param: Tensor, codec: Codec | None, value: complex | Tensor) -> Tenso
             requires_grad=False,
         )
         return made.copy_(value) if isinstance(value, Tensor) else made.fill_(value)
-    made = torch.zeros(packed_shape(param), dtype=torch.uint8)
-    if isinstance(value, Tensor):
-        codec.store(_items(made), value.detach().contiguous().float().numpy())
+    made = param.detach().new_empty(packed_shape(param), dtype=torch.uint8)
+    if isinstance(value, Tensor):  # once in a run, so by way of the CPU
+        bytes_ = np.zeros(made.shape, np.uint8)
+        codec.store(_items(bytes_), value.detach().cpu().contiguous().float().numpy())
     else:
-        codec.fill(_items(made), value.real)
-    return made
+        bytes_ = np.zeros((1, ITEM.itemsize), np.uint8)
+        codec.fill(_items(bytes_), value.real)
+    return made.copy_(torch.from_numpy(bytes_))
 
 
 def numbers(name: str, state: Any, param: Tensor, chain: Chain) -> Tensor:
@@ -133,18 +131,22 @@ def numbers(name: str, state: Any, param: Tensor, chain: Chain) -> Tensor:
     if not is_packed(state):
         return state
     codec = UNSIGNED if name in chain.nonnegative() else SIGNED
-    items = _items(state.cpu().contiguous())
+    items = _items(state.cpu().contiguous().numpy())
     decoded = codec.decode(items, np.dtype(np.float32))[: param.numel()]
-    return torch.from_numpy(decoded).reshape(param.shape).to(param.device)
+    made = param.detach().new_empty(param.shape, dtype=torch.float32)
+    return made.copy_(torch.from_numpy(decoded).reshape(param.shape))
 
 
-def _items(state: Tensor) -> Array:
-    items: Array = state.numpy().view(ITEM).reshape(-1)
+def _items(bytes_: Array) -> Array:
+    """Rows of bytes as the blocks that they are."""
+    items: Array = bytes_.view(ITEM).reshape(-1)
     return items
 
 
 def array_of(state: Tensor, dimensions: tuple[int, ...]) -> Any:
     """A state as an array on the same memory, its dimensions in this order."""
+    if is_packed(state) and state.is_cuda:  # there a tensor is an array, but none of records
+        return DeviceArray(state, state.shape[:1], ITEM, state.data_ptr())
     if is_packed(state):
-        return _items(state)
+        return _items(state.numpy())
     return reader(state.dtype, dimensions, state.device)(state)

@@ -14,7 +14,7 @@ from fastopt.optimizers.dialects import DIALECTS
 from fastopt.optimizers.named import NamedOptimizer
 from fastopt.transforms.adam import nadam_numbers
 from fastopt.transforms.base import Chain, Transform, chain
-from fastopt.validation import Hyper, at, decay_rate, nonnegative
+from fastopt.validation import Elsewhere, Hyper, at, decay_rate, nonnegative
 
 ParamGroup = dict[str, Any]
 
@@ -29,9 +29,10 @@ class Live:
     def __init__(self, group: Mapping[str, Any], name: str, index: int | None = None) -> None:
         self._group, self._name, self._index = group, name, index
 
-    def __call__(self, step: int) -> float:
+    def __call__(self, step: Any) -> Any:
         value = self._group[self._name]
-        return float(value if self._index is None else value[self._index])
+        own = value if self._index is None else value[self._index]
+        return step.known(own) if isinstance(step, Elsewhere) else float(own)
 
 
 @cache

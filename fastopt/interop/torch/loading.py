@@ -39,4 +39,5 @@ def release(own: Any, param: Any) -> None:
     """Put what was hidden of a parameter's states back, on its device."""
     for name, value in own.items() if isinstance(own, dict) else ():
         if isinstance(value, Kept):
-            own[name] = value.tensor.to(param.device) if isinstance(param, Tensor) else value.tensor
+            place = param.device if isinstance(param, Tensor) else None
+            own[name] = value.tensor.to(device=place)

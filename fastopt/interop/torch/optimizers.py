@@ -77,7 +77,7 @@ class RMSprop(FastOptimizer, torch.optim.RMSprop):
     params, lr, alpha, eps, weight_decay, momentum, centered, maximize
         As in torch.
     capturable, foreach, differentiable
-        As in `SGD`; `capturable` is for devices with graphs.
+        As in `SGD`; `capturable` lets steps be captured in CUDA graphs.
     **added
         See `Added`.
 

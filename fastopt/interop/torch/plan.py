@@ -2,97 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import chain, compress, groupby
+from collections.abc import Mapping
+from itertools import compress, groupby
 from operator import is_
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
+from fastopt.executors.gate import identities
 from fastopt.interop.torch.groups import ParamGroup
+from fastopt.interop.torch.launch import Launch
 from fastopt.interop.torch.rows import MakeChain, Row, Section, sections
 from fastopt.interop.torch.sight import Sight
 from fastopt.interop.torch.states import State
 from fastopt.interop.torch.tensors import plain
-from fastopt.layouts.arrays import Array, address
-from fastopt.optimizers.gradients import Gradients
-from fastopt.optimizers.optimizer import Optimizer
-from fastopt.optimizers.row_gradients import RowGradient
+from fastopt.layouts.arrays import Array
 from fastopt.optimizers.watch import Last
 from fastopt.transforms.base import Chain
 
 
-class Arrays(Gradients):
-    """Gradients that come as a list of arrays in the order of the table.
+def _launch(sections: list[Section], options: dict[str, Any]) -> Launch:
+    """Of sections on one device, all or none of them for graphs."""
+    if not sections[0].capturable:
+        return Launch(sections, **options)
+    from fastopt.interop.torch.graphs import GraphLaunch
 
-    Attributes
-    ----------
-    noted : array of int64
-        What the gate is given in the place of gradients whose addresses are in the table already.
-    is_noted : bool
-        Whether those of the coming step are: then they are tensors.
-    """
-
-    noted: Array
-    is_noted = False
-
-    def enter(self, grads: Any) -> tuple[list[Any], int]:
-        """The list, and what the gate looks at."""
-        if self.is_noted:
-            self.is_noted = False
-            return grads, address(self.noted)
-        return super().enter(grads)
-
-    def find(self, grads: Any) -> list[Any]:
-        """The list itself."""
-        found: list[Any] = grads
-        return found
-
-    def check(self, found: list[Any]) -> tuple[dict[int, RowGradient], bool]:
-        """Copy what is in another order, or in memory that the step writes."""
-        for i, grad in enumerate(found):
-            if grad is not None and (not grad.flags.carray or self._shares(grad)):
-                found[i] = grad.copy(order="C")
-        return super().check(found)
-
-    def _shares(self, grad: Array) -> bool:
-        start = address(grad)
-        stop = start + grad.nbytes
-        return any(start < end and first < stop for first, end, _ in self._guarded)
-
-
-class Launch(Optimizer):
-    """fastopt's optimizer over the arrays of all rows on one device."""
-
-    _takes = Arrays
-
-    @classmethod
-    def over(cls, sections: Sequence[Section], **options: Any) -> Launch:
-        """For these sections, with the states that their rows have."""
-        names = dict.fromkeys(chain.from_iterable(row.states for s in sections for row in s.rows))
-        state = {
-            name: [
-                [row.states[name] for row in section.rows] if name in section.rows[0].states else None
-                for section in sections
-            ]
-            for name in names
-        }
-        arrays = [[row.array for row in section.rows] for section in sections]
-        made = cls(arrays, [section.chain for section in sections], state=state, **options)
-        steps: Any = made._steps
-        if sections[0].device.type == "cuda":
-            steps.device.take_in_order()
-        return made
-
-    def continue_from(self, steps: Sequence[int]) -> None:
-        """Go on as if each array had taken so many steps."""
-        own = self._steps
-        if [own.count - step for step in steps] != own.hyper.lags:
-            own.count = max(steps)
-            own.arrange([own.count - step for step in steps])
+    return GraphLaunch(sections, **options)
 
 
 def place_of(tensor: Tensor) -> tuple[Any, ...]:
@@ -144,22 +81,23 @@ class Plan:
         self.rows = [row for section in self._sections for row in section.rows]
         self._params = [row.param for row in self.rows]
         self._reads = [row.read for row in self.rows]
-        self._counts = [row.count for row in self.rows if row.count is not None]
+        self._counts = [row.count for row in self.rows]
+        self._counted = any(count is not None for count in self._counts)
         self._any_fresh = any(row.fresh for row in self.rows)
         self._has_products = any(row.product is not None for row in self.rows)
         self._shadows = [(row.param, row.shadow) for row in self.rows if row.shadow is not None]
         self._state, self._keys, self._owned = state, list(state), list(state.values())
+        self._identities = identities(self._keys), identities(self._owned)
         self._tensors = [tensor for row in self.rows for tensor in row.tensors()]
         self._places = list(map(place_of, self._tensors))
         self._multiply()
         options = {"clip_norm": clip_norm, "stochastic_rounding": stochastic_rounding}
         self.launches: list[tuple[Launch, slice]] = []
         position = 0
-        for _, own in groupby(self._sections, key=lambda section: section.device):
+        for _, own in groupby(self._sections, key=lambda section: (section.device, section.capturable)):
             there = list(own)
             first, position = position, position + sum(len(section.rows) for section in there)
-            self.launches.append((Launch.over(there, **options), slice(first, position)))
-        self._is_cuda = any(section.device.type == "cuda" for section in self._sections)
+            self.launches.append((_launch(there, options), slice(first, position)))
         alone = len(self.launches) == 1
         self._sight = Sight.of(self.rows, self.launches[0][0]._steps) if alone else None
         self._needs_arrays = clip_norm is not None  # a norm that overflows is measured again
@@ -178,9 +116,9 @@ class Plan:
 
         Anything may have been replaced since the last step: by loading, by ``.data``, by hand.
         """
-        if state is not self._state or len(state) != len(self._keys):
+        if state is not self._state:
             return False
-        if not all(map(is_, state, self._keys)) or not all(map(is_, state.values(), self._owned)):
+        if (identities(list(state)), identities(list(state.values()))) != self._identities:
             return False
         if not (self._are_same() if self._sight is None else self._sight.is_same()):
             return False
@@ -227,10 +165,10 @@ class Plan:
 
     def _steps(self) -> Array:
         """How many steps each row has taken."""
-        if self._counts and self._sight is not None:
+        if self._counted and self._sight is not None:
             return self._sight.counts()
-        if self._counts:
-            return np.array([int(count) for count in self._counts])
+        if self._counted:
+            return np.array([0 if count is None else int(count) for count in self._counts])
         # Where torch does not count, all that matters is which step is the first; but random bits must
         # differ from step to step.
         now = np.full(len(self.rows), max(1, self.taken))
@@ -238,11 +176,11 @@ class Plan:
 
     def step(self, found: list[Any], grad_scale: float, clip_norm: float | None) -> None:
         """Step the rows that have a gradient."""
-        given = np.array([grad is not None for grad in found], np.bool_)
+        given = None if self._sight is None else self._sight.given
+        if given is None:
+            given = np.array([grad is not None for grad in found], np.bool_)
         if not given.any():
             return
-        if self._is_cuda and torch.cuda.is_current_stream_capturing():
-            raise RuntimeError("a step of fastopt.interop.torch cannot be captured in a CUDA graph")
         steps = self._steps()
         goes_on = self._expected is not None and np.array_equal(steps, self._expected)
         self._expected = None
@@ -266,7 +204,8 @@ class Plan:
             self._sight.count(steps, given)
         else:
             for count, step in zip(compress(self._counts, given), steps[given], strict=False):
-                count[()] = step + 1
+                if count is not None:
+                    count[()] = step + 1
         self._expected = steps + given
         self.taken += 1
         if self._any_fresh:

@@ -27,6 +27,7 @@ class Row:
     state: State
     names: tuple[str, ...]  # of the states that have a number for each of its elements
     fresh: bool  # its momentum starts with the next gradient
+    capturable: bool  # its steps are counted on its device
     count: Array | None = field(init=False)  # the steps that torch counts
     product: Array | None = field(init=False)  # of NAdam's momenta
     array: Any = field(init=False)  # NumPy's, or on a device a tensor
@@ -46,7 +47,7 @@ class Row:
         self.count, self.product = (self._number(name) for name in ("step", "mu_product"))
 
     def _number(self, name: str) -> Array | None:
-        return self.state[name].numpy() if name in self.state else None
+        return self.state[name].numpy() if name in self.state and not self.capturable else None
 
     def is_fresh(self, momentum_buffer: Tensor) -> bool:
         """Whether this buffer was made here, and no gradient has come yet."""
@@ -66,34 +67,39 @@ class Section:
     """Rows of one group, with one chain."""
 
     def __init__(self, rows: list[Row], group: ParamGroup, make_chain: MakeChain) -> None:
-        self.rows, self._group = rows, group
-        self.device = rows[0].param.device
-        self._products: dict[int, float] = {}  # NAdam's, by the step that they include
-        self.chain = make_chain(group, self._products)
+        self.rows, self.group = rows, group
+        self.device, self.capturable = rows[0].param.device, rows[0].capturable
+        self.products: dict[Any, Any] = {}  # NAdam's, by the step that they include
+        self.chain = make_chain(group, self.products)
 
     def multiply(self) -> bool:
         """Take the next step's momentum into the products; False if some step has two products."""
-        self._products.clear()
-        number = self.rows[0].product.dtype.type  # type: ignore[union-attr]  # torch rounds to it too
+        if self.rows[0].product is None:
+            return True
+        self.products.clear()
+        number = self.rows[0].product.dtype.type  # torch rounds to it too
         for step, product in {(int(row.count), float(row.product)) for row in self.rows}:  # type: ignore[arg-type]
-            if step in self._products:
+            if step in self.products:
                 return False
-            momentum = nadam_momentum(self._group, step)
-            self._products[step] = float(number(product) * number(momentum))
+            momentum = nadam_momentum(self.group, step)
+            self.products[step] = float(number(product) * number(momentum))
         return True
 
     def note_products(self, steps: Iterator[tuple[int, bool]]) -> None:
         """Write the products down; `steps` says for each row which step it was, and if it was one."""
         for row, (step, given) in zip(self.rows, steps, strict=False):
-            if given:
-                row.product[()] = self._products[step]  # type: ignore[index]
+            if given and row.product is not None:
+                row.product[()] = self.products[step]
 
 
 def sections(rows: list[Row], groups: list[ParamGroup], make_chain: MakeChain) -> list[Section]:
-    """A section for each device and group; several where equally many steps have other products."""
+    """A section for each device and group; several where equally many steps have other products.
+
+    On each device those whose steps are counted there come last.
+    """
     devices = list(dict.fromkeys(row.param.device for row in rows))
     found: dict[Any, list[Row]] = {}
-    for row in sorted(rows, key=lambda row: devices.index(row.param.device)):
+    for row in sorted(rows, key=lambda row: (devices.index(row.param.device), row.capturable)):
         product = None if row.product is None else float(row.product)
         found.setdefault((row.param.device, row.group, product), []).append(row)
     return [Section(own, groups[number], make_chain) for (_, number, _), own in found.items()]

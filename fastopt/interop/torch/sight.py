@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
 from operator import itemgetter
 from typing import Any
 
@@ -32,9 +31,14 @@ class Sight:
         sets: dict[tuple[str, ...], list[Any]] = {}
         for row in rows:
             sets.setdefault(row.tracked, []).append(row.state)
-        self._sets = [(names, itemgetter(*names), own) for names, own in sets.items() if names]
+        self._sets = [(list(map(itemgetter, names)), own) for names, own in sets.items()]
         self._tensors = Expected(self._found())
-        self._grads = Expected([row.param if row.shadow is None else row.shadow for row in rows])
+        likes = [row.param if row.shadow is None else row.shadow for row in rows]
+        self._grads = Expected(likes)
+        # Signs that are yet to be applied are not seen by DLPack, and to ask each tensor takes 90 ns.
+        # Such a tensor is the imaginary part of complex numbers, in every other place: what has an odd
+        # stride is none.
+        self._even = [i for i, own in enumerate(likes) if not any(s % 2 for s in own.stride())]
         self._table, self._ranges = steps.rows, steps.ranges
         takes: Any = steps.gradients  # `Arrays` of plan.py
         takes.noted = np.zeros(len(rows), np.int64)
@@ -55,9 +59,9 @@ class Sight:
     def _found(self) -> list[Tensor]:
         """All tensors that are worked on, as they are in torch's state now."""
         found: list[Tensor] = [*self._params]
-        for names, get, own in self._sets:
-            values = map(get, own)
-            found.extend(values if len(names) == 1 else chain.from_iterable(values))
+        for names, own in self._sets:
+            for get in names:  # name by name: 60 ns for the three of Adam, and 100 row by row
+                found.extend(map(get, own))
         return found
 
     def is_same(self) -> bool:
@@ -70,10 +74,14 @@ class Sight:
     def note(self, grads: list[Any]) -> bool:
         """Write the addresses of the gradients into the table; False if one needs another look."""
         given = self._grads.note(grads, self._table, self._ranges, self._takes.noted)
-        found = grads if given == len(grads) else [grad for grad in grads if grad is not None]
-        # Signs that are yet to be applied are not seen by DLPack.
-        self._takes.is_noted = given >= 0 and not any(map(Tensor.is_neg, found))
+        asked = (grad for i in self._even if (grad := grads[i]) is not None)
+        self._takes.is_noted = given >= 0 and not any(map(Tensor.is_neg, asked))
         return bool(self._takes.is_noted)
+
+    @property
+    def given(self) -> Array | None:
+        """Which rows have a gradient, if those of the coming step are noted."""
+        return self._takes.noted == 0 if self._takes.is_noted else None
 
     def counts(self) -> Array:
         """How many steps torch has counted for each parameter."""

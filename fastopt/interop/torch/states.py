@@ -32,14 +32,18 @@ def count_dtype(group: ParamGroup) -> torch.dtype:
     return torch.float64 if wide else torch.float32
 
 
-def count(state: State, group: ParamGroup, counts: Mapping[str, float]) -> None:
-    """Make the single numbers that are missing, from their initial values."""
+def count(state: State, param: Tensor, group: ParamGroup, counts: Mapping[str, float]) -> None:
+    """Make the single numbers that are missing, from their initial values.
+
+    They are on the CPU, which decides what is launched, and for graphs on the parameter's device.
+    """
+    like = param.detach() if group.get("capturable") else torch.empty(())
     for name, value in counts.items():
         known = state.get(name)
         if known is None:
-            state[name] = torch.tensor(value, dtype=count_dtype(group))
-        elif not _is_count(known):
-            state[name] = torch.tensor(number(known), dtype=count_dtype(group))
+            state[name] = like.new_full((), value, dtype=count_dtype(group))
+        elif not _is_count(known, like.device):
+            state[name] = like.new_full((), number(known), dtype=count_dtype(group))
 
 
 def complete(
@@ -72,9 +76,9 @@ def complete(
             state[name] = stored(param, codec, numbers(name, known, param, chain))
 
 
-def _is_count(known: Any) -> bool:
-    """A single number on the CPU, in a dtype that torch counts in."""
-    usable = isinstance(known, Tensor) and known.device.type == "cpu" and known.dtype in COUNTS
+def _is_count(known: Any, device: torch.device) -> bool:
+    """A single number on this device, in a dtype that torch counts in."""
+    usable = isinstance(known, Tensor) and known.device == device and known.dtype in COUNTS
     return bool(usable and known.dim() == 0)
 
 

@@ -1,0 +1,240 @@
+"""Steps that a CUDA graph can replay: what a step needs to know is computed on the device.
+
+The counts of steps are tensors there, which the graph itself moves on. From them the same functions
+that give the host its numbers (`Transform.hyper`) make those of the kernels, with tensors in the place
+of floats: a few operations of torch on a number for each parameter, captured with the rest.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from itertools import compress
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastopt.codecs.rounding import whole_phase
+from fastopt.executors.cuda.batches import Numbers
+from fastopt.executors.cuda.steps import DeviceSteps
+from fastopt.interop.torch.formats import DTYPES
+from fastopt.interop.torch.groups import nadam_momentum
+from fastopt.interop.torch.launch import Launch
+from fastopt.interop.torch.rows import Row, Section
+from fastopt.layouts.arrays import Array, Range
+from fastopt.optimizers.hyperparameters import Hyperparameters
+from fastopt.optimizers.on_device import OnDevice
+from fastopt.optimizers.steps import Steps
+from fastopt.optimizers.watch import Watch
+from fastopt.optimizers.work import Work
+from fastopt.validation import Elsewhere, finite_positive
+
+
+def _plain(operation: Callable[[Any, Any], Any]) -> Any:
+    return lambda own, other: Number(operation(own.values, _value(other)))
+
+
+def _reflected(operation: Callable[[Any, Any], Any]) -> Any:
+    return lambda own, other: Number(operation(_value(other), own.values))
+
+
+def _value(operand: Any) -> Any:
+    return operand.values if isinstance(operand, Number) else operand
+
+
+class Number(Elsewhere):
+    """A number on the device, of each of some parameters: a step, and what follows from it.
+
+    Attributes
+    ----------
+    values : Tensor
+        In float64.
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        self.values = values
+
+    __add__, __radd__ = _plain(operator.add), _reflected(operator.add)
+    __sub__, __rsub__ = _plain(operator.sub), _reflected(operator.sub)
+    __mul__, __rmul__ = _plain(operator.mul), _reflected(operator.mul)
+    __truediv__, __rtruediv__ = _plain(operator.truediv), _reflected(operator.truediv)
+    __pow__, __rpow__ = _plain(operator.pow), _reflected(operator.pow)
+
+    def known(self, value: Any) -> Any:
+        """A setting, as what can be computed with: a tensor on the device is read by each replay."""
+        if isinstance(value, Tensor) and value.is_cuda:
+            return Number(value.detach().double().reshape(()))
+        return super().known(value)
+
+
+class Cohort:
+    """Rows of one section whose numbers have the same dtype.
+
+    Parameters
+    ----------
+    section : Section
+    rows : sequence of Row
+    like : array
+        A buffer of `Hyperparameters`, whose content is to be on the device for each row.
+    seed : int or None
+        Of random bits, where any are needed.
+
+    Attributes
+    ----------
+    numbers : list of Tensor
+        What the kernel of each row reads.
+    """
+
+    def __init__(self, section: Section, rows: Sequence[Row], like: Array, seed: int | None) -> None:
+        self._section, self._seed = section, seed
+        self._steps = [row.state["step"] for row in rows]
+        self._products = [row.state["mu_product"] for row in rows if "mu_product" in row.state]
+        shape, dtype = (len(rows), like.size), DTYPES[like.dtype.name]
+        self._all = rows[0].param.detach().new_zeros(shape, dtype=dtype)
+        self.numbers = list(self._all.unbind())
+
+    def write(self, factor: float, given: Sequence[bool]) -> None:
+        """Have the numbers of the coming step, and count it for the rows that have a gradient."""
+        steps = Number(torch.stack(self._steps).double())
+        if self._products:
+            self._multiply(steps, given)
+        found: list[Any] = [factor, self._phase(steps)]
+        for part in self._section.chain:
+            found += part.hyper_at(steps)  # type: ignore[arg-type]  # it computes like a step
+        columns = [
+            own.values.expand_as(steps.values)
+            if isinstance(own, Number)
+            else torch.full_like(steps.values, own)
+            for own in found
+        ]
+        self._all.copy_(torch.stack(columns, 1))
+        torch._foreach_add_(list(compress(self._steps, given)), 1)
+
+    def _phase(self, steps: Number) -> Any:
+        if self._seed is None:
+            return 0.0
+        return Number(whole_phase(self._seed, steps.values.long()).double())
+
+    def _multiply(self, steps: Number, given: Sequence[bool]) -> None:
+        """Take the momenta of this step into NAdam's products, rounded as torch rounds them."""
+        before = torch.stack(self._products)
+        momenta: Any = nadam_momentum(self._section.group, steps)  # type: ignore[arg-type]
+        products = before * momenta.values.to(before.dtype)
+        self._section.products.clear()
+        self._section.products[steps] = Number(products.double())
+        new = list(compress(products.unbind(), given))
+        torch._foreach_copy_(list(compress(self._products, given)), new)
+
+
+class Placed(Numbers):
+    """Hyperparameters that are on the device already."""
+
+    def __init__(self, values: Tensor) -> None:
+        self._values = values
+
+    def in_launch(self, places: Sequence[int]) -> tuple[None, Sequence[int]]:
+        """None of them."""
+        return None, ()
+
+    def address(self) -> list[int]:
+        """The argument with their place on the device."""
+        return [self._values.data_ptr()]
+
+    def send(self, stream: int) -> None:
+        """They are there."""
+
+
+class GraphLaunches(DeviceSteps):
+    """A launch for each array: gradients that are new in a capture travel in its arguments.
+
+    A table of their addresses would have to be sent to the device from memory of the graph's own.
+    """
+
+    def _numbers(self, host: Any) -> Numbers:
+        return Placed(host)
+
+
+class GraphSteps(OnDevice):
+    """Steps whose counts and numbers only the device knows.
+
+    Parameters
+    ----------
+    sections : sequence of Section
+    seed : int or None
+        Of random bits, where any are needed.
+    work, hyper, watch, **options
+        As of `OnDevice`.
+    """
+
+    _launches = GraphLaunches
+
+    def __init__(
+        self,
+        sections: Sequence[Section],
+        seed: int | None,
+        work: Work,
+        hyper: Hyperparameters,
+        watch: Watch,
+        **options: Any,
+    ) -> None:
+        members: dict[int, list[tuple[int, Section, Row]]] = {}
+        rows = ((section, row) for section in sections for row in section.rows)
+        for index, (section, row) in enumerate(rows):
+            members.setdefault(id(hyper.of(index)), []).append((index, section, row))
+        self._cohorts: list[tuple[list[int], Cohort]] = []
+        self._placed: dict[int, Tensor] = {}
+        for own in members.values():
+            places, (first, *_), found = zip(*own, strict=True)
+            cohort = Cohort(first, found, hyper.of(places[0]), seed)
+            self._cohorts.append((list(places), cohort))
+            self._placed.update(zip(places, cohort.numbers, strict=True))
+        self._settled: tuple[float, float] | None = None
+        super().__init__(work, hyper, watch, capturable=True, **options)
+
+    def use_kernels(self) -> None:
+        """Prepare the launches for the scaling of now."""
+        self.device.arrange(self._placed.__getitem__, self.scales)
+
+    use_numbers = use_kernels
+
+    def step(self, grads: Any, grad_scale: Any, stream: Any) -> None:
+        """Launch a step, or record it in a graph; or raise and change nothing."""
+        scale = finite_positive("grad_scale", grad_scale)
+        if scale != self.grad_scale:
+            self.grad_scale = scale
+            if not self.scales:
+                self.scales = True
+                self.use_kernels()
+        limit = self.watch.limit_at(0)
+        if not torch.cuda.is_current_stream_capturing():
+            self._settled = scale, limit
+        elif self.watch.is_on and self._settled != (scale, limit):
+            raise RuntimeError(
+                f"clip_norm was changed to {limit} since the last step: take one step with it, then "
+                "capture the next"
+            )
+        self.device.bind(grads)
+        for places, cohort in self._cohorts:
+            cohort.write(1.0 / scale, [grads[place] is not None for place in places])
+        self.device.start(stream, 1.0 / scale, limit)
+
+
+class GraphLaunch(Launch):
+    """fastopt's optimizer over rows whose steps are counted on their device."""
+
+    def _make_steps(self, on_device: bool, guarded: list[Range]) -> Steps:
+        seed = self._formats.seed if any(group.dithers for group in self._groups) else None
+        return GraphSteps(
+            self._sections,
+            seed,
+            self._work,
+            Hyperparameters(self._groups, None),
+            self._watch,
+            params=self._params,
+            guarded=guarded,
+            zero_grad=False,
+        )
+
+    def continue_from(self, steps: Sequence[int]) -> None:
+        """The device knows how many steps each array has taken."""
