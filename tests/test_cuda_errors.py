@@ -122,7 +122,7 @@ def test_params():
 
 @pytest.mark.parametrize("executor", ["serial", "parallel", "reference"])
 def test_executors_of_the_cpu(executor):
-    with pytest.raises(ValueError, match="must be one of auto, fast, cuda, cuda-fast for arrays on a device"):
+    with pytest.raises(ValueError, match="one of auto, fast, cuda, cuda-fast for arrays on a device"):
         fastopt.SGD(to_device(np.ones(3)), executor=executor)
 
 
