@@ -28,12 +28,25 @@ MODELS = {"1000 small": _log_uniform(), "one large, 1000 tiny": [10**7] + [10] *
 
 
 def _pieces(whole: Problem, sizes: list[int]) -> list[Problem]:
-    """Arrays of their own, with the content of the flat problem."""
+    """Arrays of their own, with the content of the flat problem.
+
+    They lie where a new process would put them, one behind the other and 16 bytes apart. In the holes
+    that another case left they would be all over the memory, and a step takes some 5 % longer there.
+    """
     stops = list(np.cumsum(sizes)[:-1])
     names = list(whole.arrays)
     columns = [np.split(array, stops) for array in (whole.grad, *whole.arrays.values())]
+    apart = 16 // FLOAT.itemsize
+    room = np.zeros(len(columns) * sum(-(-size // apart) * apart + apart for size in sizes), FLOAT)
+
+    def own(array: Array) -> Array:
+        nonlocal room
+        copy, room = room[: array.size], room[-(-array.size // apart) * apart + apart :]
+        copy[:] = array
+        return copy
+
     return [
-        Problem(whole.form, grad.copy(), {n: a.copy() for n, a in zip(names, arrays, strict=True)})
+        Problem(whole.form, own(grad), {n: own(a) for n, a in zip(names, arrays, strict=True)})
         for grad, *arrays in zip(*columns, strict=True)
     ]
 

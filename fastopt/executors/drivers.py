@@ -16,9 +16,9 @@ from numba import types
 from fastopt.codecs.base import BLOCK
 from fastopt.executors.compiled import compile_function
 from fastopt.executors.gate import misfit
-from fastopt.executors.memory import call_kernel
+from fastopt.executors.memory import call_kernel, prefetch_arrays
 from fastopt.executors.options import helper
-from fastopt.layouts.columns import COUNT, FIRST, HYPER, KERNEL
+from fastopt.layouts.columns import COUNT, FIRST, GRAD, HYPER, KERNEL, PARAM
 
 # Threads share an array at multiples of this many elements: whole cache lines and blocks of codes.
 GRAIN = BLOCK
@@ -28,9 +28,15 @@ PAGE = 4096
 
 _TABLE = types.Array(types.int64, 2, "C")
 
+_fetch_next = prefetch_arrays((PARAM, GRAD), lines=2)
+
 
 @helper
 def _run(rows, row, start, stop):
+    # The processor fetches ahead by itself, but only within an array. A thousand arrays take 4 % less
+    # time so where they lie scattered, 1 % where one after the other, and no less with four lines each.
+    following = min(row + 1, rows.shape[0] - 1)
+    _fetch_next(rows.ctypes.data, following * rows.shape[1], rows.shape[1] - 1)
     addresses = rows.ctypes.data + 8 * (row * rows.shape[1] + FIRST)
     call_kernel(rows[row, KERNEL], addresses, rows[row, HYPER], start, stop)
 

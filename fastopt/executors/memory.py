@@ -72,6 +72,30 @@ def prefetch(block_bytes: int, block: int, count: int, written: bool) -> Any:
     return fetch
 
 
+def prefetch_arrays(columns: tuple[int, ...], lines: int) -> Any:
+    """``fetch(table, row, last)``: ask for the first lines of the arrays of a row of a table of words.
+
+    Their addresses are in these columns of the row and in the column `last`; `row` is the index of its
+    first word. One function, because Numba takes longer to type calls than LLVM to compile them.
+    """
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def fetch(typing_context: Any, table: Any, row: Any, last: Any) -> Any:
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            table, row, last = args
+            for column in [*(ir.Constant(I64, number) for number in columns), last]:
+                address = builder.load(place_of(builder, I64, table, builder.add(row, column)))
+                for line in range(lines):
+                    place = builder.add(address, ir.Constant(I64, line * LINE))
+                    pointer = builder.inttoptr(place, ir.IntType(8).as_pointer())
+                    ask_for(builder, pointer, written=False)
+            return context.get_dummy_value()
+
+        return types.void(types.intp, types.int64, types.int64), emit
+
+    return fetch
+
+
 def word_reader(dtype: Any) -> Any:
     """``read(address)``: the number of this type that is there."""
 
