@@ -7,6 +7,7 @@ A run of everything replaces ``bench/results/<machine>.json`` and updates the RE
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -20,24 +21,20 @@ FOLDER = Path(__file__).parent
 
 
 def main(arguments: list[str]) -> int:
-    """Run pytest on this folder and boil its report down to what is worth keeping."""
+    """Run pytest on each file and boil its reports down to what is worth keeping."""
     neighbours = machine.busy_cores()
     adds = "--add" in arguments
     arguments = [argument for argument in arguments if argument != "--add"]
-    with tempfile.TemporaryDirectory() as folder:
-        raw = Path(folder) / "raw.json"
-        quiet = [
-            "-v",
-            "--durations=8",
-            "--benchmark-columns=median,iqr,rounds",
-            f"--benchmark-json={raw}",
-        ]
-        status = int(pytest.main([str(FOLDER), *quiet, *arguments]))
-        if status != pytest.ExitCode.OK or not raw.exists():
+    found: list[dict[str, Any]] = []
+    for file in sorted(FOLDER.glob("bench_*.py")):
+        status, report_of_file = _run(file, arguments)
+        if status not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
             return status
-        found = json.loads(raw.read_text("utf-8"))
-    facts = machine.facts(found["machine_info"]["cpu"]) | {"busy_cores_before": neighbours}
-    cases = [case["extra_info"] for case in found["benchmarks"]]
+        found += report_of_file
+    if not found:
+        return int(pytest.ExitCode.NO_TESTS_COLLECTED)
+    facts = machine.facts(found[0]["machine_info"]["cpu"]) | {"busy_cores_before": neighbours}
+    cases = [case["extra_info"] for own in found for case in own["benchmarks"]]
     results = {"machine": facts, "full": "--full" in arguments, "cases": cases}
     print(report.details(results))
     if adds or set(arguments) <= {"--full"}:
@@ -48,6 +45,19 @@ def main(arguments: list[str]) -> int:
         path.write_text(json.dumps(_rounded(results), indent=1) + "\n", "utf-8")
         report.main([str(path)])
     return 0
+
+
+def _run(file: Path, arguments: list[str]) -> tuple[int, list[dict[str, Any]]]:
+    """Run one file in a process of its own: in memory that others have used, times are others."""
+    with tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder) / "raw.json"
+        quiet = ["-v", "--benchmark-columns=median,iqr,rounds", f"--benchmark-json={raw}"]
+        quiet += ["-W", "ignore:Not saving anything"]  # where a part of all is asked for
+        command = [sys.executable, "-m", "pytest", str(file), *quiet, *arguments]
+        status = subprocess.run(command).returncode
+        if status != pytest.ExitCode.OK or not raw.exists():
+            return status, []
+        return status, [json.loads(raw.read_text("utf-8"))]
 
 
 def _added(stored: dict[str, Any], cases: list[Any]) -> dict[str, Any]:

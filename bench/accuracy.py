@@ -61,8 +61,7 @@ def distances(form: Form) -> dict[str, float]:
     """From where float32 is, as a part of the way that it went."""
     expected = descend(form, COMBINATIONS["float32"])
     way = np.linalg.norm(expected - start())
-    precise = {name: own for name, own in COMBINATIONS.items() if "executor" not in own.options}
-    ends = {name: descend(form, own) for name, own in precise.items()}
+    ends = {name: descend(form, own) for name, own in COMBINATIONS.items()}
     if form.kind is fastopt.RMSProp:
         ends["float32, state in the dynamic map"] = descend_with_map(form, dynamic_map.dynamic(False))
     return {name: float(np.linalg.norm(end - expected) / way) for name, end in ends.items()}

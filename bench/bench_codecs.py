@@ -10,7 +10,7 @@ import pytest
 
 import fastopt
 from bench import accuracy, problems
-from bench.combinations import COMBINATIONS, bytes_of, filled
+from bench.combinations import COMBINATIONS, FAST_COMBINATIONS, Combination, bytes_of, filled
 from bench.measure import timed
 from bench.problems import ADAM, RMSPROP, Form
 
@@ -41,7 +41,7 @@ def bench_codecs(form: Form, size: int, threads: str, compare: Any, benchmark: A
 
     steps, held, moved = {}, {}, {}
     arrays: dict[np.dtype[Any], Any] = {}  # parameters and gradients are shared by what has their dtype
-    for name, own in COMBINATIONS.items():
+    for name, own in combinations(form).items():
         if own.number not in arrays:
             arrays[own.number] = [filled(size, numbers, own.number) for numbers in _numbers()]
         params, grads = arrays[own.number]
@@ -65,10 +65,15 @@ def _numbers() -> tuple[Any, Any]:
     return params, np.copysign(1 + random.random(params.size, np.float32), params[::-1])
 
 
+def combinations(form: Form) -> dict[str, Combination]:
+    """All that make a difference to a form."""
+    return COMBINATIONS | FAST_COMBINATIONS if form is RMSPROP else COMBINATIONS
+
+
 def memory(form: Form, size: int) -> float:
     """Bytes that all combinations take together."""
     total, seen, sample = 0.0, set(), 1 << 16
-    for own in COMBINATIONS.values():
+    for own in combinations(form).values():
         params = np.zeros(sample, own.number)
         found = bytes_of(sample, params, params, own.optimizer(form, params).state)
         total += found["state"] if own.number in seen else found["held"]
@@ -79,7 +84,7 @@ def memory(form: Form, size: int) -> float:
 def check(form: Form) -> None:
     """See that all combinations take the same steps, but for the rounding of parameters."""
     ends = {}
-    for name, own in COMBINATIONS.items():
+    for name, own in combinations(form).items():
         params, grads = (numbers[: 1 << 16].astype(own.number) for numbers in _numbers())
         optimizer = own.optimizer(form, params)
         for _ in range(3):

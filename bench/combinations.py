@@ -48,8 +48,9 @@ COMBINATIONS = {
     "bfloat16, 8-bit state, stochastic": Combination("bfloat16", {**EIGHT_BITS, **STOCHASTIC}),
     "float16, 8-bit state": Combination("float16", EIGHT_BITS),
 }
-# The same with approximate roots and quotients, which are no less accurate than the formats are.
-COMBINATIONS |= {
+# The same with approximate roots and quotients, which are no less accurate than the formats are: for
+# RMSProp alone, whose root is a divisor by itself.
+FAST_COMBINATIONS = {
     f"{name}, fast": Combination(own.dtype, {**own.options, **FAST})
     for name, own in COMBINATIONS.items()
     if name in ("bfloat16", "float16") or name.endswith("8-bit state")

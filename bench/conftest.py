@@ -43,7 +43,7 @@ def compare(benchmark: Any, request: pytest.FixtureRequest) -> Compare:
     the others are compared with: their times are recorded as multiples of its time. Where plain RMSProp
     is among them (``rmsprop``), so are the times as multiples of what their bytes take at its speed.
     """
-    factor, enough = (4.0, ENOUGH) if request.config.getoption("--full") else (0.5, QUICK)
+    factor, enough = (4.0, ENOUGH) if request.config.getoption("--full") else (0.4, QUICK)
     if request.config.getoption("--smoke"):
         factor, enough = 0.0, FEWEST
 

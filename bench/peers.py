@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from bench import native
-from bench.problems import EVERYTHING, RMSPROP, Form, Problem, make
+from bench.problems import RMSPROP, Form, Problem, make
 
 Step: TypeAlias = Callable[[], object]
 Peer: TypeAlias = Callable[[Problem, int], Step | None]
@@ -76,7 +76,10 @@ def _c(problem: Problem, threads: int) -> Step | None:
     return partial(function, ctypes.c_int64(problem.grad.size), ctypes.c_int(threads), *pointers)
 
 
-def _naive(problem: Problem, threads: int) -> Step:
+def _naive(problem: Problem, threads: int) -> Step | None:
+    """The formula as printed."""
+    if problem.form is not RMSPROP:
+        return None
     lr, beta, eps, *_ = problem.form.settings.values()
     g, a = problem.grad, problem.arrays
 
@@ -84,16 +87,7 @@ def _naive(problem: Problem, threads: int) -> Step:
         v = a["square_avg"] = beta * a["square_avg"] + (1 - beta) * g * g
         a["param"] = a["param"] - lr * g / np.sqrt(v + eps)
 
-    def everything() -> None:
-        momentum, weight_decay = (problem.form.settings[k] for k in ("momentum", "weight_decay"))
-        u = g + weight_decay * a["param"]
-        v = a["square_avg"] = beta * a["square_avg"] + (1 - beta) * u * u
-        m = a["grad_avg"] = beta * a["grad_avg"] + (1 - beta) * u
-        u = u / np.sqrt(np.maximum(v - m * m, 0) + eps)
-        b = a["momentum_buffer"] = momentum * a["momentum_buffer"] + u
-        a["param"] = a["param"] - lr * b
-
-    return {RMSPROP.name: rmsprop, EVERYTHING.name: everything}[problem.form.name]
+    return rmsprop
 
 
 def _in_place(problem: Problem, threads: int) -> Step:
