@@ -7,30 +7,18 @@ import numpy as np
 import pytest
 
 import fastopt
-from tests.cases import ADAM, RMSPROP
 from tests.device import SIMULATED, skip_without_device, to_device, to_host
+from tests.nearness import OPTIMIZERS, ulps
 
 skip_without_device()
 if SIMULATED:
     pytest.skip("the simulator compiles nothing", allow_module_level=True)
 
 N = 20_001
-OPTIMIZERS = {
-    "rmsprop": (fastopt.RMSProp, RMSPROP["rates"]),
-    "rmsprop-outside": (fastopt.RMSProp, RMSPROP["eps_outside"]),
-    "adagrad": (fastopt.AdaGrad, {"lr": 0.03}),
-    "adam": (fastopt.Adam, ADAM["rates"]),
-}
 
 # Of one update. Fused multiply-adds make up to 2 (Adam: 4), as counted on an emulated GPU; by the
 # manual of PTX a root (sqrt.approx) then is off by 1 more and a quotient (div.full) by 2.
 BUDGET = 8
-
-
-def ulps(actual, expected):
-    """The largest difference, in units in the last place of what is expected."""
-    scale = np.spacing(np.maximum(np.abs(expected), np.finfo(np.float32).tiny).astype(np.float32))
-    return float((np.abs(actual.astype(np.float64) - expected) / scale).max())
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -6,16 +6,9 @@ import numpy as np
 import pytest
 
 import fastopt
-from tests.cases import ADAM, RMSPROP
+from tests.nearness import OPTIMIZERS, ulps
 from tests.subprocesses import needs_jit
 from tests.support import sizes
-
-OPTIMIZERS = {
-    "rmsprop": (fastopt.RMSProp, RMSPROP["rates"]),
-    "rmsprop-outside": (fastopt.RMSProp, RMSPROP["eps_outside"]),
-    "adagrad": (fastopt.AdaGrad, {"lr": 0.03}),
-    "adam": (fastopt.Adam, ADAM["rates"]),
-}
 
 # Of one update. The estimate of an inverse root has an error of 1.5 * 2**-12 at most (x86 without
 # AVX-512), after a step of Newton's method 3.5 units, and that step, the products and the fused sums
@@ -23,12 +16,6 @@ OPTIMIZERS = {
 BUDGET = 8
 
 pytestmark = needs_jit
-
-
-def ulps(actual, expected):
-    """The largest difference, in units in the last place of what is expected."""
-    scale = np.spacing(np.maximum(np.abs(expected), np.finfo(np.float32).tiny).astype(np.float32))
-    return float((np.abs(actual.astype(np.float64) - expected) / scale).max(initial=0))
 
 
 def updates(name, executor, size, **options):
