@@ -1,0 +1,139 @@
+"""What is compiled: an optimizer with its settings, options and formats, from a seed.
+
+Compiling takes longer than a hundred small runs, so many cases share a recipe.
+"""
+
+from random import Random
+from typing import Any
+
+# The ranges of each optimizer's own numbers: moderate, so that no run overflows by itself.
+NUMBERS = {
+    "SGD": {"lr": (1e-3, 3e-2)},
+    "RMSProp": {"lr": (1e-3, 5e-2), "beta": (0.5, 0.95), "eps": (1e-6, 1e-2)},
+    "AdaGrad": {"lr": (1e-3, 5e-2), "eps": (1e-6, 1e-2), "lr_decay": (0.0, 0.5)},
+    "Adam": {"lr": (1e-3, 5e-2), "beta1": (0.5, 0.95), "beta2": (0.5, 0.99), "eps": (1e-6, 1e-2)},
+    "NAdam": {"lr": (1e-3, 5e-2), "beta2": (0.5, 0.99), "eps": (1e-6, 1e-2)},
+}
+NUMBERS["AdamW"] = NUMBERS["Adam"]
+
+FLAGS = {
+    "SGD": (),
+    "RMSProp": ("centered", "bias_correction"),
+    "AdaGrad": (),
+    "Adam": ("amsgrad",),
+    "AdamW": ("amsgrad",),
+    "NAdam": (),
+}
+
+STATES = {"SGD": 0, "RMSProp": 1, "AdaGrad": 1, "Adam": 2, "AdamW": 2, "NAdam": 2}
+
+
+def number(rng: Random, low: float, high: float, schedules: bool = True) -> Any:
+    """One between these, or a schedule that goes from one to the other."""
+    value = round(low + (high - low) * rng.random(), 6)
+    if schedules and rng.random() < 0.2:
+        return rng.choice(["falling", "rising"]), low, value
+    return value
+
+
+def own_settings(rng: Random, optimizer: str) -> dict[str, Any]:
+    """The optimizer's own settings; some stay at their defaults."""
+    settings = {
+        name: number(rng, *ends)
+        for name, ends in NUMBERS[optimizer].items()
+        if name == "lr" or rng.random() < 0.6
+    }
+    settings |= {name: True for name in FLAGS[optimizer] if rng.random() < 0.4}
+    if optimizer in ("SGD", "RMSProp") and rng.random() < 0.5:
+        settings["momentum"] = number(rng, 0.3, 0.9)
+        settings |= {name: True for name in ("nesterov", "lr_in_momentum") if rng.random() < 0.4}
+        if optimizer == "SGD" and rng.random() < 0.5:
+            settings["dampening"] = number(rng, 0.0, 0.9)
+    if optimizer in ("RMSProp", "AdaGrad") and rng.random() < 0.4:
+        settings["initial_accumulator"] = number(rng, 0.05, 0.5, schedules=False)
+    if optimizer not in ("SGD",) and rng.random() < 0.4:
+        settings["eps_inside_sqrt"] = rng.random() < 0.5
+    if optimizer == "NAdam":
+        settings["momentum_decay"] = rng.choice([None, 0.004, 0.1, 1.0])
+    return settings
+
+
+def shared_settings(rng: Random, optimizer: str) -> dict[str, Any]:
+    """Shared options that are part of the chain, with numbers or "arrays" for bounds."""
+    options: dict[str, Any] = {}
+    if rng.random() < 0.2:
+        options["maximize"] = True
+    if rng.random() < 0.25:
+        options["clip_value"] = number(rng, 0.5, 2.0)
+    if rng.random() < 0.4:
+        options["weight_decay"] = number(rng, 0.01, 0.2)
+        options["decoupled_weight_decay"] = rng.random() < 0.5
+    if rng.random() < 0.25:
+        low = rng.choice([None, -0.5, "arrays", ("falling", -1.0, -0.5)])
+        high = rng.choice([0.5, "arrays", ("falling", 0.5, 1.0)])
+        options["bounds"] = (low, high)
+    if rng.random() < 0.25:
+        options["average_decay"] = number(rng, 0.5, 0.95)
+    return options
+
+
+def means(rng: Random) -> dict[str, Any]:
+    """Options that concern the step as a whole."""
+    options: dict[str, Any] = {}
+    if rng.random() < 0.3:
+        options["clip_norm"] = number(rng, 0.3, 3.0)
+    if rng.random() < 0.3:
+        options["skip_nonfinite"] = True
+    if rng.random() < 0.3:
+        options["zero_grad"] = True
+    return options
+
+
+def draw(rng: Random, sparse: bool = False) -> dict[str, Any]:
+    """A recipe; with `sparse` one that takes gradients of some rows."""
+    optimizer = rng.choice(list(NUMBERS))
+    dtype = rng.choice(["float32", "float32", "float64", "float64", "float16", "bfloat16"])
+    recipe: dict[str, Any] = {
+        "optimizer": optimizer,
+        "dtype": dtype,
+        "grad_dtypes": [dtype],
+        "settings": own_settings(rng, optimizer) | shared_settings(rng, optimizer),
+        "options": means(rng),
+        "scaled": rng.random() < 0.3,
+    }
+    if dtype != "float64" and rng.random() < 0.3:
+        recipe["grad_dtypes"].append(rng.choice(["float16", "bfloat16", "float32"]))
+    if rng.random() < 0.25:
+        formats = ["float32", "float64"] + ([] if dtype == "float64" else ["float16", "bfloat16"])
+        recipe["copy_dtype"] = rng.choice(formats)
+    if sparse:
+        recipe["options"]["sparse"] = "lazy"
+        if rng.random() < 0.6:
+            recipe["options"]["sparse"] = "exact"
+            _give_closed_form(recipe, rng)
+    elif dtype != "float64":
+        if rng.random() < 0.4:
+            recipe["options"]["state_dtype"] = rng.choice(["8bit", "bfloat16", "float32"])
+        if rng.random() < 0.4:
+            recipe["options"]["stochastic_rounding"] = rng.random() < 0.7
+            recipe["options"]["seed"] = rng.randrange(2**32)
+    return recipe
+
+
+def _give_closed_form(recipe: dict[str, Any], rng: Random) -> None:
+    """Leave out what sparse="exact" refuses, as docs/sparse.md lists it."""
+    settings, optimizer = recipe["settings"], recipe["optimizer"]
+    if optimizer in ("Adam", "AdamW", "NAdam"):
+        settings["beta1"] = 0.0
+        settings["weight_decay"] = 0.0
+        settings.pop("decoupled_weight_decay", None)
+    elif optimizer != "SGD" and "weight_decay" in settings:
+        settings["decoupled_weight_decay"] = True
+    moves = "momentum" in settings or settings.get("weight_decay")
+    if "bounds" in settings:
+        if moves:
+            del settings["bounds"]
+        else:
+            settings["bounds"] = (rng.choice([None, -0.5]), 0.5)
+    if settings.get("centered"):
+        settings["eps"] = 10.0  # docs/sparse.md: not small against the averages' difference
