@@ -31,7 +31,7 @@ endef
 heading = @printf '\n== %s\n' "$(1)"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint types interpreted doctests compiled mpi interop bench bench-full docs clean
+.PHONY: help demo test test-all fuzz lint types interpreted doctests compiled mpi interop bench bench-full docs clean
 .PHONY: cuda-simulator cuda-code cuda-emulated mpi-emulated torch-emulated test-cuda bench-cuda
 
 help: ## show this list
@@ -54,6 +54,10 @@ test-all: ## the pages, MPI, the code for GPUs, then the comparisons with torch,
 	@$(MAKE) --no-print-directory mpi-emulated
 	@$(MAKE) --no-print-directory interop
 	@$(MAKE) --no-print-directory torch-emulated
+
+SECONDS := 600
+fuzz: $(INSTALLED) ## new cases for SECONDS=600, of KIND=dense or of all; what is found comes as a line to run again
+	@FASTOPT_CACHE_DIR=$(CACHE)/fuzz $(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(addprefix --only ,$(KIND))
 
 lint: $(INSTALLED) ## ruff: rules and format
 	$(call heading,ruff)

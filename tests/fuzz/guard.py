@@ -1,4 +1,4 @@
-"""Buffers between pages that nobody may touch: one byte before or after, read or written, is a crash."""
+"""Buffers between pages that nobody may touch: one byte beside them, read or written, is a crash."""
 
 import ctypes
 import mmap

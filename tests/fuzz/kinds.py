@@ -28,4 +28,6 @@ KINDS = {
     "containers": Kind("containers", "draw"),
     "guard": Kind("guard", "draw"),
     "signals": Kind("signals", "draw"),
+    "files": Kind("files", "draw"),
+    "caches": Kind("caches", "draw"),
 }
