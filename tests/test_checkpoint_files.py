@@ -197,22 +197,6 @@ def test_content_reaches_the_disk_before_the_name(saved, monkeypatch):
     assert done[2:] == (["fsync"] if os.name == "posix" else [])
 
 
-@pytest.mark.skipif(os.name != "posix", reason="rights and links of POSIX")
-def test_rights_and_links(saved, tmp_path):
-    """A save is like writing to the file: by the umask, and through a link."""
-    opt, path = saved
-    link = tmp_path / "latest"
-    link.symlink_to("state.npz")
-    old = os.umask(0o027)
-    try:
-        opt.save(link)
-    finally:
-        os.umask(old)
-    assert path.stat().st_mode & 0o777 == 0o640
-    assert link.is_symlink()
-    make("adam", structure("list")).load(link)
-
-
 def test_savers_to_one_path_do_not_meet(saved, monkeypatch):
     """The second one begins and ends while the first is in the middle."""
     opt, path = saved

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Self
 
 from fastopt.layouts import arrays, homes, tree
 from fastopt.layouts.archive import read_archive, write_archive
 from fastopt.layouts.arrays import Array
+from fastopt.optimizers import saved_paths
 from fastopt.optimizers.group import Group
+from fastopt.optimizers.saved_description import VERSION, check_description
 from fastopt.optimizers.saved_settings import merge, plain
 from fastopt.optimizers.steps import Steps
 from fastopt.optimizers.storage import Formats
+from fastopt.optimizers.unfinished import Unfinished, real
 from fastopt.optimizers.watch import Watch
-from fastopt.validation import Setting
+from fastopt.owned import owned
+from fastopt.validation import Setting, flag
 
-VERSION = 1
-
-# What a run that is resumed must have in common with the one that was saved.
-_ALIKE = ("version", "optimizer", "transforms", "clips_norm", "skips_nonfinite", "rounding")
+PARAMS = "params"  # the name of the parameters in a file, beside those of the states
 
 
 class Checkpoint:
@@ -47,15 +49,16 @@ class Checkpoint:
         raise NotImplementedError
 
     @contextmanager
-    def _all_or_nothing(self) -> Iterator[None]:
-        """Put settings and counts back where a change of them fails."""
+    def _all_or_nothing(self) -> Iterator[SimpleNamespace]:
+        """Put settings and counts back where a change of them fails; ``undone`` says so."""
         self._steps.settle()
+        attempt = SimpleNamespace(undone=False)
         names = "_settings", "_overrides"
         before = {name: getattr(self, name) for name in names if hasattr(self, name)}
         chains, lags = [group.chain for group in self._groups], self._steps.hyper.lags
         count, clip_norm = self._steps.count, self.clip_norm
         try:
-            yield
+            yield attempt
         except BaseException:
             for name, value in before.items():
                 setattr(self, name, value)
@@ -64,6 +67,7 @@ class Checkpoint:
                 group.chain = chain
             self._steps.count = count
             self._steps.arrange(lags)
+            attempt.undone = True
             raise
 
     def _stored(self, name: str) -> Iterator[Array | None]:
@@ -81,14 +85,21 @@ class Checkpoint:
         -------
         dict
             ``version``, ``optimizer`` (its name), ``transforms`` (of each group), ``clips_norm`` and
-            ``skips_nonfinite``, ``rounding``, ``step_count``, ``lags`` (steps that each array was left
-            out of), ``settings`` and ``state``. The arrays in it are the live ones, as in torch:
-            ``copy.deepcopy`` keeps them as they are now.
+            ``skips_nonfinite``, ``rounding``, ``step_count``, ``paths`` (the keys that lead to each
+            array of `params`), ``lags`` (steps that each of them was left out of), ``settings`` and
+            ``state``. The arrays in it are the live ones, as in torch: ``copy.deepcopy`` keeps them
+            as they are now.
+
+        Raises
+        ------
+        ValueError
+            Rows of the parameters lag behind: call `catch_up`, before they are copied.
         """
+        self._refuse_lagging_params()
         self.catch_up()
         return {**self._description(), "state": dict(self._state)}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state_dict: Mapping[str, Any], *, match: str = "path") -> None:
         """Continue from a `state_dict` of the same kind of optimizer over arrays of the same shapes.
 
         Its content is copied. Numbers like ``lr`` are taken over. Where this optimizer has a schedule,
@@ -99,85 +110,119 @@ class Checkpoint:
         ----------
         state_dict : dict
             What `state_dict` gave.
+        match : {"path", "position"}
+            Which array belongs to which: the one with the same keys, in whatever order they come; or
+            the one in the same position, whatever its keys.
 
         Raises
         ------
         TypeError, ValueError
-            It belongs to another optimizer, other transforms, shapes, dtypes or another version.
-            Nothing was changed.
+            It belongs to another optimizer, other transforms, paths, shapes, dtypes or another
+            version. Nothing was changed.
         """
+        saved_paths.check_match(match)
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"state_dict must be a dict, not {type(state_dict).__name__}")
-        self._check_description(state_dict, "state_dict")
+        check_description(state_dict, self._description(), "state_dict")
         state = state_dict.get("state")
         if not isinstance(state, Mapping) or state.keys() != self._state.keys():
             found = list(state) if isinstance(state, Mapping) else state
             raise ValueError(f"state must have the entries {list(self._state)}, got {found}")
-        given = {
-            name: list(tree.leaves_like(self._params, own, f"state[{name!r}]"))
-            for name, own in state.items()
-        }
-        sources = [
-            (own, homes.enter_like(f"state[{name!r}]", given[name][index], own), name)
-            for name, index, own in self._arrays()
-        ]
-        for own, array, name in sources:
-            arrays.check_kind(f"state[{name!r}]", array)
-            arrays.check_like(f"state[{name!r}]", array, own)
-        self.catch_up()
-        self._resume(state_dict, "state_dict")
-        for own, array, _ in sources:
+        by_path = {name: _leaves_by_path(own) for name, own in state.items()}
+        paths = self._paths_in(state_dict, next(map(list, by_path.values()), None), "state_dict")
+        order = self._order(state_dict, paths, match, "state_dict")
+        sources = []
+        for name, index, own in self._arrays():
+            path = (paths or ())[order[index]]  # a state of the first version has paths too
+            label = tree.describe(f"state[{name!r}]", path)
+            if path not in by_path[name]:
+                raise ValueError(f"state_dict must have an array {label}")
+            array = homes.enter_like(label, by_path[name][path], own)
+            arrays.check_kind(label, array)
+            arrays.check_like(label, array, own)
+            arrays.check_is_written(label, own)
+            sources.append((own, array))
+        self._start_loading(state_dict, order, "state_dict")
+        for own, array in sources:
             homes.copy(own, array)
+        self._finish_loading()
 
-    def save(self, path: Any) -> None:
+    def save(self, path: Any, *, params: bool = False) -> None:
         """Write the state to a file, which then holds the whole of it, or what it held before.
 
-        The format is NumPy's ``.npz``, without pickles. Arrays are streamed. The parameters are the
-        caller's to save.
+        The format is NumPy's ``.npz``, without pickles. Arrays are streamed.
 
         Parameters
         ----------
         path : str or path
             Written aside, synchronised with the disk and moved into place, so that a crash never
             leaves half a file. A process killed meanwhile leaves at most a file ``<path>.saving``,
-            which the next save to this path writes over.
+            which the next save to this path writes over. A file that is there hands on its
+            permissions.
+        params : bool, default False
+            Write the parameters to the same file: `load` puts them back. Otherwise they are the
+            caller's to save.
 
         Raises
         ------
         ValueError
-            There is something else than a file at `path`.
+            There is something else than a file at `path`; or rows of the parameters lag behind and
+            are not saved here: call `catch_up`, before they are saved elsewhere.
         OSError
             The file cannot be written. What was there before stays.
         """
+        if not flag("params", params):
+            self._refuse_lagging_params()
+        elif PARAMS in self._state:
+            raise ValueError(f"params=True cannot save to one file with a state of the name {PARAMS!r}")
         self.catch_up()
-        named = ((f"{name}/{index}", homes.to_host(own)) for name, index, own in self._arrays())
-        write_archive(Path(path), self._description(), named)
+        description = {**self._description(), "holds_params": params}
+        named = ((f"{name}/{index}", homes.to_host(own)) for name, index, own in self._saved(params))
+        write_archive(Path(path), description, named)
 
-    def load(self, path: Any) -> None:
+    def load(self, path: Any, *, match: str = "path") -> None:
         """Continue from a file written by `save`. The checks are those of `load_state_dict`.
 
         The file is read twice: checked as a whole, then streamed into place. No second copy of the
-        arrays is made in memory.
+        arrays is made in memory, so if the second reading is interrupted, the optimizer refuses to
+        step, to be saved and to be copied until a load succeeds.
 
         Parameters
         ----------
         path : str or path
             The file.
+        match : {"path", "position"}
+            As for `load_state_dict`.
 
         Raises
         ------
         FileNotFoundError
             There is no such file.
         TypeError, ValueError
-            The file is damaged, is not one of `save`, or belongs to another optimizer.
+            The file is damaged, is not one of `save`, or belongs to another optimizer. Nothing was
+            changed.
         """
+        saved_paths.check_match(match)
+        what = str(path)
         with read_archive(Path(path)) as archive:
-            self._check_description(archive.description, str(path))
-            own = {f"{name}/{index}": array for name, index, array in self._arrays()}
+            given = archive.description
+            check_description(given, self._description(), what)
+            order = self._order(given, self._paths_in(given, None, what), match, what)
+            named = self._saved(bool(given.get("holds_params")))
+            own = {f"{name}/{order[index]}": array for name, index, array in named}
+            for name, array in own.items():
+                arrays.check_is_written(name, array)
             archive.check(own)
-            self.catch_up()
-            self._resume(archive.description, str(path))
+            self._start_loading(given, order, what)
             archive.read_into(own)
+            self._finish_loading()
+
+    def _saved(self, params: bool) -> Iterator[tuple[str, int, Array]]:
+        """The arrays of a file: states, and parameters if they are in it too."""
+        yield from self._arrays()
+        if params:
+            leaves = [leaf for group in self._groups for leaf in group.leaves]
+            yield from ((PARAMS, index, leaf) for index, leaf in enumerate(leaves))
 
     def _arrays(self) -> Iterator[tuple[str, int, Array]]:
         """Every state array, with its name and the number of its parameter."""
@@ -187,6 +232,15 @@ class Checkpoint:
                 for index, array in enumerate(own, first):
                     yield name, index, array
             first += len(group.leaves)
+
+    def _refuse_lagging_params(self) -> None:
+        """Parameters that were saved before would not be those that belong to the state."""
+        if self._steps.params_behind:
+            raise ValueError(
+                'rows of the parameters lag behind (sparse="exact"), and saving the state brings them '
+                "up to date: call catch_up() before the parameters are saved or copied, and then "
+                "save; or save both with save(path, params=True)"
+            )
 
     def _description(self) -> dict[str, Any]:
         self._steps.settle()
@@ -198,37 +252,57 @@ class Checkpoint:
             "skips_nonfinite": self._watch.skip_nonfinite,
             "rounding": self._formats.described,
             "step_count": self._steps.count,
+            "paths": saved_paths.as_saved(saved_paths.paths_of(self._params)),
             "lags": list(self._steps.hyper.lags),
             "settings": self._plain_settings(),
         }
 
-    def _check_description(self, given: Mapping[str, Any], what: str) -> None:
-        own = self._description()
-        missing = sorted(own.keys() - given.keys())
-        if missing:
-            raise ValueError(f"{what} must come from an optimizer's state: it lacks {missing}")
-        for key in _ALIKE:
-            if given[key] != own[key]:
-                raise ValueError(f"{what} has {key} {given[key]!r}, but this one has {own[key]!r}")
-        count, lags, settings = given["step_count"], given["lags"], given["settings"]
-        if type(count) is not int or count < 0:
-            raise ValueError(f"{what} must have a whole number >= 0 as step_count, not {count!r}")
-        if not isinstance(lags, list) or len(lags) != len(own["lags"]):
-            raise ValueError(
-                f"{what} must be for {len(own['lags'])} arrays, with as many lags, but has {lags!r}"
-            )
-        if not all(type(lag) is int and 0 <= lag <= count for lag in lags):
-            raise ValueError(f"{what} must have lags from 0 to step_count {count}, not {lags!r}")
-        if not isinstance(settings, Mapping):
-            raise TypeError(f"{what} must have a dict of settings, not {settings!r}")
+    def _paths_in(
+        self, given: Mapping[str, Any], structure: Sequence[saved_paths.Path] | None, what: str
+    ) -> Sequence[saved_paths.Path] | None:
+        """The saved paths; in the first version only the structure of the states has them, if any."""
+        if given["version"] == 1:
+            return structure
+        return saved_paths.read_paths(given["paths"], len(given["lags"]), what)
 
-    def _resume(self, given: Mapping[str, Any], what: str) -> None:
-        """Take over settings and counts, or raise and leave them."""
-        with self._all_or_nothing():
-            self._take_settings(given["settings"], what)
-            self._steps.count = given["step_count"]
-            self._steps.arrange(given["lags"])
-            self._steps.refresh()
+    def _order(
+        self,
+        given: Mapping[str, Any],
+        paths: Sequence[saved_paths.Path] | None,
+        match: str,
+        what: str,
+    ) -> list[int]:
+        """For each of the own arrays the number of the saved one."""
+        own = saved_paths.paths_of(self._params)
+        if paths is not None:
+            return saved_paths.order_of(own, paths, match, what)
+        if match == saved_paths.PATH:
+            formats: list[Any] = [() for _ in own]
+            for name, index, array in self._arrays():
+                formats[index] += ((name, array.shape, str(array.dtype)),)
+            saved_paths.check_positions_tell(self._params, formats, given["lags"], what)
+        return list(range(len(own)))
+
+    def _start_loading(self, given: Mapping[str, Any], order: Sequence[int], what: str) -> None:
+        """Take over settings and counts, or raise and leave them; no step until `_finish_loading`."""
+        before, attempt = self._steps, SimpleNamespace(undone=False)
+        steps = real(before)
+        steps.catch_up()
+        self._steps = Unfinished(steps)  # type: ignore[assignment]  # it passes on what is needed
+        try:
+            with self._all_or_nothing() as attempt:
+                self._take_settings(given["settings"], what)
+                self._steps.count = given["step_count"]
+                self._steps.arrange([given["lags"][index] for index in order])
+                self._steps.refresh()
+        except BaseException:
+            if attempt.undone:
+                self._steps = before
+            raise
+
+    def _finish_loading(self) -> None:
+        """All arrays are in place."""
+        self._steps = real(self._steps)
 
     def _plain_settings(self) -> dict[str, Any]:
         """Settings to save: those of a chain that was given as code are not known."""
@@ -269,6 +343,23 @@ class Checkpoint:
         }
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
+        self._restore(
+            {**saved, **{name: owned(saved[name]) for name in ("params", "arguments", "means")}}
+        )
+
+    def __copy__(self) -> Self:
+        """Another optimizer over the same arrays."""
+        other = type(self).__new__(type(self))
+        other._restore(self.__getstate__())
+        return other
+
+    def _restore(self, saved: dict[str, Any]) -> None:
         self._set_up(saved["params"], saved["arguments"], saved["means"])
         self._steps.count, self._watch.last = saved["step_count"], saved["last"]
         self._steps.arrange(saved["lags"])
+
+
+def _leaves_by_path(structure: Any) -> dict[saved_paths.Path, Any]:
+    """The arrays of one state, as a state dict has them."""
+    paths = saved_paths.paths_of(structure)
+    return dict(zip(paths, (leaf for _, leaf in tree.leaves(structure)), strict=True))

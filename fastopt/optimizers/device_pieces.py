@@ -23,7 +23,6 @@ class DevicePieces(AnyPieces):
         super().__init__(optimizer, across, first)
         if not isinstance(optimizer._steps, OnDevice):
             raise TypeError("optimizer must be over an array on a device")
-        self._steps: OnDevice = optimizer._steps
         self._steps.device.start_at(first)
         self._stream = 0
 

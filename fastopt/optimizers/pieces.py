@@ -32,13 +32,16 @@ class AnyPieces(ABC):
         depends on it.
     """
 
-    _steps: Any
-
     def __init__(self, optimizer: Optimizer, across: norm.Across = norm.ALONE, first: int = 0) -> None:
         self._optimizer = optimizer
         self._across = across
         self._first = first
         self._limit = 0.0
+
+    @property
+    def _steps(self) -> Any:
+        """The optimizer's: they refuse to begin where loading was interrupted."""
+        return self._optimizer._steps
 
     @abstractmethod
     def begin(self, grad: Any, grad_scale: float, stream: Any = None) -> None:
@@ -96,7 +99,6 @@ class Pieces(AnyPieces):
         super().__init__(optimizer, across, first)
         if not isinstance(optimizer._steps, InMemory):
             raise TypeError("optimizer must be over an array in memory to be stepped in pieces")
-        self._steps: InMemory = optimizer._steps
         self._steps.rows[0, FIRST] = first
         self._found: list[Any] = []
 

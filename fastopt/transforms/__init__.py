@@ -2,7 +2,7 @@
 
 from fastopt.transforms.adam import scale_by_adam, scale_by_nadam
 from fastopt.transforms.after import at_least, at_most, average_params, copy_params
-from fastopt.transforms.base import START_FROM_PARAM, Chain, Transform, chain
+from fastopt.transforms.base import START_FROM_PARAM, Chain, Transform, chain, factory
 from fastopt.transforms.decay import add_decayed_weights
 from fastopt.transforms.momentum import trace
 from fastopt.transforms.rms import scale_by_rms, scale_by_stddev
@@ -20,6 +20,7 @@ __all__ = [
     "chain",
     "clip_by_value",
     "copy_params",
+    "factory",
     "scale",
     "scale_by_adam",
     "scale_by_learning_rate",

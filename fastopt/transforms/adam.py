@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastopt.transforms.base import Transform, Update
+from fastopt.transforms.base import Transform, Update, factory
 from fastopt.transforms.roots import positive_eps, root_eps_inside, root_eps_outside
 from fastopt.validation import Hyper, Setting, at, decay_rate, flag, nonnegative
 
@@ -64,6 +64,7 @@ _AMSGRAD = {True: _amsgrad(root_eps_inside), False: _amsgrad(root_eps_outside)}
 _NADAM = {True: _nadam(root_eps_inside), False: _nadam(root_eps_outside)}
 
 
+@factory
 def scale_by_adam(
     beta1: Setting = 0.9,
     beta2: Setting = 0.999,
@@ -158,6 +159,7 @@ def nadam_numbers(
     return beta1, 1 - beta1, weight, grad_weight, beta2, 1 - beta2, unbias2, eps
 
 
+@factory
 def scale_by_nadam(
     beta1: Setting = 0.9,
     beta2: Setting = 0.999,

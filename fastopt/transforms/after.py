@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastopt.transforms.base import ONCE, START_FROM_PARAM, Transform
+from fastopt.transforms.base import ONCE, START_FROM_PARAM, Transform, factory
 from fastopt.validation import Setting, decay_rate, finite, is_number_or_schedule, per_step
 
 
@@ -37,6 +37,7 @@ def lower_to_array_update(new, param, state, hyper):
     return new, ()
 
 
+@factory
 def at_least(low: Any) -> Transform:
     """Raise new parameters to `low` where they are below it.
 
@@ -51,6 +52,7 @@ def at_least(low: Any) -> Transform:
     return Transform(raise_to_array_update, inputs={"low": low}, after=True, idle=ONCE)
 
 
+@factory
 def at_most(high: Any) -> Transform:
     """Lower new parameters to `high` where they are above it.
 
@@ -71,6 +73,7 @@ def average_update(new, param, state, hyper):
     return new, (decay * average + mix * new,)
 
 
+@factory
 def average_params(decay: Setting) -> Transform:
     """Keep an exponentially weighted average of the parameters.
 
@@ -91,6 +94,7 @@ def copy_update(new, param, state, hyper):
     return new, (new,)
 
 
+@factory
 def copy_params(target: Any) -> Transform:
     """Write the new parameters to `target` too.
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeAlias
+from functools import wraps
+from typing import Any, NamedTuple, ParamSpec, TypeAlias
 
+from fastopt.owned import owned
 from fastopt.validation import Hyper
 
 Scalars: TypeAlias = tuple[Any, ...]
@@ -13,6 +15,7 @@ START_FROM_PARAM = "param"
 ONCE = "once"
 
 Update: TypeAlias = Callable[[Any, Any, Any, Any], tuple[Any, Any]]
+_Arguments = ParamSpec("_Arguments")
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,9 +123,56 @@ class Transform:
         """The hyperparameters of a step."""
         return self.hyper(step) if callable(self.hyper) else self.hyper
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Its parts; of what a `factory` made, the call, so that closures need not be pickled."""
+        state = vars(self)
+        return {_MADE_BY: state[_MADE_BY]} if _MADE_BY in state else state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = {name: owned(value) for name, value in state.items()}
+        if _MADE_BY in state:
+            make, args, kwargs = state[_MADE_BY]
+            state = vars(make(*args, **kwargs))
+        vars(self).update(state)
+
     def __repr__(self) -> str:
         hyper = "per step" if callable(self.hyper) else ", ".join(f"{h:g}" for h in self.hyper)
         return f"{self.name}({hyper})"
+
+
+_MADE_BY = "_made_by"
+
+
+def factory(make: Callable[_Arguments, Transform]) -> Callable[_Arguments, Transform]:
+    """Decorate a function that makes a transform, so that what it makes can be pickled.
+
+    Pickles and copies then hold the function, by name, and its arguments: `update` and `hyper` may be
+    closures.
+
+    Parameters
+    ----------
+    make : callable
+        A function of a module that returns a `Transform`.
+
+    Examples
+    --------
+    >>> from fastopt import Transform, transforms as t
+    >>> def scale_update(update, param, state, hyper):
+    ...     return hyper[0] * update, state
+    >>> @t.factory
+    ... def scale_by_inverse_time(rate):
+    ...     return Transform(scale_update, hyper=lambda step: (rate / (1 + step),))
+    """
+
+    @wraps(make)
+    def remembered(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Transform:
+        made = make(*args, **kwargs)
+        if not isinstance(made, Transform):
+            raise TypeError(f"{make.__name__} must return a Transform, not {type(made).__name__}")
+        vars(made).setdefault(_MADE_BY, (remembered, args, kwargs))  # if no other factory made it
+        return made
+
+    return remembered
 
 
 class Slot(NamedTuple):

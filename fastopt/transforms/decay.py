@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastopt.transforms.base import Transform
+from fastopt.transforms.base import Transform, factory
 from fastopt.validation import Setting, nonnegative, per_step
 
 
@@ -11,6 +11,7 @@ def decay_update(update, param, state, hyper):
     return update + weight_decay * param, state
 
 
+@factory
 def add_decayed_weights(weight_decay: Setting, lr: Setting = 1.0) -> Transform:
     """Pull the parameters towards zero: ``u = u + weight_decay * lr * w``.
 

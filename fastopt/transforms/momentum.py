@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastopt.transforms.base import Transform
+from fastopt.transforms.base import Transform, factory
 from fastopt.validation import Setting, flag, fraction, per_step
 
 
@@ -20,6 +20,7 @@ def nesterov_update(update, param, state, hyper):
     return update + momentum * momentum_buffer, (momentum_buffer,)
 
 
+@factory
 def trace(momentum: Setting, dampening: Setting = 0.0, *, nesterov: bool = False) -> Transform:
     """Gather updates into a momentum that starts from zero.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastopt.transforms.base import Transform, Update
+from fastopt.transforms.base import Transform, Update, factory
 from fastopt.transforms.roots import positive_eps, root_eps_inside, root_eps_outside
 from fastopt.validation import (
     Hyper,
@@ -80,6 +80,7 @@ def _average(beta: Setting, eps: Setting, bias_correction: bool) -> Any:
     return corrected
 
 
+@factory
 def scale_by_rms(
     beta: Setting = 0.9,
     eps: Setting = 1e-8,
@@ -120,6 +121,7 @@ def scale_by_rms(
     )
 
 
+@factory
 def scale_by_stddev(
     beta: Setting = 0.9,
     eps: Setting = 1e-8,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastopt.transforms.base import Transform, Update
+from fastopt.transforms.base import Transform, Update, factory
 from fastopt.transforms.roots import positive_eps, root_eps_inside, root_eps_outside
 from fastopt.validation import Setting, flag, nonnegative, nonnegative_number, per_step
 
@@ -28,6 +28,7 @@ def rss_idle(update, param, state, hyper):
 _RSS = {True: _rss(root_eps_inside), False: _rss(root_eps_outside)}
 
 
+@factory
 def scale_by_rss(
     eps: Setting = 1e-10, *, eps_inside_sqrt: bool = True, initial_accumulator: float = 0.0
 ) -> Transform:

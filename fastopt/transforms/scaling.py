@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastopt.transforms.base import Transform
+from fastopt.transforms.base import Transform, factory
 from fastopt.validation import Setting, finite, nonnegative, per_step, positive
 
 
@@ -11,6 +11,7 @@ def scale_update(update, param, state, hyper):
     return factor * update, state
 
 
+@factory
 def scale(factor: Setting) -> Transform:
     """Multiply the update: ``u = factor * u``.
 
@@ -23,6 +24,7 @@ def scale(factor: Setting) -> Transform:
     return Transform(scale_update, hyper=hyper, idle=scale_update)
 
 
+@factory
 def scale_by_learning_rate(lr: Setting) -> Transform:
     """Multiply the update by the learning rate: ``u = lr * u``.
 
@@ -49,6 +51,7 @@ def clip_idle(update, param, state, hyper):
     return update, state
 
 
+@factory
 def clip_by_value(limit: Setting) -> Transform:
     """Limit each element of the update: ``u = min(max(u, -limit), limit)``; NaN stays NaN.
 

@@ -33,6 +33,7 @@ def save(ranks: Ranks, path: Any, optimizer: Optimizer, flat: Array, partition: 
     ]
     try:
         with ranks.together("save"):
+            optimizer.catch_up()
             files.write_shard(folder, name, saved[ranks.rank], files.arrays_of(optimizer, flat))
         with ranks.together("save"):
             if ranks.rank == 0:
@@ -47,13 +48,15 @@ def save(ranks: Ranks, path: Any, optimizer: Optimizer, flat: Array, partition: 
 
 
 def load(ranks: Ranks, path: Any, optimizer: Optimizer, flat: Array, partition: Partition) -> None:
-    """Read the part of each rank, after a look at all of them."""
+    """Read the part of each rank, after a look at all of them.
+
+    The optimizer refuses to step until its `_finish_loading` is called.
+    """
     with ranks.together("load"):
         own = partition.shards[ranks.rank]
         shards = files.Shards(Path(path), optimizer, flat, own, partition.length)
     with ranks.together("load"):
-        shards.resume()
-        shards.read()
+        shards.place()
 
 
 def load_checkpoint(path: Any, optimizer: Optimizer) -> None:
@@ -80,5 +83,5 @@ def load_checkpoint(path: Any, optimizer: Optimizer) -> None:
         raise TypeError(f"optimizer must be over a single array, not a {type(params).__name__}")
     flat = homes.part(params, slice(0, params.size))
     shards = files.Shards(Path(path), optimizer, flat, slice(0, flat.size), flat.size)
-    shards.resume()
-    shards.read()
+    shards.place()
+    optimizer._finish_loading()

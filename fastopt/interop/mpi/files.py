@@ -18,9 +18,11 @@ import numpy as np
 from fastopt.codecs.base import BLOCK
 from fastopt.codecs.blocks import ITEM
 from fastopt.layouts import homes
-from fastopt.layouts.archive import Archive, read_archive, replacing, write_archive
-from fastopt.layouts.arrays import Array
+from fastopt.layouts.archive import LARGEST_DESCRIPTION, Archive, read_archive, write_archive
+from fastopt.layouts.arrays import Array, check_is_written
+from fastopt.layouts.regular_files import open_regular, replacing
 from fastopt.optimizers.optimizer import Optimizer
+from fastopt.optimizers.saved_description import check_description
 
 INDEX = "index.json"
 FORMAT = "fastopt shards"
@@ -43,7 +45,6 @@ def file_name(save: str, rank: int, ranks: int) -> str:
 def arrays_of(optimizer: Optimizer, flat: Array) -> dict[str, Array]:
     """What a shard consists of: its parameters and all states, by name."""
     own: dict[str, Array] = {"params": flat}
-    optimizer.catch_up()
     for name, _, array in optimizer._arrays():
         own[f"state/{name}"] = homes.part(array, slice(0, array.size))
     return own
@@ -53,7 +54,7 @@ def write_shard(folder: Path, save: str, saved: Saved, own: Mapping[str, Array])
     """Write the file of one rank."""
     description = {"save": save, "start": saved.start, "stop": saved.stop}
     named = ((name, homes.to_host(array)) for name, array in own.items())
-    write_archive(folder / saved.file, description, named)
+    write_archive(folder / saved.file, description, named, like=folder / INDEX)
 
 
 def write_index(
@@ -111,9 +112,11 @@ class Shards:
         self._optimizer = optimizer
         self._part = part
         self._own = arrays_of(optimizer, flat)
+        for name, array in self._own.items():
+            check_is_written(name, array)
         self._index = _read_index(folder)
         self._check_size(length, flat.dtype)
-        optimizer._check_description(self._index["optimizer"], str(folder / INDEX))
+        check_description(self._index["optimizer"], optimizer._description(), str(folder / INDEX))
         self._saved = _check_cover(self._index, folder)
         for saved in self._overlapping():
             with ExitStack() as stack:
@@ -151,12 +154,12 @@ class Shards:
         )
         return archive
 
-    def resume(self) -> None:
-        """Take over settings and counts."""
-        self._optimizer._resume(self._index["optimizer"], str(self._folder / INDEX))
+    def place(self) -> None:
+        """Take over settings and counts, then fill parameters and states.
 
-    def read(self) -> None:
-        """Fill parameters and states."""
+        The optimizer refuses to step until its `_finish_loading` is called.
+        """
+        self._optimizer._start_loading(self._index["optimizer"], [0], str(self._folder / INDEX))
         for saved in self._overlapping():
             start, stop = max(saved.start, self._part.start), min(saved.stop, self._part.stop)
             with read_archive(self._folder / saved.file) as archive:
@@ -174,11 +177,17 @@ def _block(array: Array) -> int:
 
 def _read_index(folder: Path) -> dict[str, Any]:
     path = folder / INDEX
-    if not path.exists():
-        raise FileNotFoundError(f"there is no checkpoint in {folder}: it has no {INDEX}")
     try:
-        index = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
+        file = open_regular(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no checkpoint in {folder}: it has no {INDEX}") from None
+    with file:
+        text = file.read(LARGEST_DESCRIPTION + 1)
+    try:
+        if len(text) > LARGEST_DESCRIPTION:
+            raise ValueError(f"it has more than {LARGEST_DESCRIPTION} bytes")
+        index = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     if not isinstance(index, dict) or index.get("format") != FORMAT:
         raise ValueError(f"{path} was not written by a sharded optimizer's save()")

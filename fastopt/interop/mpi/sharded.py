@@ -386,6 +386,7 @@ class ShardedOptimizer:
         checkpoint.load(self._ranks, path, self.optimizer, self._part, self._partition)
         if self._all is not None:
             self._exchange.gather_all(self._all)
+        self.optimizer._finish_loading()
 
     def __reduce__(self) -> Any:
         raise TypeError("a ShardedOptimizer cannot be copied or pickled: use save and load")

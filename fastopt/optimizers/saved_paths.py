@@ -1,0 +1,128 @@
+"""The arrays of a checkpoint are known by their paths: the keys that lead to them in `params`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from numbers import Integral
+from typing import Any, TypeAlias
+
+from fastopt.layouts import tree
+
+Path: TypeAlias = tuple[Any, ...]
+SHOWN = 5  # paths in an error
+
+PATH, POSITION = "path", "position"
+OFFER = f'match="{POSITION}" takes the arrays in the order in which they were saved'
+
+
+def paths_of(params: Any) -> list[Path]:
+    """The path of each array, of what a file can hold: str, int, and tuples of these.
+
+    Raises
+    ------
+    TypeError
+        A key is something else.
+    """
+    return [tuple(map(_plain, path)) for path, _ in tree.leaves(params)]
+
+
+def _plain(key: Any) -> Any:
+    if isinstance(key, str):
+        return str.__str__(key)  # of a member of an enumeration, the value
+    if isinstance(key, Integral):
+        return int(key)
+    if isinstance(key, tuple):
+        return tuple(map(_plain, key))
+    raise TypeError(
+        "params must have keys of str or int, or tuples of these, to be saved or loaded by them: "
+        f"got {key!r} of type {type(key).__name__}"
+    )
+
+
+def as_saved(paths: Sequence[Path]) -> list[list[Any]]:
+    """Paths as they are in a file and in a state dict: lists, as JSON has them."""
+    return [_as_list(path) for path in paths]
+
+
+def _as_list(path: Path) -> list[Any]:
+    return [_as_list(key) if isinstance(key, tuple) else key for key in path]
+
+
+def read_paths(saved: Any, count: int, what: str) -> list[Path]:
+    """The paths of `count` arrays from a file or a state dict."""
+    try:
+        if not isinstance(saved, list):
+            raise TypeError
+        paths = [_as_path(path) for path in saved]
+        if len(set(paths)) != count or len(paths) != count:
+            raise ValueError
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{what} must have the paths of {count} arrays, all different, not {saved!r}"
+        ) from None
+    return paths
+
+
+def _as_path(saved: Any) -> Path:
+    if not isinstance(saved, (list, tuple)):
+        raise TypeError
+    return tuple(_as_path(key) if isinstance(key, (list, tuple)) else _plain(key) for key in saved)
+
+
+def check_match(match: Any) -> None:
+    """See that `match` is a way to find arrays."""
+    if match not in (PATH, POSITION):
+        raise ValueError(f"match must be {PATH!r} or {POSITION!r}, got {match!r}")
+
+
+def order_of(own: Sequence[Path], saved: Sequence[Path], match: str, what: str) -> list[int]:
+    """For each of one's own arrays the number of the saved one."""
+    if match == POSITION:
+        if len(own) != len(saved):
+            raise ValueError(f"{what} is for {len(saved)} arrays, but params has {len(own)} arrays")
+        return list(range(len(own)))
+    places = {path: index for index, path in enumerate(saved)}
+    missing = [path for path in own if path not in places]
+    unknown = sorted(set(saved) - set(own), key=places.__getitem__)
+    if missing or unknown:
+        offer = f"; {OFFER}" if len(own) == len(saved) else ""
+        raise ValueError(
+            f"{what} is for arrays of other paths: "
+            f"missing {_listed(missing)}, unknown {_listed(unknown)}{offer}"
+        )
+    return [places[path] for path in own]
+
+
+def _listed(paths: Sequence[Path]) -> str:
+    shown = ", ".join(tree.describe("params", path) for path in paths[:SHOWN])
+    more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
+    return f"{shown}{more}" if paths else "none"
+
+
+def check_positions_tell(params: Any, contents: Sequence[Any], lags: Sequence[int], what: str) -> None:
+    """See that arrays saved without paths can be told apart: the order of a dict's keys may differ.
+
+    Parameters
+    ----------
+    contents : sequence
+        For each array of `params` the formats of its states, in which saved ones are told apart.
+    """
+    seen: dict[Any, int] = {}
+    for (path, _), content, lag in zip(tree.leaves(params), contents, lags, strict=True):
+        if not _below_a_dict(params, path):
+            continue
+        if content in seen and (content or seen[content] != lag):
+            raise ValueError(
+                f"{what} was saved without the paths of its arrays, and some of them have the same "
+                f"shapes, so that another order of keys would not be noticed; if params has the "
+                f"order that it was saved with, {OFFER}"
+            )
+        seen[content] = lag
+
+
+def _below_a_dict(structure: Any, path: Path) -> bool:
+    for key in path:
+        if isinstance(structure, Mapping):
+            return True
+        structure = structure[key]
+    return False

@@ -1,0 +1,230 @@
+"""A load that is interrupted anywhere leaves the optimizer as it was, or one that refuses to step."""
+
+import copy
+import pickle
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastopt
+from fastopt.layouts import archive
+from tests.runs import falling, snapshot
+
+PACKAGE = str(Path(fastopt.__file__).parent)
+
+
+def made(lr=0.1):
+    params = {"a": np.ones(3), "b": np.ones(2, np.float32)}
+    return fastopt.SGD(params, lr=lr, momentum=0.5, clip_norm=10.0, executor="reference")
+
+
+def gradients(number):
+    return {"a": np.full(3, 0.5 + number), "b": np.full(2, 0.25 * number, np.float32)}
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A file, and the optimizer that it holds."""
+    opt = made(lr=0.75)
+    opt.step({**gradients(0), "b": None})
+    for number in range(3):
+        opt.step(gradients(number))
+    opt.save(tmp_path / "state.npz", params=True)
+    return opt, tmp_path / "state.npz"
+
+
+class Lines:
+    """Counts the lines of the package that are run, and raises at one of them."""
+
+    def __init__(self, stop=None, error=None):
+        self.stop, self.error, self.count = stop, error, 0
+
+    def _trace(self, frame, event, argument):
+        if not frame.f_code.co_filename.startswith(PACKAGE):
+            return None
+        if event == "line":
+            self.count += 1
+            if self.count == self.stop:
+                raise self.error
+        return self._trace
+
+    def __enter__(self):
+        self._before = sys.gettrace()
+        sys.settrace(self._trace)
+        return self
+
+    def __exit__(self, *_):
+        sys.settrace(self._before)
+
+
+def from_file(opt, saved, path):
+    opt.load(path)
+
+
+def from_dict(opt, saved, path):
+    opt.load_state_dict(saved.state_dict())
+
+
+def content(opt):
+    """What `snapshot` has, of an optimizer that refuses to be read too."""
+    return [leaf.tobytes() for leaf in opt._leaves], [a.tobytes() for _, _, a in opt._arrays()]
+
+
+def assert_refuses(opt, folder):
+    before = content(opt)
+    calls = {
+        "step": lambda: opt.step(gradients(1)),
+        "save": lambda: opt.save(folder / "other.npz"),
+        "save with params": lambda: opt.save(folder / "other.npz", params=True),
+        "state_dict": opt.state_dict,
+        "state": lambda: opt.state,
+        "decoded": lambda: opt.decoded("momentum_buffer"),
+        "catch_up": opt.catch_up,
+        "copy": lambda: copy.copy(opt),
+        "deepcopy": lambda: copy.deepcopy(opt),
+        "pickle": lambda: pickle.dumps(opt),
+    }
+    for name, call in calls.items():
+        assert refused(call), name
+    assert content(opt) == before
+    assert not (folder / "other.npz").exists()
+
+
+def refused(call):
+    try:
+        call()
+    except RuntimeError as error:
+        return "loading was interrupted" in str(error)
+    return False
+
+
+def is_unfinished(opt):
+    return refused(opt.catch_up)
+
+
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"
+)
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+@pytest.mark.parametrize("load", [from_file, from_dict])
+def test_an_exception_at_any_line_of_a_load(load, error, saved, tmp_path):
+    donor, path = saved
+    opt = made()
+    opt.step(gradients(5))
+    start = copy.deepcopy(opt)
+    with Lines() as lines:
+        load(copy.deepcopy(start), donor, path)
+    after_load = copy.deepcopy(start)
+    load(after_load, donor, path)
+    loaded, fresh = snapshot(after_load), snapshot(start)
+    seen = {"as it was": 0, "refuses": 0, "loaded": 0}
+    # Every line of the end, where arrays are put in place; of the rest a part.
+    total = lines.count
+    stops = sorted({*range(1, total, 7), *range(total - 150, total + 1)})
+    for stop in stops:
+        opt = copy.deepcopy(start)
+        with pytest.raises(error), Lines(stop, error(f"at line {stop}")):
+            load(opt, donor, path)
+        if is_unfinished(opt):
+            seen["refuses"] += 1
+            if seen["refuses"] % 10 == 1:
+                assert_refuses(opt, tmp_path)
+        else:
+            now = snapshot(opt)
+            assert now in (fresh, loaded), f"line {stop} of {total}"
+            seen["as it was" if now == fresh else "loaded"] += 1
+            opt.step(gradients(6))
+            assert opt.step_count == (2 if now == fresh else 5)
+        load(opt, donor, path)
+        if load is from_file or now_is_start_params(opt, start):
+            assert snapshot(opt) == loaded
+        opt.step(gradients(6))
+    assert seen["as it was"] > 30, seen
+    assert seen["refuses"] > 30, seen
+
+
+def now_is_start_params(opt, start):
+    """Whether the parameters, which a state dict does not hold, were not stepped meanwhile."""
+    return all(
+        own.tobytes() == other.tobytes() for own, other in zip(opt._leaves, start._leaves, strict=True)
+    )
+
+
+def test_settings_that_are_refused_leave_an_unfinished_optimizer_unfinished(
+    saved, tmp_path, monkeypatch
+):
+    """And a whole one whole."""
+    donor, path = saved
+    opt = made()
+    with monkeypatch.context() as patch:
+        patch.setattr(archive.Archive, "read_into", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            opt.load(path)
+    assert_refuses(opt, tmp_path)
+    bad = copy.deepcopy(donor.state_dict())
+    bad["settings"]["common"]["lr"] = -1.0
+    with pytest.raises(ValueError, match="lr"):
+        opt.load_state_dict(bad)
+    assert_refuses(opt, tmp_path)
+    with pytest.raises(FileNotFoundError):
+        opt.load(tmp_path / "none.npz")
+    assert_refuses(opt, tmp_path)
+    opt.load(path)
+    assert snapshot(opt) == snapshot(donor)
+
+    whole = made()
+    before = snapshot(whole)
+    with pytest.raises(ValueError, match="lr"):
+        whole.load_state_dict(bad)
+    assert snapshot(whole) == before
+    whole.step(gradients(1))
+
+
+def test_a_file_that_is_damaged_between_its_two_readings(saved, tmp_path, monkeypatch):
+    """The second reading compares checksums too."""
+    _, path = saved
+    opt = made()
+    start_loading = type(opt)._start_loading
+
+    def damage(self, *arguments):
+        start_loading(self, *arguments)
+        whole = path.read_bytes()
+        at = whole.rindex(b"\x93NUMPY") + 130
+        with open(path, "r+b") as file:
+            file.seek(at)
+            file.write(bytes([whole[at] ^ 1]))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(opt), "_start_loading", damage)
+        with pytest.raises(ValueError, match="damaged"):
+            opt.load(path)
+    assert_refuses(opt, tmp_path)
+
+
+def test_settings_can_be_read_and_assigned_meanwhile(saved, monkeypatch):
+    _, path = saved
+    opt = made(lr=falling)
+    with monkeypatch.context() as patch:
+        patch.setattr(archive.Archive, "read_into", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            opt.load(path)
+    opt.momentum = 0.25
+    assert (opt.momentum, opt.step_count) == (0.25, 4)
+    assert "SGD" in repr(opt)
+    opt.load(path)
+    assert (opt.momentum, opt.lr) == (0.5, falling)
+    opt.step(gradients(1))
+
+
+def test_arrays_that_became_read_only(saved, tmp_path):
+    """Found before anything is put in place."""
+    donor, path = saved
+    opt = made()
+    before = snapshot(opt)
+    opt.state["momentum_buffer"]["b"].flags.writeable = False
+    for call in (lambda: opt.load(path), lambda: opt.load_state_dict(donor.state_dict())):
+        with pytest.raises(ValueError, match="writeable"):
+            call()
+        assert snapshot(opt) == before
