@@ -161,7 +161,7 @@ MALFORMED = {
         "version", "optimizer", "transforms", "clips_norm", "skips_nonfinite", "step_count", "lags",
         "settings", "state",
     )},
-    "version": (_set("version", 2), "version 2"),
+    "version": (_set("version", 3), "version 3"),
     "count": (_set("step_count", -1), "step_count"),
     "count is a flag": (_set("step_count", True), "step_count"),
     "lags": (_set("lags", 3), "lags"),

@@ -7,7 +7,6 @@ import pickle
 import joblib
 import numpy as np
 import pytest
-from joblib.externals import cloudpickle
 
 import fastopt
 from fastopt import transforms as t
@@ -15,6 +14,11 @@ from fastopt.owned import owned
 from tests.runs import falling, rising
 from tests.subprocesses import run, script
 from tests.test_copies import SIGN, sign_update
+
+try:
+    import cloudpickle
+except ImportError:  # joblib had it inside before version 1.6
+    from joblib.externals import cloudpickle
 
 WAYS = {
     **{f"protocol {n}": lambda value, n=n: pickle.loads(pickle.dumps(value, n)) for n in range(2, 6)},
