@@ -28,7 +28,7 @@ PARAMS = "params"  # the name of the parameters in a file, beside those of the s
 class Checkpoint:
     """The part of an optimizer that saves and loads."""
 
-    __slots__ = ()
+    __slots__ = ("_steps",)
 
     chain: Any
     clip_norm: Setting | None

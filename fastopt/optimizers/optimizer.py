@@ -102,7 +102,6 @@ class Optimizer(Readable):
         "_params",
         "_sparse",
         "_state",
-        "_steps",
         "_watch",
         "_work",
         "_zero_grad",
