@@ -9,7 +9,8 @@ from mpi4py import MPI
 
 import fastopt
 from fastopt.interop.mpi import ShardedOptimizer, files, shard_slice
-from tests.mpi.error_jobs import assert_all_raise, assert_all_raise_alike
+from fastopt.layouts import archive
+from tests.mpi.error_jobs import assert_all_raise, assert_all_raise_alike, raised
 from tests.mpi.step_jobs import assert_same, start
 from tests.support import COMPILED, assert_same_bits
 
@@ -232,9 +233,72 @@ def failing_save(comm, folder):
     assert_all_raise_alike(ValueError, ["must be a folder"], lambda: opt.save(f"{folder}/file"))
 
 
+def interrupted_load(comm, folder):
+    """One rank fails while it puts its shard in place: no rank steps until all have loaded."""
+    opt = made(comm)
+    train(opt, range(3))
+    opt.save(folder)
+    train(opt, range(3, 4))
+    culprit = comm.size - 1
+    read_into = archive.Archive.read_into
+
+    def fails(*_):
+        raise OSError(5, "Input/output error")
+
+    if comm.rank == culprit:
+        archive.Archive.read_into = fails
+    assert_all_raise(comm, culprit, OSError, ["Input/output error"], lambda: opt.load(folder))
+    archive.Archive.read_into = read_into
+    comm.Barrier()
+    words = ["loading was interrupted"]
+    if comm.rank == culprit:
+        # The others have loaded all of theirs, but have not gathered: they refuse too.
+        assert raised(opt.optimizer.state_dict) is not None
+    assert_all_raise_alike(RuntimeError, words, lambda: opt.step(gradient(4)))
+    assert_all_raise_alike(RuntimeError, words, lambda: opt.save(f"{folder}/other"))
+    opt.load(folder)
+    train(opt, range(3, 5))
+    assert_same(opt, plain_after(5), "goes on")
+
+
+def private(comm, folder):
+    """What replaces a private checkpoint is private: the index, and the shards that it names."""
+    opt = made(comm)
+    opt.save(folder)
+    comm.Barrier()
+    if comm.rank == 0:
+        for path in Path(folder).iterdir():
+            path.chmod(0o600)
+    comm.Barrier()
+    opt.save(folder)
+    comm.Barrier()
+    modes = {path.stat().st_mode & 0o777 for path in Path(folder).iterdir()}
+    assert modes == {0o600}, modes
+
+
+def pipes(comm, folder):
+    """Neither an index nor a shard that is a pipe is waited for."""
+    opt = made(comm)
+    opt.save(folder)
+    comm.Barrier()
+    for path, everywhere in ((last_of(folder), False), (Path(folder) / files.INDEX, True)):
+        if comm.rank == 0:
+            path.unlink()
+            os.mkfifo(path)
+        comm.Barrier()
+        if everywhere:
+            assert_all_raise_alike(ValueError, ["pipe"], lambda: opt.load(folder))
+        else:
+            assert_all_raise(comm, comm.size - 1, ValueError, ["pipe"], lambda: opt.load(folder))
+        comm.Barrier()
+
+
 def all_that_goes_wrong(comm, folder):
     damage(comm, f"{folder}/damage")
     failing_save(comm, f"{folder}/failing")
+    interrupted_load(comm, f"{folder}/interrupted")
+    private(comm, f"{folder}/private")
+    pipes(comm, f"{folder}/pipes")
 
 
 def killed_while_saving(comm, folder, stage):
