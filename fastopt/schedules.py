@@ -154,8 +154,8 @@ def _exponential(
     power = passed // steps if staircase else passed / steps
     try:
         value = init * rate**power
-    except OverflowError:
-        value = init * math.inf
+    except OverflowError:  # of the power; and zero times it is zero
+        value = init * math.inf if init else init
     if end is None:
         return value
     return max(value, end) if rate < 1.0 else min(value, end)
@@ -202,12 +202,10 @@ def cosine(init: float, steps: int, *, alpha: float = 0.0) -> Schedule:
     >>> fall(0), round(fall(50), 6), fall(100), fall(1000)
     (1.0, 0.55, 0.1, 0.1)
     """
-    return _schedule(
-        _cosine,
-        init=finite_number("init", init),
-        steps=whole_number("steps", steps, least=1),
-        alpha=finite_number("alpha", alpha),
-    )
+    first, factor = finite_number("init", init), finite_number("alpha", alpha)
+    finite_number("init * alpha", first * factor)
+    last = whole_number("steps", steps, least=1)
+    return _schedule(_cosine, init=first, steps=last, alpha=factor)
 
 
 def _cosine(step: int, init: float, steps: int, alpha: float) -> float:
@@ -262,13 +260,18 @@ def warmup_cosine(
     rise = whole_number("warmup_steps", warmup_steps)
     if whole_number("steps", steps) <= rise:
         raise ValueError(f"steps must be above warmup_steps, {rise}, which it includes; got {steps}")
+    first, highest, last = (
+        finite_number(name, value) for name, value in (("init", init), ("peak", peak), ("end", end))
+    )
+    finite_number("peak - init", highest - first)
+    finite_number("peak - end", highest - last)
     return _schedule(
         _warmup_cosine,
-        init=finite_number("init", init),
-        peak=finite_number("peak", peak),
+        init=first,
+        peak=highest,
         warmup_steps=rise,
         steps=int(steps),
-        end=finite_number("end", end),
+        end=last,
     )
 
 
@@ -319,10 +322,12 @@ def polynomial(init: float, end: float, steps: int, power: float = 1.0, *, begin
     >>> line(0), line(5), line(10), line(11)
     (1.0, 0.75, 0.5, 0.5)
     """
+    first, last = finite_number("init", init), finite_number("end", end)
+    finite_number("init - end", first - last)
     return _schedule(
         _polynomial,
-        init=finite_number("init", init),
-        end=finite_number("end", end),
+        init=first,
+        end=last,
         steps=whole_number("steps", steps, least=1),
         power=finite_positive("power", power),
         begin=whole_number("begin", begin),

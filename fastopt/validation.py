@@ -8,12 +8,47 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextvars import ContextVar, Token
 from numbers import Integral, Real
 from typing import Any, TypeAlias
+
+import numpy as np
 
 Schedule: TypeAlias = Callable[[int], float]
 Setting: TypeAlias = float | Schedule
 Hyper: TypeAlias = tuple[float, ...]
+
+# By a function's id and the step: the function, which keeps the id its own, and what it returned.
+_Calls: TypeAlias = dict[tuple[int, int], tuple[Any, Any]]
+_calls: ContextVar[_Calls | None] = ContextVar("calls", default=None)
+
+
+class EachCalledOnce:
+    """Within this context `call` calls a function once for each step, whoever asks for its value.
+
+    Arrays of several groups, dtypes and lags need the hyperparameters of one step, and one schedule
+    may stand in several settings. Nothing is kept when the context ends: a schedule may be impure.
+    """
+
+    __slots__ = ("_token",)
+
+    def __enter__(self) -> None:
+        self._token: Token[_Calls | None] | None = _calls.set({}) if _calls.get() is None else None
+
+    def __exit__(self, *error: object) -> None:
+        if self._token is not None:
+            _calls.reset(self._token)
+
+
+def call(function: Callable[[int], Any], step: int) -> Any:
+    """What a schedule, or another function of the step, returns."""
+    calls = _calls.get()
+    if calls is None:
+        return function(step)
+    key = id(function), step
+    if key not in calls:
+        calls[key] = function, function(step)
+    return calls[key][1]
 
 
 class Elsewhere:
@@ -24,27 +59,50 @@ class Elsewhere:
         return float(value)
 
 
+def as_float(value: Any) -> float:
+    """The nearest float; an infinity for what is too large for one."""
+    try:
+        return float(value)
+    except OverflowError:  # int and Fraction
+        return math.inf if value > 0 else -math.inf
+
+
+def shown(value: Any) -> str:
+    """For errors: the `repr`, which an int of thousands of digits refuses to give."""
+    try:
+        return repr(value)
+    except ValueError:
+        return f"a huge {type(value).__name__}"
+
+
 def _checked(name: str, value: Any, accepted: Callable[[float], bool], rule: str) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
         kind = type(value).__name__
         raise TypeError(f"{name} must be a number {rule}, not {value!r} of type {kind}")
-    number = float(value)
+    number = as_float(value)
     if not (math.isfinite(number) and accepted(number)):
-        raise ValueError(f"{name} must be a number {rule}, got {value!r}")
+        raise ValueError(f"{name} must be a number {rule}, got {shown(value)}")
+    return number
+
+
+def _constant(name: str, value: Any, accepted: Callable[[float], bool], rule: str) -> float:
+    number = _checked(name, value, accepted, rule)
+    if number == 0.0 and value != 0:
+        raise ValueError(f"{name} must not round to zero in float64, got {shown(value)}")
     return number
 
 
 def _setting(name: str, value: Any, accepted: Callable[[float], bool], rule: str) -> Setting:
     if not callable(value):
-        return _checked(name, value, accepted, rule)
+        return _constant(name, value, accepted, rule)
     schedule: Schedule = value
 
     def checked(step: int) -> float:
-        value = schedule(step)
+        value: Any = call(schedule, step)
         if type(value) is float and math.isfinite(value) and accepted(value):  # a third of the time
             return value
         if isinstance(value, Elsewhere):
-            return value
+            return value  # type: ignore[return-value]  # it computes like a float
         return _checked(f"{name} (from its schedule, at step {step})", value, accepted, rule)
 
     return checked
@@ -77,26 +135,28 @@ def fraction(name: str, value: Any) -> Setting:
 
 def finite_number(name: str, value: Any) -> float:
     """Any finite number, that cannot be scheduled."""
-    return _checked(name, value, lambda _: True, "that is finite")
+    return _constant(name, value, lambda _: True, "that is finite")
 
 
 def nonnegative_number(name: str, value: Any) -> float:
     """A finite number >= 0 that cannot be scheduled, such as the start of an accumulator."""
-    return _checked(name, value, lambda x: x >= 0.0, ">= 0")
+    return _constant(name, value, lambda x: x >= 0.0, ">= 0")
 
 
 def finite_positive(name: str, value: Any) -> float:
     """A finite number > 0 that cannot be scheduled."""
-    return _checked(name, value, lambda x: x > 0.0, "> 0")
+    return _constant(name, value, lambda x: x > 0.0, "> 0")
 
 
 def whole_number(name: str, value: Any, least: int = 0) -> int:
     """A whole number that is not below `least`."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be a whole number >= {least}, not {value!r}")
-    if value < least:
-        raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
-    return int(value)
+    number = int(value)
+    if not least <= number < 2**63:
+        limit = f">= {least}" if number < least else "< 2**63"
+        raise ValueError(f"{name} must be a whole number {limit}, got {shown(value)}")
+    return number
 
 
 def flag(name: str, value: Any) -> bool:
@@ -109,6 +169,26 @@ def flag(name: str, value: Any) -> bool:
 def is_number_or_schedule(value: Any) -> bool:
     """Whether this is meant as a setting, rather than as an array."""
     return isinstance(value, Real) or callable(value)
+
+
+def check_rounded(name: str, value: float, dtype: np.dtype[Any], rule: Callable[..., Any]) -> None:
+    """A constant is what its rule accepts in the dtype of the arithmetic too, and zero only if it was.
+
+    Parameters
+    ----------
+    name : str
+    value : float
+    dtype : numpy.dtype
+    rule : callable
+        One of the checks above.
+    """
+    with np.errstate(all="ignore"):
+        rounded = float(dtype.type(value))
+    if rounded == 0.0 != value:
+        raise ValueError(f"{name} must not round to zero in {dtype}, got {value!r}")
+    if math.isinf(rounded):
+        raise ValueError(f"{name} must be finite in {dtype}, got {value!r}")
+    rule(f"{name} = {value!r}, rounded to {dtype},", rounded)
 
 
 def is_on(setting: Setting) -> bool:

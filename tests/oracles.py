@@ -258,6 +258,13 @@ def nadam(
     return outgoing(a, w, u, lr, **shared), {"exp_avg": m, "exp_avg_sq": v}
 
 
+def _inside(dtype, limit, inwards):
+    """The first number of the dtype that a limit lets through."""
+    near = np.asarray(limit, dtype)
+    outside = near.astype(float) < limit if inwards > 0 else near.astype(float) > limit
+    return np.where(outside, np.nextafter(near, dtype.type(inwards)), near)
+
+
 def whole_step(
     oracle, w, g, state, t, *, factor=1.0, bounds=(None, None), average_decay=None, **settings
 ):
@@ -266,9 +273,11 @@ def whole_step(
     new, states = oracle(w, a.rounded(factor) * g, state, t, **settings)
     low, high = bounds
     if low is not None:
-        new = np.where(new < a.rounded(low), a.rounded(low), new)
+        low = _inside(w.dtype, low, np.inf)
+        new = np.where(new < low, low, new)
     if high is not None:
-        new = np.where(new > a.rounded(high), a.rounded(high), new)
+        high = _inside(w.dtype, high, -np.inf)
+        new = np.where(new > high, high, new)
     if average_decay is not None:
         past, present = a.average(average_decay)
         states = {**states, "average": past * state.get("average", w) + present * new}

@@ -55,7 +55,9 @@ class Codec:
 
     def fill(self, stored: Array, number: float) -> None:
         """Store the same number everywhere."""
-        stored[...] = self.encode(np.full(self.block, number, np.float32), None)[0]
+        with np.errstate(all="ignore"):
+            numbers = np.full(self.block, number, np.float32)
+        stored[...] = self.encode(numbers, None)[0]
 
     def store(self, stored: Array, numbers: Array) -> None:
         """Store these numbers, a piece at a time."""

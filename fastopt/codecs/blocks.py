@@ -84,12 +84,15 @@ class Blocks(Codec):
     def decode(self, stored: Array, compute: np.dtype[Any]) -> Array:
         items = stored.reshape(-1)
         scale = items["scale"].view(np.int32).astype(np.int64)[:, None]
-        numbers: Array = self.numbers_of(items["codes"].astype(np.int64), scale)
-        return numbers.reshape(-1).astype(compute)
+        with np.errstate(all="ignore"):
+            numbers: Array = self.numbers_of(items["codes"].astype(np.int64), scale)
+            return numbers.reshape(-1).astype(compute)
 
     def encode(self, numbers: Array, noise: Array | None) -> Array:
         missing = -numbers.size % BLOCK
-        flat = np.append(numbers.astype(np.float32), np.zeros(missing, np.float32)).reshape(-1, BLOCK)
+        with np.errstate(all="ignore"):
+            filled = np.append(numbers.astype(np.float32), np.zeros(missing, np.float32))
+        flat = filled.reshape(-1, BLOCK)
         if noise is None:
             part = np.full(flat.shape, 1 << (self.dither - 1), np.int64)
         else:
@@ -103,7 +106,8 @@ class Blocks(Codec):
         scale = self.scale_of(largest)
         result = np.zeros(len(flat), ITEM)
         result["scale"] = scale.astype(np.int32).view(np.float32)
-        result["codes"] = self.codes_of(flat, scale[:, None], part)
+        with np.errstate(all="ignore"):  # signalling NaN
+            result["codes"] = self.codes_of(flat, scale[:, None], part)
         return result
 
     def scale_of(self, largest: Array) -> Array:
@@ -157,8 +161,7 @@ class _Signed(Blocks):
         return np.where(codes == MINUS, np.float32(np.nan), numbers)
 
     def codes_of(self, numbers: Array, scale: Array, part: Array) -> Array:
-        with np.errstate(over="ignore"):
-            shifted = np.abs(numbers) + scale.astype(np.int32).view(np.float32)
+        shifted = np.abs(numbers) + scale.astype(np.int32).view(np.float32)
         above = shifted.view(np.int32).astype(np.int64) - scale
         size = np.minimum((above + part) >> STEP, LARGEST_SIZE)
         size = np.where(np.isinf(numbers), INFINITE_SIZE, size)

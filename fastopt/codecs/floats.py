@@ -16,17 +16,18 @@ class Float(Codec):
     """One number an element."""
 
     def decode(self, stored: Array, compute: np.dtype[Any]) -> Array:
-        with np.errstate(invalid="ignore"):  # signalling NaN
+        with np.errstate(all="ignore"):  # signalling NaN
             return stored.reshape(-1).astype(compute)
 
     def encode(self, numbers: Array, noise: Array | None) -> Array:
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):
             if noise is not None and self.name in _UNBIASED:
                 numbers = _UNBIASED[self.name](numbers, noise)
             return numbers.astype(self.dtype)
 
     def fill(self, stored: Array, number: float) -> None:
-        stored[...] = number
+        with np.errstate(all="ignore"):
+            stored[...] = number
 
 
 def _towards_float16(numbers: Array, noise: Array) -> Array:
@@ -66,6 +67,25 @@ def floats(name: str) -> Float:
             raise ImportError(message) from error
         return Float(name, np.dtype(ml_dtypes.bfloat16))
     return Float(name, np.dtype(name))
+
+
+def rounded_towards(numbers: Any, dtype: np.dtype[Any], direction: float) -> Any:
+    """Limits in another dtype: up with the `direction` infinity, down with minus infinity.
+
+    So they let nothing through that they exclude.
+
+    """
+    with np.errstate(all="ignore"):
+        near = np.asarray(numbers).astype(dtype)
+        wide = near.astype(np.float64)
+        beyond = wide < numbers if direction > 0 else wide > numbers
+        return np.where(beyond, np.nextafter(near, dtype.type(direction)), near)
+
+
+@lru_cache(maxsize=1024)
+def limit_in(name: str, number: float, direction: float) -> float:
+    """A limit in a format, rounded inwards."""
+    return float(rounded_towards(number, floats(name).dtype, direction))
 
 
 @lru_cache

@@ -122,7 +122,8 @@ def _idle_step(
     unread = (None,) * len(transform.inputs)
     written = len(states) + len(transform.outputs)
     try:
-        value, new = idle(value, param, (*states, *unread), numbers)
+        with np.errstate(all="ignore"):  # a literal is a NumPy number of the dtype
+            value, new = idle(value, param, (*states, *unread), numbers)
         if not (isinstance(value, Form) and all(isinstance(own, Form) for own in new)):
             raise TypeError("it returned something else than sums of its arguments times numbers")
         if len(new) != written:

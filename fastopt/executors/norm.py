@@ -173,12 +173,13 @@ def blocks(sizes: Sequence[int]) -> int:
 
 def total(sums: Array) -> float:
     """Add the blocks in order, one after the other."""
-    return float(np.add.accumulate(sums)[-1]) if sums.size else 0.0
+    with np.errstate(all="ignore"):  # `careful` follows where squares overflow
+        return float(np.add.accumulate(sums)[-1]) if sums.size else 0.0
 
 
 def reference(gradients: Sequence[Array]) -> Array:
     """The sums of squares of all blocks, by NumPy, with the same bits."""
-    with np.errstate(all="ignore"):  # `careful` follows where squares overflow
+    with np.errstate(all="ignore"):
         return np.array([_block_reference(block) for block in _in_blocks(gradients)])
 
 
@@ -186,7 +187,9 @@ def _in_blocks(gradients: Sequence[Array]) -> Iterator[Array]:
     for gradient in gradients:
         flat = gradient.reshape(-1)
         for start in range(0, flat.size, BLOCK):
-            yield flat[start : start + BLOCK].astype(np.float64)
+            with np.errstate(all="ignore"):  # signalling NaN
+                block = flat[start : start + BLOCK].astype(np.float64)
+            yield block
 
 
 def _block_reference(block: Array) -> float:
@@ -226,7 +229,8 @@ def careful(gradients: Sequence[Array], across: Across = ALONE) -> tuple[float, 
                 strange = max(strange, float(not usable.all()))
                 largest = max(largest, float(sizes.max(initial=0.0)))
             elif largest > 0.0:
-                total_squares += float(np.square(sizes / largest).sum())
+                with np.errstate(all="ignore"):  # small ones beside the largest underflow
+                    total_squares += float(np.square(sizes / largest).sum())
         if not scaled:
             largest, strange = across.max(largest), across.max(strange)
     return largest * across.sum(total_squares) ** 0.5, strange == 0.0

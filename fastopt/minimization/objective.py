@@ -217,7 +217,7 @@ def _fill(grad: Array, slope: Any) -> None:
     if array.dtype == grad.dtype:
         grad[...] = array
     else:
-        with np.errstate(over="ignore"):  # an infinity is noticed, and reported
+        with np.errstate(all="ignore"):  # an infinity is noticed, and reported
             grad[...] = array
 
 

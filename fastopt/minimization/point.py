@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any
 
 import numpy as np
 from scipy.optimize import Bounds
 
-from fastopt.codecs.floats import name_of
+from fastopt.codecs.floats import name_of, rounded_towards
 from fastopt.layouts.allocate import empty
 from fastopt.layouts.arrays import Array
+from fastopt.validation import as_float
 
 SINGLE = ("float16", "bfloat16", "float32")  # formats that float32 holds all numbers of
 
@@ -40,7 +42,7 @@ def start(x0: Any) -> Array:
         )
     single = name_of(given.dtype) in SINGLE
     x = empty(given.size, np.float32 if single else np.float64)
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         x[...] = given
     if not np.isfinite(x).all():
         raise ValueError(f"x0 must be finite, got {x0!r}")
@@ -70,10 +72,16 @@ class Box:
         if crossed.size:
             i = crossed[0]
             raise ValueError(f"bounds must have low <= high, got {low[i]} and {high[i]} for x[{i}]")
-        low_inside, high_inside = _rounded(low, dtype, math.inf), _rounded(high, dtype, -math.inf)
-        # No number of this dtype lies between the two, as when they are equal: the nearest one is it.
-        between = low_inside > high_inside
-        low_inside[between] = high_inside[between] = _cast(low, dtype)[between]
+        low_inside = rounded_towards(low, dtype, math.inf)
+        high_inside = rounded_towards(high, dtype, -math.inf)
+        equal = low == high  # these fix an element, at the nearest number of this dtype
+        low_inside[equal] = high_inside[equal] = _cast(low, dtype)[equal]
+        crossed = np.flatnonzero(low_inside > high_inside)
+        if crossed.size:
+            i = crossed[0]
+            raise ValueError(
+                f"bounds must have a {dtype} between them, got {low[i]} and {high[i]} for x[{i}]"
+            )
         if (low_inside == math.inf).any() or (high_inside == -math.inf).any():
             raise ValueError(f"bounds must leave every element a finite value in {dtype}")
         self.low = low_inside if (low_inside > -math.inf).any() else None
@@ -111,12 +119,13 @@ class Box:
 
     def _project(self, piece: slice, x: Array, grad: Array) -> Array:
         limit, projected = self._scratch[:, : x.size]
-        if self.high is not None:
-            np.subtract(x, self.high[piece], out=limit)
-            grad = np.maximum(grad, limit, out=projected)
-        if self.low is not None:
-            np.subtract(x, self.low[piece], out=limit)
-            grad = np.minimum(grad, limit, out=projected)
+        with np.errstate(all="ignore"):
+            if self.high is not None:
+                np.subtract(x, self.high[piece], out=limit)
+                grad = np.maximum(grad, limit, out=projected)
+            if self.low is not None:
+                np.subtract(x, self.low[piece], out=limit)
+                grad = np.minimum(grad, limit, out=projected)
         return grad
 
 
@@ -125,7 +134,8 @@ def largest_step(before: Array, after: Array) -> tuple[float, float]:
     step = size = 0.0
     for first in range(0, after.size, BLOCK):
         piece = slice(first, first + BLOCK)
-        step = max(step, _size(after[piece] - before[piece]))
+        with np.errstate(all="ignore"):
+            step = max(step, _size(after[piece] - before[piece]))
         size = max(size, _size(after[piece]))
     return step, size
 
@@ -135,16 +145,9 @@ def _size(piece: Array) -> float:
     return max(float(np.maximum.reduce(piece)), -float(np.minimum.reduce(piece)))
 
 
-def _rounded(limit: Array, dtype: np.dtype[Any], inside: float) -> Array:
-    """The limit in `dtype`, not outside of it by rounding."""
-    near = _cast(limit, dtype)
-    outside = near < limit if inside > 0 else near > limit
-    return np.where(outside, np.nextafter(near, dtype.type(inside)), near)
-
-
 def _cast(limit: Array, dtype: np.dtype[Any]) -> Array:
     """The nearest numbers of `dtype`, which may be infinities."""
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         return limit.astype(dtype)
 
 
@@ -182,6 +185,8 @@ def _from_pairs(bounds: Any) -> tuple[list[float], list[float]]:
 def _number(limit: Any, nothing: float) -> float:
     if limit is None:
         return nothing
+    if isinstance(limit, Real):
+        return as_float(limit)
     given = np.asarray(limit)
     if given.size != 1 or not is_real(given.dtype):
         raise TypeError(f"bounds must hold numbers or None, not {limit!r}")

@@ -42,11 +42,12 @@ def _by_curvature(objective: Objective, x: Array, box: Box) -> float:
     size = max(1.0, float(abs(x).max(initial=0.0)))
     if steepest == 0.0 or not np.isfinite(grad).all():
         return 0.0  # there is nowhere to go
-    moved = x - np.asarray(np.finfo(x.dtype).eps ** 0.5 * size / steepest * grad, x.dtype)
+    with np.errstate(all="ignore"):
+        moved = x - np.asarray(np.finfo(x.dtype).eps ** 0.5 * size / steepest * grad, x.dtype)
     box.clip(moved)
     objective(moved, near, 0)
-    bend, length = (
-        float(np.linalg.norm(change.astype(np.float64))) for change in (near - grad, moved - x)
-    )
+    with np.errstate(all="ignore"):
+        changes = (near - grad).astype(np.float64), (moved - x).astype(np.float64)
+        bend, length = (float(np.linalg.norm(change)) for change in changes)
     longest = size / steepest
     return length / bend if bend * longest > length else longest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, Unpack
 
@@ -33,6 +34,8 @@ class AdaGrad(NamedOptimizer):
         How fast the rate falls on top of what the sum does, >= 0.
     initial_accumulator : float, default 0
         Where ``s`` starts, >= 0.
+    guard_zero : bool, default False
+        Leave an element where it is while ``s`` is zero, whatever `eps` is, as optax does.
     **shared
         Options of every optimizer: see `fastopt.optimizers.named.Shared`.
 
@@ -72,6 +75,7 @@ class AdaGrad(NamedOptimizer):
         eps_inside_sqrt: bool = True,
         lr_decay: Setting = 0.0,
         initial_accumulator: float = 0.0,
+        guard_zero: bool = False,
         **shared: Unpack[Shared],
     ) -> None:
         super().__init__(params, own_settings(locals()), shared)
@@ -80,7 +84,10 @@ class AdaGrad(NamedOptimizer):
     def make_parts(s: SimpleNamespace) -> list[Transform]:
         """Which transforms these settings ask for, in which order."""
         normalise = t.scale_by_rss(
-            s.eps, eps_inside_sqrt=s.eps_inside_sqrt, initial_accumulator=s.initial_accumulator
+            s.eps,
+            eps_inside_sqrt=s.eps_inside_sqrt,
+            initial_accumulator=s.initial_accumulator,
+            guard_zero=s.guard_zero,
         )
         lr, decay = nonnegative("lr", s.lr), nonnegative("lr_decay", s.lr_decay)
 
@@ -88,4 +95,7 @@ class AdaGrad(NamedOptimizer):
             return at(lr, step) / (1.0 + step * at(decay, step))
 
         falls = callable(decay) or decay > 0.0
-        return [normalise, *decoupled_parts(s), t.scale_by_learning_rate(rate if falls else lr)]
+        scale = t.scale_by_learning_rate(rate if falls else lr)
+        if falls:  # a constant rate is one in front of its decay too
+            scale = replace(scale, settings={"lr": (nonnegative, lr)})
+        return [normalise, *decoupled_parts(s), scale]

@@ -135,7 +135,8 @@ def _adagrad_tensorflow1(learning_rate, initial_accumulator_value=0.1):
 
 
 def _adagrad_optax(learning_rate, initial_accumulator_value=0.1, eps=1e-7):
-    return {"lr": learning_rate, "eps": eps, "initial_accumulator": initial_accumulator_value}
+    own = {"lr": learning_rate, "eps": eps, "initial_accumulator": initial_accumulator_value}
+    return {**own, "guard_zero": True}
 
 
 def _adam_torch(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, amsgrad=False, maximize=False):

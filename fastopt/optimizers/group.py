@@ -12,9 +12,11 @@ from fastopt.executors.compiled import Storage
 from fastopt.layouts import arrays, homes, tree
 from fastopt.layouts.arrays import Array
 from fastopt.layouts.files import StateFiles
+from fastopt.optimizers.constants import check_start
 from fastopt.optimizers.storage import Formats, codec_of, states_of
 from fastopt.transforms.base import START_FROM_PARAM, Chain, Transform
 from fastopt.transforms.base import chain as make_chain
+from fastopt.validation import as_float
 
 
 class Group:
@@ -75,6 +77,8 @@ class Group:
             states[name] = []
             self.codecs[name] = [self._formats.codec(name, self.chain, leaf) for leaf in self.leaves]
             for leaf, label, codec in zip(self.leaves, self.names, self.codecs[name], strict=True):
+                if value != START_FROM_PARAM:
+                    check_start(name, codec, as_float(value))
                 if homes.is_on_device(leaf):
                     states[name].append(homes.new_state(leaf, codec, value, files.folder))
                     continue
@@ -82,7 +86,7 @@ class Group:
                 if value == START_FROM_PARAM:
                     codec.store(array, leaf)
                 elif value != 0.0 or codec.block > 1:
-                    codec.fill(array, float(value))
+                    codec.fill(array, as_float(value))
                 states[name].append(array)
         return states
 

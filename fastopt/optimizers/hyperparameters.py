@@ -9,15 +9,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastopt.codecs.floats import compute_dtype, name_of
+from fastopt.codecs.floats import compute_dtype, limit_in, name_of
 from fastopt.layouts.arrays import Array
 from fastopt.layouts.columns import GRAD_FACTOR, NUMBERS, PHASE
+from fastopt.optimizers.constants import check_constants
 from fastopt.optimizers.group import Group
+from fastopt.validation import EachCalledOnce
 
 
 class _Key(NamedTuple):
     group: int
-    dtype: np.dtype[Any]
+    format: str  # of the parameters where limits are rounded to it, else of the arithmetic
     lag: int  # steps that these arrays were skipped for
 
 
@@ -44,9 +46,10 @@ class Hyperparameters:
         self._groups = list(groups)
         self._phase = phase
         self._members = [
-            (index, compute_dtype(str(name_of(leaf.dtype))))
+            (index, own if limited else compute_dtype(own).name)
             for index, group in enumerate(groups)
-            for leaf in group.leaves
+            for limited in [any(part.round_towards is not None for part in group.chain)]
+            for own in [str(name_of(leaf.dtype)) for leaf in group.leaves]
         ]
         self._scale: float | None = None  # of the last time, where it can be left as it is
         self._chains: list[Any] = []
@@ -63,7 +66,7 @@ class Hyperparameters:
 
     def _new(self, key: _Key) -> Array:
         hypers = sum(part.hypers for part in self._groups[key.group].parts)
-        return np.zeros(NUMBERS + hypers, key.dtype)
+        return np.zeros(NUMBERS + hypers, compute_dtype(key.format))
 
     @property
     def varies(self) -> bool:
@@ -83,24 +86,28 @@ class Hyperparameters:
             A schedule gave something unusable; nothing was changed.
         """
         chains = [group.chain for group in self._groups]
-        if grad_scale == self._scale and all(map(is_, chains, self._chains)):
+        if not (known := bool(self._chains) and all(map(is_, chains, self._chains))):
+            for group, format_ in dict.fromkeys(self._members):
+                check_constants(chains[group], format_)
+        if known and grad_scale == self._scale:
             # Only the phase is another: 2 us in place of 5.
             phases = [self._phase_at(step - key.lag) for key in self._buffers]
             for buffer, phase in zip(self._buffers.values(), phases, strict=True):
                 buffer[GRAD_FACTOR], buffer[PHASE] = 1.0 / grad_scale, phase
             return
-        found = [self._numbers(key, step - key.lag, grad_scale) for key in self._buffers]
+        with EachCalledOnce():
+            found = [self._numbers(key, step - key.lag, grad_scale) for key in self._buffers]
         for buffer, numbers in zip(self._buffers.values(), found, strict=True):
             buffer[:] = numbers
         self._scale = None if any(chain.varies for chain in chains) else grad_scale
         self._chains = chains
 
     def _numbers(self, key: _Key, step: int, grad_scale: float) -> list[float]:
-        smallest, largest = _range(key.dtype)
+        dtype, smallest, largest = _range(key.format)
         factor = 1.0 / grad_scale
         if not smallest <= factor <= largest:
             raise ValueError(
-                f"grad_scale must have a finite inverse above zero in {key.dtype}, got {grad_scale!r}"
+                f"grad_scale must have a finite inverse above zero in {dtype}, got {grad_scale!r}"
             )
         group = self._groups[key.group]
         numbers = [factor, self._phase_at(step)]
@@ -111,10 +118,12 @@ class Hyperparameters:
                     f"transform {part.name!r} must always have as many hyperparameters: its hyper gave "
                     f"{len(own)} numbers at step {step}, {before.hypers} before"
                 )
+            if (direction := part.round_towards) is not None:
+                own = tuple(limit_in(key.format, number, direction) for number in own)
             # One sum tells that all are finite, as a rule; NaN fails both.
             if not sum(map(abs, own)) <= largest and not all(abs(number) <= largest for number in own):
                 raise ValueError(
-                    f"the hyperparameters of transform {part.name!r} must be finite in {key.dtype}, "
+                    f"the hyperparameters of transform {part.name!r} must be finite in {dtype}, "
                     f"got {own} at step {step}"
                 )
             numbers += own
@@ -130,7 +139,8 @@ class Hyperparameters:
 
 
 @cache
-def _range(dtype: np.dtype[Any]) -> tuple[float, float]:
-    """The smallest and the largest number above zero."""
+def _range(format_: str) -> tuple[str, float, float]:
+    """The dtype that a format is computed in, its smallest and its largest number above zero."""
+    dtype = compute_dtype(format_)
     limits = np.finfo(dtype)
-    return float(limits.smallest_subnormal), float(limits.max)
+    return dtype.name, float(limits.smallest_subnormal), float(limits.max)

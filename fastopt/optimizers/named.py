@@ -14,7 +14,7 @@ from fastopt.optimizers.optimizer import Optimizer
 from fastopt.optimizers.saved_settings import check_settings, merge, plain
 from fastopt.optimizers.show import show_all
 from fastopt.transforms.base import Chain, Transform
-from fastopt.validation import Setting, flag, fraction, is_on, nonnegative
+from fastopt.validation import Setting, flag, fraction, is_on, nonnegative, shown
 
 
 class Shared(TypedDict, total=False):
@@ -165,7 +165,7 @@ def _after_parts(s: SimpleNamespace) -> list[Transform]:
             raise TypeError(f"bounds must be a pair (low, high), not {s.bounds!r}")
         low, high = s.bounds
         if isinstance(low, Real) and isinstance(high, Real) and low > high:
-            raise ValueError(f"bounds must have low <= high, got {s.bounds!r}")
+            raise ValueError(f"bounds must have low <= high, got {shown(s.bounds)}")
         parts += [] if low is None else [t.at_least(low)]
         parts += [] if high is None else [t.at_most(high)]
     if s.average_decay is not None:
@@ -185,7 +185,9 @@ class NamedOptimizer(Optimizer):
     __slots__ = ("_grouped", "_on", "_overrides", "_settings", "groups")
 
     _settings: SimpleNamespace
-    _fixed: ClassVar[frozenset[str]] = frozenset({"initial_accumulator", "copy_to", "bounds"})
+    _fixed: ClassVar[frozenset[str]] = frozenset(
+        {"initial_accumulator", "guard_zero", "copy_to", "bounds"}
+    )
     _names: ClassVar[tuple[str, ...]]
 
     def __init__(self, params: Any, settings: dict[str, Any], shared: Shared) -> None:
@@ -289,7 +291,7 @@ class NamedOptimizer(Optimizer):
             else:
                 own = {**self._overrides[group], **changes}
                 self._overrides = [own if i == group else o for i, o in enumerate(self._overrides)]
-            self._use_settings(", ".join(f"{k} = {v!r}" for k, v in changes.items()))
+            self._use_settings(", ".join(f"{k} = {shown(v)}" for k, v in changes.items()))
 
     def _use_settings(self, what: str) -> None:
         chains = self._chains()

@@ -22,7 +22,7 @@ from fastopt.optimizers.storage import Formats
 from fastopt.optimizers.watch import Last, Watch
 from fastopt.optimizers.work import Work
 from fastopt.transforms.base import Chain, Transform
-from fastopt.validation import Setting, flag
+from fastopt.validation import EachCalledOnce, Setting, flag
 
 
 class Optimizer(Readable):
@@ -133,7 +133,9 @@ class Optimizer(Readable):
         self._sparse = check_mode(sparse)
         self._formats = Formats(state_dtype, stochastic_rounding, seed)
         self._params = params
-        with StateFiles(state_dir) as files:
+        # Schedules are called once here, with step 0, so that a bad one is known at once.
+        with EachCalledOnce(), StateFiles(state_dir) as files:
+            self._watch.limit_at(0)
             self._groups = make_groups(params, chain, dict(state or {}), files, self._formats)
             self._work = Work(self._groups, self._zero_grad, self._executor in FAST)
             self._leaves = self._work.leaves

@@ -64,6 +64,8 @@ def take(name: str, grad: Any, param: Array, clears: bool) -> RowGradient:
             f"{name} must have dtype {compute} for a parameter of {param.dtype}, not {grad.dtype}"
         )
     given = (_data_to_clear(name, grad),) if clears else ()
+    if grad.format in ("csr", "csc", "bsr"):
+        grad = _checked_pointers(name, grad)
     if grad.format == "csr" and grad.ndim == 2:
         return _take_csr(name, grad, given)
     return _take_entries(name, grad, param, given)
@@ -106,26 +108,55 @@ def _take_unordered(given: Array, values: Array) -> RowGradient:
     return RowGradient(rows[:count], places[:count], numbers, sums, (values,) if several else ())
 
 
+def _checked_pointers(name: str, grad: Any) -> Any:
+    """A CSR, CSC or BSR array that holds together: its arrays can be assigned, and compiled code, of
+    SciPy too, follows them without looking.
+    """
+    indptr, indices, data = grad.indptr, grad.indices, grad.data
+    lines = (1, *grad.shape)[-2:][grad.format == "csc"]
+    lines //= grad.blocksize[0] if grad.format == "bsr" else 1
+    problem = None
+    if not indptr.ndim == indices.ndim == 1 or not {indptr.dtype.kind, indices.dtype.kind} <= set("iu"):
+        problem = "its indptr and indices are not one-dimensional arrays of whole numbers"
+    elif len(indptr) != lines + 1:
+        problem = f"its indptr has {len(indptr)} numbers, not {lines + 1}"
+    elif len(indices) != len(data) or data.ndim != (3 if grad.format == "bsr" else 1):
+        problem = f"it has {len(indices)} indices for numbers of the shape {data.shape}"
+    elif indptr[0] != 0 or indptr[-1] > len(data):
+        problem = f"its indptr goes from {indptr[0]} to {indptr[-1]}, for {len(data)} numbers"
+    elif grad.format != "csr" and (indptr[1:] < indptr[:-1]).any():  # CSR is read in leaps, and checked
+        problem = "its indptr falls"
+    if problem is not None:
+        raise ValueError(f"{name} is no valid {grad.format.upper()} array: {problem}")
+    if grad.format != "csr" and indptr[-1] < len(data):  # SciPy allows that, and converts what is there
+        grad = grad.copy()
+        grad.prune()
+    return grad
+
+
 def _take_csr(name: str, grad: Any, given: tuple[Array, ...]) -> RowGradient:
     indptr, columns, data = map(np.ascontiguousarray, (grad.indptr, grad.indices, grad.data))
     found = np.empty(min(len(indptr) - 1, len(data)), np.int64)
     rows = found[: sparse.nonempty(indptr.dtype)(indptr, found)].copy()
     starts = np.append(indptr[rows], indptr[-1:]).astype(np.int64)
-    if starts[0] < 0 or starts[-1] > min(len(data), len(columns)) or not _rises(starts):
-        raise ValueError(f"{name} is no valid CSR array: its indptr does not fit its data")
+    if starts[0] < 0 or not _rises(starts):
+        raise ValueError(f"{name} is no valid CSR array: its indptr falls")
     return _dense_rows(name, rows, starts, columns, data, grad.shape[1], given)
 
 
 def _take_entries(name: str, grad: Any, param: Array, given: tuple[Array, ...]) -> RowGradient:
     entries = grad.tocoo()
-    first, *others = getattr(entries, "coords", None) or (entries.row, entries.col)
+    coords = getattr(entries, "coords", None) or (entries.row, entries.col)
+    if any(len(own) != len(entries.data) for own in coords):
+        raise ValueError(f"{name} is no valid sparse array: it has not as many numbers as indices")
+    for axis, (size, own) in enumerate(zip(param.shape, coords, strict=True)):
+        if len(own) and (own.min() < 0 or own.max() >= size):
+            what = ("rows", "columns", "indices")[min(axis, 2)]
+            raise ValueError(f"{name} is no valid sparse array: it has {what} beyond its shape")
+    first, *others = coords
     columns = np.zeros(len(first), np.int64)
     for size, own in zip(param.shape[1:], others, strict=True):
         columns = columns * size + own
-    if not len(first):
-        first = first.astype(np.int64)
-    elif first.min() < 0 or first.max() >= len(param):
-        raise ValueError(f"{name} is no valid sparse array: it has rows beyond its shape")
     ordered, places = (np.empty(len(first), np.int64) for _ in range(2))
     sparse.sort()(first.astype(np.int64), ordered, places)
     starts = _first_of_each(ordered)

@@ -174,9 +174,10 @@ class Rows:
         """Note the matrix of this step, and the products that it completes."""
         node = REMEMBERED + self.now
         self._tree[node] = self._matrix
-        while node & 1 and node > 1:
-            node >>= 1
-            np.matmul(self._tree[2 * node + 1], self._tree[2 * node], out=self._tree[node])
+        with np.errstate(all="ignore"):  # what decayed to nothing underflows
+            while node & 1 and node > 1:
+                node >>= 1
+                np.matmul(self._tree[2 * node + 1], self._tree[2 * node], out=self._tree[node])
         self.now += 1
 
     def catch_up(self, some: Array | None = None) -> None:

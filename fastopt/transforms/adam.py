@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from threading import RLock
 from typing import Any
 
 from fastopt.transforms.base import Transform, Update, factory
@@ -106,32 +108,49 @@ def scale_by_adam(
         (_AMSGRAD if amsgrad else _ADAM)[inside],
         state=dict.fromkeys(names, 0.0),
         nonnegative=tuple(names[1:]),
-        hyper=_averages(beta1, beta2, eps, flag("bias_correction", bias_correction)),
         idle=adam_idle,
+        **_averages(beta1, beta2, eps, flag("bias_correction", bias_correction)),
     )
 
 
-def _averages(beta1: Setting, beta2: Setting, eps: Setting, bias_correction: bool) -> Any:
-    first, second = decay_rate("beta1", beta1), decay_rate("beta2", beta2)
-    epsilon = nonnegative("eps", eps)
+def _named(beta1: Setting, beta2: Setting, eps: Setting) -> dict[str, Any]:
+    """The settings, checked, with what each was checked by."""
+    return {
+        "beta1": (decay_rate, decay_rate("beta1", beta1)),
+        "beta2": (decay_rate, decay_rate("beta2", beta2)),
+        "eps": (nonnegative, nonnegative("eps", eps)),
+    }
+
+
+def _averages(beta1: Setting, beta2: Setting, eps: Setting, bias_correction: bool) -> dict[str, Any]:
+    named = _named(beta1, beta2, eps)
+    first, second, epsilon = (value for _, value in named.values())
 
     def hyper(step: int) -> Hyper:
         b1, b2, t = at(first, step), at(second, step), step + 1
         unbias1, unbias2 = (1 / (1 - b1**t), 1 / (1 - b2**t)) if bias_correction else (1.0, 1.0)
         return b1, 1 - b1, unbias1, b2, 1 - b2, unbias2, at(epsilon, step)
 
-    if bias_correction or any(map(callable, (first, second, epsilon))):
-        return hyper
-    return hyper(0)
+    varies = bias_correction or any(map(callable, (first, second, epsilon)))
+    return {"hyper": hyper if varies else hyper(0), "settings": named}
 
 
-class _MomentumSchedule:
-    """The momentum of each step, ``mu_t``, and the product of all up to it."""
+# A product of momenta below this, 2**-54, no longer changes any number of a step: 1.0 minus it is 1.0.
+NEGLIGIBLE = 2.0**-54
+_extending = RLock()
+
+
+class _Momenta:
+    """The momentum of each step, ``mu_t``, and the product of all up to it.
+
+    Products are kept for every step until they are negligible, which takes 355 steps with
+    ``beta1=0.9``: arrays that were left out of steps need those of earlier ones.
+    """
 
     def __init__(self, beta1: Setting, momentum_decay: Setting | None) -> None:
         self._beta1 = beta1
         self._decay = momentum_decay
-        self._step, self._product = -1, 1.0
+        self._products = [1.0]  # of the first 0, 1, ... momenta
 
     def momentum(self, step: int) -> float:
         beta1 = float(at(self._beta1, step))
@@ -141,13 +160,19 @@ class _MomentumSchedule:
         return beta1 * (1.0 - 0.5 * warming)
 
     def product(self, step: int) -> float:
-        """``mu_1 * mu_2 * ... `` including this step's: quick for the next step, right for any."""
-        if self._step > step:
-            self._step, self._product = -1, 1.0
-        for passed in range(self._step + 1, step + 1):
-            self._product *= self.momentum(passed)
-        self._step = step
-        return self._product
+        """``mu_1 * mu_2 * ... `` including this step's, in this order; 0.0 once it is negligible."""
+        products = self._products
+        if step + 1 >= len(products) and products[-1] >= NEGLIGIBLE:
+            with _extending:  # optimizers with the same settings share this
+                while step + 1 >= len(products) and products[-1] >= NEGLIGIBLE:
+                    products.append(products[-1] * self.momentum(len(products) - 1))
+        return products[step + 1] if step + 1 < len(products) else 0.0
+
+
+@lru_cache(maxsize=16)
+def _constant_momenta(beta1: float, momentum_decay: float | None) -> _Momenta:
+    """Shared: an assignment to any setting makes a new chain, which is not to begin again."""
+    return _Momenta(beta1, momentum_decay)
 
 
 def nadam_numbers(
@@ -186,19 +211,15 @@ def scale_by_nadam(
     -----
     State: ``exp_avg``, ``exp_avg_sq``.
     """
-    first, second = decay_rate("beta1", beta1), decay_rate("beta2", beta2)
-    epsilon = nonnegative("eps", eps)
+    named = _named(beta1, beta2, eps)
+    first, second, epsilon = (value for _, value in named.values())
     decay = None if momentum_decay is None else nonnegative("momentum_decay", momentum_decay)
-    schedule = _MomentumSchedule(first, decay)
+    momenta = (_Momenta if callable(first) or callable(decay) else _constant_momenta)(first, decay)
 
     def hyper(step: int) -> Hyper:
         b1, b2 = at(first, step), at(second, step)
-        now, ahead, product = (
-            schedule.momentum(step),
-            schedule.momentum(step + 1),
-            schedule.product(step),
-        )
-        return nadam_numbers(step, b1, b2, at(epsilon, step), now, ahead, product)
+        now, ahead = momenta.momentum(step), momenta.momentum(step + 1)
+        return nadam_numbers(step, b1, b2, at(epsilon, step), now, ahead, momenta.product(step))
 
     return Transform(
         _NADAM[flag("eps_inside_sqrt", eps_inside_sqrt)],
@@ -206,4 +227,5 @@ def scale_by_nadam(
         nonnegative=("exp_avg_sq",),
         hyper=hyper,
         idle=adam_idle,
+        settings=named,
     )

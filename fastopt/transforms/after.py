@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from fastopt.transforms.base import ONCE, START_FROM_PARAM, Transform, factory
@@ -44,11 +45,12 @@ def at_least(low: Any) -> Transform:
     Parameters
     ----------
     low : float, schedule, array or structure of arrays like the parameters
-        Numbers must be finite. Arrays are read in the same pass.
+        Numbers must be finite; what the parameters' format does not have is rounded inwards.
+        Arrays are read in the same pass.
     """
     if is_number_or_schedule(low):
         hyper = per_step(lambda x: (x,), finite("low", low))
-        return Transform(raise_update, hyper=hyper, after=True, idle=ONCE)
+        return Transform(raise_update, hyper=hyper, after=True, idle=ONCE, round_towards=math.inf)
     return Transform(raise_to_array_update, inputs={"low": low}, after=True, idle=ONCE)
 
 
@@ -59,11 +61,12 @@ def at_most(high: Any) -> Transform:
     Parameters
     ----------
     high : float, schedule, array or structure of arrays like the parameters
-        Numbers must be finite. Arrays are read in the same pass.
+        Numbers must be finite; what the parameters' format does not have is rounded inwards.
+        Arrays are read in the same pass.
     """
     if is_number_or_schedule(high):
         hyper = per_step(lambda x: (x,), finite("high", high))
-        return Transform(lower_update, hyper=hyper, after=True, idle=ONCE)
+        return Transform(lower_update, hyper=hyper, after=True, idle=ONCE, round_towards=-math.inf)
     return Transform(lower_to_array_update, inputs={"high": high}, after=True, idle=ONCE)
 
 
@@ -85,9 +88,15 @@ def average_params(decay: Setting) -> Transform:
     decay : float or schedule
         The weight of the past, in [0, 1).
     """
-    hyper = per_step(lambda d: (d, 1.0 - d), decay_rate("average_decay", decay))
-    state = {"average": START_FROM_PARAM}
-    return Transform(average_update, state=state, hyper=hyper, after=True, idle=average_update)
+    decay = decay_rate("average_decay", decay)
+    return Transform(
+        average_update,
+        state={"average": START_FROM_PARAM},
+        hyper=per_step(lambda d: (d, 1.0 - d), decay),
+        after=True,
+        idle=average_update,
+        settings={"average_decay": (decay_rate, decay)},
+    )
 
 
 def copy_update(new, param, state, hyper):

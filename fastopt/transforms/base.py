@@ -8,7 +8,7 @@ from functools import wraps
 from typing import Any, NamedTuple, ParamSpec, TypeAlias
 
 from fastopt.owned import owned
-from fastopt.validation import Hyper
+from fastopt.validation import Hyper, Setting, call
 
 Scalars: TypeAlias = tuple[Any, ...]
 START_FROM_PARAM = "param"
@@ -55,6 +55,13 @@ class Transform:
         says what becomes of the states when the update is zero (with `after`, when the parameter
         stays), and can raise ValueError with a reason. ``"once"``, with `after`, is for what is the
         same done once or many times, such as bounds. Without it exact mode refuses the chain.
+    settings : mapping of str to (callable, float or schedule), optional
+        The numbers in `hyper` that are settings as they were given, by name, each with the check of
+        `fastopt.validation` that it passed. Constants must pass it when rounded to the dtype of the
+        arithmetic too: an error then has their name.
+    round_towards : float, optional
+        An infinity: round numbers in `hyper` that the parameters' format does not have in this
+        direction, as limits of the parameters are. By default to the nearest.
 
     Notes
     -----
@@ -88,6 +95,8 @@ class Transform:
     outputs: Mapping[str, Any] = field(default_factory=dict)
     nonnegative: tuple[str, ...] = ()
     idle: Update | str | None = None
+    settings: Mapping[str, tuple[Callable[..., Any], Setting]] = field(default_factory=dict)
+    round_towards: float | None = None
 
     def __post_init__(self) -> None:
         if not hasattr(self.update, "__code__") and not hasattr(self.update, "py_func"):
@@ -121,7 +130,7 @@ class Transform:
 
     def hyper_at(self, step: int) -> Hyper:
         """The hyperparameters of a step."""
-        return self.hyper(step) if callable(self.hyper) else self.hyper
+        return call(self.hyper, step) if callable(self.hyper) else self.hyper
 
     def __getstate__(self) -> dict[str, Any]:
         """Its parts; of what a `factory` made, the call, so that closures need not be pickled."""

@@ -28,4 +28,5 @@ def add_decayed_weights(weight_decay: Setting, lr: Setting = 1.0) -> Transform:
     """
     settings = nonnegative("weight_decay", weight_decay), nonnegative("lr", lr)
     hyper = per_step(lambda decay, rate: (decay * rate,), *settings)
-    return Transform(decay_update, hyper=hyper, idle=decay_update)
+    named = {"weight_decay": (nonnegative, settings[0])} if settings[1] == 1.0 else {}
+    return Transform(decay_update, hyper=hyper, idle=decay_update, settings=named)

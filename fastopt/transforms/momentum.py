@@ -43,4 +43,10 @@ def trace(momentum: Setting, dampening: Setting = 0.0, *, nesterov: bool = False
     settings = fraction("momentum", momentum), fraction("dampening", dampening)
     update = nesterov_update if flag("nesterov", nesterov) else trace_update
     hyper = per_step(lambda rate, damping: (rate, 1.0 - damping), *settings)
-    return Transform(update, state={"momentum_buffer": 0.0}, hyper=hyper, idle=update)
+    return Transform(
+        update,
+        state={"momentum_buffer": 0.0},
+        hyper=hyper,
+        idle=update,
+        settings={"momentum": (fraction, settings[0])},
+    )

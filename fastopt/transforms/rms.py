@@ -67,17 +67,18 @@ _RMS = {(i, c): _rms(_ROOTS[i], _CORRECTIONS[c]) for i, c in _VARIANTS}
 _STDDEV = {(i, c): _stddev(_ROOTS[i], _CORRECTIONS[c]) for i, c in _VARIANTS}
 
 
-def _average(beta: Setting, eps: Setting, bias_correction: bool) -> Any:
-    """The hyperparameters of a moving average: beta, 1 - beta, eps and the bias correction."""
+def _average(beta: Setting, eps: Setting, bias_correction: bool) -> dict[str, Any]:
+    """Arguments of a transform with the numbers beta, 1 - beta, eps and the bias correction."""
     beta, eps = decay_rate("beta", beta), nonnegative("eps", eps)
+    named = {"beta": (decay_rate, beta), "eps": (nonnegative, eps)}
     if not bias_correction:
-        return per_step(lambda b, e: (b, 1.0 - b, e, 1.0), beta, eps)
+        return {"hyper": per_step(lambda b, e: (b, 1.0 - b, e, 1.0), beta, eps), "settings": named}
 
     def corrected(step: int) -> Hyper:
         b = at(beta, step)
         return b, 1.0 - b, at(eps, step), 1.0 / (1.0 - b ** (step + 1))
 
-    return corrected
+    return {"hyper": corrected, "settings": named}
 
 
 @factory
@@ -116,8 +117,8 @@ def scale_by_rms(
         _RMS[flag("eps_inside_sqrt", eps_inside_sqrt), flag("bias_correction", bias_correction)],
         state={"square_avg": nonnegative_number("initial_accumulator", initial_accumulator)},
         nonnegative=("square_avg",),
-        hyper=_average(beta, eps, bias_correction),
         idle=rms_idle,
+        **_average(beta, eps, bias_correction),
     )
 
 
@@ -152,6 +153,6 @@ def scale_by_stddev(
             "grad_avg": 0.0,
         },
         nonnegative=("square_avg",),
-        hyper=_average(beta, eps, bias_correction),
         idle=rms_idle,
+        **_average(beta, eps, bias_correction),
     )

@@ -19,18 +19,46 @@ def _rss(root: Any) -> Update:
     return rss_update
 
 
+def _guarded_rss(root: Any) -> Update:
+    def rss_update(update, param, state, hyper):
+        (total,) = state
+        (eps,) = hyper
+        total = total + update * update
+        update = update / root(total, eps)
+        if total == 0.0:
+            update = 0.0
+        return update, (total,)
+
+    return rss_update
+
+
 def rss_idle(update, param, state, hyper):
+    """Where the sum may be zero."""
     (eps,) = hyper
     positive_eps(eps)
     return update, state
 
 
-_RSS = {True: _rss(root_eps_inside), False: _rss(root_eps_outside)}
+def positive_rss_idle(update, param, state, hyper):
+    """Where it never is, or zero is guarded: the sum never falls."""
+    return update, state
+
+
+# By guard_zero and eps_inside_sqrt.
+_RSS = {
+    (guarded, inside): rss(root_eps_inside if inside else root_eps_outside)
+    for guarded, rss in ((False, _rss), (True, _guarded_rss))
+    for inside in (False, True)
+}
 
 
 @factory
 def scale_by_rss(
-    eps: Setting = 1e-10, *, eps_inside_sqrt: bool = True, initial_accumulator: float = 0.0
+    eps: Setting = 1e-10,
+    *,
+    eps_inside_sqrt: bool = True,
+    initial_accumulator: float = 0.0,
+    guard_zero: bool = False,
 ) -> Transform:
     """Divide by the root of the sum of all squares so far.
 
@@ -40,20 +68,27 @@ def scale_by_rss(
     Parameters
     ----------
     eps : float or schedule
-        Keeps the division finite, >= 0.
+        Keeps the division finite, >= 0. With 0 an element whose sum is zero gives 0/0 = NaN, unless
+        the sum starts above zero or `guard_zero` is set.
     eps_inside_sqrt : bool
         Where epsilon stands. In torch it stands outside, in Keras and optax inside.
     initial_accumulator : float
         Where ``s`` starts, >= 0.
+    guard_zero : bool
+        ``u = 0`` where ``s`` is zero, whatever `eps` is, as in optax.
 
     Notes
     -----
     State: ``sum``.
     """
+    eps = nonnegative("eps", eps)
+    first = nonnegative_number("initial_accumulator", initial_accumulator)
+    guarded = flag("guard_zero", guard_zero)
     return Transform(
-        _RSS[flag("eps_inside_sqrt", eps_inside_sqrt)],
-        state={"sum": nonnegative_number("initial_accumulator", initial_accumulator)},
+        _RSS[guarded, flag("eps_inside_sqrt", eps_inside_sqrt)],
+        state={"sum": first},
         nonnegative=("sum",),
-        hyper=per_step(lambda e: (e,), nonnegative("eps", eps)),
-        idle=rss_idle,
+        hyper=per_step(lambda e: (e,), eps),
+        idle=positive_rss_idle if guarded or first > 0.0 else rss_idle,
+        settings={"eps": (nonnegative, eps)},
     )

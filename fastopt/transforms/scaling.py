@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from fastopt.transforms.base import Transform, factory
 from fastopt.validation import Setting, finite, nonnegative, per_step, positive
 
@@ -20,8 +22,7 @@ def scale(factor: Setting) -> Transform:
     factor : float or schedule
         Finite. With -1 the optimizer climbs instead of descending.
     """
-    hyper = per_step(lambda f: (f,), finite("factor", factor))
-    return Transform(scale_update, hyper=hyper, idle=scale_update)
+    return _scale("factor", finite, factor)
 
 
 @factory
@@ -33,8 +34,13 @@ def scale_by_learning_rate(lr: Setting) -> Transform:
     lr : float or schedule
         >= 0.
     """
-    hyper = per_step(lambda rate: (rate,), nonnegative("lr", lr))
-    return Transform(scale_update, hyper=hyper, idle=scale_update)
+    return _scale("lr", nonnegative, lr)
+
+
+def _scale(name: str, rule: Callable[..., Setting], factor: Setting) -> Transform:
+    factor = rule(name, factor)
+    hyper = per_step(lambda f: (f,), factor)
+    return Transform(scale_update, hyper=hyper, idle=scale_update, settings={name: (rule, factor)})
 
 
 def clip_update(update, param, state, hyper):
@@ -60,5 +66,7 @@ def clip_by_value(limit: Setting) -> Transform:
     limit : float or schedule
         > 0.
     """
-    hyper = per_step(lambda x: (-x, x), positive("clip_value", limit))
-    return Transform(clip_update, hyper=hyper, idle=clip_idle)
+    limit = positive("clip_value", limit)
+    hyper = per_step(lambda x: (-x, x), limit)
+    named = {"clip_value": (positive, limit)}
+    return Transform(clip_update, hyper=hyper, idle=clip_idle, settings=named)
