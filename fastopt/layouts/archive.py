@@ -157,7 +157,8 @@ def _chunks(member: IO[bytes], size: int) -> Iterator[bytes]:
 def _read_header(member: IO[bytes]) -> _Header:
     if np.lib.format.read_magic(member) != (1, 0):
         raise ValueError("not version 1.0 of the .npy format")
-    return np.lib.format.read_array_header_1_0(member)
+    header: tuple[tuple[int, ...], bool, np.dtype[Any]] = np.lib.format.read_array_header_1_0(member)
+    return header
 
 
 @contextmanager
