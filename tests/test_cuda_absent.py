@@ -38,6 +38,7 @@ def broken(monkeypatch):
     def make(problem):
         fake = ModuleType("fastopt.executors.cuda.device")
         fake.problem = lambda: problem
+        fake.load_compiler = lambda: None
         fake.facts = lambda: "a GPU"
         monkeypatch.setattr(availability, "find_spec", lambda name: name)
         monkeypatch.setitem(sys.modules, fake.__name__, fake)
@@ -53,7 +54,7 @@ def without_package(monkeypatch):
 
 def test_package(monkeypatch):
     without_package(monkeypatch)
-    words = r"numba-cuda is not installed: pip install 'fastopt\[cuda13\]' \(or 'fastopt\[cuda12\]'"
+    words = r"numba-cuda is not installed: pip install 'numba-cuda\[cu13\]' \(or 'numba-cuda\[cu12\]'"
     with pytest.raises(RuntimeError, match=words):
         fastopt.SGD(OnDevice())
     with pytest.raises(RuntimeError, match=words):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from functools import cache
+from importlib.metadata import version
 from importlib.util import find_spec
 
 import numba
+import numpy as np
 
-INSTALL = "pip install 'fastopt[cuda13]' (or 'fastopt[cuda12]' for a driver that knows CUDA 12 only)"
+INSTALL = "pip install 'numba-cuda[cu13]' (or 'numba-cuda[cu12]' for a driver that knows CUDA 12 only)"
 
 
 @cache
@@ -17,8 +19,10 @@ def missing() -> str | None:
         return f"the package numba-cuda is not installed: {INSTALL}"
     try:
         from fastopt.executors.cuda import device
-    except ImportError as error:
-        return f"numba-cuda cannot be imported ({error}): {INSTALL}"
+
+        device.load_compiler()
+    except Exception as error:  # of many kinds, by what does not fit together
+        return _clash(error)
     found = device.problem()
     if found is None:
         return None
@@ -30,6 +34,18 @@ def missing() -> str | None:
             "CUDA_VISIBLE_DEVICES"
         )
     return f"CUDA does not work ({found}): see nvidia-smi, and reinstall with {INSTALL}"
+
+
+def _clash(error: Exception) -> str:
+    """Why numba-cuda cannot be imported: another NumPy than it expects, or its own parts."""
+    if "numpy" not in str(error).lower():
+        return f"numba-cuda cannot be imported ({error}): {INSTALL}"
+    package = "numba-cuda" if find_spec("numba_cuda") else "numba"  # which has a simulator too
+    newer = ".".join(np.__version__.split(".")[:2])
+    return (
+        f"{package} {version(package)} does not work with NumPy {np.__version__} ({error}): "
+        f"pip install --upgrade {package}, or 'numpy<{newer}' if there is no newer one"
+    )
 
 
 def require() -> None:

@@ -15,23 +15,28 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba import cuda as cuda
 from numba import types
 
 from fastopt.codecs.floats import name_of
+from fastopt.executors.cuda.compatibility import older_numpy
 from fastopt.layouts.device import DeviceArray
 
 SIMULATED = bool(numba.config.ENABLE_CUDASIM)
 
-if not SIMULATED:
-    from cuda.bindings import driver as binding
-    from numba.cuda.compiler import compile_cuda, kernel_fixup
-    from numba.cuda.core.compiler_lock import global_compiler_lock
-    from numba.cuda.core.errors import NumbaError
-    from numba.cuda.cudadrv.devicearray import DeviceNDArray
-    from numba.cuda.dispatcher import CUDADispatcher
-    from numba.cuda.extending import intrinsic as intrinsic
+with older_numpy():
+    from numba import cuda as cuda
 
+    if not SIMULATED:
+        from cuda.bindings import driver as binding
+        from numba.cuda.compiler import compile_cuda, kernel_fixup
+        from numba.cuda.core.compiler_lock import global_compiler_lock
+        from numba.cuda.core.errors import NumbaError
+        from numba.cuda.cudadrv.devicearray import DeviceNDArray
+        from numba.cuda.descriptor import cuda_target
+        from numba.cuda.dispatcher import CUDADispatcher
+        from numba.cuda.extending import intrinsic as intrinsic
+
+if not SIMULATED:
     _ORDINAL = binding.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
 
 # Enough threads to hide what a block waits for, and small enough that the last blocks end together.
@@ -57,6 +62,17 @@ def _call(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 # Compiling
+
+
+@cache
+def load_compiler() -> None:
+    """Import what compiling needs, which numba-cuda leaves to the first compilation.
+
+    Versions that do not work together are found here, before a step.
+    """
+    if not SIMULATED:
+        with older_numpy():
+            cuda_target.target_context.refresh()
 
 
 def _options(fast: bool) -> dict[str, int]:
