@@ -1,5 +1,8 @@
 # Everything here makes its own .venv first: Python 3.11 or newer and make are all it takes.
 
+# Newest first. `make newest` tests the first that is found.
+PYTHONS := python3.14 python3.13 python3.12 python3.11
+
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -14,7 +17,7 @@ OWN := --ignore=tests/interop --ignore=tests/mpi --ignore=tests/pages
 
 # What runs on a device of any kind, and what of it Numba's simulator can do.
 CUDA_LOGIC := $(addprefix tests/test_cuda,.py _blocks.py _norm.py _state.py _errors.py)
-CUDA := $(CUDA_LOGIC) $(addprefix tests/test_cuda,_copies.py _streams.py _traffic.py _arrays.py _gradients.py _fast.py _page.py)
+CUDA := $(CUDA_LOGIC) $(addprefix tests/test_cuda,_copies.py _streams.py _traffic.py _arrays.py _gradients.py _fast.py _page.py _numpy.py)
 EMULATOR := ../shared/gpu-emulator/run
 
 # What runs at the same time prints its lines when it is through; make before 4.0 mixes them.
@@ -32,7 +35,7 @@ heading = @printf '\n== %s\n' "$(1)"
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all fuzz lint types interpreted doctests compiled mpi interop bench bench-full docs clean
-.PHONY: cuda-simulator cuda-code cuda-emulated mpi-emulated torch-emulated test-cuda bench-cuda
+.PHONY: wheel newest oldest cuda-simulator cuda-code cuda-emulated mpi-emulated torch-emulated test-cuda bench-cuda
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,7 +49,9 @@ test: ## every check that needs no other library
 	@echo && echo "four suites, two at a time: some minutes until the first one is through"
 	@$(MAKE) --no-print-directory -j2 $(TOGETHER) compiled interpreted doctests cuda-simulator
 
-test-all: ## the pages, MPI, the code for GPUs, then the comparisons with torch, optax and Keras
+test-all: ## the package, other Pythons, the pages, MPI, the code for GPUs, the comparisons with torch, optax and Keras
+	@$(MAKE) --no-print-directory wheel
+	@$(MAKE) --no-print-directory -j2 $(TOGETHER) newest oldest
 	@$(MAKE) --no-print-directory docs
 	@$(MAKE) --no-print-directory mpi
 	@$(MAKE) --no-print-directory cuda-code
@@ -81,6 +86,18 @@ compiled: $(INSTALLED) ## the suite as users run it
 	$(call heading,the suite compiled)
 	@$(COMPILED) $(BIN)/python -m pytest $(OWN)
 
+wheel: $(VENV)/.package ## build sdist and wheel, check them, install the wheel into an empty environment, use it
+	$(call heading,the package)
+	@$(BIN)/python -m tests.environments wheel
+
+newest: $(if $(wildcard dist/*.whl),,wheel) ## the suite, types and the wheel under the newest Python found
+	$(call heading,the newest Python)
+	@$(BIN)/python -m tests.environments newest $(PYTHONS) -- $(OWN)
+
+oldest: $(if $(wildcard dist/*.whl),,wheel) ## the same with the oldest dependencies that pyproject.toml allows
+	$(call heading,the oldest dependencies)
+	@$(BIN)/python -m tests.environments oldest -- $(OWN)
+
 mpi: $(VENV)/.mpich ## the suite of the ranks, one to four of them, with MPICH from a wheel
 	$(call heading,MPI)
 	@$(COMPILED) $(BIN)/python -m pytest -q tests/mpi --doctest-modules fastopt/interop/mpi $(addprefix --ignore=,tests/mpi/device_jobs.py fastopt/interop/mpi/on_device.py)
@@ -91,7 +108,7 @@ cuda-simulator: $(INSTALLED) ## the logic of CUDA kernels, on Numba's simulator
 
 cuda-code: $(VENV)/.cuda-test ## the code generated for GPUs, which need not be there
 	$(call heading,generated CUDA code)
-	@$(COMPILED) $(BIN)/python -m pytest -q tests/test_cuda_code.py
+	@$(COMPILED) $(BIN)/python -m pytest -q tests/test_cuda_code.py tests/test_cuda_numpy.py
 
 cuda-emulated: $(VENV)/.cuda-test ## the CUDA executor on an emulated GPU, where there is one
 	$(call heading,CUDA on an emulated GPU)
@@ -136,7 +153,7 @@ clean: ## remove .venv and everything that was built
 
 $(INSTALLED): pyproject.toml
 	@[ -x $(BIN)/pip ] || { \
-	    for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
+	    for python in $(PYTHON) python3 $(PYTHONS); do \
 	        "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; \
 	        python=; \
 	    done; \
@@ -152,7 +169,7 @@ $(INSTALLED): pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	@touch $@
 
-$(VENV)/.bench $(VENV)/.docs $(VENV)/.interop $(VENV)/.mpich $(VENV)/.cuda-test: $(VENV)/.%: $(INSTALLED)
+$(addprefix $(VENV)/.,bench cuda-test docs interop mpich package): $(VENV)/.%: $(INSTALLED)
 	@echo "installing what 'make $*' needs"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$*]'
 	@touch $@

@@ -12,7 +12,7 @@ import fastopt
 
 DESCRIPTION = "Optimizers that update large flat buffers in place, at the speed of memory."
 
-# Import name -> the name that pip knows, for what `pip install fastopt` does not bring.
+# Import name -> the name that pip knows, for what fastopt does not depend on.
 DIGITS = {"sklearn": "scikit-learn", "tqdm": "tqdm"}
 THROUGHPUT = {"tqdm": "tqdm"}
 SAVE = {"matplotlib": "matplotlib"}

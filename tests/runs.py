@@ -97,7 +97,7 @@ def assert_same(one, other):
     pairs = [(one.params, other.params), *((one.state[k], other.state[k]) for k in one.state)]
     for a, b in pairs:
         for (path, x), (_, y) in zip(tree.leaves(a), tree.leaves(b), strict=True):
-            assert_same_bits(x, y, path)
+            assert_same_bits(x, y, str(path))
 
 
 def snapshot(opt):

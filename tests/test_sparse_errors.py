@@ -35,7 +35,7 @@ def broken(**parts):
 
 def beyond():
     array = coo_array((np.ones(2), ([0, 1], [0, 1])), shape=SHAPE)
-    array.coords[0][1] = 6
+    array.row[1] = 6
     return array
 
 

@@ -66,7 +66,7 @@ def test_scipy_arrays(kind):
     for density in (1.0, 0.05, 0.0, 0.3):
         gradient = scipy_array(rng, SHAPE, float, kind, density)
         whole = dense(gradient, SHAPE, float)
-        rows = np.unique(gradient.tocoo().coords[0])
+        rows = np.unique(gradient.tocoo().row)
         opt.step(gradient)
         oracle.step(rows, whole[rows])
     oracle.check(opt)

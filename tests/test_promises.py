@@ -1,0 +1,143 @@
+"""What pyproject.toml, the Makefile and the pages promise of Pythons, versions and links."""
+
+import re
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from tests import environments, oldest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
+PYTHONS = re.search(r"^PYTHONS := (.*)$", MAKEFILE, re.MULTILINE)[1].split()
+
+
+def test_pins_are_the_lower_bounds(monkeypatch):
+    extras = {
+        "a": ["numba-cuda[cu13]>=0.30.0", "pytest", "fastopt[b]", "torch==2.0; x < '3'"],
+        "b": ["z.z-z>=1"],
+    }
+    declared = {"dependencies": ["numpy>=1.26.0"], "optional-dependencies": extras}
+    monkeypatch.setattr(oldest, "project", lambda: declared)
+    assert oldest.pins() == ["numba-cuda==0.30.0", "numpy==1.26.0", "z.z-z==1"]
+
+
+def test_every_dependency_has_a_bound():
+    names = {pin.partition("==")[0] for pin in oldest.pins()}
+    assert {"numba", "numpy", "scipy", "ml_dtypes"} <= names
+    assert all(">=" in wanted for wanted in oldest.project()["dependencies"])
+
+
+def test_pythons():
+    """Those declared are those that the Makefile looks for, newest first."""
+    numbers = [int(python.removeprefix("python3.")) for python in PYTHONS]
+    assert numbers == sorted(numbers, reverse=True)
+    declared = [
+        line.rpartition(" ")[2]
+        for line in oldest.project()["classifiers"]
+        if line.startswith("Programming Language :: Python :: 3.")
+    ]
+    assert declared == sorted(declared)
+    assert {f"python{version}" for version in declared} <= set(PYTHONS)
+    assert (
+        oldest.project()["requires-python"] == f">={declared[0]}" == PYTHONS[-1].replace("python", ">=")
+    )
+
+
+def test_pages_say_the_oldest():
+    page = (ROOT / "docs" / "start.md").read_text("utf-8")
+    for pin in oldest.pins():
+        name, _, version = pin.partition("==")
+        if name in ("numba", "numpy", "scipy"):
+            assert re.search(rf"{name} {re.escape(version)}\b", page, re.IGNORECASE), pin
+
+
+@pytest.fixture
+def pythons(tmp_path, monkeypatch):
+    """A machine with these Pythons in PATH and in a home folder."""
+
+    def make(path=(), home=(), broken=()):
+        folder = tmp_path / "bin"
+        for name, version, status in [
+            *((folder / f"python{v}", v, 0) for v in path),
+            *((tmp_path / ".pyenv/versions" / v / "bin" / f"python{v}", v, 0) for v in home),
+            *((folder / f"python{v}", v, 1) for v in broken),
+        ]:
+            name.parent.mkdir(parents=True, exist_ok=True)
+            name.write_text(f"#!/bin/sh\necho {version}\nexit {status}\n")
+            name.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{folder}:/bin:/usr/bin")
+        monkeypatch.setattr(Path, "home", lambda: tmp_path)
+        monkeypatch.setattr(environments.shutil, "which", lambda name: _which(folder, name))
+
+    return make
+
+
+def _which(folder, name):
+    return str(folder / name) if (folder / name).exists() else None
+
+
+def test_newest_python(pythons, tmp_path):
+    pythons(path=["3.11", "3.12"], home=["3.13"], broken=["3.13"])
+    python, _ = environments.newest(PYTHONS, "3.11")
+    assert python == str(tmp_path / ".pyenv/versions/3.13/bin/python3.13")
+    python, reason = environments.newest(PYTHONS, "3.13")
+    assert python is None
+    assert "3.13" in reason
+
+
+def test_no_other_python(pythons):
+    pythons(path=["3.12"])
+    assert environments.newest(PYTHONS, "3.12")[0] is None
+    python, reason = environments.oldest(">=3.11")
+    assert python is None
+    assert reason == "the oldest dependencies have wheels for python3.11, which is not found here"
+
+
+@pytest.fixture
+def build(monkeypatch):
+    """`hatch_build.py`, which hatchling alone imports."""
+    interface = ModuleType("hatchling.metadata.plugin.interface")
+    interface.MetadataHookInterface = object
+    monkeypatch.setitem(sys.modules, interface.__name__, interface)
+    spec = spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
+    made = module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
+
+
+def metadata(build, repository):
+    found = {}
+    config = {"repository": repository}
+    build.Hook.update(SimpleNamespace(config=config, root=str(ROOT)), found)
+    return found["readme"]["text"], found["urls"]
+
+
+LINK = re.compile(r"\]\(([^)]+)\)|\bsrc(?:set)?=\"([^\"]+)\"")
+
+
+def test_links_in_the_metadata_are_absolute(build):
+    text, urls = metadata(build, "https://example.org/a/fastopt/")
+    links = [one or other for one, other in LINK.findall(text)]
+    assert len(links) == len(LINK.findall(README)) > 25
+    assert all(link.startswith("https://") for link in links)
+    own = "https://example.org/a/fastopt"
+    assert f"{own}/blob/HEAD/docs/options.md#a-nan-or-an-infinity" in links
+    assert f"{own}/raw/HEAD/docs/figures/readme-dark.svg" in links
+    for link in [*links, *urls.values()]:
+        if link.startswith((f"{own}/blob", f"{own}/raw")):
+            path = link.split("/HEAD/")[1].partition("#")[0]
+            assert (ROOT / path).exists(), path
+
+
+def test_without_a_repository_nothing_leads_nowhere(build):
+    text, urls = metadata(build, "")
+    assert urls == {}
+    assert all(one.startswith("https://") for one, _ in LINK.findall(text))
+    assert "<picture" not in text
+    for title in ("Start", "`rms_update`", "bands, versions and the rest"):
+        assert title in text
