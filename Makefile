@@ -50,8 +50,7 @@ test: ## every check that needs no other library
 	@$(MAKE) --no-print-directory -j2 $(TOGETHER) compiled interpreted doctests cuda-simulator
 
 test-all: ## the package, other Pythons, the pages, MPI, the code for GPUs, the comparisons with torch, optax and Keras
-	@$(MAKE) --no-print-directory wheel
-	@$(MAKE) --no-print-directory -j2 $(TOGETHER) newest oldest
+	@$(MAKE) --no-print-directory -j2 $(TOGETHER) wheel newest oldest
 	@$(MAKE) --no-print-directory docs
 	@$(MAKE) --no-print-directory mpi
 	@$(MAKE) --no-print-directory cuda-code
@@ -90,11 +89,11 @@ wheel: $(VENV)/.package ## build sdist and wheel, check them, install the wheel 
 	$(call heading,the package)
 	@$(BIN)/python -m tests.environments wheel
 
-newest: $(if $(wildcard dist/*.whl),,wheel) ## the suite, types and the wheel under the newest Python found
+newest: wheel ## the suite, types and the wheel under the newest Python found
 	$(call heading,the newest Python)
 	@$(BIN)/python -m tests.environments newest $(PYTHONS) -- $(OWN)
 
-oldest: $(if $(wildcard dist/*.whl),,wheel) ## the same with the oldest dependencies that pyproject.toml allows
+oldest: wheel ## the same with the oldest dependencies that pyproject.toml allows
 	$(call heading,the oldest dependencies)
 	@$(BIN)/python -m tests.environments oldest -- $(OWN)
 
