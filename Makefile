@@ -17,7 +17,7 @@ OWN := --ignore=tests/interop --ignore=tests/mpi --ignore=tests/pages
 
 # What runs on a device of any kind, and what of it Numba's simulator can do.
 CUDA_LOGIC := $(addprefix tests/test_cuda,.py _blocks.py _norm.py _state.py _errors.py)
-CUDA := $(CUDA_LOGIC) $(addprefix tests/test_cuda,_copies.py _streams.py _traffic.py _arrays.py _gradients.py _fast.py _page.py _numpy.py)
+CUDA := $(CUDA_LOGIC) $(addprefix tests/test_cuda,_copies.py _streams.py _traffic.py _arrays.py _gradients.py _fast.py _page.py _numpy.py _fuzz.py)
 EMULATOR := ../shared/gpu-emulator/run
 
 # What runs at the same time prints its lines when it is through; make before 4.0 mixes them.

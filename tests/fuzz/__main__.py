@@ -25,7 +25,8 @@ def main() -> int:
         return 0
     if chosen.case:
         return _again(*chosen.case.split(":", 1))
-    return _search(chosen.only or list(KINDS), chosen.seed, chosen.seconds)
+    kinds = chosen.only or [name for name, kind in KINDS.items() if kind.needs()]
+    return _search(kinds, chosen.seed, chosen.seconds)
 
 
 def _again(kind: str, text: str) -> int:

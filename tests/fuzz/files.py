@@ -39,7 +39,8 @@ def draw(seed: int) -> dict[str, Any]:
 def optimizer(case: dict[str, Any], start: str) -> tuple[dict[str, np.ndarray], Any]:
     params = {name: array((start, name), shape, "float32") for name, shape in SHAPES.items()}
     own = {"SGD": {"momentum": 0.9}, "RMSProp": {"centered": True}, "Adam": {"amsgrad": True}}
-    return params, getattr(fastopt, case["files"])(params, lr=0.1, **own[case["files"]])
+    kind = getattr(fastopt, case["files"])
+    return params, kind(params, lr=0.1, executor="reference", **own[case["files"]])
 
 
 def step(opt: Any, name: Any) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 
@@ -9,8 +10,8 @@ class Kind(NamedTuple):
     """Two functions of a module, which is imported when asked for."""
 
     module: str
-    drawn: str
-    tried: str = "try_case"
+    drawn: str = "draw"
+    needs: Callable[[], bool] = lambda: True
 
     def draw(self, seed: int) -> Any:
         """The case of a seed, as plain data."""
@@ -19,15 +20,23 @@ class Kind(NamedTuple):
 
     def try_case(self, case: Any) -> None:
         """Play a case; any exception is a finding, and so is the death of the process."""
-        getattr(import_module(f"tests.fuzz.{self.module}"), self.tried)(case)
+        import_module(f"tests.fuzz.{self.module}").try_case(case)
+
+
+def _has_device() -> bool:
+    from fastopt.executors.cuda import availability
+
+    return availability.missing() is None
 
 
 KINDS = {
     "dense": Kind("steps", "dense"),
     "sparse": Kind("steps", "sparse"),
-    "containers": Kind("containers", "draw"),
-    "guard": Kind("guard", "draw"),
-    "signals": Kind("signals", "draw"),
-    "files": Kind("files", "draw"),
-    "caches": Kind("caches", "draw"),
+    "containers": Kind("containers"),
+    "guard": Kind("guard"),
+    "signals": Kind("signals"),
+    "files": Kind("files"),
+    "caches": Kind("caches"),
+    "torch": Kind("torch_steps", needs=lambda: find_spec("torch") is not None),
+    "cuda": Kind("devices", needs=_has_device),
 }

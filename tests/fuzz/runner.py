@@ -44,17 +44,18 @@ def attempt(kind: str, case: Any) -> str | None:
     return None
 
 
-def try_seed(kind: str, seed: int) -> Finding | None:
-    """Try the case of a seed here; if it fails, the simplest one that fails likewise."""
+def _likeness(what: str) -> tuple[str, str]:
+    """What findings of one cause have in common: the type of the error, and where it was raised."""
+    return what.split(":")[0], what.rsplit("(", 1)[1]
+
+
+def simplest(kind: str, seed: int, what: str) -> Finding:
+    """The simplest case that fails like that of a seed."""
     case = KINDS[kind].draw(seed)
-    what = attempt(kind, case)
-    if what is None:
-        return None
-    error = what.split(":")[0], what.rsplit("(", 1)[1]
 
     def fails(other: Any) -> bool:
         found = attempt(kind, other)
-        return found is not None and (found.split(":")[0], found.rsplit("(", 1)[1]) == error
+        return found is not None and _likeness(found) == _likeness(what)
 
     small = shrink(case, fails, SHRINKS)
     if small is case:
@@ -64,9 +65,14 @@ def try_seed(kind: str, seed: int) -> Finding | None:
 
 def work(kind: str, first: int, count: int) -> None:
     """The process of its own: a line before each seed, and one after it."""
+    known = set()
     for seed in range(first, first + count):
         _say({"begins": seed})
-        found = try_seed(kind, seed)
+        what = attempt(kind, KINDS[kind].draw(seed))
+        found = None if what is None else Finding(kind, seed, what)
+        if what is not None and _likeness(what) not in known:  # of those alike one is enough
+            known.add(_likeness(what))
+            found = simplest(kind, seed, what)
         _say({"ended": seed, "finding": found and [repr(found.case), found.what]})
 
 

@@ -358,6 +358,15 @@ def test_other_dtypes():
     )
 
 
+@every
+def test_no_elements_and_no_strides(name):
+    """As torch.from_numpy gives an array of shape (0, 3)."""
+    pair = Pair(name, params=[torch.zeros(0).as_strided((0, 3), (0, 0)), torch.ones(2)])
+    for _ in range(2):
+        pair.step()
+        pair.assert_same()
+
+
 def test_expanded_parameters():
     w = torch.nn.Parameter(torch.zeros(1).expand(4))
     refused([w], ValueError, "must have memory for each element, but it was expanded")

@@ -38,9 +38,9 @@ def check(name: str, tensor: Tensor) -> None:
     if tensor.dtype not in REAL + COMPLEX:
         accepted = ", ".join(str(dtype).removeprefix("torch.") for dtype in REAL + COMPLEX)
         raise TypeError(f"{name} must be of dtype {accepted}, not {tensor.dtype}")
-    if any(
-        stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)
-    ):
+    sizes = zip(tensor.stride(), tensor.shape, strict=True)
+    # The strides of a tensor without elements may be zero, and mean nothing.
+    if tensor.numel() and any(stride == 0 and size > 1 for stride, size in sizes):
         raise ValueError(f"{name} must have memory for each element, but it was expanded")
 
 

@@ -1,0 +1,51 @@
+"""The same cases with all arrays on a CUDA device, or an emulated one: the bits of the CPU."""
+
+from typing import Any
+
+import numpy as np
+
+from tests.device import to_device, to_host
+from tests.fuzz import stories
+from tests.fuzz.compare import assert_same_trace
+from tests.fuzz.play import Player
+
+# The emulator runs a million elements a second.
+LARGEST = 5000
+
+
+class Device:
+    """Puts arrays on the device."""
+
+    def put(self, content: np.ndarray) -> Any:
+        return to_device(content)
+
+    def get(self, own: Any) -> np.ndarray:
+        return np.array(own) if isinstance(own, np.ndarray) else to_host(own)
+
+    def fill(self, own: Any, content: np.ndarray) -> None:
+        own.copy_to_device(content)
+
+
+def draw(seed: int) -> dict[str, Any]:
+    """A case of moderate size, without bfloat16, which Numba's device arrays do not have."""
+    case = stories.draw(seed)
+    case["shapes"] = [
+        shape if np.prod(shape) <= LARGEST else (int(np.prod(shape)) // 4,) for shape in case["shapes"]
+    ]
+    return _without_bfloat16(case)
+
+
+def _without_bfloat16(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_bfloat16(own) for key, own in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_without_bfloat16, value))
+    return "float16" if value == "bfloat16" else value
+
+
+def try_case(case: dict[str, Any]) -> None:
+    """Straight and resumed, beside the CPU."""
+    base = Player(case).trace()
+    for resumes in (False, True):
+        found = Player(case, "cuda", resumes=resumes, place=Device()).trace()
+        assert_same_trace(found, base, f"cuda{', resumed' * resumes} against serial")
