@@ -131,12 +131,14 @@ def with_members(rng: Random, how: str, whole: bytes) -> bytes:
     elif how == "json":
         members[DESCRIPTION] = other_json(rng, members[DESCRIPTION])
     missing = rng.randint(1, 4) if how == "short" else 0
-    members[name] = members[name][: len(members[name]) - missing]
+    if missing:
+        members[name] = members[name][:-missing]
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for key, data in members.items():
             archive.writestr(key, data)
-        archive.getinfo(name).file_size += missing  # as the directory has it
+        if missing:
+            archive.getinfo(name).file_size += missing  # as the directory has it
     return file.getvalue()
 
 
