@@ -1,9 +1,11 @@
 """The check of gradients at every step, in machine code: nanoseconds where Python takes microseconds.
 
 A gradient passes as the object that the caller gave; its header says the type, dtype, shape, flags and
-address. The layout of that header is part of NumPy's and CPython's binary interface, and is
-tried out once before it is relied on. The gate only lets through what is surely right; whatever else
-comes is looked at again by Python (`layouts.arrays`), which either accepts it or raises the error.
+address. The headers of the parameters, and of whatever else belongs to the caller, must still say
+what they did when the optimizer was made. The layout of a header is part of NumPy's and CPython's
+binary interface, and is tried out once before it is relied on. The gate only lets through what is
+surely right; whatever else comes is looked at again by Python (`layouts.arrays`, `layouts.headers`),
+which either accepts it or raises the error.
 """
 
 from __future__ import annotations
@@ -16,11 +18,13 @@ import numpy as np
 
 from fastopt.executors.memory import read_int, read_word
 from fastopt.executors.options import helper
+from fastopt.layouts import headers
 from fastopt.layouts.columns import (
     COUNT,
     DTYPE,
     FLAGS,
     GRAD,
+    HEADERS,
     ITEMSIZE,
     LENGTH,
     NDIM,
@@ -28,7 +32,7 @@ from fastopt.layouts.columns import (
     SHAPE,
     TYPE,
 )
-from fastopt.layouts.table import ALIGNED, CONTIGUOUS, WRITEABLE
+from fastopt.layouts.headers import ALIGNED, CONTIGUOUS, WRITEABLE
 
 SKIPPED = -2
 
@@ -107,6 +111,34 @@ def overlaps(start, stop, ranges):
 
 
 @helper
+def _is_like(item, dtype, flags, ndim, lengths):
+    """Whether the header of an array says this."""
+    if read_word(item + DTYPE_AT) != dtype or read_int(item + FLAGS_AT) & flags != flags:
+        return False
+    if read_int(item + NDIM_AT) != ndim:
+        return False
+    axis, actual = 0, read_word(item + SHAPE_AT)
+    while axis < ndim and read_word(actual + 8 * axis) == read_word(lengths + 8 * axis):
+        axis += 1
+    return axis == ndim
+
+
+@helper
+def _are_unchanged(at):
+    """Whether so many arrays still have the headers that follow (`layouts.headers`)."""
+    count, at = read_word(at), at + 8
+    for _ in range(count):
+        item, ndim = read_word(at + 8 * headers.OBJECT), read_word(at + 8 * headers.NDIM)
+        if read_word(item + DATA) != read_word(at + 8 * headers.DATA):
+            return False
+        dtype, flags = read_word(at + 8 * headers.DTYPE), read_word(at + 8 * headers.FLAGS)
+        if not _is_like(item, dtype, flags, ndim, at + 8 * headers.LENGTHS):
+            return False
+        at += 8 * (headers.LENGTHS + ndim)
+    return True
+
+
+@helper
 def misfit(rows, items, ranges):
     """Write the gradients' addresses into the table; the first row that needs another look.
 
@@ -127,16 +159,9 @@ def misfit(rows, items, ranges):
             continue
         if read_word(item + OBJECT_TYPE) != rows[row, TYPE]:
             return row
-        if read_word(item + DTYPE_AT) != rows[row, DTYPE]:
+        form = rows[row, DTYPE], rows[row, FLAGS], rows[row, NDIM], rows[row, SHAPE]
+        if not _is_like(item, *form) or not _are_unchanged(rows[row, HEADERS]):
             return row
-        if read_int(item + FLAGS_AT) & rows[row, FLAGS] != rows[row, FLAGS]:
-            return row
-        if read_int(item + NDIM_AT) != rows[row, NDIM]:
-            return row
-        expected, actual = rows[row, SHAPE], read_word(item + SHAPE_AT)
-        for axis in range(rows[row, NDIM]):
-            if read_word(actual + 8 * axis) != read_word(expected + 8 * axis):
-                return row
         start = read_word(item + DATA)
         stop = start + rows[row, LENGTH] * rows[row, ITEMSIZE]
         # An address that is in the table was found to be apart: what a step writes stays where it is.

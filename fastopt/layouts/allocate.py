@@ -121,4 +121,4 @@ def flatten(arrays: Any) -> tuple[Array, Any]:
         view[...] = leaf
         views.append(view)
         start += leaf.size
-    return flat, tree.rebuild(arrays, iter(views))
+    return flat, tree.rebuild(arrays, views)

@@ -12,6 +12,7 @@ import numpy as np
 from fastopt.codecs.base import Array as Array
 from fastopt.codecs.floats import NAMES, name_of
 from fastopt.layouts.device import DeviceArray
+from fastopt.layouts.tree import plain
 
 Range: TypeAlias = tuple[int, int, str]
 
@@ -36,10 +37,12 @@ def check_kind(name: str, array: Any) -> None:
     if masked is not None and isinstance(array, masked.MaskedArray):
         raise TypeError(f"{name} must not be a masked array: a step would ignore the mask")
     if not isinstance(array, (np.ndarray, DeviceArray)):
-        raise TypeError(f"{name} must be a NumPy array, not {type(array).__name__}")
+        kind = type(plain(array)).__name__  # "list" of whatever is shown as one
+        raise TypeError(f"{name} must be a NumPy array, not {kind}")
 
 
-def _check_memory(name: str, array: Array) -> None:
+def check_memory(name: str, array: Array) -> None:
+    """Native byte order, C-contiguous and aligned, as compiled code takes it to be."""
     if not array.dtype.isnative:
         raise ValueError(f"{name} must be in native byte order, not {array.dtype.str!r}")
     if not array.flags.c_contiguous:
@@ -66,7 +69,7 @@ def check_readable(name: str, array: Any, formats: tuple[str, ...] = NAMES) -> N
     check_kind(name, array)
     if name_of(array.dtype) not in formats:
         raise TypeError(f"{name} must be {listed(formats)}, not {array.dtype}")
-    _check_memory(name, array)
+    check_memory(name, array)
 
 
 def listed(formats: tuple[str, ...]) -> str:
@@ -119,7 +122,7 @@ def check_values(name: str, array: Any, param: Array, rows: int) -> None:
     if array.shape != shape:
         raise ValueError(f"{name} must have the shape {shape}, for {rows} rows, got {array.shape}")
     _check_goes_with(name, array, param)
-    _check_memory(name, array)
+    check_memory(name, array)
 
 
 def check_like(name: str, array: Array, param: Array) -> None:
@@ -133,7 +136,7 @@ def check_input(name: str, array: Any, param: Array) -> None:
     """An array of the caller's that is only read: of the parameter's shape and dtype."""
     check_kind(name, array)
     check_like(name, array, param)
-    _check_memory(name, array)
+    check_memory(name, array)
 
 
 def check_stored(name: str, array: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -143,7 +146,7 @@ def check_stored(name: str, array: Any, shape: tuple[int, ...], dtype: np.dtype[
         raise ValueError(f"{name} must have the shape {shape}, got {array.shape}")
     if array.dtype.newbyteorder("=") != dtype:
         raise TypeError(f"{name} must have the dtype {dtype}, not {array.dtype}")
-    _check_memory(name, array)
+    check_memory(name, array)
     check_is_written(name, array)
 
 
@@ -152,7 +155,7 @@ def check_gradient(name: str, grad: Any, param: Array) -> None:
     check_kind(name, grad)
     check_shape(name, grad, param)
     _check_goes_with(name, grad, param)
-    _check_memory(name, grad)
+    check_memory(name, grad)
 
 
 def _check_goes_with(name: str, grad: Array, param: Array) -> None:

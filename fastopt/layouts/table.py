@@ -15,6 +15,7 @@ from fastopt.layouts.columns import (
     FIRST,
     FLAGS,
     FORMAT,
+    HEADERS,
     HYPER,
     ITEMSIZE,
     KERNEL,
@@ -26,9 +27,7 @@ from fastopt.layouts.columns import (
     STATE,
     TYPE,
 )
-
-# Flags in the header of an array, as NumPy defines them.
-CONTIGUOUS, ALIGNED, WRITEABLE = 0x0001, 0x0100, 0x0400
+from fastopt.layouts.headers import ALIGNED, CONTIGUOUS, WRITEABLE, Header
 
 
 class Table:
@@ -40,6 +39,8 @@ class Table:
         A row each.
     states : sequence of sequence of array
         The arrays of each parameter's slots.
+    headers : sequence of sequence of Header
+        Of the arrays among them that are the caller's.
     guarded : iterable of range
         Memory that no gradient may share.
     zero_grad : bool
@@ -52,6 +53,7 @@ class Table:
         self,
         params: Sequence[Array],
         states: Sequence[Sequence[Array]],
+        headers: Sequence[Sequence[Header]],
         guarded: Iterable[Range],
         zero_grad: bool,
         may_skip: bool,
@@ -61,6 +63,8 @@ class Table:
         self.rows = np.zeros((len(params), STATE + most), np.int64)
         self._shapes = [np.array(param.shape or (1,), np.int64) for param in params]
         self._dtypes: list[np.dtype[Any]] = [param.dtype for param in params]
+        self._kernels: list[Any] = [None] * len(params)
+        self._hypers: list[Any] = [None] * len(params)
         first = 0
         for row, param, own, shape in zip(self.rows, params, states, self._shapes, strict=True):
             row[LENGTH] = row[COUNT] = param.size
@@ -72,6 +76,8 @@ class Table:
             row[PARAM] = address(param)
             for column, state in enumerate(own, STATE):
                 row[column] = address(state)
+        self._arrays = [*params, *(array for own in states for array in own)]
+        self._note_headers(headers)
         spans = sorted((start, stop) for start, stop, _ in guarded if start < stop)
         self.ranges = np.array(spans, np.int64).reshape(-1, 2).T.copy()
         # What is only read may overlap: let ends rise too, so that they can be bisected.
@@ -79,6 +85,17 @@ class Table:
         self.size = sum(param.size for param in params)
         for number, param in enumerate(params):
             self.expect(number, param.dtype)
+
+    def _note_headers(self, headers: Sequence[Sequence[Header]]) -> None:
+        words: list[int] = []
+        starts: list[int] = []
+        for own in headers:
+            starts.append(len(words))
+            words.append(len(own))
+            for header in own:
+                words += header.words()
+        self._headers, self._header_words = headers, np.array(words, np.int64)
+        self.rows[:, HEADERS] = address(self._header_words) + 8 * np.array(starts, np.int64)
 
     def expect(self, row: int, dtype: np.dtype[Any]) -> None:
         """Take gradients of this dtype for a parameter."""
@@ -92,5 +109,11 @@ class Table:
 
     def use(self, row: int, kernel: Any, hyper: Array) -> None:
         """Let a kernel work on a row, with these hyperparameters."""
+        self._kernels[row] = kernel
         self.rows[row, KERNEL] = kernel.address
+        self.use_numbers(row, hyper)
+
+    def use_numbers(self, row: int, hyper: Array) -> None:
+        """Let a row have these hyperparameters."""
+        self._hypers[row] = hyper
         self.rows[row, HYPER] = address(hyper)

@@ -1,9 +1,13 @@
-"""Structures of arrays: one array, or lists, tuples and dicts of them, nested at will."""
+"""Nested structures of arrays: one array, or lists, tuples and dicts of them.
+
+The caller's containers are taken apart once, when they are handed over. What becomes of them later
+does not matter: what was found is kept as a `Structure`, which knows each array by its path.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Never
 
 Path = tuple[Any, ...]
 
@@ -13,66 +17,196 @@ def is_branch(value: Any) -> bool:
     return isinstance(value, (list, tuple, Mapping))
 
 
-def _children(branch: Any) -> Iterator[tuple[Any, Any]]:
-    return iter(branch.items()) if isinstance(branch, Mapping) else enumerate(branch)
-
-
-def leaves(structure: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """All arrays with the keys that lead to them."""
-    if not is_branch(structure):
-        yield path, structure
-        return
-    for key, child in _children(structure):
-        yield from leaves(child, (*path, key))
-
-
-def leaves_like(template: Any, structure: Any, name: str) -> Iterator[Any]:
-    """The leaves of `structure` in the order of `template`, which must have the same form.
-
-    None in the place of a branch stands for None in the place of each of its leaves.
-    """
-    if not is_branch(template):
-        yield structure
-        return
-    if structure is None:
-        yield from (None for _ in leaves(template))
-        return
-    if isinstance(template, Mapping):
-        if not isinstance(structure, Mapping):
-            kind = type(structure).__name__
-            raise TypeError(f"{name} must be a dict with the keys of params, not {kind}")
-        if template.keys() != structure.keys():
-            missing = sorted(map(str, template.keys() - structure.keys()))
-            unknown = sorted(map(str, structure.keys() - template.keys()))
-            raise ValueError(
-                f"{name} must have the keys of params: missing {missing}, unknown {unknown}"
-            )
-        pairs = [(child, structure[key], key) for key, child in template.items()]
-    else:
-        if not isinstance(structure, (list, tuple)):
-            kind = type(structure).__name__
-            raise TypeError(f"{name} must be a list or tuple like params, not {kind}")
-        if len(template) != len(structure):
-            raise ValueError(
-                f"{name} must have {len(template)} entries like params, got {len(structure)}"
-            )
-        pairs = [
-            (child, own, i) for i, (child, own) in enumerate(zip(template, structure, strict=True))
-        ]
-    for child, own, key in pairs:
-        yield from leaves_like(child, own, f"{name}[{key!r}]")
-
-
-def rebuild(template: Any, values: Iterator[Any]) -> Any:
-    """The form of `template` with other leaves, taken from `values` in order."""
-    if not is_branch(template):
-        return next(values)
-    if isinstance(template, Mapping):
-        return {key: rebuild(child, values) for key, child in template.items()}
-    make: Callable[[Any], Any] = tuple if isinstance(template, tuple) else list
-    return make(rebuild(child, values) for child in template)
-
-
 def describe(name: str, path: Path) -> str:
     """How an error names a leaf: ``grads['layer'][0]``."""
     return name + "".join(f"[{key!r}]" for key in path)
+
+
+class Structure:
+    """The form of a nested structure, without its arrays: immutable.
+
+    Attributes
+    ----------
+    children : tuple of Structure
+        The form of each entry, in order.
+    paths : tuple of tuple
+        The keys that lead to each array, in order.
+    """
+
+    __slots__ = ("_key_set", "_keys", "_kind", "children", "paths")
+
+    def __init__(self, kind: type | None, keys: Path, children: tuple[Structure, ...]) -> None:
+        self._kind, self._keys, self.children = kind, keys, children  # a leaf has no kind
+        self._key_set = frozenset(keys)
+        below = zip(keys, children, strict=True)
+        self.paths: tuple[Path, ...] = (
+            ((),) if kind is None else tuple((key, *path) for key, own in below for path in own.paths)
+        )
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether this is a single array."""
+        return self._kind is None
+
+    @property
+    def is_list(self) -> bool:
+        """Whether this is a list or tuple."""
+        return self._kind in (list, tuple)
+
+    @property
+    def is_flat_list(self) -> bool:
+        """Whether this is a list or tuple of arrays, none of them nested deeper."""
+        return self.is_list and all(child.is_leaf for child in self.children)
+
+    def __len__(self) -> int:
+        """The number of arrays."""
+        return len(self.paths)
+
+    def names(self, name: str) -> list[str]:
+        """How errors name each array of a structure of this form."""
+        return [describe(name, path) for path in self.paths]
+
+    def match(self, structure: Any, name: str) -> list[Any]:
+        """The leaves of another structure in the order of this one, found by their keys.
+
+        None in the place of a branch stands for None in the place of each of its leaves. The list has
+        as many entries as there are arrays, whatever happens to `structure` meanwhile.
+
+        Raises
+        ------
+        TypeError, ValueError
+            It has another form. The message says where, `name` being the whole.
+        """
+        found: list[Any] = []
+        self._match(structure, name, (), found)
+        return found
+
+    def _match(self, structure: Any, name: str, path: Path, found: list[Any]) -> None:
+        if self._kind is None:
+            found.append(structure)
+            return
+        if structure is None:
+            found.extend([None] * len(self.paths))
+            return
+        entries = self._entries(structure, name, path)
+        for key, child, own in zip(self._keys, self.children, entries, strict=True):
+            if child._kind is None:  # a call for each of many arrays would take as long as the rest
+                found.append(own)
+            else:
+                child._match(own, name, (*path, key), found)
+
+    def _entries(self, structure: Any, name: str, path: Path) -> list[Any]:
+        """The entries of a container with the keys of this one, in this one's order."""
+        if self._kind is dict:
+            if not isinstance(structure, Mapping):
+                kind = type(structure).__name__
+                raise TypeError(
+                    f"{describe(name, path)} must be a dict with the keys of params, not {kind}"
+                )
+            if structure.keys() != self._key_set:
+                missing = sorted(map(str, self._key_set - structure.keys()))
+                unknown = sorted(map(str, structure.keys() - self._key_set))
+                raise ValueError(
+                    f"{describe(name, path)} must have the keys of params: missing {missing}, "
+                    f"unknown {unknown}"
+                )
+            return [structure[key] for key in self._keys]
+        if not isinstance(structure, (list, tuple)):
+            kind = type(structure).__name__
+            raise TypeError(f"{describe(name, path)} must be a list or tuple like params, not {kind}")
+        entries = list(structure)  # first of all: another thread may be changing it
+        if len(entries) != len(self._keys):
+            raise ValueError(
+                f"{describe(name, path)} must have {len(self._keys)} entries like params, "
+                f"got {len(entries)}"
+            )
+        return entries
+
+    def build(self, values: Iterable[Any]) -> Any:
+        """New lists, tuples and dicts of this form around some leaves, given in order."""
+        return self._build(iter(values), {})
+
+    def build_read_only(self, values: Iterable[Any]) -> Any:
+        """The same in containers that cannot be changed."""
+        return self._build(iter(values), {list: ReadOnlyList, dict: ReadOnlyDict})
+
+    def _build(self, values: Iterator[Any], kinds: dict[type, type]) -> Any:
+        if self._kind is None:
+            return next(values)
+        kind = kinds.get(self._kind, self._kind)
+        entries = [child._build(values, kinds) for child in self.children]
+        return kind(zip(self._keys, entries, strict=True) if self._kind is dict else entries)
+
+
+def take_apart(structure: Any) -> tuple[Structure, list[Any]]:
+    """The form of a structure, and its leaves in order."""
+    found: list[Any] = []
+    return _form(structure, found), found
+
+
+def _form(structure: Any, found: list[Any]) -> Structure:
+    if not is_branch(structure):
+        found.append(structure)
+        return Structure(None, (), ())
+    if isinstance(structure, Mapping):
+        kind: type = dict
+        items = list(structure.items())
+    else:
+        kind = tuple if isinstance(structure, tuple) else list
+        items = list(enumerate(structure))
+    keys = tuple(key for key, _ in items)
+    return Structure(kind, keys, tuple(_form(child, found) for _, child in items))
+
+
+def leaves(structure: Any) -> list[tuple[Path, Any]]:
+    """All arrays with the keys that lead to them."""
+    form, found = take_apart(structure)
+    return list(zip(form.paths, found, strict=True))
+
+
+def rebuild(structure: Any, values: Iterable[Any]) -> Any:
+    """The form of `structure` with other leaves, given in order."""
+    return take_apart(structure)[0].build(values)
+
+
+def plain(structure: Any) -> Any:
+    """The same arrays in containers of one's own."""
+    form, found = take_apart(structure)
+    return form.build(found)
+
+
+def read_only(structure: Any) -> Any:
+    """The same arrays in containers that cannot be changed."""
+    form, found = take_apart(structure)
+    return form.build_read_only(found)
+
+
+def _refuse(self: Any, *args: Any, **kwargs: Any) -> Never:
+    raise TypeError(
+        "this shows what an optimizer works on and cannot be changed: write into the arrays "
+        "(array[...] = values), or make a new optimizer for others"
+    )
+
+
+class ReadOnlyList(list[Any]):
+    """A list that is shown, not handed over; copies and pickles of it are plain lists."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> Any:
+        return list, (list(self),)
+
+    append = extend = insert = pop = remove = reverse = sort = clear = _refuse
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
+
+
+class ReadOnlyDict(dict[Any, Any]):
+    """A dict that is shown, not handed over; copies and pickles of it are plain dicts."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> Any:
+        return dict, (dict(self),)
+
+    update = setdefault = pop = popitem = clear = _refuse
+    __setitem__ = __delitem__ = __ior__ = _refuse

@@ -11,6 +11,7 @@ from typing import Any, Self
 from fastopt.layouts import arrays, homes, tree
 from fastopt.layouts.archive import read_archive, write_archive
 from fastopt.layouts.arrays import Array
+from fastopt.layouts.tree import Structure
 from fastopt.optimizers import saved_paths
 from fastopt.optimizers.group import Group
 from fastopt.optimizers.saved_description import VERSION, check_description
@@ -34,6 +35,7 @@ class Checkpoint:
     clip_norm: Setting | None
     last: Any
     _params: Any
+    _structure: Structure
     _groups: list[Group]
     _steps: Steps
     _watch: Watch
@@ -97,7 +99,7 @@ class Checkpoint:
         """
         self._refuse_lagging_params()
         self.catch_up()
-        return {**self._description(), "state": dict(self._state)}
+        return {**self._description(), "state": self._plain_state()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *, match: str = "path") -> None:
         """Continue from a `state_dict` of the same kind of optimizer over arrays of the same shapes.
@@ -224,6 +226,10 @@ class Checkpoint:
             leaves = [leaf for group in self._groups for leaf in group.leaves]
             yield from ((PARAMS, index, leaf) for index, leaf in enumerate(leaves))
 
+    def _plain_state(self) -> dict[str, Any]:
+        """The states as the user knows them, in containers of their own."""
+        return {name: tree.plain(own) for name, own in self._state.items()}
+
     def _arrays(self) -> Iterator[tuple[str, int, Array]]:
         """Every state array, with its name and the number of its parameter."""
         first = 0
@@ -326,7 +332,7 @@ class Checkpoint:
             "clip_norm": self.clip_norm,
             "skip_nonfinite": self._watch.skip_nonfinite,
             "zero_grad": self._zero_grad,
-            "state": {name: tree.rebuild(self._params, self._stored(name)) for name in self._state},
+            "state": self._plain_state(),
             "sparse": self._sparse,
             "stochastic_rounding": self._formats.stochastic_rounding,
             "seed": self._formats.seed,
@@ -334,7 +340,7 @@ class Checkpoint:
             "capturable": self._capturable,
         }
         return {
-            "params": self._params,
+            "params": tree.plain(self._params),
             "arguments": self._arguments(),
             "means": means,
             "step_count": self._steps.count,

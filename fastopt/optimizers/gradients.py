@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from fastopt.codecs.floats import name_of
 from fastopt.executors.gate import items_of
-from fastopt.layouts import arrays, tree
-from fastopt.layouts.arrays import Array
+from fastopt.layouts import arrays
 from fastopt.layouts.columns import COUNT, GRAD, ITEMSIZE
 from fastopt.layouts.table import Table
+from fastopt.layouts.tree import Structure
 from fastopt.optimizers.row_gradients import RowGradient, is_sparse, take
+from fastopt.optimizers.work import Work
 
 
 class Gradients:
@@ -28,22 +28,20 @@ class Gradients:
 
     def __init__(
         self,
-        params: Any,
-        leaves: Sequence[Array],
+        structure: Structure,
+        work: Work,
         table: Table,
         guarded: Any,
         zero_grad: bool,
         sparse: str | None,
     ) -> None:
         self._sparse = sparse
-        self._params = params
-        self._leaves = leaves
+        self._structure, self._work = structure, work
+        self._leaves = leaves = work.leaves
         self._table, self._rows = table, table.rows
         self._guarded = guarded
         self._zero_grad = zero_grad
-        self._single = not tree.is_branch(params)
-        branches = () if self._single else params
-        self._flat = isinstance(params, (list, tuple)) and not any(map(tree.is_branch, branches))
+        self._single, self._flat = structure.is_leaf, structure.is_flat_list
         one = np.zeros(1, np.int64)
         # Written to in 33 ns; through the array it takes 51.
         self._one, self._one_at = one.data, arrays.address(one)
@@ -58,9 +56,11 @@ class Gradients:
         """
         if self._single:
             return [grads]
-        if self._flat and type(grads) is list and len(grads) == len(self._leaves):
-            return grads.copy()
-        return list(tree.leaves_like(self._params, grads, "grads"))
+        if self._flat and type(grads) is list:
+            found = grads.copy()
+            if len(found) == len(self._leaves):  # of the copy: that list stays as it is
+                return found
+        return self._structure.match(grads, "grads")
 
     def enter(self, grads: Any) -> tuple[list[Any], int]:
         """The same, and where the gate finds the addresses of the gradient objects."""
@@ -80,7 +80,10 @@ class Gradients:
         bool
             Whether there are gradients in another format than before, which needs other kernels.
         """
-        names = [tree.describe("grads", path) for path, _ in tree.leaves(self._params)]
+        names = self._structure.names("grads")
+        for row, grad in enumerate(found):
+            if grad is not None:
+                self._work.check_headers(row)
         sparse = self._take_sparse(names, found)
         if sparse:
             found = [grad if i not in sparse else None for i, grad in enumerate(found)]

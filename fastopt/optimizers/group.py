@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from fastopt.codecs.base import Codec
@@ -11,7 +12,10 @@ from fastopt.executors import reference
 from fastopt.executors.compiled import Storage
 from fastopt.layouts import arrays, homes, tree
 from fastopt.layouts.arrays import Array
+from fastopt.layouts.device import leave
 from fastopt.layouts.files import StateFiles
+from fastopt.layouts.headers import Header, headers_of
+from fastopt.layouts.tree import Structure
 from fastopt.optimizers.constants import check_start
 from fastopt.optimizers.storage import Formats, codec_of, states_of
 from fastopt.transforms.base import START_FROM_PARAM, Chain, Transform
@@ -24,10 +28,13 @@ class Group:
 
     Parameters
     ----------
-    params : array or structure of arrays
+    structure : Structure
+        The form of its parameters.
+    params : list
+        They, in the order of `structure`.
     chain : Chain
     label : str
-        How errors name `params`.
+        How errors name the parameters.
     state : mapping
         The caller's own state arrays, by name.
     files : StateFiles
@@ -38,21 +45,22 @@ class Group:
 
     def __init__(
         self,
-        params: Any,
+        structure: Structure,
+        params: list[Any],
         chain: Chain,
         label: str,
         state: Mapping[str, Any],
         files: StateFiles,
         formats: Formats,
     ) -> None:
-        self.params = params
+        self.structure = structure
+        self.params = structure.build_read_only(params)
         self.chain = chain
         self.parts = chain.parts()
-        pairs = list(tree.leaves(params))
-        self.paths = [path for path, _ in pairs]
-        self.names = [tree.describe(label, path) for path, _ in pairs]
+        self.paths = structure.paths
+        self.names = structure.names(label)
         self.leaves: list[Array] = [
-            homes.enter(name, leaf) for name, (_, leaf) in zip(self.names, pairs, strict=True)
+            homes.enter(name, leaf) for name, leaf in zip(self.names, params, strict=True)
         ]
         for name, leaf in zip(self.names, self.leaves, strict=True):
             arrays.check_writeable(name, leaf)
@@ -60,6 +68,7 @@ class Group:
             reference.probe(self.parts, dtype)
         self._formats = formats
         self.codecs: dict[str, list[Codec]] = {}
+        self._given_states = [name for name in chain.states() if state.get(name) is not None]
         self.states = self._make_states(state, files)
         self.inputs = [self._given(name, own, False) for name, own in self._pairs("inputs")]
         self.outputs = [self._given(name, own, True) for name, own in self._pairs("outputs")]
@@ -71,8 +80,8 @@ class Group:
         initial = self.chain.states()
         states: dict[str, list[Array]] = {}
         for name, value in initial.items():
-            if given.get(name) is not None:
-                states[name] = self._given_states(name, given[name])
+            if name in self._given_states:
+                states[name] = self._take_states(name, given[name])
                 continue
             states[name] = []
             self.codecs[name] = [self._formats.codec(name, self.chain, leaf) for leaf in self.leaves]
@@ -90,10 +99,10 @@ class Group:
                 states[name].append(array)
         return states
 
-    def _given_states(self, name: str, structure: Any) -> list[Array]:
+    def _take_states(self, name: str, structure: Any) -> list[Array]:
         """The caller's own arrays for a state, in the format that they are in."""
         label = f"state[{name!r}]"
-        found = [homes.enter(label, own) for own in tree.leaves_like(self.params, structure, label)]
+        found = [homes.enter(label, own) for own in self.structure.match(structure, label)]
         self.codecs[name] = []
         for array, leaf, path in zip(found, self.leaves, self.paths, strict=True):
             own = tree.describe(label, path)
@@ -111,7 +120,7 @@ class Group:
 
     def _given(self, label: str, structure: Any, written: bool) -> list[Array]:
         """The caller's arrays, checked: of the parameters' shapes, and what they are used for."""
-        found = [homes.enter(label, own) for own in tree.leaves_like(self.params, structure, label)]
+        found = [homes.enter(label, own) for own in self.structure.match(structure, label)]
         for array, leaf, path in zip(found, self.leaves, self.paths, strict=True):
             name = tree.describe(label, path)
             if not written:
@@ -130,6 +139,18 @@ class Group:
         }
         columns = [next(iterators[slot.kind]) for part in self.parts for slot in part.slots]
         return [[column[i] for column in columns] for i in range(len(self.leaves))]
+
+    def shown(self, name: str) -> list[Any]:
+        """A state of each parameter for the user.
+
+        Of what fastopt made it is a view: what becomes of the header of that array does not matter.
+        """
+        if name not in self.states:
+            return [None] * len(self.leaves)
+        own = self.states[name]
+        if name in self._given_states or any(map(homes.is_on_device, own)):
+            return [leave(array) for array in own]
+        return [array.view() for array in own]
 
     def decoded(self, name: str) -> list[Array | None]:
         """A state of each parameter in the dtype of the arithmetic."""
@@ -162,6 +183,20 @@ class Group:
             self._formats.storage(codec) if kind == "state" else Storage(codec.name)
             for kind, codec in zip(kinds, codecs, strict=True)
         )
+
+    def headers(self, row: int) -> list[Header]:
+        """Of the arrays that belong to the caller, beside one of the parameters."""
+        if homes.is_on_device(self.leaves[row]):
+            return []
+        path = self.paths[row]
+        found = headers_of(self.names[row], self.leaves[row], True)
+        given = [(f"state[{name!r}]", self.states[name], True) for name in self._given_states]
+        for kind, own in ("inputs", self.inputs), ("outputs", self.outputs):
+            pairs = zip(self._pairs(kind), own, strict=True)
+            given += [(label, arrays_, kind == "outputs") for (label, _), arrays_ in pairs]
+        for label, arrays_, written in given:
+            found += headers_of(tree.describe(label, path), arrays_[row], written)
+        return found
 
     @property
     def dithers(self) -> bool:
@@ -210,19 +245,26 @@ def floats_of(array: Array) -> Float:
 
 
 def make_groups(
-    params: Any, chain: Any, state: dict[str, Any], files: StateFiles, formats: Formats
+    structure: Structure,
+    params: list[Any],
+    chain: Any,
+    state: dict[str, Any],
+    files: StateFiles,
+    formats: Formats,
 ) -> list[Group]:
     """One group for a chain; for a list of chains one for each entry of the list `params`."""
+    sections: list[tuple[Structure, list[Any], Chain, str, dict[str, Any]]] = []
     if isinstance(chain, (list, tuple)):
-        if not isinstance(params, (list, tuple)) or len(params) != len(chain):
+        if not structure.is_list or len(structure.children) != len(chain):
             raise ValueError(f"params must be a list with {len(chain)} entries, one for each chain")
-        sections = [
-            (own, _as_chain(part), f"params[{i}]", {name: all_[i] for name, all_ in state.items()})
-            for i, (own, part) in enumerate(zip(params, chain, strict=True))
-        ]
+        remaining = iter(params)
+        for i, (form, part) in enumerate(zip(structure.children, chain, strict=True)):
+            own_state = {name: all_[i] for name, all_ in state.items()}
+            own = list(islice(remaining, len(form)))
+            sections.append((form, own, _as_chain(part), f"params[{i}]", own_state))
     else:
-        sections = [(params, _as_chain(chain), "params", state)]
-    known = {name for _, part, _, _ in sections for name in part.states()}
+        sections.append((structure, params, _as_chain(chain), "params", state))
+    known = {name for _, _, part, _, _ in sections for name in part.states()}
     unknown = sorted(state.keys() - known)
     if unknown:
         raise ValueError(f"state has unknown names {unknown}; the chain has {sorted(known)}")

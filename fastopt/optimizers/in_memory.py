@@ -11,10 +11,10 @@ from fastopt.executors import drivers
 from fastopt.executors.compiled import kernel, source
 from fastopt.executors.gate import SKIPPED, headers_are_readable
 from fastopt.executors.launch import launcher
-from fastopt.layouts import arrays, tree
 from fastopt.layouts.arrays import Array, Range
-from fastopt.layouts.columns import COUNT, HYPER, LENGTH
+from fastopt.layouts.columns import COUNT, LENGTH
 from fastopt.layouts.table import Table
+from fastopt.layouts.tree import Structure
 from fastopt.optimizers.gradients import Gradients
 from fastopt.optimizers.hyperparameters import Hyperparameters
 from fastopt.optimizers.row_gradients import RowGradient
@@ -31,8 +31,8 @@ class InMemory(Steps):
     ----------
     work, hyper, watch
         As of `Steps`.
-    params : array or structure of arrays
-        As the user gave them.
+    structure : Structure
+        The form of the parameters.
     guarded : list of range
         Memory that no gradient may share.
     zero_grad : bool
@@ -50,7 +50,7 @@ class InMemory(Steps):
         hyper: Hyperparameters,
         watch: Watch,
         *,
-        params: Any,
+        structure: Structure,
         guarded: list[Range],
         zero_grad: bool,
         sparse: str | None,
@@ -59,9 +59,11 @@ class InMemory(Steps):
     ) -> None:
         super().__init__(work, hyper, watch)
         self._zero_grad = zero_grad
-        self.table = Table(work.leaves, work.slots, guarded, zero_grad, tree.is_branch(params))
+        self.table = Table(
+            work.leaves, work.slots, work.headers, guarded, zero_grad, not structure.is_leaf
+        )
         self.rows, self.ranges = self.table.rows, self.table.ranges
-        self.gradients = takes(params, work.leaves, self.table, guarded, zero_grad, sparse)
+        self.gradients = takes(structure, work, self.table, guarded, zero_grad, sparse)
         self.scales = watch.clip_norm is not None
         self._looks_first = watch.is_on or (zero_grad and len(work.leaves) > 1)
         self.compiled = executor != "reference" and not numba.config.DISABLE_JIT
@@ -82,7 +84,7 @@ class InMemory(Steps):
     def use_numbers(self) -> None:
         """Let the table point to the buffers of hyperparameters."""
         for row in range(len(self.rows)):
-            self.rows[row, HYPER] = arrays.address(self.hyper.of(row))
+            self.table.use_numbers(row, self.hyper.of(row))
 
     @property
     def source(self) -> str:
@@ -156,6 +158,7 @@ class InMemory(Steps):
 
     def _step_in_two(self, found: list[Any], items: int) -> None:
         """Look at all gradients first, to measure them or see that they can be cleared; then step."""
+        limit = self.watch.limit_at(self.count)  # runs code of the caller's: before the look
         status = self._look(items) if self.by_header else 0
         sparse: Mapping[int, RowGradient] = {}
         if status >= 0:
@@ -169,7 +172,6 @@ class InMemory(Steps):
                 self.watch.look_in_python(looked)
             elif sparse:
                 self.watch.look_at(looked)
-            limit = self.watch.limit_at(self.count)
             factor = self.watch.decide(looked, self.grad_scale, limit)
             if factor is None:
                 return

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar, Self, TypedDict
 
 from fastopt import transforms as t
+from fastopt.layouts import tree
 from fastopt.optimizers.dialects import translate
 from fastopt.optimizers.optimizer import Optimizer
 from fastopt.optimizers.saved_settings import check_settings, merge, plain
@@ -101,6 +102,7 @@ _CHAIN_OPTIONS: dict[str, Any] = {
     "average_decay": None,
     "copy_to": None,
 }
+_STRUCTURES = "bounds", "copy_to"  # options that have arrays
 # What concerns the step as a whole.
 _MEANS = (
     "clip_norm",
@@ -205,9 +207,9 @@ class NamedOptimizer(Optimizer):
 
     def _set_up(self, params: Any, arguments: tuple[Any, ...], means: dict[str, Any]) -> None:
         settings, overrides, on = arguments
-        self._settings = SimpleNamespace(**settings)
+        self._settings = SimpleNamespace(**_kept(settings))
         self._grouped = overrides is not None
-        self._overrides: list[dict[str, Any]] = overrides or [{}]
+        self._overrides: list[dict[str, Any]] = list(map(_kept, overrides or [{}]))
         # What was given a strength stays in the chain when that is set to zero, and for good.
         self._on: list[frozenset[str]] = on or [
             frozenset(name for name, value in {**settings, **own}.items() if _is_strength(value))
@@ -351,6 +353,12 @@ def _are_groups(params: Any) -> bool:
     if not isinstance(params, (list, tuple)) or not params:
         return False
     return all(isinstance(own, Mapping) and "params" in own for own in params)
+
+
+def _kept(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without the caller's containers, which may change."""
+    held = {name: tree.read_only(settings[name]) for name in _STRUCTURES if name in settings}
+    return {**settings, **held}
 
 
 def _same_parts(one: Chain, other: Chain) -> bool:

@@ -9,6 +9,7 @@ from fastopt.executors.cuda import copies
 from fastopt.executors.cuda.source import KEPT
 from fastopt.executors.cuda.steps import DeviceSteps
 from fastopt.layouts.arrays import Array, Range
+from fastopt.layouts.tree import Structure
 from fastopt.optimizers.hyperparameters import Hyperparameters
 from fastopt.optimizers.steps import Steps
 from fastopt.optimizers.watch import Last, Watch
@@ -22,8 +23,8 @@ class OnDevice(Steps):
     ----------
     work, hyper, watch
         As of `Steps`.
-    params : array or structure of arrays
-        As the user gave them.
+    structure : Structure
+        The form of the parameters.
     guarded : list of range
         Memory that no gradient may share.
     zero_grad : bool
@@ -45,7 +46,7 @@ class OnDevice(Steps):
         hyper: Hyperparameters,
         watch: Watch,
         *,
-        params: Any,
+        structure: Structure,
         guarded: list[Range],
         zero_grad: bool,
         capturable: bool,
@@ -57,7 +58,7 @@ class OnDevice(Steps):
         self._since = 0  # steps since that was looked at
         self._unsettled = False  # the last steps may have been left out, which only the device knows
         self.device = self._launches(
-            params,
+            structure,
             work,
             guarded,
             watched=watch.is_on,

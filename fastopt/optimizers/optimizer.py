@@ -7,7 +7,7 @@ from numbers import Integral
 from typing import Any, ClassVar
 
 from fastopt.executors.launch import FAST, check_executor, check_home
-from fastopt.layouts import arrays, homes
+from fastopt.layouts import arrays, homes, tree
 from fastopt.layouts.arrays import Range
 from fastopt.layouts.files import StateFiles
 from fastopt.optimizers.gradients import Gradients
@@ -102,6 +102,7 @@ class Optimizer(Readable):
         "_params",
         "_sparse",
         "_state",
+        "_structure",
         "_watch",
         "_work",
         "_zero_grad",
@@ -132,11 +133,14 @@ class Optimizer(Readable):
         self._zero_grad = flag("zero_grad", zero_grad)
         self._sparse = check_mode(sparse)
         self._formats = Formats(state_dtype, stochastic_rounding, seed)
-        self._params = params
+        self._structure, leaves = tree.take_apart(params)
+        self._params = self._structure.build_read_only(leaves)
         # Schedules are called once here, with step 0, so that a bad one is known at once.
         with EachCalledOnce(), StateFiles(state_dir) as files:
             self._watch.limit_at(0)
-            self._groups = make_groups(params, chain, dict(state or {}), files, self._formats)
+            self._groups = make_groups(
+                self._structure, leaves, chain, dict(state or {}), files, self._formats
+            )
             self._work = Work(self._groups, self._zero_grad, self._executor in FAST)
             self._leaves = self._work.leaves
             on_device = homes.check_one_home(
@@ -150,7 +154,7 @@ class Optimizer(Readable):
                 group.check_inputs_apart(written)
             # Gradients that are cleared must leave alone what is only read.
             read = [span for group in self._groups for span in group.read()]
-            self._state = {name: self._structure_of(name) for name in self._state_names()}
+            self._state = {name: self._shown(name) for name in self._state_names()}
             self._steps = self._make_steps(on_device, written + read if self._zero_grad else written)
 
     def _make_steps(self, on_device: bool, guarded: list[Range]) -> Steps:
@@ -158,7 +162,7 @@ class Optimizer(Readable):
         dithers = any(group.dithers for group in self._groups)
         hyper = Hyperparameters(self._groups, self._formats.phase if dithers else None)
         common: dict[str, Any] = {
-            "params": self._params,
+            "structure": self._structure,
             "guarded": guarded,
             "zero_grad": self._zero_grad,
         }
@@ -193,7 +197,7 @@ class Optimizer(Readable):
     def chain(self) -> Any:
         """The mathematics: what is compiled. A list if every group has its own."""
         chains = [group.chain for group in self._groups]
-        return chains[0] if self._groups[0].params is self._params else chains
+        return chains[0] if self._groups[0].structure is self._structure else chains
 
     @property
     def source(self) -> str:

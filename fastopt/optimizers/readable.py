@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.layouts import arrays, tree
+from fastopt.layouts import arrays
 from fastopt.layouts.arrays import Array
-from fastopt.layouts.device import leave
 from fastopt.optimizers.checkpoint import Checkpoint
 
 
@@ -29,9 +28,10 @@ class Readable(Checkpoint):
         for group in self._groups:
             yield from group.states.get(name, [None] * len(group.leaves))
 
-    def _structure_of(self, name: str) -> Any:
+    def _shown(self, name: str) -> Any:
         """The same in the form of `params`, with the arrays as the user knows them."""
-        return tree.rebuild(self._params, map(leave, self._stored(name)))
+        found = [array for group in self._groups for array in group.shown(name)]
+        return self._structure.build_read_only(found)
 
     @property
     def executor(self) -> str:
@@ -55,7 +55,7 @@ class Readable(Checkpoint):
 
     @property
     def params(self) -> Any:
-        """The arrays being optimised, as they were given."""
+        """The arrays being optimised: those that were given, in containers that cannot be changed."""
         if self._steps.params_behind:
             self._steps.catch_up()
         return self._params
@@ -83,7 +83,7 @@ class Readable(Checkpoint):
             raise ValueError(f"name must be one of {list(self._state)}, got {name!r}")
         self.catch_up()
         numbers = [own for group in self._groups for own in group.decoded(name)]
-        return tree.rebuild(self._params, iter(numbers))
+        return self._structure.build(numbers)
 
     def catch_up(self, rows: Any = None) -> None:
         """Bring rows up to date that had no gradient lately, where ``sparse="exact"`` left them behind.
@@ -112,10 +112,8 @@ class Readable(Checkpoint):
             self._steps.catch_up()
             return
         wanted = {}
-        paths = [path for path, _ in tree.leaves(self._params)]
-        found = tree.leaves_like(self._params, rows, "rows")
-        for index, (path, own) in enumerate(zip(paths, found, strict=True)):
+        names, found = self._structure.names("rows"), self._structure.match(rows, "rows")
+        for index, (name, own) in enumerate(zip(names, found, strict=True)):
             if own is not None:
-                name = tree.describe("rows", path)
                 wanted[index] = np.unique(arrays.check_rows(name, own, self._leaves[index]))
         self._steps.catch_up(wanted)

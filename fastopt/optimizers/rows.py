@@ -128,6 +128,7 @@ class Rows:
             storage = self._group.storage(self._own, str(name_of(self._param.dtype)))
             code = kernel(Job((self._part,), storage, zero_grad=False, scales=False))
             self._work[rows.CATCH_UP] = code.address
+            self._code = code  # owns what is there
             self._work[rows.NUMBERS] = arrays.address(self._numbers)
             self._work[rows.STRIDE] = self._numbers.strides[0]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fastopt.layouts.arrays import Array
@@ -83,16 +83,26 @@ class RowSteps:
 
     def catch_up(self, found: Sequence[Any] | None = None) -> None:
         """Bring all rows up to date: of all parameters, or of those with dense ones among gradients."""
-        for index, rows in self._known.items():
-            if found is None or not (found[index] is None or is_sparse(found[index])):
-                rows.catch_up()
+        wanted = [
+            index
+            for index in self._known
+            if found is None or not (found[index] is None or is_sparse(found[index]))
+        ]
+        self._check_headers(wanted)
+        for index in wanted:
+            self._known[index].catch_up()
         self.behind = any(rows.now for rows in self._known.values())
 
     def catch_up_rows(self, wanted: Mapping[int, Array]) -> None:
         """Bring some rows of some parameters up to date."""
-        for index, some in wanted.items():
-            if index in self._known:
-                self._known[index].catch_up(some)
+        known = {index: some for index, some in wanted.items() if index in self._known}
+        self._check_headers(known)
+        for index, some in known.items():
+            self._known[index].catch_up(some)
+
+    def _check_headers(self, which: Iterable[int]) -> None:
+        for index in which:
+            self._work.check_headers(index)
 
     @property
     def params_behind(self) -> bool:

@@ -64,12 +64,14 @@ class Watch:
     def prepare(self, executor: str, sizes: Sequence[int]) -> None:
         """Get ready for compiled steps over arrays of these sizes."""
         if self.is_on:
-            self._sums = np.zeros(norm.blocks(sizes))
+            # Compiled code writes here: for the arrays of the whole table, whatever else is looked at.
+            self._of_table = np.zeros(norm.blocks(sizes))
             self._launch = norm_launcher(executor, sum(sizes))
 
     def look(self, rows: Array, items: int, ranges: Array) -> int:
         """Note the gradients' addresses in the table and sum their squares; the status of the gate."""
-        return self._launch(rows, items, ranges, self._sums)
+        self._sums = self._of_table
+        return self._launch(rows, items, ranges, self._of_table)
 
     def look_at(self, found: list[Any]) -> None:
         """Sum the squares of arrays that are not in the table."""

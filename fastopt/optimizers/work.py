@@ -32,6 +32,8 @@ class Work:
         The parameters.
     slots : list of list of array
         What the chain works with beside each.
+    headers : list of list of Header
+        Of those among them that are the caller's.
     """
 
     def __init__(self, groups: Sequence[Group], zero_grad: bool, fast: bool) -> None:
@@ -39,6 +41,12 @@ class Work:
         self._zero_grad, self._fast = zero_grad, fast
         self.leaves = [group.leaves[i] for group, i in self.members]
         self.slots = [own for group in groups for own in group.slots()]
+        self.headers = [group.headers(i) for group, i in self.members]
+
+    def check_headers(self, row: int) -> None:
+        """See that the caller's arrays are what they were, or raise ValueError."""
+        for header in self.headers[row]:
+            header.check()
 
     def job(self, row: int, gradient: str, scales: bool) -> Job:
         """What the kernel of one array is compiled for, given the format of its gradient."""

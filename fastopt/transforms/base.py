@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, NamedTuple, ParamSpec, TypeAlias
 
+from fastopt.layouts.tree import read_only
 from fastopt.owned import owned
 from fastopt.validation import Hyper, Setting, call
 
@@ -109,6 +110,9 @@ class Transform:
         if not isinstance(self.hyper, tuple) and not callable(self.hyper):
             raise TypeError(f"hyper must be a tuple or a function of the step, not {self.hyper!r}")
         self._check_idle()
+        for name in "inputs", "outputs":  # the caller may change these containers
+            if given := getattr(self, name):
+                object.__setattr__(self, name, read_only(dict(given)))
 
     def _check_idle(self) -> None:
         if self.idle == ONCE:

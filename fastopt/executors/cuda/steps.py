@@ -17,9 +17,10 @@ from fastopt.executors.cuda.kernels import kernels
 from fastopt.executors.cuda.source import Form
 from fastopt.executors.gate import identities
 from fastopt.executors.norm import blocks
-from fastopt.layouts import arrays, homes, readers, tree
+from fastopt.layouts import arrays, homes, readers
 from fastopt.layouts.arrays import Array
 from fastopt.layouts.device import DeviceArray, enter
+from fastopt.layouts.tree import Structure
 
 NONE = b"none"  # the identities of no objects
 
@@ -29,8 +30,8 @@ class DeviceSteps:
 
     Parameters
     ----------
-    params : array or structure of arrays
-        As the user gave them.
+    structure : Structure
+        The form of the parameters.
     work : Work
         All arrays in a row, and what is to be done with each.
     guarded : sequence of range
@@ -44,7 +45,7 @@ class DeviceSteps:
 
     def __init__(
         self,
-        params: Any,
+        structure: Structure,
         work: Any,
         guarded: Sequence[arrays.Range],
         *,
@@ -53,16 +54,15 @@ class DeviceSteps:
         zero_grad: bool,
         capturable: bool,
     ) -> None:
-        self._params, self._jobs, self._guarded = params, work, guarded
+        self._structure, self._jobs, self._guarded = structure, work, guarded
         self._zero_grad, self._capturable = zero_grad, capturable
         self._skips = skips
         self._leaves: list[DeviceArray] = work.leaves
         self._arrays = [[leaf, *own] for leaf, own in zip(work.leaves, work.slots, strict=True)]
         self._firsts = [0, *accumulate(leaf.size for leaf in self._leaves)]
         self._formats = [str(name_of(leaf.dtype)) for leaf in self._leaves]  # of the gradients
-        self._single = not tree.is_branch(params)
-        self._flat = isinstance(params, (list, tuple)) and not any(map(tree.is_branch, params))
-        self._names = [tree.describe("grads", path) for path, _ in tree.leaves(params)]
+        self._single, self._flat = structure.is_leaf, structure.is_flat_list
+        self._names = structure.names("grads")
         spans = sorted((start, stop) for start, stop, _ in guarded if start < stop)
         self._starts = [start for start, _ in spans]
         # What is only read may overlap: let ends rise too, so that they can be bisected.
@@ -201,9 +201,11 @@ class DeviceSteps:
     def _find(self, grads: Any) -> list[Any]:
         if self._single:
             return [grads]
-        if self._flat and type(grads) is list and len(grads) == len(self._leaves):
-            return grads.copy()
-        return list(tree.leaves_like(self._params, grads, "grads"))
+        if self._flat and type(grads) is list:
+            found = grads.copy()
+            if len(found) == len(self._leaves):  # of the copy: that list stays as it is
+                return found
+        return self._structure.match(grads, "grads")
 
     def _check(self, found: list[Any]) -> list[DeviceArray | None]:
         names, leaves = self._names, list[Any](self._leaves)

@@ -231,7 +231,7 @@ class GraphLaunch(Launch):
             self._work,
             Hyperparameters(self._groups, None),
             self._watch,
-            params=self._params,
+            structure=self._structure,
             guarded=guarded,
             zero_grad=False,
         )
