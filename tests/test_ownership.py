@@ -243,6 +243,6 @@ def test_csr_arrays_with_pointers_for_other_rows_are_refused(entries: int) -> No
     opt = fastopt.SGD(w, lr=1.0, sparse="lazy")
     grad = scipy.sparse.csr_array(np.ones((4, 2)))
     grad.indptr = np.minimum(np.arange(entries) * 2, 8).astype(np.int32)
-    with pytest.raises(ValueError, match="its indptr must have 5 entries"):
+    with pytest.raises(ValueError, match="indptr"):
         opt.step(grad)
     assert not w.any()

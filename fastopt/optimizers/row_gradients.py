@@ -136,11 +136,6 @@ def _checked_pointers(name: str, grad: Any) -> Any:
 
 def _take_csr(name: str, grad: Any, given: tuple[Array, ...]) -> RowGradient:
     indptr, columns, data = map(np.ascontiguousarray, (grad.indptr, grad.indices, grad.data))
-    if indptr.shape != (grad.shape[0] + 1,) or columns.ndim != 1 or data.ndim != 1:
-        raise ValueError(
-            f"{name} is no valid CSR array: its indptr must have {grad.shape[0] + 1} entries, one more "
-            f"than there are rows, and has the shape {indptr.shape}"
-        )
     found = np.empty(min(len(indptr) - 1, len(data)), np.int64)
     rows = found[: sparse.nonempty(indptr.dtype)(indptr, found)].copy()
     starts = np.append(indptr[rows], indptr[-1:]).astype(np.int64)

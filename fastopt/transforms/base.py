@@ -182,8 +182,11 @@ def factory(make: Callable[_Arguments, Transform]) -> Callable[_Arguments, Trans
         made = make(*args, **kwargs)
         if not isinstance(made, Transform):
             raise TypeError(f"{make.__name__} must return a Transform, not {type(made).__name__}")
-        call_again = remembered, read_only(args), read_only(kwargs)
-        vars(made).setdefault(_MADE_BY, call_again)  # if no other factory made it
+        if (
+            made.inputs or made.outputs
+        ):  # as these are kept: what the caller changes later does not matter
+            args, kwargs = read_only((args, kwargs))
+        vars(made).setdefault(_MADE_BY, (remembered, args, kwargs))  # if no other factory made it
         return made
 
     return remembered
