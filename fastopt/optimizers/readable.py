@@ -88,7 +88,7 @@ class Readable(Checkpoint):
     def catch_up(self, rows: Any = None) -> None:
         """Bring rows up to date that had no gradient lately, where ``sparse="exact"`` left them behind.
 
-        Reading `state` or saving does so by itself. It is needed before parameters are read that
+        Reading `state` does so by itself. It is needed before parameters are read, copied or saved that
         move without a gradient (with momentum or weight decay); other parameters never are behind.
 
         Parameters

@@ -269,8 +269,12 @@ def private(comm, folder):
     if comm.rank == 0:
         for path in Path(folder).iterdir():
             path.chmod(0o600)
+        (Path(folder) / "shard-of-a-kind").mkdir()  # which cannot be unlinked, and is no error
     comm.Barrier()
     opt.save(folder)
+    comm.Barrier()
+    if comm.rank == 0:
+        (Path(folder) / "shard-of-a-kind").rmdir()
     comm.Barrier()
     modes = {path.stat().st_mode & 0o777 for path in Path(folder).iterdir()}
     assert modes == {0o600}, modes

@@ -75,10 +75,13 @@ def write_index(
 
 
 def remove_others(folder: Path, save: str) -> None:
-    """Take away the shards of saves before, and what crashes left of them."""
+    """Take away the shards of saves before, and what crashes left of them.
+
+    The checkpoint is in place by now: what cannot be removed is no error, and belongs to none.
+    """
     for path in folder.glob("shard-*"):
         if not path.name.startswith(f"shard-{save}-"):
-            with suppress(FileNotFoundError):
+            with suppress(OSError):
                 path.unlink()
 
 
