@@ -2,6 +2,8 @@
 
 Both call the same kernels, so the results are the same bits. They are compiled once for all
 chains: a new optimizer costs the compilation of its kernel only.
+
+They count the steps too: an interrupt is served when machine code has returned, before Python could.
 """
 
 from __future__ import annotations
@@ -16,9 +18,9 @@ from numba import types
 from fastopt.codecs.base import BLOCK
 from fastopt.executors.compiled import compile_function
 from fastopt.executors.gate import misfit
-from fastopt.executors.memory import call_kernel, prefetch_arrays
+from fastopt.executors.memory import call_kernel, prefetch_arrays, read_word, write_word
 from fastopt.executors.options import helper
-from fastopt.layouts.columns import COUNT, FIRST, GRAD, HYPER, KERNEL, PARAM
+from fastopt.layouts.columns import COUNT, COUNTS, FIRST, GRAD, HYPER, KERNEL, LAG, LENGTH, PARAM, STEPS
 
 # Threads share an array at multiples of this many elements: whole cache lines and blocks of codes.
 GRAIN = BLOCK
@@ -49,6 +51,14 @@ def _bound(position, length):
     return max(position, 0) // GRAIN * GRAIN
 
 
+@helper
+def _count(rows, row):
+    """Count a step of one array, or that it was left out of one."""
+    which = STEPS if rows[row, COUNT] == rows[row, LENGTH] else LAG
+    address = rows[row, COUNTS] + 8 * which
+    write_word(address, read_word(address) + 1)
+
+
 def _bind(rows, items, ranges):
     return misfit(rows, items, ranges)
 
@@ -58,6 +68,7 @@ def _serial(rows, items, ranges):
     if row < 0:
         for i in range(rows.shape[0]):
             _run(rows, i, 0, rows[i, COUNT])
+            _count(rows, i)
     return row
 
 
@@ -67,6 +78,7 @@ def _parallel(rows, items, ranges, threads):
         total = 0
         for i in range(rows.shape[0]):
             total += rows[i, COUNT]
+            _count(rows, i)
         # A static partition of all elements, whatever the sizes of the arrays.
         for thread in numba.prange(threads):
             first = total * thread // threads
@@ -81,13 +93,14 @@ def _parallel(rows, items, ranges, threads):
     return row
 
 
-def _stretch(rows, start, stop, threads):
+def _stretch(rows, start, stop, steps, threads):
     length = stop - start
     for thread in numba.prange(threads):
         first = start + _bound(length * thread // threads, length)
         last = start + _bound(length * (thread + 1) // threads, length)
         if first < last:
             _run(rows, 0, first, last)
+    write_word(rows[0, COUNTS] + 8 * STEPS, steps)
 
 
 def _touch(memory, threads):
@@ -118,16 +131,19 @@ def parallel() -> Callable[[Any, int, Any, int], int]:
 
 
 @cache
-def stretch_serial() -> Callable[[Any, int, int, int], None]:
-    """``stretch_serial()(rows, start, stop, 1)``: step a stretch of the only array, checked before."""
-    signature = types.void(_TABLE, types.int64, types.int64, types.int64)
+def stretch_serial() -> Callable[[Any, int, int, int, int], None]:
+    """``stretch_serial()(rows, start, stop, steps, 1)``: step a stretch of the only array.
+
+    Its gradient was checked before. `steps` is how many steps have been taken then.
+    """
+    signature = types.void(_TABLE, *(types.int64,) * 4)
     return compile_function(_stretch, signature, "stretch-serial")
 
 
 @cache
-def stretch_parallel() -> Callable[[Any, int, int, int], None]:
+def stretch_parallel() -> Callable[[Any, int, int, int, int], None]:
     """The same with the number of threads as the last argument."""
-    signature = types.void(_TABLE, types.int64, types.int64, types.int64)
+    signature = types.void(_TABLE, *(types.int64,) * 4)
     return compile_function(_stretch, signature, "stretch-parallel", parallel=True)
 
 

@@ -21,11 +21,14 @@ from fastopt.executors.options import helper
 from fastopt.layouts import headers
 from fastopt.layouts.columns import (
     COUNT,
+    COUNTS,
     DTYPE,
     FLAGS,
     GRAD,
     HEADERS,
+    HYPER_LAG,
     ITEMSIZE,
+    LAG,
     LENGTH,
     NDIM,
     NONE,
@@ -153,6 +156,10 @@ def misfit(rows, items, ranges):
         item = read_word(items + 8 * row)
         if item == 0:
             continue
+        if (
+            read_word(rows[row, COUNTS] + 8 * LAG) != rows[row, HYPER_LAG]
+        ):  # left out of a step whose end was interrupted
+            return row
         if item == rows[row, NONE]:
             rows[row, COUNT] = 0
             status = SKIPPED

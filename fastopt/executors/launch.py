@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, TypeAlias
 
+from fastopt.changes import Change
 from fastopt.executors import drivers, norm, threads
 
 Launch: TypeAlias = Callable[[Any, int, Any], int]
@@ -78,14 +81,28 @@ def norm_launcher(executor: str, size: int) -> NormLaunch:
     return _norm_serial if on_one_core(executor, size) else _norm_parallel
 
 
-def step_stretch(executor: str, rows: Any, start: int, stop: int) -> None:
-    """Step a stretch of the only array of a table, its gradient checked before."""
-    if on_one_core(executor, stop - start):
-        drivers.stretch_serial()(rows, start, stop, 1)
-        return
-    with threads.parallel_allowed() as count:
+def allowed(executor: str, sizes: Sequence[int]) -> AbstractContextManager[int]:
+    """How many threads pieces of work of these sizes may use that are done together."""
+    if all(on_one_core(executor, size) for size in sizes):
+        return nullcontext(1)
+    return threads.parallel_allowed()
+
+
+def stepping(executor: str, size: int, count: int, *arguments: Any) -> Change:
+    """What steps a table of `size` elements with at most so many threads."""
+    if count == 1 or on_one_core(executor, size):
+        return partial(drivers.serial(), *arguments)
+    return partial(drivers.parallel(), *(*arguments, count))
+
+
+def step_stretch(executor: str, rows: Any, start: int, stop: int, steps: int) -> None:
+    """Step a stretch of the only array of a table, its gradient checked before.
+
+    `steps` is how many steps have been taken then.
+    """
+    with allowed(executor, [stop - start]) as count:
         run = drivers.stretch_serial() if count == 1 else drivers.stretch_parallel()
-        run(rows, start, stop, count)
+        run(rows, start, stop, steps, count)
 
 
 def launcher(executor: str, size: int) -> Launch:

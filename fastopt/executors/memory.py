@@ -115,6 +115,17 @@ read_int = word_reader(types.int32)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
+def write_word(typing_context: Any, address: Any, value: Any) -> Any:
+    """``write_word(address, value)``: put a number of 64 bits there."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.store(args[1], builder.inttoptr(args[0], I64.as_pointer()))
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.int64), emit
+
+
+@intrinsic  # type: ignore[untyped-decorator]
 def call_kernel(
     typing_context: Any, kernel: Any, addresses: Any, hyper: Any, start: Any, stop: Any
 ) -> Any:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastopt.changes import Change, put
 from fastopt.codecs.base import Codec
 from fastopt.codecs.rounding import noise
 from fastopt.executors.specialize import specialize
@@ -89,10 +90,10 @@ class Slot(NamedTuple):
     dithered: bool
 
 
-def step(
+def stepped(
     parts: tuple[Part, ...], hyper: Array, first: int, zero_grad: bool, slots: Sequence[Slot]
-) -> None:
-    """Update arrays in place, one element after the other.
+) -> list[Change]:
+    """What updates arrays in place, computed one element after the other.
 
     `hyper` is what a kernel reads (`layouts.columns`), `first` the number of the first element among
     all. The slots are parameter, gradient and those of the chain.
@@ -120,8 +121,10 @@ def step(
     if zero_grad:
         grad[:] = 0
     kinds = "state", "state" if zero_grad else "input", *(s.kind for part in parts for s in part.slots)
+    changes = []
     for number, (slot, kind) in enumerate(zip(slots, kinds, strict=True)):
         if kind != "input":
             numbers_now = (param, grad, *own_slots)[number][:size]
             bits = noise(first, size, hyper[PHASE], number) if slot.dithered else None
-            slot.array.reshape(-1)[...] = slot.codec.encode(numbers_now, bits)
+            changes.append(put(slot.array.reshape(-1), slot.codec.encode(numbers_now, bits)))
+    return changes

@@ -7,7 +7,7 @@ values of the sparse gradient, and the kernel gets an address from which the row
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numba
@@ -15,9 +15,9 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from fastopt.executors import threads
+from fastopt.changes import Change
 from fastopt.executors.compiled import compile_function
-from fastopt.executors.launch import on_one_core
+from fastopt.executors.launch import allowed, on_one_core
 from fastopt.executors.memory import LINE, ask_for, call_kernel
 from fastopt.executors.options import helper
 
@@ -31,7 +31,8 @@ from fastopt.executors.options import helper
     WIDTH,  # elements of a row
     ROWS,  # how many rows there are among the values of the gradient, from its address on
     SUMS,  # address of further ones
-) = range(WORK := 8)
+    NOW,  # steps since all rows were at the same one; counted by the machine code that takes them
+) = range(WORK := 9)
 
 FIRST, PARAM, GRAD = range(3)  # in a row of addresses, in front of the slots
 
@@ -65,7 +66,8 @@ def _place(work, addresses, row_bytes, place):
     return work[SUMS] + (place - work[ROWS]) * row_bytes[GRAD]
 
 
-def _walk(work, addresses, row_bytes, rows, places, last, now, threads):
+def _walk(work, addresses, row_bytes, rows, places, last, threads):
+    now = work[NOW]
     reached = now + 1 if work[KERNEL] != 0 else now
     for thread in numba.prange(threads):
         own = addresses.copy()
@@ -92,9 +94,12 @@ def _walk(work, addresses, row_bytes, rows, places, last, now, threads):
                 gradient = _place(work, addresses, row_bytes, places[i])
                 own[GRAD] = gradient - row * row_bytes[GRAD]
                 call_kernel(work[KERNEL], own.ctypes.data, work[HYPER], start, stop)
+    if last.size > 0:
+        work[NOW] = reached
 
 
-def _sweep(work, addresses, last, now, threads):
+def _sweep(work, addresses, last, threads):
+    now = work[NOW]
     for thread in numba.prange(threads):
         own = addresses.copy()
         own[GRAD] = own[PARAM]
@@ -107,11 +112,14 @@ def _sweep(work, addresses, last, now, threads):
                 numbers = work[NUMBERS] + since * work[STRIDE]
                 start, stop = first * work[WIDTH], row * work[WIDTH]
                 call_kernel(work[CATCH_UP], own.ctypes.data, numbers, start, stop)
+    for row in range(last.size):
+        last[row] = 0
+    work[NOW] = 0
 
 
 _WORDS, _LAST = types.Array(types.int64, 1, "C"), types.Array(types.int16, 1, "C")
-_WALK = types.void(*(_WORDS,) * 5, _LAST, types.int64, types.int64)
-_SWEEP = types.void(_WORDS, _WORDS, _LAST, types.int64, types.int64)
+_WALK = types.void(*(_WORDS,) * 5, _LAST, types.int64)
+_SWEEP = types.void(_WORDS, _WORDS, _LAST, types.int64)
 
 
 @cache
@@ -121,22 +129,16 @@ def _compiled(parallel: bool, whole: bool) -> Callable[..., None]:
     return compile_function(python, signature, f"{name}-{kind}", parallel=parallel)
 
 
-def _launch(executor: str, size: int, whole: bool, arguments: tuple[Any, ...]) -> None:
-    if on_one_core(executor, size):
-        _compiled(False, whole)(*arguments, 1)
-        return
-    with threads.parallel_allowed() as count:
-        _compiled(count > 1, whole)(*arguments, count)
-
-
-def walk(executor: str, size: int, *arguments: Any) -> None:
-    """``walk(executor, size, work, addresses, row_bytes, rows, places, last, now)``: work on rows.
+def walking(executor: str, size: int, count: int, *arguments: Any) -> Change:
+    """``walking(executor, size, count, work, addresses, row_bytes, rows, places, last)``: what works on
+    rows, with at most `count` threads.
 
     Parameters
     ----------
     executor : str
     size : int
         How many elements these rows have.
+    count : int
     work : array of int64
         See above.
     addresses : array of int64
@@ -149,12 +151,18 @@ def walk(executor: str, size: int, *arguments: Any) -> None:
         Which row of the values, and behind them of the sums, is the gradient of each.
     last : array of int16
         The step at which each row of the matrix was left. Empty: none has to catch up.
-    now : int
-        The step up to which rows catch up.
     """
-    _launch(executor, size, False, arguments)
+    threads = 1 if on_one_core(executor, size) else count
+    return partial(_compiled(threads > 1, False), *arguments, threads)
+
+
+def walk(executor: str, size: int, *arguments: Any) -> None:
+    """``walk(executor, size, work, ...)``: work on rows now."""
+    with allowed(executor, [size]) as count:
+        walking(executor, size, count, *arguments)()
 
 
 def sweep(executor: str, size: int, *arguments: Any) -> None:
-    """``sweep(executor, size, work, addresses, last, now)``: all rows that are behind catch up."""
-    _launch(executor, size, True, arguments)
+    """``sweep(executor, size, work, addresses, last)``: all rows that are behind catch up."""
+    with allowed(executor, [size]) as count:
+        _compiled(count > 1, True)(*arguments, count)

@@ -7,14 +7,16 @@ serves a single buffer and a thousand arrays of several dtypes and groups alike.
 
 (
     KERNEL,  # address of the machine code
-    HYPER,  # address of the hyperparameters
+    HYPER,  # address of the hyperparameters,
+    HYPER_LAG,  # and the lag that they are for
+    FORMAT,  # of the gradient: which of the floating-point formats, by number,
+    ITEMSIZE,  # how many bytes an element,
+    DTYPE,  # and the address of its dtype object; up to here a row changes as a whole
     LENGTH,  # elements
     COUNT,  # elements to step now: LENGTH, or 0 where the gradient is None
-    FORMAT,  # of the gradient: which of the floating-point formats, by number,
-    ITEMSIZE,  # and how many bytes an element
+    COUNTS,  # address of the counts of steps: what machine code writes lies apart from what it reads
     TYPE,  # of the gradient object: the address of numpy.ndarray,
     NONE,  # or this object, the address of None
-    DTYPE,  # address of the gradient's dtype object
     FLAGS,  # that the gradient must have: contiguous, aligned, perhaps writeable
     NDIM,
     SHAPE,  # address of the lengths of the dimensions
@@ -23,7 +25,13 @@ serves a single buffer and a thousand arrays of several dtypes and groups alike.
     PARAM,
     GRAD,
     STATE,  # and more, as many as the chain has slots
-) = range(17)
+) = range(19)
+
+# What the machine code of a step counts for each array.
+(
+    STEPS,  # that were taken
+    LAG,  # steps that it was left out of
+) = range(2)
 
 # What stands where in a buffer of hyperparameters.
 (

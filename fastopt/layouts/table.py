@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from fastopt.changes import Change, assign, make, put
 from fastopt.codecs.floats import NAMES, name_of
 from fastopt.layouts.arrays import Array, Range, address
 from fastopt.layouts.columns import (
     COUNT,
+    COUNTS,
     DTYPE,
     FIRST,
     FLAGS,
     FORMAT,
     HEADERS,
     HYPER,
+    HYPER_LAG,
     ITEMSIZE,
     KERNEL,
+    LAG,
     LENGTH,
     NDIM,
     NONE,
     PARAM,
     SHAPE,
     STATE,
+    STEPS,
     TYPE,
 )
 from fastopt.layouts.headers import ALIGNED, CONTIGUOUS, WRITEABLE, Header
+
+# Columns of a row that change together.
+_PLAN = np.s_[:, :LENGTH]
 
 
 class Table:
@@ -62,9 +70,10 @@ class Table:
         grad_flags = CONTIGUOUS | ALIGNED | (WRITEABLE if zero_grad else 0)
         self.rows = np.zeros((len(params), STATE + most), np.int64)
         self._shapes = [np.array(param.shape or (1,), np.int64) for param in params]
-        self._dtypes: list[np.dtype[Any]] = [param.dtype for param in params]
-        self._kernels: list[Any] = [None] * len(params)
-        self._hypers: list[Any] = [None] * len(params)
+        # Beside the rows: the threads of a step read those, and would wait for each line of memory that
+        # one of them has written to. 20 ns for each of a thousand arrays.
+        self._counts = np.zeros((len(params), 2), np.int64)
+        self.rows[:, COUNTS] = address(self._counts) + self._counts.strides[0] * np.arange(len(params))
         first = 0
         for row, param, own, shape in zip(self.rows, params, states, self._shapes, strict=True):
             row[LENGTH] = row[COUNT] = param.size
@@ -83,8 +92,11 @@ class Table:
         # What is only read may overlap: let ends rise too, so that they can be bisected.
         np.maximum.accumulate(self.ranges[1], out=self.ranges[1])
         self.size = sum(param.size for param in params)
-        for number, param in enumerate(params):
-            self.expect(number, param.dtype)
+        self.nothing = 0  # steps of no arrays
+        self.dtypes: list[np.dtype[Any]] = [param.dtype for param in params]  # of the gradients
+        self._kernels: Sequence[Any] = ()
+        self._hypers: Sequence[Array] = ()
+        make(self.planned(dict(enumerate(self.dtypes))))
 
     def _note_headers(self, headers: Sequence[Sequence[Header]]) -> None:
         words: list[int] = []
@@ -97,23 +109,49 @@ class Table:
         self._headers, self._header_words = headers, np.array(words, np.int64)
         self.rows[:, HEADERS] = address(self._header_words) + 8 * np.array(starts, np.int64)
 
-    def expect(self, row: int, dtype: np.dtype[Any]) -> None:
-        """Take gradients of this dtype for a parameter."""
-        self._dtypes[row] = dtype  # keeps alive what the table has the address of
-        self.rows[row, DTYPE], self.rows[row, ITEMSIZE] = id(dtype), dtype.itemsize
-        self.rows[row, FORMAT] = NAMES.index(str(name_of(dtype)))
+    @property
+    def count(self) -> int:
+        """Steps that were taken."""
+        if not len(self.rows):
+            return self.nothing
+        return self._counts.item(0, STEPS) + self._counts.item(0, LAG)
 
-    def expected(self, row: int) -> str:
-        """The format of a parameter's gradients, by name."""
-        return NAMES[self.rows[row, FORMAT]]
+    @property
+    def lags(self) -> list[int]:
+        """For each array, how many steps it was left out of."""
+        lags: list[int] = self._counts[:, LAG].tolist()
+        return lags
 
-    def use(self, row: int, kernel: Any, hyper: Array) -> None:
-        """Let a kernel work on a row, with these hyperparameters."""
-        self._kernels[row] = kernel
-        self.rows[row, KERNEL] = kernel.address
-        self.use_numbers(row, hyper)
+    @property
+    def lags_moved(self) -> bool:
+        """Whether arrays were left out of steps since the table got its hyperparameters."""
+        return bool((self._counts[:, LAG] != self.rows[:, HYPER_LAG]).any())
 
-    def use_numbers(self, row: int, hyper: Array) -> None:
-        """Let a row have these hyperparameters."""
-        self._hypers[row] = hyper
-        self.rows[row, HYPER] = address(hyper)
+    def counted(self, count: int, lags: Sequence[int]) -> list[Change]:
+        """What lets so many steps have been taken, and arrays left out of so many."""
+        counts = np.array([[count - lag, lag] for lag in lags], np.int64).reshape(-1, 2)
+        return [put(self._counts, counts), assign(self, "nothing", count)]
+
+    def planned(
+        self,
+        dtypes: Mapping[int, np.dtype[Any]],
+        kernels: Sequence[Any] = (),
+        hypers: Sequence[Array] = (),
+        lags: Sequence[int] = (),
+    ) -> list[Change]:
+        """What lets the table have other formats of some gradients, and of all rows other kernels, or
+        hyperparameters, which are for these lags.
+        """
+        block = self.rows[_PLAN].copy()
+        for row, dtype in dtypes.items():
+            number = NAMES.index(str(name_of(dtype)))
+            block[row, [FORMAT, ITEMSIZE, DTYPE]] = number, dtype.itemsize, id(dtype)
+        if kernels:
+            block[:, KERNEL] = [kernel.address for kernel in kernels]
+        if hypers:
+            block[:, HYPER], block[:, HYPER_LAG] = list(map(address, hypers)), lags
+        # Kept alive: the table has their addresses.
+        kept = [dtypes.get(row, dtype) for row, dtype in enumerate(self.dtypes)]
+        changes = [put(self.rows, block, _PLAN), assign(self, "dtypes", kept)]
+        changes += [assign(self, "_kernels", kernels)] if kernels else []
+        return [*changes, assign(self, "_hypers", hypers)] if hypers else changes

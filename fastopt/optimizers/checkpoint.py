@@ -57,7 +57,7 @@ class Checkpoint:
         attempt = SimpleNamespace(undone=False)
         names = "_settings", "_overrides"
         before = {name: getattr(self, name) for name in names if hasattr(self, name)}
-        chains, lags = [group.chain for group in self._groups], self._steps.hyper.lags
+        chains, lags = [group.chain for group in self._groups], self._steps.lags
         count, clip_norm = self._steps.count, self.clip_norm
         try:
             yield attempt
@@ -67,8 +67,7 @@ class Checkpoint:
             self._watch.change(clip_norm)
             for group, chain in zip(self._groups, chains, strict=True):
                 group.chain = chain
-            self._steps.count = count
-            self._steps.arrange(lags)
+            self._steps.continue_at(count, lags)
             attempt.undone = True
             raise
 
@@ -259,7 +258,7 @@ class Checkpoint:
             "rounding": self._formats.described,
             "step_count": self._steps.count,
             "paths": saved_paths.as_saved(saved_paths.paths_of(self._params)),
-            "lags": list(self._steps.hyper.lags),
+            "lags": list(self._steps.lags),
             "settings": self._plain_settings(),
         }
 
@@ -298,9 +297,8 @@ class Checkpoint:
         try:
             with self._all_or_nothing() as attempt:
                 self._take_settings(given["settings"], what)
-                self._steps.count = given["step_count"]
-                self._steps.arrange([given["lags"][index] for index in order])
-                self._steps.refresh()
+                lags = [given["lags"][index] for index in order]
+                self._steps.continue_at(given["step_count"], lags)
         except BaseException:
             if attempt.undone:
                 self._steps = before
@@ -344,7 +342,7 @@ class Checkpoint:
             "arguments": self._arguments(),
             "means": means,
             "step_count": self._steps.count,
-            "lags": list(self._steps.hyper.lags),
+            "lags": list(self._steps.lags),
             "last": self.last,
         }
 
@@ -361,8 +359,8 @@ class Checkpoint:
 
     def _restore(self, saved: dict[str, Any]) -> None:
         self._set_up(saved["params"], saved["arguments"], saved["means"])
-        self._steps.count, self._watch.last = saved["step_count"], saved["last"]
-        self._steps.arrange(saved["lags"])
+        self._watch.last = saved["last"]
+        self._steps.continue_at(saved["step_count"], saved["lags"])
 
 
 def _leaves_by_path(structure: Any) -> dict[saved_paths.Path, Any]:

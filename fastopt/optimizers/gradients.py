@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from fastopt.changes import Change, put
 from fastopt.codecs.floats import name_of
 from fastopt.executors.gate import items_of
 from fastopt.layouts import arrays
@@ -70,15 +71,19 @@ class Gradients:
         found = self.find(grads)
         return found, items_of(found)
 
-    def check(self, found: list[Any]) -> tuple[dict[int, RowGradient], bool]:
-        """Check the gradients, which raises the errors, and note their addresses in the table.
+    def check(
+        self, found: list[Any]
+    ) -> tuple[dict[int, RowGradient], dict[int, np.dtype[Any]], list[Change]]:
+        """Check the gradients, which raises the errors.
 
         Returns
         -------
         dict
             Those that are sparse, by number: they have no place in the table.
-        bool
-            Whether there are gradients in another format than before, which needs other kernels.
+        dict
+            The dtypes of those in another format than before, which need other kernels.
+        list
+            What notes their addresses in the table.
         """
         names = self._structure.names("grads")
         for row, grad in enumerate(found):
@@ -101,14 +106,17 @@ class Gradients:
             arrays.check_distinct(arrays.memory_range(n, g) for n, g in pairs)
         formats = {row: grad.dtype for row, grad in enumerate(found) if grad is not None}
         formats |= {row: grad.values.dtype for row, grad in sparse.items()}
+        before = self._table.dtypes
         changed = {
-            row: dtype for row, dtype in formats.items() if name_of(dtype) != self._table.expected(row)
+            row: dtype for row, dtype in formats.items() if name_of(dtype) != name_of(before[row])
         }
-        for row, dtype in changed.items():
-            self._table.expect(row, dtype)
-        self._rows[:, GRAD] = [arrays.address(g) if g is not None else 0 for g in found]
-        self._rows[:, COUNT] = [p.size * g for p, g in zip(self._leaves, given, strict=True)]
-        return sparse, bool(changed)
+        addresses = [arrays.address(g) if g is not None else 0 for g in found]
+        counts = [p.size * g for p, g in zip(self._leaves, given, strict=True)]
+        noted = [
+            put(self._rows, np.array(numbers, np.int64), np.s_[:, column])
+            for column, numbers in ((GRAD, addresses), (COUNT, counts))
+        ]
+        return sparse, changed, noted
 
     def _take_sparse(self, names: list[str], found: list[Any]) -> dict[int, RowGradient]:
         """The sparse ones among the gradients, checked."""

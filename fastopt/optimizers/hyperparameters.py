@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from functools import cache
 from operator import is_
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastopt.changes import Change, assign, make, put
 from fastopt.codecs.floats import compute_dtype, limit_in, name_of
 from fastopt.layouts.arrays import Array
 from fastopt.layouts.columns import GRAD_FACTOR, NUMBERS, PHASE
 from fastopt.optimizers.constants import check_constants
 from fastopt.optimizers.group import Group
+from fastopt.transforms.base import Chain
 from fastopt.validation import EachCalledOnce
+
+_WHOLE = slice(None)
+_EVERY_STEP = slice(GRAD_FACTOR, PHASE + 1)  # what can be another although no setting is
 
 
 class _Key(NamedTuple):
@@ -53,65 +59,94 @@ class Hyperparameters:
         ]
         self._scale: float | None = None  # of the last time, where it can be left as it is
         self._chains: list[Any] = []
-        self.lags = [0] * len(self._members)
         self._buffers: dict[_Key, Array] = {}
-        self.arrange(self.lags)
+        self._arrange([0] * len(self._members))
 
-    def arrange(self, lags: Sequence[int]) -> None:
+    def _arrange(self, lags: Sequence[int]) -> None:
         """Have one buffer for each group, dtype and lag that occurs."""
         self.lags = list(lags)
         self._scale = None
         keys = {_Key(*member, lag) for member, lag in zip(self._members, self.lags, strict=True)}
         self._buffers = {key: self._buffers.get(key, self._new(key)) for key in sorted(keys, key=str)}
 
+    def arranged(self, lags: Sequence[int]) -> Hyperparameters:
+        """The same for other lags; buffers that are needed on are those of this one."""
+        other = copy(self)
+        other._arrange(lags)
+        return other
+
     def _new(self, key: _Key) -> Array:
         hypers = sum(part.hypers for part in self._groups[key.group].parts)
         return np.zeros(NUMBERS + hypers, compute_dtype(key.format))
 
+    def vary(self, chains: Sequence[Chain] | None = None) -> bool:
+        """Whether the numbers depend on the step, with the chains of now or with others."""
+        return self._phase is not None or any(chain.varies for chain in chains or self.chains)
+
     @property
-    def varies(self) -> bool:
-        """Whether the numbers depend on the step."""
-        return self._phase is not None or any(group.chain.varies for group in self._groups)
+    def chains(self) -> list[Chain]:
+        """Of the groups."""
+        return [group.chain for group in self._groups]
 
     def of(self, row: int) -> Array:
         """The buffer of one array."""
         return self._buffers[_Key(*self._members[row], self.lags[row])]
 
     def fill(self, step: int, grad_scale: float) -> None:
-        """Write the hyperparameters of a step, all or none.
+        """Write what varies for a step, or raise as `filled`; every step does it anew."""
+        for buffer, where, numbers in self._written(step, grad_scale, self.chains):
+            buffer[where] = numbers
+
+    def filled(
+        self, step: int, grad_scale: float, chains: Sequence[Chain] | None = None
+    ) -> list[Change]:
+        """What writes the hyperparameters of a step, with the chains of now or with others.
 
         Raises
         ------
         TypeError, ValueError
-            A schedule gave something unusable; nothing was changed.
+            A schedule gave something unusable.
         """
-        chains = [group.chain for group in self._groups]
+        chains = chains or self.chains
+        changes = [
+            put(buffer, np.array(numbers, buffer.dtype), where)
+            for buffer, where, numbers in self._written(step, grad_scale, chains)
+        ]
+        scale = None if any(chain.varies for chain in chains) else grad_scale
+        return [*changes, assign(self, "_scale", scale), assign(self, "_chains", chains)]
+
+    def _written(
+        self, step: int, grad_scale: float, chains: Sequence[Chain]
+    ) -> list[tuple[Array, slice, list[float]]]:
+        """What goes where in which buffer."""
         if not (known := bool(self._chains) and all(map(is_, chains, self._chains))):
             for group, format_ in dict.fromkeys(self._members):
                 check_constants(chains[group], format_)
         if known and grad_scale == self._scale:
             # Only the phase is another: 2 us in place of 5.
-            phases = [self._phase_at(step - key.lag) for key in self._buffers]
-            for buffer, phase in zip(self._buffers.values(), phases, strict=True):
-                buffer[GRAD_FACTOR], buffer[PHASE] = 1.0 / grad_scale, phase
-            return
+            factor = 1.0 / grad_scale
+            return [
+                (buffer, _EVERY_STEP, [factor, self._phase_at(step - key.lag)])
+                for key, buffer in self._buffers.items()
+            ]
         with EachCalledOnce():
-            found = [self._numbers(key, step - key.lag, grad_scale) for key in self._buffers]
-        for buffer, numbers in zip(self._buffers.values(), found, strict=True):
-            buffer[:] = numbers
-        self._scale = None if any(chain.varies for chain in chains) else grad_scale
-        self._chains = chains
+            return [
+                (buffer, _WHOLE, self._numbers(key, chains, step, grad_scale))
+                for key, buffer in self._buffers.items()
+            ]
 
-    def _numbers(self, key: _Key, step: int, grad_scale: float) -> list[float]:
+    def _numbers(
+        self, key: _Key, chains: Sequence[Chain], count: int, grad_scale: float
+    ) -> list[float]:
         dtype, smallest, largest = _range(key.format)
-        factor = 1.0 / grad_scale
+        step, factor = count - key.lag, 1.0 / grad_scale
         if not smallest <= factor <= largest:
             raise ValueError(
                 f"grad_scale must have a finite inverse above zero in {dtype}, got {grad_scale!r}"
             )
-        group = self._groups[key.group]
+        parts = self._groups[key.group].parts
         numbers = [factor, self._phase_at(step)]
-        for part, before in zip(group.chain, group.parts, strict=True):
+        for part, before in zip(chains[key.group], parts, strict=True):
             own = part.hyper_at(step)
             if len(own) != before.hypers:
                 raise ValueError(
@@ -134,8 +169,7 @@ class Hyperparameters:
 
     def scale_gradients(self, factor: float) -> None:
         """Multiply gradients by another factor, until the next `fill`."""
-        for buffer in self._buffers.values():
-            buffer[GRAD_FACTOR] = factor
+        make([put(buffer, factor, GRAD_FACTOR) for buffer in self._buffers.values()])
 
 
 @cache

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numba
 
+from fastopt.changes import Change, make
+from fastopt.codecs.floats import name_of
 from fastopt.executors import drivers
-from fastopt.executors.compiled import kernel, source
+from fastopt.executors.compiled import Kernel, kernel, source
 from fastopt.executors.gate import SKIPPED, headers_are_readable
-from fastopt.executors.launch import launcher
+from fastopt.executors.launch import allowed, launcher, stepping
 from fastopt.layouts.arrays import Array, Range
-from fastopt.layouts.columns import COUNT, LENGTH
 from fastopt.layouts.table import Table
 from fastopt.layouts.tree import Structure
 from fastopt.optimizers.gradients import Gradients
@@ -58,7 +59,7 @@ class InMemory(Steps):
         takes: type[Gradients],
     ) -> None:
         super().__init__(work, hyper, watch)
-        self._zero_grad = zero_grad
+        self._zero_grad, self._executor = zero_grad, executor
         self.table = Table(
             work.leaves, work.slots, work.headers, guarded, zero_grad, not structure.is_leaf
         )
@@ -67,29 +68,48 @@ class InMemory(Steps):
         self.scales = watch.clip_norm is not None
         self._looks_first = watch.is_on or (zero_grad and len(work.leaves) > 1)
         self.compiled = executor != "reference" and not numba.config.DISABLE_JIT
-        self.by_header = self.compiled and headers_are_readable()
+        self.by_header = self.compiled and headers_are_readable() and bool(work.leaves)
+        self.also: list[Change] = []  # what is made together with the next step
         self.row_steps = RowSteps(sparse, work, hyper, self.rows, executor, self.compiled)
-        self.use_kernels()
+        kernels = self._kernels(self.table.dtypes, self.scales)
+        make(self.table.planned({}, kernels, *self._numbers(hyper)))
         if self.compiled:
             self.launch = launcher(executor, self.table.size)
             watch.prepare(executor, [leaf.size for leaf in work.leaves])
 
-    def use_kernels(self) -> None:
-        """Let the table point to the kernels, compiled now if they are new."""
-        if self.compiled:
-            for row in range(len(self.rows)):
-                job = self.work.job(row, self.table.expected(row), self.scales)
-                self.table.use(row, kernel(job), self.hyper.of(row))
+    def _kernels(self, dtypes: Sequence[Any], scales: bool) -> list[Kernel]:
+        """The kernel of each row for gradients of these dtypes, compiled now if it is new."""
+        if not self.compiled:
+            return []
+        names = [str(name_of(dtype)) for dtype in dtypes]
+        return [kernel(self.work.job(row, name, scales)) for row, name in enumerate(names)]
 
-    def use_numbers(self) -> None:
-        """Let the table point to the buffers of hyperparameters."""
-        for row in range(len(self.rows)):
-            self.table.use_numbers(row, self.hyper.of(row))
+    def _numbers(self, hyper: Hyperparameters) -> tuple[list[Array], list[int]]:
+        return [hyper.of(row) for row in range(len(self.rows))], hyper.lags
+
+    def planned(self, hyper: Hyperparameters, scales: bool) -> list[Change]:
+        """What has steps read the numbers in these places, with kernels that scale gradients or not."""
+        kernels = self._kernels(self.table.dtypes, scales) if scales != self.scales else []
+        return self.table.planned({}, kernels, *self._numbers(hyper))
+
+    def counted(self, count: int, lags: Sequence[int]) -> list[Change]:
+        """What lets so many steps have been taken, and arrays left out of so many."""
+        return self.table.counted(count, lags)
+
+    @property
+    def count(self) -> int:  # type: ignore[override]  # an attribute on devices
+        """Steps that were taken."""
+        return self.table.count
+
+    @property
+    def lags(self) -> list[int]:  # type: ignore[override]
+        """For each array, how many of them it was left out of."""
+        return self.table.lags
 
     @property
     def source(self) -> str:
         """The fused loop over the first array."""
-        return source(self.work.job(0, self.table.expected(0), self.scales))
+        return source(self.work.job(0, str(name_of(self.table.dtypes[0])), self.scales))
 
     def step(self, grads: Any, grad_scale: Any, stream: Any) -> None:
         """Take a step, or raise and change nothing."""
@@ -107,14 +127,13 @@ class InMemory(Steps):
             launch = self.launch  # in a name of its own: Python 3.11 would look for a method
             status = launch(self.rows, items, self.ranges)
             if status == -1:
-                self.count += 1
                 return
             if status == SKIPPED:
-                self.end({})
+                self.keep_up()
                 return
         sparse = self.check(found)
         self._run(found, sparse)
-        self.end(sparse)
+        self.keep_up()
 
     def refuse(self, stream: Any) -> None:
         """See that no stream was given."""
@@ -132,29 +151,49 @@ class InMemory(Steps):
 
     def check(self, found: list[Any]) -> Mapping[int, RowGradient]:
         """Check the gradients, or raise; gradients in another format than before get other kernels."""
-        sparse, changed = self.gradients.check(found)
-        if changed:
-            self.use_kernels()
+        if self.keep_up() and self.varies:  # the step before was interrupted at its end
+            self.hyper.fill(self.count, self.grad_scale)
+        sparse, others, noted = self.gradients.check(found)
+        if others:
+            dtypes = [others.get(row, dtype) for row, dtype in enumerate(self.table.dtypes)]
+            noted += self.table.planned(others, self._kernels(dtypes, self.scales))
+        make(noted)
         return sparse
 
     def _run(self, found: list[Any], sparse: Mapping[int, RowGradient]) -> None:
-        """Step with gradients that were checked and whose addresses are in the table."""
-        self.row_steps.look_ahead(sparse)
-        if len(sparse) == len(found):
-            pass  # nothing is left for the table
-        elif self.compiled:
+        """Step with gradients that were checked and whose addresses are in the table; count it."""
+        self.row_steps.look_ahead(sparse, self.hyper)
+        if self.compiled and found and not sparse:
             self.launch(self.rows, self.gradients.known, self.ranges)
-        else:
-            self.work.interpret([None if i in sparse else g for i, g in enumerate(found)], self.hyper)
-        self.row_steps.step(sparse, self._zero_grad)
+            return
+        dense = [None if i in sparse else grad for i, grad in enumerate(found)]
+        sizes = [self.table.size] if len(sparse) < len(found) else []
+        sizes += self.row_steps.sizes(sparse)
+        with allowed(self._executor, sizes if self.compiled else []) as threads:
+            changes = self.row_steps.stepped(sparse, self.hyper, self._zero_grad, threads)
+            if not self.compiled:
+                changes += self.work.interpret(dense, self.hyper)
+            elif len(sparse) < len(found):
+                arguments = self.rows, self.gradients.known, self.ranges
+                changes.append(stepping(self._executor, self.table.size, threads, *arguments))
+            make([*changes, *self._stepped(dense, sparse), *self.also])
+        self.row_steps.look_back()
 
-    def end(self, sparse: Mapping[int, RowGradient]) -> None:
-        """Count a step in which some arrays may have been left out."""
-        left_out = (self.rows[:, COUNT] == 0) & (self.rows[:, LENGTH] > 0)
-        left_out[list(sparse)] = False
-        self.count += 1
-        if left_out.any():
-            self.leave_out(left_out)
+    def _stepped(self, dense: list[Any], sparse: Mapping[int, RowGradient]) -> list[Change]:
+        """What counts a step of these arrays."""
+        given = [i in sparse or own is not None for i, own in enumerate(dense)]
+        lags = [
+            lag + int(not own and leaf.size > 0)
+            for lag, own, leaf in zip(self.lags, given, self.work.leaves, strict=True)
+        ]
+        return self.counted(self.count + 1, lags)
+
+    def keep_up(self) -> bool:
+        """Let arrays that were left out have the numbers of their own step; whether there are any."""
+        if not self.table.lags_moved:
+            return False
+        make(self.lagging(self.lags))
+        return True
 
     def _step_in_two(self, found: list[Any], items: int) -> None:
         """Look at all gradients first, to measure them or see that they can be cleared; then step."""
@@ -177,7 +216,7 @@ class InMemory(Steps):
                 return
             self.hyper.scale_gradients(factor)
         self._run(found, sparse)
-        self.end(sparse)
+        self.keep_up()
 
     def _look(self, items: int) -> int:
         """Note the gradients' addresses, and sum their squares if the norm is wanted."""

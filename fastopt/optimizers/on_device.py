@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from fastopt.changes import Change, assign, make
 from fastopt.executors.cuda import copies
 from fastopt.executors.cuda.source import KEPT
 from fastopt.executors.cuda.steps import DeviceSteps
@@ -53,6 +54,7 @@ class OnDevice(Steps):
     ) -> None:
         super().__init__(work, hyper, watch)
         copies.register()
+        self.count = 0
         self._capturable = capturable
         self._skipped = 0  # steps left out, as far as is known
         self._since = 0  # steps since that was looked at
@@ -66,13 +68,20 @@ class OnDevice(Steps):
             zero_grad=zero_grad,
             capturable=capturable,
         )
-        self.use_kernels()
+        make(self.planned(hyper, self.scales))
 
-    def use_kernels(self) -> None:
-        """Prepare the launches for the hyperparameters and the scaling of now."""
-        self.device.arrange(self.hyper.of, self.scales)
+    def planned(self, hyper: Hyperparameters, scales: bool) -> list[Change]:
+        """What has launches read the numbers in these places, with kernels that scale or not."""
+        return self.device.arranged(hyper.of, scales)
 
-    use_numbers = use_kernels
+    def counted(self, count: int, lags: Sequence[int]) -> list[Change]:
+        """What lets so many steps have been taken, and arrays left out of so many."""
+        return [assign(self, "count", count)]
+
+    @property
+    def lags(self) -> list[int]:  # type: ignore[override]  # an attribute
+        """For each array, how many steps it was left out of."""
+        return self.hyper.lags
 
     @property
     def source(self) -> str:
@@ -110,7 +119,8 @@ class OnDevice(Steps):
             skipped = self._unsettled and self.device.decided()[1]
             self.settle()
             if not skipped:
-                self.leave_out(self.device.left_out)
+                lags = zip(self.lags, self.device.left_out, strict=True)
+                make(self.lagging([lag + int(out) for lag, out in lags]))
 
     def advance(self, stream: Any) -> None:
         """Get ready for the next replay of a graph that a step was captured in."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fastopt.changes import make
 from fastopt.executors import norm
 from fastopt.executors.launch import step_stretch
 from fastopt.layouts.arrays import Array
@@ -101,6 +102,7 @@ class Pieces(AnyPieces):
             raise TypeError("optimizer must be over an array in memory to be stepped in pieces")
         self._steps.rows[0, FIRST] = first
         self._found: list[Any] = []
+        self._count = self._left = 0  # steps so far, and elements that are still to be stepped
 
     def begin(self, grad: Array, grad_scale: float, stream: Any = None) -> None:
         """Check an array that will hold the gradient, and get the hyperparameters of the step."""
@@ -108,7 +110,8 @@ class Pieces(AnyPieces):
         self._steps.begin(grad_scale)
         self._found = self._steps.gradients.find(grad)
         self._steps.check(self._found)
-        self._limit = self._steps.watch.limit_at(self._steps.count)
+        self._count, self._left = self._steps.count, self._steps.table.size
+        self._limit = self._steps.watch.limit_at(self._count)
 
     def decide(self) -> bool:
         """Look at the whole gradient, where its norm is wanted; whether the step is to be taken."""
@@ -124,12 +127,18 @@ class Pieces(AnyPieces):
 
     def run(self, start: int, stop: int) -> None:
         """Step the elements from `start` to `stop`, whose gradient is there."""
-        own = self._steps
+        own, left = self._steps, self._left - (stop - start)
+        count = self._count + (
+            left == 0
+        )  # with the last element, whatever comes between that and `end`
         if own.compiled:
-            step_stretch(self._optimizer.executor, own.rows, start, stop)
-            return
-        own.work.interpret_stretch(0, self._found[0], own.hyper.of(0), self._first, slice(start, stop))
+            step_stretch(self._optimizer.executor, own.rows, start, stop, count - own.lags[0])
+        else:
+            part = slice(start, stop)
+            changes = own.work.interpret_stretch(0, self._found[0], own.hyper.of(0), self._first, part)
+            make([*changes, *own.counted(count, own.lags)])
+        self._left = left
 
     def end(self) -> None:
-        """Count the step."""
-        self._steps.end({})
+        """Count the step, if the last piece did not do so."""
+        make(self._steps.counted(self._count + 1, self._steps.lags))

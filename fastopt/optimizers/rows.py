@@ -7,6 +7,7 @@ from itertools import islice
 
 import numpy as np
 
+from fastopt.changes import Change, make, put
 from fastopt.codecs.floats import name_of
 from fastopt.executors import reference, rows, sparse
 from fastopt.executors.catch_up import catch_up_part
@@ -69,8 +70,6 @@ class Rows:
 
     Attributes
     ----------
-    now : int
-        Steps since all rows were at the same one.
     moves : bool
         Whether parameters change without a gradient.
     """
@@ -97,7 +96,7 @@ class Rows:
         self._row_bytes = self._width * np.array(itemsizes, np.int64)
         self._work = np.zeros(rows.WORK, np.int64)
         self._work[rows.WIDTH] = self._width
-        self.now, self.moves = 0, False
+        self.moves = False
         self._last = np.zeros(0, np.int16)
         self._catches_up = False
         if exact:
@@ -132,8 +131,13 @@ class Rows:
             self._work[rows.NUMBERS] = arrays.address(self._numbers)
             self._work[rows.STRIDE] = self._numbers.strides[0]
 
+    @property
+    def now(self) -> int:
+        """Steps since all rows were at the same one."""
+        return int(self._work[rows.NOW])
+
     def look_ahead(self, hyper: Array) -> None:
-        """Find out what the coming step does without a gradient.
+        """Find out what the coming step does without a gradient, and have room to remember it.
 
         Raises
         ------
@@ -144,42 +148,52 @@ class Rows:
             numbers = split_numbers(self._group, hyper)
             forms = idle_forms(self._group.chain, numbers, hyper.dtype)
             self._matrix, self._seen = self._form.matrix(forms), seen
+        if self.now == REMEMBERED:
+            self.catch_up()
 
-    def step(self, gradient: RowGradient, code: int, hyper: Array, clears: bool) -> None:
-        """Step the rows that have a gradient, caught up before; the others are one more step behind.
+    def stepped(
+        self, gradient: RowGradient, code: int, hyper: Array, clears: bool, threads: int
+    ) -> list[Change]:
+        """What steps the rows that have a gradient, caught up before; the others are one more step
+        behind.
 
         `code` is the address of the kernel.
         """
-        if self.now == REMEMBERED:
-            self.catch_up()
         self._prepare(gradient.rows)
+        if self._catches_up:
+            self._note()
         if self._compiled:
             self._work[rows.KERNEL], self._work[rows.HYPER] = code, arrays.address(hyper)
             self._work[rows.ROWS] = len(gradient.values)
             self._work[rows.SUMS] = arrays.address(gradient.sums)
             self._addresses[rows.GRAD] = arrays.address(gradient.values)
             self._row_bytes[rows.GRAD] = self._width * gradient.values.itemsize
-            self._walk(gradient.rows, gradient.places)
-        else:
-            self._walk_in_python(gradient.rows)
-            found = [*gradient.values, *gradient.sums]
-            for row, place in zip(gradient.rows, gradient.places, strict=True):
-                values = found[place]
-                self._step_in_python(self._group.parts, hyper, row, values, clears)
-            if self._catches_up:
-                self._last[gradient.rows] = self.now + 1
+            size = len(gradient.rows) * self._width
+            walk = rows.walking(
+                self._executor, size, threads, *self._walk(gradient.rows, gradient.places)
+            )
+            return [walk, *(put(array, 0) for array in gradient.given if clears)]
+        self._walk_in_python(gradient.rows)
+        found = [*gradient.values, *gradient.sums]
+        changes: list[Change] = []
+        for row, place in zip(gradient.rows, gradient.places, strict=True):
+            changes += self._step_in_python(self._group.parts, hyper, row, found[place], clears)
         if self._catches_up:
-            self._remember()
+            reached = self.now + 1
+            changes += [put(self._last, reached, gradient.rows), put(self._work, reached, rows.NOW)]
+        return [*changes, *(put(array, 0) for array in gradient.given if clears)]
 
-    def _remember(self) -> None:
-        """Note the matrix of this step, and the products that it completes."""
+    def _note(self) -> None:
+        """Note the matrix of the coming step, and the products that it completes.
+
+        They have no part in what catches up before that step was taken.
+        """
         node = REMEMBERED + self.now
         self._tree[node] = self._matrix
         with np.errstate(all="ignore"):  # what decayed to nothing underflows
             while node & 1 and node > 1:
                 node >>= 1
                 np.matmul(self._tree[2 * node + 1], self._tree[2 * node], out=self._tree[node])
-        self.now += 1
 
     def catch_up(self, some: Array | None = None) -> None:
         """Bring some rows up to date, sorted and each once, or all."""
@@ -191,21 +205,18 @@ class Rows:
         self._prepare(some)
         if self._compiled:
             self._work[rows.KERNEL] = 0
-            self._walk(some, some)
+            rows.walk(self._executor, len(some) * self._width, *self._walk(some, some))
         else:
             self._walk_in_python(some)
-            self._last[some] = self.now
 
     def _catch_up_all(self) -> None:
         self._marks[: self.now] = 1
         self._prepare(np.zeros(0, np.int64))
         if self._compiled:
-            work = self._work, self._addresses, self._last, self.now
-            rows.sweep(self._executor, self._param.size, *work)
+            rows.sweep(self._executor, self._param.size, self._work, self._addresses, self._last)
         else:
             self._walk_in_python(np.arange(len(self._param)))
-        self._last.fill(0)
-        self.now = 0
+            make([put(self._last, 0), put(self._work, 0, rows.NOW)])
 
     def _prepare(self, some: Array) -> None:
         """Find what it takes to bring these rows up to date."""
@@ -213,21 +224,21 @@ class Rows:
             find, left = sparse.products(self._numbers.dtype), (self._marks, self._last, some)
             find(self._tree, *left, self.now, self._entries, self._numbers)
 
-    def _walk(self, some: Array, places: Array) -> None:
-        work = self._work, self._addresses, self._row_bytes, some, places, self._last, self.now
-        rows.walk(self._executor, len(some) * self._width, *work)
+    def _walk(self, some: Array, places: Array) -> tuple[Array, ...]:
+        return self._work, self._addresses, self._row_bytes, some, places, self._last
 
     def _walk_in_python(self, some: Array) -> None:
         for row in some:
             if self.now and self._last[row] < self.now:
-                numbers = self._numbers[self._last[row]]
-                self._step_in_python((self._part,), numbers, row, self._param[row], False)
+                numbers, values = self._numbers[self._last[row]], self._param[row]
+                changes = self._step_in_python((self._part,), numbers, row, values, False)
+                make([*changes, put(self._last, self.now, row)])
 
     def _step_in_python(
         self, parts: tuple[Part, ...], hyper: Array, row: int, grad: Array, clears: bool
-    ) -> None:
-        """Step one row by the reference."""
+    ) -> list[Change]:
+        """What steps one row by the reference."""
         start, stop = row * self._width, (row + 1) * self._width
         param, *slots = (array.reshape(-1)[start:stop] for array in (self._param, *self._slots))
         views = self._all.interpreted(self._index, [param, grad.reshape(-1), *slots])
-        reference.step(parts, hyper, int(self._addresses[0]) + start, clears, views)
+        return reference.stepped(parts, hyper, int(self._addresses[0]) + start, clears, views)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from fastopt.changes import Change
 from fastopt.layouts.arrays import Array
 from fastopt.layouts.columns import KERNEL
 from fastopt.optimizers.hyperparameters import Hyperparameters
@@ -45,18 +46,18 @@ class RowSteps:
         compiled: bool,
     ) -> None:
         self.mode, self.behind = mode, False
-        self._hyper, self._table, self._work = hyper, table, work
+        self._table, self._work = table, work
         self._how = mode == "exact", executor, compiled
         self._known: dict[int, Rows] = {}
         if mode is not None:
-            self._check_any()
+            self._check_any(hyper)
 
-    def _check_any(self) -> None:
+    def _check_any(self, hyper: Hyperparameters) -> None:
         """See that there is a parameter that can have sparse gradients."""
         refusal = None
         for index in range(len(self._work.leaves)):
             try:
-                check_rows_can_step(self._work, index, self._hyper.of(index), self.mode == "exact")
+                check_rows_can_step(self._work, index, hyper.of(index), self.mode == "exact")
             except ValueError as error:
                 refusal = error
             else:
@@ -64,21 +65,36 @@ class RowSteps:
         if refusal is not None:
             raise refusal
 
-    def look_ahead(self, gradients: Mapping[int, RowGradient]) -> None:
+    def look_ahead(self, gradients: Mapping[int, RowGradient], hyper: Hyperparameters) -> None:
         """Get ready for these gradients, or raise before anything is written."""
         for index in gradients:
             if index not in self._known:
-                table, hyper = self._table[index], self._hyper.of(index)
-                self._known[index] = Rows(self._work, index, table, hyper, *self._how)
-            self._known[index].look_ahead(self._hyper.of(index))
+                table, numbers = self._table[index], hyper.of(index)
+                self._known[index] = Rows(self._work, index, table, numbers, *self._how)
+            self._known[index].look_ahead(hyper.of(index))
 
-    def step(self, gradients: Mapping[int, RowGradient], clears: bool) -> None:
-        """Step the rows that have a gradient."""
+    def sizes(self, gradients: Mapping[int, RowGradient]) -> list[int]:
+        """How many elements there are to step for each."""
+        return [own.places.size * own.values.shape[1] for own in gradients.values()]
+
+    def stepped(
+        self,
+        gradients: Mapping[int, RowGradient],
+        hyper: Hyperparameters,
+        clears: bool,
+        threads: int,
+    ) -> list[Change]:
+        """What steps the rows that have a gradient."""
+        changes: list[Change] = []
         for index, gradient in gradients.items():
+            self.behind = True  # perhaps: to catch up without need changes nothing
             code = int(self._table[index, KERNEL])
-            self._known[index].step(gradient, code, self._hyper.of(index), clears)
-            for array in gradient.given if clears else ():
-                array[...] = 0
+            own = self._known[index]
+            changes += own.stepped(gradient, code, hyper.of(index), clears, threads)
+        return changes
+
+    def look_back(self) -> None:
+        """See whether any rows have to catch up after a step."""
         self.behind = any(rows.now for rows in self._known.values())
 
     def catch_up(self, found: Sequence[Any] | None = None) -> None:
@@ -91,7 +107,7 @@ class RowSteps:
         self._check_headers(wanted)
         for index in wanted:
             self._known[index].catch_up()
-        self.behind = any(rows.now for rows in self._known.values())
+        self.look_back()
 
     def catch_up_rows(self, wanted: Mapping[int, Array]) -> None:
         """Bring some rows of some parameters up to date."""

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fastopt.changes import Change, assign, make
 from fastopt.layouts.arrays import Array
 from fastopt.optimizers.hyperparameters import Hyperparameters
 from fastopt.optimizers.watch import Last, Watch
 from fastopt.optimizers.work import Work
+from fastopt.transforms.base import Chain
 from fastopt.validation import finite_positive
 
 
 class Steps(ABC):
     """Takes steps, and counts them.
+
+    Whatever the next step relies on changes as a whole (`fastopt.changes`): what can fail, the
+    compilation of kernels or a schedule, comes before.
 
     Parameters
     ----------
@@ -29,6 +34,8 @@ class Steps(ABC):
     ----------
     count : int
         Steps that were taken, as far as is known (`settle`).
+    lags : list of int
+        For each array, how many of them it was left out of.
     grad_scale : float
         Of the last step.
     scales : bool
@@ -38,13 +45,15 @@ class Steps(ABC):
         Whether the numbers depend on the step.
     """
 
+    count: int
+    lags: list[int]
+
     def __init__(self, work: Work, hyper: Hyperparameters, watch: Watch) -> None:
         self.work, self.hyper, self.watch = work, hyper, watch
-        self.count = 0
         self.grad_scale = 1.0
         self.scales = False
         hyper.fill(0, 1.0)
-        self.varies = hyper.varies
+        self.varies = hyper.vary()
 
     @abstractmethod
     def step(self, grads: Any, grad_scale: Any, stream: Any) -> None:
@@ -55,12 +64,12 @@ class Steps(ABC):
         """Get ready for the next replay of a graph that a step was captured in."""
 
     @abstractmethod
-    def use_kernels(self) -> None:
-        """Have the kernels for the gradients' formats and scaling of now."""
+    def planned(self, hyper: Hyperparameters, scales: bool) -> list[Change]:
+        """What has steps read the numbers in these places, with kernels that scale gradients or not."""
 
     @abstractmethod
-    def use_numbers(self) -> None:
-        """Have the kernels read the numbers of now, which may be in other places than before."""
+    def counted(self, count: int, lags: Sequence[int]) -> list[Change]:
+        """What lets so many steps have been taken, and arrays left out of so many."""
 
     @property
     @abstractmethod
@@ -88,31 +97,37 @@ class Steps(ABC):
     def set_grad_scale(self, grad_scale: Any) -> None:
         """Multiply the gradients of the next step by ``1 / grad_scale``."""
         scale = finite_positive("grad_scale", grad_scale)
-        self.hyper.fill(self.count, scale)
-        self.grad_scale = scale
+        changes = self.hyper.filled(self.count, scale)
         if not self.scales:
-            self.scales = True
-            self.use_kernels()
+            changes += [*self.planned(self.hyper, True), assign(self, "scales", True)]
+        make([*changes, assign(self, "grad_scale", scale)])
 
-    def arrange(self, lags: Sequence[int]) -> None:
-        """Have the arrays lag behind by so many steps."""
-        self.hyper.arrange(lags)
-        self.use_numbers()
-        self.varies = self.hyper.varies
-        if not self.varies:  # otherwise the next step does it
-            self.refresh()
+    def continue_at(self, count: int, lags: Sequence[int]) -> None:
+        """Go on as if so many steps had been taken, with arrays left out of so many, or raise."""
+        self.settle()
+        hyper = self.hyper.arranged(lags)
+        changes = hyper.filled(count, self.grad_scale) + self.planned(hyper, self.scales)
+        make([*changes, *self.counted(count, lags), assign(self, "hyper", hyper)])
 
-    def refresh(self) -> None:
-        """Take over the hyperparameters of now, or raise."""
-        self.hyper.fill(self.count, self.grad_scale)
-        self.varies = self.hyper.varies
+    def lagging(self, lags: Sequence[int]) -> list[Change]:
+        """What gives arrays that were left out of so many steps the numbers of their own step.
+
+        Numbers that vary are the next step's to fill in.
+        """
+        hyper = self.hyper.arranged(lags)
+        numbers = [] if self.varies else hyper.filled(self.count, self.grad_scale)
+        return [*numbers, *self.planned(hyper, self.scales), assign(self, "hyper", hyper)]
 
     def go_to(self, step: int) -> None:
         """Continue as if `step` steps had been taken, or raise."""
         self.settle()
-        self.hyper.fill(step, self.grad_scale)
-        self.count = step
+        make([*self.hyper.filled(step, self.grad_scale), *self.counted(step, self.lags)])
 
-    def leave_out(self, which: Iterable[bool]) -> None:
-        """Have arrays that were left out of a step keep their own count."""
-        self.arrange([lag + int(out) for lag, out in zip(self.hyper.lags, which, strict=True)])
+    def refresh(self, chains: Sequence[Chain] | None = None, also: Sequence[Change] = ()) -> None:
+        """Take over the hyperparameters of the chains of now, or of others, or raise.
+
+        `also` is what changes with them.
+        """
+        self.settle()
+        changes = self.hyper.filled(self.count, self.grad_scale, chains)
+        make([*changes, *also, assign(self, "varies", self.hyper.vary(chains))])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from fastopt.changes import Change
 from fastopt.codecs.floats import floats, name_of
 from fastopt.executors import reference
 from fastopt.executors.compiled import Job
@@ -54,17 +55,20 @@ class Work:
         storage = group.storage(own, gradient)
         return Job(group.parts, storage, self._zero_grad, scales, self._fast)
 
-    def interpret(self, found: Sequence[Any], hyper: Hyperparameters) -> None:
-        """Step in plain Python, with gradients that were checked."""
-        first = 0
+    def interpret(self, found: Sequence[Any], hyper: Hyperparameters) -> list[Change]:
+        """What steps, computed in plain Python, with gradients that were checked."""
+        changes, first = list[Change](), 0
         for row, grad in enumerate(found):
             size = self.leaves[row].size
             if grad is not None:
-                self.interpret_stretch(row, grad, hyper.of(row), first, slice(0, size))
+                changes += self.interpret_stretch(row, grad, hyper.of(row), first, slice(0, size))
             first += size
+        return changes
 
-    def interpret_stretch(self, row: int, grad: Array, hyper: Array, first: int, part: slice) -> None:
-        """Step a part of one array; `first` is the number of the array's first element."""
+    def interpret_stretch(
+        self, row: int, grad: Array, hyper: Array, first: int, part: slice
+    ) -> list[Change]:
+        """What steps a part of one array; `first` is the number of the array's first element."""
         arrays: list[Array] = [self.leaves[row], grad, *self.slots[row]]
         parts = []
         for array, slot in zip(arrays, self.interpreted(row, arrays), strict=True):
@@ -72,7 +76,7 @@ class Work:
             items = array.reshape(-1)[part.start // block : -(-part.stop // block)]
             parts.append(slot._replace(array=items))
         group, _ = self.members[row]
-        reference.step(group.parts, hyper, first + part.start, self._zero_grad, parts)
+        return reference.stepped(group.parts, hyper, first + part.start, self._zero_grad, parts)
 
     def interpreted(self, row: int, arrays: Sequence[Array]) -> list[reference.Slot]:
         """Parameter, gradient and slots of one array, or parts of them, for the reference."""

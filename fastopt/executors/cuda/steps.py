@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
+from fastopt.changes import Change, make
 from fastopt.codecs.floats import name_of
 from fastopt.executors.cuda import device, streams
 from fastopt.executors.cuda.batches import Batch, ManyArrays, Numbers, OneArray
@@ -80,6 +82,8 @@ class DeviceSteps:
         self._readers: list[readers.Reader] = []
         self._addresses: list[int] = []
         self._is_fixed = False
+        self._numbers_of: Callable[[int], Any]
+        self._scales: bool
         self.has_started = False
         self._current_stream = streams.default(None)
         self._ids = NONE
@@ -90,35 +94,43 @@ class DeviceSteps:
         """Find gradients in lists with one for each array, whatever the structure of `params`."""
         self._flat, self._single = True, False
 
-    def arrange(self, numbers_of: Callable[[int], Any], scales: bool) -> None:
-        """Sort the arrays into batches that share their numbers, which `numbers_of` tells by row."""
-        self._numbers_of, self._scales = numbers_of, scales
+    def arranged(
+        self, numbers_of: Callable[[int], Any], scales: bool, formats: list[str] | None = None
+    ) -> list[Change]:
+        """What sorts the arrays into batches that share their numbers, which `numbers_of` tells by row.
+
+        `formats` are those of the gradients, where they are others than before.
+        """
+        formats = formats or self._formats
         places: dict[Any, list[int]] = {}
         for row in range(len(self._leaves)):
-            job = self._jobs.job(row, self._formats[row], scales)
+            job = self._jobs.job(row, formats[row], scales)
             places.setdefault((id(numbers_of(row)), job), []).append(row)
         watched = self._decision is not None
         form = Form(watched, self._capturable, self._skips and not self._capturable)
-        before, self._made = self._made, {}
+        made: dict[Any, Any] = {}
         with device.on(self.ordinal):
             for (host, job), rows in places.items():
-                key = (*rows, host, job)
-                known = before.get(key)
-                self._made[key] = known or self._make_batch(rows, job, numbers_of(rows[0]), form)
-        self._batches = list(self._made.values())
-        self._ids, self._readers = NONE, []  # to be bound again
+                key, gradient = (*rows, host, job), formats[rows[0]]
+                made[key] = self._made.get(key) or self._make_batch(
+                    rows, gradient, job, numbers_of(rows[0]), form
+                )
+        new: dict[str, Any] = {"_made": made, "_batches": list(made.values()), "_formats": formats}
+        new |= {"_numbers_of": numbers_of, "_scales": scales}
+        new |= {"_ids": NONE, "_readers": []}  # to be bound again
+        return [partial(vars(self).update, new)]
 
     @property
     def source(self) -> str:
         """The kernel of the first arrays and the function that it calls for each element."""
         return str(self._batches[0].source)
 
-    def _make_batch(self, rows: list[int], job: Any, host: Any, form: Form) -> Batch:
+    def _make_batch(self, rows: list[int], gradient: str, job: Any, host: Any, form: Form) -> Batch:
         made = kernels(job, form, device.architecture())
         kind = OneArray if len(rows) == 1 else ManyArrays
         control = self._decision.address if self._decision is not None else 0
         own = [self._arrays[row] for row in rows]
-        firsts, gradient = [self._firsts[row] for row in rows], self._formats[rows[0]]
+        firsts = [self._firsts[row] for row in rows]
         return kind(rows, own, firsts, gradient, made, self._numbers(host), control)
 
     def _numbers(self, host: Any) -> Numbers:
@@ -239,8 +251,7 @@ class DeviceSteps:
             for before, array in zip(self._formats, entered, strict=True)
         ]
         if names != self._formats:
-            self._formats = names
-            self.arrange(self._numbers_of, self._scales)
+            make(self.arranged(self._numbers_of, self._scales, names))
 
     def _meets_guarded(self, address: int, size: int) -> bool:
         """Whether a gradient shares memory with what a step writes, by bisection."""
@@ -290,7 +301,7 @@ class DeviceSteps:
         """Count the elements from another number than 0: what is rounded at random depends on it."""
         self._firsts = [first + own for own in self._firsts]
         self._made.clear()
-        self.arrange(self._numbers_of, self._scales)
+        make(self.arranged(self._numbers_of, self._scales))
 
     def measure(self, stream: int) -> Array:
         """Sums over the gradients, see `Decision.add`."""

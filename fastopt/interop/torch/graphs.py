@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastopt.changes import Change, assign, make
 from fastopt.codecs.rounding import whole_phase
 from fastopt.executors.cuda.batches import Numbers
 from fastopt.executors.cuda.steps import DeviceSteps
@@ -192,20 +193,18 @@ class GraphSteps(OnDevice):
         self._settled: tuple[float, float] | None = None
         super().__init__(work, hyper, watch, capturable=True, **options)
 
-    def use_kernels(self) -> None:
-        """Prepare the launches for the scaling of now."""
-        self.device.arrange(self._placed.__getitem__, self.scales)
-
-    use_numbers = use_kernels
+    def planned(self, hyper: Hyperparameters, scales: bool) -> list[Change]:
+        """What has launches read the numbers on the device, with kernels that scale or not."""
+        return self.device.arranged(self._placed.__getitem__, scales)
 
     def step(self, grads: Any, grad_scale: Any, stream: Any) -> None:
         """Launch a step, or record it in a graph; or raise and change nothing."""
         scale = finite_positive("grad_scale", grad_scale)
         if scale != self.grad_scale:
-            self.grad_scale = scale
+            changes = [assign(self, "grad_scale", scale)]
             if not self.scales:
-                self.scales = True
-                self.use_kernels()
+                changes += [*self.planned(self.hyper, True), assign(self, "scales", True)]
+            make(changes)
         limit = self.watch.limit_at(0)
         if not torch.cuda.is_current_stream_capturing():
             self._settled = scale, limit

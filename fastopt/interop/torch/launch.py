@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
+import numpy as np
+
+from fastopt.changes import Change
 from fastopt.interop.torch.rows import Section
 from fastopt.layouts.arrays import Array, address
 from fastopt.optimizers.gradients import Gradients
@@ -39,7 +42,9 @@ class Arrays(Gradients):
         found: list[Any] = grads
         return found
 
-    def check(self, found: list[Any]) -> tuple[dict[int, RowGradient], bool]:
+    def check(
+        self, found: list[Any]
+    ) -> tuple[dict[int, RowGradient], dict[int, np.dtype[Any]], list[Change]]:
         """Copy what is in another order, or in memory that the step writes."""
         for i, grad in enumerate(found):
             if grad is not None and (not grad.flags.carray or self._shares(grad)):
@@ -82,7 +87,6 @@ class Launch(Optimizer):
 
     def continue_from(self, steps: Sequence[int]) -> None:
         """Go on as if each array had taken so many steps."""
-        own = self._steps
-        if [own.count - step for step in steps] != own.hyper.lags:
-            own.count = max(steps)
-            own.arrange([own.count - step for step in steps])
+        own, count = self._steps, max(steps)
+        if (lags := [count - step for step in steps]) != own.lags or count != own.count:
+            own.continue_at(count, lags)

@@ -1,0 +1,30 @@
+"""Changes that are made as a whole: no interrupt comes between their parts.
+
+Python serves Ctrl-C, and raises what a trace or another thread asks for, while it runs code of Python.
+So what can fail is done first, to one side; what then is to change is listed as calls of functions of
+C, and these are called by a loop of C.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from operator import call, setitem
+from typing import Any, TypeAlias
+
+Change: TypeAlias = Callable[[], Any]
+
+
+def put(target: Any, values: Any, where: Any = ...) -> Change:
+    """``target[where] = values``, for an array and values that fit."""
+    return partial(setitem, target, where, values)
+
+
+def assign(owner: Any, name: str, value: Any) -> Change:
+    """``owner.name = value``, for an attribute that is no property."""
+    return partial(setattr, owner, name, value)
+
+
+def make(changes: Sequence[Change]) -> list[Any]:
+    """Make all of them; what the calls returned."""
+    return list(map(call, changes))
