@@ -103,8 +103,9 @@ def test_encoded_kernel_is_packed(formats: tuple[str, ...], dithered: bool) -> N
     assert re.search(PATTERNS["root"][4], code)
     assert re.search(PATTERNS["quotient"][4], code)
     assert not re.search(PATTERNS["double"], code)
-    # One call is fine: LLVM clears the end of a last block that is not full with memset.
-    assert len(re.findall(PATTERNS["call"], code)) == len(re.findall("memset", code)) <= 1
+    # LLVM clears the end of a last block that is not full with memset, in as many places as it has made
+    # of the loop over blocks: one for AVX-512, two for AVX2. Any other call would be one an element.
+    assert len(re.findall(PATTERNS["call"], code)) == len(re.findall("memset", code))
 
 
 def compiled(dtype: type, settings: dict[str, Any]) -> Kernel:

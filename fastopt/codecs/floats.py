@@ -2,52 +2,99 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
 
 from fastopt.codecs.base import Array, Codec
+from fastopt.codecs.operations import NUMPY, SIGN_BIT, SIZE_BITS, Operations, Value, quiet
 
 NAMES = ("float16", "bfloat16", "float32", "float64")
+
+
+CUT = {"float16": 13, "bfloat16": 16}  # bits of a float32 that are not kept
+SMALLEST_FLOAT16 = 2.0**-14  # of full precision
 
 
 class Float(Codec):
     """One number an element."""
 
+    @quiet
     def decode(self, stored: Array, compute: np.dtype[Any]) -> Array:
-        with np.errstate(all="ignore"):  # signalling NaN
-            return stored.reshape(-1).astype(compute)
+        return stored.reshape(-1).astype(compute)
 
+    @quiet
     def encode(self, numbers: Array, noise: Array | None) -> Array:
-        with np.errstate(all="ignore"):
-            if noise is not None and self.name in _UNBIASED:
-                numbers = _UNBIASED[self.name](numbers, noise)
-            return numbers.astype(self.dtype)
+        if noise is not None and self.name == "float16":
+            numbers = float16_neighbour(NUMPY, numbers, _cut(noise, self.name))
+        return numbers.astype(self.dtype)
 
+    @quiet
     def fill(self, stored: Array, number: float) -> None:
-        with np.errstate(all="ignore"):
-            stored[...] = number
+        stored[...] = number
 
 
-def _towards_float16(numbers: Array, noise: Array) -> Array:
-    """Numbers that float16 can represent: one of the two neighbours."""
+class _BFloat16(Float):
+    """The upper half of a float32."""
+
+    @quiet
+    def decode(self, stored: Array, compute: np.dtype[Any]) -> Array:
+        numbers: Array = from_bfloat16(NUMPY, stored.reshape(-1).view(np.uint16))
+        return numbers.astype(compute)
+
+    @quiet
+    def encode(self, numbers: Array, noise: Array | None) -> Array:
+        single = numbers.astype(np.float32, copy=False)
+        if noise is None:
+            bits: Array = nearest_bfloat16(NUMPY, single)
+        else:
+            bits = random_bfloat16(NUMPY, single, _cut(noise, self.name))
+        return bits.astype(np.uint16).view(self.dtype)
+
+
+def _cut(noise: Array, name: str) -> Array:
+    """As many random bits as a format cuts off."""
+    return (noise >> np.uint32(32 - CUT[name])).astype(np.int32)
+
+
+# The formulas, over `codecs.operations`. `noise` has as many random bits as are cut off: a number
+# becomes one of the two that the format has beside it.
+
+
+def float16_neighbour(o: Operations, number: Value, noise: Value) -> Value:
+    """A float32 that float16 can represent."""
     # Under 2**-14 float16 has a fixed spacing, 2**-24: that of bit 13 of a float32 with 2**-14 added.
-    sizes, smallest = np.abs(numbers), np.float32(2.0**-14)
-    lift = np.where(sizes < smallest, smallest, np.float32(0.0))
-    bits = (sizes + lift).view(np.uint32) + (noise >> np.uint32(19))
-    rounded = (bits & np.uint32(0xFFFFE000)).view(np.float32) - lift
-    return np.where(np.isfinite(numbers), np.copysign(rounded, numbers), numbers)
+    bits = o.as_bits(number)
+    size = o.as_float(bits & SIZE_BITS)
+    lift = o.where(size < SMALLEST_FLOAT16, SMALLEST_FLOAT16, 0.0)
+    noisy = o.as_bits(size + lift) + noise
+    rounded = o.as_bits(o.as_float(noisy & -(1 << CUT["float16"])) - lift)
+    return o.where(size < math.inf, o.as_float(rounded | (bits & SIGN_BIT)), number)
 
 
-def _towards_bfloat16(numbers: Array, noise: Array) -> Array:
-    """Numbers that bfloat16 can represent: one of the two neighbours."""
-    bits = numbers.view(np.uint32) + (noise >> np.uint32(16))
-    rounded = (bits & np.uint32(0xFFFF0000)).view(np.float32)
-    return np.where(np.isfinite(numbers), rounded, numbers)
+def from_bfloat16(o: Operations, half: Value) -> Value:
+    """The float32 that these 16 bits are the upper half of."""
+    return o.as_float(o.widen(half) << 16)
 
 
-_UNBIASED = {"float16": _towards_float16, "bfloat16": _towards_bfloat16}
+def nearest_bfloat16(o: Operations, number: Value) -> Value:
+    """The bits of the nearest bfloat16, ties to even."""
+    bits = o.as_bits(number)
+    odd = o.shift_in_zeros(bits, 16) & 1  # an odd number above a half is more than a half
+    return _upper_half(o, number, (bits | odd) + 0x7FFF)
+
+
+def random_bfloat16(o: Operations, number: Value, noise: Value) -> Value:
+    """The bits of a bfloat16 beside the number."""
+    return _upper_half(o, number, o.as_bits(number) + noise)
+
+
+def _upper_half(o: Operations, number: Value, rounded: Value) -> Value:
+    nan = o.shift_in_zeros(o.as_bits(number), 16) | 0x7FC0
+    # Infinity stays what it is: its lower bits are 0.
+    return o.where(o.is_nan(number), nan, o.shift_in_zeros(rounded, 16))
 
 
 @cache
@@ -63,9 +110,9 @@ def floats(name: str) -> Float:
         try:
             import ml_dtypes
         except ImportError as error:
-            message = "bfloat16 needs ml_dtypes: pip install ml_dtypes"
+            message = "bfloat16 needs ml_dtypes: pip install fastopt[bfloat16]"
             raise ImportError(message) from error
-        return Float(name, np.dtype(ml_dtypes.bfloat16))
+        return _BFloat16(name, np.dtype(ml_dtypes.bfloat16))
     return Float(name, np.dtype(name))
 
 

@@ -20,23 +20,26 @@ from typing import Any
 import numpy as np
 
 from fastopt.codecs.base import BLOCK, Array
+from fastopt.codecs.operations import NUMPY, Operations, Value, signed
 
 GOLDEN = 0x9E3779B9  # 2**32 divided by the golden ratio
 PER_SLOT = 0xD1B54A33  # between the arrays of one element
 PHASE_BITS = 24  # what a float32 holds exactly
 
-# The hash is MurmurHash3's last step.
-FACTORS = 0x85EBCA6B, 0xC2B2AE35, 1
-SHIFTS = 16, 13, 16
+FACTORS = 0x85EBCA6B, 0xC2B2AE35
+
+
+def mixed(o: Operations, bits: Value) -> Value:
+    """32 bits of which each depends on all of the given ones: MurmurHash3's last step."""
+    bits = (bits ^ o.shift_in_zeros(bits, 16)) * signed(FACTORS[0])
+    bits = (bits ^ o.shift_in_zeros(bits, 13)) * signed(FACTORS[1])
+    return bits ^ o.shift_in_zeros(bits, 16)
 
 
 def hashed(numbers: Array) -> Array:
     """32 bits for each number."""
-    bits = numbers.astype(np.uint32)
-    with np.errstate(over="ignore"):
-        for shift, factor in zip(SHIFTS, FACTORS, strict=True):
-            bits = (bits ^ (bits >> np.uint32(shift))) * np.uint32(factor)
-    return bits
+    found: Array = mixed(NUMPY, numbers.astype(np.uint32).view(np.int32))
+    return found.view(np.uint32)
 
 
 @cache

@@ -1,11 +1,11 @@
 """Numbers of every format in machine code: how a kernel loads and stores one element.
 
-The specification is `fastopt.codecs.floats`. Functions that take a `builder` emit LLVM instructions.
+The formulas are those of `fastopt.codecs.floats`. Functions that take a `builder` emit LLVM
+instructions.
 """
 
 from __future__ import annotations
 
-import math
 import platform
 from functools import cache
 from typing import Any
@@ -16,15 +16,13 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastopt.codecs import rounding
-from fastopt.executors.memory import I64, LINE, place_of, tell_apart
-
-I16, I32 = ir.IntType(16), ir.IntType(32)
-HALF, SINGLE, DOUBLE = ir.HalfType(), ir.FloatType(), ir.DoubleType()
+from fastopt.codecs import floats, rounding
+from fastopt.codecs.floats import CUT
+from fastopt.executors.memory import LINE, place_of, tell_apart
+from fastopt.kernels.llvm_operations import DOUBLE, HALF, I16, I32, I64, SINGLE, emitted, int32
 
 # By name: Numba has neither float16 nor bfloat16 on the CPU. LLVM's bfloat is not llvmlite's: bits.
 STORED = {"float16": HALF, "bfloat16": I16, "float32": SINGLE, "float64": DOUBLE}
-CUT = {"float16": 13, "bfloat16": 16}  # bits of a float32 that are not kept
 ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 WIDTHS = [HALF, SINGLE, DOUBLE]
 
@@ -46,18 +44,6 @@ def require_conversion(stored: str) -> None:
 X86 = "x86_64", "AMD64"
 
 
-def int32(number: int) -> Any:
-    """A constant of 32 bits, signed or not."""
-    return ir.Constant(I32, number - (1 << 32) if number >= 1 << 31 else number)
-
-
-def like(value: Any, constant: Any) -> Any:
-    """A constant for each lane, where `value` is a vector."""
-    if isinstance(value.type, ir.VectorType):
-        return ir.Constant(value.type, [constant] * value.type.count)
-    return constant
-
-
 def resize(builder: Any, number: Any, target: Any) -> Any:
     """Another floating-point type, rounded to nearest, ties to even."""
     if number.type == target:
@@ -66,51 +52,23 @@ def resize(builder: Any, number: Any, target: Any) -> Any:
     return builder.fptrunc(number, target) if narrower else builder.fpext(number, target)
 
 
-def widen_bfloat16(builder: Any, bits: Any) -> Any:
-    """The float32 that these 16 bits are the upper half of: a number or a vector."""
-    lanes = bits.type.count if isinstance(bits.type, ir.VectorType) else 0
-    wide, single = (ir.VectorType(kind, lanes) if lanes else kind for kind in (I32, SINGLE))
-    wider = builder.zext(bits, wide)
-    return builder.bitcast(builder.shl(wider, like(wider, int32(16))), single)
-
-
 def decode(builder: Any, stored: str, raw: Any, target: Any) -> Any:
     """The number that was loaded, in the type `target`."""
-    return resize(builder, widen_bfloat16(builder, raw) if stored == "bfloat16" else raw, target)
+    number = emitted(builder, floats.from_bfloat16, raw) if stored == "bfloat16" else raw
+    return resize(builder, number, target)
 
 
 def encode(builder: Any, stored: str, number: Any, noise: Any) -> Any:
-    """What to store for a number; `noise` is None or as many random bits as are cut off: `CUT`."""
+    """What to store for a number; `noise` is None or as many random bits as are cut off."""
+    if stored == "bfloat16":
+        if noise is None:
+            bits = emitted(builder, floats.nearest_bfloat16, number)
+        else:
+            bits = emitted(builder, floats.random_bfloat16, number, noise)
+        return builder.trunc(bits, I16)
     if noise is not None and stored == "float16":
-        number = _towards_float16(builder, number, noise)
-    if stored != "bfloat16":
-        return resize(builder, number, STORED[stored])
-    bits = builder.bitcast(number, I32)
-    if noise is None:
-        # Ties go to even: an odd number above a half is more than a half.
-        odd = builder.and_(builder.lshr(bits, int32(16)), int32(1))
-        sum_ = builder.add(builder.or_(bits, odd), int32(0x7FFF))
-    else:
-        sum_ = builder.add(bits, noise)
-    rounded = builder.lshr(sum_, int32(16))  # infinity stays: its lower bits are 0
-    nan = builder.or_(builder.lshr(bits, int32(16)), int32(0x7FC0))
-    is_nan = builder.fcmp_unordered("uno", number, number)
-    return builder.trunc(builder.select(is_nan, nan, rounded), I16)
-
-
-def _towards_float16(builder: Any, number: Any, noise: Any) -> Any:
-    bits = builder.bitcast(number, I32)
-    sign = builder.and_(bits, int32(0x80000000))
-    size = builder.bitcast(builder.and_(bits, int32(0x7FFFFFFF)), SINGLE)
-    smallest, zero = (ir.Constant(SINGLE, value) for value in (2.0**-14, 0.0))
-    lift = builder.select(builder.fcmp_ordered("<", size, smallest), smallest, zero)
-    lifted = builder.bitcast(builder.fadd(size, lift), I32)
-    noisy = builder.add(lifted, noise)
-    cut = builder.bitcast(builder.and_(noisy, int32(0xFFFFE000)), SINGLE)
-    rounded = builder.bitcast(builder.fsub(cut, lift), I32)
-    signed = builder.bitcast(builder.or_(rounded, sign), SINGLE)
-    finite = builder.fcmp_ordered("<", size, ir.Constant(SINGLE, math.inf))
-    return builder.select(finite, signed, number)
+        number = emitted(builder, floats.float16_neighbour, number, noise)
+    return resize(builder, number, STORED[stored])
 
 
 def noise_of(
@@ -145,10 +103,7 @@ def prefer_512_bits(builder: Any) -> None:
 
 def hashed(builder: Any, number: Any) -> Any:
     """32 bits for a number of 64."""
-    bits = builder.trunc(number, I32)
-    for shift, factor in zip(rounding.SHIFTS, rounding.FACTORS, strict=True):
-        bits = builder.mul(builder.xor(bits, builder.lshr(bits, int32(shift))), int32(factor))
-    return bits
+    return emitted(builder, rounding.mixed, builder.trunc(number, I32))
 
 
 @intrinsic  # type: ignore[untyped-decorator]

@@ -1,4 +1,4 @@
-"""Blocks of 8-bit codes in machine code; `encoded_codes` has what concerns one code.
+"""Blocks of 8-bit codes in machine code; the formulas of a code are those of `fastopt.codecs.blocks`.
 
 A number is decoded where it is loaded. New ones are gathered in a scratch of one block, which stays
 in the core's first cache, because a block is encoded as a whole: its largest number decides its scale.
@@ -21,10 +21,10 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastopt.codecs.base import BLOCK
-from fastopt.codecs.blocks import CODES_AT, ITEM
-from fastopt.executors.encoded import I32, SINGLE, int32, noise_of, prefer_512_bits, resize
-from fastopt.executors.encoded_codes import CODECS, I8, is_not_finite, larger_of
-from fastopt.executors.memory import I64, LINE, place_of, tell_apart
+from fastopt.codecs.blocks import BLOCKS, CODES_AT, ITEM, larger_finite
+from fastopt.executors.encoded import noise_of, prefer_512_bits, resize
+from fastopt.executors.memory import LINE, place_of, tell_apart
+from fastopt.kernels.llvm_operations import DOUBLE, I8, I32, I64, SINGLE, emitted, int32
 
 
 def _item(builder: Any, address: Any, start: Any) -> Any:
@@ -90,9 +90,9 @@ def block_access(
     The scratch is told apart as number `room`, codes that are written as the number after that.
     """
     number = getattr(types, compute)
-    wide = {"float32": SINGLE, "float64": ir.DoubleType()}[compute]
-    eight = CODECS[stored]
-    dither = eight.codec.dither
+    wide = {"float32": SINGLE, "float64": DOUBLE}[compute]
+    codec = BLOCKS[stored]
+    dither = codec.dither
     # A block that is not full is encoded with zeros behind its end: LLVM knows the count then.
     all_of_it = [ir.Constant(I64, number) for number in (0, BLOCK, 1)]
 
@@ -101,13 +101,13 @@ def block_access(
         tell_apart(builder.module, value, room, slots)
         return value
 
-    def encode_one(encode_number: Any, builder: Any, place: Any, codes: Any, *rest: Any) -> None:
+    def encode_one(formula: Any, builder: Any, place: Any, codes: Any, *rest: Any) -> None:
         scratch, offset, constant, random = rest
         if dithered:
             part = noise_of(builder, place, random, slot, slots, dither, constant)
         else:
             part = builder.or_(constant, int32(1 << (dither - 1)))
-        code = encode_number(builder, gathered(builder, scratch, place, SINGLE), offset, part)
+        code = emitted(builder, formula, gathered(builder, scratch, place, SINGLE), offset, part)
         raw = builder.store(builder.trunc(code, I8), place_of(builder, I8, codes, place))
         tell_apart(builder.module, raw, room + 1, slots)
 
@@ -131,18 +131,18 @@ def block_access(
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             found = cgutils.alloca_once_value(builder, I8(0))
             with cgutils.for_range_slice(builder, *all_of_it) as (i, _):
-                special = builder.zext(eight.is_special(builder, code_at(builder, args[0], i)), I8)
-                builder.store(builder.or_(builder.load(found), special), found)
+                special = emitted(builder, codec.is_special, code_at(builder, args[0], i))
+                builder.store(builder.or_(builder.load(found), builder.zext(special, I8)), found)
             return builder.icmp_unsigned("==", builder.load(found), I8(0))
 
         return types.boolean(types.intp), emit
 
-    def loader(decode_number: Any) -> Any:
+    def loader(formula: Any) -> Any:
         @intrinsic  # type: ignore[untyped-decorator]
         def load(typing_context: Any, codes: Any, place: Any, scale: Any) -> Any:
             def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
                 code = code_at(builder, *args[:2])
-                return resize(builder, decode_number(builder, code, args[2]), wide)
+                return resize(builder, emitted(builder, formula, code, args[2]), wide)
 
             return number(types.intp, types.int64, types.int32), emit
 
@@ -170,23 +170,20 @@ def block_access(
                 tell_apart(builder.module, zero, room, slots)
             largest = cgutils.alloca_once_value(builder, int32(0))
 
-            def look(larger_of: Any, only_finite: bool) -> None:
+            def look(larger: Any) -> None:
                 builder.store(int32(0), largest)
                 with cgutils.for_range_slice(builder, *all_of_it) as (i, _):
-                    size = eight.size_bits(builder, gathered(builder, scratch, i, I32))
-                    if only_finite:
-                        size = builder.select(is_not_finite(builder, size), int32(0), size)
-                    builder.store(larger_of(builder, builder.load(largest), size), largest)
+                    size = emitted(builder, codec.size_bits, gathered(builder, scratch, i, I32))
+                    builder.store(larger(builder, builder.load(largest), size), largest)
 
-            look(_larger_word, only_finite=False)  # with a sign bit it is larger than all others
-            most = int32(eight.codec.scaling.most)
-            plain = builder.icmp_unsigned("<=", builder.load(largest), most)
+            look(_larger_word)  # with a sign bit it is larger than all others
+            plain = builder.icmp_unsigned("<=", builder.load(largest), int32(codec.scaling.most))
             with builder.if_then(builder.not_(plain), likely=False):
-                look(larger_of, only_finite=True)  # what is not finite concerns its own element only
-            scale = eight.scale_bits(builder, builder.load(largest))
+                look(_larger_finite)  # what is not finite concerns its own element only
+            scale = emitted(builder, codec.scale_bits, builder.load(largest))
             place = builder.inttoptr(_item(builder, address, start), I32.as_pointer())
             tell_apart(builder.module, builder.store(scale, place, align=ITEM.alignment), slot, slots)
-            return context.make_tuple(builder, result, [*eight.offsets(builder, scale), plain])
+            return context.make_tuple(builder, result, [*emitted(builder, codec.offsets, scale), plain])
 
         return result(types.intp, types.int64, types.int64, types.intp), emit
 
@@ -197,7 +194,7 @@ def block_access(
         typing_context: Any, place: Any, codes: Any, scratch: Any, one: Any, other: Any, random: Any
     ) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            encode_one(eight.encode, builder, *args)
+            encode_one(codec.finite_code, builder, *args)
             return context.get_dummy_value()
 
         return types.void(types.int64, types.intp, types.intp, *words), emit
@@ -208,15 +205,19 @@ def block_access(
     ) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             with cgutils.for_range_slice(builder, *all_of_it) as (i, _):
-                encode_one(eight.encode_any, builder, i, *args)
+                encode_one(codec.code, builder, i, *args)
             return context.get_dummy_value()
 
         return types.void(types.intp, types.intp, *words), emit
 
-    loads = {"load": loader(eight.decode_any), "load_plain": loader(eight.decode)}
+    loads = {"load": loader(codec.number), "load_plain": loader(codec.finite_number)}
     encodes = {"rescale": rescale, "encode": encode, "encode_all": encode_all}
     return {"scale": scale, "is_plain": is_plain, **loads, "store": store, **encodes}
 
 
 def _larger_word(builder: Any, one: Any, other: Any) -> Any:
     return builder.select(builder.icmp_unsigned(">", one, other), one, other)
+
+
+def _larger_finite(builder: Any, one: Any, other: Any) -> Any:
+    return emitted(builder, larger_finite, one, other)

@@ -16,7 +16,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-I64 = ir.IntType(64)
+from fastopt.kernels.llvm_operations import I64
+
 LINE = 64  # bytes in a cache line
 
 

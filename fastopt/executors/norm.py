@@ -19,12 +19,13 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastopt.codecs.floats import NAMES
+from fastopt.codecs.floats import NAMES, from_bfloat16
 from fastopt.executors.compiled import compile_function
-from fastopt.executors.encoded import DOUBLE, ITEMSIZE, STORED, widen_bfloat16
+from fastopt.executors.encoded import ITEMSIZE, STORED
 from fastopt.executors.gate import misfit
-from fastopt.executors.memory import I64, LINE, ask_for
+from fastopt.executors.memory import LINE, ask_for
 from fastopt.executors.options import helper
+from fastopt.kernels.llvm_operations import DOUBLE, I64, emitted
 from fastopt.layouts import columns
 from fastopt.layouts.arrays import Array
 
@@ -61,7 +62,7 @@ LANES = 32  # four accumulators of eight doubles: enough to hide the latency of 
 def _in_doubles(builder: Any, name: str, value: Any) -> Any:
     """A number or a vector of a format, as float64."""
     if name == "bfloat16":
-        value = widen_bfloat16(builder, value)
+        value = emitted(builder, from_bfloat16, value)
     if name == "float64":
         return value
     lanes = value.type.count if isinstance(value.type, ir.VectorType) else 0

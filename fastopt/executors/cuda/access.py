@@ -18,14 +18,13 @@ from numba import types
 
 from fastopt.codecs import rounding
 from fastopt.codecs.base import BLOCK
-from fastopt.codecs.floats import floats
+from fastopt.codecs.floats import CUT, floats
 from fastopt.executors.cuda import device
-from fastopt.executors.encoded import CUT, I16, ITEMSIZE, STORED, decode, encode, hashed, int32
-from fastopt.executors.memory import I64
+from fastopt.executors.encoded import ITEMSIZE, STORED, decode, encode, hashed
+from fastopt.kernels.llvm_operations import I16, I32, I64, int32
 
 WIDEST = 16  # bytes of an access in the dtype of the arithmetic
 GLOBAL = 1  # the address space, for instructions that need not find out
-I32 = ir.IntType(32)
 
 
 # What is loaded and stored: float16 by its bits. The load of four elements of 16 bits would be split in

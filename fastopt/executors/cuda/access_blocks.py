@@ -1,4 +1,4 @@
-"""Loads and stores of 8-bit codes on a device. The specification is `fastopt.codecs.blocks`.
+"""Loads and stores of 8-bit codes on a device. The formulas are those of `fastopt.codecs.blocks`.
 
 A warp has a block: each of its threads eight elements, whose new numbers stay in registers until the
 largest of all 256 is known, which the threads find among themselves.
@@ -15,14 +15,13 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from fastopt.codecs import blocks, rounding
+from fastopt.codecs import rounding
 from fastopt.codecs.base import BLOCK
-from fastopt.codecs.blocks import CODES_AT, ITEM
+from fastopt.codecs.blocks import BLOCKS, CODES_AT, ITEM, larger_finite
+from fastopt.codecs.operations import NUMPY, Operations, Value
 from fastopt.executors.cuda import device
-from fastopt.executors.cuda.access import I32, noise_of, pointer_to
-from fastopt.executors.encoded import int32
-from fastopt.executors.encoded_codes import CODECS, I8, is_not_finite, larger_of
-from fastopt.executors.memory import I64
+from fastopt.executors.cuda.access import noise_of, pointer_to
+from fastopt.kernels.llvm_operations import I8, I32, I64, emitted, int32
 
 ALIGNED = 4  # bytes: of a block's scale, and of four codes that move together
 
@@ -73,7 +72,10 @@ def block_access(stored: str, dithered: bool, slot: int, width: int) -> BlockAcc
 
 
 def _scales(stored: str) -> tuple[Any, ...]:
-    codec = CODECS[stored]
+    codec = BLOCKS[stored]
+
+    def larger_number(o: Operations, largest: Value, number: Value) -> Value:
+        return larger_finite(o, largest, codec.size_bits(o, o.as_bits(number)))
 
     @device.intrinsic  # type: ignore[untyped-decorator]
     def scale(typing_context: Any, address: Any, index: Any) -> Any:
@@ -86,16 +88,14 @@ def _scales(stored: str) -> tuple[Any, ...]:
     @device.intrinsic  # type: ignore[untyped-decorator]
     def larger(typing_context: Any, largest: Any, value: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            size = codec.size_bits(builder, builder.bitcast(args[1], I32))
-            finite = builder.select(is_not_finite(builder, size), int32(0), size)
-            return larger_of(builder, args[0], finite)
+            return emitted(builder, larger_number, *args)
 
         return types.int32(types.int32, types.float32), emit
 
     @device.intrinsic  # type: ignore[untyped-decorator]
     def new_scale(typing_context: Any, largest: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return codec.scale_bits(builder, args[0])
+            return emitted(builder, codec.scale_bits, args[0])
 
         return types.int32(types.int32), emit
 
@@ -112,7 +112,7 @@ def _scales(stored: str) -> tuple[Any, ...]:
 
 
 def _loader(stored: str, width: int) -> Any:
-    codec = CODECS[stored]
+    codec = BLOCKS[stored]
     result = types.float32 if width == 1 else types.UniTuple(types.float32, width)
     whole = ir.IntType(8 * width)
 
@@ -122,10 +122,10 @@ def _loader(stored: str, width: int) -> Any:
             place = _at(builder, whole, _code_place(builder, args[0], args[1]))
             found = builder.load(place, align=width)
             if width == 1:
-                return codec.decode_any(builder, found, args[2])
+                return emitted(builder, codec.number, found, args[2])
             each = [builder.lshr(found, ir.Constant(whole, 8 * lane)) for lane in range(width)]
             codes = [builder.trunc(code, I8) for code in each]
-            numbers = [codec.decode_any(builder, code, args[2]) for code in codes]
+            numbers = [emitted(builder, codec.number, code, args[2]) for code in codes]
             return context.make_tuple(builder, result, numbers)
 
         return result(types.int64, types.int64, types.int32), emit
@@ -134,8 +134,8 @@ def _loader(stored: str, width: int) -> Any:
 
 
 def _storer(stored: str, dithered: bool, slot: int, width: int) -> Any:
-    codec = CODECS[stored]
-    bits = codec.codec.dither
+    codec = BLOCKS[stored]
+    bits = codec.dither
     given = types.float32 if width == 1 else types.UniTuple(types.float32, width)
     whole = ir.IntType(8 * width)
 
@@ -146,11 +146,11 @@ def _storer(stored: str, dithered: bool, slot: int, width: int) -> Any:
         if dithered:
             noise = noise_of(builder, index, how, slot, width)
             parts = [builder.lshr(own, int32(32 - bits)) for own in noise]
-        offset, constant = codec.offsets(builder, scale)
+        offset, constant = emitted(builder, codec.offsets, scale)
         codes = ir.Constant(whole, 0)
         for lane, (number, part) in enumerate(zip(numbers, parts, strict=True)):
             dither = builder.or_(constant, part)
-            code = builder.trunc(codec.encode_any(builder, number, offset, dither), I8)
+            code = builder.trunc(emitted(builder, codec.code, number, offset, dither), I8)
             shifted = builder.shl(builder.zext(code, whole), ir.Constant(whole, 8 * lane))
             codes = builder.or_(codes, shifted)
         place = _at(builder, whole, _code_place(builder, address, index))
@@ -182,6 +182,10 @@ def _storer(stored: str, dithered: bool, slot: int, width: int) -> Any:
     return store_dithered
 
 
+def _larger(o: Operations, one: Value, other: Value) -> Value:
+    return o.maximum(one, other)
+
+
 @cache
 def largest_of_warp() -> Any:
     """``largest(number)``: of those that the threads of a warp have, which all must ask."""
@@ -198,7 +202,7 @@ def largest_of_warp() -> Any:
                 numbers = ALL_THREADS, BUTTERFLY, None, distance, LAST_LANE
                 given = [found if own is None else int32(own) for own in numbers]
                 other = builder.extract_value(builder.call(shuffle, given), 0)
-                found = larger_of(builder, found, other)
+                found = emitted(builder, _larger, found, other)
                 distance //= 2
             return found
 
@@ -228,7 +232,7 @@ def _codes(address: int, index: int, width: int) -> Any:
 
 
 def _simulated(stored: str, slot: int | None, width: int) -> BlockAccess:
-    codec = CODECS[stored].codec
+    codec = BLOCKS[stored]
 
     def scale_at(address: int, index: int) -> Any:
         return ctypes.c_int32.from_address(address + index // BLOCK * ITEM.itemsize)
@@ -236,29 +240,28 @@ def _simulated(stored: str, slot: int | None, width: int) -> BlockAccess:
     def loader(width: int) -> Any:
         @np.errstate(invalid="ignore")
         def load(address: int, index: int, scale: int) -> Any:
-            codes = _codes(address, index, width).astype(np.int64)
-            numbers = codec.numbers_of(codes, np.array([scale], np.int64))
+            codes = _codes(address, index, width)
+            numbers = codec.number(NUMPY, codes, np.array([scale], np.int32))
             return numbers[0] if width == 1 else tuple(numbers)
 
         return load
 
     def storer(width: int) -> Any:
         def store(address: int, index: int, value: Any, scale: int, *how: Any) -> None:
-            part = np.full(width, 1 << (codec.dither - 1), np.int64)
+            bits = None
             if slot is not None:
                 first, _, phase = how
                 place = index % BLOCK
                 bits = rounding.noise(first + index - place, place + width, phase, slot)[place:]
-                part = (bits >> np.uint32(32 - codec.dither)).astype(np.int64)
             numbers = np.array([value] if width == 1 else value, np.float32)
-            codes = codec.codes_of(numbers, np.array([scale], np.int64), part)
+            codes = codec.codes(numbers, np.array([scale], np.int32), bits)
             _codes(address, index, width)[:] = codes
 
         return store
 
     def larger(largest: int, value: Any) -> int:
-        bits = int(np.float32(value).view(np.int32)) & (blocks.SIZE_BITS if codec.has_sign else -1)
-        return max(largest, 0 if bits >= blocks.INFINITE_BITS else bits)
+        bits = codec.size_bits(NUMPY, np.array([value], np.float32).view(np.int32))
+        return int(larger_finite(NUMPY, largest, bits)[0])
 
     def store_scale(address: int, index: int, scale: int) -> None:
         scale_at(address, index).value = scale
@@ -268,7 +271,7 @@ def _simulated(stored: str, slot: int | None, width: int) -> BlockAccess:
         load=loader(1),
         load_wide=loader(width),
         larger=larger,
-        new_scale=lambda largest: int(codec.scale_of(np.array(largest, np.int64))),
+        new_scale=lambda largest: int(codec.scale_bits(NUMPY, np.array([largest], np.int32))[0]),
         store_scale=store_scale,
         store=storer(1),
         store_wide=storer(width),

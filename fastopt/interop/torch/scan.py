@@ -22,8 +22,9 @@ from torch import Tensor
 
 from fastopt.executors.compiled import compile_function
 from fastopt.executors.gate import OBJECT_TYPE, headers_are_readable, items_of, overlaps
-from fastopt.executors.memory import I64, read_word, word_reader
+from fastopt.executors.memory import read_word, word_reader
 from fastopt.executors.options import helper
+from fastopt.kernels.llvm_operations import I64
 from fastopt.layouts.arrays import Array, address
 from fastopt.layouts.columns import COUNT, GRAD, ITEMSIZE, LENGTH
 

@@ -1,0 +1,156 @@
+"""The operations of `codecs.operations` as LLVM instructions, for the CPU and for devices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+
+from fastopt.codecs.operations import signed
+
+I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+HALF, SINGLE, DOUBLE = ir.HalfType(), ir.FloatType(), ir.DoubleType()
+
+
+def int32(number: int) -> Any:
+    """A constant of 32 bits, signed or not."""
+    return ir.Constant(I32, signed(number))
+
+
+def _scalar(kind: Any) -> Any:
+    """The type of one lane."""
+    return kind.element if isinstance(kind, ir.VectorType) else kind
+
+
+def _like(kind: Any, scalar: Any) -> Any:
+    """A type with as many lanes as another has."""
+    return ir.VectorType(scalar, kind.count) if isinstance(kind, ir.VectorType) else scalar
+
+
+def _constant(kind: Any, number: float) -> Any:
+    """A number in each lane of a type."""
+    return ir.Constant(kind, [number] * kind.count if isinstance(kind, ir.VectorType) else number)
+
+
+class Emitted:
+    """A value, or a vector of them, whose operators emit instructions.
+
+    Codes of 8 bits have no sign; integers of 32 bits have one.
+    """
+
+    __slots__ = ("builder", "raw")
+    __hash__ = None  # type: ignore[assignment]  # == emits a comparison
+
+    def __init__(self, builder: Any, raw: Any) -> None:
+        self.builder, self.raw = builder, raw
+
+    @property
+    def _is_float(self) -> bool:
+        return _scalar(self.raw.type) in (HALF, SINGLE, DOUBLE)
+
+    def _operand(self, other: Any) -> Any:
+        return other.raw if isinstance(other, Emitted) else _constant(self.raw.type, other)
+
+    def _emit(self, name: str, other: Any, *, turned: bool = False) -> Emitted:
+        values = (self._operand(other), self.raw) if turned else (self.raw, self._operand(other))
+        return Emitted(self.builder, getattr(self.builder, name)(*values))
+
+    def __add__(self, other: Any) -> Emitted:
+        return self._emit("fadd" if self._is_float else "add", other)
+
+    def __sub__(self, other: Any) -> Emitted:
+        return self._emit("fsub" if self._is_float else "sub", other)
+
+    def __rsub__(self, other: Any) -> Emitted:
+        return self._emit("fsub" if self._is_float else "sub", other, turned=True)
+
+    def __mul__(self, other: Any) -> Emitted:
+        return self._emit("fmul" if self._is_float else "mul", other)
+
+    def __and__(self, other: Any) -> Emitted:
+        return self._emit("and_", other)
+
+    def __or__(self, other: Any) -> Emitted:
+        return self._emit("or_", other)
+
+    def __xor__(self, other: Any) -> Emitted:
+        return self._emit("xor", other)
+
+    def __lshift__(self, other: Any) -> Emitted:
+        return self._emit("shl", other)
+
+    def __rshift__(self, other: Any) -> Emitted:
+        return self._emit("ashr", other)
+
+    def _compare(self, how: str, other: Any) -> Emitted:
+        builder = self.builder
+        if self._is_float:
+            compare = builder.fcmp_ordered
+        else:
+            compare = builder.icmp_unsigned if _scalar(self.raw.type) == I8 else builder.icmp_signed
+        return Emitted(builder, compare(how, self.raw, self._operand(other)))
+
+    def __lt__(self, other: Any) -> Emitted:
+        return self._compare("<", other)
+
+    def __gt__(self, other: Any) -> Emitted:
+        return self._compare(">", other)
+
+    def __ge__(self, other: Any) -> Emitted:
+        return self._compare(">=", other)
+
+    def __eq__(self, other: object) -> Emitted:  # type: ignore[override]
+        return self._compare("==", other)
+
+
+class LLVMOperations:
+    """Operations that emit instructions."""
+
+    def __init__(self, builder: Any) -> None:
+        self._builder = builder
+
+    def _of(self, raw: Any) -> Emitted:
+        return Emitted(self._builder, raw)
+
+    def _raw(self, value: Any, kind: Any) -> Any:
+        """An operand; Python's numbers as constants with the lanes of `kind`."""
+        if isinstance(value, Emitted):
+            return value.raw
+        return _constant(_like(kind, SINGLE if type(value) is float else I32), value)
+
+    def where(self, condition: Any, one: Any, other: Any) -> Emitted:
+        lanes = condition.raw.type
+        pair = self._raw(one, lanes), self._raw(other, lanes)
+        return self._of(self._builder.select(condition.raw, *pair))
+
+    def minimum(self, one: Any, other: Any) -> Emitted:
+        return self.where(one < other, one, other)
+
+    def maximum(self, one: Any, other: Any) -> Emitted:
+        return self.where(one > other, one, other)
+
+    def as_bits(self, number: Any) -> Emitted:
+        return self._of(self._builder.bitcast(number.raw, _like(number.raw.type, I32)))
+
+    def as_float(self, bits: Any) -> Emitted:
+        return self._of(self._builder.bitcast(bits.raw, _like(bits.raw.type, SINGLE)))
+
+    def shift_in_zeros(self, bits: Any, count: int) -> Emitted:
+        return self._of(self._builder.lshr(bits.raw, _constant(bits.raw.type, count)))
+
+    def is_nan(self, number: Any) -> Emitted:
+        return self._of(self._builder.fcmp_unordered("uno", number.raw, number.raw))
+
+    def widen(self, code: Any) -> Emitted:
+        return self._of(self._builder.zext(code.raw, _like(code.raw.type, I32)))
+
+    def widen_signed(self, code: Any) -> Emitted:
+        return self._of(self._builder.sext(code.raw, _like(code.raw.type, I32)))
+
+
+def emitted(builder: Any, formula: Callable[..., Any], *values: Any) -> Any:
+    """Emit a formula for LLVM values: its result, or a tuple of them."""
+    given = (Emitted(builder, value) for value in values)
+    found = formula(LLVMOperations(builder), *given)
+    return tuple(own.raw for own in found) if isinstance(found, tuple) else found.raw
