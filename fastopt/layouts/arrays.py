@@ -32,9 +32,22 @@ def memory_range(name: str, array: Array) -> Range:
     return start, start + array.nbytes, name
 
 
+def loaded(module: str, name: str) -> Any:
+    """What a module that takes long to import calls `name`, or None: no object of its types exists yet.
+
+    Another thread may be importing the module right now: then it is known, and half empty.
+    """
+    return getattr(sys.modules.get(module), name, None)
+
+
+def is_masked(array: Any) -> bool:
+    """Whether this is a masked array of NumPy."""
+    masked = loaded("numpy.ma", "MaskedArray")
+    return masked is not None and isinstance(array, masked)
+
+
 def check_kind(name: str, array: Any) -> None:
-    masked = sys.modules.get("numpy.ma")  # 30 ms to import, and needless until someone has done so
-    if masked is not None and isinstance(array, masked.MaskedArray):
+    if is_masked(array):
         raise TypeError(f"{name} must not be a masked array: a step would ignore the mask")
     if not isinstance(array, (np.ndarray, DeviceArray)):
         kind = type(plain(array)).__name__  # "list" of whatever is shown as one

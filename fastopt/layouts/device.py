@@ -8,9 +8,9 @@ Nothing here imports a CUDA library: what an array says of itself is enough.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
@@ -130,7 +130,7 @@ def interface(array: Any) -> dict[str, Any] | None:
             return None
         array = array.detach()  # what requires a gradient refuses to be described
         if str(array.dtype) == "torch.bfloat16":  # which the interface does not know
-            bits = array.view(sys.modules["torch"].int16).__cuda_array_interface__
+            bits = array.view(import_module("torch").int16).__cuda_array_interface__
             return {**bits, "typestr": floats("bfloat16").dtype}
     found = getattr(array, "__cuda_array_interface__", None)
     if found is None and type(array).__name__ == "FakeCUDAArray":  # of Numba's simulator
@@ -201,9 +201,9 @@ def current_stream(array: Any) -> Callable[[], int] | None:
     """
     library = library_of(array)
     if library == "torch":
-        torch, where = sys.modules["torch"], array.device
+        torch, where = import_module("torch"), array.device
         return lambda: int(torch.cuda.current_stream(where).cuda_stream)
     if library == "cupy":
-        cupy = sys.modules["cupy"]
+        cupy = import_module("cupy")
         return lambda: int(cupy.cuda.get_current_stream().ptr)
     return None

@@ -11,7 +11,7 @@ from scipy.optimize import Bounds
 
 from fastopt.codecs.floats import name_of, rounded_towards
 from fastopt.layouts.allocate import empty
-from fastopt.layouts.arrays import Array
+from fastopt.layouts.arrays import Array, is_masked
 from fastopt.validation import as_float
 
 SINGLE = ("float16", "bfloat16", "float32")  # formats that float32 holds all numbers of
@@ -27,7 +27,7 @@ def is_real(dtype: np.dtype[Any]) -> bool:
 
 def start(x0: Any) -> Array:
     """A buffer with the content of `x0`: float32 for floats of at most 32 bits, else float64."""
-    if isinstance(x0, np.ma.MaskedArray):
+    if is_masked(x0):
         raise TypeError("x0 must not be a masked array: the mask would be ignored")
     try:
         given = np.atleast_1d(np.asarray(x0))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy as np
 from fastopt.codecs.floats import compute_dtype, floats, name_of
 from fastopt.executors import sparse
 from fastopt.layouts import arrays
-from fastopt.layouts.arrays import Array
+from fastopt.layouts.arrays import Array, loaded
 
 
 class RowGradient(NamedTuple):
@@ -40,8 +39,8 @@ def is_sparse(grad: Any) -> bool:
 
 
 def _is_scipy(grad: Any) -> bool:
-    scipy = sys.modules.get("scipy.sparse")  # whoever has such an array has imported it
-    return scipy is not None and scipy.issparse(grad)
+    issparse = loaded("scipy.sparse", "issparse")
+    return issparse is not None and issparse(grad)
 
 
 def take(name: str, grad: Any, param: Array, clears: bool) -> RowGradient:
