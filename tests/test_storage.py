@@ -14,7 +14,6 @@ import fastopt
 from fastopt.codecs.blocks import ITEM, SIGNED, UNSIGNED
 from fastopt.codecs.floats import floats
 from fastopt.codecs.rounding import noise, phase
-from fastopt.executors import encoded
 from tests.refusals import refusal
 from tests.support import COMPILED, assert_same_bits, sizes
 
@@ -371,13 +370,3 @@ def test_norm_and_buffers_of_16_bits():
         assert flat.dtype == dtype
         assert views[1].shape == (7,)
     assert fastopt.empty(3, "bfloat16").dtype == BFLOAT16
-
-
-@pytest.mark.skipif(not COMPILED, reason="only machine code depends on the processor")
-def test_float16_where_the_processor_cannot_convert_it(monkeypatch):
-    monkeypatch.setattr(encoded, "get_host_cpu_features", dict)
-    monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    params = np.ones(10, np.float16)
-    with pytest.raises(RuntimeError, match=r"float16 needs a processor with .* F16C"):
-        fastopt.SGD(params, lr=0.125, maximize=True, nesterov=True, momentum=0.3)
-    fastopt.SGD(np.ones(10, np.float32), lr=0.125, maximize=True, nesterov=True, momentum=0.3)

@@ -6,12 +6,10 @@ instructions.
 
 from __future__ import annotations
 
-import platform
 from functools import cache
 from typing import Any
 
 from llvmlite import ir
-from llvmlite.binding import get_host_cpu_features
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -19,6 +17,7 @@ from numba.extending import intrinsic
 from fastopt.codecs import floats, rounding
 from fastopt.codecs.floats import CUT
 from fastopt.executors.memory import LINE, place_of, tell_apart
+from fastopt.executors.target import converts_float16, processor
 from fastopt.kernels.llvm_operations import DOUBLE, HALF, I16, I32, I64, SINGLE, emitted, int32
 
 # By name: Numba has neither float16 nor bfloat16 on the CPU. LLVM's bfloat is not llvmlite's: bits.
@@ -28,20 +27,19 @@ WIDTHS = [HALF, SINGLE, DOUBLE]
 
 
 def require_conversion(stored: str) -> None:
-    """See that the processor converts a format, which LLVM would end the process for.
+    """See that the processor that code is compiled for converts a format: LLVM would end the process.
 
     Raises
     ------
     RuntimeError
         It does not.
     """
-    if stored == "float16" and platform.machine() in X86 and not get_host_cpu_features().get("f16c"):
+    if stored == "float16" and not converts_float16():
         raise RuntimeError(
-            "float16 needs a processor with the instructions F16C, which this one lacks: use bfloat16"
+            "float16 needs instructions that convert it (F16C on x86), and the processor that code is "
+            f"compiled for, {processor()!r}, lacks them: use bfloat16 or float32 (or see whether "
+            "NUMBA_CPU_NAME and NUMBA_CPU_FEATURES are what they should be)"
         )
-
-
-X86 = "x86_64", "AMD64"
 
 
 def resize(builder: Any, number: Any, target: Any) -> Any:

@@ -78,5 +78,6 @@ def sums_of_squares(leaves: list[Array]) -> Array:
     known, nothing_written = np.zeros(len(leaves), np.int64), np.zeros((2, 0), np.int64)
     sizes = [leaf.size for leaf in leaves]
     sums = np.zeros(norm.blocks(sizes))
-    norm_launcher("auto", sum(sizes))(rows, checks.address(known), nothing_written, sums)
+    launch = norm_launcher("auto", sum(sizes), set(rows[:, FORMAT].tolist()))
+    launch(rows, checks.address(known), nothing_written, sums)
     return sums

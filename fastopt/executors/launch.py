@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, TypeAlias
 
 from fastopt.changes import Change
+from fastopt.codecs.floats import NAMES
 from fastopt.executors import drivers, norm, threads
 
 Launch: TypeAlias = Callable[[Any, int, Any], int]
@@ -61,24 +62,30 @@ def _parallel(rows: Any, items: int, ranges: Any) -> int:
         return drivers.parallel()(rows, items, ranges, count)
 
 
-def _norm_parallel(rows: Any, items: int, ranges: Any, sums: Any) -> int:
-    with threads.parallel_allowed() as count:
-        run = norm.serial() if count == 1 else norm.parallel()
-        return run(rows, items, ranges, sums, count)
-
-
-def _norm_serial(rows: Any, items: int, ranges: Any, sums: Any) -> int:
-    return norm.serial()(rows, items, ranges, sums, 1)
-
-
 def on_one_core(executor: str, size: int) -> bool:
     """Whether work on `size` elements does without threads."""
     return executor == "serial" or (executor != "parallel" and size < AUTO_THRESHOLD)
 
 
-def norm_launcher(executor: str, size: int) -> NormLaunch:
-    """The function that checks gradients of `size` elements in all and sums their squares."""
-    return _norm_serial if on_one_core(executor, size) else _norm_parallel
+def norm_launcher(executor: str, size: int, formats: Collection[int]) -> NormLaunch:
+    """The function that checks gradients of `size` elements in all and sums their squares.
+
+    Raises
+    ------
+    RuntimeError
+        The processor lacks the instructions for one of the formats, which are given by number.
+    """
+    names = tuple(name for number, name in enumerate(NAMES) if number in formats)
+    if on_one_core(executor, size):
+        run = norm.serial(names)
+        return lambda rows, items, ranges, sums: run(rows, items, ranges, sums, 1)
+
+    def launch(rows: Any, items: int, ranges: Any, sums: Any) -> int:
+        with threads.parallel_allowed() as count:
+            run = norm.serial(names) if count == 1 else norm.parallel(names)
+            return run(rows, items, ranges, sums, count)
+
+    return launch
 
 
 def allowed(executor: str, sizes: Sequence[int]) -> AbstractContextManager[int]:

@@ -21,7 +21,7 @@ from numba.extending import intrinsic
 
 from fastopt.codecs.floats import NAMES, from_bfloat16
 from fastopt.executors.compiled import compile_function
-from fastopt.executors.encoded import ITEMSIZE, STORED
+from fastopt.executors.encoded import ITEMSIZE, STORED, require_conversion
 from fastopt.executors.gate import misfit
 from fastopt.executors.memory import LINE, ask_for
 from fastopt.executors.options import helper
@@ -69,62 +69,51 @@ def _in_doubles(builder: Any, name: str, value: Any) -> Any:
     return builder.fpext(value, ir.VectorType(DOUBLE, lanes) if lanes else DOUBLE)
 
 
-def _sum_squares(name: str) -> Any:
-    """``sum(address, count)`` of the squares of up to a block of numbers, as a float64."""
+def _sum_squares(builder: Any, name: str, address: Any, count: Any) -> Any:
+    """The sum of the squares of up to a block of numbers of a format, as a float64."""
+    number, double = STORED[name], ir.DoubleType()
+    wide = ir.VectorType(double, LANES)
+    first = builder.inttoptr(address, number.as_pointer())
+
+    def add_square(total: Any, value: Any) -> None:
+        value = _in_doubles(builder, name, value)
+        builder.store(builder.fadd(builder.load(total), builder.fmul(value, value)), total)
+
+    lanes = cgutils.alloca_once_value(builder, ir.Constant(wide, [0.0] * LANES))
+    step, one = (ir.Constant(I64, size) for size in (LANES, 1))
+    full = builder.mul(builder.udiv(count, step), step)
+    with cgutils.for_range_slice(builder, ir.Constant(I64, 0), full, step) as (i, _):
+        place = builder.gep(first, [i])
+        for line in range(0, LANES, LINE // ITEMSIZE[name]):
+            ask_for(builder, builder.gep(place, [ir.Constant(I64, AHEAD + line)]), False)
+        vector = builder.bitcast(place, ir.VectorType(number, LANES).as_pointer())
+        add_square(lanes, builder.load(vector, align=ITEMSIZE[name]))
+    total = cgutils.alloca_once_value(builder, ir.Constant(double, 0.0))
+    by_lane = builder.load(lanes)
+    for lane in range(LANES):
+        part = builder.extract_element(by_lane, ir.Constant(ir.IntType(32), lane))
+        builder.store(builder.fadd(builder.load(total), part), total)
+    with cgutils.for_range_slice(builder, full, count, one) as (i, _):
+        add_square(total, builder.load(builder.gep(first, [i])))
+    return builder.load(total)
+
+
+def _sum_squares_of(formats: tuple[str, ...]) -> Any:
+    """``sum(format, address, count)`` for numbers of one of these formats, by its number."""
 
     @intrinsic
-    def sum_squares(typing_context, address, count):
+    def sum_squares(typing_context, number, address, count):
         def emit(context, builder, signature, args):
-            number, double = STORED[name], ir.DoubleType()
-            wide = ir.VectorType(double, LANES)
-            first = builder.inttoptr(args[0], number.as_pointer())
+            result = cgutils.alloca_once_value(builder, ir.Constant(DOUBLE, 0.0))
+            for name in formats:
+                same = builder.icmp_signed("==", args[0], ir.Constant(I64, NAMES.index(name)))
+                with builder.if_then(same):
+                    builder.store(_sum_squares(builder, name, args[1], args[2]), result)
+            return builder.load(result)
 
-            def add_square(total: Any, value: Any) -> None:
-                value = _in_doubles(builder, name, value)
-                builder.store(builder.fadd(builder.load(total), builder.fmul(value, value)), total)
-
-            lanes = cgutils.alloca_once_value(builder, ir.Constant(wide, [0.0] * LANES))
-            step, one = (ir.Constant(I64, count) for count in (LANES, 1))
-            full = builder.mul(builder.udiv(args[1], step), step)
-            with cgutils.for_range_slice(builder, ir.Constant(I64, 0), full, step) as (i, _):
-                place = builder.gep(first, [i])
-                for line in range(0, LANES, LINE // ITEMSIZE[name]):
-                    ask_for(builder, builder.gep(place, [ir.Constant(I64, AHEAD + line)]), False)
-                vector = builder.bitcast(place, ir.VectorType(number, LANES).as_pointer())
-                add_square(lanes, builder.load(vector, align=ITEMSIZE[name]))
-            total = cgutils.alloca_once_value(builder, ir.Constant(double, 0.0))
-            by_lane = builder.load(lanes)
-            for lane in range(LANES):
-                part = builder.extract_element(by_lane, ir.Constant(ir.IntType(32), lane))
-                builder.store(builder.fadd(builder.load(total), part), total)
-            with cgutils.for_range_slice(builder, full, args[1], one) as (i, _):
-                add_square(total, builder.load(builder.gep(first, [i])))
-            return builder.load(total)
-
-        return types.float64(types.intp, types.intp), emit
+        return types.float64(types.intp, types.intp, types.intp), emit
 
     return sum_squares
-
-
-_sum_float16 = _sum_squares("float16")
-_sum_bfloat16 = _sum_squares("bfloat16")
-_sum_float32 = _sum_squares("float32")
-_sum_float64 = _sum_squares("float64")
-FLOAT16, BFLOAT16, FLOAT32 = map(NAMES.index, ("float16", "bfloat16", "float32"))
-
-
-@helper
-def _block_sum(rows, row, start):
-    count = min(rows[row, columns.COUNT] - start, BLOCK)
-    address = rows[row, columns.GRAD] + start * rows[row, columns.ITEMSIZE]
-    kind = rows[row, columns.FORMAT]
-    if kind == FLOAT32:
-        return _sum_float32(address, count)
-    if kind == FLOAT16:
-        return _sum_float16(address, count)
-    if kind == BFLOAT16:
-        return _sum_bfloat16(address, count)
-    return _sum_float64(address, count)
 
 
 @helper
@@ -132,22 +121,45 @@ def _blocks(rows, row):
     return (rows[row, columns.COUNT] + BLOCK - 1) // BLOCK
 
 
-def _squares(rows, items, ranges, sums, threads):
-    row = misfit(rows, items, ranges)
-    if row < 0:
+OTHER_FORMATS = -3  # status of a driver that has no code for a format in the table
+
+
+def _driver(formats: tuple[str, ...]) -> Any:
+    """The loop over a table, with code for these formats of gradients and no others.
+
+    A format that does not occur takes time to compile, and float16 cannot be compiled everywhere.
+    """
+    for name in formats:
+        require_conversion(name)
+    sum_squares = _sum_squares_of(formats)
+    known = sum(1 << NAMES.index(name) for name in formats)
+
+    @helper
+    def block_sum(rows, row, start):
+        count = min(rows[row, columns.COUNT] - start, BLOCK)
+        address = rows[row, columns.GRAD] + start * rows[row, columns.ITEMSIZE]
+        return sum_squares(rows[row, columns.FORMAT], address, count)
+
+    def squares(rows, items, ranges, sums, threads):
+        status = misfit(rows, items, ranges)
         total = 0
         for i in range(rows.shape[0]):
             total += _blocks(rows, i)
-        for thread in numba.prange(threads):
-            first, last = total * thread // threads, total * (thread + 1) // threads
-            position = 0
-            for i in range(rows.shape[0]):
-                blocks = _blocks(rows, i)
-                for block in range(max(first - position, 0), min(last - position, blocks)):
-                    sums[position + block] = _block_sum(rows, i, block * BLOCK)
-                position += blocks
-        sums[total:] = 0.0
-    return row
+            if status < 0 and known >> rows[i, columns.FORMAT] & 1 == 0:
+                status = OTHER_FORMATS
+        if status < 0 and status != OTHER_FORMATS:
+            for thread in numba.prange(threads):
+                first, last = total * thread // threads, total * (thread + 1) // threads
+                position = 0
+                for i in range(rows.shape[0]):
+                    blocks = _blocks(rows, i)
+                    for block in range(max(first - position, 0), min(last - position, blocks)):
+                        sums[position + block] = block_sum(rows, i, block * BLOCK)
+                    position += blocks
+            sums[total:] = 0.0
+        return status
+
+    return squares
 
 
 def _signature() -> Any:
@@ -156,15 +168,20 @@ def _signature() -> Any:
 
 
 @cache
-def serial() -> Callable[[Any, int, Any, Any, int], int]:
-    """Check the gradients, then write the sum of squares of each block; the first misfit or -1."""
-    return compile_function(_squares, _signature(), "norm-serial")
+def serial(formats: tuple[str, ...]) -> Callable[[Any, int, Any, Any, int], int]:
+    """Check the gradients, then write the sum of squares of each block; the status of the gate.
+
+    `formats` are those of the gradients, in the order of `NAMES`. Where the table has another one,
+    nothing is written, and the status is `OTHER_FORMATS`.
+    """
+    return compile_function(_driver(formats), _signature(), f"norm-serial-{'-'.join(formats)}")
 
 
 @cache
-def parallel() -> Callable[[Any, int, Any, Any, int], int]:
+def parallel(formats: tuple[str, ...]) -> Callable[[Any, int, Any, Any, int], int]:
     """The same on several threads."""
-    return compile_function(_squares, _signature(), "norm-parallel", parallel=True)
+    name = f"norm-parallel-{'-'.join(formats)}"
+    return compile_function(_driver(formats), _signature(), name, parallel=True)
 
 
 def blocks(sizes: Sequence[int]) -> int:

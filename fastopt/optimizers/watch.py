@@ -9,8 +9,9 @@ import numpy as np
 
 from fastopt.executors import norm
 from fastopt.executors.global_norm import sums_of_squares
-from fastopt.executors.launch import norm_launcher
+from fastopt.executors.launch import NormLaunch, norm_launcher
 from fastopt.layouts.arrays import Array
+from fastopt.layouts.columns import FORMAT
 from fastopt.validation import Setting, at, flag, positive
 
 
@@ -66,12 +67,19 @@ class Watch:
         if self.is_on:
             # Compiled code writes here: for the arrays of the whole table, whatever else is looked at.
             self._of_table = np.zeros(norm.blocks(sizes))
-            self._launch = norm_launcher(executor, sum(sizes))
+            self._means = executor, sum(sizes)
+            self._launch: NormLaunch | None = None
 
     def look(self, rows: Array, items: int, ranges: Array) -> int:
         """Note the gradients' addresses in the table and sum their squares; the status of the gate."""
         self._sums = self._of_table
-        return self._launch(rows, items, ranges, self._of_table)
+        status = norm.OTHER_FORMATS
+        if self._launch is not None:
+            status = self._launch(rows, items, ranges, self._of_table)
+        if status == norm.OTHER_FORMATS:
+            self._launch = norm_launcher(*self._means, set(rows[:, FORMAT].tolist()))
+            status = self._launch(rows, items, ranges, self._of_table)
+        return status
 
     def look_at(self, found: list[Any]) -> None:
         """Sum the squares of arrays that are not in the table."""
