@@ -164,7 +164,10 @@ def test_count_is_checked(n: Any, error: type[Exception]) -> None:
 
 @needs_jit
 def test_threads_step_at_once(layer: dict[str, str], cache: Path) -> None:
-    """From the first parallel call on: one thread at a time is parallel, the others are serial."""
+    """From the first parallel call on: one thread at a time is parallel, the others are serial.
+
+    Under workqueue all are, since any of them could be in a parallel function of the user's own.
+    """
     code = """
     from concurrent.futures import ThreadPoolExecutor
     from contextlib import contextmanager
@@ -188,7 +191,8 @@ def test_threads_step_at_once(layer: dict[str, str], cache: Path) -> None:
         results = list(pool.map(work, range(8)))
     print(all(right(w, float(i), 40) for i, w in enumerate(results)), used, numba.threading_layer())
     """
-    expected = f"True {{1, 4}} {layer['NUMBA_THREADING_LAYER']}"
+    name = layer["NUMBA_THREADING_LAYER"]
+    expected = f"True { ({1} if name == 'workqueue' else {1, 4}) } {name}"
     assert run(script(STEPS, code), cache, **layer) == expected
 
 

@@ -5,6 +5,10 @@ process), nor used in a child made by fork after the parent used them (GNU OpenM
 others hang). So one step at a time is parallel in a process, and whoever comes meanwhile steps
 on its own core: with the same bits, without waiting, and without more threads than cores. A
 forked child whose parent had started the threads steps on one core.
+
+Under ``workqueue`` the other one who enters may also be a parallel function of the user's own. Whether
+a thread is in one cannot be seen; so steps are parallel there only while there is no other of Python's,
+and they keep the interpreter's lock, so that none can begin to.
 """
 
 from __future__ import annotations
@@ -13,9 +17,10 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import Any, SupportsIndex
 
 _chosen: int | None = None
@@ -110,9 +115,44 @@ def parallel_allowed() -> Iterator[int]:
         yield 1
         return
     try:
-        yield count
+        yield count if _may_enter() else 1
     finally:
         _running.release()
+
+
+@cache
+def layer() -> str:
+    """The name of Numba's threading layer, chosen when its threads start: now at the latest."""
+    import numba
+    from numba.np.ufunc import parallel
+
+    parallel._launch_threads()
+    return str(numba.threading_layer())
+
+
+def keeps_gil() -> bool:
+    """Whether parallel code must not let other Python threads run."""
+    return layer() == "workqueue"
+
+
+def _may_enter() -> bool:
+    return not keeps_gil() or _only_thread()()
+
+
+@cache
+def _only_thread() -> Callable[[], bool]:
+    """What tells whether this is the only thread of Python's.
+
+    `threading` does not know those of `_thread`, nor those of C code that calls Python, and one that
+    waits for the interpreter's lock has no frame yet; but the interpreter has a state of each.
+    """
+    import ctypes
+
+    pointer, api = ctypes.c_void_p, ctypes.pythonapi
+    interpreter = ctypes.PYFUNCTYPE(pointer)(("PyInterpreterState_Get", api))
+    first = ctypes.PYFUNCTYPE(pointer, pointer)(("PyInterpreterState_ThreadHead", api))
+    following = ctypes.PYFUNCTYPE(pointer, pointer)(("PyThreadState_Next", api))
+    return lambda: following(first(interpreter())) is None
 
 
 def _in_forked_child() -> bool:

@@ -1,0 +1,132 @@
+"""Steps beside parallel functions of the user, under the layer that two must not enter at once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.subprocesses import needs_jit, run, script
+
+pytestmark = needs_jit
+
+WORKQUEUE = {"NUMBA_NUM_THREADS": "4", "NUMBA_THREADING_LAYER": "workqueue"}
+
+BEGIN = """
+import _thread, ctypes, threading, time
+import numba, numpy as np, fastopt
+from fastopt.executors import launch, threads
+
+SIZE = 3 * launch.AUTO_THRESHOLD + 7
+GRAD = np.random.default_rng(0).standard_normal(SIZE, np.float32)
+OPTIONS = dict(lr=0.1, momentum=0.9, clip_norm=1.0)
+
+def stepped(steps, executor="auto"):
+    w = np.full(SIZE, 1.0, np.float32)
+    opt = fastopt.RMSProp(w, executor=executor, **OPTIONS)
+    for _ in range(steps):
+        opt.step(GRAD)
+    return w
+
+used = set()
+
+def watch():
+    '''From here on, note how many threads steps may use.'''
+    from contextlib import contextmanager
+    allowed = threads.parallel_allowed
+
+    @contextmanager
+    def watched():
+        with allowed() as count:
+            used.add(count)
+            yield count
+
+    threads.parallel_allowed = watched
+
+@numba.njit(parallel=True, nogil=True)
+def own(x):
+    total = 0.0
+    for i in numba.prange(x.size):
+        total += x[i] ** 0.5
+    return total
+
+X = np.ones(30_000)
+calls = 0
+stop = False
+
+def work():
+    global calls
+    while not stop:
+        own(X)
+        calls += 1
+
+def finish():
+    '''Steps until the other thread has been at work for a while, and whether they are right.'''
+    global stop
+    before, end, right = calls, time.monotonic() + 20, True
+    expected = stepped(5, "serial").tobytes()
+    rounds = 0
+    while (calls < before + 300 or rounds < 10) and time.monotonic() < end:
+        right &= stepped(5).tobytes() == expected
+        rounds += 1
+    stop = True
+    print(calls > before, right, used, threads.layer())
+"""
+
+STARTS = {
+    "threading": "threading.Thread(target=work).start()",
+    "_thread": "_thread.start_new_thread(work, ())",
+}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compiled once for all subprocesses."""
+    return tmp_path_factory.mktemp("cache")
+
+
+def test_alone_a_step_uses_all_threads(cache: Path) -> None:
+    code = """
+    watch()
+    right = stepped(5).tobytes() == stepped(5, "serial").tobytes()
+    print(right, used, threads.layer())
+    """
+    assert run(script(BEGIN, code), cache, **WORKQUEUE) == "True {4} workqueue"
+
+
+@pytest.mark.parametrize("start", STARTS.values(), ids=STARTS)
+def test_beside_a_thread_of_python(start: str, cache: Path) -> None:
+    code = f"""
+    own(X)
+    {start}
+    while not calls:
+        time.sleep(0.001)
+    watch()
+    finish()
+    """
+    assert run(script(BEGIN, code), cache, **WORKQUEUE) == "True True {1} workqueue"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="such a thread is made by pthread_create")
+def test_beside_a_thread_of_c(cache: Path) -> None:
+    """It comes to Python at any moment: a parallel step does not begin beside it, nor it beside one."""
+    code = """
+    @ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
+    def call(_):
+        global calls
+        own(X)
+        calls += 1
+
+    own(X)
+    watch()
+    stepped(1)
+    library, handle = ctypes.CDLL(None), ctypes.c_void_p()
+    expected = stepped(1, "serial").tobytes()
+    for _ in range(200):
+        library.pthread_create(ctypes.byref(handle), None, call, None)
+        assert stepped(1).tobytes() == expected
+        library.pthread_join(handle, None)
+    print(calls, 4 in used, threads.layer())
+    """
+    assert run(script(BEGIN, code), cache, **WORKQUEUE) == "200 True workqueue"
