@@ -12,17 +12,9 @@ import numpy as np
 from llvmlite import binding
 
 import fastopt
-from fastopt.executors import cache
+from fastopt.executors import cache, target, threads
 from fastopt.executors.cuda import availability
-
-# Widest first: what LLVM calls a feature, the width in bits, and the usual name.
-_VECTORS = (
-    ("avx512f", 512, "AVX-512"),
-    ("avx2", 256, "AVX2"),
-    ("avx", 256, "AVX"),
-    ("sse2", 128, "SSE2"),
-    ("neon", 128, "NEON"),
-)
+from fastopt.executors.trusted_files import doubt_about_folder
 
 
 def facts() -> dict[str, str]:
@@ -35,7 +27,7 @@ def facts() -> dict[str, str]:
         "CPU": cpu_model(),
         "cores": str(usable_cores()),
         "threads": str(fastopt.get_num_threads()),
-        "threading layer": _threading_layer(),
+        "threading layer": threads.layer(),
         "vector width": vector_width(),
         "CUDA": availability.describe(),
         "cache folder": _cache_folder(),
@@ -62,31 +54,39 @@ def usable_cores() -> int:
 
 def vector_width() -> str:
     """The widest vector registers that the compiler may use."""
-    features = binding.get_host_cpu_features()
-    for feature, bits, name in _VECTORS:
-        if features.get(feature):
-            return f"{bits} bits ({name}): {bits // 32} float32 in a register"
-    return "unknown"
-
-
-def _threading_layer() -> str:
-    from numba.np.ufunc import parallel
-
-    parallel._launch_threads()  # the layer is chosen when the threads start
-    return str(numba.threading_layer())
+    found = target.widest_vectors()
+    if found is None:
+        return "unknown"
+    bits, name = found
+    return f"{bits} bits ({name}): {bits // 32} float32 in a register"
 
 
 def _cache_folder() -> str:
     folder = cache.folder()
-    return "none: turned off by FASTOPT_CACHE=0" if folder is None else str(folder)
+    if folder is not None:
+        return _printable(folder)
+    if os.environ.get("FASTOPT_CACHE") == "0":
+        return "none: turned off by FASTOPT_CACHE=0"
+    return "none: this user has no home folder (FASTOPT_CACHE_DIR chooses a folder)"
+
+
+def _printable(path: Path) -> str:
+    """A path that any terminal can show, whatever its bytes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _cache_state() -> str:
     folder = cache.folder()
     if folder is None:
         return "off"
-    files = list(folder.glob("*.bin"))
-    size = sum(file.stat().st_size for file in files)
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    writable = "writable" if existing.is_dir() and os.access(existing, os.W_OK) else "NOT writable"
-    return f"{len(files)} kernels, {size / 1e6:.1f} MB, {writable}"
+    try:
+        sizes = [file.stat().st_size for file in folder.glob("*.bin")]
+        doubt = doubt_about_folder(folder) if folder.exists() else None
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        writable = existing.is_dir() and os.access(existing, os.W_OK)
+    except OSError as error:
+        return f"NOT usable: {error.strerror}"
+    if doubt is not None:
+        return f"NOT used, because {doubt}"
+    found = f"{len(sizes)} kernels, {sum(sizes) / 1e6:.1f} MB"
+    return f"{found}, {'writable' if writable else 'NOT writable'}"

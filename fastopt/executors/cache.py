@@ -14,7 +14,7 @@ import os
 import pickle
 import platform
 import sys
-import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,11 @@ from numba.core import caching, serialize
 from numba.core.compiler import CompileResult
 from numba.core.runtime import rtsys
 
+from fastopt.executors import trusted_files
+
 
 def folder() -> Path | None:
-    """The cache folder, or None where caching is off.
+    """The cache folder, or None where caching is off or there is no place for it.
 
     ``FASTOPT_CACHE=0`` turns it off; ``FASTOPT_CACHE_DIR`` and Numba's ``NUMBA_CACHE_DIR`` move it.
     """
@@ -35,13 +37,18 @@ def folder() -> Path | None:
     chosen = os.environ.get("FASTOPT_CACHE_DIR") or os.environ.get("NUMBA_CACHE_DIR")
     if chosen:
         return Path(chosen) / "fastopt"
+    try:
+        return _caches_of_user() / "fastopt"
+    except RuntimeError:  # neither HOME nor an entry in the table of users, as in some containers
+        return None
+
+
+def _caches_of_user() -> Path:
     if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "fastopt"
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 CHECKSUM = 32  # bytes
@@ -60,6 +67,8 @@ class DiskCache(caching._Cache):  # type: ignore[misc]  # numba has no type hint
 
     def __init__(self, name: str, content: str) -> None:
         base = folder()
+        # A file system may take ASCII alone, and 255 bytes; names have a hash of what they stand for.
+        name = name.encode("ascii", "replace").decode().replace("?", "_")
         self._path = base / f"{name}.bin" if base else None
         self._content = content
 
@@ -71,15 +80,14 @@ class DiskCache(caching._Cache):  # type: ignore[misc]  # numba has no type hint
         """Stamps and compiled functions in the file, the newest first."""
         if self._path is None:
             return []
-        try:
-            raw = self._path.read_bytes()
-        except OSError:
-            return []  # no file, or no access to it
+        raw = trusted_files.read(self._path) or b""
         content = raw[CHECKSUM:]
         if raw[:CHECKSUM] != _checksum(content):
             return []  # not what was written, and it would be run as machine code
-        entries: list[tuple[tuple[Any, ...], bytes]] = pickle.loads(content)
-        return entries
+        try:
+            return [(stamp, payload) for stamp, payload in pickle.loads(content)]
+        except Exception:  # of any kind: it is not what is written here, and the next save replaces it
+            return []
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The compiled function, or None if it must be compiled."""
@@ -89,29 +97,21 @@ class DiskCache(caching._Cache):  # type: ignore[misc]  # numba has no type hint
                 # Numba's `target_context.refresh()` would do this too, and import all of
                 # scipy.linalg: 0.2 s.
                 rtsys.initialize(target_context)
-                return CompileResult._rebuild(target_context, *pickle.loads(payload))
+                try:
+                    return CompileResult._rebuild(target_context, *pickle.loads(payload))
+                except Exception:  # as above
+                    return None
         return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """Write aside and move into place: readers see the old file or the new one."""
+        """Put the compiled function in front of the others in the file."""
         if self._path is None:
             return
         stamp = self._stamp(sig, data.codegen)
         others = [entry for entry in self._entries() if entry[0] != stamp]
         entries = [(stamp, serialize.dumps(data._reduce())), *others[: KEPT - 1]]
         content = pickle.dumps(entries)
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            handle, aside = tempfile.mkstemp(dir=self._path.parent, suffix=".tmp")
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(_checksum(content) + content)
-                os.replace(aside, self._path)
-            except BaseException:
-                os.unlink(aside)
-                raise
-        except OSError:
-            return  # a read-only or full disk costs the next process a compilation, nothing else
+        trusted_files.write(self._path, _checksum(content) + content)
 
     @property
     def cache_path(self) -> str | None:
@@ -127,4 +127,5 @@ class DiskCache(caching._Cache):  # type: ignore[misc]  # numba has no type hint
     def flush(self) -> None:
         """Forget what is on disk."""
         if self._path is not None:
-            self._path.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._path.unlink()

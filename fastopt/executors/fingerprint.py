@@ -72,7 +72,7 @@ def describe(value: Any, seen: tuple[Any, ...] = (), names: Set[str] = frozenset
 
 def digest(*texts: str) -> str:
     """A short hash."""
-    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
+    return hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 @cache

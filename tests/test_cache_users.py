@@ -1,0 +1,184 @@
+"""One cache and several users, and users whose system gives them no good place for one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.subprocesses import COUNT_PASSES, needs_jit, run, script
+
+pytestmark = [
+    needs_jit,
+    pytest.mark.skipif(os.name != "posix", reason="owners and modes are POSIX's"),
+]
+needs_root = pytest.mark.skipif(
+    os.name != "posix" or os.geteuid() != 0, reason="only root can become another user"
+)
+
+NOBODY, STRANGER = 65534, 54321  # the second has no entry in the table of users
+
+# A step by the user `USER_ID`, and how many warnings it gave.
+STEP = script(
+    COUNT_PASSES,
+    """
+import os, warnings
+import numba, numpy as np, fastopt
+if "USER_ID" in os.environ:
+    numba.njit(lambda x: 0.5 * x)(1.0)  # imports the rest, from where the other user may not read it
+    _passes.buffer.clear()
+    os.setgid(int(os.environ["USER_ID"]))
+    os.setuid(int(os.environ["USER_ID"]))
+w = np.zeros(1, np.float32)
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    for nesterov in False, True:
+        opt = fastopt.SGD(w, lr=0.5, momentum=0.5, nesterov=nesterov, executor="serial")
+        opt.step(np.ones(1, np.float32))
+print(w[0], compiled(), *[str(one.message) for one in caught if one.category is RuntimeWarning])
+""",
+)
+COMPILED, LOADED = "-1.25 True", "-1.25 False"
+
+INFO = """
+import os, sys
+from fastopt.cli import main
+from fastopt.executors import threads
+from fastopt.executors.cuda import availability
+availability.describe(), threads.layer()
+if "USER_ID" in os.environ:
+    os.setuid(int(os.environ["USER_ID"]))
+sys.exit(main(["info"]))
+"""
+
+
+def info(cache: Path | str, **variables: str) -> dict[str, str]:
+    lines = run(INFO, cache, **variables).splitlines()
+    return {name: value for name, _, value in (line.partition("  ") for line in lines)}
+
+
+@pytest.fixture(scope="module")
+def by_root() -> Iterator[Path]:
+    """A cache that root has filled, for instance while making an image."""
+    with tempfile.TemporaryDirectory() as own:  # folders that pytest makes are private
+        Path(own).chmod(0o755)
+        assert run(STEP, Path(own) / "by_root") == COMPILED
+        yield Path(own) / "by_root"
+
+
+@needs_root
+def test_a_cache_that_root_filled_serves_all(by_root: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in by_root.rglob("*")}
+    assert run(STEP, by_root, USER_ID=str(NOBODY)) == LOADED
+    assert {path: path.stat().st_mtime_ns for path in by_root.rglob("*")} == before
+
+
+@needs_root
+def test_a_cache_that_another_user_filled_is_ignored_with_one_warning(by_root: Path) -> None:
+    folder = by_root.with_name("of_another")
+    shutil.copytree(by_root, folder)
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, NOBODY, NOBODY)
+    assert run(STEP, folder, USER_ID=str(NOBODY)) == LOADED
+    for variables in {}, {"USER_ID": str(STRANGER)}:
+        output = run(STEP, folder, **variables)
+        assert output.startswith(f"{COMPILED} fastopt does not use the compiled code in ")
+        assert output.count(f"it belongs to another user (uid {NOBODY})") == 1
+    assert (
+        info(folder)["cache"].strip() == f"NOT used, because it belongs to another user (uid {NOBODY})"
+    )
+
+
+@needs_root
+def test_a_sticky_folder_for_all(by_root: Path) -> None:
+    """The first attack that was seen: what another user put there ran as root."""
+    folder = by_root.with_name("sticky")
+    shutil.copytree(by_root, folder)
+    (folder / "fastopt").chmod(0o1777)
+    assert run(STEP, folder, USER_ID=str(NOBODY)) == LOADED
+    for path in (folder / "fastopt").iterdir():
+        os.chown(path, NOBODY, NOBODY)
+    assert run(STEP, folder).startswith(f"{COMPILED} fastopt does not use")
+    assert run(STEP, folder) == LOADED  # root may replace what others left
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("home", "shown"),
+    [
+        ("", "none: this user has no home folder"),
+        ("/nowhere/at/all", "0 kernels, 0.0 MB, NOT writable"),
+    ],
+)
+def test_a_user_without_a_home(home: str, shown: str) -> None:
+    variables = {"XDG_CACHE_HOME": "", "HOME": home, "USER_ID": str(STRANGER)}
+    unset = "" if home else "import os; del os.environ['HOME']\n"
+    assert run(unset + STEP, "", **variables) == COMPILED
+    assert shown in run(unset + INFO, "", **variables)
+
+
+@needs_root
+def test_a_folder_without_permission_to_search(by_root: Path) -> None:
+    folder = by_root.with_name("closed")
+    shutil.copytree(by_root, folder)
+    (folder / "fastopt").chmod(0o644)
+    assert run(STEP, folder, USER_ID=str(NOBODY)) == COMPILED
+    assert "NOT usable: Permission denied" in info(folder, USER_ID=str(NOBODY))["cache"]
+    folder.chmod(0o600)
+    assert run(STEP, folder, USER_ID=str(NOBODY)) == COMPILED
+    assert "NOT usable: Permission denied" in info(folder, USER_ID=str(NOBODY))["cache"]
+
+
+def test_a_path_that_is_too_long(tmp_path: Path) -> None:
+    for folder in (tmp_path / ("n" * 300), Path(str(tmp_path) + "/long" * 1000)):
+        assert run(STEP, folder) == COMPILED
+        assert "NOT usable: File name too long" in info(folder)["cache"]
+
+
+# A path with a byte that is no UTF-8, as file systems of Latin-1 have them.
+LATIN = os.fsdecode(b"caf\xe9")
+MODULE = """
+def halved_update(update, param, state, hyper):
+    return 0.5 * update, state
+
+def d\N{LATIN SMALL LETTER E WITH ACUTE}croissance_update(update, param, state, hyper):
+    return 0.5 * update, state
+"""
+USE_MODULE = script(
+    COUNT_PASSES,
+    """
+import os, sys
+sys.path.insert(0, os.environ["FOLDER"])
+sys.dont_write_bytecode = True
+import numpy as np, fastopt, halves
+w, g = np.zeros(1, np.float32), np.ones(1, np.float32)
+for name in sorted(name for name in dir(halves) if name.endswith("_update")):
+    fastopt.Optimizer(w, fastopt.Transform(getattr(halves, name)), executor="serial").step(g)
+print(w[0], compiled())
+""",
+)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not take such names")
+def test_paths_that_are_no_unicode(tmp_path: Path) -> None:
+    folder = tmp_path / LATIN
+    folder.mkdir()
+    (folder / "halves.py").write_text(MODULE, "utf-8")
+    assert run(USE_MODULE, folder / "cache", FOLDER=str(folder)) == "-1.0 True"
+    assert run(USE_MODULE, folder / "cache", FOLDER=str(folder)) == "-1.0 False"
+    shown = info(folder / "cache")
+    assert shown["cache folder"].endswith("caf\\xe9/cache/fastopt")
+    assert "3 kernels" in shown["cache"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="how the C locale is coerced is Linux's here")
+def test_a_terminal_and_files_of_ascii(tmp_path: Path) -> None:
+    (tmp_path / "halves.py").write_text(MODULE, "utf-8")
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    assert run(USE_MODULE, tmp_path / "cache", FOLDER=str(tmp_path), **ascii_only) == "-1.0 True"
+    assert run(USE_MODULE, tmp_path / "cache", FOLDER=str(tmp_path), **ascii_only) == "-1.0 False"
