@@ -258,7 +258,7 @@ def nadam(
     return outgoing(a, w, u, lr, **shared), {"exp_avg": m, "exp_avg_sq": v}
 
 
-def _inside(dtype, limit, inwards):
+def inside(dtype, limit, inwards):
     """The first number of the dtype that a limit lets through."""
     near = np.asarray(limit, dtype)
     outside = near.astype(float) < limit if inwards > 0 else near.astype(float) > limit
@@ -273,10 +273,10 @@ def whole_step(
     new, states = oracle(w, a.rounded(factor) * g, state, t, **settings)
     low, high = bounds
     if low is not None:
-        low = _inside(w.dtype, low, np.inf)
+        low = inside(w.dtype, low, np.inf)
         new = np.where(new < low, low, new)
     if high is not None:
-        high = _inside(w.dtype, high, -np.inf)
+        high = inside(w.dtype, high, -np.inf)
         new = np.where(new > high, high, new)
     if average_decay is not None:
         past, present = a.average(average_decay)

@@ -193,9 +193,7 @@ FORMS = SimpleNamespace(
         (schedules.warmup_cosine, (a, b, n, n + 5, a))
         for a, b, n in product(NUMBERS, NUMBERS, (0, 3, 2**62))
     ],
-    inverse=[
-        (schedules.inverse_time, (a, abs(b), n)) for a, b, n in product(NUMBERS, NUMBERS, (1, 7))
-    ],
+    inverse=[(schedules.inverse_time, (a, abs(b), n)) for a, b, n in product(NUMBERS, NUMBERS, (1, 7))],
 )
 
 
@@ -205,8 +203,7 @@ def test_schedules_are_never_nan(name):
     for make, arguments in getattr(FORMS, name):
         try:
             schedule = make(*arguments)
-        except ValueError as error:
-            assert "finite" in str(error)
+        except ValueError:  # see below for what is refused
             continue
         made += 1
         values = [schedule(step) for step in STEPS]

@@ -1,4 +1,4 @@
-"""Sparse gradients at the edges: arrays of SciPy that do not hold together, sums that never are zero."""
+"""Sparse gradients at the edges: arrays that do not hold together, and sums that never are zero."""
 
 import numpy as np
 import pytest

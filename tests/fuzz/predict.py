@@ -149,7 +149,10 @@ class Prediction:
         group = self.group_of(i)
         settings = {**self.settings[group], **self.overrides[group]}
         settings = {k: numbers.at(v, self.taken[i]) for k, v in settings.items()}
-        settings["bounds"] = [self.bound(own[i], self.taken[i], rows) for own in self.bounds]
+        settings["bounds"] = [
+            self.bound(own[i], self.taken[i], rows, inwards)
+            for own, inwards in zip(self.bounds, (np.inf, -np.inf), strict=True)
+        ]
         stored = before["decoded"] or before["states"]
         w = np.asarray(before["params"][i])[rows].astype(self.compute)
         states = {k: np.asarray(v[i])[rows].astype(self.compute) for k, v in stored.items()}
@@ -173,10 +176,12 @@ class Prediction:
             own = before["states"][name][i]
             self.compare(own, found, rows, states[name], random, f"{what}: {name}")
 
-    def bound(self, own: Any, step: int, rows: Any) -> Any:
+    def bound(self, own: Any, step: int, rows: Any, inwards: float) -> Any:
         if isinstance(own, np.ndarray):
             return own[rows].astype(self.compute)
-        return own(step) if callable(own) else own
+        limit = own(step) if callable(own) else own
+        dtype = numbers.DTYPES[self.recipe["dtype"]]
+        return None if limit is None else oracles.inside(dtype, limit, inwards)
 
     def compare(
         self, old: np.ndarray, found: np.ndarray, rows: Any, new: Any, random: Any, what: str
