@@ -145,8 +145,10 @@ class Transform:
         state = {name: owned(value) for name, value in state.items()}
         if _MADE_BY in state:
             make, args, kwargs = state[_MADE_BY]
-            state = vars(make(*args, **kwargs))
-        vars(self).update(state)
+            made = make(*args, **kwargs)
+        else:
+            made = Transform(**state)
+        vars(self).update(vars(made))
 
     def __repr__(self) -> str:
         hyper = "per step" if callable(self.hyper) else ", ".join(f"{h:g}" for h in self.hyper)
@@ -182,9 +184,7 @@ def factory(make: Callable[_Arguments, Transform]) -> Callable[_Arguments, Trans
         made = make(*args, **kwargs)
         if not isinstance(made, Transform):
             raise TypeError(f"{make.__name__} must return a Transform, not {type(made).__name__}")
-        if (
-            made.inputs or made.outputs
-        ):  # as these are kept: what the caller changes later does not matter
+        if made.inputs or made.outputs:  # kept like these: the caller may change these containers
             args, kwargs = read_only((args, kwargs))
         vars(made).setdefault(_MADE_BY, (remembered, args, kwargs))  # if no other factory made it
         return made
