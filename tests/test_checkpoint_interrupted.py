@@ -1,5 +1,6 @@
 """A load that is interrupted anywhere leaves the optimizer as it was, or one that refuses to step."""
 
+import contextvars
 import copy
 import pickle
 import sys
@@ -125,8 +126,9 @@ def test_an_exception_at_any_line_of_a_load(load, error, saved, tmp_path):
     stops = sorted({*range(1, total, 7), *range(total - 150, total + 1)})
     for stop in stops:
         opt = copy.deepcopy(start)
+        context = contextvars.copy_context()  # which values of schedules are remembered in
         with pytest.raises(error), Lines(stop, error(f"at line {stop}")):
-            load(opt, donor, path)
+            context.run(load, opt, donor, path)
         if is_unfinished(opt):
             seen["refuses"] += 1
             if seen["refuses"] % 10 == 1:
@@ -182,25 +184,25 @@ def test_settings_that_are_refused_leave_an_unfinished_optimizer_unfinished(
     whole.step(gradients(1))
 
 
-def test_a_file_that_is_damaged_between_its_two_readings(saved, tmp_path, monkeypatch):
+def test_a_file_that_is_damaged_between_its_two_readings(tmp_path, monkeypatch):
     """The second reading compares checksums too."""
-    _, path = saved
-    opt = made()
+    path = tmp_path / "state.npz"
+    opt = fastopt.SGD(np.ones(100_000), momentum=0.5, executor="reference")  # beyond what is buffered
+    opt.save(path)
     start_loading = type(opt)._start_loading
 
     def damage(self, *arguments):
         start_loading(self, *arguments)
-        whole = path.read_bytes()
-        at = whole.rindex(b"\x93NUMPY") + 130
         with open(path, "r+b") as file:
-            file.seek(at)
-            file.write(bytes([whole[at] ^ 1]))
+            file.seek(400_000)
+            file.write(b"damaged")
 
     with monkeypatch.context() as patch:
         patch.setattr(type(opt), "_start_loading", damage)
         with pytest.raises(ValueError, match="damaged"):
             opt.load(path)
-    assert_refuses(opt, tmp_path)
+    with pytest.raises(RuntimeError, match="loading was interrupted"):
+        opt.step(np.ones(100_000))
 
 
 def test_settings_can_be_read_and_assigned_meanwhile(saved, monkeypatch):
@@ -218,13 +220,17 @@ def test_settings_can_be_read_and_assigned_meanwhile(saved, monkeypatch):
     opt.step(gradients(1))
 
 
-def test_arrays_that_became_read_only(saved, tmp_path):
+def test_parameters_that_became_read_only(saved):
     """Found before anything is put in place."""
     donor, path = saved
-    opt = made()
+    params = {"a": np.ones(3), "b": np.ones(2, np.float32)}
+    opt = fastopt.SGD(params, lr=0.1, momentum=0.5, clip_norm=10.0, executor="reference")
     before = snapshot(opt)
-    opt.state["momentum_buffer"]["b"].flags.writeable = False
-    for call in (lambda: opt.load(path), lambda: opt.load_state_dict(donor.state_dict())):
-        with pytest.raises(ValueError, match="writeable"):
-            call()
-        assert snapshot(opt) == before
+    params["b"].flags.writeable = False
+    with pytest.raises(ValueError, match="'params/1' must be writeable"):
+        opt.load(path)
+    assert snapshot(opt) == before
+    opt.load_state_dict(donor.state_dict())  # which holds no parameters
+    params["b"].flags.writeable = True
+    opt.load(path)
+    assert snapshot(opt) == snapshot(donor)

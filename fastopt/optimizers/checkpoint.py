@@ -212,7 +212,7 @@ class Checkpoint:
             named = self._saved(bool(given.get("holds_params")))
             own = {f"{name}/{order[index]}": array for name, index, array in named}
             for name, array in own.items():
-                arrays.check_is_written(name, array)
+                arrays.check_is_written(repr(name), array)
             archive.check(own)
             self._start_loading(given, order, what)
             archive.read_into(own)
