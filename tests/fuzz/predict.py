@@ -156,8 +156,8 @@ class Prediction:
         stored = before["decoded"] or before["states"]
         w = np.asarray(before["params"][i])[rows].astype(self.compute)
         states = {k: np.asarray(v[i])[rows].astype(self.compute) for k, v in stored.items()}
-        if not self.taken[i]:
-            states = {}  # the oracle knows where states start
+        if not self.taken[i] and all(own[i].dtype == self.compute for own in before["states"].values()):
+            states = {}  # the oracle knows where states start; in fewer bits that was rounded
         with np.errstate(all="ignore"):
             oracle = ORACLES[self.recipe["optimizer"]]
             new, states = oracles.whole_step(
