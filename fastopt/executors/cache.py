@@ -12,19 +12,17 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
-import platform
 import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import llvmlite
-import numba
 from numba.core import caching, serialize
 from numba.core.compiler import CompileResult
 from numba.core.runtime import rtsys
 
 from fastopt.executors import trusted_files
+from fastopt.kernels.identity import compiler
 
 
 def folder() -> Path | None:
@@ -65,16 +63,15 @@ def _checksum(content: bytes) -> bytes:
 class DiskCache(caching._Cache):  # type: ignore[misc]  # numba has no type hints
     """Numba's cache protocol over a single file."""
 
-    def __init__(self, name: str, content: str) -> None:
-        base = folder()
+    def __init__(self, name: str, content: str | None) -> None:
+        base = folder() if content else None  # what has no content to know it by is not kept
         # A file system may take ASCII alone, and 255 bytes; names have a hash of what they stand for.
         name = name.encode("ascii", "replace").decode().replace("?", "_")
         self._path = base / f"{name}.bin" if base else None
         self._content = content
 
     def _stamp(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
-        versions = numba.__version__, llvmlite.__version__, platform.python_version()
-        return *versions, str(sig), codegen.magic_tuple(), self._content
+        return *compiler(), str(sig), codegen.magic_tuple(), self._content
 
     def _entries(self) -> list[tuple[tuple[Any, ...], bytes]]:
         """Stamps and compiled functions in the file, the newest first."""
@@ -105,8 +102,8 @@ class DiskCache(caching._Cache):  # type: ignore[misc]  # numba has no type hint
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Put the compiled function in front of the others in the file."""
-        if self._path is None:
-            return
+        if self._path is None or data.library.has_dynamic_globals:
+            return  # addresses of this process are compiled in: of C functions, of arrays over 1 MB
         stamp = self._stamp(sig, data.codegen)
         others = [entry for entry in self._entries() if entry[0] != stamp]
         entries = [(stamp, serialize.dumps(data._reduce())), *others[: KEPT - 1]]

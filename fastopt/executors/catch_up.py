@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 from fastopt.executors.idle import PARAM, ClosedForm
+from fastopt.kernels.identity import frozen
 from fastopt.transforms.base import ONCE, Part, Slot, Update
 
 
@@ -54,7 +55,7 @@ def catch_up_part(parts: tuple[Part, ...], idles: tuple[Any, ...], form: ClosedF
     scope |= {f"once{i}": parts[i].update for i, *_ in once}
     exec(compile("\n".join(lines), "<fastopt catch up>", "exec"), scope)
     update: Update = scope["catch_up_update"]
-    return Part(update, tuple(given), len(all_numbers), after=True)
+    return Part(frozen(update), tuple(given), len(all_numbers), after=True)
 
 
 def _tuple(names: list[str]) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numba
@@ -30,10 +29,10 @@ from fastopt.executors.encoded import (
     require_conversion,
 )
 from fastopt.executors.encoded_blocks import block_access, codes_of, nowhere, scratch
-from fastopt.executors.fingerprint import describe, digest, package
 from fastopt.executors.memory import prefetch
 from fastopt.executors.options import FAST, OPTIONS, helper
 from fastopt.executors.specialize import specialize
+from fastopt.kernels.identity import content, digest, of_compiled, origin, package
 from fastopt.layouts.columns import GRAD_FACTOR, NUMBERS, PHASE
 from fastopt.transforms.base import Part
 
@@ -214,9 +213,11 @@ def kernel(job: Job) -> Kernel:
         The processor lacks the instructions for one of the formats.
     """
     text, parts, compute = source(job), job.parts, job.compute
-    updates = (describe(part.update) for part in parts)
+    updates = [content(part.update) for part in parts]
     options = FAST if job.fast else OPTIONS
-    content = digest(package(), text, str(job.arrays), compute.name, str(job.fast), *updates)
+    how = text, str(job.arrays), compute.name, str(job.fast)
+    own = digest(*how, *(update.digest for update in updates))
+    lasts = package() is not None and all(update.lasts for update in updates)
     number = numba.from_dtype(compute)
     compile_helper = partial(helper, options=options)
     functions = [
@@ -229,11 +230,12 @@ def kernel(job: Job) -> Kernel:
     scope |= {"scratch": scratch, "nowhere": nowhere, "codes_of": codes_of}
     scope |= {f"transform{i}": function for i, function in enumerate(functions)}
     scope |= _access(job)
-    exec(compile(text, f"<fastopt kernel {content}>", "exec"), scope)
+    exec(compile(text, f"<fastopt kernel {own}>", "exec"), scope)
     pointers = types.CPointer(types.intp), types.CPointer(number)
     signature = (*pointers, types.int64, types.int64), types.void
     code = _CheckedCFunc(scope["kernel"], signature, {}, options)
-    code._cache = DiskCache(f"{_origin(parts, text, str(job.fast))}-{compute.name}", content)
+    name = f"{origin((part.update for part in parts), text, str(job.fast))}-{compute.name}"
+    code._cache = DiskCache(name, f"{package()} {own}" if lasts else None)
     code.check = lambda: check_types(parts, functions, number, _result_type)
     code.compile()
     return Kernel(code.address, text, code)
@@ -257,20 +259,6 @@ def _access(job: Job) -> dict[str, Any]:
             functions = dict(zip(("load", "store"), element_access(*how, apart), strict=True))
         found |= {f"{verb}_{name}": function for verb, function in functions.items()}
     return found
-
-
-def _origin(parts: tuple[Part, ...], *what: str) -> str:
-    """A file name for the cache that survives edits: where the functions come from."""
-    origins = []
-    for part in parts:
-        function: Any = getattr(part.update, "py_func", part.update)
-        file = function.__code__.co_filename
-        # A cell of a notebook has another "file" in every session.
-        file = file if Path(file).is_file() and "ipykernel" not in file else ""
-        origins.append(f"{file}:{function.__module__}.{function.__qualname__}")
-    names = "-".join(part.name.removesuffix("_update") for part in parts)
-    readable = "".join(c if c.isalnum() or c in "-_" else "_" for c in names)[:80]
-    return f"{readable}-{digest(*what, *origins)}"
 
 
 def _result_type(function: Any, arguments: tuple[Any, ...]) -> Any:
@@ -326,7 +314,7 @@ def compile_function(
     if parallel and threads.keeps_gil():
         nogil, name = False, f"{name}-gil"
     dispatcher = numba.njit(nogil=nogil, parallel=parallel, **OPTIONS)(python)
-    dispatcher._cache = DiskCache(name, package())
+    dispatcher._cache = DiskCache(name, of_compiled(python))
     dispatcher.compile(signature)
     dispatcher.disable_compile()
     compiled: Callable[..., Any] = dispatcher

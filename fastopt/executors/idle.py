@@ -65,12 +65,16 @@ class Form:
         return self + -other if isinstance(other, Form) else NotImplemented
 
 
-def idle_forms(chain: Chain, numbers: Sequence[Hyper], dtype: np.dtype[Any]) -> list[Form]:
+def idle_forms(
+    chain: Chain, idles: Sequence[Any], numbers: Sequence[Hyper], dtype: np.dtype[Any]
+) -> list[Form]:
     """The parameter and all that a step writes, after a step without a gradient.
 
     Parameters
     ----------
     chain : Chain
+    idles : sequence
+        `Transform.idle` of each, as it was when the optimizer was made.
     numbers : sequence of tuple of float
         The hyperparameters of each transform, as rounded for `dtype`.
     dtype : numpy.dtype
@@ -83,13 +87,13 @@ def idle_forms(chain: Chain, numbers: Sequence[Hyper], dtype: np.dtype[Any]) -> 
     """
     param, value, applied = Form({PARAM: 1}), Form({}), False
     forms: list[Form] = []
-    for transform, own in zip(chain, numbers, strict=True):
+    for transform, idle, own in zip(chain, idles, numbers, strict=True):
         if transform.after and not applied:
             value, applied = param - value, True
         first = 1 + len(forms)
         states = [Form({first + i: 1}) for i in range(len(transform.state))]
         try:
-            value, new = _idle_step(transform, value, param, states, own, dtype)
+            value, new = _idle_step(transform, idle, value, param, states, own, dtype)
         except ValueError as error:
             raise ValueError(
                 f"sparse='exact' needs a closed form for steps without a gradient, but "
@@ -101,29 +105,30 @@ def idle_forms(chain: Chain, numbers: Sequence[Hyper], dtype: np.dtype[Any]) -> 
 
 def _idle_step(
     transform: Transform,
+    idle: Any,
     value: Form,
     param: Form,
     states: list[Form],
     numbers: Hyper,
     dtype: np.dtype[Any],
 ) -> tuple[Form, list[Form]]:
-    if transform.idle is None:
+    if idle is None:
         raise ValueError("has none (its idle is None)")
     stays = value.is_just(PARAM) if transform.after else not value.terms
     if transform.idle is not transform.update and not stays:
         raise ValueError(
             "is not linear, and the parameter moves without a gradient too (weight decay, momentum)"
         )
-    if transform.idle == ONCE:
+    if idle == ONCE:
         if callable(transform.hyper):
             raise ValueError("changes with the step")
         return value, states
-    idle = specialize(transform.idle, dtype.type)
+    linear = specialize(idle, dtype.type)
     unread = (None,) * len(transform.inputs)
     written = len(states) + len(transform.outputs)
     try:
         with np.errstate(all="ignore"):  # a literal is a NumPy number of the dtype
-            value, new = idle(value, param, (*states, *unread), numbers)
+            value, new = linear(value, param, (*states, *unread), numbers)
         if not (isinstance(value, Form) and all(isinstance(own, Form) for own in new)):
             raise TypeError("it returned something else than sums of its arguments times numbers")
         if len(new) != written:

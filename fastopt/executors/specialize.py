@@ -9,10 +9,18 @@ functions) is replaced before compilation.
 from __future__ import annotations
 
 from collections.abc import Callable, Set
-from types import CellType, FunctionType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
-from fastopt.executors.fingerprint import is_plain, outer_names, outer_values, used_attributes
+from fastopt.kernels.closure import (
+    attribute_names,
+    fill,
+    is_plain,
+    outer_values,
+    python_of,
+    rebuilt,
+    used_attributes,
+)
 
 
 def specialize(
@@ -42,10 +50,12 @@ def specialize(
             return dtype(value)
         if type(value) is tuple:
             return tuple(constant(item) for item in value)
+        if isinstance(value, CodeType):  # of an inner function
+            return value.replace(co_consts=tuple(constant(item) for item in value.co_consts))
         return value
 
     def outer(value: Any, names: Set[str]) -> Any:
-        value = getattr(value, "py_func", value)
+        value = python_of(value)
         if id(value) in done:
             return done[id(value)]
         if is_plain(value):
@@ -65,21 +75,15 @@ def specialize(
 
     def copy(original: FunctionType) -> FunctionType:
         code = original.__code__
-        code = code.replace(co_consts=tuple(constant(c) for c in code.co_consts))
-        names, values = outer_names(code), outer_values(original)
-        defaults = constant(original.__defaults__)
-        free = {name: CellType() for name in code.co_freevars}
-        scope: dict[str, Any] = {"__builtins__": original.__globals__["__builtins__"]}
-        scope["__name__"] = __name__
-        cells = tuple(free[name] for name in code.co_freevars)
-        result = FunctionType(code, scope, original.__name__, defaults, cells)
-        result.__qualname__, result.__module__ = original.__qualname__, __name__
+        names = attribute_names(code)
+        code = constant(code)
+        keywords = {name: constant(value) for name, value in (original.__kwdefaults__ or {}).items()}
+        result = rebuilt(original, code, constant(original.__defaults__), keywords or None)
+        # Numba imports the module of a cached function: let it be one that is there in every process.
+        result.__module__ = result.__globals__["__name__"] = __name__
         done[id(original)] = result  # before the helpers, which may call back
-        for name, value in values.items():
-            if name in free:
-                free[name].cell_contents = outer(value, names)
-            else:
-                scope[name] = outer(value, names)
+        values = ({n: outer(v, names) for n, v in own.items()} for own in outer_values(original))
+        fill(result, *values)
         return result
 
-    return copy(getattr(function, "py_func", function))
+    return copy(python_of(function))

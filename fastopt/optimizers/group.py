@@ -10,6 +10,7 @@ from fastopt.codecs.base import Codec
 from fastopt.codecs.floats import Float, compute_dtype, floats, name_of
 from fastopt.executors import reference
 from fastopt.executors.compiled import Storage
+from fastopt.kernels.identity import frozen
 from fastopt.layouts import arrays, homes, tree
 from fastopt.layouts.arrays import Array
 from fastopt.layouts.device import leave
@@ -56,7 +57,9 @@ class Group:
         self.structure = structure
         self.params = structure.build_read_only(params)
         self.chain = chain
-        self.parts = chain.parts()
+        # As they are now: what is compiled later, for other formats, is made of the same.
+        self.parts = tuple(part._replace(update=frozen(part.update)) for part in chain.parts())
+        self.idles = tuple(frozen(t.idle) if callable(t.idle) else t.idle for t in chain)
         self.paths = structure.paths
         self.names = structure.names(label)
         self.leaves: list[Array] = [

@@ -48,7 +48,7 @@ def check_rows_can_step(work: Work, index: int, hyper: Array, exact: bool) -> No
             "which catching up cuts otherwise than steps do; sparse='lazy' can"
         )
     if exact:
-        idle_forms(group.chain, split_numbers(group, hyper), hyper.dtype)
+        idle_forms(group.chain, group.idles, split_numbers(group, hyper), hyper.dtype)
 
 
 class Rows:
@@ -104,10 +104,9 @@ class Rows:
 
     def _get_ready(self, hyper: Array) -> None:
         """Make what catching up takes, if the chain does anything without a gradient."""
-        chain, parts = self._group.chain, self._group.parts
+        chain, parts, idles = self._group.chain, self._group.parts, self._group.idles
         numbers = split_numbers(self._group, hyper)
-        self._form = closed_form(idle_forms(chain, numbers, hyper.dtype))
-        idles = tuple(transform.idle for transform in chain)
+        self._form = closed_form(idle_forms(chain, idles, numbers, hyper.dtype))
         self._catches_up = any(row is not None for row in self._form.rows) or ONCE in idles
         if not self._catches_up:
             return
@@ -122,7 +121,7 @@ class Rows:
         self._tree = np.zeros((2 * REMEMBERED, size, size))
         self._marks = np.zeros(REMEMBERED + 1, np.uint8)
         self._last = np.zeros(len(self._param), np.int16)
-        self._seen = b""
+        self._seen: bytes | None = None
         if self._compiled:
             storage = self._group.storage(self._own, str(name_of(self._param.dtype)))
             code = kernel(Job((self._part,), storage, zero_grad=False, scales=False))
@@ -146,7 +145,7 @@ class Rows:
         """
         if self._catches_up and (seen := hyper[NUMBERS:].tobytes()) != self._seen:
             numbers = split_numbers(self._group, hyper)
-            forms = idle_forms(self._group.chain, numbers, hyper.dtype)
+            forms = idle_forms(self._group.chain, self._group.idles, numbers, hyper.dtype)
             self._matrix, self._seen = self._form.matrix(forms), seen
         if self.now == REMEMBERED:
             self.catch_up()

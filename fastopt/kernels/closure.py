@@ -1,0 +1,306 @@
+"""A function with all that it uses: looked at, written down as text, and copied.
+
+Two functions compile to the same code if their texts are equal. What a text holds of a value is the
+whole value, for the kinds that are named here; a name stands for what belongs to Python, NumPy or
+Numba. Every other object is known by its identity, and no text with such a one outlives the process.
+"""
+
+from __future__ import annotations
+
+import dis
+import enum
+import hashlib
+import math
+import struct
+import sys
+from collections.abc import Set
+from functools import cached_property, lru_cache
+from types import BuiltinFunctionType, CellType, CodeType, EllipsisType, FunctionType, ModuleType
+from typing import Any
+
+import numpy as np
+from numba import types
+
+# Modules of C functions, which are known by name.
+C_MODULES = {"builtins", "cmath", "math", "_operator"}
+LIBRARIES = {"numpy", "numba"}
+PLAIN = type(None), bool, str, bytes, EllipsisType
+
+_LOAD_GLOBAL, _LOAD_NAME, _EXTENDED_ARG = (
+    dis.opmap[name] for name in ("LOAD_GLOBAL", "LOAD_NAME", "EXTENDED_ARG")
+)
+
+
+def python_of(value: Any) -> Any:
+    """The Python function of a helper that Numba compiled, by njit, vectorize or cfunc."""
+    if not type(value).__module__.startswith("numba."):
+        return value
+    value = getattr(value, "_dispatcher", value)  # vectorize has it inside
+    found = getattr(value, "py_func", None) or getattr(value, "_pyfunc", None)
+    return found if isinstance(found, FunctionType) else value
+
+
+def library_name(value: Any) -> str | None:
+    """The full name of what belongs to Python, NumPy or Numba, found under that name."""
+    if isinstance(value, types.Type):
+        return f"numba.types.{value}" if getattr(types, str(value), None) is value else None
+    name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
+    module = getattr(value, "__module__", None) or ("numpy" if isinstance(value, np.ufunc) else None)
+    if not isinstance(name, str) or not isinstance(module, str):
+        return None
+    in_c = module in C_MODULES and isinstance(value, (BuiltinFunctionType, type))
+    if not in_c and module.partition(".")[0] not in LIBRARIES:
+        return None
+    found: Any = sys.modules.get(module)
+    for step in name.split("."):
+        found = getattr(found, step, None)
+    return f"{module}.{name}" if found is value else None
+
+
+def is_plain(value: Any) -> bool:
+    """Whether this is a Python function whose code matters; a library's is known to Numba by name."""
+    return isinstance(value, FunctionType) and library_name(value) is None
+
+
+@lru_cache(4096)
+def global_names(code: CodeType) -> frozenset[str]:
+    """The globals that code may read, inner functions included."""
+    found, raw, extended = set(), code.co_code, 0
+    for i in range(0, len(raw), 2):
+        operation, argument = raw[i], raw[i + 1] | extended
+        extended = argument << 8 if operation == _EXTENDED_ARG else 0
+        if operation == _LOAD_GLOBAL:  # its lowest bit is for calls
+            found.add(code.co_names[argument >> 1])
+        elif operation == _LOAD_NAME:
+            found.add(code.co_names[argument])
+    inner = (global_names(constant) for constant in code.co_consts if isinstance(constant, CodeType))
+    return frozenset(found).union(*inner)
+
+
+@lru_cache(4096)
+def attribute_names(code: CodeType) -> frozenset[str]:
+    """The attributes that code may read, inner functions included: all of its names."""
+    inner = (attribute_names(constant) for constant in code.co_consts if isinstance(constant, CodeType))
+    return frozenset(code.co_names).union(*inner)
+
+
+def outer_values(function: FunctionType) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The globals that a function uses, and its closed-over variables; what is not there yet is not."""
+    scope = function.__globals__
+    own = {name: scope[name] for name in sorted(global_names(function.__code__) & scope.keys())}
+    closed = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            closed[name] = cell.cell_contents
+        except ValueError:  # empty
+            continue
+    return own, closed
+
+
+def used_attributes(module: ModuleType, names: Set[str]) -> dict[str, Any]:
+    """What a function that mentions these names may read from a module."""
+    found = {name: vars(module)[name] for name in sorted(names & vars(module).keys())}
+    if "__getattr__" in vars(module) and module.__name__.partition(".")[0] not in LIBRARIES:
+        for name in sorted(names - found.keys()):  # made when they are asked for
+            try:
+                found[name] = getattr(module, name)
+            except AttributeError:
+                continue
+    return found
+
+
+def rebuilt(original: FunctionType, code: CodeType, defaults: Any, keywords: Any) -> FunctionType:
+    """A function like another, with empty globals and cells, to be filled by `fill`."""
+    scope = {"__builtins__": original.__builtins__, "__name__": original.__globals__.get("__name__")}
+    cells = tuple(CellType() for _ in code.co_freevars)
+    result = FunctionType(code, scope, original.__name__, defaults, cells)
+    result.__kwdefaults__ = keywords
+    result.__qualname__, result.__module__ = original.__qualname__, original.__module__
+    return result
+
+
+def fill(function: FunctionType, scope: dict[str, Any], closed: dict[str, Any]) -> None:
+    """Give a rebuilt function its globals and closed-over values."""
+    function.__globals__.update(scope)
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        if name in closed:
+            cell.cell_contents = closed[name]
+
+
+class Look:
+    """One look at a function, or at several things together.
+
+    Parameters
+    ----------
+    own : bool, optional
+        It is fastopt's own code: objects whose content is not in the text are in its files.
+
+    Attributes
+    ----------
+    lasts : bool
+        Whether the texts mean the same in another process.
+    """
+
+    def __init__(self, own: bool = False) -> None:
+        self.lasts = True
+        self._own = own
+        self._met: dict[int, tuple[str, Any]] = {}
+        self._kept: list[Any] = []  # whose ids these are
+
+    def at(self, value: Any, names: Set[str] = frozenset()) -> tuple[str, Any]:
+        """The text of a value, and a copy that no later change reaches.
+
+        Of a module that is what a function that mentions these attributes can reach.
+        """
+        value = python_of(value)
+        if id(value) in self._met:
+            return self._met[id(value)]
+        if isinstance(value, ModuleType):
+            return self._module(value, names)
+        name = library_name(value)
+        if name is not None:
+            return name, value
+        if isinstance(value, FunctionType):
+            return self._function(value)
+        if isinstance(value, type):
+            return self._class(value)
+        if isinstance(value, enum.Enum):
+            return f"{self.at(type(value))[0]}.{value.name}", value
+        return self._data(value)
+
+    def _again(self, value: Any, copy: Any) -> None:
+        """Know a value when it is met again, as by a function that calls itself."""
+        self._met[id(value)] = f"again {len(self._kept)}", copy
+        self._kept.append(value)
+
+    def _unknown(self, value: Any) -> tuple[str, Any]:
+        if self._own:
+            return f"{type(value).__module__}.{type(value).__qualname__}", value
+        self.lasts = False  # the copy keeps it alive, so no other object has its id meanwhile
+        return f"object {id(value)}", value
+
+    def _all(self, values: dict[str, Any], names: Set[str]) -> tuple[str, dict[str, Any]]:
+        found = {name: self.at(value, names) for name, value in values.items()}
+        text = "; ".join(f"{name} = {text}" for name, (text, _) in found.items())
+        return f"{{{text}}}", {name: copy for name, (_, copy) in found.items()}
+
+    def _function(self, original: FunctionType) -> tuple[str, Any]:
+        code = original.__code__
+        names = attribute_names(code)
+        copy = rebuilt(original, code, None, None)
+        self._again(original, copy)
+        defaults, copy.__defaults__ = self.at(original.__defaults__)
+        keywords, more = self._all(original.__kwdefaults__ or {}, names)
+        copy.__kwdefaults__ = more or None
+        (outer, scope), (inner, closed) = (self._all(own, names) for own in outer_values(original))
+        fill(copy, scope, closed)
+        head = f"def {original.__name__} {self._code(code)} {defaults} {keywords}"
+        return f"{head} where {outer} and {inner}", copy
+
+    def _code(self, code: CodeType) -> str:
+        constants = [
+            self._code(constant) if isinstance(constant, CodeType) else self.at(constant)[0]
+            for constant in code.co_consts
+        ]
+        counts = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags
+        names = code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars
+        raw = code.co_code.hex(), code.co_exceptiontable.hex()
+        return f"{raw} {counts} {names} [{', '.join(constants)}]"
+
+    def _module(self, module: ModuleType, names: Set[str]) -> tuple[str, Any]:
+        name = module.__name__
+        if name.partition(".")[0] in LIBRARIES and sys.modules.get(name) is module:
+            return f"module {name}", module
+        window = ModuleType(name)
+        self._again(module, window)
+        text, copies = self._all(used_attributes(module, names), names)
+        vars(window).update(copies)
+        del self._met[id(module)]  # another function uses other names
+        # The reference has functions of its own in the place of this very module.
+        return f"module {name} {text}", module if module is math else window
+
+    def _class(self, value: type) -> tuple[str, Any]:
+        """An enumeration or named tuple whose functions are all Python's; others are not known."""
+        name = f"{value.__module__}.{value.__qualname__}"
+        if _has_code(value):
+            return self._unknown(value)
+        if issubclass(value, enum.Enum):
+            members = {key: member.value for key, member in value.__members__.items()}
+            self._again(value, value)
+            bases = [base.__name__ for base in value.__mro__[1:]]
+            return f"enumeration {name} {bases} {self._all(members, set())[0]}", value
+        if issubclass(value, tuple) and hasattr(value, "_fields"):
+            self._again(value, value)
+            defaults = self._all(value._field_defaults, set())[0]  # type: ignore[attr-defined]
+            return f"named tuple {name} {value._fields} {defaults}", value
+        return self._unknown(value)
+
+    def _data(self, value: Any) -> tuple[str, Any]:
+        kind = type(value)
+        if kind in PLAIN:
+            return repr(value), value
+        if kind is int:
+            return hex(value), value
+        if kind is float:
+            return f"float {struct.pack('>d', value).hex()}", value
+        if kind is complex:
+            return f"complex {struct.pack('>dd', value.real, value.imag).hex()}", value
+        if kind is slice:
+            return f"slice {self.at((value.start, value.stop, value.step))[0]}", value
+        if kind is frozenset:
+            return f"set {sorted(self.at(item)[0] for item in value)}", value
+        if isinstance(value, tuple):
+            return self._tuple(value)
+        if isinstance(value, np.dtype) and _is_known(value):
+            return f"dtype {_layout(value)}", value
+        if isinstance(value, np.generic) and _is_known(value.dtype):
+            return f"{kind.__name__} {_layout(value.dtype)} {value.tobytes().hex()}", value.copy()
+        if kind is np.ndarray and _is_known(value.dtype):
+            return _array(value)
+        return self._unknown(value)
+
+    def _tuple(self, value: tuple[Any, ...]) -> tuple[str, Any]:
+        kind = type(value)
+        what = "" if kind is tuple else self.at(kind)[0]
+        if kind is not tuple and not hasattr(kind, "_fields"):
+            return self._unknown(value)
+        pairs = [self.at(item) for item in value]
+        copies = tuple(copy for _, copy in pairs)
+        text = f"{what}({', '.join(text for text, _ in pairs)})"
+        return text, copies if kind is tuple else tuple.__new__(kind, copies)
+
+
+def _has_code(kind: type) -> bool:
+    """Whether a class or one of its bases has functions that are not the standard library's."""
+    for base in kind.__mro__:
+        for value in vars(base).values():
+            value = getattr(value, "__func__", None) or getattr(value, "fget", None) or value
+            scope = getattr(value, "__globals__", None)
+            if scope is not None:
+                name = scope.get("__name__")
+                if name not in ("enum", "collections", "typing", f"namedtuple_{base.__name__}"):
+                    return True
+            elif isinstance(value, cached_property):
+                return True
+    return False
+
+
+def _is_known(dtype: np.dtype[Any]) -> bool:
+    """Whether a dtype is NumPy's own, and its numbers are their bytes."""
+    return not dtype.hasobject and dtype.isbuiltin != 2
+
+
+def _layout(dtype: np.dtype[Any]) -> str:
+    """The whole of a dtype; that of a record by its fields."""
+    if dtype.subdtype is not None:
+        return f"{_layout(dtype.subdtype[0])} {dtype.shape}"
+    fields = sorted((dtype.fields or {}).items())
+    inside = (f"{name!r}: {_layout(own[0])} at {own[1]}" for name, own in fields)
+    return f"{dtype.str} {dtype.isalignedstruct} [{', '.join(inside)}]"
+
+
+def _array(array: Any) -> tuple[str, Any]:
+    copy = array.copy(order="K")
+    copy.flags.writeable = False  # to Numba a global array is a constant
+    shape = copy.shape, copy.strides, copy.flags.aligned
+    return f"array {_layout(copy.dtype)} {shape} {hashlib.sha256(copy.tobytes('A')).hexdigest()}", copy
