@@ -246,7 +246,7 @@ def of_long(update, param, state, hyper):
     return LONG[1000] * update, state
 
 def of_level(update, param, state, hyper):
-    return update * np.float32(Level.HIGH), state
+    return update * np.float32(Level.HIGH.value), state
 
 def of_pair(update, param, state, hyper):
     return update * np.float32(PAIR.a), state

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 from fastopt.executors.idle import PARAM, ClosedForm
@@ -10,7 +10,7 @@ from fastopt.kernels.identity import frozen
 from fastopt.transforms.base import ONCE, Part, Slot, Update
 
 
-@cache
+@lru_cache(512)
 def catch_up_part(parts: tuple[Part, ...], idles: tuple[Any, ...], form: ClosedForm) -> Part:
     """What brings an element up to date, as a part that works with all slots of the chain.
 

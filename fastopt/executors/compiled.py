@@ -205,6 +205,8 @@ def source(job: Job) -> str:
 def kernel(job: Job) -> Kernel:
     """The compiled kernel for a job: from memory, from disk, or made now.
 
+    Tables and launches hold its address, and Numba gives no machine code back: it is kept for good.
+
     Raises
     ------
     TypeError

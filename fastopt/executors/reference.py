@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from types import FunctionType, SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -35,14 +35,14 @@ def _numpy_math(dtype: np.dtype[Any]) -> SimpleNamespace:
     return SimpleNamespace(**functions, **constants)
 
 
-@cache
+@lru_cache(512)
 def scalar_functions(parts: tuple[Part, ...], dtype: np.dtype[Any]) -> list[FunctionType]:
     """The chain's functions, ready to be called with NumPy scalars of this dtype."""
     substitutes = {id(math): _numpy_math(dtype)}
     return [specialize(part.update, dtype.type, replace=substitutes) for part in parts]
 
 
-@cache
+@lru_cache(512)
 def probe(parts: tuple[Part, ...], dtype: np.dtype[Any]) -> None:
     """Try every transform on one element, so that mistakes surface before anything is compiled.
 

@@ -111,7 +111,8 @@ def used_attributes(module: ModuleType, names: Set[str]) -> dict[str, Any]:
 
 def rebuilt(original: FunctionType, code: CodeType, defaults: Any, keywords: Any) -> FunctionType:
     """A function like another, with empty globals and cells, to be filled by `fill`."""
-    scope = {"__builtins__": original.__builtins__, "__name__": original.__globals__.get("__name__")}
+    scope: dict[str, Any] = {"__name__": original.__globals__.get("__name__")}
+    scope["__builtins__"] = original.__builtins__  # type: ignore[attr-defined]
     cells = tuple(CellType() for _ in code.co_freevars)
     result = FunctionType(code, scope, original.__name__, defaults, cells)
     result.__kwdefaults__ = keywords
