@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastopt.kernels.closure import global_names
+from fastopt.kernels.closure import facts
 from fastopt.kernels.identity import content, frozen, of_compiled
 
 # What a module defines, once and changed; the function uses VALUE.
@@ -195,9 +195,9 @@ def test_globals_are_those_that_the_bytecode_loads() -> None:
     for function in (defined("", many.replace("\n", ", ")), np.testing.assert_allclose, dis.dis):
         loads = {"LOAD_GLOBAL", "LOAD_NAME"}
         found = {i.argval for i in dis.get_instructions(function) if i.opname in loads}
-        assert found <= global_names(function.__code__)
+        assert found <= facts(function.__code__).global_names
         assert len(found) > 1
-    assert not global_names(defined("", many.replace("\n", ", ")).__code__) & {"a7", "a299"}
+    assert not facts(defined("", many.replace("\n", ", ")).__code__).global_names & {"a7", "a299"}
 
 
 def test_compiled_functions_of_fastopt_are_known_by_value() -> None:

@@ -13,7 +13,7 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from fastopt.kernels.closure import (
-    attribute_names,
+    facts,
     fill,
     is_plain,
     outer_values,
@@ -75,7 +75,7 @@ def specialize(
 
     def copy(original: FunctionType) -> FunctionType:
         code = original.__code__
-        names = attribute_names(code)
+        names = facts(code).attribute_names
         code = constant(code)
         keywords = {name: constant(value) for name, value in (original.__kwdefaults__ or {}).items()}
         result = rebuilt(original, code, constant(original.__defaults__), keywords or None)

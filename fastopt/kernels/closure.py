@@ -16,7 +16,7 @@ import sys
 from collections.abc import Set
 from functools import cached_property, lru_cache
 from types import BuiltinFunctionType, CellType, CodeType, EllipsisType, FunctionType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
@@ -62,9 +62,36 @@ def is_plain(value: Any) -> bool:
     return isinstance(value, FunctionType) and library_name(value) is None
 
 
+class CodeFacts(NamedTuple):
+    """What is to be known of code, inner functions included."""
+
+    text: str  # all that matters of it
+    global_names: frozenset[str]  # those that it loads
+    attribute_names: frozenset[str]  # those that it may load: all of its names
+
+
 @lru_cache(4096)
-def global_names(code: CodeType) -> frozenset[str]:
-    """The globals that code may read, inner functions included."""
+def facts(code: CodeType) -> CodeFacts:
+    """Look at code, which never changes."""
+    constants, inner = [], []
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            inner.append(facts(constant))
+            constants.append(inner[-1].text)
+        else:
+            constants.append(Look().at(constant)[0])
+    counts = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags
+    names = code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars
+    raw = code.co_code.hex(), code.co_exceptiontable.hex()
+    return CodeFacts(
+        f"{raw} {counts} {names} [{', '.join(constants)}]",
+        _loaded_names(code).union(*(own.global_names for own in inner)),
+        frozenset(code.co_names).union(*(own.attribute_names for own in inner)),
+    )
+
+
+def _loaded_names(code: CodeType) -> frozenset[str]:
+    """The globals by its instructions: an attribute of the same name is none."""
     found, raw, extended = set(), code.co_code, 0
     for i in range(0, len(raw), 2):
         operation, argument = raw[i], raw[i + 1] | extended
@@ -73,21 +100,13 @@ def global_names(code: CodeType) -> frozenset[str]:
             found.add(code.co_names[argument >> 1])
         elif operation == _LOAD_NAME:
             found.add(code.co_names[argument])
-    inner = (global_names(constant) for constant in code.co_consts if isinstance(constant, CodeType))
-    return frozenset(found).union(*inner)
-
-
-@lru_cache(4096)
-def attribute_names(code: CodeType) -> frozenset[str]:
-    """The attributes that code may read, inner functions included: all of its names."""
-    inner = (attribute_names(constant) for constant in code.co_consts if isinstance(constant, CodeType))
-    return frozenset(code.co_names).union(*inner)
+    return frozenset(found)
 
 
 def outer_values(function: FunctionType) -> tuple[dict[str, Any], dict[str, Any]]:
     """The globals that a function uses, and its closed-over variables; what is not there yet is not."""
     scope = function.__globals__
-    own = {name: scope[name] for name in sorted(global_names(function.__code__) & scope.keys())}
+    own = {name: scope[name] for name in sorted(facts(function.__code__).global_names & scope.keys())}
     closed = {}
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:
@@ -153,6 +172,11 @@ class Look:
 
         Of a module that is what a function that mentions these attributes can reach.
         """
+        kind = type(value)
+        if kind is float:
+            return f"float {struct.pack('>d', value).hex()}", value
+        if kind in PLAIN:
+            return repr(value), value
         value = python_of(value)
         if id(value) in self._met:
             return self._met[id(value)]
@@ -187,7 +211,7 @@ class Look:
 
     def _function(self, original: FunctionType) -> tuple[str, Any]:
         code = original.__code__
-        names = attribute_names(code)
+        text, _, names = facts(code)
         copy = rebuilt(original, code, None, None)
         self._again(original, copy)
         defaults, copy.__defaults__ = self.at(original.__defaults__)
@@ -195,18 +219,8 @@ class Look:
         copy.__kwdefaults__ = more or None
         (outer, scope), (inner, closed) = (self._all(own, names) for own in outer_values(original))
         fill(copy, scope, closed)
-        head = f"def {original.__name__} {self._code(code)} {defaults} {keywords}"
+        head = f"def {original.__name__} {text} {defaults} {keywords}"
         return f"{head} where {outer} and {inner}", copy
-
-    def _code(self, code: CodeType) -> str:
-        constants = [
-            self._code(constant) if isinstance(constant, CodeType) else self.at(constant)[0]
-            for constant in code.co_consts
-        ]
-        counts = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags
-        names = code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars
-        raw = code.co_code.hex(), code.co_exceptiontable.hex()
-        return f"{raw} {counts} {names} [{', '.join(constants)}]"
 
     def _module(self, module: ModuleType, names: Set[str]) -> tuple[str, Any]:
         name = module.__name__
@@ -238,12 +252,8 @@ class Look:
 
     def _data(self, value: Any) -> tuple[str, Any]:
         kind = type(value)
-        if kind in PLAIN:
-            return repr(value), value
         if kind is int:
             return hex(value), value
-        if kind is float:
-            return f"float {struct.pack('>d', value).hex()}", value
         if kind is complex:
             return f"complex {struct.pack('>dd', value.real, value.imag).hex()}", value
         if kind is slice:
