@@ -7,6 +7,7 @@ Numba. Every other object is known by its identity, and no text with such a one 
 
 from __future__ import annotations
 
+import builtins
 import dis
 import enum
 import hashlib
@@ -130,8 +131,10 @@ def used_attributes(module: ModuleType, names: Set[str]) -> dict[str, Any]:
 
 def rebuilt(original: FunctionType, code: CodeType, defaults: Any, keywords: Any) -> FunctionType:
     """A function like another, with empty globals and cells, to be filled by `fill`."""
-    scope: dict[str, Any] = {"__name__": original.__globals__.get("__name__")}
-    scope["__builtins__"] = original.__builtins__  # type: ignore[attr-defined]
+    scope = {
+        "__builtins__": original.__globals__.get("__builtins__", builtins),
+        "__name__": original.__globals__.get("__name__"),
+    }
     cells = tuple(CellType() for _ in code.co_freevars)
     result = FunctionType(code, scope, original.__name__, defaults, cells)
     result.__kwdefaults__ = keywords
