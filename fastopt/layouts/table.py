@@ -72,8 +72,8 @@ class Table:
         self._shapes = [np.array(param.shape or (1,), np.int64) for param in params]
         # Beside the rows: the threads of a step read those, and would wait for each line of memory that
         # one of them has written to. 20 ns for each of a thousand arrays.
-        self._counts = np.zeros((len(params), 2), np.int64)
-        self.rows[:, COUNTS] = address(self._counts) + self._counts.strides[0] * np.arange(len(params))
+        self.counts = np.zeros((len(params), 2), np.int64)
+        self.rows[:, COUNTS] = address(self.counts) + self.counts.strides[0] * np.arange(len(params))
         first = 0
         for row, param, own, shape in zip(self.rows, params, states, self._shapes, strict=True):
             row[LENGTH] = row[COUNT] = param.size
@@ -114,23 +114,23 @@ class Table:
         """Steps that were taken."""
         if not len(self.rows):
             return self.nothing
-        return self._counts.item(0, STEPS) + self._counts.item(0, LAG)
+        return self.counts.item(0, STEPS) + self.counts.item(0, LAG)
 
     @property
     def lags(self) -> list[int]:
         """For each array, how many steps it was left out of."""
-        lags: list[int] = self._counts[:, LAG].tolist()
+        lags: list[int] = self.counts[:, LAG].tolist()
         return lags
 
     @property
     def lags_moved(self) -> bool:
         """Whether arrays were left out of steps since the table got its hyperparameters."""
-        return bool((self._counts[:, LAG] != self.rows[:, HYPER_LAG]).any())
+        return bool((self.counts[:, LAG] != self.rows[:, HYPER_LAG]).any())
 
     def counted(self, count: int, lags: Sequence[int]) -> list[Change]:
         """What lets so many steps have been taken, and arrays left out of so many."""
         counts = np.array([[count - lag, lag] for lag in lags], np.int64).reshape(-1, 2)
-        return [put(self._counts, counts), assign(self, "nothing", count)]
+        return [put(self.counts, counts), assign(self, "nothing", count)]
 
     def planned(
         self,

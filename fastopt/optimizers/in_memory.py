@@ -135,6 +135,13 @@ class InMemory(Steps):
         self._run(found, sparse)
         self.keep_up()
 
+    def launch_also(self, rows: Array, items: int, ranges: Array) -> int:
+        """As `launch`, with what else is to be made: it must see by itself whether there was a step."""
+        with allowed(self._executor, [self.table.size]) as threads:
+            step = stepping(self._executor, self.table.size, threads, rows, items, ranges)
+            status: int = make([step, *self.also])[0]
+        return status
+
     def refuse(self, stream: Any) -> None:
         """See that no stream was given."""
         if stream is not None:

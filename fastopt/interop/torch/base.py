@@ -254,6 +254,8 @@ class FastOptimizer(torch.optim.Optimizer):
         """Find out what there is to work on, and make the states that are missing."""
         chains, formats = self._check_groups()
         self._on_cuda = None
+        if self._plan is not None:
+            self._plan.note_fresh()
         before = {} if self._plan is None else {id(row.param): row for row in self._plan.rows}
         taken: list[tuple[int, Tensor]] = []
         sparse: list[tuple[ParamGroup, Chain, Tensor]] = []

@@ -235,5 +235,5 @@ class GraphLaunch(Launch):
             zero_grad=False,
         )
 
-    def continue_from(self, steps: Sequence[int]) -> None:
+    def continue_from(self, steps: Array) -> None:
         """The device knows how many steps each array has taken."""

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
+from functools import partial
+from itertools import chain, compress
 from typing import Any
 
 import numpy as np
 
-from fastopt.changes import Change
+from fastopt.changes import Change, make, put
 from fastopt.interop.torch.rows import Section
+from fastopt.interop.torch.scan import note_steps
 from fastopt.layouts.arrays import Array, address
+from fastopt.layouts.columns import STEPS
 from fastopt.optimizers.gradients import Gradients
+from fastopt.optimizers.in_memory import InMemory
 from fastopt.optimizers.optimizer import Optimizer
 from fastopt.optimizers.row_gradients import RowGradient
 
@@ -85,8 +89,63 @@ class Launch(Optimizer):
         if sections[0].device.type == "cuda":
             steps.device.take_in_order()
 
-    def continue_from(self, steps: Sequence[int]) -> None:
+        elif steps.compiled:
+            steps.launch = steps.launch_also
+        self._rows = [row for section in sections for row in section.rows]
+        numbers = [(row.count, row.product) for row in self._rows]
+        # For machine code: where torch's numbers are, and what becomes of them.
+        self._places = np.array([[*_place(c), *_place(p)] for c, p in numbers], np.int64).reshape(-1, 4)
+        self._before = np.zeros(len(self._rows), np.int64)
+        self._given = np.zeros(len(self._rows), np.bool_)
+        self._products = np.zeros(len(self._rows))
+
+    @property
+    def taken(self) -> Array:
+        """How many steps each array has taken."""
+        steps: Any = self._steps
+        if isinstance(steps, InMemory):
+            return np.array(steps.table.counts[:, STEPS])
+        return np.array([steps.count - lag for lag in steps.lags], np.int64)
+
+    def continue_from(self, steps: Array) -> None:
         """Go on as if each array had taken so many steps."""
-        own, count = self._steps, max(steps)
-        if (lags := [count - step for step in steps]) != own.lags or count != own.count:
-            own.continue_at(count, lags)
+        if not np.array_equal(self.taken, steps):
+            count = int(steps.max())
+            self._steps.continue_at(count, (count - steps).tolist())
+
+    def step_and_note(self, found: list[Any], steps: Array, given: Array, grad_scale: float) -> None:
+        """Step, and let torch's numbers and the parameters with gaps follow; all or nothing in memory.
+
+        `steps` is how many steps there were before, and `given` which arrays have a gradient.
+        """
+        own: Any = self._steps
+        self._before[:], self._given[:] = steps, given
+        numbers = iter(steps.tolist())
+        self._products[:] = [p for section in self._sections for p in section.products_after(numbers)]
+        also = self._noted()
+        also += [partial(row.param.copy_, row.shadow) for row in self._rows if row.shadow is not None]
+        in_memory = isinstance(own, InMemory)
+        if in_memory:
+            own.also = also
+        self.step(found, grad_scale=grad_scale)
+        if not in_memory:
+            make(also)
+
+    def _noted(self) -> list[Change]:
+        """What lets torch's numbers follow."""
+        own: Any = self._steps
+        if isinstance(own, InMemory) and own.compiled:
+            numbers = self._before, self._given, self._places, self._products
+            return [partial(note_steps(), own.table.counts, *numbers)]
+        changes = []
+        for row, step, product in compress(
+            zip(self._rows, self._before, self._products, strict=True), self._given
+        ):
+            changes += [put(row.count, step + 1)] if row.count is not None else []
+            changes += [put(row.product, product)] if row.product is not None else []
+        return changes
+
+
+def _place(number: Array | None) -> tuple[int, int]:
+    """Where a number is, and how many bytes it has."""
+    return (0, 0) if number is None else (address(number), number.itemsize)

@@ -74,7 +74,7 @@ class Plan:
         stochastic_rounding: bool | None,
         taken: int,
     ) -> None:
-        self.taken = taken
+        self._taken = taken
         self.key, self.sparse, self._others = key, sparse, others
         self._groups = list(groups)  # the key has addresses: let nothing else come there
         self._sections = sections(rows, groups, make_chain)
@@ -101,7 +101,11 @@ class Plan:
         alone = len(self.launches) == 1
         self._sight = Sight.of(self.rows, self.launches[0][0]._steps) if alone else None
         self._needs_arrays = clip_norm is not None  # a norm that overflows is measured again
-        self._expected: Array | None = None  # steps that each row has taken, if all goes on as before
+        if not self._counted:
+            # Where torch does not count, all that matters is which step is the first.
+            starts = np.array([0 if row.fresh else max(1, taken) for row in self.rows], np.int64)
+            for launch, rows_ in self.launches:
+                launch.continue_from(starts[rows_])
 
     @property
     def last(self) -> Last | None:
@@ -169,10 +173,19 @@ class Plan:
             return self._sight.counts()
         if self._counted:
             return np.array([0 if count is None else int(count) for count in self._counts])
-        # Where torch does not count, all that matters is which step is the first; but random bits must
-        # differ from step to step.
-        now = np.full(len(self.rows), max(1, self.taken))
-        return now * [not row.fresh for row in self.rows] if self._any_fresh else now
+        return np.concatenate([launch.taken for launch, _ in self.launches])
+
+    @property
+    def taken(self) -> int:
+        """How many steps the optimizer has taken, about: random bits differ from step to step."""
+        return int(self._steps().max(initial=self._taken)) if self.rows else self._taken
+
+    def note_fresh(self) -> None:
+        """See whose momentum has started."""
+        if self._any_fresh:
+            for row, step in zip(self.rows, self._steps(), strict=True):
+                row.fresh = row.fresh and not step
+            self._any_fresh = any(row.fresh for row in self.rows)
 
     def step(self, found: list[Any], grad_scale: float, clip_norm: float | None) -> None:
         """Step the rows that have a gradient."""
@@ -182,35 +195,15 @@ class Plan:
         if not given.any():
             return
         steps = self._steps()
-        goes_on = self._expected is not None and np.array_equal(steps, self._expected)
-        self._expected = None
         for launch, own in self.launches:
-            if not goes_on:
-                launch.continue_from(steps[own].tolist())
+            launch.continue_from(steps[own])
             if clip_norm != launch.clip_norm:
                 launch.clip_norm = clip_norm
         for param, shadow in self._shadows:
             shadow.copy_(param)
         for launch, own in self.launches:
             if given[own].any():
-                launch.step(found[own], grad_scale=grad_scale)
-        for param, shadow in self._shadows:
-            param.copy_(shadow)
-        if self._has_products:
-            remaining = zip(steps.tolist(), given, strict=True)
-            for section in self._sections:
-                section.note_products(remaining)
-        if self._sight is not None:
-            self._sight.count(steps, given)
-        else:
-            for count, step in zip(compress(self._counts, given), steps[given], strict=False):
-                if count is not None:
-                    count[()] = step + 1
-        self._expected = steps + given
-        self.taken += 1
-        if self._any_fresh:
-            for row in compress(self.rows, given):
-                row.fresh = False
-            self._any_fresh = any(row.fresh for row in self.rows)
+                launch.step_and_note(found[own], steps[own], given[own], grad_scale)
+        self.note_fresh()
         # autograd looks at it
         increment_version(self._params if given.all() else list(compress(self._params, given)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, TypeAlias
 
 from torch import Tensor
@@ -85,11 +86,13 @@ class Section:
             self.products[step] = float(number(product) * number(momentum))
         return True
 
-    def note_products(self, steps: Iterator[tuple[int, bool]]) -> None:
-        """Write the products down; `steps` says for each row which step it was, and if it was one."""
-        for row, (step, given) in zip(self.rows, steps, strict=False):
-            if given and row.product is not None:
-                row.product[()] = self.products[step]
+    def products_after(self, steps: Iterator[int]) -> list[float]:
+        """What NAdam's product of each row is after its step of that number, 0 where it has none."""
+        now = islice(steps, len(self.rows))
+        return [
+            0.0 if row.product is None else self.products[step]
+            for row, step in zip(self.rows, now, strict=True)
+        ]
 
 
 def sections(rows: list[Row], groups: list[ParamGroup], make_chain: MakeChain) -> list[Section]:

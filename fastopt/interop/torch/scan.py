@@ -26,7 +26,16 @@ from fastopt.executors.memory import read_word, word_reader
 from fastopt.executors.options import helper
 from fastopt.kernels.llvm_operations import I64
 from fastopt.layouts.arrays import Array, address
-from fastopt.layouts.columns import COUNT, GRAD, ITEMSIZE, LENGTH
+from fastopt.layouts.columns import (
+    COUNT,
+    COUNTS,
+    GRAD,
+    HYPER_LAG,
+    ITEMSIZE,
+    LAG,
+    LENGTH,
+    STEPS,
+)
 
 # What a row of expectations holds.
 ID, DATA, FORM, NDIM, SIZE, SHAPE, STRIDES = range(7)
@@ -124,6 +133,9 @@ def _gradients(interface, items, table, rows, ranges, noted):
     found, given = np.empty(6, np.int64), 0
     for i in range(table.shape[0]):
         item = read_word(items + 8 * i)
+        # Left out of a step whose end was interrupted: its hyperparameters are not those of its step.
+        if read_word(rows[i, COUNTS] + 8 * LAG) != rows[i, HYPER_LAG]:
+            return -1
         if item == interface[3]:
             rows[i, COUNT] = 0
             noted[i] = item
@@ -153,12 +165,19 @@ def _read(places, counts):
         counts[i] = int(_float32(at)) if places[i, 1] == 4 else int(_float64(at))
 
 
-def _advance(places, counts, given):
+@helper
+def _store_number(address, size, number):
+    if size == 4:
+        _store_float32(address, np.float32(number))
+    elif size == 8:
+        _store_float64(address, np.float64(number))
+
+
+def _note(counts, before, given, places, products):
     for i in range(places.shape[0]):
-        if given[i] and places[i, 1] == 4:
-            _store_float32(places[i, 0], np.float32(counts[i] + 1))
-        elif given[i]:
-            _store_float64(places[i, 0], np.float64(counts[i] + 1))
+        if given[i] and counts[i, STEPS] != before[i]:
+            _store_number(places[i, 0], places[i, 1], counts[i, STEPS])
+            _store_number(places[i, 2], places[i, 3], products[i])
 
 
 _WORDS, _TABLE = types.Array(types.int64, 1, "C"), types.Array(types.int64, 2, "C")
@@ -183,10 +202,16 @@ def read_counts() -> Callable[[Array, Array], None]:
 
 
 @cache
-def advance_counts() -> Callable[[Array, Array, Array], None]:
-    """``advance_counts()(places, counts, given)``: write down one more where `given` says so."""
-    flags = types.Array(types.boolean, 1, "C")
-    return compile_function(_advance, types.void(_TABLE, _WORDS, flags), "torch-advance")
+def note_steps() -> Callable[..., None]:
+    """``note_steps()(counts, before, given, places, products)``: write down what was stepped.
+
+    Of each row that has a gradient, and a count that is not that of `before`: the count to the first
+    address in `places`, and the product to the second. Each is followed by a size in bytes, and there
+    is no place where that is 0.
+    """
+    flags, products = types.Array(types.boolean, 1, "C"), types.Array(types.float64, 1, "C")
+    signature = types.void(_TABLE, _WORDS, flags, _TABLE, products)
+    return compile_function(_note, signature, "torch-note")
 
 
 @cache

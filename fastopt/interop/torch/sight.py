@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from fastopt.interop.torch.rows import Row
-from fastopt.interop.torch.scan import Expected, advance_counts, interface, read_counts
+from fastopt.interop.torch.scan import Expected, interface, read_counts
 from fastopt.interop.torch.tensors import REAL
 from fastopt.layouts.arrays import Array, address
 from fastopt.optimizers.in_memory import InMemory
@@ -88,7 +88,3 @@ class Sight:
         found = np.empty(len(self._places), np.int64)
         read_counts()(self._places, found)
         return found
-
-    def count(self, steps: Array, given: Array) -> None:
-        """Count one more step of those that have a gradient."""
-        advance_counts()(self._places, steps, given)
