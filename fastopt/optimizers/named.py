@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar, Self, TypedDict
 
 from fastopt import transforms as t
+from fastopt.changes import assign
 from fastopt.layouts import tree
 from fastopt.optimizers.dialects import translate
 from fastopt.optimizers.optimizer import Optimizer
@@ -215,7 +216,7 @@ class NamedOptimizer(Optimizer):
             frozenset(name for name, value in {**settings, **own}.items() if _is_strength(value))
             for own in self._overrides
         ]
-        chains = self._chains()
+        chains = self._chains(self._settings, self._overrides)
         Optimizer.__init__(self, params, chains if self._grouped else chains[0], **means)
         self.groups = tuple(GroupSettings(self, i) for i in range(len(chains)))
 
@@ -235,11 +236,11 @@ class NamedOptimizer(Optimizer):
         """The transforms for these settings, from the gradient to what is subtracted."""
         raise NotImplementedError
 
-    def _chains(self) -> list[Chain]:
-        """The chain of each group, by the settings of now."""
+    def _chains(self, common: SimpleNamespace, overrides: list[dict[str, Any]]) -> list[Chain]:
+        """The chain of each group, by these settings."""
         chains = []
-        for own, on in zip(self._overrides, self._on, strict=True):
-            settings = {**vars(self._settings), **own}
+        for own, on in zip(overrides, self._on, strict=True):
+            settings = {**vars(common), **own}
             s = SimpleNamespace(
                 **{k: _zero if k in on and _is_zero(v) else v for k, v in settings.items()}
             )
@@ -287,21 +288,25 @@ class NamedOptimizer(Optimizer):
 
     def _assign(self, changes: Mapping[str, Any], group: int | None = None) -> None:
         """Take other numbers for settings, of one group or of all that have none of their own."""
-        with self._all_or_nothing():
-            if group is None:
-                self._settings = SimpleNamespace(**{**vars(self._settings), **changes})
-            else:
-                own = {**self._overrides[group], **changes}
-                self._overrides = [own if i == group else o for i, o in enumerate(self._overrides)]
-            self._use_settings(", ".join(f"{k} = {shown(v)}" for k, v in changes.items()))
+        settings, overrides = self._settings, self._overrides
+        if group is None:
+            settings = SimpleNamespace(**{**vars(settings), **changes})
+        else:
+            own = {**overrides[group], **changes}
+            overrides = [own if i == group else other for i, other in enumerate(overrides)]
+        what = ", ".join(f"{k} = {shown(v)}" for k, v in changes.items())
+        self._use_settings(settings, overrides, what)
 
-    def _use_settings(self, what: str) -> None:
-        chains = self._chains()
+    def _use_settings(
+        self, common: SimpleNamespace, overrides: list[dict[str, Any]], what: str
+    ) -> None:
+        chains = self._chains(common, overrides)
         if not all(map(_same_parts, chains, self.chain if self._grouped else [self.chain])):
             raise ValueError(
                 f"{what} would change which transforms the optimizer is made of: make a new optimizer"
             )
-        self._replace_chains(chains)
+        also = [assign(self, "_settings", common), assign(self, "_overrides", overrides)]
+        self._replace_chains(chains, also)
 
     def _plain_settings(self) -> dict[str, Any]:
         own = [plain(own, self._fixed) for own in (vars(self._settings), *self._overrides)]
@@ -313,11 +318,11 @@ class NamedOptimizer(Optimizer):
             settings, set(self._names) - self._fixed, len(self._overrides), what
         )
         now = vars(self._settings)
-        self._settings = SimpleNamespace(**{**now, **merge(now, common, self._fixed)})
-        self._overrides = [
+        own_settings = SimpleNamespace(**{**now, **merge(now, common, self._fixed)})
+        overrides = [
             merge(own, saved, self._fixed) for own, saved in zip(self._overrides, groups, strict=True)
         ]
-        self._use_settings(f"the settings of {what}")
+        self._use_settings(own_settings, overrides, f"the settings of {what}")
 
     def _described(self) -> str:
         groups = {"groups": self._overrides} if self._grouped else {}

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any, ClassVar
 
+from fastopt.changes import Change, assign
 from fastopt.executors.launch import FAST, check_executor, check_home
 from fastopt.layouts import arrays, homes, tree
 from fastopt.layouts.arrays import Range
@@ -259,11 +260,11 @@ class Optimizer(Readable):
         """``__init__`` for a copy, from `_arguments`: a subclass may have another one."""
         Optimizer.__init__(self, params, *arguments, **means)
 
-    def _replace_chains(self, chains: Sequence[Chain]) -> None:
-        """Take other hyperparameters for the same transforms."""
-        for group, chain in zip(self._groups, chains, strict=True):
-            group.chain = chain
-        self._steps.refresh()
+    def _replace_chains(self, chains: Sequence[Chain], also: Sequence[Change] = ()) -> None:
+        """Take other hyperparameters for the same transforms, and make what goes with them."""
+        groups = zip(self._groups, chains, strict=True)
+        changes = [assign(group, "chain", chain) for group, chain in groups]
+        self._steps.refresh(chains, [*changes, *also])
 
     def _described(self) -> str:
         """What `repr` shows of the mathematics."""

@@ -41,8 +41,8 @@ class Watch:
         self._clip(clip_norm)
 
     def _clip(self, clip_norm: Setting | None) -> None:
-        self._limit = None if clip_norm is None else positive("clip_norm", clip_norm)
-        self.clip_norm = clip_norm
+        limit = None if clip_norm is None else positive("clip_norm", clip_norm)
+        self._limit, self.clip_norm = limit, clip_norm
 
     def change(self, clip_norm: Setting | None) -> None:
         """Take another limit; whether there is one cannot change."""

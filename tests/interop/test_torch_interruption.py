@@ -1,0 +1,66 @@
+"""Ctrl-C in a step of torch's optimizers: torch's counts are those of what was stepped."""
+
+import pytest
+
+from tests import subprocesses
+from tests.subprocesses import needs_jit, script
+from tests.test_interruption import CACHE, INTERRUPTS, ROOT
+
+TENSORS = """
+    import torch
+    from fastopt.interop import torch as fast
+
+    def made():
+        params = [torch.ones(n, requires_grad=True) for n in (1_000_000, 20_000, 16)]
+        params.append(torch.ones(64, 64)[:, ::2].detach().requires_grad_())  # with gaps
+        return params, getattr(fast, NAME)(params, **SETTINGS)
+
+    def take(params, optimizer, number):
+        for i, param in enumerate(params):
+            param.grad = None if (number + i) % 3 == 0 else GRADS[i]
+        optimizer.step()
+
+    GRADS = [torch.linspace(-1, 1, p.numel()).reshape(p.shape) for p in made()[0]]
+
+    def count(params, optimizer):
+        # Each is left out of every third step: together they say how many steps there were.
+        return max_steps(own_steps(params, optimizer))
+
+    def own_steps(params, optimizer):
+        return [int(optimizer.state[p]["step"]) if optimizer.state[p] else 0 for p in params]
+
+    def max_steps(own):
+        number = 0
+        while expected(number) != own:
+            number += 1
+            assert number < 10_000, own
+        return number
+
+    def expected(number):
+        return [sum((k + i) % 3 != 0 for k in range(number)) for i in range(4)]
+
+    for _ in range(2):  # compiles
+        params, optimizer = made()
+        for number in range(3):
+            take(params, optimizer, number)
+    params, optimizer = made()
+    step = lambda number: take(params, optimizer, number)
+    taken = interrupt(step, lambda: count(params, optimizer), 40, 6)
+    others, plain = made()
+    for number in range(taken):
+        take(others, plain, number)
+    for own, other in zip(params, others, strict=True):
+        assert torch.equal(own, other)
+        for name, state in plain.state[other].items():
+            assert torch.equal(optimizer.state[own][name], state), name
+    print("same")
+"""
+
+
+@needs_jit
+@pytest.mark.parametrize(
+    ("name", "settings"), [("Adam", {}), ("NAdam", {}), ("RMSprop", {"momentum": 0.9})]
+)
+def test_ctrl_c(name, settings):
+    given = f"NAME, SETTINGS = {name!r}, {settings!r}"
+    assert subprocesses.run(script(given, INTERRUPTS, TENSORS), CACHE, cwd=ROOT) == "same"
