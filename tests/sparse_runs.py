@@ -87,9 +87,10 @@ def dense(gradient, shape, dtype):
 
 
 def scipy_array(rng, shape, dtype, kind, density=0.15):
-    return scipy.sparse.random_array(
-        shape, density=density, format=kind, rng=rng, data_sampler=rng.standard_normal
-    ).astype(dtype)
+    # `scipy.sparse.random_array` came with SciPy 1.12, and its arguments changed in 1.15.
+    rows, columns = rng.permutation(np.argwhere(rng.random(shape) < density)).T
+    values = rng.standard_normal(rows.size).astype(dtype)
+    return scipy.sparse.coo_array((values, (rows, columns)), shape=shape).asformat(kind)
 
 
 class Sizes:

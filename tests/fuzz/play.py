@@ -291,4 +291,4 @@ def touched_rows(given: Any) -> np.ndarray:
     """Which rows a sparse gradient has."""
     if isinstance(given, tuple):
         return np.unique(given[0])
-    return np.unique(given.tocoo().coords[0])
+    return np.unique(given.tocoo().row)
