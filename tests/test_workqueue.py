@@ -110,23 +110,24 @@ def test_beside_a_thread_of_python(start: str, cache: Path) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="such a thread is made by pthread_create")
 def test_beside_a_thread_of_c(cache: Path) -> None:
-    """It comes to Python at any moment: a parallel step does not begin beside it, nor it beside one."""
     code = """
+    own(X)
+    expected = stepped(1, "serial").tobytes()
+    stepped(1)
+    watch()
+
     @ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
     def call(_):
-        global calls
-        own(X)
-        calls += 1
+        work()
 
-    own(X)
-    watch()
-    stepped(1)
     library, handle = ctypes.CDLL(None), ctypes.c_void_p()
-    expected = stepped(1, "serial").tobytes()
-    for _ in range(200):
-        library.pthread_create(ctypes.byref(handle), None, call, None)
-        assert stepped(1).tobytes() == expected
-        library.pthread_join(handle, None)
-    print(calls, 4 in used, threads.layer())
+    library.pthread_create(ctypes.byref(handle), None, call, None)
+    while not calls:
+        time.sleep(0.001)
+    finish()
+    library.pthread_join(handle, None)
+    used.clear()
+    print(stepped(1).tobytes() == expected, used)
     """
-    assert run(script(BEGIN, code), cache, **WORKQUEUE) == "200 True workqueue"
+    lines = run(script(BEGIN, code), cache, **WORKQUEUE).splitlines()
+    assert lines == ["True True {1} workqueue", "True {4}"]

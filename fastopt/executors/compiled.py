@@ -18,7 +18,6 @@ from numba.core import ccallback, errors, types
 from fastopt.codecs.base import BLOCK
 from fastopt.codecs.blocks import ITEM
 from fastopt.codecs.floats import compute_dtype
-from fastopt.executors import threads
 from fastopt.executors.body import chain_body, hypers_of
 from fastopt.executors.cache import DiskCache
 from fastopt.executors.encoded import (
@@ -311,11 +310,9 @@ def compile_function(
     nogil: bool = True,
 ) -> Callable[..., Any]:
     """Compile one of fastopt's own functions for one signature, through the same cache."""
+    dispatcher = numba.njit(nogil=nogil, parallel=parallel, **OPTIONS)(python)
     if numba.config.DISABLE_JIT:
         return python
-    if parallel and threads.keeps_gil():
-        nogil, name = False, f"{name}-gil"
-    dispatcher = numba.njit(nogil=nogil, parallel=parallel, **OPTIONS)(python)
     dispatcher._cache = DiskCache(name, of_compiled(python))
     dispatcher.compile(signature)
     dispatcher.disable_compile()

@@ -7,8 +7,8 @@ on its own core: with the same bits, without waiting, and without more threads t
 forked child whose parent had started the threads steps on one core.
 
 Under ``workqueue`` the other one who enters may also be a parallel function of the user's own. Whether
-a thread is in one cannot be seen; so steps are parallel there only while there is no other of Python's,
-and they keep the interpreter's lock, so that none can begin to.
+a thread is in one cannot be seen; so steps are parallel there only while there is no other of Python's.
+To keep the interpreter's lock would not help: Numba releases it around every parallel loop.
 """
 
 from __future__ import annotations
@@ -130,13 +130,8 @@ def layer() -> str:
     return str(numba.threading_layer())
 
 
-def keeps_gil() -> bool:
-    """Whether parallel code must not let other Python threads run."""
-    return layer() == "workqueue"
-
-
 def _may_enter() -> bool:
-    return not keeps_gil() or _only_thread()()
+    return layer() != "workqueue" or _only_thread()()
 
 
 @cache
