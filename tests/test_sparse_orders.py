@@ -147,9 +147,11 @@ def test_one_array(name: str, mode: str, executor: str) -> None:
         )
 
 
-@options
+SOME = [(name, "serial") for name in OPTIONS] + [("all", "parallel"), ("all", "reference")]
+
+
+@pytest.mark.parametrize(("name", "executor"), SOME)
 @modes
-@executors
 def test_two_arrays(name: str, mode: str, executor: str) -> None:
     kinds = list(product(["dense", "sparse", None], repeat=2))
     for order in product(kinds, repeat=2):

@@ -114,6 +114,26 @@ def gradients(comm):
     assert opt.step_count == 3
 
 
+def parameters(comm):
+    """Parameters that are not what they were, on one rank."""
+    good = exact_gradients(SIZE, np.float32, comm.size)[0, comm.rank]
+    changes = {
+        "writeable": lambda w: w.setflags(write=False),
+        "resized": lambda w: w.resize(1000 * SIZE, refcheck=False),
+    }
+    for word, change in changes.items():
+        w = start(SIZE, np.float32).copy()
+        opt = ShardedOptimizer(comm, w, lambda s: fastopt.Adam(s, lr=0.1), overlap_chunks=2)
+        culprit = comm.size - 1
+        if comm.rank == culprit:
+            change(w)
+        before = w.tobytes()
+        words = ["params", word]
+        assert_all_raise(comm, culprit, ValueError, words, lambda opt=opt: opt.step(good))
+        assert w.tobytes() == before
+        assert opt.step_count == 0
+
+
 def settings(comm):
     """Ranks that are not at the same step, or have other settings, do not step."""
     good = exact_gradients(SIZE, np.float32, comm.size)[0, comm.rank]
@@ -247,7 +267,7 @@ def copies(comm):
         assert_all_raise_alike(TypeError, ["cannot be copied", "save"], lambda call=call: call(opt))
 
 
-JOBS = (gradients, settings, arguments, gathering, copies)
+JOBS = (gradients, parameters, settings, arguments, gathering, copies)
 
 
 def all_of_them(comm):

@@ -271,6 +271,7 @@ class ShardedOptimizer:
             arrays.check_shape("local_grad", given, self._like)
             homes.check_one_home([("params", self._entered), ("local_grad", given)])
             arrays.check_apart("local_grad", given, self._written)
+            arrays.check_is_written("params", self._entered)  # by now too
             if self.optimizer.zero_grad:
                 arrays.check_writeable("local_grad", given)
             self._exchange.prepare(given.dtype)
