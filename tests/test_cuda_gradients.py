@@ -173,3 +173,30 @@ def test_streams_of_the_arrays():
     assert readers.absent(None) == 0
     assert readers.absent(one) == readers.OTHER
     assert readers.reader("no array")("another") == readers.OTHER
+
+
+def test_the_callers_containers_do_not_matter():
+    """Gradients are found by key, of arrays that were taken out of the caller's dict since."""
+    a, b = to_device(np.zeros(3)), to_device(np.zeros(3))
+    params = {"a": a, "b": b}
+    opt = fastopt.SGD(params, lr=1.0, momentum=0.5)
+    params["a"] = params.pop("a")
+    opt.step({"a": to_device(np.full(3, 1.0)), "b": to_device(np.full(3, 10.0))})
+    params.clear()
+    opt.step({"b": to_device(np.full(3, 10.0)), "a": to_device(np.full(3, 1.0))})
+    assert to_host(a).tolist() == [-2.5] * 3
+    assert to_host(b).tolist() == [-25.0] * 3
+    assert opt.params["a"] is a
+    with pytest.raises(TypeError, match="cannot be changed"):
+        opt.params["a"] = b
+    with pytest.raises(ValueError, match=r"missing \['b'\]"):
+        opt.step({"a": to_device(np.zeros(3))})
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_lists_of_another_length_are_refused(count):
+    params = [to_device(np.zeros(3)), to_device(np.zeros(3))]
+    opt = fastopt.SGD(params, lr=1.0)
+    with pytest.raises(ValueError, match=f"must have 2 entries like params, got {count}"):
+        opt.step([to_device(np.ones(3))] * count)
+    assert not any(to_host(param).any() for param in params)

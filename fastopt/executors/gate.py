@@ -32,7 +32,6 @@ from fastopt.layouts.columns import (
     LENGTH,
     NDIM,
     NONE,
-    SHAPE,
     TYPE,
 )
 from fastopt.layouts.headers import ALIGNED, CONTIGUOUS, WRITEABLE
@@ -166,8 +165,11 @@ def misfit(rows, items, ranges):
             continue
         if read_word(item + OBJECT_TYPE) != rows[row, TYPE]:
             return row
-        form = rows[row, DTYPE], rows[row, FLAGS], rows[row, NDIM], rows[row, SHAPE]
-        if not _is_like(item, *form) or not _are_unchanged(rows[row, HEADERS]):
+        own = rows[row, HEADERS]
+        lengths = own + 8 * (1 + headers.LENGTHS)  # of the parameter, whose header comes first
+        if not _is_like(item, rows[row, DTYPE], rows[row, FLAGS], rows[row, NDIM], lengths):
+            return row
+        if not _are_unchanged(own):
             return row
         start = read_word(item + DATA)
         stop = start + rows[row, LENGTH] * rows[row, ITEMSIZE]

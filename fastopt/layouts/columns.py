@@ -19,13 +19,12 @@ serves a single buffer and a thousand arrays of several dtypes and groups alike.
     NONE,  # or this object, the address of None
     FLAGS,  # that the gradient must have: contiguous, aligned, perhaps writeable
     NDIM,
-    SHAPE,  # address of the lengths of the dimensions
-    HEADERS,  # address of what the headers of the caller's arrays must say: `layouts.headers`
+    HEADERS,  # address of what the headers of the caller's arrays must say, see `layouts.headers`
     FIRST,  # the number of the first element among all; from here on a kernel reads the row
     PARAM,
     GRAD,
     STATE,  # and more, as many as the chain has slots
-) = range(19)
+) = range(18)
 
 # What the machine code of a step counts for each array.
 (

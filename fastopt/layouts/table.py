@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -27,12 +28,11 @@ from fastopt.layouts.columns import (
     NDIM,
     NONE,
     PARAM,
-    SHAPE,
     STATE,
     STEPS,
     TYPE,
 )
-from fastopt.layouts.headers import ALIGNED, CONTIGUOUS, WRITEABLE, Header
+from fastopt.layouts.headers import ALIGNED, CONTIGUOUS, LENGTHS, WRITEABLE, Header
 
 # Columns of a row that change together.
 _PLAN = np.s_[:, :LENGTH]
@@ -48,7 +48,7 @@ class Table:
     states : sequence of sequence of array
         The arrays of each parameter's slots.
     headers : sequence of sequence of Header
-        Of the arrays among them that are the caller's.
+        Of the arrays among them that are the caller's, for each parameter first of all its own.
     guarded : iterable of range
         Memory that no gradient may share.
     zero_grad : bool
@@ -69,24 +69,24 @@ class Table:
         most = max((len(own) for own in states), default=0)
         grad_flags = CONTIGUOUS | ALIGNED | (WRITEABLE if zero_grad else 0)
         self.rows = np.zeros((len(params), STATE + most), np.int64)
-        self._shapes = [np.array(param.shape or (1,), np.int64) for param in params]
         # Beside the rows: the threads of a step read those, and would wait for each line of memory that
         # one of them has written to. 20 ns for each of a thousand arrays.
         self.counts = np.zeros((len(params), 2), np.int64)
         self.rows[:, COUNTS] = address(self.counts) + self.counts.strides[0] * np.arange(len(params))
-        first = 0
-        for row, param, own, shape in zip(self.rows, params, states, self._shapes, strict=True):
+        # What rows have the addresses of stays as long as they do.
+        self._arrays = [*params, *(array for own in states for array in own)]
+        self._headers, self._words = headers, np.array(_words(headers), np.int64)
+        first, place = 0, address(self._words)
+        for row, param, own, known in zip(self.rows, params, states, headers, strict=True):
             row[LENGTH] = row[COUNT] = param.size
             row[FIRST] = first
             first += param.size
             row[NDIM], row[FLAGS], row[TYPE] = param.ndim, grad_flags, id(np.ndarray)
             row[NONE] = id(None) if may_skip else 0
-            row[SHAPE] = address(shape)
-            row[PARAM] = address(param)
+            row[HEADERS], row[PARAM] = place, known[0].address
+            place += 8 * (1 + sum(LENGTHS + len(header.shape) for header in known))
             for column, state in enumerate(own, STATE):
                 row[column] = address(state)
-        self._arrays = [*params, *(array for own in states for array in own)]
-        self._note_headers(headers)
         spans = sorted((start, stop) for start, stop, _ in guarded if start < stop)
         self.ranges = np.array(spans, np.int64).reshape(-1, 2).T.copy()
         # What is only read may overlap: let ends rise too, so that they can be bisected.
@@ -97,17 +97,6 @@ class Table:
         self._kernels: Sequence[Any] = ()
         self._hypers: Sequence[Array] = ()
         make(self.planned(dict(enumerate(self.dtypes))))
-
-    def _note_headers(self, headers: Sequence[Sequence[Header]]) -> None:
-        words: list[int] = []
-        starts: list[int] = []
-        for own in headers:
-            starts.append(len(words))
-            words.append(len(own))
-            for header in own:
-                words += header.words()
-        self._headers, self._header_words = headers, np.array(words, np.int64)
-        self.rows[:, HEADERS] = address(self._header_words) + 8 * np.array(starts, np.int64)
 
     @property
     def count(self) -> int:
@@ -155,3 +144,8 @@ class Table:
         changes = [put(self.rows, block, _PLAN), assign(self, "dtypes", kept)]
         changes += [assign(self, "_kernels", kernels)] if kernels else []
         return [*changes, assign(self, "_hypers", hypers)] if hypers else changes
+
+
+def _words(headers: Sequence[Sequence[Header]]) -> list[int]:
+    """For each parameter the number of its headers, then these."""
+    return [word for own in headers for word in (len(own), *chain(*(h.words() for h in own)))]

@@ -138,6 +138,9 @@ class Structure:
         return kind(zip(self._keys, entries, strict=True) if self._kind is dict else entries)
 
 
+LEAF = Structure(None, (), ())
+
+
 def take_apart(structure: Any) -> tuple[Structure, list[Any]]:
     """The form of a structure, and its leaves in order."""
     found: list[Any] = []
@@ -147,7 +150,7 @@ def take_apart(structure: Any) -> tuple[Structure, list[Any]]:
 def _form(structure: Any, found: list[Any]) -> Structure:
     if not is_branch(structure):
         found.append(structure)
-        return Structure(None, (), ())
+        return LEAF
     if isinstance(structure, Mapping):
         kind: type = dict
         items = list(structure.items())

@@ -55,7 +55,6 @@ class Group:
         formats: Formats,
     ) -> None:
         self.structure = structure
-        self.params = structure.build_read_only(params)
         self.chain = chain
         # As they are now: what is compiled later, for other formats, is made of the same.
         self.parts = tuple(part._replace(update=frozen(part.update)) for part in chain.parts())
@@ -143,6 +142,11 @@ class Group:
         columns = [next(iterators[slot.kind]) for part in self.parts for slot in part.slots]
         return [[column[i] for column in columns] for i in range(len(self.leaves))]
 
+    @property
+    def params(self) -> Any:
+        """The parameters as the user knows them, in containers that cannot be changed."""
+        return self.structure.build_read_only(map(leave, self.leaves))
+
     def shown(self, name: str) -> list[Any]:
         """A state of each parameter for the user.
 
@@ -187,18 +191,19 @@ class Group:
             for kind, codec in zip(kinds, codecs, strict=True)
         )
 
-    def headers(self, row: int) -> list[Header]:
-        """Of the arrays that belong to the caller, beside one of the parameters."""
-        if homes.is_on_device(self.leaves[row]):
-            return []
-        path = self.paths[row]
-        found = headers_of(self.names[row], self.leaves[row], True)
+    def headers(self) -> list[list[Header]]:
+        """For each parameter, of the arrays beside it that are the caller's: first of all its own."""
+        if any(map(homes.is_on_device, self.leaves)):
+            return [[] for _ in self.leaves]
+        pairs = zip(self.names, self.leaves, strict=True)
+        found = [headers_of(name, leaf, True) for name, leaf in pairs]
         given = [(f"state[{name!r}]", self.states[name], True) for name in self._given_states]
-        for kind, own in ("inputs", self.inputs), ("outputs", self.outputs):
-            pairs = zip(self._pairs(kind), own, strict=True)
-            given += [(label, arrays_, kind == "outputs") for (label, _), arrays_ in pairs]
-        for label, arrays_, written in given:
-            found += headers_of(tree.describe(label, path), arrays_[row], written)
+        for kind, arrays_ in ("inputs", self.inputs), ("outputs", self.outputs):
+            labels = zip(self._pairs(kind), arrays_, strict=True) if arrays_ else ()
+            given += [(label, own, kind == "outputs") for (label, _), own in labels]
+        for label, own, written in given:
+            for path, array, headers in zip(self.paths, own, found, strict=True):
+                headers += headers_of(tree.describe(label, path), array, written)
         return found
 
     @property

@@ -362,8 +362,8 @@ def _are_groups(params: Any) -> bool:
 
 def _kept(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings without the caller's containers, which may change."""
-    held = {name: tree.read_only(settings[name]) for name in _STRUCTURES if name in settings}
-    return {**settings, **held}
+    given = [name for name in _STRUCTURES if settings.get(name) is not None]
+    return {**settings, **{name: tree.read_only(settings[name]) for name in given}}
 
 
 def _same_parts(one: Chain, other: Chain) -> bool:

@@ -42,7 +42,7 @@ class Work:
         self._zero_grad, self._fast = zero_grad, fast
         self.leaves = [group.leaves[i] for group, i in self.members]
         self.slots = [own for group in groups for own in group.slots()]
-        self.headers = [group.headers(i) for group, i in self.members]
+        self.headers = [own for group in groups for own in group.headers()]
 
     def check_headers(self, row: int) -> None:
         """See that the caller's arrays are what they were, or raise ValueError."""
