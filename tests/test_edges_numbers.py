@@ -8,6 +8,7 @@ import pytest
 
 import fastopt
 from fastopt import transforms as t
+from fastopt.optimizers import hyperparameters
 from tests.refusals import refusal
 
 HALF, BRAIN, SINGLE, DOUBLE = FORMATS = (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)
@@ -255,3 +256,18 @@ def test_too_small_for_a_float(value):
 def test_whole_numbers_have_64_bits(value):
     with refusal(ValueError, ["steps", "2**63"]):
         fastopt.schedules.cosine(0.1, value)
+
+
+def test_constants_are_checked_when_they_change(monkeypatch):
+    """And not in every step, which they would slow by a factor of ten."""
+    w = np.ones(3, np.float32)
+    checked, check = [], hyperparameters.check_constants
+    monkeypatch.setattr(hyperparameters, "check_constants", lambda *own: checked.append(check(*own)))
+    opt = fastopt.Adam(w, lr=0.1)  # whose numbers change with every step
+    assert len(checked) == 1
+    for _ in range(3):
+        opt.step(w.copy())
+    assert len(checked) == 1
+    opt.lr = 0.2
+    opt.step(w.copy())
+    assert len(checked) == 2

@@ -59,6 +59,7 @@ class Hyperparameters:
         ]
         self._scale: float | None = None  # of the last time, where it can be left as it is
         self._chains: list[Any] = []
+        self._checked: Sequence[Any] = []  # chains whose constants were
         self._buffers: dict[_Key, Array] = {}
         self._arrange([0] * len(self._members))
 
@@ -119,10 +120,11 @@ class Hyperparameters:
         self, step: int, grad_scale: float, chains: Sequence[Chain]
     ) -> list[tuple[Array, slice, list[float]]]:
         """What goes where in which buffer."""
-        if not (known := bool(self._chains) and all(map(is_, chains, self._chains))):
+        if not (self._checked and all(map(is_, chains, self._checked))):
             for group, format_ in dict.fromkeys(self._members):
                 check_constants(chains[group], format_)
-        if known and grad_scale == self._scale:
+            self._checked = chains
+        if grad_scale == self._scale and all(map(is_, chains, self._chains)):
             # Only the phase is another: 2 us in place of 5.
             factor = 1.0 / grad_scale
             return [
