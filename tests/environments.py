@@ -120,7 +120,7 @@ def main(name: str, pythons: list[str], options: list[str]) -> None:
         python, reason = newest(pythons, str(version_of(sys.executable)))
     if name == "oldest":
         python, reason = oldest(project()["requires-python"])
-        constraints = pins()
+        constraints = pins("test")
     if python is None:
         print(f"skipped: {reason}")
         return

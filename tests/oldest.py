@@ -1,6 +1,6 @@
 """Constraints for pip: the oldest versions that pyproject.toml allows.
 
-Every lower bound of a dependency or of an extra becomes a pin.
+Every lower bound becomes a pin.
 """
 
 from __future__ import annotations
@@ -20,10 +20,19 @@ def project() -> dict[str, Any]:
     return found
 
 
-def pins() -> list[str]:
-    """The lower bounds, as pins."""
-    declared = project()
-    extras = declared["optional-dependencies"].values()
-    wanted = [*declared["dependencies"], *(wanted for extra in extras for wanted in extra)]
-    bounds = [match for match in map(BOUND.match, wanted) if match]
-    return sorted({f"{bound['name']}=={bound['version']}" for bound in bounds})
+def requirements(extra: str) -> list[str]:
+    """What an extra asks for, with that of the extras in it."""
+    found: list[str] = []
+    for wanted in project()["optional-dependencies"][extra]:
+        if own := re.match(r"fastopt\[([\w,-]+)\]", wanted):
+            for name in own[1].split(","):
+                found += requirements(name)
+        else:
+            found.append(wanted)
+    return found
+
+
+def pins(extra: str) -> list[str]:
+    """The lower bounds of the package with this extra, as pins."""
+    bounds = map(BOUND.match, [*project()["dependencies"], *requirements(extra)])
+    return sorted({f"{bound['name']}=={bound['version']}" for bound in bounds if bound})
