@@ -43,9 +43,9 @@ def check_description(given: Mapping[str, Any], own: Mapping[str, Any], what: st
         raise ValueError(f"{what} must have a whole number >= 0 as step_count, not {count!r}")
     if not isinstance(lags, list) or len(lags) != len(own["lags"]):
         raise ValueError(
-            f"{what} must be for {len(own['lags'])} arrays, with as many lags, but has {lags!r}"
+            f"{what} must be for {len(own['lags'])} arrays, with as many lags, but has {lags!r:.200}"
         )
     if not all(type(lag) is int and 0 <= lag <= count for lag in lags):
-        raise ValueError(f"{what} must have lags from 0 to step_count {count}, not {lags!r}")
+        raise ValueError(f"{what} must have lags from 0 to step_count {count}, not {lags!r:.200}")
     if not isinstance(settings, Mapping):
         raise TypeError(f"{what} must have a dict of settings, not {settings!r}")

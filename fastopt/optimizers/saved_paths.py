@@ -58,7 +58,7 @@ def read_paths(saved: Any, count: int, what: str) -> list[Path]:
             raise ValueError
     except (TypeError, ValueError):
         raise ValueError(
-            f"{what} must have the paths of {count} arrays, all different, not {saved!r}"
+            f"{what} must have the paths of {count} arrays, all different, not {saved!r:.200}"
         ) from None
     return paths
 
