@@ -58,6 +58,7 @@ class OnDevice(Steps):
         self._capturable = capturable
         self._skipped = 0  # steps left out, as far as is known
         self._since = 0  # steps since that was looked at
+        self._left_out: list[bool] | None = None  # of the last step, where lags do not have it yet
         self._unsettled = False  # the last steps may have been left out, which only the device knows
         self.device = self._launches(
             structure,
@@ -97,6 +98,8 @@ class OnDevice(Steps):
 
     def step(self, grads: Any, grad_scale: Any, stream: Any) -> None:
         """Launch a step, or raise and change nothing."""
+        if self._left_out is not None:  # the end of the last step was interrupted
+            self._keep_up()
         if type(grad_scale) is not float or grad_scale != self.grad_scale:
             self.settle()
             self.set_grad_scale(grad_scale)
@@ -112,15 +115,26 @@ class OnDevice(Steps):
         # Else it was recorded for a graph, and is counted when that is replayed.
 
     def _count_step(self) -> None:
-        self.count += 1
-        self._unsettled = self.watch.skip_nonfinite
-        self._since += 1
-        if self.device.leaves_out:
-            skipped = self._unsettled and self.device.decided()[1]
-            self.settle()
-            if not skipped:
-                lags = zip(self.lags, self.device.left_out, strict=True)
-                make(self.lagging([lag + int(out) for lag, out in lags]))
+        left_out = self.device.left_out if self.device.leaves_out else None
+        # In one line, behind the launch: all that an interrupt could find half done.
+        self.count, self._unsettled, self._since, self._left_out = (
+            self.count + 1,
+            self.watch.skip_nonfinite,
+            self._since + 1,
+            left_out,
+        )
+        self._keep_up()
+
+    def _keep_up(self) -> None:
+        """Let arrays that were left out of the last step keep their own count, if it was taken."""
+        if self._left_out is None:
+            return
+        if self._unsettled and self.device.decided()[1]:
+            self._left_out = None
+        else:
+            lags = [lag + int(out) for lag, out in zip(self.lags, self._left_out, strict=True)]
+            make([*self.lagging(lags), assign(self, "_left_out", None)])
+        self.settle()
 
     def advance(self, stream: Any) -> None:
         """Get ready for the next replay of a graph that a step was captured in."""
@@ -129,15 +143,15 @@ class OnDevice(Steps):
         self.settle()
         self.hyper.fill(self.count, self.grad_scale)
         self.device.advance(stream, 1.0 / self.grad_scale, self.watch.limit_at(self.count))
-        self.count += 1
-        self._unsettled = self.watch.skip_nonfinite
+        self.count, self._unsettled = self.count + 1, self.watch.skip_nonfinite
 
     def settle(self) -> None:
         """Count only the steps that were taken; waits for the device if that is not known."""
+        self._keep_up()
         if self._unsettled:
             skipped = self.device.decided()[2]
-            self.count -= skipped - self._skipped
-            self._skipped, self._since, self._unsettled = skipped, 0, False
+            count = self.count - (skipped - self._skipped)
+            self.count, self._skipped, self._since, self._unsettled = count, skipped, 0, False
 
     def catch_up(self, rows: Mapping[int, Array] | None = None) -> None:
         """Nothing is ever behind: sparse gradients are for memory."""

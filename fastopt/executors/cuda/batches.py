@@ -167,13 +167,13 @@ class OneArray(Batch):
         if self._current is not None and address and self._gradient and wide == self._is_wide:
             self._current[0].words[self._place] = self._gradient = address
             return
-        self._gradient, self._is_wide = address, wide
+        self._current = None  # until all is in place
         launch, threads, first = self._choose(wide, self.size)
-        self._place = first + 1
         self._addresses[0, 1] = address
         own = [*self._addresses[0], *self._firsts[0]]
         launch.words[first : first + len(own)] = own
         block = launch.program.block()
+        self._gradient, self._is_wide, self._place = address, wide, first + 1
         self._current = launch, (-(-threads // block) if address else 0), block
 
     @property
@@ -190,6 +190,7 @@ class OneArray(Batch):
 
     def start_part(self, start: int, stop: int, stream: int) -> None:
         """Step the elements from `start`, a multiple of `BLOCK`, to `stop`."""
+        self._current = None  # the words of whole steps go
         self._addresses[0, 1] = self._gradient
         addresses = self._addresses[0] + start // self._per_item * self._itemsizes
         wide = bool((addresses % self._alignments == 0).all())
@@ -199,7 +200,6 @@ class OneArray(Batch):
         launch.words[first : first + len(addresses) + len(firsts)] = [*addresses, *firsts]
         block = launch.program.block()
         launch.start(-(-threads // block), block, stream)
-        self._current = None  # the words of whole steps are gone
         self.bind([self._gradient])
 
 
@@ -225,17 +225,18 @@ class ManyArrays(Batch):
         """Take the addresses of the gradients; 0 leaves an array out."""
         if addresses == self._gradients:
             return
+        self._gradients = []  # until all is in place
         self._addresses[:, 1] = addresses
         aligned, given = self._aligned(), self._addresses[:, 1] != 0
         layout = aligned.tobytes() + given.tobytes()
         if self.table is None or layout != self._layout:
             pieces = self._pieces(aligned, given)
-            self._blocks, self._layout = len(pieces), layout
+            self._layout = b""
             needed = self._rows_size + pieces.size
             if self.table is None or self.table.words.size != needed:
                 self.tables.append(Mirror(needed))
-            self._placed = -1
-            self._table_of_pieces = pieces
+            self._placed, self._table_of_pieces = -1, pieces
+            self._blocks, self._layout = len(pieces), layout
         table = self.tables[-1]
         rows = np.concatenate([self._addresses, self._firsts], axis=1)
         table.words[: rows.size] = rows.reshape(-1)
@@ -273,8 +274,8 @@ class ManyArrays(Batch):
             pieces, first = self._table_of_pieces.copy(), self._rows_size
             pieces[:, 0] = self.row_address(pieces[:, 0])
             self.table.words[first:] = pieces.reshape(-1)
-            self._placed = self.table.address
             self._launch_of_all.words[0] = self.table.address + 8 * first
+            self._placed = self.table.address
 
     @property
     def gradient_place(self) -> int:

@@ -65,7 +65,7 @@ class Decision:
         where = [batch.gradient_place for batch in batches]
         if self._arranged == (where, given):
             return
-        self._arranged = where, list(given)
+        self._arranged = None  # until all is
         counts = [-(-size // BLOCK) * own for size, own in zip(sizes, given, strict=True)]
         firsts = np.cumsum([0, *counts])
         self._decide.words[2] = firsts[-1]
@@ -76,6 +76,7 @@ class Decision:
                 self._add_one(batch.gradient_format, batch.gradient_place, size, first)
             else:
                 self._add_many(batch, sizes, counts, firsts)
+        self._arranged = where, list(given)
 
     def _add_one(self, dtype: str, gradient: int, size: int, first: int) -> None:
         launch = Launch(norm.squares(dtype, False, device.architecture()), 5)

@@ -149,6 +149,7 @@ class DeviceSteps:
         ids = identities(found) if self._is_fixed else NONE
         if self._is_fixed and ids == self._ids:
             return
+        self._ids = NONE  # until all is bound: whatever interrupts this, the next step binds anew
         if not self._bind_alike(found):
             entered = self._check(found)
             self._expect(entered)
@@ -191,6 +192,7 @@ class DeviceSteps:
 
     def _bind(self, addresses: list[int], entered: list[DeviceArray | None] | None) -> None:
         """Have the launches take the gradients from there; `entered` are those that were checked."""
+        known, self._readers = self._readers, []
         with device.on(self.ordinal):
             for batch in self._batches:
                 batch.bind([addresses[row] for row in batch.rows])
@@ -201,6 +203,7 @@ class DeviceSteps:
                 self._decision.arrange(self._batches, sizes, self._given)
         self._addresses = addresses
         if entered is None:
+            self._readers = known
             return
         sample = next((array for array in entered if array is not None), None)
         self._current_stream = streams.default(sample)
@@ -316,11 +319,13 @@ class DeviceSteps:
 
     def run(self, start: int, stop: int, stream: int) -> None:
         """Step a part of the only array, and wait until that is done."""
+        known, self._ids, self._readers = (self._ids, self._readers), NONE, []
         with device.on(self.ordinal):
             for batch in self._batches:
                 batch.prepare(stream)
                 batch.start_part(start, stop, stream)
             device.synchronize(stream)
+        self._ids, self._readers = known
 
     def _decides(self) -> Decision:
         if self._decision is None:
