@@ -95,8 +95,10 @@ class Hyperparameters:
 
     def fill(self, step: int, grad_scale: float) -> None:
         """Write what varies for a step, or raise as `filled`; every step does it anew."""
-        for buffer, where, numbers in self._written(step, grad_scale, self.chains):
+        chains = self.chains
+        for buffer, where, numbers in self._written(step, grad_scale, chains):
             buffer[where] = numbers
+        self._scale, self._chains = self._lasting(grad_scale, chains), chains
 
     def filled(
         self, step: int, grad_scale: float, chains: Sequence[Chain] | None = None
@@ -113,8 +115,12 @@ class Hyperparameters:
             put(buffer, np.array(numbers, buffer.dtype), where)
             for buffer, where, numbers in self._written(step, grad_scale, chains)
         ]
-        scale = None if any(chain.varies for chain in chains) else grad_scale
+        scale = self._lasting(grad_scale, chains)
         return [*changes, assign(self, "_scale", scale), assign(self, "_chains", chains)]
+
+    def _lasting(self, grad_scale: float, chains: Sequence[Chain]) -> float | None:
+        """The scale that a next time can be recognised by, None where numbers vary."""
+        return None if any(chain.varies for chain in chains) else grad_scale
 
     def _written(
         self, step: int, grad_scale: float, chains: Sequence[Chain]
