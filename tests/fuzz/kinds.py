@@ -35,6 +35,7 @@ KINDS = {
     "containers": Kind("containers"),
     "guard": Kind("guard"),
     "signals": Kind("signals"),
+    "lines": Kind("lines"),
     "files": Kind("files"),
     "caches": Kind("caches"),
     "torch": Kind("torch_steps", needs=lambda: find_spec("torch") is not None),

@@ -5,9 +5,9 @@ there is after each number of steps.
 """
 
 import contextlib
-import hashlib
 import signal
 import time
+import zlib
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ def draw(seed: int) -> dict[str, Any]:
     rng = numbers.choose(seed, "signals")
     return {
         "signals": recipe,
-        "size": rng.choice([16, 4096, 200_000, 200_000, 2_000_000]),
+        "size": rng.choice([16, 4096, 50_000, 300_000]),
         "executor": rng.choice(["auto", "serial", "parallel"]),
         "several": rng.random() < 0.3,
         "delays": [round(rng.random() * rng.choice([0.5, 1, 2, 5]), 4) for _ in range(STEPS // 2)],
@@ -69,15 +69,15 @@ class Training:
         grads = self.grads[self.opt.step_count % len(self.grads)]
         self.opt.step(grads if self.several else grads[0])
 
-    def digest(self) -> str:
-        """All parameters and states."""
-        found = hashlib.sha256()
+    def digest(self) -> int:
+        """All parameters and states, in a number."""
+        found = 0
         arrays = list(self.params)
         for own in self.opt.state.values():
             arrays += own if self.several else [own]
         for own in arrays:
-            found.update(np.ascontiguousarray(own))
-        return found.hexdigest()
+            found = zlib.crc32(np.ascontiguousarray(own), found)
+        return found
 
 
 def try_case(case: dict[str, Any]) -> None:
@@ -101,7 +101,7 @@ def try_case(case: dict[str, Any]) -> None:
             _compare(training, steady, history)
 
 
-def _compare(training: Training, steady: Training, history: list[str]) -> None:
+def _compare(training: Training, steady: Training, history: list[int]) -> None:
     count = training.opt.step_count
     while len(history) <= count:
         steady.step()
