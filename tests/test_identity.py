@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dis
+import importlib
+import sys
 import types
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -80,6 +83,11 @@ CHANGES = {
         "@numba.cfunc('f8(f8)')\ndef VALUE(x): return x + 1.0",
         "@numba.cfunc('f8(f8)')\ndef VALUE(x): return x + 3.0",
     ),
+    "guvectorize": (
+        "@numba.guvectorize('f8[:], f8[:]', '(n)->(n)')\ndef VALUE(x, y): y[0] = x[0] + 1.0",
+        "@numba.guvectorize('f8[:], f8[:]', '(n)->(n)')\ndef VALUE(x, y): y[0] = x[0] + 3.0",
+    ),
+    "operator": ("import operator; VALUE = operator.add", "import operator; VALUE = operator.sub"),
     "claims to be NumPy's": (
         "def VALUE(x): return x + 1.0\nVALUE.__module__ = 'numpy'",
         "def VALUE(x): return x + 3.0\nVALUE.__module__ = 'numpy'",
@@ -198,6 +206,23 @@ def test_globals_are_those_that_the_bytecode_loads() -> None:
         assert found <= facts(function.__code__).global_names
         assert len(found) > 1
     assert not facts(defined("", many.replace("\n", ", ")).__code__).global_names & {"a7", "a299"}
+
+
+def test_compiled_functions_count_the_file_of_their_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may stand apart from the compiler, as that of torch's functions does, and has intrinsics."""
+    file = tmp_path / "apart_from_it.py"
+    file.write_text("def loop(x):\n    return x\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("apart_from_it")
+    before = of_compiled(module.loop)
+    assert before is not None
+    file.write_text("def loop(x):\n    return x\n\n_INTRINSIC = 1\n")
+    assert of_compiled(module.loop) not in (None, before)
+    file.unlink()
+    assert of_compiled(module.loop) is None  # nothing is kept of what is not known
+    del sys.modules["apart_from_it"]
 
 
 def test_compiled_functions_of_fastopt_are_known_by_value() -> None:
