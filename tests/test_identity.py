@@ -201,7 +201,7 @@ def test_a_name_that_is_missing_is_left_to_the_check_of_transforms() -> None:
 def test_globals_are_those_that_the_bytecode_loads() -> None:
     many = "\n".join(f"x{i}.a{i}" for i in range(300))  # indices of more than 8 bits
     for function in (defined("", many.replace("\n", ", ")), np.testing.assert_allclose, dis.dis):
-        loads = {"LOAD_GLOBAL", "LOAD_NAME"}
+        loads = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"}
         found = {i.argval for i in dis.get_instructions(function) if i.opname in loads}
         assert found <= facts(function.__code__).global_names
         assert len(found) > 1

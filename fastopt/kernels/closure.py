@@ -27,9 +27,9 @@ C_MODULES = {"builtins", "cmath", "math", "_operator"}
 LIBRARIES = {"numpy", "numba"}
 PLAIN = type(None), bool, str, bytes, EllipsisType
 
-_LOAD_GLOBAL, _LOAD_NAME, _EXTENDED_ARG = (
-    dis.opmap[name] for name in ("LOAD_GLOBAL", "LOAD_NAME", "EXTENDED_ARG")
-)
+_LOAD_GLOBAL, _EXTENDED_ARG = dis.opmap["LOAD_GLOBAL"], dis.opmap["EXTENDED_ARG"]
+# In the bodies of classes, the second since Python 3.12.
+_LOAD_NAME = {dis.opmap.get(name) for name in ("LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")}
 
 
 def python_of(value: Any) -> Any:
@@ -99,7 +99,7 @@ def _loaded_names(code: CodeType) -> frozenset[str]:
         extended = argument << 8 if operation == _EXTENDED_ARG else 0
         if operation == _LOAD_GLOBAL:  # its lowest bit is for calls
             found.add(code.co_names[argument >> 1])
-        elif operation == _LOAD_NAME:
+        elif operation in _LOAD_NAME:
             found.add(code.co_names[argument])
     return frozenset(found)
 
