@@ -79,14 +79,17 @@ def _cache_state() -> str:
     folder = cache.folder()
     if folder is None:
         return "off"
+    sizes = []
     try:
+        doubt = doubt_about_folder(folder)
+        if doubt is not None:
+            return f"NOT used, because {doubt}"
         sizes = [file.stat().st_size for file in folder.glob("*.bin")]
-        doubt = doubt_about_folder(folder) if folder.exists() else None
-        existing = next(path for path in (folder, *folder.parents) if path.exists())
-        writable = existing.is_dir() and os.access(existing, os.W_OK)
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # it is made when there is something to keep
     except OSError as error:
         return f"NOT usable: {error.strerror}"
-    if doubt is not None:
-        return f"NOT used, because {doubt}"
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    writable = existing.is_dir() and os.access(existing, os.W_OK)
     found = f"{len(sizes)} kernels, {sum(sizes) / 1e6:.1f} MB"
     return f"{found}, {'writable' if writable else 'NOT writable'}"
