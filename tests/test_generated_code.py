@@ -11,6 +11,7 @@ import pytest
 
 import fastopt
 from fastopt.executors.compiled import Job, Kernel, Storage, kernel
+from fastopt.kernels.identity import frozen
 from fastopt.layouts.columns import KERNEL
 from tests.subprocesses import needs_jit
 
@@ -94,7 +95,7 @@ STORED = {
 @pytest.mark.parametrize("formats", STORED.values(), ids=STORED)
 @pytest.mark.parametrize("dithered", [False, True])
 def test_encoded_kernel_is_packed(formats: tuple[str, ...], dithered: bool) -> None:
-    plain = job(fastopt.RMSProp(np.zeros(1, np.float32)).chain.parts(), *formats)
+    plain = job(fastopt.RMSProp(np.zeros(1, np.float32)).chain.parts(frozen), *formats)
     storage = tuple(
         Storage(own.codec, dithered and own.codec != "float32" and slot != 1)
         for slot, own in enumerate(plain.storage)
@@ -111,7 +112,7 @@ def test_encoded_kernel_is_packed(formats: tuple[str, ...], dithered: bool) -> N
 def compiled(dtype: type, settings: dict[str, Any]) -> Kernel:
     """A kernel as `Optimizer` gets it, but never one that is already in memory."""
     chain = fastopt.RMSProp(np.zeros(1, dtype), executor="reference", **settings).chain
-    return kernel.__wrapped__(job(chain.parts(), np.dtype(dtype).name))
+    return kernel.__wrapped__(job(chain.parts(frozen), np.dtype(dtype).name))
 
 
 def instructions(assembly: str) -> str:
@@ -142,7 +143,7 @@ def test_serial_and_parallel_share_machine_code() -> None:
     w, g = np.zeros(10, np.float32), np.zeros(10, np.float32)
     serial, parallel = (fastopt.RMSProp(w, executor=name) for name in ("serial", "parallel"))
     addresses = {int(opt._steps.rows[0, KERNEL]) for opt in (serial, parallel)}
-    assert addresses == {kernel(job(serial.chain.parts(), "float32")).address}
+    assert addresses == {kernel(job(serial.chain.parts(frozen), "float32")).address}
     serial.step(g)
     parallel.step(g)
     assert serial._steps.launch is not parallel._steps.launch

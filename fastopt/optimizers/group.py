@@ -57,8 +57,8 @@ class Group:
         self.structure = structure
         self.chain = chain
         # As they are now: what is compiled later, for other formats, is made of the same.
-        self.parts = tuple(part._replace(update=frozen(part.update)) for part in chain.parts())
-        self.idles = tuple(frozen(t.idle) if callable(t.idle) else t.idle for t in chain)
+        self.parts = chain.parts(frozen)
+        self.idles = [frozen(t.idle) if callable(t.idle) else t.idle for t in chain.transforms]
         self.paths = structure.paths
         self.names = structure.names(label)
         self.leaves: list[Array] = [

@@ -111,7 +111,7 @@ class Rows:
         if not self._catches_up:
             return
         self.moves = self._form.moves or ONCE in idles
-        self._part = catch_up_part(parts, idles, self._form)
+        self._part = catch_up_part(parts, tuple(idles), self._form)
         self._entries = self._form.entries()
         constant = [n for idle, own in zip(idles, numbers, strict=True) if idle == ONCE for n in own]
         self._numbers = np.zeros((REMEMBERED, NUMBERS + self._part.hypers), hyper.dtype)

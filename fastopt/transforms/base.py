@@ -267,9 +267,11 @@ class Chain:
         """The hyperparameters of each transform at a step."""
         return tuple(transform.hyper_at(step) for transform in self.transforms)
 
-    def parts(self) -> tuple[Part, ...]:
-        """What the code compiled from the chain depends on, one after the other."""
-        return tuple(Part(t.update, t.slots(), len(t.hyper_at(0)), t.after) for t in self.transforms)
+    def parts(self, copy: Callable[[Update], Update]) -> tuple[Part, ...]:
+        """What the code compiled from the chain depends on, with copies of the functions."""
+        return tuple(
+            Part(copy(t.update), t.slots(), len(t.hyper_at(0)), t.after) for t in self.transforms
+        )
 
     def inputs(self) -> list[Any]:
         """The arrays of the inputs, in order."""
