@@ -142,12 +142,12 @@ class Optimizer(Readable):
             self._groups = make_groups(
                 self._structure, leaves, chain, dict(state or {}), files, self._formats
             )
-            self._work = Work(self._groups, self._zero_grad, self._executor in FAST)
-            self._leaves = self._work.leaves
             on_device = homes.check_one_home(
                 pair for group in self._groups for pair in group.everything()
             )
             check_home(self._executor, on_device, self._capturable, self._sparse)
+            self._work = Work(self._groups, self._zero_grad, self._executor in FAST)
+            self._leaves = self._work.leaves
             written = [span for group in self._groups for span in group.written()]
             arrays.check_distinct(written)
             self._formats.check_names([group.chain for group in self._groups])
