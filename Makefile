@@ -79,7 +79,7 @@ interpreted: $(INSTALLED) ## the suite without compilation, under branch coverag
 
 doctests: $(INSTALLED) ## the examples in docstrings
 	$(call heading,examples in docstrings)
-	@$(COMPILED) $(BIN)/python -m pytest -q --doctest-modules fastopt $(addprefix --ignore=fastopt/,interop/torch interop/mpi executors/cuda optimizers/on_device.py optimizers/device_pieces.py demo/ranks.py)
+	@$(COMPILED) $(BIN)/python -m pytest -q --doctest-modules fastopt $(addprefix --ignore=fastopt/,interop/torch interop/mpi executors/cuda steps/cuda_stepper.py steps/device_partial_step.py demo/ranks.py)
 
 compiled: $(INSTALLED) ## the suite as users run it
 	$(call heading,the suite compiled)
@@ -99,7 +99,7 @@ oldest: wheel ## the same with the oldest dependencies that pyproject.toml allow
 
 mpi: $(VENV)/.mpich ## the suite of the ranks, one to four of them, with MPICH from a wheel
 	$(call heading,MPI)
-	@$(COMPILED) $(BIN)/python -m pytest -q tests/mpi --doctest-modules fastopt/interop/mpi $(addprefix --ignore=,tests/mpi/device_jobs.py fastopt/interop/mpi/on_device.py)
+	@$(COMPILED) $(BIN)/python -m pytest -q tests/mpi --doctest-modules fastopt/interop/mpi $(addprefix --ignore=,tests/mpi/device_jobs.py fastopt/interop/mpi/device_exchange.py)
 
 cuda-simulator: $(INSTALLED) ## the logic of CUDA kernels, on Numba's simulator
 	$(call heading,CUDA kernels on the simulator)

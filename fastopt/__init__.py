@@ -17,9 +17,9 @@ import fastopt.executors.threads as _threads  # noqa: F401  # to notice every fo
 
 if TYPE_CHECKING:
     from fastopt import schedules, transforms
+    from fastopt.executors.cpu.allocate import empty, flatten
     from fastopt.executors.global_norm import global_norm
     from fastopt.executors.threads import get_num_threads, set_num_threads, threads
-    from fastopt.layouts.allocate import empty, flatten
     from fastopt.minimization.minimize import minimize
     from fastopt.optimizers.adagrad import AdaGrad
     from fastopt.optimizers.adam import Adam, AdamW, NAdam
@@ -53,8 +53,8 @@ _HOMES = {
     "adam_step": "fastopt.optimizers.one_shot",
     "adamw_step": "fastopt.optimizers.one_shot",
     "chain": "fastopt.transforms",
-    "empty": "fastopt.layouts.allocate",
-    "flatten": "fastopt.layouts.allocate",
+    "empty": "fastopt.executors.cpu.allocate",
+    "flatten": "fastopt.executors.cpu.allocate",
     "get_num_threads": "fastopt.executors.threads",
     "global_norm": "fastopt.executors.global_norm",
     "minimize": "fastopt.minimization.minimize",

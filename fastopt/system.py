@@ -12,9 +12,10 @@ import numpy as np
 from llvmlite import binding
 
 import fastopt
-from fastopt.executors import cache, target, threads
+from fastopt.executors import threads
 from fastopt.executors.cuda import availability
-from fastopt.executors.trusted_files import doubt_about_folder
+from fastopt.kernels import disk_cache, target
+from fastopt.kernels.trusted_files import doubt_about_folder
 
 
 def facts() -> dict[str, str]:
@@ -62,7 +63,7 @@ def vector_width() -> str:
 
 
 def _cache_folder() -> str:
-    folder = cache.folder()
+    folder = disk_cache.folder()
     if folder is not None:
         return _printable(folder)
     if os.environ.get("FASTOPT_CACHE") == "0":
@@ -76,7 +77,7 @@ def _printable(path: Path) -> str:
 
 
 def _cache_state() -> str:
-    folder = cache.folder()
+    folder = disk_cache.folder()
     if folder is None:
         return "off"
     sizes = []

@@ -3,7 +3,7 @@
 import numpy as np
 
 import fastopt
-from fastopt.layouts import tree
+from fastopt.arrays import tree
 from tests.support import assert_same_bits
 
 

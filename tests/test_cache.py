@@ -189,7 +189,7 @@ def test_cache_can_be_turned_off(tmp_path: Path) -> None:
 
 
 def test_numba_s_folder_is_used_where_there_is_no_own(tmp_path: Path) -> None:
-    code = "from fastopt.executors.cache import folder; print(folder())"
+    code = "from fastopt.kernels.disk_cache import folder; print(folder())"
     assert run(code, "", NUMBA_CACHE_DIR=str(tmp_path)) == str(tmp_path / "fastopt")
     assert run(code, tmp_path / "own", NUMBA_CACHE_DIR=str(tmp_path)) == str(tmp_path / "own/fastopt")
 

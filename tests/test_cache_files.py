@@ -15,8 +15,8 @@ import numba
 import pytest
 from numba.core import event
 
-from fastopt.executors import cache, trusted_files
-from fastopt.executors.compiled import compile_function
+from fastopt.executors.cpu.kernels import compile_function
+from fastopt.kernels import disk_cache, trusted_files
 from tests.subprocesses import needs_jit
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="owners and modes are POSIX's")
@@ -235,7 +235,7 @@ def checked(content: bytes) -> bytes:
 
 
 def entries_of(raw: bytes) -> Any:
-    return pickle.loads(raw[cache.CHECKSUM :])
+    return pickle.loads(raw[disk_cache.CHECKSUM :])
 
 
 class Unknown:
@@ -261,7 +261,7 @@ DAMAGES = {
     "short": lambda raw: raw[:31],
     "cut": lambda raw: raw[:-1],
     "a wrong bit": lambda raw: raw[:-9] + bytes([raw[-9] ^ 1]) + raw[-8:],
-    "a pickle that is cut": lambda raw: checked(raw[cache.CHECKSUM : len(raw) // 2]),
+    "a pickle that is cut": lambda raw: checked(raw[disk_cache.CHECKSUM : len(raw) // 2]),
     "no pickle": lambda raw: checked(b"(cnot.a.module\nname\n"),
     "an error of its own": lambda raw: checked(pickle.dumps(Unknown())),
     "no list": lambda raw: checked(pickle.dumps(7)),

@@ -16,12 +16,13 @@ import pytest
 from numba.core import event
 
 import fastopt
-from fastopt.executors import gate, launch
-from fastopt.optimizers import in_memory
+from fastopt.executors import dispatch
+from fastopt.executors.cpu import header_check
+from fastopt.steps import memory_stepper
 from tests.subprocesses import needs_jit, run, script
 
 EXECUTORS = ["serial", "parallel"]
-LARGE = launch.AUTO_THRESHOLD + 3
+LARGE = dispatch.AUTO_THRESHOLD + 3
 
 
 @pytest.fixture
@@ -163,7 +164,7 @@ def test_gradients_are_not_kept_alive(executor: str, structure: str) -> None:
 
 def test_headers_are_readable_here() -> None:
     """Steps are only quick where they are: a new layout should be noticed."""
-    assert gate.headers_are_readable()
+    assert header_check.headers_are_readable()
 
 
 @pytest.mark.parametrize("count", [1, 5, 1000])
@@ -172,7 +173,7 @@ def test_items_of_a_list_are_found(count: int) -> None:
     for number in range(count):  # lists move when they grow
         objects.append(np.zeros(number % 3))
     objects[: count // 3] = [None] * (count // 3)
-    ids = (ctypes.c_ssize_t * count).from_address(gate.items_of(objects))
+    ids = (ctypes.c_ssize_t * count).from_address(header_check.items_of(objects))
     assert list(ids) == [id(item) for item in objects]
 
 
@@ -195,7 +196,7 @@ BAD: dict[str, tuple[Any, type[Exception]]] = {
 def by_header(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """With the check in machine code, and as on a Python whose arrays are laid out otherwise."""
     if not request.param:
-        monkeypatch.setattr(in_memory, "headers_are_readable", lambda: False)
+        monkeypatch.setattr(memory_stepper, "headers_are_readable", lambda: False)
     return bool(request.param)
 
 

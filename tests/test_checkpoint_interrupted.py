@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt.layouts import archive
+from fastopt.arrays import archive
 from tests.runs import falling, snapshot
 
 PACKAGE = str(Path(fastopt.__file__).parent)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt.layouts import tree
+from fastopt.arrays import tree
 from tests.runs import snapshot
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt.layouts import archive, regular_files
+from fastopt.arrays import archive, regular_files
 from tests.runs import make, snapshot, structure, train
 
 posix = pytest.mark.skipif(os.name != "posix", reason="permissions, links and pipes of POSIX")

@@ -9,7 +9,7 @@ import pytest
 
 import fastopt
 from fastopt import transforms as t
-from fastopt.layouts import tree
+from fastopt.arrays import tree
 from tests.runs import OPTIMIZERS, STRUCTURES, assert_same, falling, make, structure, train
 
 

@@ -8,8 +8,8 @@ import pytest
 
 import fastopt
 from fastopt import transforms as t
+from fastopt.arrays import device_array
 from fastopt.codecs.floats import floats
-from fastopt.layouts import device as layouts
 from tests import runs
 from tests.cases import CASES, OTHERS, SOME, every_case
 from tests.device import (
@@ -153,7 +153,7 @@ class Bits:
         return self.array
 
     def data_ptr(self):
-        return layouts.enter("bits", self.array).address
+        return device_array.enter("bits", self.array).address
 
 
 FORMATS = {
@@ -266,7 +266,7 @@ def test_values_at_the_edges():
 @pytest.mark.parametrize("name", runs.OPTIMIZERS)
 def test_structures_with_none_gradients(name, structure):
     """Lists, dicts and groups, with gradients that are None now and then: the CPU's run."""
-    from fastopt.layouts import tree
+    from fastopt.arrays import tree
 
     def moved(params):
         if isinstance(params, list) and isinstance(params[0], dict):

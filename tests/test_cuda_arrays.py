@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt.layouts import device as layouts
+from fastopt.arrays import device_array
 from tests.device import needs_driver, to_device, to_host
 from tests.support import problem
 
@@ -94,7 +94,7 @@ def test_dlpack_with_gaps():
     ],
 )
 def test_contiguous(shape, strides, expected):
-    assert layouts.is_contiguous(shape, strides, 4) is expected
+    assert device_array.is_contiguous(shape, strides, 4) is expected
 
 
 def test_what_is_not_on_a_device_enters_as_it_is():
@@ -103,7 +103,7 @@ def test_what_is_not_on_a_device_enters_as_it_is():
             return 1, 0
 
     for array in (np.ones(3), [1.0], None, OnCpu(), "text"):
-        assert layouts.enter("grads", array) is array
+        assert device_array.enter("grads", array) is array
 
 
 class TensorOnCpu:
@@ -140,10 +140,10 @@ class TensorOnDevice(TensorOnCpu):
 
 def test_tensors():
     on_cpu, on_device = TensorOnCpu(), TensorOnDevice()
-    assert layouts.enter("grads", on_cpu) is on_cpu
-    entered = layouts.enter("grads", on_device)
+    assert device_array.enter("grads", on_cpu) is on_cpu
+    entered = device_array.enter("grads", on_device)
     assert (entered.shape, entered.dtype, entered.address) == ((2, 3), np.float32, 256)
     assert entered.owner is on_device
-    assert layouts.leave(entered) is on_device
+    assert device_array.leave(entered) is on_device
     assert (entered.size, entered.nbytes, entered.ndim, entered.itemsize) == (6, 24, 2, 4)
     assert all(vars(entered.flags).values())

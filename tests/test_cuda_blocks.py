@@ -5,12 +5,11 @@ import pytest
 
 import fastopt
 from fastopt import transforms as t
+from fastopt.arrays import device_array, tree
 from fastopt.codecs.base import BLOCK
 from fastopt.codecs.blocks import ITEM
 from fastopt.codecs.floats import floats
-from fastopt.layouts import device as layouts
-from fastopt.layouts import tree
-from fastopt.optimizers import storage
+from fastopt.steps import state_formats
 from tests.device import (
     SIMULATED,
     misaligned,
@@ -23,7 +22,7 @@ from tests.device import (
 skip_without_device()
 
 # Smaller arrays have no states in blocks; for the simulator the bound is taken down.
-WORTH = BLOCK if SIMULATED else storage.WORTH_EIGHT_BITS
+WORTH = BLOCK if SIMULATED else state_formats.WORTH_EIGHT_BITS
 N = WORTH + BLOCK + 7
 LARGE = WORTH + (0 if SIMULATED else 4096) + 5
 
@@ -32,7 +31,7 @@ only_emulated = pytest.mark.skipif(SIMULATED, reason="one of its kind is enough 
 
 @pytest.fixture(autouse=True)
 def bound(monkeypatch):
-    monkeypatch.setattr(storage, "WORTH_EIGHT_BITS", WORTH)
+    monkeypatch.setattr(state_formats, "WORTH_EIGHT_BITS", WORTH)
 
 
 def problem(n, steps=3, seed=0):
@@ -311,7 +310,7 @@ def test_a_state_at_an_odd_address():
         dtype = ITEM
 
         def __init__(self):
-            place = layouts.enter("raw", raw).address + 2, False
+            place = device_array.enter("raw", raw).address + 2, False
             own = {"data": place, "typestr": ITEM.str, "shape": (blocks,)}
             self.__cuda_array_interface__ = {**raw.__cuda_array_interface__, **own}
 

@@ -49,8 +49,8 @@ every_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
 @functools.cache
 def program(name, kernel, dtype, form, fast):
     """Compiled once: the code of an architecture is made from the same intermediate code."""
+    from fastopt.executors.cuda.kernel_source import Form
     from fastopt.executors.cuda.kernels import kernels
-    from fastopt.executors.cuda.source import Form
 
     kind, settings = OPTIMIZERS[name]
     settings = settings | {"zero_grad": form == "scaled"}
@@ -195,8 +195,8 @@ def test_norm(cc, tmp_path):
 
 
 def own_program(chain):
+    from fastopt.executors.cuda.kernel_source import Form
     from fastopt.executors.cuda.kernels import kernels
-    from fastopt.executors.cuda.source import Form
 
     opt = fastopt.Optimizer(np.zeros(1, np.float32), chain, executor="reference")
     return kernels(opt._work.job(0, "float32", False), Form(), (9, 0)).program("wide")
@@ -225,8 +225,8 @@ CONSTANT = 0.125
 @pytest.mark.parametrize("dithered", [False, True])
 def test_16_bits(dtype, dithered, cc, tmp_path):
     from fastopt.codecs.floats import floats
+    from fastopt.executors.cuda.kernel_source import Form
     from fastopt.executors.cuda.kernels import kernels
-    from fastopt.executors.cuda.source import Form
 
     w = np.zeros(1, floats(dtype).dtype)
     opt = fastopt.Adam(w, executor="reference", stochastic_rounding=dithered)
@@ -248,8 +248,8 @@ BLOCKS = {  # with the most registers that any kernel of any architecture takes
 
 @functools.cache
 def kernels_of_blocks(name, dithered):
+    from fastopt.executors.cuda.kernel_source import Form
     from fastopt.executors.cuda.kernels import kernels
-    from fastopt.executors.cuda.source import Form
 
     kind, settings, _ = BLOCKS[name]
     how = {"state_dtype": "8bit", "stochastic_rounding": dithered, "executor": "reference"}

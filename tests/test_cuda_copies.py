@@ -8,8 +8,8 @@ import pytest
 
 import fastopt
 from fastopt import transforms as t
+from fastopt.arrays import device_array, tree
 from fastopt.executors.cuda import availability
-from fastopt.layouts import device, tree
 from tests import runs
 from tests.device import SIMULATED, skip_without_device, to_device, to_host
 from tests.runs import falling
@@ -53,7 +53,7 @@ def content(opt):
 
 
 def addresses(opt):
-    return {device.enter("array", array).address for array in arrays_of(opt)}
+    return {device_array.enter("array", array).address for array in arrays_of(opt)}
 
 
 def assert_goes_on_alone(twin, opt):
@@ -179,7 +179,9 @@ def test_other_arrays():
         shallow = copy.copy(array)
         assert shallow is not array
         assert shallow.strides == array.strides
-        assert device.enter("array", shallow).address == device.enter("array", array).address
+        assert (
+            device_array.enter("array", shallow).address == device_array.enter("array", array).address
+        )
 
 
 def test_a_pickle_without_a_device(monkeypatch):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt.layouts import readers
+from fastopt.steps import device_gradients
 from tests.device import (
     assert_same_on_device,
     misaligned,
@@ -167,12 +167,16 @@ def test_streams_of_the_arrays():
     if not hasattr(array, "__cuda_array_interface__"):
         pytest.skip("the simulator's arrays have no interface")
     one, other = Wrapped(array, stream=None), Wrapped(array, stream=7)
-    read = readers.reader(one)
+    read = device_gradients.reader(one)
     address = array.__cuda_array_interface__["data"][0]
-    assert (read(one), read(other), read(array)) == (address, readers.OTHER, readers.OTHER)
-    assert readers.absent(None) == 0
-    assert readers.absent(one) == readers.OTHER
-    assert readers.reader("no array")("another") == readers.OTHER
+    assert (read(one), read(other), read(array)) == (
+        address,
+        device_gradients.OTHER,
+        device_gradients.OTHER,
+    )
+    assert device_gradients.absent(None) == 0
+    assert device_gradients.absent(one) == device_gradients.OTHER
+    assert device_gradients.reader("no array")("another") == device_gradients.OTHER
 
 
 def test_the_callers_containers_do_not_matter():

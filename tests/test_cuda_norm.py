@@ -130,7 +130,7 @@ def test_settings_assigned_between_skipped_steps():
 
 def test_more_skipped_steps_than_are_kept(monkeypatch):
     # The host looks sooner; the device keeps as many.
-    monkeypatch.setattr("fastopt.optimizers.on_device.KEPT", 4)
+    monkeypatch.setattr("fastopt.steps.cuda_stepper.KEPT", 4)
     w, grads = gradients(40)
     opt, same = (fastopt.Adam(x, skip_nonfinite=True) for x in (to_device(w), w))
     for g in [*grads, *grads]:

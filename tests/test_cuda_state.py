@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt.layouts import tree
+from fastopt.arrays import tree
 from tests import runs
 from tests.device import assert_same_on_device, skip_without_device, to_device, to_host
 from tests.support import assert_same_bits, problem

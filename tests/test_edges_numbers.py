@@ -8,7 +8,7 @@ import pytest
 
 import fastopt
 from fastopt import transforms as t
-from fastopt.optimizers import hyperparameters
+from fastopt.steps import hyperparameters
 from tests.refusals import refusal
 
 HALF, BRAIN, SINGLE, DOUBLE = FORMATS = (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)

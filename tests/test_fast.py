@@ -123,7 +123,7 @@ def test_float64_only_fuses():
 def test_estimates_take_the_place_of_the_divider(monkeypatch):
     from llvmlite.binding import get_host_cpu_features
 
-    from fastopt.executors.compiled import kernel
+    from fastopt.executors.cpu.kernels import kernel
 
     if not get_host_cpu_features().get("avx"):
         pytest.skip("another processor than x86 with AVX")

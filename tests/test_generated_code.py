@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt.executors.compiled import Job, Kernel, Storage, kernel
+from fastopt.executors.cpu.columns import KERNEL
+from fastopt.executors.cpu.kernels import Job, Kernel, Storage, kernel
 from fastopt.kernels.identity import frozen
-from fastopt.layouts.columns import KERNEL
 from tests.subprocesses import needs_jit
 
 VARIANTS: dict[str, dict[str, Any]] = {

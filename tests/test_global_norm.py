@@ -8,7 +8,7 @@ import pytest
 
 import fastopt
 from fastopt.executors import norm
-from fastopt.executors.launch import AUTO_THRESHOLD
+from fastopt.executors.dispatch import AUTO_THRESHOLD
 from tests.refusals import refusal
 from tests.subprocesses import needs_jit
 from tests.support import DTYPES, sizes

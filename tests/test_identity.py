@@ -226,7 +226,7 @@ def test_compiled_functions_count_the_file_of_their_module(
 
 
 def test_compiled_functions_of_fastopt_are_known_by_value() -> None:
-    from fastopt.executors import drivers
+    from fastopt.executors.cpu import drivers
 
     def changed(rows, items, ranges):
         return -1

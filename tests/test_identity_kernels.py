@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt.executors import compiled, reference
+from fastopt.executors import reference
+from fastopt.executors.cpu import kernels
 from tests.subprocesses import COUNT_PASSES, needs_jit, run, script
 
 FACTOR = 1.0
@@ -182,7 +183,7 @@ def test_equal_content_shares_one_kernel() -> None:
         for executor in "serial", "reference":
             fastopt.Optimizer(np.zeros(1), offset(amount), executor=executor).step(np.ones(1))
 
-    caches = compiled.kernel, reference.scalar_functions, reference.probe
+    caches = kernels.kernel, reference.scalar_functions, reference.probe
     make(0.5)
     sizes = [cache.cache_info().currsize for cache in caches]
     for _ in range(20):

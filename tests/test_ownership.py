@@ -11,7 +11,7 @@ import pytest
 import scipy.sparse
 
 import fastopt
-from fastopt.optimizers.pieces import Pieces
+from fastopt.steps.partial_step import Pieces
 
 EXECUTORS = ["serial", "parallel", "reference"]
 SIZE = 6

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import fastopt
 from fastopt.codecs.base import BLOCK
-from fastopt.optimizers.pieces import Pieces
+from fastopt.steps.partial_step import Pieces
 from tests import cases
 from tests.refusals import refusal
 from tests.support import COMPILED, assert_same_bits, assert_same_run, problem

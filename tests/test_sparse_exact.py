@@ -61,7 +61,7 @@ def test_any_interleaving(name, story, executor):
 @both_dtypes
 def test_a_long_time(name, dtype, monkeypatch):
     """More steps than are remembered, with rows that are never touched and rows that always are."""
-    monkeypatch.setattr("fastopt.optimizers.rows.REMEMBERED", 64)
+    monkeypatch.setattr("fastopt.steps.sparse.lagging_rows.REMEMBERED", 64)
     steps, shape = (300 if COMPILED else 150), (9, 2)
     rng = np.random.default_rng(1)
     exact, plain = twins(name, rng.normal(size=shape).astype(dtype), executor="serial")

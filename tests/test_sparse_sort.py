@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 import fastopt
-from fastopt.executors import sparse
+from fastopt.steps.sparse import row_loops
 
 
 def ordered(rows):
     found, order = np.empty_like(rows), np.empty_like(rows)
-    sparse.sort()(rows, found, order)
+    row_loops.sort()(rows, found, order)
     return found, order
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt.layouts import files
+from fastopt.arrays import memory_maps
 from tests.subprocesses import run, script
 
 MEGABYTE = 1 << 20
@@ -82,7 +82,7 @@ def test_other_errors_of_reserving_are_not_hidden(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("reserves", [True, False])
-@pytest.mark.parametrize("size", [0, 1, 7, files.WRITTEN // 4 - 32, files.WRITTEN // 4 + 5])
+@pytest.mark.parametrize("size", [0, 1, 7, memory_maps.WRITTEN // 4 - 32, memory_maps.WRITTEN // 4 + 5])
 def test_every_block_is_there(reserves, size, tmp_path, monkeypatch):
     if not reserves:
         monkeypatch.delattr(os, "posix_fallocate", raising=False)
@@ -146,7 +146,7 @@ def test_a_folder_that_cannot_be_made_leaves_no_parents(tmp_path):
 
 
 def test_a_file_that_came_meanwhile_is_not_touched(tmp_path):
-    class Late(files.StateFiles):
+    class Late(memory_maps.StateFiles):
         """Another process made the first file after the folder was seen to be empty."""
 
         def __init__(self, folder):
@@ -161,7 +161,7 @@ def test_a_file_that_came_meanwhile_is_not_touched(tmp_path):
 
 
 def test_folders_that_others_use_by_now_stay(tmp_path):
-    class Busy(files.StateFiles):
+    class Busy(memory_maps.StateFiles):
         def zeros(self, *args):
             result = super().zeros(*args)
             (tmp_path / "run" / "of others").touch()

@@ -13,7 +13,7 @@ import pytest
 
 import fastopt
 from fastopt import transforms as t
-from fastopt.layouts import tree
+from fastopt.arrays import tree
 
 EXECUTORS = ["serial", "reference"]
 

@@ -111,7 +111,7 @@ def test_info_shows_what_is_compiled_for(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(platform.machine() not in ("aarch64", "arm64"), reason="of processors by Arm")
 def test_arm_converts_float16() -> None:
-    from fastopt.executors import target
+    from fastopt.kernels import target
 
     assert target.converts_float16()
     assert target.widest_vectors() == (128, "NEON")

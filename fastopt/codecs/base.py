@@ -1,7 +1,7 @@
 """A codec: how elements become numbers to compute with, and are stored again.
 
-What is here and beside is the specification, in NumPy; `executors.encoded` says the same to the
-compiler, and tests hold the two together bit for bit.
+What is here and beside is the specification, in NumPy; the formulas of its parts serve
+compiled code too (`codecs.operations`).
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from sklearn.model_selection import train_test_split
 
 import fastopt
 from fastopt import transforms as t
+from fastopt.arrays.checks import Array
 from fastopt.demo.output import draw, progress, table
-from fastopt.layouts.arrays import Array
 
 BATCH = 64
 GOAL = 0.96

@@ -9,9 +9,9 @@ from statistics import median
 import numpy as np
 
 import fastopt
+from fastopt.arrays.checks import Array
 from fastopt.demo.memory import affordable
 from fastopt.demo.output import progress, table
-from fastopt.layouts.arrays import Array
 
 LR, BETA, EPS = 1e-3, 0.9, 1e-8
 

@@ -7,13 +7,12 @@ from typing import Any
 import numba
 import numpy as np
 
+from fastopt.arrays import checks, placement, tree
+from fastopt.arrays.checks import Array
 from fastopt.codecs.floats import NAMES, name_of
 from fastopt.executors import norm
-from fastopt.executors.launch import norm_launcher
-from fastopt.layouts import arrays as checks
-from fastopt.layouts import homes, tree
-from fastopt.layouts.arrays import Array
-from fastopt.layouts.columns import COUNT, FORMAT, GRAD, ITEMSIZE, STATE
+from fastopt.executors.cpu.columns import COUNT, FORMAT, GRAD, ITEMSIZE, STATE
+from fastopt.executors.dispatch import norm_launcher
 
 
 def global_norm(arrays: Any) -> float:
@@ -55,11 +54,11 @@ def global_norm(arrays: Any) -> float:
         if leaf is None and path:
             continue
         name = tree.describe("arrays", path)
-        leaf = homes.enter(name, leaf)
+        leaf = placement.enter(name, leaf)
         checks.check_readable(name, leaf)
         leaves.append(leaf)
         named.append((name, leaf))
-    if homes.check_one_home(named):
+    if placement.check_one_home(named):
         from fastopt.executors.cuda import global_norm as on_device
 
         return on_device.global_norm(leaves)

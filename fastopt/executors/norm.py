@@ -19,15 +19,15 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from fastopt.arrays.checks import Array
 from fastopt.codecs.floats import NAMES, from_bfloat16
-from fastopt.executors.compiled import compile_function
-from fastopt.executors.encoded import ITEMSIZE, STORED, require_conversion
-from fastopt.executors.gate import misfit
-from fastopt.executors.memory import LINE, ask_for
-from fastopt.executors.options import helper
+from fastopt.executors.cpu import columns
+from fastopt.executors.cpu.element_access import ITEMSIZE, STORED, require_conversion
+from fastopt.executors.cpu.header_check import misfit
+from fastopt.executors.cpu.kernels import compile_function
+from fastopt.executors.cpu.pointers import LINE, ask_for
+from fastopt.kernels.compiler import helper
 from fastopt.kernels.llvm_operations import DOUBLE, I64, emitted
-from fastopt.layouts import columns
-from fastopt.layouts.arrays import Array
 
 
 class Across(Protocol):

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastopt.arrays.checks import Array
 from fastopt.changes import Change, put
 from fastopt.codecs.base import Codec
 from fastopt.codecs.rounding import noise
-from fastopt.executors.specialize import specialize
-from fastopt.layouts.arrays import Array
-from fastopt.layouts.columns import GRAD_FACTOR, NUMBERS, PHASE
+from fastopt.executors.cpu.columns import GRAD_FACTOR, NUMBERS, PHASE
+from fastopt.kernels.specialize import specialize
 from fastopt.transforms.base import Part
 
 
@@ -95,8 +95,8 @@ def stepped(
 ) -> list[Change]:
     """What updates arrays in place, computed one element after the other.
 
-    `hyper` is what a kernel reads (`layouts.columns`), `first` the number of the first element among
-    all. The slots are parameter, gradient and those of the chain.
+    `hyper` is what a kernel reads, `first` the number of the first element among all. The slots are
+    parameter, gradient and those of the chain.
     """
     compute = hyper.dtype
     param, grad, *own_slots = (slot.codec.decode(slot.array, compute) for slot in slots)

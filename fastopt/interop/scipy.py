@@ -18,8 +18,8 @@ from typing import Any
 
 from scipy.optimize import OptimizeWarning
 
+from fastopt.minimization.factory import CLASSES
 from fastopt.minimization.minimize import minimize
-from fastopt.minimization.solvers import CLASSES
 from fastopt.optimizers.named import Shared
 
 __all__ = ["adagrad", "adam", "adamw", "nadam", "rmsprop", "sgd"]

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy.optimize import approx_fprime
 
-from fastopt.layouts.arrays import Array
-from fastopt.minimization.point import Box
+from fastopt.arrays.checks import Array
+from fastopt.minimization.box import Box
 
 # So many elements are tried one by one where nobody asked for it: a gradient is as many calls of `fun`.
 LARGEST = 1000

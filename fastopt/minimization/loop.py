@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from scipy.optimize import OptimizeResult
 
-from fastopt.layouts.arrays import Array
+from fastopt.arrays.checks import Array
+from fastopt.minimization.box import Box
 from fastopt.minimization.objective import Objective
 from fastopt.minimization.observers import Observers
-from fastopt.minimization.point import Box
 from fastopt.minimization.stopping import CALLBACK, Outcome, Stopping
 from fastopt.optimizers.optimizer import Optimizer
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from fastopt.minimization.box import Box, start
+from fastopt.minimization.default_lr import usual as usual_rate
+from fastopt.minimization.factory import choose, make
 from fastopt.minimization.loop import KEEP, Kept, descend
 from fastopt.minimization.objective import Objective
 from fastopt.minimization.observers import Observers
-from fastopt.minimization.point import Box, start
-from fastopt.minimization.rates import usual as usual_rate
-from fastopt.minimization.solvers import choose, make
 from fastopt.minimization.stopping import FTOL, GTOL, Stopping, tolerance
 from fastopt.validation import whole_number
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.layouts.arrays import Array
+from fastopt.arrays.checks import Array
 from fastopt.minimization import differences
-from fastopt.minimization.point import Box, is_real
+from fastopt.minimization.box import Box, is_real
 from fastopt.validation import whole_number
 
 # What functions are given if they have a parameter of this name, without default.

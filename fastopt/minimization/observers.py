@@ -7,7 +7,7 @@ from typing import Any
 
 from scipy.optimize import OptimizeResult
 
-from fastopt.layouts.arrays import Array
+from fastopt.arrays.checks import Array
 from fastopt.validation import flag
 
 

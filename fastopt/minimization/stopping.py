@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from fastopt.layouts.arrays import Array
-from fastopt.minimization.point import largest_step
+from fastopt.arrays.checks import Array
+from fastopt.minimization.box import largest_step
 from fastopt.validation import nonnegative_number, whole_number
 
 GTOL = 1e-5

@@ -8,19 +8,19 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
 
-from fastopt.layouts import arrays, homes, tree
-from fastopt.layouts.archive import read_archive, write_archive
-from fastopt.layouts.arrays import Array
-from fastopt.layouts.tree import Structure
+from fastopt.arrays import checks, placement, tree
+from fastopt.arrays.archive import read_archive, write_archive
+from fastopt.arrays.checks import Array
+from fastopt.arrays.tree import Structure
 from fastopt.optimizers import saved_paths
-from fastopt.optimizers.group import Group
 from fastopt.optimizers.saved_description import VERSION, check_description
 from fastopt.optimizers.saved_settings import merge, plain
-from fastopt.optimizers.steps import Steps
-from fastopt.optimizers.storage import Formats
 from fastopt.optimizers.unfinished import Unfinished, real
-from fastopt.optimizers.watch import Watch
 from fastopt.owned import owned
+from fastopt.steps.clipping import Watch
+from fastopt.steps.group import Group
+from fastopt.steps.state_formats import Formats
+from fastopt.steps.stepper import Steps
 from fastopt.validation import Setting, flag
 
 PARAMS = "params"  # the name of the parameters in a file, beside those of the states
@@ -138,14 +138,14 @@ class Checkpoint:
             label = tree.describe(f"state[{name!r}]", path)
             if path not in by_path[name]:
                 raise ValueError(f"state_dict must have an array {label}")
-            array = homes.enter_like(label, by_path[name][path], own)
-            arrays.check_kind(label, array)
-            arrays.check_like(label, array, own)
-            arrays.check_is_written(label, own)
+            array = placement.enter_like(label, by_path[name][path], own)
+            checks.check_kind(label, array)
+            checks.check_like(label, array, own)
+            checks.check_is_written(label, own)
             sources.append((own, array))
         self._start_loading(state_dict, order, "state_dict")
         for own, array in sources:
-            homes.copy(own, array)
+            placement.copy(own, array)
         self._finish_loading()
 
     def save(self, path: Any, *, params: bool = False) -> None:
@@ -178,7 +178,9 @@ class Checkpoint:
             raise ValueError(f"params=True cannot save to one file with a state of the name {PARAMS!r}")
         self.catch_up()
         description = {**self._description(), "holds_params": params}
-        named = ((f"{name}/{index}", homes.to_host(own)) for name, index, own in self._saved(params))
+        named = (
+            (f"{name}/{index}", placement.to_host(own)) for name, index, own in self._saved(params)
+        )
         write_archive(Path(path), description, named)
 
     def load(self, path: Any, *, match: str = "path") -> None:
@@ -212,7 +214,7 @@ class Checkpoint:
             named = self._saved(bool(given.get("holds_params")))
             own = {f"{name}/{order[index]}": array for name, index, array in named}
             for name, array in own.items():
-                arrays.check_is_written(repr(name), array)
+                checks.check_is_written(repr(name), array)
             archive.check(own)
             self._start_loading(given, order, what)
             archive.read_into(own)

@@ -9,12 +9,12 @@ from types import SimpleNamespace
 from typing import Any, ClassVar, Self, TypedDict
 
 from fastopt import transforms as t
+from fastopt.arrays import tree
 from fastopt.changes import assign
-from fastopt.layouts import tree
 from fastopt.optimizers.dialects import translate
 from fastopt.optimizers.optimizer import Optimizer
+from fastopt.optimizers.repr import show_all
 from fastopt.optimizers.saved_settings import check_settings, merge, plain
-from fastopt.optimizers.show import show_all
 from fastopt.transforms.base import Chain, Transform
 from fastopt.validation import Setting, flag, fraction, is_on, nonnegative, shown
 

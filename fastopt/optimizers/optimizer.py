@@ -6,22 +6,22 @@ from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any, ClassVar
 
+from fastopt.arrays import checks, placement, tree
+from fastopt.arrays.checks import Range
+from fastopt.arrays.memory_maps import StateFiles
 from fastopt.changes import Change, assign
-from fastopt.executors.launch import FAST, check_executor, check_home
-from fastopt.layouts import arrays, homes, tree
-from fastopt.layouts.arrays import Range
-from fastopt.layouts.files import StateFiles
-from fastopt.optimizers.gradients import Gradients
-from fastopt.optimizers.group import make_groups
-from fastopt.optimizers.hyperparameters import Hyperparameters
-from fastopt.optimizers.in_memory import InMemory
+from fastopt.executors.dispatch import FAST, check_executor, check_home
 from fastopt.optimizers.readable import Readable
-from fastopt.optimizers.show import show_all
-from fastopt.optimizers.sparse import check_mode
-from fastopt.optimizers.steps import Steps
-from fastopt.optimizers.storage import Formats
-from fastopt.optimizers.watch import Last, Watch
-from fastopt.optimizers.work import Work
+from fastopt.optimizers.repr import show_all
+from fastopt.steps.clipping import Last, Watch
+from fastopt.steps.gradients import Gradients
+from fastopt.steps.group import make_groups
+from fastopt.steps.hyperparameters import Hyperparameters
+from fastopt.steps.memory_stepper import InMemory
+from fastopt.steps.parameter_set import Work
+from fastopt.steps.sparse.row_stepper import check_mode
+from fastopt.steps.state_formats import Formats
+from fastopt.steps.stepper import Steps
 from fastopt.transforms.base import Chain, Transform
 from fastopt.validation import EachCalledOnce, Setting, flag
 
@@ -142,14 +142,14 @@ class Optimizer(Readable):
             self._groups = make_groups(
                 self._structure, leaves, chain, dict(state or {}), files, self._formats
             )
-            on_device = homes.check_one_home(
+            on_device = placement.check_one_home(
                 pair for group in self._groups for pair in group.everything()
             )
             check_home(self._executor, on_device, self._capturable, self._sparse)
             self._work = Work(self._groups, self._zero_grad, self._executor in FAST)
             self._leaves = self._work.leaves
             written = [span for group in self._groups for span in group.written()]
-            arrays.check_distinct(written)
+            checks.check_distinct(written)
             self._formats.check_names([group.chain for group in self._groups])
             for group in self._groups:
                 group.check_inputs_apart(written)
@@ -170,7 +170,7 @@ class Optimizer(Readable):
         if not on_device:
             common |= {"sparse": self._sparse, "executor": self._executor, "takes": self._takes}
             return InMemory(self._work, hyper, self._watch, **common)
-        from fastopt.optimizers.on_device import OnDevice
+        from fastopt.steps.cuda_stepper import OnDevice
 
         return OnDevice(self._work, hyper, self._watch, capturable=self._capturable, **common)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.layouts import arrays
-from fastopt.layouts.arrays import Array
+from fastopt.arrays import checks
+from fastopt.arrays.checks import Array
 from fastopt.optimizers.checkpoint import Checkpoint
 
 
@@ -115,5 +115,5 @@ class Readable(Checkpoint):
         names, found = self._structure.names("rows"), self._structure.match(rows, "rows")
         for index, (name, own) in enumerate(zip(names, found, strict=True)):
             if own is not None:
-                wanted[index] = np.unique(arrays.check_rows(name, own, self._leaves[index]))
+                wanted[index] = np.unique(checks.check_rows(name, own, self._leaves[index]))
         self._steps.catch_up(wanted)

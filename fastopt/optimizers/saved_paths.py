@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any, TypeAlias
 
-from fastopt.layouts import tree
+from fastopt.arrays import tree
 
 Path: TypeAlias = tuple[Any, ...]
 SHOWN = 5  # paths in an error

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, NamedTuple, ParamSpec, TypeAlias
 
-from fastopt.layouts.tree import read_only
+from fastopt.arrays.tree import read_only
 from fastopt.owned import owned
 from fastopt.validation import Hyper, Setting, call
 

@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 
 import fastopt
-from fastopt.optimizers.pieces import Pieces
+from fastopt.steps.partial_step import Pieces
 
 PACKAGE = str(Path(fastopt.__file__).parent)
 ERRORS = KeyboardInterrupt, MemoryError

@@ -6,7 +6,7 @@ import pytest
 from tests.interop.torch_pairs import SETTINGS, every, fast, torch
 from tests.subprocesses import needs_jit
 
-from fastopt.interop.torch import scan, sight  # isort: skip
+from fastopt.interop.torch import tensor_check, snapshot  # isort: skip
 
 pytestmark = needs_jit
 
@@ -54,7 +54,7 @@ def test_gradients_of_all_kinds(name, kind, monkeypatch):
     kinds = "plain", "plain", kind, "plain", kind
     params, optimizer = run(name, kinds)
     assert optimizer._plan._sight is not None
-    monkeypatch.setattr(sight, "interface", lambda: None)
+    monkeypatch.setattr(snapshot, "interface", lambda: None)
     others, plainly = run(name, kinds)
     assert plainly._plan._sight is None
     for p, q in zip(params, others, strict=True):
@@ -101,7 +101,7 @@ def changed(how, p, own):
 @pytest.mark.parametrize("scans", [True, False])
 def test_changes_are_noticed(how, scans, monkeypatch):
     if not scans:
-        monkeypatch.setattr(sight, "interface", lambda: None)
+        monkeypatch.setattr(snapshot, "interface", lambda: None)
     both = []
     for home in (torch.optim, fast):
         p = torch.nn.Parameter(torch.linspace(-1, 1, 15).reshape(5, 3))
@@ -151,9 +151,9 @@ def test_a_gradient_that_is_the_parameter_itself():
 def test_numbers_of_another_dtype_are_not_taken_as_they_are():
     found = [torch.arange(6.0), torch.arange(6.0).double(), torch.arange(6), torch.arange(6.0).half()]
     for tensor in found[1:]:
-        assert not scan.Expected([found[0]]).are([tensor])
+        assert not tensor_check.Expected([found[0]]).are([tensor])
     rows = np.zeros((1, 40), np.int64)
-    expected, noted = scan.Expected([found[0]]), np.zeros(1, np.int64)
+    expected, noted = tensor_check.Expected([found[0]]), np.zeros(1, np.int64)
     for tensor in found[1:]:
         assert expected.note([tensor], rows, np.zeros((2, 0), np.int64), noted) == -1
     sparse = torch.arange(6.0).to_sparse()

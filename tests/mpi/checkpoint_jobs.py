@@ -8,8 +8,8 @@ import numpy as np
 from mpi4py import MPI
 
 import fastopt
-from fastopt.interop.mpi import ShardedOptimizer, files, shard_slice
-from fastopt.layouts import archive
+from fastopt.arrays import archive
+from fastopt.interop.mpi import ShardedOptimizer, shard_files, shard_slice
 from tests.mpi.error_jobs import assert_all_raise, assert_all_raise_alike, raised
 from tests.mpi.step_jobs import assert_same, start
 from tests.support import COMPILED, assert_same_bits
@@ -128,7 +128,7 @@ def damage(comm, folder):
     train(opt, range(3))
     opt.save(folder)
     comm.Barrier()
-    shard, index = last_of(folder), Path(folder) / files.INDEX
+    shard, index = last_of(folder), Path(folder) / shard_files.INDEX
     whole = {path: path.read_bytes() for path in (shard, index)}
     before = opt.params.tobytes(), opt.gather(of=opt.optimizer.state["exp_avg"]).tobytes()
 
@@ -208,21 +208,21 @@ def failing_save(comm, folder):
     names = sorted(path.name for path in Path(folder).iterdir())
     train(opt, range(2))
     culprit = comm.size - 1
-    write_shard = files.write_shard
+    write_shard = shard_files.write_shard
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     if comm.rank == culprit:
-        files.write_shard = full
+        shard_files.write_shard = full
     assert_all_raise(comm, culprit, OSError, ["No space left"], lambda: opt.save(folder))
-    files.write_shard = write_shard
+    shard_files.write_shard = write_shard
     comm.Barrier()
     assert sorted(path.name for path in Path(folder).iterdir()) == names
-    write_index = files.write_index
-    files.write_index = full
+    write_index = shard_files.write_index
+    shard_files.write_index = full
     assert_all_raise(comm, 0, OSError, ["No space left"], lambda: opt.save(folder))
-    files.write_index = write_index
+    shard_files.write_index = write_index
     comm.Barrier()
     assert sorted(path.name for path in Path(folder).iterdir()) == names
     fresh = made(comm)
@@ -285,7 +285,7 @@ def pipes(comm, folder):
     opt = made(comm)
     opt.save(folder)
     comm.Barrier()
-    for path, everywhere in ((last_of(folder), False), (Path(folder) / files.INDEX, True)):
+    for path, everywhere in ((last_of(folder), False), (Path(folder) / shard_files.INDEX, True)):
         if comm.rank == 0:
             path.unlink()
             os.mkfifo(path)
@@ -324,11 +324,11 @@ def killed_while_saving(comm, folder, stage):
 
     last = comm.size - 1
     if stage == "shard":
-        files.write_shard = dies(files.write_shard, last, after=False)
+        shard_files.write_shard = dies(shard_files.write_shard, last, after=False)
     elif stage == "written":
-        files.write_shard = dies(files.write_shard, last, after=True)
+        shard_files.write_shard = dies(shard_files.write_shard, last, after=True)
     elif stage == "index":
-        files.write_index = dies(files.write_index, 0, after=False)
+        shard_files.write_index = dies(shard_files.write_index, 0, after=False)
     elif stage == "committed":
-        files.write_index = dies(files.write_index, 0, after=True)
+        shard_files.write_index = dies(shard_files.write_index, 0, after=True)
     opt.save(folder)

@@ -8,7 +8,7 @@ import numpy as np
 from numba import cuda
 
 import fastopt
-from fastopt.interop.mpi import ShardedOptimizer, load_checkpoint, on_device, shard_slice
+from fastopt.interop.mpi import ShardedOptimizer, device_exchange, load_checkpoint, shard_slice
 from tests import cases
 from tests.device import EMULATED, to_device, to_host
 from tests.mpi.error_jobs import assert_all_raise, assert_all_raise_alike
@@ -23,7 +23,7 @@ CASES = [
 
 def ways(comm):
     """Those that this MPI can: on an emulated GPU it is memory of the host that it is given."""
-    return ("direct", "host") if EMULATED or on_device.reads_devices(comm) else ("host",)
+    return ("direct", "host") if EMULATED or device_exchange.reads_devices(comm) else ("host",)
 
 
 def assert_same(sharded, plain, what):
@@ -206,8 +206,8 @@ def order(comm):
         noting(device, "synchronize", lambda stream=None: int(stream)),
         noting(device.Program, "launch", lambda program, blocks, threads, stream, pointers: "launch"),
         noting(Exchange, "_reduce", lambda *_: "reduce"),
-        noting(on_device.DirectExchange, "_fill", lambda *_: "pack"),
-        noting(on_device.DirectExchange, "_buffer", lambda own, array: ("buffer", array.address)),
+        noting(device_exchange.DirectExchange, "_fill", lambda *_: "pack"),
+        noting(device_exchange.DirectExchange, "_buffer", lambda own, array: ("buffer", array.address)),
     ):
         opt.step(g, stream=stream)
     handle = int(stream.handle)
@@ -221,7 +221,7 @@ def order(comm):
     # In one piece nothing is packed: MPI reads the gradient where it is.
     seen.clear()
     opt = ShardedOptimizer(comm, w, lambda s: fastopt.SGD(s), device_exchange="direct")
-    with noting(on_device.DirectExchange, "_buffer", lambda own, array: array.address):
+    with noting(device_exchange.DirectExchange, "_buffer", lambda own, array: array.address):
         opt.step(g)
     assert seen[0] == g.__cuda_array_interface__["data"][0]
 
@@ -278,16 +278,16 @@ def errors(comm):
     def refused(kind, words, params=w, make=make, **options):
         assert_all_raise_alike(kind, words, lambda: ShardedOptimizer(comm, params, make, **options))
 
-    with mock.patch.object(on_device, "reads_devices", return_value=False):
+    with mock.patch.object(device_exchange, "reads_devices", return_value=False):
         if comm.size > 1:
             refused(ValueError, ["CUDA-aware", "device_exchange='host'"])
         else:
             opt = ShardedOptimizer(comm, w, make)
             opt.step(g)
             assert to_host(opt.gather()).tolist() == to_host(w).tolist()
-    with mock.patch.object(on_device, "reads_devices", return_value=True):
+    with mock.patch.object(device_exchange, "reads_devices", return_value=True):
         ShardedOptimizer(comm, to_device(np.zeros(0, np.float32)), make)
-    assert on_device.reads_devices(comm) in (True, False)
+    assert device_exchange.reads_devices(comm) in (True, False)
     refused(
         ValueError, ["device_exchange", "'auto', 'direct', 'host'", "'fast'"], device_exchange="fast"
     )

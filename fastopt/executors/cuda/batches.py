@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from fastopt.arrays.checks import Array
 from fastopt.codecs.base import BLOCK
 from fastopt.codecs.blocks import ITEM
 from fastopt.codecs.floats import floats
-from fastopt.executors.cuda import access, device
+from fastopt.executors.cuda import device, element_access
+from fastopt.executors.cuda.kernel_source import KEPT, PIECE_WORDS
 from fastopt.executors.cuda.kernels import JobKernels
 from fastopt.executors.cuda.launches import Launch, Mirror
-from fastopt.executors.cuda.source import KEPT, PIECE_WORDS
-from fastopt.layouts.arrays import Array
 
 
 class Numbers:
@@ -84,7 +84,7 @@ class Batch:
         self._firsts = np.zeros((len(arrays), len(kernels.names.first)), np.int64)
         if kernels.names.first:
             self._firsts[:, 0] = firsts
-            self._firsts[:, 1] = access.rounding_table(device.current()).address
+            self._firsts[:, 1] = element_access.rounding_table(device.current()).address
         self._alignments = np.array(kernels.alignments(), np.int64)
         sizes = [own.itemsize for own in arrays[0]]
         self._itemsizes = np.array([sizes[0], floats(gradient).dtype.itemsize, *sizes[1:]], np.int64)

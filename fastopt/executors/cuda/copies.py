@@ -32,14 +32,14 @@ class _Content:
         self.array, self.is_copy = array, is_copy
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Content:
-        from fastopt.executors.cuda import transfers
-        from fastopt.layouts.device import enter
+        from fastopt.arrays.device_array import enter
+        from fastopt.executors.cuda import place
 
         source = enter("array", self.array)
         if not source.flags.c_contiguous:
             return _from_host(self.array.copy_to_host())
-        made = transfers.empty(source, source.shape, source.dtype)
-        transfers.copy(made, source)
+        made = place.empty(source, source.shape, source.dtype)
+        place.copy(made, source)
         return _Content(made.owner, is_copy=True)
 
     def __reduce__(self) -> Any:

@@ -17,9 +17,9 @@ import numba
 import numpy as np
 from numba import types
 
+from fastopt.arrays.device_array import DeviceArray
 from fastopt.codecs.floats import name_of
 from fastopt.executors.cuda.compatibility import older_numpy
-from fastopt.layouts.device import DeviceArray
 
 SIMULATED = bool(numba.config.ENABLE_CUDASIM)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fastopt.arrays.device_array import DeviceArray
 from fastopt.codecs.floats import name_of
 from fastopt.executors.cuda import device
-from fastopt.executors.cuda.decision import Decision
+from fastopt.executors.cuda.clip_decision import Decision
 from fastopt.executors.norm import blocks
-from fastopt.layouts.device import DeviceArray
 
 
 def global_norm(leaves: Sequence[DeviceArray]) -> float:

@@ -11,12 +11,12 @@ from numba import types
 
 from fastopt.codecs.base import BLOCK
 from fastopt.executors import reference
-from fastopt.executors.compiled import Job, Storage, check_types
-from fastopt.executors.cuda import access, access_blocks, device, source
-from fastopt.executors.cuda.access_blocks import ALIGNED
-from fastopt.executors.cuda.source import CONTROL_WORDS, FACTOR, FACTOR32, Form, Names
-from fastopt.executors.encoded import ITEMSIZE
-from fastopt.executors.specialize import specialize
+from fastopt.executors.cpu.element_access import ITEMSIZE
+from fastopt.executors.cpu.kernels import Job, Storage, check_types
+from fastopt.executors.cuda import block_access, device, element_access, kernel_source
+from fastopt.executors.cuda.block_access import ALIGNED
+from fastopt.executors.cuda.kernel_source import CONTROL_WORDS, FACTOR, FACTOR32, Form, Names
+from fastopt.kernels.specialize import specialize
 
 
 class JobKernels:
@@ -35,7 +35,7 @@ class JobKernels:
         self._job, self._form = job, form
         self._architecture, self._fast = architecture, job.fast
         self.dtype = job.compute
-        self.width = access.width_of(self.dtype.name)
+        self.width = element_access.width_of(self.dtype.name)
         self.names = Names(job, form)
         # A unit of work: so many elements, for so many threads.
         blocked = bool(self.names.blocked)
@@ -69,10 +69,10 @@ class JobKernels:
     def source(self, name: str) -> str:
         """A kernel as Python source."""
         if name == "element":
-            return source.element(self._job, self._form)
+            return kernel_source.element(self._job, self._form)
         if name == "scalar":
-            return source.scalar(self._job, self._form)
-        write = {"wide": source.wide, "many": source.many}[name]
+            return kernel_source.scalar(self._job, self._form)
+        write = {"wide": kernel_source.wide, "many": kernel_source.many}[name]
         return write(self._job, self._form, self.width)
 
     def _arguments(self, name: str) -> list[Any]:
@@ -91,9 +91,9 @@ class JobKernels:
         name = self.dtype.name
         scope: dict[str, Any] = {"__name__": __name__, "cuda": device.cuda}
         scope["zero"] = self.dtype.type(0)
-        scope["load_word"] = access.word_loader()
-        scope["load_number"] = load = access.loader(name, name)
-        scope["store_number"] = access.storer(name, name)
+        scope["load_word"] = element_access.word_loader()
+        scope["load_number"] = load = element_access.loader(name, name)
+        scope["store_number"] = element_access.storer(name, name)
         factor_at = FACTOR32 * 2 if name == "float32" else FACTOR
         assert factor_at < 2 * CONTROL_WORDS
         scope["load_factor"] = self._helper(lambda control_at: load(control_at, factor_at))
@@ -104,9 +104,9 @@ class JobKernels:
         if self.names.blocked:
             scope |= {"nothing": np.int32(0), "int32": types.int32, "WARP": device.WARP}
             if device.SIMULATED:
-                exec(access_blocks.SIMULATED_LARGEST, scope)
+                exec(block_access.SIMULATED_LARGEST, scope)
             else:
-                scope["largest_of_warp"] = access_blocks.largest_of_warp()
+                scope["largest_of_warp"] = block_access.largest_of_warp()
         for index, function in enumerate(self._transforms()):
             scope[f"transform{index}"] = function
         exec(compile(self.source("element"), "<fastopt element>", "exec"), scope)
@@ -118,17 +118,17 @@ class JobKernels:
         """The functions that load and store numbers."""
         how, found = (self.dtype.name, storage.codec), {}
         for wide, width in (("", 1), ("_wide", self.width)):
-            found[f"load{wide}"] = access.loader(*how, width)
+            found[f"load{wide}"] = element_access.loader(*how, width)
             found[f"store{wide}"] = (
-                access.dithering_storer(*how, width, slot)
+                element_access.dithering_storer(*how, width, slot)
                 if storage.dithered
-                else access.storer(*how, width)
+                else element_access.storer(*how, width)
             )
         return found
 
     def _blocks(self, storage: Storage, slot: int) -> dict[str, Any]:
         """The functions that load and store codes."""
-        made = access_blocks.block_access(storage.codec, storage.dithered, slot, self.width)
+        made = block_access.block_access(storage.codec, storage.dithered, slot, self.width)
         return made._asdict()
 
     def _helper(self, function: Any) -> Any:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from fastopt.arrays.checks import Array, address
 from fastopt.executors.cuda import device
-from fastopt.layouts.arrays import Array, address
 
 # Uploads that may be under way at once; a host that is further ahead waits for the device.
 UNDER_WAY = 16

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from fastopt.executors.cuda import access, device, source
+from fastopt.executors.cuda import device, element_access, kernel_source
 from fastopt.executors.norm import BLOCK, LANES
 
 # Threads of a block: several warps, each with a block of elements of its own.
@@ -141,14 +141,14 @@ _ADD_AND_DECIDE = """
 
 
 def _scope(architecture: tuple[int, int]) -> dict[str, Any]:
-    constants = {**vars(source), **globals()}
+    constants = {**vars(kernel_source), **globals()}
     scope = {name: value for name, value in constants.items() if name.isupper() and name[0] != "_"}
     scope |= {"__name__": __name__, "cuda": device.cuda, "math": math, "float64": types.float64}
     scope |= {"LARGEST": float(np.finfo(np.float64).max), "NAN": math.nan, "BLOCK": BLOCK}
-    scope |= {"load_word": access.word_loader(), "store_word": access.word_storer()}
-    scope["load_double"] = access.loader("float64", "float64")
-    scope["store_double"] = access.storer("float64", "float64")
-    scope["store_float"] = access.storer("float64", "float32")
+    scope |= {"load_word": element_access.word_loader(), "store_word": element_access.word_storer()}
+    scope["load_double"] = element_access.loader("float64", "float64")
+    scope["store_double"] = element_access.storer("float64", "float64")
+    scope["store_float"] = element_access.storer("float64", "float32")
     return scope
 
 
@@ -156,7 +156,7 @@ def _scope(architecture: tuple[int, int]) -> dict[str, Any]:
 def squares(dtype: str, many: bool, architecture: tuple[int, int]) -> device.Program:
     """The kernel that sums the squares of each block, of one array or of pieces of many."""
     scope = _scope(architecture)
-    scope["load"] = access.loader("float64", dtype)
+    scope["load"] = element_access.loader("float64", dtype)
     exec(_ADD if dtype == "float64" else _ADD_NARROW, scope)
     scope["add_square"] = device.helper(scope["add_square"], architecture, False)
     exec((_MANY if many else _ONE) + _SQUARES, scope)

@@ -10,19 +10,20 @@ from typing import Any
 
 import numpy as np
 
+from fastopt.arrays import checks, placement
+from fastopt.arrays.checks import Array
+from fastopt.arrays.device_array import DeviceArray, enter
+from fastopt.arrays.tree import Structure
 from fastopt.changes import Change, make
 from fastopt.codecs.floats import name_of
+from fastopt.executors.cpu.header_check import identities
 from fastopt.executors.cuda import device, streams
 from fastopt.executors.cuda.batches import Batch, ManyArrays, Numbers, OneArray
-from fastopt.executors.cuda.decision import Decision
+from fastopt.executors.cuda.clip_decision import Decision
+from fastopt.executors.cuda.kernel_source import Form
 from fastopt.executors.cuda.kernels import kernels
-from fastopt.executors.cuda.source import Form
-from fastopt.executors.gate import identities
 from fastopt.executors.norm import blocks
-from fastopt.layouts import arrays, homes, readers
-from fastopt.layouts.arrays import Array
-from fastopt.layouts.device import DeviceArray, enter
-from fastopt.layouts.tree import Structure
+from fastopt.steps import device_gradients
 
 NONE = b"none"  # the identities of no objects
 
@@ -49,7 +50,7 @@ class DeviceSteps:
         self,
         structure: Structure,
         work: Any,
-        guarded: Sequence[arrays.Range],
+        guarded: Sequence[checks.Range],
         *,
         watched: bool,
         skips: bool,
@@ -79,7 +80,7 @@ class DeviceSteps:
         self._made: dict[Any, Any] = {}
         self._of_graphs: list[Any] = []  # what they read must stay
         self._objects: list[Any] = []
-        self._readers: list[readers.Reader] = []
+        self._readers: list[device_gradients.Reader] = []
         self._addresses: list[int] = []
         self._is_fixed = False
         self._numbers_of: Callable[[int], Any]
@@ -155,8 +156,10 @@ class DeviceSteps:
             self._expect(entered)
             self._bind([0 if array is None else array.address for array in entered], entered)
             given = [array for array in found if array is not None]
-            self._is_fixed = all(map(readers.is_fixed, given))
-            self._readers = [readers.absent if g is None else readers.reader(g) for g in found]
+            self._is_fixed = all(map(device_gradients.is_fixed, given))
+            self._readers = [
+                device_gradients.absent if g is None else device_gradients.reader(g) for g in found
+            ]
             ids = identities(found) if self._is_fixed else NONE
         # What the caller frees is not to be kept from others, and an object's number is good only
         # while it is there: of arrays that can have other memory neither is held.
@@ -233,18 +236,18 @@ class DeviceSteps:
             if not isinstance(array, (np.ndarray, DeviceArray)):
                 kind = type(array).__name__
                 raise TypeError(f"{name} must be an array on the device of its parameter, not {kind}")
-            arrays.check_gradient(name, array, param)
+            checks.check_gradient(name, array, param)
             if not isinstance(array, DeviceArray) or device.ordinal(array) != self.ordinal:
                 place = f"on CUDA device {self.ordinal}, where its parameter is"
-                raise ValueError(f"{name} must be {place}: it is {homes.where(array)}")
+                raise ValueError(f"{name} must be {place}: it is {placement.where(array)}")
             if self._zero_grad:
-                arrays.check_writeable(name, array)
+                checks.check_writeable(name, array)
         given = [(n, a) for n, a in zip(names, entered, strict=True) if a is not None]
         for name, array in given:
             if self._meets_guarded(array.address, array.nbytes):
-                arrays.check_apart(name, array, self._guarded)  # raises the error
+                checks.check_apart(name, array, self._guarded)  # raises the error
         if self._zero_grad:
-            arrays.check_distinct(arrays.memory_range(name, array) for name, array in given)
+            checks.check_distinct(checks.memory_range(name, array) for name, array in given)
         return entered
 
     def _expect(self, entered: list[DeviceArray | None]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, SupportsInt
 
-from fastopt.layouts.device import DeviceArray, current_stream
+from fastopt.arrays.device_array import DeviceArray, current_stream
 
 ACCEPTED = (
     "a stream of Numba, CuPy, torch or cuda.core, an object with __cuda_stream__, or a handle "

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.interop.mpi import files
+from fastopt.arrays import placement
+from fastopt.arrays.checks import Array
+from fastopt.arrays.device_array import DeviceArray
+from fastopt.interop.mpi import shard_files
 from fastopt.interop.mpi.partition import Partition
 from fastopt.interop.mpi.ranks import Ranks
-from fastopt.layouts import homes
-from fastopt.layouts.arrays import Array
-from fastopt.layouts.device import DeviceArray
 from fastopt.optimizers.optimizer import Optimizer
 
 
@@ -28,23 +28,25 @@ def save(ranks: Ranks, path: Any, optimizer: Optimizer, flat: Array, partition: 
         if ranks.rank == 0:
             folder.mkdir(parents=True, exist_ok=True)
     saved = [
-        files.Saved(files.file_name(name, rank, ranks.size), own.start, own.stop)
+        shard_files.Saved(shard_files.file_name(name, rank, ranks.size), own.start, own.stop)
         for rank, own in enumerate(partition.shards)
     ]
     try:
         with ranks.together("save"):
             optimizer.catch_up()
-            files.write_shard(folder, name, saved[ranks.rank], files.arrays_of(optimizer, flat))
+            shard_files.write_shard(
+                folder, name, saved[ranks.rank], shard_files.arrays_of(optimizer, flat)
+            )
         with ranks.together("save"):
             if ranks.rank == 0:
-                files.write_index(folder, name, flat.dtype, saved, optimizer._description())
+                shard_files.write_index(folder, name, flat.dtype, saved, optimizer._description())
     except Exception:
         with suppress(FileNotFoundError):
             (folder / saved[ranks.rank].file).unlink()
         raise
     with ranks.together("save"):
         if ranks.rank == 0:
-            files.remove_others(folder, name)
+            shard_files.remove_others(folder, name)
 
 
 def load(ranks: Ranks, path: Any, optimizer: Optimizer, flat: Array, partition: Partition) -> None:
@@ -54,7 +56,7 @@ def load(ranks: Ranks, path: Any, optimizer: Optimizer, flat: Array, partition: 
     """
     with ranks.together("load"):
         own = partition.shards[ranks.rank]
-        shards = files.Shards(Path(path), optimizer, flat, own, partition.length)
+        shards = shard_files.Shards(Path(path), optimizer, flat, own, partition.length)
     with ranks.together("load"):
         shards.place()
 
@@ -78,10 +80,10 @@ def load_checkpoint(path: Any, optimizer: Optimizer) -> None:
     """
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer must be one of fastopt's, not {type(optimizer).__name__}")
-    params = homes.enter("params", optimizer.params)
+    params = placement.enter("params", optimizer.params)
     if not isinstance(params, (np.ndarray, DeviceArray)):
         raise TypeError(f"optimizer must be over a single array, not a {type(params).__name__}")
-    flat = homes.part(params, slice(0, params.size))
-    shards = files.Shards(Path(path), optimizer, flat, slice(0, flat.size), flat.size)
+    flat = placement.part(params, slice(0, params.size))
+    shards = shard_files.Shards(Path(path), optimizer, flat, slice(0, flat.size), flat.size)
     shards.place()
     optimizer._finish_loading()

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from fastopt.arrays import checks, placement
 from fastopt.codecs.floats import name_of
 from fastopt.interop.mpi.partition import Partition
-from fastopt.layouts import arrays, homes
 
 UNDER_WAY = 2  # all-gathers at a time
 WAYS = ("auto", "direct", "host")  # in which arrays on a device are exchanged
@@ -39,9 +39,9 @@ def summed_in(reduce_dtype: Any, own: np.dtype[Any]) -> tuple[str, ...]:
             wanted = "bfloat16" if is_bfloat16 else np.dtype(reduce_dtype).name
         except TypeError as error:
             raise TypeError(f"reduce_dtype must be a dtype, not {reduce_dtype!r}") from error
-    formats = arrays.partners_of(own)
+    formats = checks.partners_of(own)
     if wanted not in formats:
-        accepted = arrays.listed(formats)
+        accepted = checks.listed(formats)
         raise ValueError(f"reduce_dtype must be {accepted} for parameters of {own}, got {wanted}")
     return formats if wanted == "float32" else (wanted,)
 
@@ -143,7 +143,7 @@ class Exchange:
         chunk = self._partition.chunk(k)
         counts = [piece.stop - piece.start for piece in chunk]
         packed = self._packed(grad, chunk, k) if self._packs(grad.dtype) else grad
-        target = homes.part(into, self.own(k))
+        target = placement.part(into, self.own(k))
         send = [self._buffer(packed), packed.size, self._type]
         receive = [self._buffer(target), target.size, self._type]
         return self._comm.Ireduce_scatter(send, receive, counts)
@@ -153,7 +153,7 @@ class Exchange:
         staging = self._staging[k % 2]
         size = sum(piece.stop - piece.start for piece in chunk)
         self._fill(staging, grad, chunk)
-        return homes.part(staging, slice(0, size))
+        return placement.part(staging, slice(0, size))
 
     @contextmanager
     def gathering(self) -> Iterator[Callable[..., None]]:
@@ -166,7 +166,7 @@ class Exchange:
         def gather(flat: Any, k: int, shard: Any = None) -> None:
             if len(under_way) == UNDER_WAY:
                 under_way.popleft().Wait()
-            send = self._in_place if shard is None else self._moved(homes.part(shard, self.own(k)))
+            send = self._in_place if shard is None else self._moved(placement.part(shard, self.own(k)))
             chunk = self._partition.chunk(k)
             counts = [piece.stop - piece.start for piece in chunk]
             starts = [piece.start for piece in chunk]

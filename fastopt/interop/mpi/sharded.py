@@ -7,17 +7,17 @@ from typing import Any
 
 import numpy as np
 
+from fastopt.arrays import checks, placement
+from fastopt.arrays.checks import Array
+from fastopt.arrays.device_array import leave
 from fastopt.codecs.floats import NAMES, floats
 from fastopt.interop.mpi import checkpoint
 from fastopt.interop.mpi.exchange import WAYS, Exchange, summed_in
 from fastopt.interop.mpi.partition import Partition, usual_pieces
 from fastopt.interop.mpi.ranks import Ranks
-from fastopt.layouts import arrays, homes
-from fastopt.layouts.arrays import Array
-from fastopt.layouts.device import leave
 from fastopt.optimizers.optimizer import Optimizer
-from fastopt.optimizers.pieces import AnyPieces, Pieces
-from fastopt.optimizers.watch import Last
+from fastopt.steps.clipping import Last
+from fastopt.steps.partial_step import AnyPieces, Pieces
 from fastopt.validation import finite_positive, flag, whole_number
 
 
@@ -104,9 +104,9 @@ class ShardedOptimizer:
         with self._ranks.together("ShardedOptimizer"):
             self._average = flag("average", average)
             self._replicated = flag("replicated", replicated)
-            entered = homes.enter("params", params)
-            arrays.check_writeable("params", entered)
-            self._on_device = homes.is_on_device(entered)
+            entered = placement.enter("params", params)
+            checks.check_writeable("params", entered)
+            self._on_device = placement.is_on_device(entered)
             if not self._replicated and entered.ndim != 1:
                 raise ValueError(
                     f"params must be flat where each rank owns a shard, got {entered.shape}"
@@ -148,7 +148,7 @@ class ShardedOptimizer:
     def _make_pieces(self) -> AnyPieces:
         if not self._on_device:
             return Pieces(self.optimizer, self._ranks, self.slice.start)
-        from fastopt.optimizers.device_pieces import DevicePieces
+        from fastopt.steps.device_partial_step import DevicePieces
 
         return DevicePieces(self.optimizer, self._ranks, self.slice.start)
 
@@ -168,7 +168,7 @@ class ShardedOptimizer:
     def _divide(self, overlap_chunks: int | None, device_exchange: str) -> None:
         """Find this rank's shard, and make the buffers for exchanging it."""
         size, rank = self._ranks.size, self._ranks.rank
-        self._flat = flat = homes.part(self._entered, slice(0, self._entered.size))
+        self._flat = flat = placement.part(self._entered, slice(0, self._entered.size))
         length = flat.size if self._replicated else sum(self._comm.allgather(flat.size))
         usual = 1 if self._on_device else usual_pieces(length, size, flat.itemsize)
         pieces = overlap_chunks or usual
@@ -184,22 +184,22 @@ class ShardedOptimizer:
             summed = floats(self._accepted[-1]).dtype
             self._exchange = self._make_exchange(summed, device_exchange)
             # Where there are no others, the gradient is used where it is.
-            self._received = homes.empty(flat, own if size > 1 else 0, summed)
-            self._part = homes.part(flat, self.slice) if self._replicated else flat
+            self._received = placement.empty(flat, own if size > 1 else 0, summed)
+            self._part = placement.part(flat, self.slice) if self._replicated else flat
             self.shard: Any = self._part
             if self._on_device:
-                from fastopt.interop.mpi import on_device
+                from fastopt.interop.mpi import device_exchange as on_device
 
                 self.shard = on_device.shown(self._params, self._part, self.slice, self._replicated)
         self._all: Any = flat if self._replicated else None
         shape = self._entered.shape if self._replicated else (length,)
         self._like: Array = np.broadcast_to(flat.dtype.type(0), shape)
-        self._written = [arrays.memory_range("params", self._entered)]
+        self._written = [checks.memory_range("params", self._entered)]
 
     def _make_exchange(self, summed: np.dtype[Any], device_exchange: str) -> Exchange:
         if not self._on_device:
             return Exchange(self._comm, self._partition, summed)
-        from fastopt.interop.mpi import on_device
+        from fastopt.interop.mpi import device_exchange as on_device
 
         return on_device.exchange(device_exchange, self._comm, self._partition, summed, self._entered)
 
@@ -266,16 +266,16 @@ class ShardedOptimizer:
             That is so on another rank. Nothing was changed.
         """
         with self._ranks.together("step") as notes:
-            given = homes.enter("local_grad", local_grad)
-            arrays.check_readable("local_grad", given, self._accepted)
-            arrays.check_shape("local_grad", given, self._like)
-            homes.check_one_home([("params", self._entered), ("local_grad", given)])
-            arrays.check_apart("local_grad", given, self._written)
-            arrays.check_is_written("params", self._entered)  # by now too
+            given = placement.enter("local_grad", local_grad)
+            checks.check_readable("local_grad", given, self._accepted)
+            checks.check_shape("local_grad", given, self._like)
+            placement.check_one_home([("params", self._entered), ("local_grad", given)])
+            checks.check_apart("local_grad", given, self._written)
+            checks.check_is_written("params", self._entered)  # by now too
             if self.optimizer.zero_grad:
-                arrays.check_writeable("local_grad", given)
+                checks.check_writeable("local_grad", given)
             self._exchange.prepare(given.dtype)
-            flat = homes.part(given, slice(0, given.size))
+            flat = placement.part(given, slice(0, given.size))
             scale = finite_positive("grad_scale", grad_scale)
             self._begin(flat, scale * self._ranks.size if self._average else scale, stream)
             notes.fingerprint = self._pieces.fingerprint()
@@ -283,7 +283,7 @@ class ShardedOptimizer:
         if self._exchange_and_step(flat):
             self._pieces.end()
             if self.optimizer.zero_grad and self._ranks.size > 1:
-                homes.clear(flat)
+                placement.clear(flat)
 
     def _begin(self, flat: Any, grad_scale: float, stream: Any) -> None:
         """Get ready to step with a gradient of this rank that was checked."""
@@ -332,16 +332,16 @@ class ShardedOptimizer:
             An array is not acceptable, on this rank or on another one.
         """
         with self._ranks.together("gather") as notes:
-            part = self._part if of is None else homes.enter("of", of)
-            arrays.check_readable("of", part)
-            arrays.check_shape("of", part, self._part)
+            part = self._part if of is None else placement.enter("of", of)
+            checks.check_readable("of", part)
+            checks.check_shape("of", part, self._part)
             whole = np.broadcast_to(part.dtype.type(0), self.length)
-            filled = homes.empty(part, self.length) if out is None else homes.enter("out", out)
-            arrays.check_writeable("out", filled, (part.dtype.name,))
-            arrays.check_like("out", filled, whole)
-            homes.check_one_home([("params", self._entered), ("of", part), ("out", filled)])
-            arrays.check_apart("out", filled, [arrays.memory_range("of", part), *self._written])
-            homes.synchronize(filled)
+            filled = placement.empty(part, self.length) if out is None else placement.enter("out", out)
+            checks.check_writeable("out", filled, (part.dtype.name,))
+            checks.check_like("out", filled, whole)
+            placement.check_one_home([("params", self._entered), ("of", part), ("out", filled)])
+            checks.check_apart("out", filled, [checks.memory_range("of", part), *self._written])
+            placement.synchronize(filled)
             notes.fingerprint = NAMES.index(part.dtype.name)
             notes.describe = lambda: {"dtype": part.dtype.name}
         self._exchange.gather_all(filled, part)

@@ -1,6 +1,6 @@
 """torch's optimizers with fastopt's step: change the import, keep the script."""
 
-from fastopt.interop.torch.added import Added as Added
 from fastopt.interop.torch.optimizers import SGD, Adagrad, Adam, AdamW, NAdam, RMSprop
+from fastopt.interop.torch.options import Added as Added
 
 __all__ = ["SGD", "Adagrad", "Adam", "AdamW", "NAdam", "RMSprop"]

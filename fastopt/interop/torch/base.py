@@ -9,19 +9,19 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from fastopt.executors.gate import identities
+from fastopt.executors.cpu.header_check import identities
 from fastopt.executors.threads import get_num_threads, threads
-from fastopt.interop.torch.added import Added
-from fastopt.interop.torch.formats import StateFormats, is_packed, numbers
-from fastopt.interop.torch.groups import Live, ParamGroup, chain_of, switches
 from fastopt.interop.torch.loading import keep_formats, release
+from fastopt.interop.torch.options import Added
+from fastopt.interop.torch.param_groups import Live, ParamGroup, chain_of, switches
+from fastopt.interop.torch.parameters import Row
 from fastopt.interop.torch.plan import Plan
-from fastopt.interop.torch.rows import Row
 from fastopt.interop.torch.sparse import Sparse
+from fastopt.interop.torch.state_formats import StateFormats, is_packed, numbers
 from fastopt.interop.torch.states import complete, count
 from fastopt.interop.torch.tensors import check, number
 from fastopt.optimizers.named import NamedOptimizer
-from fastopt.optimizers.watch import Last
+from fastopt.steps.clipping import Last
 from fastopt.transforms.base import Chain
 from fastopt.validation import decay_rate, flag, positive
 

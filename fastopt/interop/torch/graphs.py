@@ -15,20 +15,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastopt.arrays.checks import Array, Range
 from fastopt.changes import Change, assign, make
 from fastopt.codecs.rounding import whole_phase
 from fastopt.executors.cuda.batches import Numbers
 from fastopt.executors.cuda.steps import DeviceSteps
-from fastopt.interop.torch.formats import DTYPES
-from fastopt.interop.torch.groups import nadam_momentum
-from fastopt.interop.torch.launch import Launch
-from fastopt.interop.torch.rows import Row, Section
-from fastopt.layouts.arrays import Array, Range
-from fastopt.optimizers.hyperparameters import Hyperparameters
-from fastopt.optimizers.on_device import OnDevice
-from fastopt.optimizers.steps import Steps
-from fastopt.optimizers.watch import Watch
-from fastopt.optimizers.work import Work
+from fastopt.interop.torch.param_groups import nadam_momentum
+from fastopt.interop.torch.parameters import Row, Section
+from fastopt.interop.torch.state_formats import DTYPES
+from fastopt.interop.torch.tensor_stepper import Launch
+from fastopt.steps.clipping import Watch
+from fastopt.steps.cuda_stepper import OnDevice
+from fastopt.steps.hyperparameters import Hyperparameters
+from fastopt.steps.parameter_set import Work
+from fastopt.steps.stepper import Steps
 from fastopt.validation import Elsewhere, finite_positive
 
 

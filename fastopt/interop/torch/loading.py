@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fastopt.interop.torch.formats import is_packed
+from fastopt.interop.torch.state_formats import is_packed
 
 COUNTS = ("step", "mu_product")
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 import fastopt
-from fastopt.interop.torch.added import Added
 from fastopt.interop.torch.base import FastOptimizer
+from fastopt.interop.torch.options import Added
 from fastopt.interop.torch.sparse import adagrad_step, sgd_step
 
 

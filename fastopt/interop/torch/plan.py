@@ -11,15 +11,15 @@ import numpy as np
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
-from fastopt.executors.gate import identities
-from fastopt.interop.torch.groups import ParamGroup
-from fastopt.interop.torch.launch import Launch
-from fastopt.interop.torch.rows import MakeChain, Row, Section, sections
-from fastopt.interop.torch.sight import Sight
+from fastopt.arrays.checks import Array
+from fastopt.executors.cpu.header_check import identities
+from fastopt.interop.torch.param_groups import ParamGroup
+from fastopt.interop.torch.parameters import MakeChain, Row, Section, sections
+from fastopt.interop.torch.snapshot import Sight
 from fastopt.interop.torch.states import State
+from fastopt.interop.torch.tensor_stepper import Launch
 from fastopt.interop.torch.tensors import plain
-from fastopt.layouts.arrays import Array
-from fastopt.optimizers.watch import Last
+from fastopt.steps.clipping import Last
 from fastopt.transforms.base import Chain
 
 

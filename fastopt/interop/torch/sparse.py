@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim.adagrad import adagrad
 from torch.optim.sgd import sgd
 
-from fastopt.interop.torch.groups import ParamGroup
+from fastopt.interop.torch.param_groups import ParamGroup
 from fastopt.interop.torch.states import State
 
 Sparse: TypeAlias = Callable[[ParamGroup, State, Tensor, Tensor], None]

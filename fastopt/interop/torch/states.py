@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from fastopt.codecs.base import Codec
-from fastopt.interop.torch.formats import (
+from fastopt.interop.torch.param_groups import ParamGroup
+from fastopt.interop.torch.state_formats import (
     StateFormats,
     dtype_of,
     is_packed,
@@ -17,7 +18,6 @@ from fastopt.interop.torch.formats import (
     packed_shape,
     stored,
 )
-from fastopt.interop.torch.groups import ParamGroup
 from fastopt.interop.torch.tensors import number
 from fastopt.transforms.base import START_FROM_PARAM, Chain
 

@@ -8,9 +8,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from fastopt.arrays.checks import Array
 from fastopt.codecs.floats import floats
 from fastopt.executors.cuda import availability
-from fastopt.layouts.arrays import Array
 
 Reader: TypeAlias = Callable[[Tensor], Any]
 

@@ -1,0 +1,1 @@
+"""The caller's arrays: what they must be, and where they are."""

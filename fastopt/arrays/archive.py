@@ -1,0 +1,171 @@
+"""Arrays with a description in one ``.npz`` file: streamed, and replaced as a whole."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, TypeAlias
+
+import numpy as np
+
+from fastopt.arrays import placement
+from fastopt.arrays.checks import Array
+from fastopt.arrays.regular_files import open_regular, replacing
+from fastopt.codecs.floats import name_of
+
+DESCRIPTION = "fastopt.json"
+LARGEST_DESCRIPTION = 1 << 26  # bytes: a million arrays with paths of 50 characters
+IO_CHUNK = 1 << 22  # bytes read or written at a time
+
+_Header: TypeAlias = tuple[tuple[int, ...], bool, np.dtype[Any]]
+
+
+def write_archive(
+    path: Path,
+    description: Mapping[str, Any],
+    named: Iterable[tuple[str, Array]],
+    like: Path | None = None,
+) -> None:
+    """Write to a temporary file, then move it into place; `like` is that of `replacing`."""
+    text = json.dumps(description).encode()
+    if len(text) > LARGEST_DESCRIPTION:
+        raise ValueError(
+            f"the description of what is saved must have at most {LARGEST_DESCRIPTION} bytes, "
+            f"but it has {len(text)}"
+        )
+    with replacing(path, like) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr(DESCRIPTION, text)
+        for name, array in named:
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                _write_array(member, array)
+
+
+def _write_array(member: IO[bytes], array: Array) -> None:
+    header = np.lib.format.header_data_from_array_1_0(array.view(in_files(array.dtype)))
+    np.lib.format.write_array_header_1_0(member, header)
+    content = _bytes(array)
+    for start in range(0, len(content), IO_CHUNK):
+        # A copy, which no other thread can change between its checksum and the write.
+        member.write(bytes(content[start : start + IO_CHUNK]))
+
+
+def in_files(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype that files have: the format of .npy files does not know bfloat16."""
+    return np.dtype(np.uint16) if name_of(dtype) == "bfloat16" else dtype
+
+
+def _bytes(array: Array) -> memoryview:
+    content: Any = array.reshape(-1).view(np.uint8)
+    return memoryview(content)
+
+
+class _Mismatch(ValueError):
+    """The file is whole, but holds other arrays."""
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Damage shows in many ways: here they become one error."""
+    try:
+        yield
+    except _Mismatch:
+        raise
+    except Exception as error:
+        # A damaged file may point to impossible places: "invalid argument".
+        elsewhere = isinstance(error, OSError) and error.errno != errno.EINVAL
+        if elsewhere or isinstance(error, MemoryError):
+            raise
+        raise ValueError(f"{path} is damaged or no .npz file: {error}") from error
+
+
+class Archive:
+    """An open file of `write_archive`."""
+
+    def __init__(self, archive: zipfile.ZipFile, path: Path) -> None:
+        self._archive = archive
+        self._path = path
+        self.description = self._read_description()
+
+    def _read_description(self) -> dict[str, Any]:
+        with _readable(self._path):
+            if DESCRIPTION in self._archive.namelist():
+                size = self._archive.getinfo(DESCRIPTION).file_size
+                if size > LARGEST_DESCRIPTION:
+                    raise ValueError(f"its description has {size} bytes")
+                with self._archive.open(DESCRIPTION) as member:
+                    found = json.loads(member.read(size))
+                if isinstance(found, dict):
+                    return found
+        raise ValueError(f"{self._path} was not written by an optimizer's save()")
+
+    def check(self, own: Mapping[str, Array]) -> None:
+        """Read all that `read_into` would read: it must be whole, and for arrays like these."""
+        held = set(self._archive.namelist())
+        for name, array in own.items():
+            if f"{name}.npy" not in held:
+                raise ValueError(f"{self._path} has no array {name!r}")
+            with _readable(self._path), self._open(name) as (member, header, size):
+                shape, fortran, dtype = header
+                if shape != array.shape or dtype != in_files(array.dtype):
+                    raise _Mismatch(
+                        f"{self._path} has {name!r} with shape {shape} and dtype {dtype}, but this "
+                        f"optimizer has {array.shape} and {array.dtype}"
+                    )
+                if size != array.nbytes or (fortran and array.ndim > 1):
+                    raise _Mismatch(f"{self._path} has {name!r} in another layout than save() writes")
+                for _ in _chunks(member, size):
+                    pass  # at the end of the member its checksum is compared
+
+    @contextmanager
+    def _open(self, name: str) -> Iterator[tuple[IO[bytes], _Header, int]]:
+        """A member behind its header, the header, and the bytes that must follow."""
+        with self._archive.open(f"{name}.npy") as member:
+            header = _read_header(member)
+            yield member, header, self._archive.getinfo(f"{name}.npy").file_size - member.tell()
+
+    def read_into(self, own: Mapping[str, Array], first: int = 0) -> None:
+        """Fill the arrays from the file, which was checked; with its elements from `first` on."""
+        for name, array in own.items():
+            in_memory = isinstance(array, np.ndarray)
+            host = array if in_memory else np.empty(array.shape, array.dtype)
+            with _readable(self._path), self._open(name) as (member, _, _):
+                member.seek(first * array.itemsize, os.SEEK_CUR)
+                content, start = _bytes(host), 0
+                for chunk in _chunks(member, len(content)):
+                    content[start : start + len(chunk)] = chunk
+                    start += len(chunk)
+            if not in_memory:
+                placement.copy(array, host)
+
+
+def _chunks(member: IO[bytes], size: int) -> Iterator[bytes]:
+    """So many bytes, or an error if there are fewer."""
+    left = size
+    while left:
+        chunk = member.read(min(left, IO_CHUNK))
+        if not chunk:
+            raise ValueError(f"a member ends {left} bytes early")
+        left -= len(chunk)
+        yield chunk
+
+
+def _read_header(member: IO[bytes]) -> _Header:
+    if np.lib.format.read_magic(member) != (1, 0):
+        raise ValueError("not version 1.0 of the .npy format")
+    header: tuple[tuple[int, ...], bool, np.dtype[Any]] = np.lib.format.read_array_header_1_0(member)
+    return header
+
+
+@contextmanager
+def read_archive(path: Path) -> Iterator[Archive]:
+    """Open a file of `write_archive`."""
+    with open_regular(path) as file:
+        with _readable(path):
+            archive = zipfile.ZipFile(file)
+        with archive:
+            yield Archive(archive, path)

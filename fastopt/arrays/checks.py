@@ -1,0 +1,196 @@
+"""Checks on arrays: what fastopt accepts, and errors that say what came instead."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from fastopt.arrays.device_array import DeviceArray
+from fastopt.arrays.tree import plain
+from fastopt.codecs.base import Array as Array
+from fastopt.codecs.floats import NAMES, name_of
+
+Range: TypeAlias = tuple[int, int, str]
+
+ACCEPTED = "float16, bfloat16, float32 or float64"
+
+
+def address(array: Any) -> int:
+    """Where the first element is."""
+    if isinstance(array, DeviceArray):
+        return array.address
+    return int(array.__array_interface__["data"][0])
+
+
+def memory_range(name: str, array: Array) -> Range:
+    """First byte, end and name of an array's memory."""
+    start = address(array)
+    return start, start + array.nbytes, name
+
+
+def loaded(module: str, name: str) -> Any:
+    """What a module that takes long to import calls `name`, or None: no object of its types exists yet.
+
+    Another thread may be importing the module right now: then it is known, and half empty.
+    """
+    return getattr(sys.modules.get(module), name, None)
+
+
+def is_masked(array: Any) -> bool:
+    """Whether this is a masked array of NumPy."""
+    masked = loaded("numpy.ma", "MaskedArray")
+    return masked is not None and isinstance(array, masked)
+
+
+def check_kind(name: str, array: Any) -> None:
+    if is_masked(array):
+        raise TypeError(f"{name} must not be a masked array: a step would ignore the mask")
+    if not isinstance(array, (np.ndarray, DeviceArray)):
+        kind = type(plain(array)).__name__  # "list" of whatever is shown as one
+        raise TypeError(f"{name} must be a NumPy array, not {kind}")
+
+
+def check_memory(name: str, array: Array) -> None:
+    """Native byte order, C-contiguous and aligned, as compiled code takes it to be."""
+    if not array.dtype.isnative:
+        raise ValueError(f"{name} must be in native byte order, not {array.dtype.str!r}")
+    if not array.flags.c_contiguous:
+        raise ValueError(
+            f"{name} must be C-contiguous, got shape {array.shape} with strides {array.strides}; "
+            "numpy.ascontiguousarray makes a copy that is"
+        )
+    if not array.flags.aligned:
+        raise ValueError(f"{name} must be aligned to its item size of {array.itemsize} bytes")
+
+
+def outputs_of(dtype: np.dtype[Any]) -> tuple[str, ...]:
+    """The formats in which new parameters of `dtype` can be written to a copy."""
+    return NAMES[2:] if dtype == np.float64 else NAMES  # float64 to 16 bits would be rounded twice
+
+
+def partners_of(dtype: np.dtype[Any]) -> tuple[str, ...]:
+    """The formats of gradients and states that go with parameters of `dtype`."""
+    return NAMES[3:] if dtype == np.float64 else NAMES[:3]
+
+
+def check_readable(name: str, array: Any, formats: tuple[str, ...] = NAMES) -> None:
+    """An array that compiled code can read by its address."""
+    check_kind(name, array)
+    if name_of(array.dtype) not in formats:
+        raise TypeError(f"{name} must be {listed(formats)}, not {array.dtype}")
+    check_memory(name, array)
+
+
+def listed(formats: tuple[str, ...]) -> str:
+    """For errors: "float16, float32 or float64"."""
+    return " or ".join(filter(None, (", ".join(formats[:-1]), formats[-1])))
+
+
+def check_writeable(name: str, array: Any, formats: tuple[str, ...] = NAMES) -> None:
+    """A parameter, or another array that the step writes."""
+    check_readable(name, array, formats)
+    check_is_written(name, array)
+
+
+def check_is_written(name: str, array: Array) -> None:
+    """An array may be written to."""
+    if not array.flags.writeable:
+        raise ValueError(f"{name} must be writeable: it is read-only, and is written in place")
+
+
+def check_shape(name: str, array: Array, param: Array) -> None:
+    """The shape of the parameter."""
+    if array.shape != param.shape:
+        raise ValueError(f"{name} must have the parameter's shape {param.shape}, got {array.shape}")
+
+
+def check_rows(name: str, rows: Any, param: Array) -> Array:
+    """Indices of rows of `param`, as a copy in int64."""
+    check_kind(name, rows)
+    if param.ndim == 0:
+        raise ValueError(f"{name} must be for a parameter that has rows, but its shape is ()")
+    if rows.dtype.kind not in "iu" or rows.ndim != 1:
+        raise TypeError(
+            f"{name} must be a one-dimensional array of whole numbers, "
+            f"not {rows.dtype} with shape {rows.shape}"
+        )
+    count = param.shape[0]
+    if rows.size and (rows.min() < 0 or rows.max() >= count):
+        raise ValueError(
+            f"{name} must be from 0 to {count - 1}, got {rows.min()} to {rows.max()}: "
+            f"the parameter has {count} rows"
+        )
+    found: Array = rows.astype(np.int64)
+    return found
+
+
+def check_values(name: str, array: Any, param: Array, rows: int) -> None:
+    """Gradients for so many rows of `param`."""
+    check_kind(name, array)
+    shape = rows, *param.shape[1:]
+    if array.shape != shape:
+        raise ValueError(f"{name} must have the shape {shape}, for {rows} rows, got {array.shape}")
+    _check_goes_with(name, array, param)
+    check_memory(name, array)
+
+
+def check_like(name: str, array: Array, param: Array) -> None:
+    """The shape and dtype of the parameter."""
+    check_shape(name, array, param)
+    if array.dtype.newbyteorder("=") != param.dtype:
+        raise TypeError(f"{name} must have the parameter's dtype {param.dtype}, not {array.dtype}")
+
+
+def check_input(name: str, array: Any, param: Array) -> None:
+    """An array of the caller's that is only read: of the parameter's shape and dtype."""
+    check_kind(name, array)
+    check_like(name, array, param)
+    check_memory(name, array)
+
+
+def check_stored(name: str, array: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """An array of the caller's to keep a state in: as a codec stores it."""
+    check_kind(name, array)
+    if array.shape != shape:
+        raise ValueError(f"{name} must have the shape {shape}, got {array.shape}")
+    if array.dtype.newbyteorder("=") != dtype:
+        raise TypeError(f"{name} must have the dtype {dtype}, not {array.dtype}")
+    check_memory(name, array)
+    check_is_written(name, array)
+
+
+def check_gradient(name: str, grad: Any, param: Array) -> None:
+    """A gradient for `param`: only read, of the same shape and a dtype that goes with it."""
+    check_kind(name, grad)
+    check_shape(name, grad, param)
+    _check_goes_with(name, grad, param)
+    check_memory(name, grad)
+
+
+def _check_goes_with(name: str, grad: Array, param: Array) -> None:
+    formats = partners_of(param.dtype)
+    if name_of(grad.dtype) not in formats:
+        raise TypeError(
+            f"{name} must have dtype {listed(formats)} for a parameter of {param.dtype}, "
+            f"not {grad.dtype}"
+        )
+
+
+def check_distinct(ranges: Iterable[Range]) -> None:
+    """No two arrays that are written share memory."""
+    ordered = sorted(r for r in ranges if r[0] < r[1])
+    for (_, stop, name), (start, _, other) in pairwise(ordered):
+        if start < stop:
+            raise ValueError(f"{name} and {other} must not share memory: one step would write it twice")
+
+
+def check_apart(name: str, grad: Array, guarded: Iterable[Range]) -> None:
+    """A gradient shares no memory with what the step writes, or reads and the gradient is cleared."""
+    start, stop, _ = memory_range(name, grad)
+    for first, end, other in guarded:
+        if max(start, first) < min(stop, end):
+            raise ValueError(f"{name} must not share memory with {other}: a step writes one of them")

@@ -1,0 +1,77 @@
+"""What the headers of the caller's arrays said when an optimizer took them in.
+
+An array object can be changed after that: resized, which frees the memory that it had, given another
+shape or dtype, or made read-only. Compiled code has addresses, so each step sees first that nothing
+of the kind happened: in machine code (`executors.cpu.header_check`), and here where that finds a
+difference.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fastopt.arrays import checks
+from fastopt.arrays.checks import Array
+
+# Flags in the header of an array, as NumPy defines them.
+CONTIGUOUS, ALIGNED, WRITEABLE = 0x0001, 0x0100, 0x0400
+
+# The words of a header, as compiled code reads them; the lengths of the dimensions follow.
+(
+    OBJECT,  # address of the array object
+    DATA,  # address of the first element
+    DTYPE,  # address of the dtype object
+    FLAGS,  # that it must have
+    NDIM,
+) = range(LENGTHS := 5)
+
+
+class Header(NamedTuple):
+    """One array, and what its header said."""
+
+    name: str  # for errors
+    array: Array
+    address: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.generic]
+    flags: int
+    is_base: bool  # only its memory matters: an array is a view of it
+
+    def check(self) -> None:
+        """Raise ValueError if the array is another one by now."""
+        name, array = self.name, self.array
+        if self.is_base:
+            if checks.address(array) != self.address or array.nbytes < self._nbytes:
+                raise ValueError(f"{name} must keep its memory, but was resized")
+            return
+        if array.shape != self.shape:
+            raise ValueError(f"{name} must keep the shape {self.shape} that it had, got {array.shape}")
+        if array.dtype != self.dtype:
+            raise ValueError(f"{name} must keep the dtype {self.dtype} that it had, got {array.dtype}")
+        if checks.address(array) != self.address:
+            raise ValueError(f"{name} must keep its memory, but was resized")
+        checks.check_memory(name, array)
+        if self.flags & WRITEABLE:
+            checks.check_is_written(name, array)
+
+    @property
+    def _nbytes(self) -> int:
+        return int(np.prod(self.shape)) * self.dtype.itemsize
+
+    def words(self) -> list[int]:
+        """The same for compiled code."""
+        head = [id(self.array), self.address, id(self.dtype), self.flags, len(self.shape)]
+        return [*head, *self.shape]
+
+
+def headers_of(name: str, array: Array, written: bool) -> list[Header]:
+    """The header of an array, and that of the array whose memory it shows, if another one owns it."""
+    flags = CONTIGUOUS | ALIGNED | (WRITEABLE if written else 0)
+    found = [Header(name, array, checks.address(array), array.shape, array.dtype, flags, False)]
+    base = array.base
+    if isinstance(base, np.ndarray) and base.flags.owndata:
+        shown = f"the array that {name} is a view of"
+        found.append(Header(shown, base, checks.address(base), base.shape, base.dtype, 0, True))
+    return found

@@ -1,0 +1,151 @@
+"""Rows of addresses from arrays; `columns` says what stands where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from fastopt.arrays.checks import Array, Range, address
+from fastopt.arrays.object_headers import ALIGNED, CONTIGUOUS, LENGTHS, WRITEABLE, Header
+from fastopt.changes import Change, assign, make, put
+from fastopt.codecs.floats import NAMES, name_of
+from fastopt.executors.cpu.columns import (
+    COUNT,
+    COUNTS,
+    DTYPE,
+    FIRST,
+    FLAGS,
+    FORMAT,
+    HEADERS,
+    HYPER,
+    HYPER_LAG,
+    ITEMSIZE,
+    KERNEL,
+    LAG,
+    LENGTH,
+    NDIM,
+    NONE,
+    PARAM,
+    STATE,
+    STEPS,
+    TYPE,
+)
+
+# Columns of a row that change together.
+_PLAN = np.s_[:, :LENGTH]
+
+
+class Table:
+    """The table of one optimizer, and what must stay alive while it is used.
+
+    Parameters
+    ----------
+    params : sequence of array
+        A row each.
+    states : sequence of sequence of array
+        The arrays of each parameter's slots.
+    headers : sequence of sequence of Header
+        Of the arrays among them that are the caller's, for each parameter first of all its own.
+    guarded : iterable of range
+        Memory that no gradient may share.
+    zero_grad : bool
+        Gradients will be written too.
+    may_skip : bool
+        A gradient may be None.
+    """
+
+    def __init__(
+        self,
+        params: Sequence[Array],
+        states: Sequence[Sequence[Array]],
+        headers: Sequence[Sequence[Header]],
+        guarded: Iterable[Range],
+        zero_grad: bool,
+        may_skip: bool,
+    ) -> None:
+        most = max((len(own) for own in states), default=0)
+        grad_flags = CONTIGUOUS | ALIGNED | (WRITEABLE if zero_grad else 0)
+        self.rows = np.zeros((len(params), STATE + most), np.int64)
+        # Beside the rows: the threads of a step read those, and would wait for each line of memory that
+        # one of them has written to. 20 ns for each of a thousand arrays.
+        self.counts = np.zeros((len(params), 2), np.int64)
+        self.rows[:, COUNTS] = address(self.counts) + self.counts.strides[0] * np.arange(len(params))
+        # What rows have the addresses of stays as long as they do.
+        self._arrays = [*params, *(array for own in states for array in own)]
+        self._headers, self._words = headers, np.array(_words(headers), np.int64)
+        first, place = 0, address(self._words)
+        for row, param, own, known in zip(self.rows, params, states, headers, strict=True):
+            row[LENGTH] = row[COUNT] = param.size
+            row[FIRST] = first
+            first += param.size
+            row[NDIM], row[FLAGS], row[TYPE] = param.ndim, grad_flags, id(np.ndarray)
+            row[NONE] = id(None) if may_skip else 0
+            row[HEADERS], row[PARAM] = place, known[0].address
+            place += 8 * (1 + sum(LENGTHS + len(header.shape) for header in known))
+            for column, state in enumerate(own, STATE):
+                row[column] = address(state)
+        spans = sorted((start, stop) for start, stop, _ in guarded if start < stop)
+        self.ranges = np.array(spans, np.int64).reshape(-1, 2).T.copy()
+        # What is only read may overlap: let ends rise too, so that they can be bisected.
+        np.maximum.accumulate(self.ranges[1], out=self.ranges[1])
+        self.size = sum(param.size for param in params)
+        self.nothing = 0  # steps of no arrays
+        self.dtypes: list[np.dtype[Any]] = [param.dtype for param in params]  # of the gradients
+        self._kernels: Sequence[Any] = ()
+        self._hypers: Sequence[Array] = ()
+        make(self.planned(dict(enumerate(self.dtypes))))
+
+    @property
+    def count(self) -> int:
+        """Steps that were taken."""
+        if not len(self.rows):
+            return self.nothing
+        return self.counts.item(0, STEPS) + self.counts.item(0, LAG)
+
+    @property
+    def lags(self) -> list[int]:
+        """For each array, how many steps it was left out of."""
+        lags: list[int] = self.counts[:, LAG].tolist()
+        return lags
+
+    @property
+    def lags_moved(self) -> bool:
+        """Whether arrays were left out of steps since the table got its hyperparameters."""
+        return bool((self.counts[:, LAG] != self.rows[:, HYPER_LAG]).any())
+
+    def counted(self, count: int, lags: Sequence[int]) -> list[Change]:
+        """What lets so many steps have been taken, and arrays left out of so many."""
+        counts = np.array([[count - lag, lag] for lag in lags], np.int64).reshape(-1, 2)
+        return [put(self.counts, counts), assign(self, "nothing", count)]
+
+    def planned(
+        self,
+        dtypes: Mapping[int, np.dtype[Any]],
+        kernels: Sequence[Any] = (),
+        hypers: Sequence[Array] = (),
+        lags: Sequence[int] = (),
+    ) -> list[Change]:
+        """What lets the table have other formats of some gradients, and of all rows other kernels, or
+        hyperparameters, which are for these lags.
+        """
+        block = self.rows[_PLAN].copy()
+        for row, dtype in dtypes.items():
+            number = NAMES.index(str(name_of(dtype)))
+            block[row, [FORMAT, ITEMSIZE, DTYPE]] = number, dtype.itemsize, id(dtype)
+        if kernels:
+            block[:, KERNEL] = [kernel.address for kernel in kernels]
+        if hypers:
+            block[:, HYPER], block[:, HYPER_LAG] = list(map(address, hypers)), lags
+        # Kept alive: the table has their addresses.
+        kept = [dtypes.get(row, dtype) for row, dtype in enumerate(self.dtypes)]
+        changes = [put(self.rows, block, _PLAN), assign(self, "dtypes", kept)]
+        changes += [assign(self, "_kernels", kernels)] if kernels else []
+        return [*changes, assign(self, "_hypers", hypers)] if hypers else changes
+
+
+def _words(headers: Sequence[Sequence[Header]]) -> list[int]:
+    """For each parameter the number of its headers, then these."""
+    return [word for own in headers for word in (len(own), *chain(*(h.words() for h in own)))]

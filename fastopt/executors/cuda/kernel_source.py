@@ -1,0 +1,238 @@
+"""The kernels of a chain for a CUDA device, as Python source.
+
+The mathematics of one element is one function, `element`, that all of them call. `wide` has a thread
+for each group of elements that fills 16 bytes and one for each element of the tail; `scalar` has a
+thread for each element, for arrays that are not aligned; `many` does both for pieces of many arrays,
+by a table in the memory of the device. Where a state is in blocks of 8-bit codes, all of them have a
+warp for each block. None has a loop: a loop would be unrolled, with a division for its trip count and
+more registers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from fastopt.codecs.base import BLOCK
+from fastopt.executors.cpu.columns import GRAD_FACTOR, NUMBERS, PHASE
+from fastopt.executors.cpu.kernels import Job
+from fastopt.executors.cuda.device import WARP
+from fastopt.kernels.chain_source import chain_body, hypers_of, tuple_of
+
+# What decides over a step on the device itself, in words of 8 bytes (see `norm`).
+NORM, FINITE, FACTOR, FACTOR32, SKIP, SKIPPED = range(6)
+CONTROL_WORDS = 6
+
+# Whether the steps just before were skipped is known on the device only, and so is the number of this
+# one. The launch brings the numbers for the case that none was; if some were, those of an earlier
+# launch are right, which are kept for so many steps.
+KEPT = 1024
+
+# A block of codes is a warp's.
+PER_THREAD = BLOCK // WARP
+
+# A piece of many arrays: the address of its row, first and last element, and how many whole groups.
+ROW, START, STOP, GROUPS = range(4)
+PIECE_WORDS = 4
+
+
+class Form(NamedTuple):
+    """What a kernel is compiled for, beside its job."""
+
+    watched: bool = False  # the factor, and whether to step at all, are found on the device
+    capturable: bool = False  # the numbers are in the memory of the device, not in the launch
+    recalls: bool = False  # the numbers of an earlier launch are taken after a step was skipped
+
+
+class Names:
+    """The names in the kernels of a job: its arrays, and which of them are read and written."""
+
+    def __init__(self, job: Job, form: Form) -> None:
+        self.kinds = {array.name: array.kind for array in job.arrays}
+        self.arrays = list(self.kinds)
+        self.loaded = [name for name, kind in self.kinds.items() if kind != "output"]
+        self.slots = self.arrays[2:]
+        self.stored = ["param", *(name for name in self.slots if self.kinds[name] != "input")]
+        self.dithered = {array.name for array in job.arrays if array.storage.dithered}
+        self.blocked = [array.name for array in job.arrays if array.storage.in_blocks]
+        self.hypers = hypers_of(job)
+        # The numbers of a step by their place in the buffer of hyperparameters.
+        self.places = {"phase": PHASE} if self.dithered else {}
+        self.places |= {name: place for place, name in enumerate(self.hypers, NUMBERS)}
+        # A watched step has its factor from the device.
+        self.factor = ["grad_factor"] if job.scales or form.watched else []
+        if self.factor and not form.watched:
+            self.places = {"grad_factor": GRAD_FACTOR, **self.places}
+        self.numbers = [*self.factor, *self.hypers]
+        self.given = ["numbers_at"] if form.capturable else list(self.places)
+        self.control = ["control_at"] if form.watched else []
+        self.recall = ["kept_at", "place", "expected"] if form.recalls else []
+        # For random bits: the number of the first element among all, and where the table is.
+        self.first = ["first", "table"] if self.dithered else []
+
+    def load(self, name: str, wide: bool = False) -> str:
+        """The expression that loads an element, or a group."""
+        more = f", {name}_scale" if name in self.blocked else ""
+        return f"load_{'wide_' if wide else ''}{name}({name}_at, i{more})"
+
+    def store(self, name: str, value: str, wide: bool = False) -> str:
+        """The statement that stores an element, or a group."""
+        more = f", {name}_scale" if name in self.blocked else ""
+        more += ", first, table, phase" if name in self.dithered else ""
+        return f"store_{'wide_' if wide else ''}{name}({name}_at, i, {value}{more})"
+
+    @property
+    def addresses(self) -> list[str]:
+        return [f"{name}_at" for name in self.arrays]
+
+
+def element(job: Job, form: Form) -> str:
+    """The mathematics: from the numbers of one element to those to be stored."""
+    names = Names(job, form)
+    body = chain_body(job, bool(names.factor))
+    body.append(f"return {tuple_of(['new', *names.stored[1:]])}")
+    arguments = ", ".join([*names.loaded, *names.numbers])
+    return _function(f"element({arguments})", body)
+
+
+def wide(job: Job, form: Form, width: int) -> str:
+    """One array whose addresses allow wide accesses: `groups` whole groups, then the tail."""
+    names = Names(job, form)
+    body = [*_head(names, form), *_walk(names, job, width, "cuda.grid(1)", "", "length")]
+    arguments = ["length", "groups", *names.addresses, *names.first]
+    arguments += [*names.control, *names.recall, *names.given]
+    return _function(f"wide({', '.join(arguments)})", body)
+
+
+def scalar(job: Job, form: Form) -> str:
+    """One array at any address."""
+    names = Names(job, form)
+    body = [*_head(names, form), *_walk(names, job, 1, "cuda.grid(1)", "", "length")]
+    arguments = ["length", *names.addresses, *names.first, *names.control, *names.recall, *names.given]
+    return _function(f"scalar({', '.join(arguments)})", body)
+
+
+def many(job: Job, form: Form, width: int) -> str:
+    """Many arrays: each block works on the piece that the table says."""
+    names = Names(job, form)
+    body = [*_head(names, form), f"piece = pieces_at + {8 * PIECE_WORDS} * cuda.blockIdx.x"]
+    body += [f"row, start = load_word(piece, {ROW}), load_word(piece, {START})"]
+    body += [f"stop, groups = load_word(piece, {STOP}), load_word(piece, {GROUPS})"]
+    held = [*names.addresses, *names.first]
+    body += [f"{name} = load_word(row, {i})" for i, name in enumerate(held)]
+    body += _walk(names, job, width, "cuda.threadIdx.x", "start + ", "stop")
+    arguments = ["pieces_at", *names.control, *names.recall, *names.given]
+    return _function(f"many({', '.join(arguments)})", body)
+
+
+def _walk(names: Names, job: Job, width: int, thread: str, start: str, stop: str) -> list[str]:
+    """What each thread does with the elements up to `stop`, of which so many groups are whole.
+
+    `start` is added to the places of elements. With a width of 1 there are no groups.
+    """
+    if names.blocked:
+        body = [f"lane = cuda.threadIdx.x & {WARP - 1}"]
+        body += [f"block = {thread} >> {WARP.bit_length() - 1}", f"begin = {start}{BLOCK} * block"]
+        rest = _branch(f"begin < {stop}", _block(names, job, 1, stop))
+        if width == 1:
+            return body + rest
+        return [*body, *_branch("block < groups", _block(names, job, width, stop), rest)]
+    if width == 1:
+        return [f"i = {thread}", *_branch(f"i < {stop}", _single(names, job))]
+    tail = [f"i = {start}groups * {width} + (thread - groups)"]
+    tail += _branch(f"i < {stop}", _single(names, job))
+    whole = [f"i = {start}thread * {width}", *_group(names, job, range(width))]
+    return [f"thread = {thread}", *_branch("thread < groups", whole, tail)]
+
+
+def _head(names: Names, form: Form) -> list[str]:
+    """What comes first: whether there is a step at all, and the numbers that are not in the launch."""
+    body: list[str] = []
+    kept = list(names.places)
+    if form.recalls and kept:
+        body += ["if cuda.blockIdx.x == 0 and cuda.threadIdx.x == 0:"]
+        row = f"place * {len(kept)}"
+        body += _indented(f"store_number(kept_at, {row} + {i}, {name})" for i, name in enumerate(kept))
+    if form.watched:
+        body += [f"if load_word(control_at, {SKIP}) != 0:", "    return"]
+        body += ["grad_factor = load_factor(control_at)"]
+    if form.recalls and kept:
+        body += [f"behind = load_word(control_at, {SKIPPED}) - expected", "if behind != 0:"]
+        body += _indented([f"row = ((place - behind) & {KEPT - 1}) * {len(kept)}"])
+        body += _indented(f"{name} = load_number(kept_at, row + {i})" for i, name in enumerate(kept))
+    if form.capturable:
+        body += [f"{name} = load_number(numbers_at, {i})" for name, i in names.places.items()]
+    return body
+
+
+def _group(names: Names, job: Job, lanes: range) -> list[str]:
+    """A group by wide accesses; new numbers of blocks are not stored yet."""
+    body = []
+    for name in names.loaded:
+        body.append(f"{_each(name, lanes)} = {names.load(name, wide=True)}")
+    for lane in lanes:
+        given = ", ".join([*(f"{name}_{lane}" for name in names.loaded), *names.numbers])
+        new = tuple_of(f"{name}_{lane}" for name in names.stored)
+        body.append(f"{new} = element({given})")
+    for name in names.stored:
+        if name not in names.blocked:
+            body.append(names.store(name, f"({_each(name, lanes)})", wide=True))
+    if job.zero_grad:
+        zeros = ", ".join(["zero"] * len(lanes))
+        body.append(names.store("update", f"({zeros})", wide=True))
+    return body
+
+
+def _single(names: Names, job: Job) -> list[str]:
+    """One element; new numbers of blocks are not stored yet."""
+    body = [f"{name} = {names.load(name)}" for name in names.loaded]
+    body.append(f"{tuple_of(names.stored)} = element({', '.join([*names.loaded, *names.numbers])})")
+    body += [names.store(name, name) for name in names.stored if name not in names.blocked]
+    return [*body, names.store("update", "zero")] if job.zero_grad else body
+
+
+def _block(names: Names, job: Job, width: int, stop: str) -> list[str]:
+    """A block of codes, by a warp: whole by accesses of a width, or with a width of 1 up to `stop`.
+
+    A block that is not full is encoded with zeros behind its end.
+    """
+    body = [f"{name}_scale = scale_{name}({name}_at, begin)" for name in names.blocked]
+    groups = [range(first, first + width) for first in range(0, PER_THREAD, width)]
+    apart = f" * {width}" if width > 1 else ""
+    places = [f"i = begin + {WARP * own[0]} + lane{apart}" for own in groups]
+    for own, place in zip(groups, places, strict=True):
+        body.append(place)
+        if width > 1:
+            body += _group(names, job, own)
+        else:
+            kept = [f"{name}_{own[0]}" for name in names.blocked]
+            new = [f"{name}_{own[0]} = {name}" for name in names.blocked]
+            body += [f"{name} = zero" for name in kept]
+            body += _branch(f"i < {stop}", [*_single(names, job), *new])
+    for name in names.blocked:
+        body.append(f"{name}_largest = nothing")
+        for lane in range(PER_THREAD):
+            body.append(f"{name}_largest = larger_{name}({name}_largest, {name}_{lane})")
+        body.append(f"{name}_scale = new_scale_{name}(largest_of_warp({name}_largest))")
+        body += _branch("lane == 0", [f"store_scale_{name}({name}_at, begin, {name}_scale)"])
+        for own, place in zip(groups, places, strict=True):
+            value = f"({_each(name, own)})" if width > 1 else f"{name}_{own[0]}"
+            body += [place, names.store(name, value, wide=width > 1)]
+    return body
+
+
+def _each(name: str, lanes: range) -> str:
+    return ", ".join(f"{name}_{lane}" for lane in lanes)
+
+
+def _branch(condition: str, then: Iterable[str], other: Iterable[str] | None = None) -> list[str]:
+    body = [f"if {condition}:", *_indented(then)]
+    return body if other is None else [*body, "else:", *_indented(other)]
+
+
+def _function(head: str, body: Iterable[str]) -> str:
+    return "\n".join([f"def {head}:", *_indented(body)]) + "\n"
+
+
+def _indented(lines: Iterable[str]) -> list[str]:
+    return [f"    {line}" for line in lines]

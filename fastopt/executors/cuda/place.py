@@ -1,0 +1,82 @@
+"""Filling and copying arrays on a device, done when the functions return."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numba import types
+
+from fastopt.arrays.device_array import DeviceArray
+from fastopt.codecs.floats import compute_dtype, name_of
+from fastopt.executors.cuda import device, element_access
+from fastopt.executors.cuda.launches import Launch
+
+
+def empty(like: DeviceArray, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceArray:
+    """A new array on the device of another."""
+    with device.on(device.ordinal(like)):
+        return device.allocate(shape, dtype)
+
+
+def repeat(target: DeviceArray, item: Any) -> None:
+    """Fill an array with the same item, a NumPy array of one element, over and over."""
+    with device.on(device.ordinal(target)):
+        device.to_device(target.address, item[: target.size])
+        done = item.nbytes
+        while done < target.nbytes:  # what is there is copied behind itself, and so doubled
+            more = min(done, target.nbytes - done)
+            device.across(target.address + done, target.address, more)
+            done += more
+        device.synchronize()
+
+
+def convert(target: DeviceArray, source: DeviceArray, stream: int) -> None:
+    """Copy to an array of another format, in the order of a stream."""
+    with device.on(device.ordinal(target)):
+        if target.size:
+            names = str(name_of(source.dtype)), str(name_of(target.dtype))
+            program = _convert(*names, device.architecture())
+            launch = Launch(program, 3)
+            launch.words[:] = target.size, source.address, target.address
+            threads = program.block()
+            launch.start(-(-target.size // threads), threads, stream)
+
+
+@cache
+def _convert(source: str, target: str, architecture: tuple[int, int]) -> device.Program:
+    compute = compute_dtype(target).name
+    scope = {"cuda": device.cuda, "__name__": __name__}
+    scope |= {
+        "load": element_access.loader(compute, source),
+        "store": element_access.storer(compute, target),
+    }
+    text = "def convert(length, source, target):\n    i = cuda.grid(1)\n    if i < length:\n"
+    exec(text + "        store(target, i, load(source, i))\n", scope)
+    return device.Program(scope["convert"], [types.int64] * 3, architecture)
+
+
+def copy(target: DeviceArray, source: Any) -> None:
+    """Copy from an array of the same shape and dtype, in memory or on a device."""
+    with device.on(device.ordinal(target)):
+        device.synchronize()  # what fills the source may be under way, on any stream
+        if isinstance(source, DeviceArray):
+            device.across(target.address, source.address, target.nbytes)
+        else:
+            device.to_device(target.address, np.ascontiguousarray(source))
+        device.synchronize()
+
+
+def clear(array: DeviceArray) -> None:
+    """Fill with zeros."""
+    with device.on(device.ordinal(array)):
+        device.clear(array.address, array.nbytes)
+        device.synchronize()
+
+
+def read(host: Any, source: DeviceArray) -> None:
+    """Fill an array in memory."""
+    with device.on(device.ordinal(source)):
+        device.synchronize()
+        device.to_host(host, source.address)

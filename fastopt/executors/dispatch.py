@@ -1,0 +1,118 @@
+"""Which executor runs a step, and how it is started."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any, TypeAlias
+
+from fastopt.changes import Change
+from fastopt.codecs.floats import NAMES
+from fastopt.executors import norm, threads
+from fastopt.executors.cpu import drivers
+
+Launch: TypeAlias = Callable[[Any, int, Any], int]
+NormLaunch: TypeAlias = Callable[[Any, int, Any, Any], int]
+
+EXECUTORS = ("auto", "serial", "parallel", "fast", "reference", "cuda", "cuda-fast")
+FAST = ("fast", "cuda-fast")
+ONLY_ON_DEVICE = ("cuda", "cuda-fast")
+ON_DEVICE = ("auto", "fast", *ONLY_ON_DEVICE)
+
+# Below this many elements `auto` stays on one core. Measured for float32 RMSProp (bench_threshold.py)
+# on two cores with AVX-512 and GNU OpenMP, the threads still awake from the step before: starting them
+# takes about 4 us, so that 16,384 elements take the same on one core and on two (8.3 and 8.5 us), 8,192
+# take 4.6 and 6.5, 32,768 take 15.9 and 12.2. Twice the break-even, because a late thread costs more
+# than a timely one gains: where others use the cores too, a step can wait milliseconds for it.
+AUTO_THRESHOLD = 32_768
+
+
+def check_executor(executor: Any) -> str:
+    """One of the names in `EXECUTORS`."""
+    if not isinstance(executor, str):
+        raise TypeError(f"executor must be one of {', '.join(EXECUTORS)}, not {executor!r}")
+    if executor not in EXECUTORS:
+        raise ValueError(f"executor must be one of {', '.join(EXECUTORS)}, got {executor!r}")
+    return executor
+
+
+def check_home(executor: str, on_device: bool, capturable: bool, sparse: str | None) -> None:
+    """An executor and options for where the arrays are."""
+    if sparse is not None and on_device:
+        raise ValueError(f"sparse must be None for arrays on a device, got {sparse!r}")
+    if capturable and not on_device:
+        raise ValueError("capturable=True needs params on a CUDA device, and these are in memory")
+    if on_device and executor not in ON_DEVICE:
+        accepted = ", ".join(ON_DEVICE)
+        raise ValueError(f"executor must be one of {accepted} for arrays on a device, got {executor!r}")
+    if not on_device and executor in ONLY_ON_DEVICE:
+        from fastopt.executors.cuda import availability
+
+        availability.require()
+        raise ValueError(
+            f"executor {executor!r} needs params on a CUDA device, and these are in memory: "
+            "numba.cuda.to_device, cupy.asarray or torch's .cuda() copy them there"
+        )
+
+
+def _parallel(rows: Any, items: int, ranges: Any) -> int:
+    with threads.parallel_allowed() as count:
+        if count == 1:
+            return drivers.serial()(rows, items, ranges)
+        return drivers.parallel()(rows, items, ranges, count)
+
+
+def on_one_core(executor: str, size: int) -> bool:
+    """Whether work on `size` elements does without threads."""
+    return executor == "serial" or (executor != "parallel" and size < AUTO_THRESHOLD)
+
+
+def norm_launcher(executor: str, size: int, formats: Collection[int]) -> NormLaunch:
+    """The function that checks gradients of `size` elements in all and sums their squares.
+
+    Raises
+    ------
+    RuntimeError
+        The processor lacks the instructions for one of the formats, which are given by number.
+    """
+    names = tuple(name for number, name in enumerate(NAMES) if number in formats)
+    if on_one_core(executor, size):
+        run = norm.serial(names)
+        return lambda rows, items, ranges, sums: run(rows, items, ranges, sums, 1)
+
+    def launch(rows: Any, items: int, ranges: Any, sums: Any) -> int:
+        with threads.parallel_allowed() as count:
+            run = norm.serial(names) if count == 1 else norm.parallel(names)
+            return run(rows, items, ranges, sums, count)
+
+    return launch
+
+
+def allowed(executor: str, sizes: Sequence[int]) -> AbstractContextManager[int]:
+    """How many threads pieces of work of these sizes may use that are done together."""
+    if all(on_one_core(executor, size) for size in sizes):
+        return nullcontext(1)
+    return threads.parallel_allowed()
+
+
+def stepping(executor: str, size: int, count: int, *arguments: Any) -> Change:
+    """What steps a table of `size` elements with at most so many threads."""
+    if count == 1 or on_one_core(executor, size):
+        return partial(drivers.serial(), *arguments)
+    return partial(drivers.parallel(), *(*arguments, count))
+
+
+def step_stretch(executor: str, rows: Any, start: int, stop: int, steps: int) -> None:
+    """Step a stretch of the only array of a table, its gradient checked before.
+
+    `steps` is how many steps have been taken then.
+    """
+    with allowed(executor, [stop - start]) as count:
+        run = drivers.stretch_serial() if count == 1 else drivers.stretch_parallel()
+        run(rows, start, stop, steps, count)
+
+
+def launcher(executor: str, size: int) -> Launch:
+    """The function that steps a table of `size` elements in all."""
+    return drivers.serial() if on_one_core(executor, size) else _parallel

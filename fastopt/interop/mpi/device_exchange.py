@@ -1,0 +1,177 @@
+"""The collectives over arrays on a CUDA device: by an MPI that reads them, or through the host."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from fastopt.arrays import placement
+from fastopt.arrays.checks import Array
+from fastopt.arrays.device_array import DeviceArray, library_of
+from fastopt.executors.cuda import device, place, streams
+from fastopt.interop.mpi.exchange import Exchange
+from fastopt.interop.mpi.partition import Partition
+
+# How MPIs say so, beside the standard: Open MPI and MPICH by the one, kin of MPICH by the other.
+QUERY, GPU_QUERY, GPU_CUDA = "MPIX_Query_cuda_support", "MPIX_GPU_query_support", 0
+
+
+def reads_devices(comm: Any) -> bool:
+    """Whether this MPI says that it can read and write memory of CUDA devices.
+
+    MPI 4.1 tells in the information on a communicator; many MPIs before it have a function.
+    """
+    from mpi4py import MPI
+
+    information = comm.Get_info()
+    try:
+        kinds = information.Get("mpi_memory_alloc_kinds") or ""
+    finally:
+        information.Free()
+    if any(kind.partition(":")[0] == "cuda" for kind in kinds.split(",")):
+        return True
+    library = ctypes.CDLL(MPI.__file__)  # with what it is linked to
+    if hasattr(library, QUERY):
+        return bool(getattr(library, QUERY)() == 1)
+    if hasattr(library, GPU_QUERY):
+        answer = ctypes.c_int(0)
+        return getattr(library, GPU_QUERY)(GPU_CUDA, ctypes.byref(answer)) == 0 and bool(answer.value)
+    return False
+
+
+def exchange(
+    way: str, comm: Any, partition: Partition, dtype: np.dtype[Any], params: DeviceArray
+) -> DeviceExchange:
+    """The exchange that is asked for.
+
+    Raises
+    ------
+    ValueError
+        It is left to MPI, which says that it cannot read the memory of a device.
+    """
+    if way == "auto":
+        # One process alone sends nothing, and what it brings to itself any MPI can move on the host.
+        way = "direct" if reads_devices(comm) else "host" if comm.size == 1 else way
+    if way == "auto":
+        from mpi4py import MPI
+
+        version = MPI.Get_library_version().partition("\n")[0].strip("\0 ")
+        raise ValueError(
+            f"params are on a CUDA device, which this MPI ({version}) does not say that it can read: "
+            "use a CUDA-aware MPI, or give device_exchange='host' to exchange them through the memory "
+            "of the host, or 'direct' if you know that this MPI can"
+        )
+    made = DirectExchange if way == "direct" else HostExchange
+    with device.on(device.ordinal(params)):
+        return made(comm, partition, dtype)
+
+
+def shown(params: Any, part: DeviceArray, own: slice, replicated: bool) -> Any:
+    """The shard as an array of the library that `params` is of."""
+    if not replicated:
+        return params
+    try:
+        flat = params.detach() if library_of(params) == "torch" else params
+        found = flat.reshape(-1)[own]
+        address = placement.enter("params", found).address
+    except (AttributeError, TypeError, NotImplementedError) as error:
+        kind = type(params).__name__
+        raise TypeError(f"params must have reshape and slices on a device, not be {kind}") from error
+    if part.size and address != part.address:
+        raise TypeError("params must be of a library whose slices are no copies")
+    return found
+
+
+class DeviceExchange(Exchange):
+    """What both ways have in common. MPI does not know streams, so the host waits for them.
+
+    The parameters are those of `Exchange`.
+    """
+
+    _stream = 0  # on which gradients are produced, and packed
+
+    def wait_for(self, grad: Any, stream: Any) -> Any:
+        """Wait until a gradient can be read; the stream to step in."""
+        self._stream = streams.default(grad)() if stream is None else streams.handle(stream)
+        with device.on(device.ordinal(grad)):
+            device.synchronize(self._stream)
+        return self._stream
+
+
+class DirectExchange(DeviceExchange):
+    """For an MPI that reads and writes the memory of a device."""
+
+    def _empty(self, size: int) -> DeviceArray:
+        return device.allocate((size,), self._dtype)
+
+    def _fill(self, staging: Any, grad: Any, chunk: list[slice]) -> None:
+        position = 0
+        for piece in chunk:
+            following = position + piece.stop - piece.start
+            target = staging.part(position, following)
+            place.convert(target, placement.part(grad, piece), self._stream)
+            position = following
+        device.synchronize(self._stream)
+
+    def _buffer(self, array: Any) -> Any:
+        from mpi4py import MPI
+
+        return MPI.memory.fromaddress(array.address, array.nbytes)
+
+
+class HostExchange(DeviceExchange):
+    """For any MPI: what it sends and receives is copied from and to the device."""
+
+    def _host(self, role: str, size: int, dtype: np.dtype[Any]) -> Array:
+        """Memory of the host, which is kept for the next step."""
+        known = self._memory.get(role)
+        if known is None or known.size != size or known.dtype != dtype:
+            known = self._memory[role] = np.empty(size, dtype)
+        return known
+
+    @cached_property
+    def _memory(self) -> dict[str, Array]:
+        return {}
+
+    def broadcast(self, flat: Any) -> None:
+        """Have the content that rank 0 has."""
+        if self._comm.size > 1:
+            host = placement.to_host(flat)
+            super().broadcast(host)
+            placement.copy(flat, host)
+
+    def reduced(self, grad: Any, into: Any) -> Iterator[int]:
+        """Sum the gradients of all ranks, each piece into its place in `into`."""
+        given = self._host("gradient", grad.size, grad.dtype)
+        place.read(given, grad)
+        host = self._host("sum", into.size, into.dtype)
+        for k in super().reduced(given, host):
+            own = self.own(k)
+            placement.copy(placement.part(into, own), host[own])
+            yield k
+
+    @contextmanager
+    def gathering(self) -> Iterator[Callable[..., None]]:
+        """``gather(flat, k)`` starts to bring chunk `k` to all ranks; the end waits for all."""
+        whole: list[tuple[Any, Array]] = []
+        with super().gathering() as gather_host:
+
+            def gather(flat: Any, k: int, shard: Any = None) -> None:
+                if not whole:
+                    whole.append((flat, self._host("whole", flat.size, flat.dtype)))
+                host = whole[0][1]
+                piece = self._partition.piece(self._comm.rank, k)
+                source = (
+                    placement.part(flat, piece) if shard is None else placement.part(shard, self.own(k))
+                )
+                place.read(host[piece], source)
+                gather_host(host, k)
+
+            yield gather
+        for flat, host in whole:
+            placement.copy(flat, host)

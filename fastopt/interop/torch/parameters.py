@@ -1,0 +1,108 @@
+"""Parameters that take part in a launch, with what torch keeps for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, TypeAlias
+
+from torch import Tensor
+
+from fastopt.arrays.checks import Array
+from fastopt.interop.torch.param_groups import ParamGroup, nadam_momentum
+from fastopt.interop.torch.state_formats import array_of
+from fastopt.interop.torch.states import State
+from fastopt.interop.torch.tensors import Reader, order, reader
+from fastopt.transforms.base import Chain
+
+MakeChain: TypeAlias = Callable[[ParamGroup, dict[int, float]], Chain]
+
+
+@dataclass(eq=False)
+class Row:
+    """A parameter that takes part."""
+
+    param: Tensor
+    group: int
+    state: State
+    names: tuple[str, ...]  # of the states that have a number for each of its elements
+    fresh: bool  # its momentum starts with the next gradient
+    capturable: bool  # its steps are counted on its device
+    count: Array | None = field(init=False)  # the steps that torch counts
+    product: Array | None = field(init=False)  # of NAdam's momenta
+    array: Any = field(init=False)  # NumPy's, or on a device a tensor
+    states: dict[str, Any] = field(init=False)
+    shadow: Tensor | None = field(init=False, default=None)
+    read: Reader = field(init=False)
+
+    def __post_init__(self) -> None:
+        target = self.param.detach()
+        dimensions = order(target)
+        if dimensions is None:  # gaps in memory: a copy is stepped, and copied back
+            target = self.shadow = target.contiguous()
+            dimensions = tuple(range(target.dim()))
+        self.read = reader(target.dtype, dimensions, target.device)
+        self.array = self.read(target)
+        self.states = {name: array_of(self.state[name], dimensions) for name in self.names}
+        self.count, self.product = (self._number(name) for name in ("step", "mu_product"))
+
+    def _number(self, name: str) -> Array | None:
+        return self.state[name].numpy() if name in self.state and not self.capturable else None
+
+    def is_fresh(self, momentum_buffer: Tensor) -> bool:
+        """Whether this buffer was made here, and no gradient has come yet."""
+        return self.fresh and momentum_buffer is self.state["momentum_buffer"]
+
+    @property
+    def tracked(self) -> tuple[str, ...]:
+        """The names of all states that are worked on."""
+        return (*(name for name in ("step", "mu_product") if name in self.state), *self.names)
+
+    def tensors(self) -> list[Tensor]:
+        """All whose memory is worked on."""
+        return [self.param, *(self.state[name] for name in self.tracked)]
+
+
+class Section:
+    """Rows of one group, with one chain."""
+
+    def __init__(self, rows: list[Row], group: ParamGroup, make_chain: MakeChain) -> None:
+        self.rows, self.group = rows, group
+        self.device, self.capturable = rows[0].param.device, rows[0].capturable
+        self.products: dict[Any, Any] = {}  # NAdam's, by the step that they include
+        self.chain = make_chain(group, self.products)
+
+    def multiply(self) -> bool:
+        """Take the next step's momentum into the products; False if some step has two products."""
+        if self.rows[0].product is None:
+            return True
+        self.products.clear()
+        number = self.rows[0].product.dtype.type  # torch rounds to it too
+        for step, product in {(int(row.count), float(row.product)) for row in self.rows}:  # type: ignore[arg-type]
+            if step in self.products:
+                return False
+            momentum = nadam_momentum(self.group, step)
+            self.products[step] = float(number(product) * number(momentum))
+        return True
+
+    def products_after(self, steps: Iterator[int]) -> list[float]:
+        """What NAdam's product of each row is after its step of that number, 0 where it has none."""
+        now = islice(steps, len(self.rows))
+        return [
+            0.0 if row.product is None else self.products[step]
+            for row, step in zip(self.rows, now, strict=True)
+        ]
+
+
+def sections(rows: list[Row], groups: list[ParamGroup], make_chain: MakeChain) -> list[Section]:
+    """A section for each device and group; several where equally many steps have other products.
+
+    On each device those whose steps are counted there come last.
+    """
+    devices = list(dict.fromkeys(row.param.device for row in rows))
+    found: dict[Any, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: (devices.index(row.param.device), row.capturable)):
+        product = None if row.product is None else float(row.product)
+        found.setdefault((row.param.device, row.group, product), []).append(row)
+    return [Section(own, groups[number], make_chain) for (_, number, _), own in found.items()]

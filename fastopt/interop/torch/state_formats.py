@@ -1,0 +1,152 @@
+"""How states are stored, in torch's words: floating-point tensors, and bytes for blocks of 8 bits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastopt.arrays.checks import Array
+from fastopt.arrays.device_array import DeviceArray
+from fastopt.codecs.base import BLOCK, Codec
+from fastopt.codecs.blocks import ITEM, SIGNED, UNSIGNED
+from fastopt.codecs.floats import floats
+from fastopt.interop.torch.tensors import FORMATS, reader
+from fastopt.steps.state_formats import Formats
+from fastopt.transforms.base import Chain
+
+DTYPES = {name: dtype for dtype, name in FORMATS.items()}
+
+
+class StateFormats:
+    """The option `state_dtype` for parameters that are tensors.
+
+    Parameters
+    ----------
+    state_dtype : torch.dtype, "8bit", mapping of str to these, or None
+
+    Raises
+    ------
+    TypeError
+        It is something else.
+    """
+
+    def __init__(self, state_dtype: Any) -> None:
+        if isinstance(state_dtype, Mapping):
+            wanted: Any = {name: _translated(own) for name, own in state_dtype.items()}
+        else:
+            wanted = _translated(state_dtype)
+        self._formats = Formats(wanted, None, 0)
+        self._is_usual = state_dtype is None
+
+    def check_names(self, chains: list[Chain]) -> None:
+        """See that every state with a format of its own exists."""
+        self._formats.check_names(chains)
+
+    def check(self, name: str, param: Tensor, chain: Chain) -> None:
+        """See that the states of a parameter can be stored as asked for."""
+        if self._is_usual:
+            return
+        if param.is_complex():
+            raise TypeError(
+                f"state_dtype must be None for complex parameters, and {name} is {param.dtype}"
+            )
+        if param.dtype in FORMATS:  # otherwise it is refused when it has a gradient
+            for state in chain.states():
+                self.codec(state, chain, param)
+
+    def codec(self, name: str, chain: Chain, param: Tensor) -> Codec | None:
+        """How a state of a parameter is stored; None if it is complex, as the parameter.
+
+        Raises
+        ------
+        TypeError, ValueError
+            It cannot be stored as asked for.
+        """
+        if param.is_complex():
+            return None
+        dtype = floats(FORMATS[param.dtype]).dtype
+        codec = self._formats.codec(name, chain, np.broadcast_to(np.empty((), dtype), param.shape))
+        if codec.block > 1 and not param.is_contiguous():
+            # Blocks follow the elements in memory. A checkpoint does not say what order that was.
+            return floats("float32")
+        return codec
+
+
+def _translated(wanted: Any) -> Any:
+    """A format as fastopt names it."""
+    return FORMATS.get(wanted, wanted) if isinstance(wanted, torch.dtype) else wanted
+
+
+def is_packed(state: Any) -> bool:
+    """Whether these are the bytes of blocks of 8 bits."""
+    return isinstance(state, Tensor) and state.dtype == torch.uint8
+
+
+def packed_shape(param: Tensor) -> tuple[int, int]:
+    """The shape of a parameter's states of 8 bits: a row of bytes for each block."""
+    return -(-param.numel() // BLOCK), ITEM.itemsize
+
+
+def dtype_of(param: Tensor, codec: Codec | None) -> torch.dtype:
+    """The dtype of a state that is a tensor of numbers."""
+    return param.dtype if codec is None else DTYPES[codec.name]
+
+
+def stored(param: Tensor, codec: Codec | None, value: complex | Tensor) -> Tensor:
+    """A state of a parameter: the same number everywhere, or numbers of its shape."""
+    if codec is None or codec.block == 1:
+        made = torch.empty_like(
+            param,
+            dtype=dtype_of(param, codec),
+            memory_format=torch.preserve_format,
+            requires_grad=False,
+        )
+        return made.copy_(value) if isinstance(value, Tensor) else made.fill_(value)
+    made = param.detach().new_empty(packed_shape(param), dtype=torch.uint8)
+    if isinstance(value, Tensor):  # once in a run, so by way of the CPU
+        bytes_ = np.zeros(made.shape, np.uint8)
+        codec.store(_items(bytes_), value.detach().cpu().contiguous().float().numpy())
+    else:
+        bytes_ = np.zeros((1, ITEM.itemsize), np.uint8)
+        codec.fill(_items(bytes_), value.real)
+    return made.copy_(torch.from_numpy(bytes_))
+
+
+def numbers(name: str, state: Any, param: Tensor, chain: Chain) -> Tensor:
+    """A state as a tensor of numbers of the parameter's shape: those of 8 bits in float32.
+
+    Raises
+    ------
+    ValueError
+        It is of another shape.
+    """
+    shape = packed_shape(param) if is_packed(state) else param.shape
+    if not isinstance(state, Tensor) or state.shape != shape:
+        found = tuple(state.shape) if isinstance(state, Tensor) else state
+        raise ValueError(f"{name} must be a tensor of shape {tuple(shape)}, not {found!r}")
+    if not is_packed(state):
+        return state
+    codec = UNSIGNED if name in chain.nonnegative() else SIGNED
+    items = _items(state.cpu().contiguous().numpy())
+    decoded = codec.decode(items, np.dtype(np.float32))[: param.numel()]
+    made = param.detach().new_empty(param.shape, dtype=torch.float32)
+    return made.copy_(torch.from_numpy(decoded).reshape(param.shape))
+
+
+def _items(bytes_: Array) -> Array:
+    """Rows of bytes as the blocks that they are."""
+    items: Array = bytes_.view(ITEM).reshape(-1)
+    return items
+
+
+def array_of(state: Tensor, dimensions: tuple[int, ...]) -> Any:
+    """A state as an array on the same memory, its dimensions in this order."""
+    if is_packed(state) and state.is_cuda:  # there a tensor is an array, but none of records
+        return DeviceArray(state, state.shape[:1], ITEM, state.data_ptr())
+    if is_packed(state):
+        return _items(state.numpy())
+    return reader(state.dtype, dimensions, state.device)(state)

@@ -1,0 +1,128 @@
+"""Compiled code on disk: a file for each kernel, valid as long as what it was made from is.
+
+Numba's own cache looks at time stamps of source files and at pickled closures; kernels here are
+generated and their parts come from several files, or from no file at all. So the file is named after
+where the parts come from, and inside stands a stamp of what they contain: a new process finds it,
+an edit makes it a miss, and the next save goes to the same file, which keeps the newest few, so that
+the folder does not grow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from numba.core import caching, serialize
+from numba.core.compiler import CompileResult
+from numba.core.runtime import rtsys
+
+from fastopt.kernels import trusted_files
+from fastopt.kernels.identity import compiler
+
+
+def folder() -> Path | None:
+    """The cache folder, or None where caching is off or there is no place for it.
+
+    ``FASTOPT_CACHE=0`` turns it off; ``FASTOPT_CACHE_DIR`` and Numba's ``NUMBA_CACHE_DIR`` move it.
+    """
+    if os.environ.get("FASTOPT_CACHE") == "0":
+        return None
+    chosen = os.environ.get("FASTOPT_CACHE_DIR") or os.environ.get("NUMBA_CACHE_DIR")
+    if chosen:
+        return Path(chosen) / "fastopt"
+    try:
+        return _caches_of_user() / "fastopt"
+    except RuntimeError:  # neither HOME nor an entry in the table of users, as in some containers
+        return None
+
+
+def _caches_of_user() -> Path:
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
+CHECKSUM = 32  # bytes
+
+# Functions of one name in a file, for closures that differ in what they close over, and for
+# environments that share a folder.
+KEPT = 8
+
+
+def _checksum(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()
+
+
+class DiskCache(caching._Cache):  # type: ignore[misc]  # numba has no type hints
+    """Numba's cache protocol over a single file."""
+
+    def __init__(self, name: str, content: str | None) -> None:
+        base = folder() if content else None  # what has no content to know it by is not kept
+        # A file system may take ASCII alone, and 255 bytes; names have a hash of what they stand for.
+        name = name.encode("ascii", "replace").decode().replace("?", "_")
+        self._path = base / f"{name}.bin" if base else None
+        self._content = content
+
+    def _stamp(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
+        return *compiler(), str(sig), codegen.magic_tuple(), self._content
+
+    def _entries(self) -> list[tuple[tuple[Any, ...], bytes]]:
+        """Stamps and compiled functions in the file, the newest first."""
+        if self._path is None:
+            return []
+        raw = trusted_files.read(self._path) or b""
+        content = raw[CHECKSUM:]
+        if raw[:CHECKSUM] != _checksum(content):
+            return []  # not what was written, and it would be run as machine code
+        try:
+            return [(stamp, payload) for stamp, payload in pickle.loads(content)]
+        except Exception:  # of any kind: it is not what is written here, and the next save replaces it
+            return []
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """The compiled function, or None if it must be compiled."""
+        stamp = self._stamp(sig, target_context.codegen())
+        for known, payload in self._entries():
+            if known == stamp:
+                # Numba's `target_context.refresh()` would do this too, and import all of
+                # scipy.linalg: 0.2 s.
+                rtsys.initialize(target_context)
+                try:
+                    return CompileResult._rebuild(target_context, *pickle.loads(payload))
+                except Exception:  # as above
+                    return None
+        return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Put the compiled function in front of the others in the file."""
+        if self._path is None or data.library.has_dynamic_globals:
+            return  # addresses of this process are compiled in: of C functions, of arrays over 1 MB
+        stamp = self._stamp(sig, data.codegen)
+        others = [entry for entry in self._entries() if entry[0] != stamp]
+        entries = [(stamp, serialize.dumps(data._reduce())), *others[: KEPT - 1]]
+        content = pickle.dumps(entries)
+        trusted_files.write(self._path, _checksum(content) + content)
+
+    @property
+    def cache_path(self) -> str | None:
+        return str(self._path) if self._path else None
+
+    def enable(self) -> None:
+        """Nothing to do: whether to cache is decided by the environment."""
+
+    def disable(self) -> None:
+        """Stop using the file."""
+        self._path = None
+
+    def flush(self) -> None:
+        """Forget what is on disk."""
+        if self._path is not None:
+            with suppress(OSError):
+                self._path.unlink()

@@ -1,1 +1,0 @@
-"""Which elements there are: arrays in structures, and the table of addresses that kernels work from."""

@@ -1,0 +1,49 @@
+"""The optimizer of a minimization: a class, a name or a function that makes one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fastopt.arrays.checks import Array
+from fastopt.minimization.box import Box
+from fastopt.optimizers.adagrad import AdaGrad
+from fastopt.optimizers.adam import Adam, AdamW, NAdam
+from fastopt.optimizers.optimizer import Optimizer
+from fastopt.optimizers.rmsprop import RMSProp
+from fastopt.optimizers.sgd import SGD
+
+CLASSES: dict[str, type[Optimizer]] = {
+    kind.__name__.lower(): kind for kind in (SGD, RMSProp, AdaGrad, Adam, AdamW, NAdam)
+}
+
+
+def choose(optimizer: Any) -> Callable[..., Any]:
+    """What makes the optimizer, from an array and settings."""
+    accepted = f"one of {', '.join(CLASSES)}, a class, or a function from an array to an optimizer"
+    if isinstance(optimizer, str):
+        if optimizer.lower() not in CLASSES:
+            raise ValueError(f"optimizer must be {accepted}, got {optimizer!r}")
+        return CLASSES[optimizer.lower()]
+    if isinstance(optimizer, Optimizer):
+        raise TypeError(f"optimizer must be {accepted}; one that is made has an array of its own")
+    if not callable(optimizer):
+        raise TypeError(f"optimizer must be {accepted}, not {optimizer!r}")
+    return optimizer  # type: ignore[no-any-return]
+
+
+def make(maker: Callable[..., Any], x: Array, box: Box, settings: Mapping[str, Any]) -> Optimizer:
+    """The optimizer of `x`, which stays in the box."""
+    settings = dict(settings)
+    if box.setting is not None:
+        settings["bounds"] = box.setting
+    optimizer = maker(x, **settings)
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"optimizer must make an optimizer of fastopt, not {type(optimizer).__name__}")
+    if optimizer.params is not x:
+        raise ValueError("optimizer must make an optimizer of the array that it is given")
+    if getattr(optimizer, "maximize", False):
+        raise ValueError("maximize=True is not for minimize: let fun return the negative instead")
+    if optimizer.zero_grad:
+        raise ValueError("zero_grad=True is not for minimize: the gradient is in its result")
+    return optimizer

@@ -1,0 +1,1 @@
+"""One step of an optimizer: gradients checked, the norm decided, arrays stepped, the step counted."""

@@ -1,0 +1,287 @@
+"""A group: arrays that share a chain, with the arrays that the chain needs beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+from fastopt.arrays import checks, placement, tree
+from fastopt.arrays.checks import Array
+from fastopt.arrays.device_array import leave
+from fastopt.arrays.memory_maps import StateFiles
+from fastopt.arrays.object_headers import Header, headers_of
+from fastopt.arrays.tree import Structure
+from fastopt.codecs.base import Codec
+from fastopt.codecs.floats import Float, compute_dtype, floats, name_of
+from fastopt.executors import reference
+from fastopt.executors.cpu.kernels import Storage
+from fastopt.kernels.identity import frozen
+from fastopt.steps.constants import check_start
+from fastopt.steps.state_formats import Formats, codec_of, states_of
+from fastopt.transforms.base import START_FROM_PARAM, Chain, Transform
+from fastopt.transforms.base import chain as make_chain
+from fastopt.validation import as_float
+
+
+class Group:
+    """Parameters, states, inputs and outputs of one chain.
+
+    Parameters
+    ----------
+    structure : Structure
+        The form of its parameters.
+    params : list
+        They, in the order of `structure`.
+    chain : Chain
+    label : str
+        How errors name the parameters.
+    state : mapping
+        The caller's own state arrays, by name.
+    files : StateFiles
+        Makes new states.
+    formats : Formats
+        How they are stored.
+    """
+
+    def __init__(
+        self,
+        structure: Structure,
+        params: list[Any],
+        chain: Chain,
+        label: str,
+        state: Mapping[str, Any],
+        files: StateFiles,
+        formats: Formats,
+    ) -> None:
+        self.structure = structure
+        self.chain = chain
+        # As they are now: what is compiled later, for other formats, is made of the same.
+        self.parts = chain.parts(frozen)
+        self.idles = [frozen(t.idle) if callable(t.idle) else t.idle for t in chain.transforms]
+        self.paths = structure.paths
+        self.names = structure.names(label)
+        self.leaves: list[Array] = [
+            placement.enter(name, leaf) for name, leaf in zip(self.names, params, strict=True)
+        ]
+        for name, leaf in zip(self.names, self.leaves, strict=True):
+            checks.check_writeable(name, leaf)
+        for dtype in {compute_dtype(str(name_of(leaf.dtype))) for leaf in self.leaves}:
+            reference.probe(self.parts, dtype)
+        self._formats = formats
+        self.codecs: dict[str, list[Codec]] = {}
+        self._given_states = [name for name in chain.states() if state.get(name) is not None]
+        self.states = self._make_states(state, files)
+        self.inputs = [self._given(name, own, False) for name, own in self._pairs("inputs")]
+        self.outputs = [self._given(name, own, True) for name, own in self._pairs("outputs")]
+
+    def _pairs(self, kind: str) -> list[tuple[str, Any]]:
+        return [pair for part in self.chain for pair in getattr(part, kind).items()]
+
+    def _make_states(self, given: Mapping[str, Any], files: StateFiles) -> dict[str, list[Array]]:
+        initial = self.chain.states()
+        states: dict[str, list[Array]] = {}
+        for name, value in initial.items():
+            if name in self._given_states:
+                states[name] = self._take_states(name, given[name])
+                continue
+            states[name] = []
+            self.codecs[name] = [self._formats.codec(name, self.chain, leaf) for leaf in self.leaves]
+            for leaf, label, codec in zip(self.leaves, self.names, self.codecs[name], strict=True):
+                if value != START_FROM_PARAM:
+                    check_start(name, codec, as_float(value))
+                if placement.is_on_device(leaf):
+                    states[name].append(placement.new_state(leaf, codec, value, files.folder))
+                    continue
+                array = files.zeros(f"{name}-{label}", codec.shape(leaf.shape), codec.dtype)
+                if value == START_FROM_PARAM:
+                    codec.store(array, leaf)
+                elif value != 0.0 or codec.block > 1:
+                    codec.fill(array, as_float(value))
+                states[name].append(array)
+        return states
+
+    def _take_states(self, name: str, structure: Any) -> list[Array]:
+        """The caller's own arrays for a state, in the format that they are in."""
+        label = f"state[{name!r}]"
+        found = [placement.enter(label, own) for own in self.structure.match(structure, label)]
+        self.codecs[name] = []
+        for array, leaf, path in zip(found, self.leaves, self.paths, strict=True):
+            own = tree.describe(label, path)
+            checks.check_kind(own, array)
+            codec = codec_of(array, name, self.chain)
+            if codec is None or codec.name not in states_of(leaf.dtype):
+                accepted = checks.listed(states_of(leaf.dtype))
+                raise TypeError(
+                    f"{own} must have dtype {accepted} for a parameter of {leaf.dtype}, "
+                    f"not {array.dtype}"
+                )
+            checks.check_stored(own, array, codec.shape(leaf.shape), codec.dtype)
+            self.codecs[name].append(codec)
+        return found
+
+    def _given(self, label: str, structure: Any, written: bool) -> list[Array]:
+        """The caller's arrays, checked: of the parameters' shapes, and what they are used for."""
+        found = [placement.enter(label, own) for own in self.structure.match(structure, label)]
+        for array, leaf, path in zip(found, self.leaves, self.paths, strict=True):
+            name = tree.describe(label, path)
+            if not written:
+                checks.check_input(name, array, leaf)
+                continue
+            checks.check_writeable(name, array, checks.outputs_of(leaf.dtype))
+            checks.check_shape(name, array, leaf)
+        return found
+
+    def slots(self) -> list[list[Array]]:
+        """For each parameter the arrays of the chain's slots, in the order of the table's columns."""
+        iterators = {
+            "state": iter(self.states.values()),
+            "input": iter(self.inputs),
+            "output": iter(self.outputs),
+        }
+        columns = [next(iterators[slot.kind]) for part in self.parts for slot in part.slots]
+        return [[column[i] for column in columns] for i in range(len(self.leaves))]
+
+    @property
+    def params(self) -> Any:
+        """The parameters as the user knows them, in containers that cannot be changed."""
+        return self.structure.build_read_only(map(leave, self.leaves))
+
+    def shown(self, name: str) -> list[Any]:
+        """A state of each parameter for the user.
+
+        Of what fastopt made it is a view: what becomes of the header of that array does not matter.
+        """
+        if name not in self.states:
+            return [None] * len(self.leaves)
+        own = self.states[name]
+        if name in self._given_states or any(map(placement.is_on_device, own)):
+            return [leave(array) for array in own]
+        return [array.view() for array in own]
+
+    def decoded(self, name: str) -> list[Array | None]:
+        """A state of each parameter in the dtype of the arithmetic."""
+        if name not in self.states:
+            return [None] * len(self.leaves)
+        found: list[Array | None] = []
+        for leaf, array, codec in zip(self.leaves, self.states[name], self.codecs[name], strict=True):
+            numbers = codec.decode(placement.to_host(array), compute_dtype(str(name_of(leaf.dtype))))
+            found.append(numbers[: leaf.size].reshape(leaf.shape))
+        return found
+
+    def codecs_of(self, row: int, gradient: Codec) -> list[Codec]:
+        """How parameter, gradient and slots of one of the parameters are stored."""
+        arrays_ = {"input": iter(self.inputs), "output": iter(self.outputs)}
+        states = iter(self.codecs.values())
+        found = [floats_of(self.leaves[row]), gradient]
+        for slot in (slot for part in self.parts for slot in part.slots):
+            if slot.kind == "state":
+                found.append(next(states)[row])
+            else:
+                found.append(floats_of(next(arrays_[slot.kind])[row]))
+        return found
+
+    def storage(self, row: int, gradient: str) -> tuple[Storage, ...]:
+        """The same for the compiler, with how each is rounded."""
+        kinds = ["state", "input", *(slot.kind for part in self.parts for slot in part.slots)]
+        codecs = self.codecs_of(row, floats(gradient))
+        # A copy is as near to what was copied as can be.
+        return tuple(
+            self._formats.storage(codec) if kind == "state" else Storage(codec.name)
+            for kind, codec in zip(kinds, codecs, strict=True)
+        )
+
+    def headers(self) -> list[list[Header]]:
+        """For each parameter, of the arrays beside it that are the caller's: first of all its own."""
+        if any(map(placement.is_on_device, self.leaves)):
+            return [[] for _ in self.leaves]
+        pairs = zip(self.names, self.leaves, strict=True)
+        found = [headers_of(name, leaf, True) for name, leaf in pairs]
+        given = [(f"state[{name!r}]", self.states[name], True) for name in self._given_states]
+        for kind, arrays_ in ("inputs", self.inputs), ("outputs", self.outputs):
+            labels = zip(self._pairs(kind), arrays_, strict=True) if arrays_ else ()
+            given += [(label, own, kind == "outputs") for (label, _), own in labels]
+        for label, own, written in given:
+            for path, array, headers in zip(self.paths, own, found, strict=True):
+                headers += headers_of(tree.describe(label, path), array, written)
+        return found
+
+    @property
+    def dithers(self) -> bool:
+        """Whether anything is rounded at random."""
+        codecs = [*map(floats_of, self.leaves), *(own for each in self.codecs.values() for own in each)]
+        return any(self._formats.storage(codec).dithered for codec in codecs)
+
+    def written(self) -> Iterator[checks.Range]:
+        """The memory that a step writes, with names for errors."""
+        return (checks.memory_range(name, array) for name, array in self._outward())
+
+    def everything(self) -> Iterator[tuple[str, Any]]:
+        """All arrays that a step works with, beside the gradients, with names for errors."""
+        yield from self._outward()
+        for (name, _), own in zip(self._pairs("inputs"), self.inputs, strict=True):
+            for path, array in zip(self.paths, own, strict=True):
+                yield tree.describe(name, path), array
+
+    def _outward(self) -> Iterator[tuple[str, Any]]:
+        """The arrays that a step writes."""
+        yield from zip(self.names, self.leaves, strict=True)
+        labelled = [(f"state[{name!r}]", own) for name, own in self.states.items()]
+        labelled += [
+            (name, own) for (name, _), own in zip(self._pairs("outputs"), self.outputs, strict=True)
+        ]
+        for label, own in labelled:
+            for path, array in zip(self.paths, own, strict=True):
+                yield tree.describe(label, path), array
+
+    def read(self) -> Iterator[checks.Range]:
+        """The memory that a step only reads, beside the gradients."""
+        for (name, _), own in zip(self._pairs("inputs"), self.inputs, strict=True):
+            for path, array in zip(self.paths, own, strict=True):
+                yield checks.memory_range(tree.describe(name, path), array)
+
+    def check_inputs_apart(self, written: list[checks.Range]) -> None:
+        """What is only read shares no memory with what is written."""
+        for (name, _), own in zip(self._pairs("inputs"), self.inputs, strict=True):
+            for path, array in zip(self.paths, own, strict=True):
+                checks.check_apart(tree.describe(name, path), array, written)
+
+
+def floats_of(array: Array) -> Float:
+    """The codec of an array of plain numbers."""
+    return floats(str(name_of(array.dtype)))
+
+
+def make_groups(
+    structure: Structure,
+    params: list[Any],
+    chain: Any,
+    state: dict[str, Any],
+    files: StateFiles,
+    formats: Formats,
+) -> list[Group]:
+    """One group for a chain; for a list of chains one for each entry of the list `params`."""
+    sections: list[tuple[Structure, list[Any], Chain, str, dict[str, Any]]] = []
+    if isinstance(chain, (list, tuple)):
+        if not structure.is_list or len(structure.children) != len(chain):
+            raise ValueError(f"params must be a list with {len(chain)} entries, one for each chain")
+        remaining = iter(params)
+        for i, (form, part) in enumerate(zip(structure.children, chain, strict=True)):
+            own_state = {name: all_[i] for name, all_ in state.items()}
+            own = list(islice(remaining, len(form)))
+            sections.append((form, own, _as_chain(part), f"params[{i}]", own_state))
+    else:
+        sections.append((structure, params, _as_chain(chain), "params", state))
+    known = {name for _, _, part, _, _ in sections for name in part.states()}
+    unknown = sorted(state.keys() - known)
+    if unknown:
+        raise ValueError(f"state has unknown names {unknown}; the chain has {sorted(known)}")
+    return [Group(*section, files, formats) for section in sections]
+
+
+def _as_chain(chain: Any) -> Chain:
+    if isinstance(chain, Transform):
+        return make_chain(chain)
+    if not isinstance(chain, Chain):
+        raise TypeError(f"chain must come from fastopt.chain, not be {type(chain).__name__}")
+    return chain

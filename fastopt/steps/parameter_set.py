@@ -1,0 +1,89 @@
+"""The arrays of all groups in a row, as the table has them, and what is to be done with each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastopt.arrays.checks import Array
+from fastopt.changes import Change
+from fastopt.codecs.floats import floats, name_of
+from fastopt.executors import reference
+from fastopt.executors.cpu.kernels import Job
+from fastopt.steps.group import Group
+from fastopt.steps.hyperparameters import Hyperparameters
+
+
+class Work:
+    """What a step does to every array.
+
+    Parameters
+    ----------
+    groups : sequence of Group
+    zero_grad : bool
+        Clear the gradients on the way.
+    fast : bool
+        With approximate roots and quotients.
+
+    Attributes
+    ----------
+    members : list of (Group, int)
+        The group of each array, and its number there.
+    leaves : list of array
+        The parameters.
+    slots : list of list of array
+        What the chain works with beside each.
+    headers : list of list of Header
+        Of those among them that are the caller's.
+    """
+
+    def __init__(self, groups: Sequence[Group], zero_grad: bool, fast: bool) -> None:
+        self.members = [(group, i) for group in groups for i in range(len(group.leaves))]
+        self._zero_grad, self._fast = zero_grad, fast
+        self.leaves = [group.leaves[i] for group, i in self.members]
+        self.slots = [own for group in groups for own in group.slots()]
+        self.headers = [own for group in groups for own in group.headers()]
+
+    def check_headers(self, row: int) -> None:
+        """See that the caller's arrays are what they were, or raise ValueError."""
+        for header in self.headers[row]:
+            header.check()
+
+    def job(self, row: int, gradient: str, scales: bool) -> Job:
+        """What the kernel of one array is compiled for, given the format of its gradient."""
+        group, own = self.members[row]
+        storage = group.storage(own, gradient)
+        return Job(group.parts, storage, self._zero_grad, scales, self._fast)
+
+    def interpret(self, found: Sequence[Any], hyper: Hyperparameters) -> list[Change]:
+        """What steps, computed in plain Python, with gradients that were checked."""
+        changes, first = list[Change](), 0
+        for row, grad in enumerate(found):
+            size = self.leaves[row].size
+            if grad is not None:
+                changes += self.interpret_stretch(row, grad, hyper.of(row), first, slice(0, size))
+            first += size
+        return changes
+
+    def interpret_stretch(
+        self, row: int, grad: Array, hyper: Array, first: int, part: slice
+    ) -> list[Change]:
+        """What steps a part of one array; `first` is the number of the array's first element."""
+        arrays: list[Array] = [self.leaves[row], grad, *self.slots[row]]
+        parts = []
+        for array, slot in zip(arrays, self.interpreted(row, arrays), strict=True):
+            block = slot.codec.block
+            items = array.reshape(-1)[part.start // block : -(-part.stop // block)]
+            parts.append(slot._replace(array=items))
+        group, _ = self.members[row]
+        return reference.stepped(group.parts, hyper, first + part.start, self._zero_grad, parts)
+
+    def interpreted(self, row: int, arrays: Sequence[Array]) -> list[reference.Slot]:
+        """Parameter, gradient and slots of one array, or parts of them, for the reference."""
+        group, own = self.members[row]
+        storage = group.storage(own, str(name_of(arrays[1].dtype)))
+        codecs = group.codecs_of(own, floats(storage[1].codec))
+        return [
+            reference.Slot(array, codec, how.dithered)
+            for array, codec, how in zip(arrays, codecs, storage, strict=True)
+        ]

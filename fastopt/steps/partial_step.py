@@ -1,0 +1,144 @@
+"""A step in pieces, taken as the parts of a gradient arrive: with the bits of a step at once."""
+
+from __future__ import annotations
+
+import zlib
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+
+from fastopt.arrays.checks import Array
+from fastopt.changes import make
+from fastopt.executors import norm
+from fastopt.executors.cpu.columns import FIRST, PHASE
+from fastopt.executors.dispatch import step_stretch
+from fastopt.optimizers.optimizer import Optimizer
+from fastopt.steps.memory_stepper import InMemory
+
+
+class AnyPieces(ABC):
+    """The step of an optimizer over one array, in parts: `begin`, `decide`, `run` for each, `end`.
+
+    All that can fail happens in `begin`, before anything is written.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Of a single array.
+    across : Across
+        How the norm of this array is combined with those of other processes.
+    first : int
+        The number of its first element among those of all processes: what is rounded at random
+        depends on it.
+    """
+
+    def __init__(self, optimizer: Optimizer, across: norm.Across = norm.ALONE, first: int = 0) -> None:
+        self._optimizer = optimizer
+        self._across = across
+        self._first = first
+        self._limit = 0.0
+
+    @property
+    def _steps(self) -> Any:
+        """The optimizer's: they refuse to begin where loading was interrupted."""
+        return self._optimizer._steps
+
+    @abstractmethod
+    def begin(self, grad: Any, grad_scale: float, stream: Any = None) -> None:
+        """Check an array that will hold the gradient, and get the hyperparameters of the step.
+
+        `stream` is as for `Optimizer.step`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `Optimizer.step`. Nothing was changed.
+        """
+
+    @abstractmethod
+    def decide(self) -> bool:
+        """Look at the whole gradient, where its norm is wanted; whether the step is to be taken."""
+
+    @abstractmethod
+    def run(self, start: int, stop: int) -> None:
+        """Step the elements from `start` to `stop`, whose gradient is there.
+
+        States of 8 bits are kept in blocks: pieces begin at multiples of `codecs.base.BLOCK`.
+        """
+
+    @abstractmethod
+    def end(self) -> None:
+        """Count the step."""
+
+    def fingerprint(self) -> int:
+        """A number for the settings of the step that was begun: equal where they are equal."""
+        own = self._steps
+        numbers = np.array([own.count, own.grad_scale, self._limit])
+        return zlib.crc32(own.hyper.of(0)[PHASE:].tobytes(), zlib.crc32(numbers.tobytes()))
+
+    def describe(self) -> dict[str, Any]:
+        """The same in words."""
+        return {
+            "the number of the step": self._steps.count,
+            "grad_scale": self._steps.grad_scale,
+            "the limit of the norm": self._limit,
+            "the settings": self._optimizer._plain_settings(),
+            "the hyperparameters of this step": self._steps.hyper.of(0)[PHASE:].tolist(),
+        }
+
+    @property
+    def waits(self) -> bool:
+        """Whether the whole gradient must be there before the first piece: its norm is wanted."""
+        return bool(self._steps.watch.is_on)
+
+
+class Pieces(AnyPieces):
+    """Pieces of an array in memory. The parameters are those of `AnyPieces`."""
+
+    def __init__(self, optimizer: Optimizer, across: norm.Across = norm.ALONE, first: int = 0) -> None:
+        super().__init__(optimizer, across, first)
+        if not isinstance(optimizer._steps, InMemory):
+            raise TypeError("optimizer must be over an array in memory to be stepped in pieces")
+        self._steps.rows[0, FIRST] = first
+        self._found: list[Any] = []
+        self._count = self._left = 0  # steps so far, and elements that are still to be stepped
+
+    def begin(self, grad: Array, grad_scale: float, stream: Any = None) -> None:
+        """Check an array that will hold the gradient, and get the hyperparameters of the step."""
+        self._steps.refuse(stream)
+        self._steps.begin(grad_scale)
+        self._found = self._steps.gradients.find(grad)
+        self._steps.check(self._found)
+        self._count, self._left = self._steps.count, self._steps.table.size
+        self._limit = self._steps.watch.limit_at(self._count)
+
+    def decide(self) -> bool:
+        """Look at the whole gradient, where its norm is wanted; whether the step is to be taken."""
+        own = self._steps
+        if not self.waits:
+            return True
+        own.measure(self._found)
+        factor = own.watch.decide(self._found, own.grad_scale, self._limit, self._across)
+        if factor is None:
+            return False
+        own.hyper.scale_gradients(factor)
+        return True
+
+    def run(self, start: int, stop: int) -> None:
+        """Step the elements from `start` to `stop`, whose gradient is there."""
+        own, left = self._steps, self._left - (stop - start)
+        count = self._count + (
+            left == 0
+        )  # with the last element, whatever comes between that and `end`
+        if own.compiled:
+            step_stretch(self._optimizer.executor, own.rows, start, stop, count - own.lags[0])
+        else:
+            part = slice(start, stop)
+            changes = own.work.interpret_stretch(0, self._found[0], own.hyper.of(0), self._first, part)
+            make([*changes, *own.counted(count, own.lags)])
+        self._left = left
+
+    def end(self) -> None:
+        """Count the step, if the last piece did not do so."""
+        make(self._steps.counted(self._count + 1, self._steps.lags))

@@ -1,0 +1,1 @@
+"""Gradients of some rows: touched rows step, and the others catch up when they are needed."""

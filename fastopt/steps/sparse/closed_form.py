@@ -1,0 +1,181 @@
+"""What a chain does where there is no gradient, as a linear map: k such steps are then a matrix.
+
+``sparse="exact"`` leaves rows without a gradient alone and lets them catch up later. That needs a form
+of many steps at once, and linear maps have one, their product: averages decay by ``beta**k``, a
+momentum carries its parameter on. A transform says in `Transform.idle` what it does; its function is
+called with forms (`Form`) in the place of numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastopt.arrays.checks import Array
+from fastopt.kernels.specialize import specialize
+from fastopt.transforms.base import ONCE, Chain, Transform
+from fastopt.validation import Hyper
+
+PARAM = 0  # the first variable; the others are what the chain writes, in the order of the table
+
+
+class Form:
+    """A sum of variables, each times a number.
+
+    A coefficient that is the whole number 1 was never multiplied: what a step leaves as it is can
+    be told from what happens to keep its value, as with a momentum of 1.0.
+    """
+
+    __slots__ = ("terms",)
+    __array_ufunc__ = None  # let NumPy's numbers leave the arithmetic to this class
+
+    def __init__(self, terms: Mapping[int, float]) -> None:
+        self.terms = dict(terms)
+
+    def is_just(self, variable: int) -> bool:
+        """Whether this is the variable itself, whatever the numbers of a step are."""
+        return self.terms == {variable: 1} and type(self.terms[variable]) is int
+
+    def __add__(self, other: Any) -> Form:
+        if not isinstance(other, Form):
+            return NotImplemented
+        terms = dict(self.terms)
+        for variable, number in other.terms.items():
+            terms[variable] = terms[variable] + float(number) if variable in terms else number
+        return Form(terms)
+
+    def __mul__(self, factor: Any) -> Form:
+        if isinstance(factor, Form):
+            return NotImplemented
+        return Form({variable: float(factor) * number for variable, number in self.terms.items()})
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: Any) -> Form:
+        if isinstance(divisor, Form):
+            return NotImplemented
+        return Form({variable: number / float(divisor) for variable, number in self.terms.items()})
+
+    def __neg__(self) -> Form:
+        return -1.0 * self
+
+    def __sub__(self, other: Any) -> Form:
+        return self + -other if isinstance(other, Form) else NotImplemented
+
+
+def idle_forms(
+    chain: Chain, idles: Sequence[Any], numbers: Sequence[Hyper], dtype: np.dtype[Any]
+) -> list[Form]:
+    """The parameter and all that a step writes, after a step without a gradient.
+
+    Parameters
+    ----------
+    chain : Chain
+    idles : sequence
+        `Transform.idle` of each, as it was when the optimizer was made.
+    numbers : sequence of tuple of float
+        The hyperparameters of each transform, as rounded for `dtype`.
+    dtype : numpy.dtype
+        In which the step computes.
+
+    Raises
+    ------
+    ValueError
+        There is no closed form; the message says why.
+    """
+    param, value, applied = Form({PARAM: 1}), Form({}), False
+    forms: list[Form] = []
+    for transform, idle, own in zip(chain, idles, numbers, strict=True):
+        if transform.after and not applied:
+            value, applied = param - value, True
+        first = 1 + len(forms)
+        states = [Form({first + i: 1}) for i in range(len(transform.state))]
+        try:
+            value, new = _idle_step(transform, idle, value, param, states, own, dtype)
+        except ValueError as error:
+            raise ValueError(
+                f"sparse='exact' needs a closed form for steps without a gradient, but "
+                f"{transform.name}: {error}; sparse='lazy' does without"
+            ) from error
+        forms += new
+    return [value if applied else param - value, *forms]
+
+
+def _idle_step(
+    transform: Transform,
+    idle: Any,
+    value: Form,
+    param: Form,
+    states: list[Form],
+    numbers: Hyper,
+    dtype: np.dtype[Any],
+) -> tuple[Form, list[Form]]:
+    if idle is None:
+        raise ValueError("has none (its idle is None)")
+    stays = value.is_just(PARAM) if transform.after else not value.terms
+    if transform.idle is not transform.update and not stays:
+        raise ValueError(
+            "is not linear, and the parameter moves without a gradient too (weight decay, momentum)"
+        )
+    if idle == ONCE:
+        if callable(transform.hyper):
+            raise ValueError("changes with the step")
+        return value, states
+    linear = specialize(idle, dtype.type)
+    unread = (None,) * len(transform.inputs)
+    written = len(states) + len(transform.outputs)
+    try:
+        with np.errstate(all="ignore"):  # a literal is a NumPy number of the dtype
+            value, new = linear(value, param, (*states, *unread), numbers)
+        if not (isinstance(value, Form) and all(isinstance(own, Form) for own in new)):
+            raise TypeError("it returned something else than sums of its arguments times numbers")
+        if len(new) != written:
+            raise TypeError(f"it returned {len(new)} states for {written}")
+    except TypeError as error:
+        raise ValueError(f"its idle must be linear ({error})") from error
+    return value, list(new)
+
+
+class ClosedForm(NamedTuple):
+    """Which numbers it takes to catch up, whatever the steps were.
+
+    The variables are the parameter and what the chain writes, as in `idle_forms`.
+    """
+
+    variables: tuple[int, ...]  # those that take part: the rows and columns of the matrices
+    rows: tuple[tuple[int, ...] | None, ...]  # what each is the sum of; None for what stays
+
+    @property
+    def moves(self) -> bool:
+        """Whether the parameter changes without a gradient."""
+        return self.rows[PARAM] is not None
+
+    def entries(self) -> Array:
+        """Where in a matrix the numbers stand, in the order in which the rows need them."""
+        at = {variable: i for i, variable in enumerate(self.variables)}
+        pairs = ((own, other) for own, others in enumerate(self.rows) for other in others or ())
+        return np.array([(at[own], at[other]) for own, other in pairs], np.int64).reshape(-1, 2)
+
+    def matrix(self, forms: Sequence[Form]) -> Array:
+        """A step without a gradient, among the variables that take part."""
+        rows = (forms[own].terms for own in self.variables)
+        return np.array(
+            [[float(terms.get(other, 0.0)) for other in self.variables] for terms in rows], np.float64
+        ).reshape(len(self.variables), len(self.variables))
+
+
+def closed_form(forms: Sequence[Form]) -> ClosedForm:
+    """What catching up takes, from the forms of any one step."""
+    reach = np.zeros((len(forms), len(forms)), bool)
+    for own, form in enumerate(forms):
+        reach[own, list(form.terms)] = True
+    while (further := reach | (reach @ reach)).sum() > reach.sum():
+        reach = further
+    rows = tuple(
+        None if form.is_just(own) else tuple(map(int, np.flatnonzero(reach[own])))
+        for own, form in enumerate(forms)
+    )
+    used = {v for own, others in enumerate(rows) if others is not None for v in (own, *others)}
+    return ClosedForm(tuple(sorted(used)), rows)

@@ -1,0 +1,189 @@
+"""Sparse gradients as they come: pairs of rows and values, and the arrays of scipy.sparse."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastopt.arrays import checks
+from fastopt.arrays.checks import Array, loaded
+from fastopt.codecs.floats import compute_dtype, floats, name_of
+from fastopt.steps.sparse import row_loops
+
+
+class RowGradient(NamedTuple):
+    """The gradient of some rows of a parameter; that of all others is zero."""
+
+    rows: Array  # int64, rising
+    places: Array  # where the gradient of each is: a row of `values`, or behind them of `sums`
+    values: Array  # two-dimensional
+    sums: Array  # of rows that came more than once
+    given: tuple[Array, ...]  # arrays of the caller's that the numbers were copied from
+
+    def memory(self) -> tuple[Array, ...]:
+        """What belongs to the caller of it."""
+        return self.given or (self.values,)
+
+    def once(self) -> Array:
+        """An array with the gradient of each row once, in any order."""
+        if not self.sums.size:
+            return self.values
+        return np.concatenate([self.values[self.places[self.places < len(self.values)]], self.sums])
+
+
+def is_sparse(grad: Any) -> bool:
+    """Whether this is meant as a sparse gradient."""
+    return (isinstance(grad, tuple) and len(grad) == 2) or _is_scipy(grad)
+
+
+def _is_scipy(grad: Any) -> bool:
+    issparse = loaded("scipy.sparse", "issparse")
+    return issparse is not None and issparse(grad)
+
+
+def take(name: str, grad: Any, param: Array, clears: bool) -> RowGradient:
+    """Check a sparse gradient, and bring its rows in order, the sum of all that came for each.
+
+    Numbers of one element are added in the order in which they come, in the dtype of the arithmetic.
+
+    Raises
+    ------
+    TypeError, ValueError
+        It does not fit `param`, or cannot be cleared although it should be (`clears`).
+    """
+    if not _is_scipy(grad):
+        rows, values = grad
+        return _take_pair(name, rows, values, param)
+    if grad.shape != param.shape:
+        raise ValueError(f"{name} must have the parameter's shape {param.shape}, got {grad.shape}")
+    if grad.dtype != (compute := compute_dtype(str(name_of(param.dtype)))):
+        raise TypeError(
+            f"{name} must have dtype {compute} for a parameter of {param.dtype}, not {grad.dtype}"
+        )
+    given = (_data_to_clear(name, grad),) if clears else ()
+    if grad.format in ("csr", "csc", "bsr"):
+        grad = _checked_pointers(name, grad)
+    if grad.format == "csr" and grad.ndim == 2:
+        return _take_csr(name, grad, given)
+    return _take_entries(name, grad, param, given)
+
+
+def _data_to_clear(name: str, grad: Any) -> Array:
+    data = getattr(grad, "data", None)
+    if not isinstance(data, np.ndarray) or data.dtype != grad.dtype:
+        raise TypeError(
+            f"{name} cannot be cleared, which zero_grad=True asks for: {type(grad).__name__} has no "
+            "array of numbers"
+        )
+    return data
+
+
+def _take_pair(name: str, rows: Any, values: Any, param: Array) -> RowGradient:
+    rows = checks.check_rows(f"rows of {name}", rows, param)
+    checks.check_values(f"values of {name}", values, param, rows.size)
+    values = values.reshape(rows.size, math.prod(param.shape[1:]))
+    if _rises(rows):
+        return RowGradient(rows, np.arange(rows.size), values, values[:0], ())
+    return _take_unordered(rows, values)
+
+
+def _take_unordered(given: Array, values: Array) -> RowGradient:
+    """Most rows come once: their gradient stays where it is."""
+    if not values.size:
+        rows = np.unique(given)
+        return RowGradient(rows, np.arange(rows.size), values[: rows.size], values[:0], ())
+    numbers = values
+    rows, places, repeated = (np.empty(given.size, np.int64) for _ in range(3))
+    starts = np.zeros(1 + given.size // 2, np.int64)
+    count, several = row_loops.tell_apart()(given, rows, places, starts, repeated)
+    if several and (name := str(name_of(values.dtype))) in ("float16", "bfloat16"):
+        # Sums would lose too much in 16 bits.
+        numbers = floats(name).decode(values, compute_dtype(name)).reshape(values.shape)
+    sums = np.empty((several, values.shape[1]), numbers.dtype)
+    if several:
+        row_loops.add_rows(numbers.dtype)(starts, repeated, numbers, sums)
+    return RowGradient(rows[:count], places[:count], numbers, sums, (values,) if several else ())
+
+
+def _checked_pointers(name: str, grad: Any) -> Any:
+    """A CSR, CSC or BSR array that holds together: its arrays can be assigned, and compiled code, of
+    SciPy too, follows them without looking.
+    """
+    indptr, indices, data = grad.indptr, grad.indices, grad.data
+    lines = (1, *grad.shape)[-2:][grad.format == "csc"]
+    lines //= grad.blocksize[0] if grad.format == "bsr" else 1
+    problem = None
+    if not indptr.ndim == indices.ndim == 1 or not {indptr.dtype.kind, indices.dtype.kind} <= set("iu"):
+        problem = "its indptr and indices are not one-dimensional arrays of whole numbers"
+    elif len(indptr) != lines + 1:
+        problem = f"its indptr has {len(indptr)} numbers, not {lines + 1}"
+    elif len(indices) != len(data) or data.ndim != (3 if grad.format == "bsr" else 1):
+        problem = f"it has {len(indices)} indices for numbers of the shape {data.shape}"
+    elif indptr[0] != 0 or indptr[-1] > len(data):
+        problem = f"its indptr goes from {indptr[0]} to {indptr[-1]}, for {len(data)} numbers"
+    elif grad.format != "csr" and (indptr[1:] < indptr[:-1]).any():  # CSR is read in leaps, and checked
+        problem = "its indptr falls"
+    if problem is not None:
+        raise ValueError(f"{name} is no valid {grad.format.upper()} array: {problem}")
+    if grad.format != "csr" and indptr[-1] < len(data):  # SciPy allows that, and converts what is there
+        grad = grad.copy()
+        grad.prune()
+    return grad
+
+
+def _take_csr(name: str, grad: Any, given: tuple[Array, ...]) -> RowGradient:
+    indptr, columns, data = map(np.ascontiguousarray, (grad.indptr, grad.indices, grad.data))
+    found = np.empty(min(len(indptr) - 1, len(data)), np.int64)
+    rows = found[: row_loops.nonempty(indptr.dtype)(indptr, found)].copy()
+    starts = np.append(indptr[rows], indptr[-1:]).astype(np.int64)
+    if starts[0] < 0 or not _rises(starts):
+        raise ValueError(f"{name} is no valid CSR array: its indptr falls")
+    return _dense_rows(name, rows, starts, columns, data, grad.shape[1], given)
+
+
+def _take_entries(name: str, grad: Any, param: Array, given: tuple[Array, ...]) -> RowGradient:
+    entries = grad.tocoo()
+    coords = getattr(entries, "coords", None) or (entries.row, entries.col)
+    if any(len(own) != len(entries.data) for own in coords):
+        raise ValueError(f"{name} is no valid sparse array: it has not as many numbers as indices")
+    for axis, (size, own) in enumerate(zip(param.shape, coords, strict=True)):
+        if len(own) and (own.min() < 0 or own.max() >= size):
+            what = ("rows", "columns", "indices")[min(axis, 2)]
+            raise ValueError(f"{name} is no valid sparse array: it has {what} beyond its shape")
+    first, *others = coords
+    columns = np.zeros(len(first), np.int64)
+    for size, own in zip(param.shape[1:], others, strict=True):
+        columns = columns * size + own
+    ordered, places = (np.empty(len(first), np.int64) for _ in range(2))
+    row_loops.sort()(first.astype(np.int64), ordered, places)
+    starts = _first_of_each(ordered)
+    rows, width = ordered[starts[:-1]], math.prod(param.shape[1:])
+    return _dense_rows(name, rows, starts, columns[places], entries.data[places], width, given)
+
+
+def _dense_rows(
+    name: str,
+    rows: Array,
+    starts: Array,
+    columns: Array,
+    data: Array,
+    width: int,
+    given: tuple[Array, ...],
+) -> RowGradient:
+    values = np.empty((rows.size, width), data.dtype)
+    if not row_loops.scatter(columns.dtype, data.dtype)(starts, columns, data, values):
+        raise ValueError(f"{name} is no valid sparse array: it has columns beyond its shape")
+    return RowGradient(rows, np.arange(rows.size), values, values[:0], given)
+
+
+def _rises(numbers: Array) -> bool:
+    return bool((numbers[1:] > numbers[:-1]).all())
+
+
+def _first_of_each(ordered: Array) -> Array:
+    """Where a new row begins, and the end."""
+    new = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
+    ends = [0, ordered.size] if ordered.size else [0]
+    return np.concatenate([ends[:1], new, ends[1:]]).astype(np.int64)

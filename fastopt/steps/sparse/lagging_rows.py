@@ -1,0 +1,247 @@
+"""A parameter whose steps come by rows, and its rows that are behind."""
+
+from __future__ import annotations
+
+import math
+from itertools import islice
+
+import numpy as np
+
+from fastopt.arrays import checks
+from fastopt.arrays.checks import Array
+from fastopt.changes import Change, make, put
+from fastopt.codecs.floats import name_of
+from fastopt.executors import reference
+from fastopt.executors.cpu.columns import FIRST, NUMBERS, PARAM
+from fastopt.executors.cpu.kernels import Job, kernel
+from fastopt.steps.group import Group
+from fastopt.steps.parameter_set import Work
+from fastopt.steps.sparse import row_driver, row_loops
+from fastopt.steps.sparse.catch_up import catch_up_part
+from fastopt.steps.sparse.closed_form import closed_form, idle_forms
+from fastopt.steps.sparse.entries import RowGradient
+from fastopt.transforms.base import ONCE, Part
+from fastopt.validation import Hyper
+
+# Steps after which all rows catch up, so that what must be remembered of a step (a small matrix) is
+# bounded. A power of two; it must fit into the 16 bits that a row has for the step it was left at.
+REMEMBERED = 16_384
+
+
+def split_numbers(group: Group, hyper: Array) -> list[Hyper]:
+    """The hyperparameters of each part, as rounded in what the kernel reads."""
+    numbers = iter(hyper[NUMBERS:].tolist())
+    return [tuple(islice(numbers, part.hypers)) for part in group.parts]
+
+
+def check_rows_can_step(work: Work, index: int, hyper: Array, exact: bool) -> None:
+    """See that a parameter can have sparse gradients, or raise ValueError that says why not."""
+    group, own = work.members[index]
+    if any(codec.block > 1 for codecs in group.codecs.values() for codec in codecs[own : own + 1]):
+        raise ValueError(
+            f"sparse gradients cannot go with states of 8 bits, which {group.names[own]} has: their "
+            "blocks reach across rows"
+        )
+    storage = group.storage(own, str(name_of(work.leaves[index].dtype)))
+    if exact and any(how.dithered for how in storage):
+        raise ValueError(
+            "sparse='exact' cannot go with stochastic_rounding: its random bits belong to blocks, "
+            "which catching up cuts otherwise than steps do; sparse='lazy' can"
+        )
+    if exact:
+        idle_forms(group.chain, group.idles, split_numbers(group, hyper), hyper.dtype)
+
+
+class Rows:
+    """One parameter that gets sparse gradients.
+
+    Parameters
+    ----------
+    work : Work
+    index : int
+        The number of the parameter.
+    table : array
+        Its row in the table.
+    hyper : array
+        The hyperparameters of the next step, as a kernel reads them.
+    exact : bool
+        Whether rows that are not touched catch up.
+    executor : str
+    compiled : bool
+
+    Attributes
+    ----------
+    moves : bool
+        Whether parameters change without a gradient.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        index: int,
+        table: Array,
+        hyper: Array,
+        exact: bool,
+        executor: str,
+        compiled: bool,
+    ) -> None:
+        check_rows_can_step(work, index, hyper, exact)
+        self._all, self._index = work, index
+        self._group, self._own = work.members[index]
+        self._executor, self._compiled = executor, compiled
+        self._param, self._slots = work.leaves[index], work.slots[index]
+        self._width = math.prod(self._param.shape[1:])
+        columns = [self._param, self._param, *self._slots]
+        self._addresses = table[FIRST : PARAM + len(columns)].copy()
+        itemsizes = [0, *(column.itemsize for column in columns)]
+        self._row_bytes = self._width * np.array(itemsizes, np.int64)
+        self._work = np.zeros(row_driver.WORK, np.int64)
+        self._work[row_driver.WIDTH] = self._width
+        self.moves = False
+        self._last = np.zeros(0, np.int16)
+        self._catches_up = False
+        if exact:
+            self._get_ready(hyper)
+
+    def _get_ready(self, hyper: Array) -> None:
+        """Make what catching up takes, if the chain does anything without a gradient."""
+        chain, parts, idles = self._group.chain, self._group.parts, self._group.idles
+        numbers = split_numbers(self._group, hyper)
+        self._form = closed_form(idle_forms(chain, idles, numbers, hyper.dtype))
+        self._catches_up = any(row is not None for row in self._form.rows) or ONCE in idles
+        if not self._catches_up:
+            return
+        self.moves = self._form.moves or ONCE in idles
+        self._part = catch_up_part(parts, tuple(idles), self._form)
+        self._entries = self._form.entries()
+        constant = [n for idle, own in zip(idles, numbers, strict=True) if idle == ONCE for n in own]
+        self._numbers = np.zeros((REMEMBERED, NUMBERS + self._part.hypers), hyper.dtype)
+        if constant:
+            self._numbers[:, NUMBERS + len(self._entries) :] = constant
+        size = len(self._form.variables)
+        self._tree = np.zeros((2 * REMEMBERED, size, size))
+        self._marks = np.zeros(REMEMBERED + 1, np.uint8)
+        self._last = np.zeros(len(self._param), np.int16)
+        self._seen: bytes | None = None
+        if self._compiled:
+            storage = self._group.storage(self._own, str(name_of(self._param.dtype)))
+            code = kernel(Job((self._part,), storage, zero_grad=False, scales=False))
+            self._work[row_driver.CATCH_UP] = code.address
+            self._code = code  # owns what is there
+            self._work[row_driver.NUMBERS] = checks.address(self._numbers)
+            self._work[row_driver.STRIDE] = self._numbers.strides[0]
+
+    @property
+    def now(self) -> int:
+        """Steps since all rows were at the same one."""
+        return int(self._work[row_driver.NOW])
+
+    def look_ahead(self, hyper: Array) -> None:
+        """Find out what the coming step does without a gradient, and have room to remember it.
+
+        Raises
+        ------
+        ValueError
+            There is no closed form for it; nothing was changed.
+        """
+        if self._catches_up and (seen := hyper[NUMBERS:].tobytes()) != self._seen:
+            numbers = split_numbers(self._group, hyper)
+            forms = idle_forms(self._group.chain, self._group.idles, numbers, hyper.dtype)
+            self._matrix, self._seen = self._form.matrix(forms), seen
+        if self.now == REMEMBERED:
+            self.catch_up()
+
+    def stepped(
+        self, gradient: RowGradient, code: int, hyper: Array, clears: bool, threads: int
+    ) -> list[Change]:
+        """What steps the rows that have a gradient, caught up before; the others are one more step
+        behind.
+
+        `code` is the address of the kernel.
+        """
+        self._prepare(gradient.rows)
+        if self._catches_up:
+            self._note()
+        if self._compiled:
+            self._work[row_driver.KERNEL], self._work[row_driver.HYPER] = code, checks.address(hyper)
+            self._work[row_driver.ROWS] = len(gradient.values)
+            self._work[row_driver.SUMS] = checks.address(gradient.sums)
+            self._addresses[row_driver.GRAD] = checks.address(gradient.values)
+            self._row_bytes[row_driver.GRAD] = self._width * gradient.values.itemsize
+            size = len(gradient.rows) * self._width
+            walk = row_driver.walking(
+                self._executor, size, threads, *self._walk(gradient.rows, gradient.places)
+            )
+            return [walk, *(put(array, 0) for array in gradient.given if clears)]
+        self._walk_in_python(gradient.rows)
+        found = [*gradient.values, *gradient.sums]
+        changes: list[Change] = []
+        for row, place in zip(gradient.rows, gradient.places, strict=True):
+            changes += self._step_in_python(self._group.parts, hyper, row, found[place], clears)
+        if self._catches_up:
+            reached = self.now + 1
+            changes += [
+                put(self._last, reached, gradient.rows),
+                put(self._work, reached, row_driver.NOW),
+            ]
+        return [*changes, *(put(array, 0) for array in gradient.given if clears)]
+
+    def _note(self) -> None:
+        """Note the matrix of the coming step, and the products that it completes.
+
+        They have no part in what catches up before that step was taken.
+        """
+        node = REMEMBERED + self.now
+        self._tree[node] = self._matrix
+        with np.errstate(all="ignore"):  # what decayed to nothing underflows
+            while node & 1 and node > 1:
+                node >>= 1
+                np.matmul(self._tree[2 * node + 1], self._tree[2 * node], out=self._tree[node])
+
+    def catch_up(self, some: Array | None = None) -> None:
+        """Bring some rows up to date, sorted and each once, or all."""
+        if self.now == 0:
+            return
+        if some is None:
+            self._catch_up_all()
+            return
+        self._prepare(some)
+        if self._compiled:
+            self._work[row_driver.KERNEL] = 0
+            row_driver.walk(self._executor, len(some) * self._width, *self._walk(some, some))
+        else:
+            self._walk_in_python(some)
+
+    def _catch_up_all(self) -> None:
+        self._marks[: self.now] = 1
+        self._prepare(np.zeros(0, np.int64))
+        if self._compiled:
+            row_driver.sweep(self._executor, self._param.size, self._work, self._addresses, self._last)
+        else:
+            self._walk_in_python(np.arange(len(self._param)))
+            make([put(self._last, 0), put(self._work, 0, row_driver.NOW)])
+
+    def _prepare(self, some: Array) -> None:
+        """Find what it takes to bring these rows up to date."""
+        if self.now:
+            find, left = row_loops.products(self._numbers.dtype), (self._marks, self._last, some)
+            find(self._tree, *left, self.now, self._entries, self._numbers)
+
+    def _walk(self, some: Array, places: Array) -> tuple[Array, ...]:
+        return self._work, self._addresses, self._row_bytes, some, places, self._last
+
+    def _walk_in_python(self, some: Array) -> None:
+        for row in some:
+            if self.now and self._last[row] < self.now:
+                numbers, values = self._numbers[self._last[row]], self._param[row]
+                changes = self._step_in_python((self._part,), numbers, row, values, False)
+                make([*changes, put(self._last, self.now, row)])
+
+    def _step_in_python(
+        self, parts: tuple[Part, ...], hyper: Array, row: int, grad: Array, clears: bool
+    ) -> list[Change]:
+        """What steps one row by the reference."""
+        start, stop = row * self._width, (row + 1) * self._width
+        param, *slots = (array.reshape(-1)[start:stop] for array in (self._param, *self._slots))
+        views = self._all.interpreted(self._index, [param, grad.reshape(-1), *slots])
+        return reference.stepped(parts, hyper, int(self._addresses[0]) + start, clears, views)

@@ -1,0 +1,126 @@
+"""Steps with sparse gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from fastopt.arrays.checks import Array
+from fastopt.changes import Change
+from fastopt.executors.cpu.columns import KERNEL
+from fastopt.steps.hyperparameters import Hyperparameters
+from fastopt.steps.parameter_set import Work
+from fastopt.steps.sparse.entries import RowGradient, is_sparse
+from fastopt.steps.sparse.lagging_rows import Rows, check_rows_can_step
+
+MODES = ("exact", "lazy")
+
+
+def check_mode(sparse: Any) -> str | None:
+    """None or one of the names in `MODES`."""
+    accepted = "'exact', 'lazy' or None"
+    if sparse is not None and not isinstance(sparse, str):
+        raise TypeError(f"sparse must be {accepted}, not {sparse!r}")
+    if sparse is not None and sparse not in MODES:
+        raise ValueError(f"sparse must be {accepted}, got {sparse!r}")
+    return sparse
+
+
+class RowSteps:
+    """The parameters that got sparse gradients.
+
+    Attributes
+    ----------
+    mode : str or None
+    behind : bool
+        Whether any rows have to catch up.
+    """
+
+    def __init__(
+        self,
+        mode: str | None,
+        work: Work,
+        hyper: Hyperparameters,
+        table: Array,
+        executor: str,
+        compiled: bool,
+    ) -> None:
+        self.mode, self.behind = mode, False
+        self._table, self._work = table, work
+        self._how = mode == "exact", executor, compiled
+        self._known: dict[int, Rows] = {}
+        if mode is not None:
+            self._check_any(hyper)
+
+    def _check_any(self, hyper: Hyperparameters) -> None:
+        """See that there is a parameter that can have sparse gradients."""
+        refusal = None
+        for index in range(len(self._work.leaves)):
+            try:
+                check_rows_can_step(self._work, index, hyper.of(index), self.mode == "exact")
+            except ValueError as error:
+                refusal = error
+            else:
+                return
+        if refusal is not None:
+            raise refusal
+
+    def look_ahead(self, gradients: Mapping[int, RowGradient], hyper: Hyperparameters) -> None:
+        """Get ready for these gradients, or raise before anything is written."""
+        for index in gradients:
+            if index not in self._known:
+                table, numbers = self._table[index], hyper.of(index)
+                self._known[index] = Rows(self._work, index, table, numbers, *self._how)
+            self._known[index].look_ahead(hyper.of(index))
+
+    def sizes(self, gradients: Mapping[int, RowGradient]) -> list[int]:
+        """How many elements there are to step for each."""
+        return [own.places.size * own.values.shape[1] for own in gradients.values()]
+
+    def stepped(
+        self,
+        gradients: Mapping[int, RowGradient],
+        hyper: Hyperparameters,
+        clears: bool,
+        threads: int,
+    ) -> list[Change]:
+        """What steps the rows that have a gradient."""
+        changes: list[Change] = []
+        for index, gradient in gradients.items():
+            self.behind = True  # perhaps: to catch up without need changes nothing
+            code = int(self._table[index, KERNEL])
+            own = self._known[index]
+            changes += own.stepped(gradient, code, hyper.of(index), clears, threads)
+        return changes
+
+    def look_back(self) -> None:
+        """See whether any rows have to catch up after a step."""
+        self.behind = any(rows.now for rows in self._known.values())
+
+    def catch_up(self, found: Sequence[Any] | None = None) -> None:
+        """Bring all rows up to date: of all parameters, or of those with dense ones among gradients."""
+        wanted = [
+            index
+            for index in self._known
+            if found is None or not (found[index] is None or is_sparse(found[index]))
+        ]
+        self._check_headers(wanted)
+        for index in wanted:
+            self._known[index].catch_up()
+        self.look_back()
+
+    def catch_up_rows(self, wanted: Mapping[int, Array]) -> None:
+        """Bring some rows of some parameters up to date."""
+        known = {index: some for index, some in wanted.items() if index in self._known}
+        self._check_headers(known)
+        for index, some in known.items():
+            self._known[index].catch_up(some)
+
+    def _check_headers(self, which: Iterable[int]) -> None:
+        for index in which:
+            self._work.check_headers(index)
+
+    @property
+    def params_behind(self) -> bool:
+        """Whether parameters, too, are not what they are with dense gradients."""
+        return any(rows.now and rows.moves for rows in self._known.values())

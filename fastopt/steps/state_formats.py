@@ -1,0 +1,123 @@
+"""In which format each state is kept and how it is rounded: the options that say so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+
+from fastopt.arrays.checks import Array, listed, partners_of
+from fastopt.codecs.base import Codec
+from fastopt.codecs.blocks import ITEM, SIGNED, UNSIGNED
+from fastopt.codecs.floats import Float, compute_dtype, floats, name_of
+from fastopt.codecs.rounding import phase
+from fastopt.executors.cpu.kernels import Storage
+from fastopt.transforms.base import START_FROM_PARAM, Chain
+
+EIGHT_BITS = "8bit"
+WORTH_EIGHT_BITS = 4096  # elements: a smaller array is kept in float32
+
+
+class Formats:
+    """The options `state_dtype`, `stochastic_rounding` and `seed`.
+
+    Attributes
+    ----------
+    state_dtype, stochastic_rounding, seed
+        As given.
+    """
+
+    def __init__(self, state_dtype: Any, stochastic_rounding: Any, seed: Any) -> None:
+        if stochastic_rounding is not None and not isinstance(stochastic_rounding, (bool, np.bool_)):
+            raise TypeError(
+                f"stochastic_rounding must be True, False or None, not {stochastic_rounding!r}"
+            )
+        if isinstance(seed, bool) or not isinstance(seed, Integral):
+            raise TypeError(f"seed must be a whole number, not {seed!r}")
+        self.state_dtype, self.seed = state_dtype, int(seed)
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be in [0, 2**32), got {seed}")
+        self.stochastic_rounding = stochastic_rounding
+        if isinstance(state_dtype, Mapping):
+            self._named = {name: _format(own, name) for name, own in state_dtype.items()}
+            self._usual = None
+        else:
+            self._named, self._usual = {}, _format(state_dtype, None)
+
+    def check_names(self, chains: list[Chain]) -> None:
+        """See that every state with a format of its own exists."""
+        known = {name for chain in chains for name in chain.states()}
+        unknown = sorted(self._named.keys() - known)
+        if unknown:
+            raise ValueError(f"state_dtype has unknown names {unknown}; the chain has {sorted(known)}")
+
+    def codec(self, name: str, chain: Chain, param: Array) -> Codec:
+        """How a state that fastopt makes is stored."""
+        own = str(name_of(param.dtype))
+        if chain.states()[name] == START_FROM_PARAM:
+            # An average of parameters moves by less than 16 bits can tell apart.
+            wanted = self._named.get(name, compute_dtype(own).name)
+        else:
+            wanted = self._named.get(name, self._usual)
+        if wanted is None:
+            return floats(own)
+        accepted = partners_of(param.dtype)
+        if wanted == EIGHT_BITS and own != "float64":
+            if param.size < WORTH_EIGHT_BITS:
+                return floats("float32")
+            return UNSIGNED if name in chain.nonnegative() else SIGNED
+        if wanted not in accepted:
+            raise TypeError(
+                f"state_dtype must be {listed(accepted)} for parameters of {own}, not {wanted!r}"
+            )
+        return floats(wanted)
+
+    def storage(self, codec: Codec) -> Storage:
+        """The same for the compiler, with how it is rounded."""
+        if codec.name in ("float32", "float64"):
+            return Storage(codec.name)
+        usual = not isinstance(codec, Float)
+        wanted = self.stochastic_rounding
+        return Storage(codec.name, usual if wanted is None else bool(wanted))
+
+    def phase(self, step: int) -> float:
+        """What a step contributes to the random bits."""
+        return phase(self.seed, step)
+
+    @property
+    def described(self) -> list[Any]:
+        """What a run that is resumed must have in common with the one that was saved."""
+        wanted = self.stochastic_rounding
+        return [None if wanted is None else bool(wanted), self.seed]
+
+
+def _format(wanted: Any, name: str | None) -> str | None:
+    """A float format by name, `EIGHT_BITS`, or None for that of the parameters."""
+    if wanted is None or (isinstance(wanted, str) and wanted in (EIGHT_BITS, "bfloat16")):
+        return wanted
+    label = "state_dtype" if name is None else f"state_dtype[{name!r}]"
+    message = f"{label} must be None, a floating-point dtype or '{EIGHT_BITS}', not {wanted!r}"
+    try:
+        dtype = np.dtype(wanted)
+    except TypeError as error:
+        raise TypeError(message) from error
+    found = name_of(dtype)
+    if found is None:
+        raise TypeError(message)
+    return found
+
+
+def codec_of(array: Array, name: str, chain: Chain) -> Codec | None:
+    """How an array of the caller's stores a state; None if it is in no known format."""
+    if array.dtype == ITEM:
+        return UNSIGNED if name in chain.nonnegative() else SIGNED
+    found = name_of(array.dtype)
+    return None if found is None else floats(found)
+
+
+def states_of(dtype: np.dtype[Any]) -> tuple[str, ...]:
+    """The formats that states can have beside parameters of this dtype."""
+    floats_ = partners_of(dtype)
+    return floats_ if dtype == np.float64 else (*floats_, UNSIGNED.name, SIGNED.name)
