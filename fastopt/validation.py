@@ -51,7 +51,7 @@ def call(function: Callable[[int], Any], step: int) -> Any:
     return calls[key][1]
 
 
-class Elsewhere:
+class DeviceScalar:
     """A number in the memory of a device: it can be computed with, but not be looked at here."""
 
     def known(self, value: Any) -> Any:
@@ -101,7 +101,7 @@ def _setting(name: str, value: Any, accepted: Callable[[float], bool], rule: str
         value: Any = call(schedule, step)
         if type(value) is float and math.isfinite(value) and accepted(value):  # a third of the time
             return value
-        if isinstance(value, Elsewhere):
+        if isinstance(value, DeviceScalar):
             return value  # type: ignore[return-value]  # it computes like a float
         return _checked(f"{name} (from its schedule, at step {step})", value, accepted, rule)
 

@@ -49,14 +49,14 @@ every_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
 @functools.cache
 def program(name, kernel, dtype, form, fast):
     """Compiled once: the code of an architecture is made from the same intermediate code."""
-    from fastopt.executors.cuda.kernel_source import Form
+    from fastopt.executors.cuda.kernel_source import KernelVariant
     from fastopt.executors.cuda.kernels import kernels
 
     kind, settings = OPTIMIZERS[name]
     settings = settings | {"zero_grad": form == "scaled"}
     opt = kind(np.zeros(1, dtype), executor="reference", **settings)
     job = opt._work.job(0, np.dtype(dtype).name, form == "scaled")._replace(fast=fast)
-    return kernels(job, Form(**FORMS[form]), ARCHITECTURES[0]).program(kernel)
+    return kernels(job, KernelVariant(**FORMS[form]), ARCHITECTURES[0]).program(kernel)
 
 
 def ptx(name, kernel, cc, dtype=np.float32, form="plain", fast=False):
@@ -195,11 +195,11 @@ def test_norm(cc, tmp_path):
 
 
 def own_program(chain):
-    from fastopt.executors.cuda.kernel_source import Form
+    from fastopt.executors.cuda.kernel_source import KernelVariant
     from fastopt.executors.cuda.kernels import kernels
 
     opt = fastopt.Optimizer(np.zeros(1, np.float32), chain, executor="reference")
-    return kernels(opt._work.job(0, "float32", False), Form(), (9, 0)).program("wide")
+    return kernels(opt._work.job(0, "float32", False), KernelVariant(), (9, 0)).program("wide")
 
 
 def test_constants_do_not_widen():
@@ -225,12 +225,12 @@ CONSTANT = 0.125
 @pytest.mark.parametrize("dithered", [False, True])
 def test_16_bits(dtype, dithered, cc, tmp_path):
     from fastopt.codecs.floats import floats
-    from fastopt.executors.cuda.kernel_source import Form
+    from fastopt.executors.cuda.kernel_source import KernelVariant
     from fastopt.executors.cuda.kernels import kernels
 
     w = np.zeros(1, floats(dtype).dtype)
     opt = fastopt.Adam(w, executor="reference", stochastic_rounding=dithered)
-    made = kernels(opt._work.job(0, dtype, False), Form(), ARCHITECTURES[0])
+    made = kernels(opt._work.job(0, dtype, False), KernelVariant(), ARCHITECTURES[0])
     code = made.program("wide").ptx(cc)
     assert ".f64" not in code
     wide = r"ld\.global\.(nc\.)?(v4\.[a-z]+16|v2\.[a-z]+32|[bu]64)"
@@ -248,13 +248,13 @@ BLOCKS = {  # with the most registers that any kernel of any architecture takes
 
 @functools.cache
 def kernels_of_blocks(name, dithered):
-    from fastopt.executors.cuda.kernel_source import Form
+    from fastopt.executors.cuda.kernel_source import KernelVariant
     from fastopt.executors.cuda.kernels import kernels
 
     kind, settings, _ = BLOCKS[name]
     how = {"state_dtype": "8bit", "stochastic_rounding": dithered, "executor": "reference"}
     opt = kind(np.zeros(4096, np.float32), **settings, **how)
-    return kernels(opt._work.job(0, "float32", False), Form(), ARCHITECTURES[0])
+    return kernels(opt._work.job(0, "float32", False), KernelVariant(), ARCHITECTURES[0])
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 import fastopt
 from fastopt.executors.cpu.columns import KERNEL
-from fastopt.executors.cpu.kernels import Job, Kernel, Storage, kernel
+from fastopt.executors.cpu.kernels import ArrayFormat, Job, Kernel, kernel
 from fastopt.kernels.identity import frozen
 from tests.subprocesses import needs_jit
 
@@ -79,7 +79,7 @@ def job(parts: Any, *formats: str) -> Job:
     """A plain step: of parameter, gradient and states in these formats, or all in the only one."""
     count = 2 + sum(len(part.slots) for part in parts)
     stored = formats if len(formats) == count else formats * count
-    return Job(parts, tuple(map(Storage, stored)), zero_grad=False, scales=False)
+    return Job(parts, tuple(map(ArrayFormat, stored)), zero_grad=False, scales=False)
 
 
 STORED = {
@@ -97,7 +97,7 @@ STORED = {
 def test_encoded_kernel_is_packed(formats: tuple[str, ...], dithered: bool) -> None:
     plain = job(fastopt.RMSProp(np.zeros(1, np.float32)).chain.parts(frozen), *formats)
     storage = tuple(
-        Storage(own.codec, dithered and own.codec != "float32" and slot != 1)
+        ArrayFormat(own.codec, dithered and own.codec != "float32" and slot != 1)
         for slot, own in enumerate(plain.storage)
     )
     code = instructions(kernel.__wrapped__(plain._replace(storage=storage)).assembly)

@@ -23,14 +23,14 @@ from fastopt.arrays.checks import Array
 from fastopt.codecs.floats import NAMES, from_bfloat16
 from fastopt.executors.cpu import columns
 from fastopt.executors.cpu.element_access import ITEMSIZE, STORED, require_conversion
-from fastopt.executors.cpu.header_check import misfit
+from fastopt.executors.cpu.header_check import first_invalid
 from fastopt.executors.cpu.kernels import compile_function
-from fastopt.executors.cpu.pointers import LINE, ask_for
+from fastopt.executors.cpu.pointers import LINE, prefetch_line
 from fastopt.kernels.compiler import helper
 from fastopt.kernels.llvm_operations import DOUBLE, I64, emitted
 
 
-class Across(Protocol):
+class Reducer(Protocol):
     """How a number is combined with those of other processes, where an optimizer has but a part."""
 
     def sum(self, value: float) -> float:
@@ -40,7 +40,7 @@ class Across(Protocol):
         """The largest of them."""
 
 
-class Alone:
+class LocalReducer:
     """There are no other processes."""
 
     def sum(self, value: float) -> float:
@@ -50,7 +50,7 @@ class Alone:
         return value
 
 
-ALONE = Alone()
+LOCAL = LocalReducer()
 
 BLOCK = 8192  # elements
 # Elements that are fetched while others are added. The hardware sees a stream coming too, but stops at
@@ -85,7 +85,7 @@ def _sum_squares(builder: Any, name: str, address: Any, count: Any) -> Any:
     with cgutils.for_range_slice(builder, ir.Constant(I64, 0), full, step) as (i, _):
         place = builder.gep(first, [i])
         for line in range(0, LANES, LINE // ITEMSIZE[name]):
-            ask_for(builder, builder.gep(place, [ir.Constant(I64, AHEAD + line)]), False)
+            prefetch_line(builder, builder.gep(place, [ir.Constant(I64, AHEAD + line)]), False)
         vector = builder.bitcast(place, ir.VectorType(number, LANES).as_pointer())
         add_square(lanes, builder.load(vector, align=ITEMSIZE[name]))
     total = cgutils.alloca_once_value(builder, ir.Constant(double, 0.0))
@@ -141,7 +141,7 @@ def _driver(formats: tuple[str, ...]) -> Any:
         return sum_squares(rows[row, columns.FORMAT], address, count)
 
     def squares(rows, items, ranges, sums, threads):
-        status = misfit(rows, items, ranges)
+        status = first_invalid(rows, items, ranges)
         total = 0
         for i in range(rows.shape[0]):
             total += _blocks(rows, i)
@@ -223,7 +223,7 @@ def _block_reference(block: Array) -> float:
 
 
 def measure(
-    sums: Array, gradients: Sequence[Array | None], across: Across = ALONE
+    sums: Array, gradients: Sequence[Array | None], across: Reducer = LOCAL
 ) -> tuple[float, bool]:
     """The norm of the finite elements, from the sums of all blocks, and whether all are finite."""
     size = math.sqrt(across.sum(total(sums)))
@@ -232,7 +232,7 @@ def measure(
     return careful([gradient for gradient in gradients if gradient is not None], across)
 
 
-def careful(gradients: Sequence[Array], across: Across = ALONE) -> tuple[float, bool]:
+def careful(gradients: Sequence[Array], across: Reducer = LOCAL) -> tuple[float, bool]:
     """The norm of the finite elements, however large, and whether all elements are finite.
 
     For the rare case that the quick sum is not finite: NaN and infinity among the gradients, or

@@ -82,7 +82,7 @@ def probe(parts: tuple[Part, ...], dtype: np.dtype[Any]) -> None:
             raise TypeError(f"{what} must return numbers, not arrays: it is called for each element")
 
 
-class Slot(NamedTuple):
+class StoredArray(NamedTuple):
     """One array of a step: where it is, and how it is stored."""
 
     array: Array
@@ -91,7 +91,7 @@ class Slot(NamedTuple):
 
 
 def stepped(
-    parts: tuple[Part, ...], hyper: Array, first: int, zero_grad: bool, slots: Sequence[Slot]
+    parts: tuple[Part, ...], hyper: Array, first: int, zero_grad: bool, slots: Sequence[StoredArray]
 ) -> list[Change]:
     """What updates arrays in place, computed one element after the other.
 

@@ -19,7 +19,7 @@ from fastopt.optimizers.optimizer import Optimizer
 KEEP = ("auto", "best", "last")
 
 
-class Kept:
+class BestPoint:
     """The point that the result will have: the best one, or the last one that was finite."""
 
     def __init__(self, x: Array, last: bool) -> None:
@@ -50,7 +50,7 @@ def descend(
     objective: Objective,
     optimizer: Optimizer,
     box: Box,
-    kept: Kept,
+    kept: BestPoint,
     stopping: Stopping,
     told: Observers,
 ) -> Any:
@@ -68,7 +68,9 @@ def descend(
         optimizer.step(grad)
 
 
-def _result(outcome: Outcome, nit: int, objective: Objective, optimizer: Optimizer, kept: Kept) -> Any:
+def _result(
+    outcome: Outcome, nit: int, objective: Objective, optimizer: Optimizer, kept: BestPoint
+) -> Any:
     note = " The gradient was approximated by differences." if objective.approximates else ""
     result = OptimizeResult(
         x=kept.x,

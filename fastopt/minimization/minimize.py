@@ -8,7 +8,7 @@ from typing import Any
 from fastopt.minimization.box import Box, start
 from fastopt.minimization.default_lr import usual as usual_rate
 from fastopt.minimization.factory import choose, make
-from fastopt.minimization.loop import KEEP, Kept, descend
+from fastopt.minimization.loop import KEEP, BestPoint, descend
 from fastopt.minimization.objective import Objective
 from fastopt.minimization.observers import Observers
 from fastopt.minimization.stopping import FTOL, GTOL, Stopping, tolerance
@@ -145,6 +145,6 @@ def minimize(
         maxiter,
         solver.skip_nonfinite,
     )
-    kept = Kept(x, last=keep == "last" or (keep == "auto" and noisy))
+    kept = BestPoint(x, last=keep == "last" or (keep == "auto" and noisy))
     with Observers(callback, progress, maxiter) as told:
         return descend(objective, solver, box, kept, stopping, told)

@@ -17,10 +17,10 @@ from fastopt.optimizers.saved_description import VERSION, check_description
 from fastopt.optimizers.saved_settings import merge, plain
 from fastopt.optimizers.unfinished import Unfinished, real
 from fastopt.owned import owned
-from fastopt.steps.clipping import Watch
+from fastopt.steps.clipping import NormClip
 from fastopt.steps.group import Group
-from fastopt.steps.state_formats import Formats
-from fastopt.steps.stepper import Steps
+from fastopt.steps.state_formats import StateFormats
+from fastopt.steps.stepper import Stepper
 from fastopt.validation import Setting, flag
 
 PARAMS = "params"  # the name of the parameters in a file, beside those of the states
@@ -37,9 +37,9 @@ class Checkpoint:
     _params: Any
     _structure: Structure
     _groups: list[Group]
-    _steps: Steps
-    _watch: Watch
-    _formats: Formats
+    _steps: Stepper
+    _watch: NormClip
+    _formats: StateFormats
     _zero_grad: bool
     _executor: str
     _capturable: bool

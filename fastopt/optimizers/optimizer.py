@@ -13,15 +13,15 @@ from fastopt.changes import Change, assign
 from fastopt.executors.dispatch import FAST, check_executor, check_home
 from fastopt.optimizers.readable import Readable
 from fastopt.optimizers.repr import show_all
-from fastopt.steps.clipping import Last, Watch
+from fastopt.steps.clipping import GradientStats, NormClip
 from fastopt.steps.gradients import Gradients
 from fastopt.steps.group import make_groups
 from fastopt.steps.hyperparameters import Hyperparameters
-from fastopt.steps.memory_stepper import InMemory
-from fastopt.steps.parameter_set import Work
+from fastopt.steps.memory_stepper import MemoryStepper
+from fastopt.steps.parameter_set import ParameterSet
 from fastopt.steps.sparse.row_stepper import check_mode
-from fastopt.steps.state_formats import Formats
-from fastopt.steps.stepper import Steps
+from fastopt.steps.state_formats import StateFormats
+from fastopt.steps.stepper import Stepper
 from fastopt.transforms.base import Chain, Transform
 from fastopt.validation import EachCalledOnce, Setting, flag
 
@@ -73,7 +73,7 @@ class Optimizer(Readable):
         can be written to, but not be replaced.
     step_count : int
         How many steps were taken.
-    last : Last or None
+    last : GradientStats or None
         Norm of the last gradients, and whether the step was skipped; None while nothing asks for it.
 
     Raises
@@ -130,10 +130,10 @@ class Optimizer(Readable):
     ) -> None:
         self._executor = check_executor(executor)
         self._capturable = flag("capturable", capturable)
-        self._watch = Watch(clip_norm, skip_nonfinite)
+        self._watch = NormClip(clip_norm, skip_nonfinite)
         self._zero_grad = flag("zero_grad", zero_grad)
         self._sparse = check_mode(sparse)
-        self._formats = Formats(state_dtype, stochastic_rounding, seed)
+        self._formats = StateFormats(state_dtype, stochastic_rounding, seed)
         self._structure, leaves = tree.take_apart(params)
         self._params = self._structure.build_read_only(leaves)
         # Schedules are called once here, with step 0, so that a bad one is known at once.
@@ -146,7 +146,7 @@ class Optimizer(Readable):
                 pair for group in self._groups for pair in group.everything()
             )
             check_home(self._executor, on_device, self._capturable, self._sparse)
-            self._work = Work(self._groups, self._zero_grad, self._executor in FAST)
+            self._work = ParameterSet(self._groups, self._zero_grad, self._executor in FAST)
             self._leaves = self._work.leaves
             written = [span for group in self._groups for span in group.written()]
             checks.check_distinct(written)
@@ -158,7 +158,7 @@ class Optimizer(Readable):
             self._state = {name: self._shown(name) for name in self._state_names()}
             self._steps = self._make_steps(on_device, written + read if self._zero_grad else written)
 
-    def _make_steps(self, on_device: bool, guarded: list[Range]) -> Steps:
+    def _make_steps(self, on_device: bool, guarded: list[Range]) -> Stepper:
         """Get ready for the first step; no gradient may share the memory that is guarded."""
         dithers = any(group.dithers for group in self._groups)
         hyper = Hyperparameters(self._groups, self._formats.phase if dithers else None)
@@ -169,13 +169,13 @@ class Optimizer(Readable):
         }
         if not on_device:
             common |= {"sparse": self._sparse, "executor": self._executor, "takes": self._takes}
-            return InMemory(self._work, hyper, self._watch, **common)
-        from fastopt.steps.cuda_stepper import OnDevice
+            return MemoryStepper(self._work, hyper, self._watch, **common)
+        from fastopt.steps.cuda_stepper import CudaStepper
 
-        return OnDevice(self._work, hyper, self._watch, capturable=self._capturable, **common)
+        return CudaStepper(self._work, hyper, self._watch, capturable=self._capturable, **common)
 
     @property
-    def last(self) -> Last | None:
+    def last(self) -> GradientStats | None:
         """Norm of the last gradients and whether the step was skipped, where something asks for it."""
         return self._steps.last
 

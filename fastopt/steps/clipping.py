@@ -15,7 +15,7 @@ from fastopt.executors.global_norm import sums_of_squares
 from fastopt.validation import Setting, at, flag, positive
 
 
-class Last(NamedTuple):
+class GradientStats(NamedTuple):
     """What is known of the last step when `clip_norm` or `skip_nonfinite` is on."""
 
     norm: float
@@ -24,7 +24,7 @@ class Last(NamedTuple):
     """Whether the step was left out."""
 
 
-class Watch:
+class NormClip:
     """The norm of all gradients, and what follows from it.
 
     Attributes
@@ -32,12 +32,12 @@ class Watch:
     clip_norm : float, schedule or None
         As it was given.
     skip_nonfinite : bool
-    last : Last or None
+    last : GradientStats or None
     """
 
     def __init__(self, clip_norm: Setting | None, skip_nonfinite: bool) -> None:
         self.skip_nonfinite = flag("skip_nonfinite", skip_nonfinite)
-        self.last: Last | None = None
+        self.last: GradientStats | None = None
         self._clip(clip_norm)
 
     def _clip(self, clip_norm: Setting | None) -> None:
@@ -94,7 +94,7 @@ class Watch:
         return float("inf") if self._limit is None else at(self._limit, step)
 
     def decide(
-        self, found: list[Any], grad_scale: float, limit: float, across: norm.Across = norm.ALONE
+        self, found: list[Any], grad_scale: float, limit: float, across: norm.Reducer = norm.LOCAL
     ) -> float | None:
         """Write down what was found; the factor for the gradients, or None to skip the step.
 
@@ -107,7 +107,7 @@ class Watch:
         factor = 1.0 / grad_scale
         size *= factor
         skipped = self.skip_nonfinite and not finite
-        self.last = Last(size if finite else float("nan"), skipped)
+        self.last = GradientStats(size if finite else float("nan"), skipped)
         if skipped:
             return None
         return factor * limit / size if size > limit else factor

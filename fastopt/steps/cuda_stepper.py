@@ -11,19 +11,19 @@ from fastopt.changes import Change, assign, make
 from fastopt.executors.cuda import copies
 from fastopt.executors.cuda.kernel_source import KEPT
 from fastopt.executors.cuda.steps import DeviceSteps
-from fastopt.steps.clipping import Last, Watch
+from fastopt.steps.clipping import GradientStats, NormClip
 from fastopt.steps.hyperparameters import Hyperparameters
-from fastopt.steps.parameter_set import Work
-from fastopt.steps.stepper import Steps
+from fastopt.steps.parameter_set import ParameterSet
+from fastopt.steps.stepper import Stepper
 
 
-class OnDevice(Steps):
+class CudaStepper(Stepper):
     """Steps by launches that are prepared once.
 
     Parameters
     ----------
     work, hyper, watch
-        As of `Steps`.
+        As of `Stepper`.
     structure : Structure
         The form of the parameters.
     guarded : list of range
@@ -43,9 +43,9 @@ class OnDevice(Steps):
 
     def __init__(
         self,
-        work: Work,
+        work: ParameterSet,
         hyper: Hyperparameters,
-        watch: Watch,
+        watch: NormClip,
         *,
         structure: Structure,
         guarded: list[Range],
@@ -90,10 +90,10 @@ class OnDevice(Steps):
         return self.device.source
 
     @property
-    def last(self) -> Last | None:
+    def last(self) -> GradientStats | None:
         """What is known of the last gradients; waits for the device."""
         if self.watch.is_on and self.device.has_started:
-            return Last(*self.device.decided()[:2])
+            return GradientStats(*self.device.decided()[:2])
         return self.watch.last
 
     def step(self, grads: Any, grad_scale: Any, stream: Any) -> None:

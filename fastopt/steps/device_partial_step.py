@@ -8,20 +8,20 @@ from typing import Any
 from fastopt.executors import norm
 from fastopt.executors.cuda.norm import SMALLER
 from fastopt.optimizers.optimizer import Optimizer
-from fastopt.steps.cuda_stepper import OnDevice
-from fastopt.steps.partial_step import AnyPieces
+from fastopt.steps.cuda_stepper import CudaStepper
+from fastopt.steps.partial_step import AnyPartialStep
 
 
-class DevicePieces(AnyPieces):
+class DevicePartialStep(AnyPartialStep):
     """Pieces of an array on a device, where a norm that spans other processes is decided on the host.
 
     What comes between the pieces does not know streams, so the host waits for each of them. The
-    parameters are those of `AnyPieces`.
+    parameters are those of `AnyPartialStep`.
     """
 
-    def __init__(self, optimizer: Optimizer, across: norm.Across = norm.ALONE, first: int = 0) -> None:
+    def __init__(self, optimizer: Optimizer, across: norm.Reducer = norm.LOCAL, first: int = 0) -> None:
         super().__init__(optimizer, across, first)
-        if not isinstance(optimizer._steps, OnDevice):
+        if not isinstance(optimizer._steps, CudaStepper):
             raise TypeError("optimizer must be over an array on a device")
         self._steps.device.start_at(first)
         self._stream = 0

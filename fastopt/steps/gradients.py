@@ -13,7 +13,7 @@ from fastopt.codecs.floats import name_of
 from fastopt.executors.cpu.columns import COUNT, GRAD, ITEMSIZE
 from fastopt.executors.cpu.header_check import items_of
 from fastopt.executors.cpu.table import Table
-from fastopt.steps.parameter_set import Work
+from fastopt.steps.parameter_set import ParameterSet
 from fastopt.steps.sparse.entries import RowGradient, is_sparse, take
 
 
@@ -30,7 +30,7 @@ class Gradients:
     def __init__(
         self,
         structure: Structure,
-        work: Work,
+        work: ParameterSet,
         table: Table,
         guarded: Any,
         zero_grad: bool,

@@ -15,10 +15,10 @@ from fastopt.arrays.tree import Structure
 from fastopt.codecs.base import Codec
 from fastopt.codecs.floats import Float, compute_dtype, floats, name_of
 from fastopt.executors import reference
-from fastopt.executors.cpu.kernels import Storage
+from fastopt.executors.cpu.kernels import ArrayFormat
 from fastopt.kernels.identity import frozen
 from fastopt.steps.constants import check_start
-from fastopt.steps.state_formats import Formats, codec_of, states_of
+from fastopt.steps.state_formats import StateFormats, codec_of, states_of
 from fastopt.transforms.base import START_FROM_PARAM, Chain, Transform
 from fastopt.transforms.base import chain as make_chain
 from fastopt.validation import as_float
@@ -40,7 +40,7 @@ class Group:
         The caller's own state arrays, by name.
     files : StateFiles
         Makes new states.
-    formats : Formats
+    formats : StateFormats
         How they are stored.
     """
 
@@ -52,7 +52,7 @@ class Group:
         label: str,
         state: Mapping[str, Any],
         files: StateFiles,
-        formats: Formats,
+        formats: StateFormats,
     ) -> None:
         self.structure = structure
         self.chain = chain
@@ -181,13 +181,13 @@ class Group:
                 found.append(floats_of(next(arrays_[slot.kind])[row]))
         return found
 
-    def storage(self, row: int, gradient: str) -> tuple[Storage, ...]:
+    def storage(self, row: int, gradient: str) -> tuple[ArrayFormat, ...]:
         """The same for the compiler, with how each is rounded."""
         kinds = ["state", "input", *(slot.kind for part in self.parts for slot in part.slots)]
         codecs = self.codecs_of(row, floats(gradient))
         # A copy is as near to what was copied as can be.
         return tuple(
-            self._formats.storage(codec) if kind == "state" else Storage(codec.name)
+            self._formats.storage(codec) if kind == "state" else ArrayFormat(codec.name)
             for kind, codec in zip(kinds, codecs, strict=True)
         )
 
@@ -258,7 +258,7 @@ def make_groups(
     chain: Any,
     state: dict[str, Any],
     files: StateFiles,
-    formats: Formats,
+    formats: StateFormats,
 ) -> list[Group]:
     """One group for a chain; for a list of chains one for each entry of the list `params`."""
     sections: list[tuple[Structure, list[Any], Chain, str, dict[str, Any]]] = []

@@ -16,22 +16,22 @@ from fastopt.executors.cpu.header_check import SKIPPED, headers_are_readable
 from fastopt.executors.cpu.kernels import Kernel, kernel, source
 from fastopt.executors.cpu.table import Table
 from fastopt.executors.dispatch import allowed, launcher, stepping
-from fastopt.steps.clipping import Watch
+from fastopt.steps.clipping import NormClip
 from fastopt.steps.gradients import Gradients
 from fastopt.steps.hyperparameters import Hyperparameters
-from fastopt.steps.parameter_set import Work
+from fastopt.steps.parameter_set import ParameterSet
 from fastopt.steps.sparse.entries import RowGradient
-from fastopt.steps.sparse.row_stepper import RowSteps
-from fastopt.steps.stepper import Steps
+from fastopt.steps.sparse.row_stepper import RowStepper
+from fastopt.steps.stepper import Stepper
 
 
-class InMemory(Steps):
+class MemoryStepper(Stepper):
     """Steps from a table of addresses, which machine code goes through.
 
     Parameters
     ----------
     work, hyper, watch
-        As of `Steps`.
+        As of `Stepper`.
     structure : Structure
         The form of the parameters.
     guarded : list of range
@@ -47,9 +47,9 @@ class InMemory(Steps):
 
     def __init__(
         self,
-        work: Work,
+        work: ParameterSet,
         hyper: Hyperparameters,
-        watch: Watch,
+        watch: NormClip,
         *,
         structure: Structure,
         guarded: list[Range],
@@ -70,7 +70,7 @@ class InMemory(Steps):
         self.compiled = executor != "reference" and not numba.config.DISABLE_JIT
         self.by_header = self.compiled and headers_are_readable() and bool(work.leaves)
         self.also: list[Change] = []  # what is made together with the next step
-        self.row_steps = RowSteps(sparse, work, hyper, self.rows, executor, self.compiled)
+        self.row_steps = RowStepper(sparse, work, hyper, self.rows, executor, self.compiled)
         kernels = self._kernels(self.table.dtypes, self.scales)
         make(self.table.planned({}, kernels, *self._numbers(hyper)))
         if self.compiled:

@@ -14,7 +14,7 @@ from fastopt.steps.group import Group
 from fastopt.steps.hyperparameters import Hyperparameters
 
 
-class Work:
+class ParameterSet:
     """What a step does to every array.
 
     Parameters
@@ -78,12 +78,12 @@ class Work:
         group, _ = self.members[row]
         return reference.stepped(group.parts, hyper, first + part.start, self._zero_grad, parts)
 
-    def interpreted(self, row: int, arrays: Sequence[Array]) -> list[reference.Slot]:
+    def interpreted(self, row: int, arrays: Sequence[Array]) -> list[reference.StoredArray]:
         """Parameter, gradient and slots of one array, or parts of them, for the reference."""
         group, own = self.members[row]
         storage = group.storage(own, str(name_of(arrays[1].dtype)))
         codecs = group.codecs_of(own, floats(storage[1].codec))
         return [
-            reference.Slot(array, codec, how.dithered)
+            reference.StoredArray(array, codec, how.dithered)
             for array, codec, how in zip(arrays, codecs, storage, strict=True)
         ]

@@ -14,10 +14,10 @@ from fastopt.executors import norm
 from fastopt.executors.cpu.columns import FIRST, PHASE
 from fastopt.executors.dispatch import step_stretch
 from fastopt.optimizers.optimizer import Optimizer
-from fastopt.steps.memory_stepper import InMemory
+from fastopt.steps.memory_stepper import MemoryStepper
 
 
-class AnyPieces(ABC):
+class AnyPartialStep(ABC):
     """The step of an optimizer over one array, in parts: `begin`, `decide`, `run` for each, `end`.
 
     All that can fail happens in `begin`, before anything is written.
@@ -33,7 +33,7 @@ class AnyPieces(ABC):
         depends on it.
     """
 
-    def __init__(self, optimizer: Optimizer, across: norm.Across = norm.ALONE, first: int = 0) -> None:
+    def __init__(self, optimizer: Optimizer, across: norm.Reducer = norm.LOCAL, first: int = 0) -> None:
         self._optimizer = optimizer
         self._across = across
         self._first = first
@@ -93,12 +93,12 @@ class AnyPieces(ABC):
         return bool(self._steps.watch.is_on)
 
 
-class Pieces(AnyPieces):
-    """Pieces of an array in memory. The parameters are those of `AnyPieces`."""
+class PartialStep(AnyPartialStep):
+    """Pieces of an array in memory. The parameters are those of `AnyPartialStep`."""
 
-    def __init__(self, optimizer: Optimizer, across: norm.Across = norm.ALONE, first: int = 0) -> None:
+    def __init__(self, optimizer: Optimizer, across: norm.Reducer = norm.LOCAL, first: int = 0) -> None:
         super().__init__(optimizer, across, first)
-        if not isinstance(optimizer._steps, InMemory):
+        if not isinstance(optimizer._steps, MemoryStepper):
             raise TypeError("optimizer must be over an array in memory to be stepped in pieces")
         self._steps.rows[0, FIRST] = first
         self._found: list[Any] = []

@@ -13,14 +13,14 @@ from fastopt.codecs.base import Codec
 from fastopt.codecs.blocks import ITEM, SIGNED, UNSIGNED
 from fastopt.codecs.floats import Float, compute_dtype, floats, name_of
 from fastopt.codecs.rounding import phase
-from fastopt.executors.cpu.kernels import Storage
+from fastopt.executors.cpu.kernels import ArrayFormat
 from fastopt.transforms.base import START_FROM_PARAM, Chain
 
 EIGHT_BITS = "8bit"
 WORTH_EIGHT_BITS = 4096  # elements: a smaller array is kept in float32
 
 
-class Formats:
+class StateFormats:
     """The options `state_dtype`, `stochastic_rounding` and `seed`.
 
     Attributes
@@ -74,13 +74,13 @@ class Formats:
             )
         return floats(wanted)
 
-    def storage(self, codec: Codec) -> Storage:
+    def storage(self, codec: Codec) -> ArrayFormat:
         """The same for the compiler, with how it is rounded."""
         if codec.name in ("float32", "float64"):
-            return Storage(codec.name)
+            return ArrayFormat(codec.name)
         usual = not isinstance(codec, Float)
         wanted = self.stochastic_rounding
-        return Storage(codec.name, usual if wanted is None else bool(wanted))
+        return ArrayFormat(codec.name, usual if wanted is None else bool(wanted))
 
     def phase(self, step: int) -> float:
         """What a step contributes to the random bits."""

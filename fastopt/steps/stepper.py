@@ -8,14 +8,14 @@ from typing import Any
 
 from fastopt.arrays.checks import Array
 from fastopt.changes import Change, assign, make
-from fastopt.steps.clipping import Last, Watch
+from fastopt.steps.clipping import GradientStats, NormClip
 from fastopt.steps.hyperparameters import Hyperparameters
-from fastopt.steps.parameter_set import Work
+from fastopt.steps.parameter_set import ParameterSet
 from fastopt.transforms.base import Chain
 from fastopt.validation import finite_positive
 
 
-class Steps(ABC):
+class Stepper(ABC):
     """Takes steps, and counts them.
 
     Whatever the next step relies on changes as a whole (`fastopt.changes`): what can fail, the
@@ -23,11 +23,11 @@ class Steps(ABC):
 
     Parameters
     ----------
-    work : Work
+    work : ParameterSet
         All arrays in a row, and what is to be done with each.
     hyper : Hyperparameters
         The numbers of a step.
-    watch : Watch
+    watch : NormClip
         What is asked about the gradients.
 
     Attributes
@@ -48,7 +48,7 @@ class Steps(ABC):
     count: int
     lags: list[int]
 
-    def __init__(self, work: Work, hyper: Hyperparameters, watch: Watch) -> None:
+    def __init__(self, work: ParameterSet, hyper: Hyperparameters, watch: NormClip) -> None:
         self.work, self.hyper, self.watch = work, hyper, watch
         self.grad_scale = 1.0
         self.scales = False
@@ -77,7 +77,7 @@ class Steps(ABC):
         """What is compiled, as Python source."""
 
     @property
-    def last(self) -> Last | None:
+    def last(self) -> GradientStats | None:
         """What is known of the last gradients, where something asks for it."""
         return self.watch.last
 

@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 
 import fastopt
-from fastopt.steps.partial_step import Pieces
+from fastopt.steps.partial_step import PartialStep
 
 PACKAGE = str(Path(fastopt.__file__).parent)
 ERRORS = KeyboardInterrupt, MemoryError
@@ -58,7 +58,7 @@ def in_pieces(number):
     """An action: a step in parts, of which there is one."""
 
     def act(opt):
-        pieces = Pieces(opt)
+        pieces = PartialStep(opt)
         pieces.begin(grad(number, opt.params.shape, opt.params.dtype), 1.0)
         if pieces.decide():
             pieces.run(0, opt.params.size)

@@ -23,7 +23,7 @@ from numba.extending import intrinsic
 from fastopt.codecs.base import BLOCK
 from fastopt.codecs.blocks import BLOCKS, CODES_AT, ITEM, larger_finite
 from fastopt.executors.cpu.element_access import noise_of, prefer_512_bits, resize
-from fastopt.executors.cpu.pointers import LINE, place_of, tell_apart
+from fastopt.executors.cpu.pointers import LINE, element_pointer, mark_noalias
 from fastopt.kernels.llvm_operations import DOUBLE, I8, I32, I64, SINGLE, emitted, int32
 
 
@@ -97,8 +97,8 @@ def block_access(
     all_of_it = [ir.Constant(I64, number) for number in (0, BLOCK, 1)]
 
     def gathered(builder: Any, scratch: Any, place: Any, kind: Any) -> Any:
-        value = builder.load(place_of(builder, kind, scratch, place))
-        tell_apart(builder.module, value, room, slots)
+        value = builder.load(element_pointer(builder, kind, scratch, place))
+        mark_noalias(builder.module, value, room, slots)
         return value
 
     def encode_one(formula: Any, builder: Any, place: Any, codes: Any, *rest: Any) -> None:
@@ -108,22 +108,22 @@ def block_access(
         else:
             part = builder.or_(constant, int32(1 << (dither - 1)))
         code = emitted(builder, formula, gathered(builder, scratch, place, SINGLE), offset, part)
-        raw = builder.store(builder.trunc(code, I8), place_of(builder, I8, codes, place))
-        tell_apart(builder.module, raw, room + 1, slots)
+        raw = builder.store(builder.trunc(code, I8), element_pointer(builder, I8, codes, place))
+        mark_noalias(builder.module, raw, room + 1, slots)
 
     @intrinsic  # type: ignore[untyped-decorator]
     def scale(typing_context: Any, address: Any, start: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             place = builder.inttoptr(_item(builder, *args), I32.as_pointer())
             bits = builder.load(place, align=ITEM.alignment)
-            tell_apart(builder.module, bits, slot, slots)
+            mark_noalias(builder.module, bits, slot, slots)
             return bits
 
         return types.int32(types.intp, types.int64), emit
 
     def code_at(builder: Any, codes: Any, place: Any) -> Any:
-        raw = builder.load(place_of(builder, I8, codes, place))
-        tell_apart(builder.module, raw, slot, slots)
+        raw = builder.load(element_pointer(builder, I8, codes, place))
+        mark_noalias(builder.module, raw, slot, slots)
         return raw
 
     @intrinsic  # type: ignore[untyped-decorator]
@@ -151,9 +151,9 @@ def block_access(
     @intrinsic  # type: ignore[untyped-decorator]
     def store(typing_context: Any, scratch: Any, place: Any, value: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            pointer = place_of(builder, SINGLE, args[0], args[1])
+            pointer = element_pointer(builder, SINGLE, args[0], args[1])
             written = builder.store(resize(builder, args[2], SINGLE), pointer)
-            tell_apart(builder.module, written, room, slots)
+            mark_noalias(builder.module, written, room, slots)
             return context.get_dummy_value()
 
         return types.void(types.intp, types.int64, number), emit
@@ -166,8 +166,8 @@ def block_access(
             address, start, stop, scratch = args
             missing = builder.sub(stop, start), *all_of_it[1:]
             with cgutils.for_range_slice(builder, *missing) as (i, _):
-                zero = builder.store(int32(0), place_of(builder, I32, scratch, i))
-                tell_apart(builder.module, zero, room, slots)
+                zero = builder.store(int32(0), element_pointer(builder, I32, scratch, i))
+                mark_noalias(builder.module, zero, room, slots)
             largest = cgutils.alloca_once_value(builder, int32(0))
 
             def look(larger: Any) -> None:
@@ -182,7 +182,7 @@ def block_access(
                 look(_larger_finite)  # what is not finite concerns its own element only
             scale = emitted(builder, codec.scale_bits, builder.load(largest))
             place = builder.inttoptr(_item(builder, address, start), I32.as_pointer())
-            tell_apart(builder.module, builder.store(scale, place, align=ITEM.alignment), slot, slots)
+            mark_noalias(builder.module, builder.store(scale, place, align=ITEM.alignment), slot, slots)
             return context.make_tuple(builder, result, [*emitted(builder, codec.offsets, scale), plain])
 
         return result(types.intp, types.int64, types.int64, types.intp), emit

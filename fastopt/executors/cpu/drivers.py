@@ -28,7 +28,7 @@ from fastopt.executors.cpu.columns import (
     PARAM,
     STEPS,
 )
-from fastopt.executors.cpu.header_check import misfit
+from fastopt.executors.cpu.header_check import first_invalid
 from fastopt.executors.cpu.kernels import compile_function
 from fastopt.executors.cpu.pointers import call_kernel, prefetch_arrays, read_word, write_word
 from fastopt.kernels.compiler import helper
@@ -71,11 +71,11 @@ def _count(rows, row):
 
 
 def _bind(rows, items, ranges):
-    return misfit(rows, items, ranges)
+    return first_invalid(rows, items, ranges)
 
 
 def _serial(rows, items, ranges):
-    row = misfit(rows, items, ranges)
+    row = first_invalid(rows, items, ranges)
     if row < 0:
         for i in range(rows.shape[0]):
             _run(rows, i, 0, rows[i, COUNT])
@@ -84,7 +84,7 @@ def _serial(rows, items, ranges):
 
 
 def _parallel(rows, items, ranges, threads):
-    row = misfit(rows, items, ranges)
+    row = first_invalid(rows, items, ranges)
     if row < 0:
         total = 0
         for i in range(rows.shape[0]):

@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 
 from fastopt.codecs import floats, rounding
 from fastopt.codecs.floats import CUT
-from fastopt.executors.cpu.pointers import LINE, place_of, tell_apart
+from fastopt.executors.cpu.pointers import LINE, element_pointer, mark_noalias
 from fastopt.kernels.llvm_operations import DOUBLE, HALF, I16, I32, I64, SINGLE, emitted, int32
 from fastopt.kernels.target import converts_float16, processor
 
@@ -82,7 +82,7 @@ def noise_of(
     table = cgutils.global_constant(builder, "fastopt.noise", ir.Constant(kind, bits))
     table.align = LINE
     own = builder.load(builder.gep(table, [ir.Constant(I64, 0), place], inbounds=True))
-    tell_apart(builder.module, own, slots - 1, slots)
+    mark_noalias(builder.module, own, slots - 1, slots)
     common = builder.add(random, int32(slot * rounding.PER_SLOT % 2**32))
     common = builder.lshr(common, int32(32 - width))
     return builder.xor(own, common if plus is None else builder.or_(common, plus))
@@ -140,8 +140,8 @@ def element_access(compute: str, stored: str, dithered: bool, slot: int, slots: 
     @intrinsic  # type: ignore[untyped-decorator]
     def load(typing_context: Any, address: Any, index: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            raw = builder.load(place_of(builder, kind, *args))
-            tell_apart(builder.module, raw, slot, slots)
+            raw = builder.load(element_pointer(builder, kind, *args))
+            mark_noalias(builder.module, raw, slot, slots)
             return decode(builder, stored, raw, STORED[compute])
 
         return number(types.intp, types.int64), emit
@@ -151,12 +151,12 @@ def element_access(compute: str, stored: str, dithered: bool, slot: int, slots: 
         typing_context: Any, address: Any, index: Any, value: Any, place: Any, random: Any
     ) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            pointer = place_of(builder, kind, args[0], args[1])
+            pointer = element_pointer(builder, kind, args[0], args[1])
             noise = None
             if dithered:
                 noise = noise_of(builder, args[3], args[4], slot, slots, CUT[stored])
             raw = encode(builder, stored, args[2], noise)
-            tell_apart(builder.module, builder.store(raw, pointer), slot, slots)
+            mark_noalias(builder.module, builder.store(raw, pointer), slot, slots)
             return context.get_dummy_value()
 
         words = types.intp, types.int64, number, types.int64, types.int32

@@ -144,7 +144,7 @@ def _are_unchanged(at):
 
 
 @helper
-def misfit(rows, items, ranges):
+def first_invalid(rows, items, ranges):
     """Write the gradients' addresses into the table; the first row that needs another look.
 
     Where all is well, -1, or `SKIPPED` if some gradients are None.

@@ -71,7 +71,7 @@ class Kernel:
         return str(self.code._library.get_asm_str())
 
 
-class Storage(NamedTuple):
+class ArrayFormat(NamedTuple):
     """How one array of a kernel is stored."""
 
     codec: str
@@ -91,7 +91,7 @@ class Job(NamedTuple):
     """What a kernel is compiled for."""
 
     parts: tuple[Part, ...]
-    storage: tuple[Storage, ...]  # of parameter, gradient and the chain's slots
+    storage: tuple[ArrayFormat, ...]  # of parameter, gradient and the chain's slots
     zero_grad: bool  # clear the gradient on the way
     scales: bool  # multiply the gradient by a factor first
     fast: bool = False  # with approximate roots and quotients
@@ -102,18 +102,18 @@ class Job(NamedTuple):
         return compute_dtype(self.storage[0].codec)
 
     @property
-    def arrays(self) -> list[_Array]:
+    def arrays(self) -> list[KernelArray]:
         """The arrays by the names that they have in the source."""
         own = [slot.kind for part in self.parts for slot in part.slots]
         kinds = ["state", "state" if self.zero_grad else "input", *own]
         names = ["param", "update", *(f"{kind}{i}" for i, kind in enumerate(own))]
-        return [_Array(*each) for each in zip(names, kinds, self.storage, strict=True)]
+        return [KernelArray(*each) for each in zip(names, kinds, self.storage, strict=True)]
 
 
-class _Array(NamedTuple):
+class KernelArray(NamedTuple):
     name: str
     kind: str
-    storage: Storage
+    storage: ArrayFormat
 
     def load(self, plain: bool) -> str:
         """`plain`: from a block without infinities and NaN."""

@@ -21,13 +21,13 @@ from fastopt.kernels.llvm_operations import I64
 LINE = 64  # bytes in a cache line
 
 
-def place_of(builder: Any, kind: Any, address: Any, index: Any) -> Any:
+def element_pointer(builder: Any, kind: Any, address: Any, index: Any) -> Any:
     """A pointer to one of the numbers of an LLVM type that lie at an address."""
     pointer = builder.inttoptr(address, kind.as_pointer())
     return builder.gep(pointer, [index], inbounds=True)
 
 
-def tell_apart(module: Any, instruction: Any, slot: int, slots: int) -> None:
+def mark_noalias(module: Any, instruction: Any, slot: int, slots: int) -> None:
     """Tell LLVM that a load or store of one of `slots` arrays never touches the others."""
     domain = module.add_metadata([ir.MetaDataString(module, "fastopt")])
     scopes = [
@@ -38,7 +38,7 @@ def tell_apart(module: Any, instruction: Any, slot: int, slots: int) -> None:
     instruction.set_metadata("noalias", module.add_metadata(others))
 
 
-def ask_for(builder: Any, place: Any, written: bool, nearness: int = 3) -> None:
+def prefetch_line(builder: Any, place: Any, written: bool, nearness: int = 3) -> None:
     """Emit the instruction that fetches a cache line ahead of its use.
 
     Into all caches with a `nearness` of 3, into all but the first with 2.
@@ -65,7 +65,7 @@ def prefetch(block_bytes: int, block: int, count: int, written: bool) -> Any:
             first = builder.add(args[0], builder.sdiv(before, ir.Constant(I64, block)))
             for line in range(0, count * block_bytes // block, LINE):
                 place = builder.add(first, ir.Constant(I64, line))
-                ask_for(builder, builder.inttoptr(place, ir.IntType(8).as_pointer()), written)
+                prefetch_line(builder, builder.inttoptr(place, ir.IntType(8).as_pointer()), written)
             return context.get_dummy_value()
 
         return types.void(types.intp, types.int64), emit
@@ -85,11 +85,11 @@ def prefetch_arrays(columns: tuple[int, ...], lines: int) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             table, row, last = args
             for column in [*(ir.Constant(I64, number) for number in columns), last]:
-                address = builder.load(place_of(builder, I64, table, builder.add(row, column)))
+                address = builder.load(element_pointer(builder, I64, table, builder.add(row, column)))
                 for line in range(lines):
                     place = builder.add(address, ir.Constant(I64, line * LINE))
                     pointer = builder.inttoptr(place, ir.IntType(8).as_pointer())
-                    ask_for(builder, pointer, written=False)
+                    prefetch_line(builder, pointer, written=False)
             return context.get_dummy_value()
 
         return types.void(types.intp, types.int64, types.int64), emit

@@ -14,10 +14,10 @@ from fastopt.codecs.floats import floats
 from fastopt.executors.cuda import device, element_access
 from fastopt.executors.cuda.kernel_source import KEPT, PIECE_WORDS
 from fastopt.executors.cuda.kernels import JobKernels
-from fastopt.executors.cuda.launches import Launch, Mirror
+from fastopt.executors.cuda.launches import Launch, StagedTable
 
 
-class Numbers:
+class LaunchHyper:
     """The hyperparameters of a launch: in the launch itself, or in the memory of the device.
 
     In memory they can change for a graph that was captured with the launch.
@@ -25,7 +25,7 @@ class Numbers:
 
     def __init__(self, host: Array, capturable: bool) -> None:
         self._host = host
-        self._mirror = Mirror(-(-host.nbytes // 8)) if capturable else None
+        self._mirror = StagedTable(-(-host.nbytes // 8)) if capturable else None
         self._sent = b""
 
     def in_launch(self, places: Sequence[int]) -> tuple[Array | None, Sequence[int]]:
@@ -58,7 +58,7 @@ class Batch:
     gradient : str
         The format of the gradients, by name.
     kernels : JobKernels
-    numbers : Numbers
+    numbers : LaunchHyper
     control : int
         Where the device decides over the step, 0 if it does not.
     """
@@ -70,7 +70,7 @@ class Batch:
         firsts: Sequence[int],
         gradient: str,
         kernels: JobKernels,
-        numbers: Numbers,
+        numbers: LaunchHyper,
         control: int,
     ) -> None:
         self.rows, self._kernels, self._numbers = list(rows), kernels, numbers
@@ -214,10 +214,10 @@ class ManyArrays(Batch):
         self._layout = b""
         self._blocks, self._placed = 0, -1
         self._rows_size = self._addresses.size + self._firsts.size
-        self.tables: list[Mirror] = []  # the last is in use, the others may belong to graphs
+        self.tables: list[StagedTable] = []  # the last is in use, the others may belong to graphs
 
     @property
-    def table(self) -> Mirror | None:
+    def table(self) -> StagedTable | None:
         """The addresses of all arrays, and behind them the pieces."""
         return self.tables[-1] if self.tables else None
 
@@ -234,7 +234,7 @@ class ManyArrays(Batch):
             self._layout = b""
             needed = self._rows_size + pieces.size
             if self.table is None or self.table.words.size != needed:
-                self.tables.append(Mirror(needed))
+                self.tables.append(StagedTable(needed))
             self._placed, self._table_of_pieces = -1, pieces
             self._blocks, self._layout = len(pieces), layout
         table = self.tables[-1]

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastopt.arrays.checks import Array
 from fastopt.executors.cuda import device, norm
-from fastopt.executors.cuda.batches import ManyArrays, Numbers, OneArray
+from fastopt.executors.cuda.batches import LaunchHyper, ManyArrays, OneArray
 from fastopt.executors.cuda.kernel_source import (
     CONTROL_WORDS,
     FACTOR,
@@ -21,11 +21,11 @@ from fastopt.executors.cuda.kernel_source import (
     SKIP,
     SKIPPED,
 )
-from fastopt.executors.cuda.launches import Launch, Mirror
+from fastopt.executors.cuda.launches import Launch, StagedTable
 from fastopt.executors.norm import BLOCK, total
 
 
-class Decision:
+class ClipDecision:
     """The norm of all gradients, taken and kept on the device.
 
     Parameters
@@ -48,7 +48,7 @@ class Decision:
         device.to_device(self._control.address, np.zeros(CONTROL_WORDS, np.int64))
         self.address = self._control.address
         self._factor_and_limit = np.zeros(2)
-        self._numbers = Numbers(self._factor_and_limit, capturable)
+        self._numbers = LaunchHyper(self._factor_and_limit, capturable)
         self._kept = device.allocate((KEPT,), np.dtype(np.float64))
         self._capturable = capturable
         last = self._numbers.address() if capturable else [self._kept.address, 0, 0]
@@ -56,8 +56,8 @@ class Decision:
         self._decide = Launch(decide, 5 + len(last), *self._numbers.in_launch((0, 1)))
         self._decide.words[:] = self._sums.address, self._capacity, 0, skips, self.address, *last
         self._squares: list[tuple[Launch, int]] = []
-        self._tables: list[Mirror] = []
-        self._of_graphs: list[list[Mirror]] = []
+        self._tables: list[StagedTable] = []
+        self._of_graphs: list[list[StagedTable]] = []
         self._arranged: Any = None
 
     def arrange(self, batches: Sequence[Any], sizes: Sequence[int], given: Sequence[bool]) -> None:
@@ -92,7 +92,7 @@ class Decision:
             at = np.full_like(block, batch.row_address(place))
             pieces.append(np.stack([at, starts, lengths, firsts[row] + block], axis=1))
         table = np.concatenate(pieces)
-        mirror = Mirror(table.size)
+        mirror = StagedTable(table.size)
         mirror.words[:] = table.reshape(-1)
         self._tables.append(mirror)
         launch = Launch(norm.squares(batch.gradient_format, True, device.architecture()), 4)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fastopt.arrays.device_array import DeviceArray
 from fastopt.codecs.floats import name_of
 from fastopt.executors.cuda import device
-from fastopt.executors.cuda.clip_decision import Decision
+from fastopt.executors.cuda.clip_decision import ClipDecision
 from fastopt.executors.norm import blocks
 
 
@@ -15,6 +15,6 @@ def global_norm(leaves: Sequence[DeviceArray]) -> float:
     """The norm of all arrays, which are on one device; NaN if an element is not finite."""
     with device.on(device.ordinal(leaves[0])):
         device.synchronize()  # what fills the arrays may be under way, on any stream
-        decision = Decision(blocks([leaf.size for leaf in leaves]), False, False)
+        decision = ClipDecision(blocks([leaf.size for leaf in leaves]), False, False)
         decision.measure([(str(name_of(leaf.dtype)), leaf.address, leaf.size) for leaf in leaves])
         return decision.read()[0]

@@ -36,7 +36,7 @@ ROW, START, STOP, GROUPS = range(4)
 PIECE_WORDS = 4
 
 
-class Form(NamedTuple):
+class KernelVariant(NamedTuple):
     """What a kernel is compiled for, beside its job."""
 
     watched: bool = False  # the factor, and whether to step at all, are found on the device
@@ -47,7 +47,7 @@ class Form(NamedTuple):
 class Names:
     """The names in the kernels of a job: its arrays, and which of them are read and written."""
 
-    def __init__(self, job: Job, form: Form) -> None:
+    def __init__(self, job: Job, form: KernelVariant) -> None:
         self.kinds = {array.name: array.kind for array in job.arrays}
         self.arrays = list(self.kinds)
         self.loaded = [name for name, kind in self.kinds.items() if kind != "output"]
@@ -86,7 +86,7 @@ class Names:
         return [f"{name}_at" for name in self.arrays]
 
 
-def element(job: Job, form: Form) -> str:
+def element(job: Job, form: KernelVariant) -> str:
     """The mathematics: from the numbers of one element to those to be stored."""
     names = Names(job, form)
     body = chain_body(job, bool(names.factor))
@@ -95,7 +95,7 @@ def element(job: Job, form: Form) -> str:
     return _function(f"element({arguments})", body)
 
 
-def wide(job: Job, form: Form, width: int) -> str:
+def wide(job: Job, form: KernelVariant, width: int) -> str:
     """One array whose addresses allow wide accesses: `groups` whole groups, then the tail."""
     names = Names(job, form)
     body = [*_head(names, form), *_walk(names, job, width, "cuda.grid(1)", "", "length")]
@@ -104,7 +104,7 @@ def wide(job: Job, form: Form, width: int) -> str:
     return _function(f"wide({', '.join(arguments)})", body)
 
 
-def scalar(job: Job, form: Form) -> str:
+def scalar(job: Job, form: KernelVariant) -> str:
     """One array at any address."""
     names = Names(job, form)
     body = [*_head(names, form), *_walk(names, job, 1, "cuda.grid(1)", "", "length")]
@@ -112,7 +112,7 @@ def scalar(job: Job, form: Form) -> str:
     return _function(f"scalar({', '.join(arguments)})", body)
 
 
-def many(job: Job, form: Form, width: int) -> str:
+def many(job: Job, form: KernelVariant, width: int) -> str:
     """Many arrays: each block works on the piece that the table says."""
     names = Names(job, form)
     body = [*_head(names, form), f"piece = pieces_at + {8 * PIECE_WORDS} * cuda.blockIdx.x"]
@@ -145,7 +145,7 @@ def _walk(names: Names, job: Job, width: int, thread: str, start: str, stop: str
     return [f"thread = {thread}", *_branch("thread < groups", whole, tail)]
 
 
-def _head(names: Names, form: Form) -> list[str]:
+def _head(names: Names, form: KernelVariant) -> list[str]:
     """What comes first: whether there is a step at all, and the numbers that are not in the launch."""
     body: list[str] = []
     kept = list(names.places)

@@ -12,10 +12,10 @@ from numba import types
 from fastopt.codecs.base import BLOCK
 from fastopt.executors import reference
 from fastopt.executors.cpu.element_access import ITEMSIZE
-from fastopt.executors.cpu.kernels import Job, Storage, check_types
+from fastopt.executors.cpu.kernels import ArrayFormat, Job, check_types
 from fastopt.executors.cuda import block_access, device, element_access, kernel_source
 from fastopt.executors.cuda.block_access import ALIGNED
-from fastopt.executors.cuda.kernel_source import CONTROL_WORDS, FACTOR, FACTOR32, Form, Names
+from fastopt.executors.cuda.kernel_source import CONTROL_WORDS, FACTOR, FACTOR32, KernelVariant, Names
 from fastopt.kernels.specialize import specialize
 
 
@@ -26,12 +26,12 @@ class JobKernels:
     ----------
     job : Job
         The chain, how its arrays are stored, and what else is compiled in.
-    form : Form
+    form : KernelVariant
     architecture : (int, int)
         Compute capability: no such device needs to be there.
     """
 
-    def __init__(self, job: Job, form: Form, architecture: tuple[int, int]) -> None:
+    def __init__(self, job: Job, form: KernelVariant, architecture: tuple[int, int]) -> None:
         self._job, self._form = job, form
         self._architecture, self._fast = architecture, job.fast
         self.dtype = job.compute
@@ -114,7 +114,7 @@ class JobKernels:
         self._scope = scope
         return scope
 
-    def _floats(self, storage: Storage, slot: int) -> dict[str, Any]:
+    def _floats(self, storage: ArrayFormat, slot: int) -> dict[str, Any]:
         """The functions that load and store numbers."""
         how, found = (self.dtype.name, storage.codec), {}
         for wide, width in (("", 1), ("_wide", self.width)):
@@ -126,7 +126,7 @@ class JobKernels:
             )
         return found
 
-    def _blocks(self, storage: Storage, slot: int) -> dict[str, Any]:
+    def _blocks(self, storage: ArrayFormat, slot: int) -> dict[str, Any]:
         """The functions that load and store codes."""
         made = block_access.block_access(storage.codec, storage.dithered, slot, self.width)
         return made._asdict()
@@ -147,6 +147,6 @@ class JobKernels:
 
 
 @cache
-def kernels(job: Job, form: Form, architecture: tuple[int, int]) -> JobKernels:
+def kernels(job: Job, form: KernelVariant, architecture: tuple[int, int]) -> JobKernels:
     """The kernels of a job; the same for all optimizers that are made of the same."""
     return JobKernels(job, form, architecture)

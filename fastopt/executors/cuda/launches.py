@@ -57,7 +57,7 @@ class Launch:
             self.program.launch(blocks, threads, stream, self._pointers)
 
 
-class Mirror:
+class StagedTable:
     """Words of the host that a device has a copy of.
 
     The copy is brought up to date in the order of the stream, from one of several buffers that the

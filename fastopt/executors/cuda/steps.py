@@ -18,9 +18,9 @@ from fastopt.changes import Change, make
 from fastopt.codecs.floats import name_of
 from fastopt.executors.cpu.header_check import identities
 from fastopt.executors.cuda import device, streams
-from fastopt.executors.cuda.batches import Batch, ManyArrays, Numbers, OneArray
-from fastopt.executors.cuda.clip_decision import Decision
-from fastopt.executors.cuda.kernel_source import Form
+from fastopt.executors.cuda.batches import Batch, LaunchHyper, ManyArrays, OneArray
+from fastopt.executors.cuda.clip_decision import ClipDecision
+from fastopt.executors.cuda.kernel_source import KernelVariant
 from fastopt.executors.cuda.kernels import kernels
 from fastopt.executors.norm import blocks
 from fastopt.steps import device_gradients
@@ -71,11 +71,11 @@ class DeviceSteps:
         # What is only read may overlap: let ends rise too, so that they can be bisected.
         self._stops = list(accumulate((stop for _, stop in spans), max))
         self.ordinal = device.ordinal(self._leaves[0]) if self._leaves else 0
-        self._decision: Decision | None = None
+        self._decision: ClipDecision | None = None
         with device.on(self.ordinal):
             if watched:
                 count = blocks([leaf.size for leaf in self._leaves])
-                self._decision = Decision(count, skips, capturable)
+                self._decision = ClipDecision(count, skips, capturable)
         self._batches: list[Any] = []
         self._made: dict[Any, Any] = {}
         self._of_graphs: list[Any] = []  # what they read must stay
@@ -108,7 +108,7 @@ class DeviceSteps:
             job = self._jobs.job(row, formats[row], scales)
             places.setdefault((id(numbers_of(row)), job), []).append(row)
         watched = self._decision is not None
-        form = Form(watched, self._capturable, self._skips and not self._capturable)
+        form = KernelVariant(watched, self._capturable, self._skips and not self._capturable)
         made: dict[Any, Any] = {}
         with device.on(self.ordinal):
             for (host, job), rows in places.items():
@@ -126,7 +126,9 @@ class DeviceSteps:
         """The kernel of the first arrays and the function that it calls for each element."""
         return str(self._batches[0].source)
 
-    def _make_batch(self, rows: list[int], gradient: str, job: Any, host: Any, form: Form) -> Batch:
+    def _make_batch(
+        self, rows: list[int], gradient: str, job: Any, host: Any, form: KernelVariant
+    ) -> Batch:
         made = kernels(job, form, device.architecture())
         kind = OneArray if len(rows) == 1 else ManyArrays
         control = self._decision.address if self._decision is not None else 0
@@ -134,9 +136,9 @@ class DeviceSteps:
         firsts = [self._firsts[row] for row in rows]
         return kind(rows, own, firsts, gradient, made, self._numbers(host), control)
 
-    def _numbers(self, host: Any) -> Numbers:
+    def _numbers(self, host: Any) -> LaunchHyper:
         """The hyperparameters of a launch, from what is known of them on the host."""
-        return Numbers(host, self._capturable)
+        return LaunchHyper(host, self._capturable)
 
     def bind(self, grads: Any) -> None:
         """Find the gradients, check those that are new, and take their addresses.
@@ -330,7 +332,7 @@ class DeviceSteps:
             device.synchronize(stream)
         self._ids, self._readers = known
 
-    def _decides(self) -> Decision:
+    def _decides(self) -> ClipDecision:
         if self._decision is None:
             raise AssertionError("nothing was to be decided")
         return self._decision

@@ -16,8 +16,8 @@ from fastopt.interop.mpi.exchange import WAYS, Exchange, summed_in
 from fastopt.interop.mpi.partition import Partition, usual_pieces
 from fastopt.interop.mpi.ranks import Ranks
 from fastopt.optimizers.optimizer import Optimizer
-from fastopt.steps.clipping import Last
-from fastopt.steps.partial_step import AnyPieces, Pieces
+from fastopt.steps.clipping import GradientStats
+from fastopt.steps.partial_step import AnyPartialStep, PartialStep
 from fastopt.validation import finite_positive, flag, whole_number
 
 
@@ -145,12 +145,12 @@ class ShardedOptimizer:
         own = self.optimizer._description() | {"zero_grad": self.optimizer.zero_grad}
         self._ranks.same("optimizers of all ranks must be alike", own)
 
-    def _make_pieces(self) -> AnyPieces:
+    def _make_pieces(self) -> AnyPartialStep:
         if not self._on_device:
-            return Pieces(self.optimizer, self._ranks, self.slice.start)
-        from fastopt.steps.device_partial_step import DevicePieces
+            return PartialStep(self.optimizer, self._ranks, self.slice.start)
+        from fastopt.steps.device_partial_step import DevicePartialStep
 
-        return DevicePieces(self.optimizer, self._ranks, self.slice.start)
+        return DevicePartialStep(self.optimizer, self._ranks, self.slice.start)
 
     def _check_same(self, overlap_chunks: int | None, device_exchange: str) -> None:
         own = {
@@ -239,7 +239,7 @@ class ShardedOptimizer:
         return self.optimizer.step_count
 
     @property
-    def last(self) -> Last | None:
+    def last(self) -> GradientStats | None:
         """The norm of the gradient of all ranks, and whether the step was skipped."""
         return self.optimizer.last
 

@@ -13,15 +13,15 @@ from fastopt.executors.cpu.header_check import identities
 from fastopt.executors.threads import get_num_threads, threads
 from fastopt.interop.torch.loading import keep_formats, release
 from fastopt.interop.torch.options import Added
-from fastopt.interop.torch.param_groups import Live, ParamGroup, chain_of, switches
+from fastopt.interop.torch.param_groups import GroupValue, ParamGroup, chain_of, switches
 from fastopt.interop.torch.parameters import Row
 from fastopt.interop.torch.plan import Plan
 from fastopt.interop.torch.sparse import Sparse
-from fastopt.interop.torch.state_formats import StateFormats, is_packed, numbers
+from fastopt.interop.torch.state_formats import TensorFormats, is_packed, numbers
 from fastopt.interop.torch.states import complete, count
 from fastopt.interop.torch.tensors import check, number
 from fastopt.optimizers.named import NamedOptimizer
-from fastopt.steps.clipping import Last
+from fastopt.steps.clipping import GradientStats
 from fastopt.transforms.base import Chain
 from fastopt.validation import decay_rate, flag, positive
 
@@ -66,7 +66,7 @@ class FastOptimizer(torch.optim.Optimizer):
             decay_rate("average_decay", average_decay)
         if stochastic_rounding is not None:
             flag("stochastic_rounding", stochastic_rounding)
-        StateFormats(state_dtype)  # or raise
+        TensorFormats(state_dtype)  # or raise
         self.clip_norm = clip_norm
         self.average_decay = average_decay
         self.state_dtype = state_dtype
@@ -91,19 +91,19 @@ class FastOptimizer(torch.optim.Optimizer):
         super().add_param_group(param_group)
         if self._is_made:
             try:
-                self._check_group(len(self.param_groups) - 1, StateFormats(self.state_dtype))
+                self._check_group(len(self.param_groups) - 1, TensorFormats(self.state_dtype))
             except BaseException:
                 self.param_groups.pop()
                 raise
 
-    def _check_groups(self) -> tuple[list[Chain], StateFormats]:
+    def _check_groups(self) -> tuple[list[Chain], TensorFormats]:
         """The mathematics of all groups, and how states are stored; raises what is wrong with them."""
-        formats = StateFormats(self.state_dtype)
+        formats = TensorFormats(self.state_dtype)
         chains = [self._check_group(index, formats) for index in range(len(self.param_groups))]
         formats.check_names(chains)
         return chains, formats
 
-    def _check_group(self, index: int, formats: StateFormats) -> Chain:
+    def _check_group(self, index: int, formats: TensorFormats) -> Chain:
         group = self.param_groups[index]
         if group.get("differentiable"):
             raise RuntimeError(
@@ -116,7 +116,7 @@ class FastOptimizer(torch.optim.Optimizer):
         return made
 
     def _chain(self, group: ParamGroup, products: dict[int, float]) -> Chain:
-        average = None if self.average_decay is None else Live(vars(self), "average_decay")
+        average = None if self.average_decay is None else GroupValue(vars(self), "average_decay")
         return chain_of(self._optimizer, group, average, products)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -167,7 +167,7 @@ class FastOptimizer(torch.optim.Optimizer):
         return {**found, "state": states}
 
     @property
-    def last(self) -> Last | None:
+    def last(self) -> GradientStats | None:
         """With `clip_norm`: the norm of the last gradients, before clipping."""
         return self._plan.last if self._plan is not None else None
 
@@ -322,7 +322,7 @@ class FastOptimizer(torch.optim.Optimizer):
             raise RuntimeError(f"{', '.join(added)} need dense gradients, but that of {name} is sparse")
 
     def _make_row(
-        self, index: int, param: Tensor, chain: Chain, formats: StateFormats, before: Row | None
+        self, index: int, param: Tensor, chain: Chain, formats: TensorFormats, before: Row | None
     ) -> Row:
         group, names, fresh = self.param_groups[index], tuple(chain.states()), False
         # As in torch, a parameter without states has no entry at all.
@@ -339,6 +339,6 @@ class FastOptimizer(torch.optim.Optimizer):
         state = self.state[param] if self._counts or group["momentum"] else {}
         if self._counts:  # SGD's momentum is sparse too, and torch's to make
             count(state, param, group, self._counts)
-            complete(state, param, group, chain, StateFormats(None))
+            complete(state, param, group, chain, TensorFormats(None))
         for step in self._sparse:
             step(group, state, param, grad)

@@ -18,33 +18,33 @@ from torch import Tensor
 from fastopt.arrays.checks import Array, Range
 from fastopt.changes import Change, assign, make
 from fastopt.codecs.rounding import whole_phase
-from fastopt.executors.cuda.batches import Numbers
+from fastopt.executors.cuda.batches import LaunchHyper
 from fastopt.executors.cuda.steps import DeviceSteps
 from fastopt.interop.torch.param_groups import nadam_momentum
 from fastopt.interop.torch.parameters import Row, Section
 from fastopt.interop.torch.state_formats import DTYPES
-from fastopt.interop.torch.tensor_stepper import Launch
-from fastopt.steps.clipping import Watch
-from fastopt.steps.cuda_stepper import OnDevice
+from fastopt.interop.torch.tensor_stepper import TensorStepper
+from fastopt.steps.clipping import NormClip
+from fastopt.steps.cuda_stepper import CudaStepper
 from fastopt.steps.hyperparameters import Hyperparameters
-from fastopt.steps.parameter_set import Work
-from fastopt.steps.stepper import Steps
-from fastopt.validation import Elsewhere, finite_positive
+from fastopt.steps.parameter_set import ParameterSet
+from fastopt.steps.stepper import Stepper
+from fastopt.validation import DeviceScalar, finite_positive
 
 
 def _plain(operation: Callable[[Any, Any], Any]) -> Any:
-    return lambda own, other: Number(operation(own.values, _value(other)))
+    return lambda own, other: TensorScalar(operation(own.values, _value(other)))
 
 
 def _reflected(operation: Callable[[Any, Any], Any]) -> Any:
-    return lambda own, other: Number(operation(_value(other), own.values))
+    return lambda own, other: TensorScalar(operation(_value(other), own.values))
 
 
 def _value(operand: Any) -> Any:
-    return operand.values if isinstance(operand, Number) else operand
+    return operand.values if isinstance(operand, TensorScalar) else operand
 
 
-class Number(Elsewhere):
+class TensorScalar(DeviceScalar):
     """A number on the device, of each of some parameters: a step, and what follows from it.
 
     Attributes
@@ -65,11 +65,11 @@ class Number(Elsewhere):
     def known(self, value: Any) -> Any:
         """A setting, as what can be computed with: a tensor on the device is read by each replay."""
         if isinstance(value, Tensor) and value.is_cuda:
-            return Number(value.detach().double().reshape(()))
+            return TensorScalar(value.detach().double().reshape(()))
         return super().known(value)
 
 
-class Cohort:
+class CountedRows:
     """Rows of one section whose numbers have the same dtype.
 
     Parameters
@@ -97,7 +97,7 @@ class Cohort:
 
     def write(self, factor: float, given: Sequence[bool]) -> None:
         """Have the numbers of the coming step, and count it for the rows that have a gradient."""
-        steps = Number(torch.stack(self._steps).double())
+        steps = TensorScalar(torch.stack(self._steps).double())
         if self._products:
             self._multiply(steps, given)
         found: list[Any] = [factor, self._phase(steps)]
@@ -105,30 +105,30 @@ class Cohort:
             found += part.hyper_at(steps)  # type: ignore[arg-type]  # it computes like a step
         columns = [
             own.values.expand_as(steps.values)
-            if isinstance(own, Number)
+            if isinstance(own, TensorScalar)
             else torch.full_like(steps.values, own)
             for own in found
         ]
         self._all.copy_(torch.stack(columns, 1))
         torch._foreach_add_(list(compress(self._steps, given)), 1)
 
-    def _phase(self, steps: Number) -> Any:
+    def _phase(self, steps: TensorScalar) -> Any:
         if self._seed is None:
             return 0.0
-        return Number(whole_phase(self._seed, steps.values.long()).double())
+        return TensorScalar(whole_phase(self._seed, steps.values.long()).double())
 
-    def _multiply(self, steps: Number, given: Sequence[bool]) -> None:
+    def _multiply(self, steps: TensorScalar, given: Sequence[bool]) -> None:
         """Take the momenta of this step into NAdam's products, rounded as torch rounds them."""
         before = torch.stack(self._products)
         momenta: Any = nadam_momentum(self._section.group, steps)  # type: ignore[arg-type]
         products = before * momenta.values.to(before.dtype)
         self._section.products.clear()
-        self._section.products[steps] = Number(products.double())
+        self._section.products[steps] = TensorScalar(products.double())
         new = list(compress(products.unbind(), given))
         torch._foreach_copy_(list(compress(self._products, given)), new)
 
 
-class Placed(Numbers):
+class DeviceHyper(LaunchHyper):
     """Hyperparameters that are on the device already."""
 
     def __init__(self, values: Tensor) -> None:
@@ -152,11 +152,11 @@ class GraphLaunches(DeviceSteps):
     A table of their addresses would have to be sent to the device from memory of the graph's own.
     """
 
-    def _numbers(self, host: Any) -> Numbers:
-        return Placed(host)
+    def _numbers(self, host: Any) -> LaunchHyper:
+        return DeviceHyper(host)
 
 
-class GraphSteps(OnDevice):
+class GraphSteps(CudaStepper):
     """Steps whose counts and numbers only the device knows.
 
     Parameters
@@ -165,7 +165,7 @@ class GraphSteps(OnDevice):
     seed : int or None
         Of random bits, where any are needed.
     work, hyper, watch, **options
-        As of `OnDevice`.
+        As of `CudaStepper`.
     """
 
     _launches = GraphLaunches
@@ -174,20 +174,20 @@ class GraphSteps(OnDevice):
         self,
         sections: Sequence[Section],
         seed: int | None,
-        work: Work,
+        work: ParameterSet,
         hyper: Hyperparameters,
-        watch: Watch,
+        watch: NormClip,
         **options: Any,
     ) -> None:
         members: dict[int, list[tuple[int, Section, Row]]] = {}
         rows = ((section, row) for section in sections for row in section.rows)
         for index, (section, row) in enumerate(rows):
             members.setdefault(id(hyper.of(index)), []).append((index, section, row))
-        self._cohorts: list[tuple[list[int], Cohort]] = []
+        self._cohorts: list[tuple[list[int], CountedRows]] = []
         self._placed: dict[int, Tensor] = {}
         for own in members.values():
             places, (first, *_), found = zip(*own, strict=True)
-            cohort = Cohort(first, found, hyper.of(places[0]), seed)
+            cohort = CountedRows(first, found, hyper.of(places[0]), seed)
             self._cohorts.append((list(places), cohort))
             self._placed.update(zip(places, cohort.numbers, strict=True))
         self._settled: tuple[float, float] | None = None
@@ -219,10 +219,10 @@ class GraphSteps(OnDevice):
         self.device.start(stream, 1.0 / scale, limit)
 
 
-class GraphLaunch(Launch):
+class GraphLaunch(TensorStepper):
     """fastopt's optimizer over rows whose steps are counted on their device."""
 
-    def _make_steps(self, on_device: bool, guarded: list[Range]) -> Steps:
+    def _make_steps(self, on_device: bool, guarded: list[Range]) -> Stepper:
         seed = self._formats.seed if any(group.dithers for group in self._groups) else None
         return GraphSteps(
             self._sections,

@@ -11,7 +11,7 @@ from fastopt.interop.torch.state_formats import is_packed
 COUNTS = ("step", "mu_product")
 
 
-class Kept:
+class HiddenTensor:
     """A tensor that torch does not see as one."""
 
     def __init__(self, tensor: Tensor) -> None:
@@ -24,7 +24,9 @@ def keep_formats(optimizer: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
 
     def hidden(name: Any, value: Any) -> Any:
         own = every or name == "average" or is_packed(value)
-        return Kept(value) if own and isinstance(value, Tensor) and name not in COUNTS else value
+        return (
+            HiddenTensor(value) if own and isinstance(value, Tensor) and name not in COUNTS else value
+        )
 
     states = {
         key: {name: hidden(name, value) for name, value in own.items()}
@@ -38,6 +40,6 @@ def keep_formats(optimizer: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
 def release(own: Any, param: Any) -> None:
     """Put what was hidden of a parameter's states back, on its device."""
     for name, value in own.items() if isinstance(own, dict) else ():
-        if isinstance(value, Kept):
+        if isinstance(value, HiddenTensor):
             place = param.device if isinstance(param, Tensor) else None
             own[name] = value.tensor.to(device=place)

@@ -14,7 +14,7 @@ from fastopt.optimizers.dialects import DIALECTS
 from fastopt.optimizers.named import NamedOptimizer
 from fastopt.transforms.adam import nadam_numbers
 from fastopt.transforms.base import Chain, Transform, chain
-from fastopt.validation import Elsewhere, Hyper, at, decay_rate, nonnegative
+from fastopt.validation import DeviceScalar, Hyper, at, decay_rate, nonnegative
 
 ParamGroup = dict[str, Any]
 
@@ -23,7 +23,7 @@ PARTS = ("weight_decay", "momentum", "dampening", "lr_decay")
 FLAGS = ("centered", "nesterov", "amsgrad", "decoupled_weight_decay", "maximize")
 
 
-class Live:
+class GroupValue:
     """A number in a param group, as it is by then: a schedule that ignores the step."""
 
     def __init__(self, group: Mapping[str, Any], name: str, index: int | None = None) -> None:
@@ -32,7 +32,7 @@ class Live:
     def __call__(self, step: Any) -> Any:
         value = self._group[self._name]
         own = value if self._index is None else value[self._index]
-        return step.known(own) if isinstance(step, Elsewhere) else float(own)
+        return step.known(own) if isinstance(step, DeviceScalar) else float(own)
 
 
 @cache
@@ -67,14 +67,14 @@ def chain_of(
     settings: dict[str, Any] = {}
     for name in names(optimizer.__name__):
         if name == "betas":
-            settings[name] = Live(group, name, 0), Live(group, name, 1)
+            settings[name] = GroupValue(group, name, 0), GroupValue(group, name, 1)
         elif name in FLAGS:
             if name in group:
                 settings[name] = bool(group[name])
         elif name in PARTS and not group[name]:
             settings[name] = 0.0
         else:
-            settings[name] = Live(group, name)
+            settings[name] = GroupValue(group, name)
     nothing = np.zeros(0, np.float32)
     made = optimizer.like(
         "torch", nothing, executor="reference", average_decay=average_decay, **settings
@@ -90,8 +90,8 @@ def _with_products(part: Transform, group: ParamGroup, products: Mapping[int, fl
     """
     if part.name != "nadam_update":
         return part
-    first, second = (decay_rate(f"betas[{i}]", Live(group, "betas", i)) for i in (0, 1))
-    eps = nonnegative("eps", Live(group, "eps"))
+    first, second = (decay_rate(f"betas[{i}]", GroupValue(group, "betas", i)) for i in (0, 1))
+    eps = nonnegative("eps", GroupValue(group, "eps"))
 
     def hyper(step: int) -> Hyper:
         now, ahead = nadam_momentum(group, step), nadam_momentum(group, step + 1)
@@ -105,6 +105,6 @@ def _with_products(part: Transform, group: ParamGroup, products: Mapping[int, fl
 
 def nadam_momentum(group: ParamGroup, step: int) -> float:
     """The momentum of step 0, 1, ..., which warms up."""
-    decay = at(nonnegative("momentum_decay", Live(group, "momentum_decay")), step)
+    decay = at(nonnegative("momentum_decay", GroupValue(group, "momentum_decay")), step)
     warming: float = 0.96 ** ((step + 1) * decay)
     return float(group["betas"][0]) * (1.0 - 0.5 * warming)

@@ -15,24 +15,24 @@ from fastopt.arrays.checks import Array
 from fastopt.executors.cpu.header_check import identities
 from fastopt.interop.torch.param_groups import ParamGroup
 from fastopt.interop.torch.parameters import MakeChain, Row, Section, sections
-from fastopt.interop.torch.snapshot import Sight
+from fastopt.interop.torch.snapshot import Snapshot
 from fastopt.interop.torch.states import State
-from fastopt.interop.torch.tensor_stepper import Launch
+from fastopt.interop.torch.tensor_stepper import TensorStepper
 from fastopt.interop.torch.tensors import plain
-from fastopt.steps.clipping import Last
+from fastopt.steps.clipping import GradientStats
 from fastopt.transforms.base import Chain
 
 
-def _launch(sections: list[Section], options: dict[str, Any]) -> Launch:
+def _launch(sections: list[Section], options: dict[str, Any]) -> TensorStepper:
     """Of sections on one device, all or none of them for graphs."""
     if not sections[0].capturable:
-        return Launch(sections, **options)
+        return TensorStepper(sections, **options)
     from fastopt.interop.torch.graphs import GraphLaunch
 
     return GraphLaunch(sections, **options)
 
 
-def place_of(tensor: Tensor) -> tuple[Any, ...]:
+def layout_of(tensor: Tensor) -> tuple[Any, ...]:
     """Where a tensor is, and what it is there."""
     return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 
@@ -89,17 +89,17 @@ class Plan:
         self._state, self._keys, self._owned = state, list(state), list(state.values())
         self._identities = identities(self._keys), identities(self._owned)
         self._tensors = [tensor for row in self.rows for tensor in row.tensors()]
-        self._places = list(map(place_of, self._tensors))
+        self._places = list(map(layout_of, self._tensors))
         self._multiply()
         options = {"clip_norm": clip_norm, "stochastic_rounding": stochastic_rounding}
-        self.launches: list[tuple[Launch, slice]] = []
+        self.launches: list[tuple[TensorStepper, slice]] = []
         position = 0
         for _, own in groupby(self._sections, key=lambda section: (section.device, section.capturable)):
             there = list(own)
             first, position = position, position + sum(len(section.rows) for section in there)
             self.launches.append((_launch(there, options), slice(first, position)))
         alone = len(self.launches) == 1
-        self._sight = Sight.of(self.rows, self.launches[0][0]._steps) if alone else None
+        self._sight = Snapshot.of(self.rows, self.launches[0][0]._steps) if alone else None
         self._needs_arrays = clip_norm is not None  # a norm that overflows is measured again
         if not self._counted:
             # Where torch does not count, all that matters is which step is the first.
@@ -108,7 +108,7 @@ class Plan:
                 launch.continue_from(starts[rows_])
 
     @property
-    def last(self) -> Last | None:
+    def last(self) -> GradientStats | None:
         """The norm of the last gradients, where there is a limit."""
         return self.launches[0][0].last if self.launches else None
 
@@ -138,7 +138,7 @@ class Plan:
         return (
             len(found) == len(self._tensors)
             and all(map(is_, found, self._tensors))
-            and list(map(place_of, found)) == self._places
+            and list(map(layout_of, found)) == self._places
         )
 
     def gradients(self) -> list[Any] | None:

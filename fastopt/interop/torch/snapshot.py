@@ -13,20 +13,20 @@ from fastopt.arrays.checks import Array, address
 from fastopt.interop.torch.parameters import Row
 from fastopt.interop.torch.tensor_check import Expected, interface, read_counts
 from fastopt.interop.torch.tensors import REAL
-from fastopt.steps.memory_stepper import InMemory
+from fastopt.steps.memory_stepper import MemoryStepper
 
 
-class Sight:
+class Snapshot:
     """Parameters, states and gradients as machine code sees them.
 
     Parameters
     ----------
     rows : sequence of Row
-    steps : InMemory
+    steps : MemoryStepper
         What steps them.
     """
 
-    def __init__(self, rows: Sequence[Row], steps: InMemory) -> None:
+    def __init__(self, rows: Sequence[Row], steps: MemoryStepper) -> None:
         self._params = [row.param for row in rows]
         sets: dict[tuple[str, ...], list[Any]] = {}
         for row in rows:
@@ -48,9 +48,9 @@ class Sight:
         self._places = np.array(places, np.int64).reshape(-1, 2)
 
     @classmethod
-    def of(cls, rows: Sequence[Row], steps: Any) -> Sight | None:
+    def of(cls, rows: Sequence[Row], steps: Any) -> Snapshot | None:
         """None where it cannot be looked at like this."""
-        simple = isinstance(steps, InMemory) and all(row.param.dtype in REAL for row in rows)
+        simple = isinstance(steps, MemoryStepper) and all(row.param.dtype in REAL for row in rows)
         if not simple or not rows or interface() is None:
             return None
         made = cls(rows, steps)

@@ -15,13 +15,13 @@ from fastopt.codecs.base import BLOCK, Codec
 from fastopt.codecs.blocks import ITEM, SIGNED, UNSIGNED
 from fastopt.codecs.floats import floats
 from fastopt.interop.torch.tensors import FORMATS, reader
-from fastopt.steps.state_formats import Formats
+from fastopt.steps.state_formats import StateFormats
 from fastopt.transforms.base import Chain
 
 DTYPES = {name: dtype for dtype, name in FORMATS.items()}
 
 
-class StateFormats:
+class TensorFormats:
     """The option `state_dtype` for parameters that are tensors.
 
     Parameters
@@ -39,7 +39,7 @@ class StateFormats:
             wanted: Any = {name: _translated(own) for name, own in state_dtype.items()}
         else:
             wanted = _translated(state_dtype)
-        self._formats = Formats(wanted, None, 0)
+        self._formats = StateFormats(wanted, None, 0)
         self._is_usual = state_dtype is None
 
     def check_names(self, chains: list[Chain]) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from fastopt.codecs.base import Codec
 from fastopt.interop.torch.param_groups import ParamGroup
 from fastopt.interop.torch.state_formats import (
-    StateFormats,
+    TensorFormats,
     dtype_of,
     is_packed,
     numbers,
@@ -47,7 +47,7 @@ def count(state: State, param: Tensor, group: ParamGroup, counts: Mapping[str, f
 
 
 def complete(
-    state: State, param: Tensor, group: ParamGroup, chain: Chain, formats: StateFormats
+    state: State, param: Tensor, group: ParamGroup, chain: Chain, formats: TensorFormats
 ) -> None:
     """Make the states of a chain that are missing, and replace what cannot be worked on in place.
 
@@ -60,7 +60,7 @@ def complete(
         The param group that it is in.
     chain : Chain
         The mathematics.
-    formats : StateFormats
+    formats : TensorFormats
         How states are stored.
 
     Raises

@@ -16,11 +16,11 @@ from fastopt.interop.torch.parameters import Section
 from fastopt.interop.torch.tensor_check import note_steps
 from fastopt.optimizers.optimizer import Optimizer
 from fastopt.steps.gradients import Gradients
-from fastopt.steps.memory_stepper import InMemory
+from fastopt.steps.memory_stepper import MemoryStepper
 from fastopt.steps.sparse.entries import RowGradient
 
 
-class Arrays(Gradients):
+class ListedGradients(Gradients):
     """Gradients that come as a list of arrays in the order of the table.
 
     Attributes
@@ -61,7 +61,7 @@ class Arrays(Gradients):
         return any(start < end and first < stop for first, end, _ in self._guarded)
 
 
-class Launch(Optimizer):
+class TensorStepper(Optimizer):
     """fastopt's optimizer over the arrays of rows on one device, with the states that they have.
 
     Parameters
@@ -71,7 +71,7 @@ class Launch(Optimizer):
         As of `Optimizer`.
     """
 
-    _takes = Arrays
+    _takes = ListedGradients
 
     def __init__(self, sections: Sequence[Section], **options: Any) -> None:
         self._sections = sections
@@ -103,7 +103,7 @@ class Launch(Optimizer):
     def taken(self) -> Array:
         """How many steps each array has taken."""
         steps: Any = self._steps
-        if isinstance(steps, InMemory):
+        if isinstance(steps, MemoryStepper):
             return np.array(steps.table.counts[:, STEPS])
         return np.array([steps.count - lag for lag in steps.lags], np.int64)
 
@@ -124,7 +124,7 @@ class Launch(Optimizer):
         self._products[:] = [p for section in self._sections for p in section.products_after(numbers)]
         also = self._noted()
         also += [partial(row.param.copy_, row.shadow) for row in self._rows if row.shadow is not None]
-        in_memory = isinstance(own, InMemory)
+        in_memory = isinstance(own, MemoryStepper)
         if in_memory:
             own.also = also
         self.step(found, grad_scale=grad_scale)
@@ -134,7 +134,7 @@ class Launch(Optimizer):
     def _noted(self) -> list[Change]:
         """What lets torch's numbers follow."""
         own: Any = self._steps
-        if isinstance(own, InMemory) and own.compiled:
+        if isinstance(own, MemoryStepper) and own.compiled:
             numbers = self._before, self._given, self._places, self._products
             return [partial(note_steps(), own.table.counts, *numbers)]
         changes = []

@@ -3,7 +3,7 @@
 ``sparse="exact"`` leaves rows without a gradient alone and lets them catch up later. That needs a form
 of many steps at once, and linear maps have one, their product: averages decay by ``beta**k``, a
 momentum carries its parameter on. A transform says in `Transform.idle` what it does; its function is
-called with forms (`Form`) in the place of numbers.
+called with forms (`LinearForm`) in the place of numbers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fastopt.validation import Hyper
 PARAM = 0  # the first variable; the others are what the chain writes, in the order of the table
 
 
-class Form:
+class LinearForm:
     """A sum of variables, each times a number.
 
     A coefficient that is the whole number 1 was never multiplied: what a step leaves as it is can
@@ -38,36 +38,38 @@ class Form:
         """Whether this is the variable itself, whatever the numbers of a step are."""
         return self.terms == {variable: 1} and type(self.terms[variable]) is int
 
-    def __add__(self, other: Any) -> Form:
-        if not isinstance(other, Form):
+    def __add__(self, other: Any) -> LinearForm:
+        if not isinstance(other, LinearForm):
             return NotImplemented
         terms = dict(self.terms)
         for variable, number in other.terms.items():
             terms[variable] = terms[variable] + float(number) if variable in terms else number
-        return Form(terms)
+        return LinearForm(terms)
 
-    def __mul__(self, factor: Any) -> Form:
-        if isinstance(factor, Form):
+    def __mul__(self, factor: Any) -> LinearForm:
+        if isinstance(factor, LinearForm):
             return NotImplemented
-        return Form({variable: float(factor) * number for variable, number in self.terms.items()})
+        return LinearForm({variable: float(factor) * number for variable, number in self.terms.items()})
 
     __rmul__ = __mul__
 
-    def __truediv__(self, divisor: Any) -> Form:
-        if isinstance(divisor, Form):
+    def __truediv__(self, divisor: Any) -> LinearForm:
+        if isinstance(divisor, LinearForm):
             return NotImplemented
-        return Form({variable: number / float(divisor) for variable, number in self.terms.items()})
+        return LinearForm(
+            {variable: number / float(divisor) for variable, number in self.terms.items()}
+        )
 
-    def __neg__(self) -> Form:
+    def __neg__(self) -> LinearForm:
         return -1.0 * self
 
-    def __sub__(self, other: Any) -> Form:
-        return self + -other if isinstance(other, Form) else NotImplemented
+    def __sub__(self, other: Any) -> LinearForm:
+        return self + -other if isinstance(other, LinearForm) else NotImplemented
 
 
 def idle_forms(
     chain: Chain, idles: Sequence[Any], numbers: Sequence[Hyper], dtype: np.dtype[Any]
-) -> list[Form]:
+) -> list[LinearForm]:
     """The parameter and all that a step writes, after a step without a gradient.
 
     Parameters
@@ -85,13 +87,13 @@ def idle_forms(
     ValueError
         There is no closed form; the message says why.
     """
-    param, value, applied = Form({PARAM: 1}), Form({}), False
-    forms: list[Form] = []
+    param, value, applied = LinearForm({PARAM: 1}), LinearForm({}), False
+    forms: list[LinearForm] = []
     for transform, idle, own in zip(chain, idles, numbers, strict=True):
         if transform.after and not applied:
             value, applied = param - value, True
         first = 1 + len(forms)
-        states = [Form({first + i: 1}) for i in range(len(transform.state))]
+        states = [LinearForm({first + i: 1}) for i in range(len(transform.state))]
         try:
             value, new = _idle_step(transform, idle, value, param, states, own, dtype)
         except ValueError as error:
@@ -106,12 +108,12 @@ def idle_forms(
 def _idle_step(
     transform: Transform,
     idle: Any,
-    value: Form,
-    param: Form,
-    states: list[Form],
+    value: LinearForm,
+    param: LinearForm,
+    states: list[LinearForm],
     numbers: Hyper,
     dtype: np.dtype[Any],
-) -> tuple[Form, list[Form]]:
+) -> tuple[LinearForm, list[LinearForm]]:
     if idle is None:
         raise ValueError("has none (its idle is None)")
     stays = value.is_just(PARAM) if transform.after else not value.terms
@@ -129,7 +131,7 @@ def _idle_step(
     try:
         with np.errstate(all="ignore"):  # a literal is a NumPy number of the dtype
             value, new = linear(value, param, (*states, *unread), numbers)
-        if not (isinstance(value, Form) and all(isinstance(own, Form) for own in new)):
+        if not (isinstance(value, LinearForm) and all(isinstance(own, LinearForm) for own in new)):
             raise TypeError("it returned something else than sums of its arguments times numbers")
         if len(new) != written:
             raise TypeError(f"it returned {len(new)} states for {written}")
@@ -158,7 +160,7 @@ class ClosedForm(NamedTuple):
         pairs = ((own, other) for own, others in enumerate(self.rows) for other in others or ())
         return np.array([(at[own], at[other]) for own, other in pairs], np.int64).reshape(-1, 2)
 
-    def matrix(self, forms: Sequence[Form]) -> Array:
+    def matrix(self, forms: Sequence[LinearForm]) -> Array:
         """A step without a gradient, among the variables that take part."""
         rows = (forms[own].terms for own in self.variables)
         return np.array(
@@ -166,7 +168,7 @@ class ClosedForm(NamedTuple):
         ).reshape(len(self.variables), len(self.variables))
 
 
-def closed_form(forms: Sequence[Form]) -> ClosedForm:
+def closed_form(forms: Sequence[LinearForm]) -> ClosedForm:
     """What catching up takes, from the forms of any one step."""
     reach = np.zeros((len(forms), len(forms)), bool)
     for own, form in enumerate(forms):

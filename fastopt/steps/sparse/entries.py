@@ -97,7 +97,7 @@ def _take_unordered(given: Array, values: Array) -> RowGradient:
     numbers = values
     rows, places, repeated = (np.empty(given.size, np.int64) for _ in range(3))
     starts = np.zeros(1 + given.size // 2, np.int64)
-    count, several = row_loops.tell_apart()(given, rows, places, starts, repeated)
+    count, several = row_loops.group_duplicates()(given, rows, places, starts, repeated)
     if several and (name := str(name_of(values.dtype))) in ("float16", "bfloat16"):
         # Sums would lose too much in 16 bits.
         numbers = floats(name).decode(values, compute_dtype(name)).reshape(values.shape)

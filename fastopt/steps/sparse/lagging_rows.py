@@ -15,7 +15,7 @@ from fastopt.executors import reference
 from fastopt.executors.cpu.columns import FIRST, NUMBERS, PARAM
 from fastopt.executors.cpu.kernels import Job, kernel
 from fastopt.steps.group import Group
-from fastopt.steps.parameter_set import Work
+from fastopt.steps.parameter_set import ParameterSet
 from fastopt.steps.sparse import row_driver, row_loops
 from fastopt.steps.sparse.catch_up import catch_up_part
 from fastopt.steps.sparse.closed_form import closed_form, idle_forms
@@ -34,7 +34,7 @@ def split_numbers(group: Group, hyper: Array) -> list[Hyper]:
     return [tuple(islice(numbers, part.hypers)) for part in group.parts]
 
 
-def check_rows_can_step(work: Work, index: int, hyper: Array, exact: bool) -> None:
+def check_rows_can_step(work: ParameterSet, index: int, hyper: Array, exact: bool) -> None:
     """See that a parameter can have sparse gradients, or raise ValueError that says why not."""
     group, own = work.members[index]
     if any(codec.block > 1 for codecs in group.codecs.values() for codec in codecs[own : own + 1]):
@@ -52,12 +52,12 @@ def check_rows_can_step(work: Work, index: int, hyper: Array, exact: bool) -> No
         idle_forms(group.chain, group.idles, split_numbers(group, hyper), hyper.dtype)
 
 
-class Rows:
+class LaggingRows:
     """One parameter that gets sparse gradients.
 
     Parameters
     ----------
-    work : Work
+    work : ParameterSet
     index : int
         The number of the parameter.
     table : array
@@ -77,7 +77,7 @@ class Rows:
 
     def __init__(
         self,
-        work: Work,
+        work: ParameterSet,
         index: int,
         table: Array,
         hyper: Array,

@@ -17,7 +17,7 @@ from numba.extending import intrinsic
 
 from fastopt.changes import Change
 from fastopt.executors.cpu.kernels import compile_function
-from fastopt.executors.cpu.pointers import LINE, ask_for, call_kernel
+from fastopt.executors.cpu.pointers import LINE, call_kernel, prefetch_line
 from fastopt.executors.dispatch import allowed, on_one_core
 from fastopt.kernels.compiler import helper
 
@@ -46,7 +46,7 @@ AHEAD, FETCHED = 48, 1024
 def _fetch_line(typing_context, address):
     def emit(context, builder, signature, args):
         # Not to be written, although they are: a fetch into the second cache cannot say so.
-        ask_for(builder, builder.inttoptr(args[0], ir.IntType(8).as_pointer()), False, 2)
+        prefetch_line(builder, builder.inttoptr(args[0], ir.IntType(8).as_pointer()), False, 2)
         return context.get_dummy_value()
 
     return types.void(types.intp), emit

@@ -193,7 +193,7 @@ def sort() -> Callable[[Array, Array, Array], None]:
 
 
 @cache
-def tell_apart() -> Callable[..., tuple[int, int]]:
+def group_duplicates() -> Callable[..., tuple[int, int]]:
     """``tell_apart()(given, rows, places, starts, repeated)``: rows that come once or more.
 
     Each of the `given` ones goes to `rows` once, sorted, and where its gradient is to `places`: where

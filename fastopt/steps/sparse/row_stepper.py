@@ -9,9 +9,9 @@ from fastopt.arrays.checks import Array
 from fastopt.changes import Change
 from fastopt.executors.cpu.columns import KERNEL
 from fastopt.steps.hyperparameters import Hyperparameters
-from fastopt.steps.parameter_set import Work
+from fastopt.steps.parameter_set import ParameterSet
 from fastopt.steps.sparse.entries import RowGradient, is_sparse
-from fastopt.steps.sparse.lagging_rows import Rows, check_rows_can_step
+from fastopt.steps.sparse.lagging_rows import LaggingRows, check_rows_can_step
 
 MODES = ("exact", "lazy")
 
@@ -26,7 +26,7 @@ def check_mode(sparse: Any) -> str | None:
     return sparse
 
 
-class RowSteps:
+class RowStepper:
     """The parameters that got sparse gradients.
 
     Attributes
@@ -39,7 +39,7 @@ class RowSteps:
     def __init__(
         self,
         mode: str | None,
-        work: Work,
+        work: ParameterSet,
         hyper: Hyperparameters,
         table: Array,
         executor: str,
@@ -48,7 +48,7 @@ class RowSteps:
         self.mode, self.behind = mode, False
         self._table, self._work = table, work
         self._how = mode == "exact", executor, compiled
-        self._known: dict[int, Rows] = {}
+        self._known: dict[int, LaggingRows] = {}
         if mode is not None:
             self._check_any(hyper)
 
@@ -70,7 +70,7 @@ class RowSteps:
         for index in gradients:
             if index not in self._known:
                 table, numbers = self._table[index], hyper.of(index)
-                self._known[index] = Rows(self._work, index, table, numbers, *self._how)
+                self._known[index] = LaggingRows(self._work, index, table, numbers, *self._how)
             self._known[index].look_ahead(hyper.of(index))
 
     def sizes(self, gradients: Mapping[int, RowGradient]) -> list[int]:
