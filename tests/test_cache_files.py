@@ -15,8 +15,8 @@ import numba
 import pytest
 from numba.core import event
 
-from fastopt.executors.cpu.kernels import compile_function
 from fastopt.kernels import disk_cache, trusted_files
+from fastopt.kernels.compiler import compile_function
 from tests.subprocesses import needs_jit
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="owners and modes are POSIX's")

@@ -11,8 +11,9 @@ import pytest
 
 import fastopt
 from fastopt.executors.cpu.columns import KERNEL
-from fastopt.executors.cpu.kernels import ArrayFormat, Job, Kernel, kernel
+from fastopt.executors.cpu.kernels import Kernel, kernel
 from fastopt.kernels.identity import frozen
+from fastopt.kernels.job import ArrayFormat, Job
 from tests.subprocesses import needs_jit
 
 VARIANTS: dict[str, dict[str, Any]] = {

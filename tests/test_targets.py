@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt.codecs.floats import NAMES
+from fastopt.codecs.formats import NAMES
 from fastopt.executors import norm
 from fastopt.executors.global_norm import sums_of_squares
 from tests.subprocesses import COUNT_PASSES, needs_jit, run, script

@@ -16,7 +16,7 @@ import numpy as np
 from fastopt.arrays import placement
 from fastopt.arrays.checks import Array
 from fastopt.arrays.regular_files import open_regular, replacing
-from fastopt.codecs.floats import name_of
+from fastopt.codecs.formats import name_of
 
 DESCRIPTION = "fastopt.json"
 LARGEST_DESCRIPTION = 1 << 26  # bytes: a million arrays with paths of 50 characters

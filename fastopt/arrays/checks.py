@@ -12,11 +12,9 @@ import numpy as np
 from fastopt.arrays.device_array import DeviceArray
 from fastopt.arrays.tree import plain
 from fastopt.codecs.base import Array as Array
-from fastopt.codecs.floats import NAMES, name_of
+from fastopt.codecs.formats import NAMES, listed, name_of, partners_of
 
 Range: TypeAlias = tuple[int, int, str]
-
-ACCEPTED = "float16, bfloat16, float32 or float64"
 
 
 def address(array: Any) -> int:
@@ -67,27 +65,12 @@ def check_memory(name: str, array: Array) -> None:
         raise ValueError(f"{name} must be aligned to its item size of {array.itemsize} bytes")
 
 
-def outputs_of(dtype: np.dtype[Any]) -> tuple[str, ...]:
-    """The formats in which new parameters of `dtype` can be written to a copy."""
-    return NAMES[2:] if dtype == np.float64 else NAMES  # float64 to 16 bits would be rounded twice
-
-
-def partners_of(dtype: np.dtype[Any]) -> tuple[str, ...]:
-    """The formats of gradients and states that go with parameters of `dtype`."""
-    return NAMES[3:] if dtype == np.float64 else NAMES[:3]
-
-
 def check_readable(name: str, array: Any, formats: tuple[str, ...] = NAMES) -> None:
     """An array that compiled code can read by its address."""
     check_kind(name, array)
     if name_of(array.dtype) not in formats:
         raise TypeError(f"{name} must be {listed(formats)}, not {array.dtype}")
     check_memory(name, array)
-
-
-def listed(formats: tuple[str, ...]) -> str:
-    """For errors: "float16, float32 or float64"."""
-    return " or ".join(filter(None, (", ".join(formats[:-1]), formats[-1])))
 
 
 def check_writeable(name: str, array: Any, formats: tuple[str, ...] = NAMES) -> None:

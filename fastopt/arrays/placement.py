@@ -11,7 +11,7 @@ from fastopt.arrays import device_array
 from fastopt.arrays.checks import Array
 from fastopt.arrays.device_array import DeviceArray
 from fastopt.codecs.base import Codec
-from fastopt.codecs.floats import name_of
+from fastopt.codecs.formats import name_of
 
 
 def enter(name: str, array: Any) -> Any:

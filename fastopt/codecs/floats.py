@@ -9,12 +9,9 @@ from typing import Any
 import numpy as np
 
 from fastopt.codecs.base import Array, Codec
+from fastopt.codecs.formats import FORMATS
 from fastopt.codecs.operations import NUMPY, SIGN_BIT, SIZE_BITS, Operations, Value, quiet
 
-NAMES = ("float16", "bfloat16", "float32", "float64")
-
-
-CUT = {"float16": 13, "bfloat16": 16}  # bits of a float32 that are not kept
 SMALLEST_FLOAT16 = 2.0**-14  # of full precision
 
 
@@ -56,7 +53,7 @@ class _BFloat16(Float):
 
 def _cut(noise: Array, name: str) -> Array:
     """As many random bits as a format cuts off."""
-    return (noise >> np.uint32(32 - CUT[name])).astype(np.int32)
+    return (noise >> np.uint32(32 - FORMATS[name].cut)).astype(np.int32)
 
 
 # The formulas, over `codecs.operations`. `noise` has as many random bits as are cut off: a number
@@ -70,7 +67,7 @@ def float16_neighbour(o: Operations, number: Value, noise: Value) -> Value:
     size = o.as_float(bits & SIZE_BITS)
     lift = o.where(size < SMALLEST_FLOAT16, SMALLEST_FLOAT16, 0.0)
     noisy = o.as_bits(size + lift) + noise
-    rounded = o.as_bits(o.as_float(noisy & -(1 << CUT["float16"])) - lift)
+    rounded = o.as_bits(o.as_float(noisy & -(1 << FORMATS["float16"].cut)) - lift)
     return o.where(size < math.inf, o.as_float(rounded | (bits & SIGN_BIT)), number)
 
 
@@ -133,15 +130,3 @@ def rounded_towards(numbers: Any, dtype: np.dtype[Any], direction: float) -> Any
 def limit_in(name: str, number: float, direction: float) -> float:
     """A limit in a format, rounded inwards."""
     return float(rounded_towards(number, floats(name).dtype, direction))
-
-
-@lru_cache
-def name_of(dtype: np.dtype[Any]) -> str | None:
-    """The name of a floating-point format that can be computed with, in whatever byte order."""
-    name = dtype.newbyteorder("=").name
-    return name if name in NAMES else None
-
-
-def compute_dtype(name: str) -> np.dtype[Any]:
-    """What parameters of a format are computed in: 16 bits are too few for arithmetic."""
-    return np.dtype(np.float64 if name == "float64" else np.float32)

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from fastopt.changes import Change
-from fastopt.codecs.floats import NAMES
+from fastopt.codecs.formats import NAMES
 from fastopt.executors import norm, threads
 from fastopt.executors.cpu import drivers
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastopt.arrays import checks, placement, tree
 from fastopt.arrays.checks import Array
-from fastopt.codecs.floats import NAMES, name_of
+from fastopt.codecs.formats import NAMES, name_of
 from fastopt.executors import norm
 from fastopt.executors.cpu.columns import COUNT, FORMAT, GRAD, ITEMSIZE, STATE
 from fastopt.executors.dispatch import norm_launcher

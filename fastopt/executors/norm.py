@@ -20,13 +20,13 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastopt.arrays.checks import Array
-from fastopt.codecs.floats import NAMES, from_bfloat16
+from fastopt.codecs.floats import from_bfloat16
+from fastopt.codecs.formats import FORMATS, NAMES
 from fastopt.executors.cpu import columns
-from fastopt.executors.cpu.element_access import ITEMSIZE, STORED, require_conversion
 from fastopt.executors.cpu.header_check import first_invalid
-from fastopt.executors.cpu.kernels import compile_function
 from fastopt.executors.cpu.pointers import LINE, prefetch_line
-from fastopt.kernels.compiler import helper
+from fastopt.kernels.compiler import compile_function, helper
+from fastopt.kernels.conversions import STORED, require_conversion
 from fastopt.kernels.llvm_operations import DOUBLE, I64, emitted
 
 
@@ -84,10 +84,10 @@ def _sum_squares(builder: Any, name: str, address: Any, count: Any) -> Any:
     full = builder.mul(builder.udiv(count, step), step)
     with cgutils.for_range_slice(builder, ir.Constant(I64, 0), full, step) as (i, _):
         place = builder.gep(first, [i])
-        for line in range(0, LANES, LINE // ITEMSIZE[name]):
+        for line in range(0, LANES, LINE // FORMATS[name].itemsize):
             prefetch_line(builder, builder.gep(place, [ir.Constant(I64, AHEAD + line)]), False)
         vector = builder.bitcast(place, ir.VectorType(number, LANES).as_pointer())
-        add_square(lanes, builder.load(vector, align=ITEMSIZE[name]))
+        add_square(lanes, builder.load(vector, align=FORMATS[name].itemsize))
     total = cgutils.alloca_once_value(builder, ir.Constant(double, 0.0))
     by_lane = builder.load(lanes)
     for lane in range(LANES):

@@ -14,7 +14,7 @@ from fastopt.arrays.checks import Array
 from fastopt.changes import Change, put
 from fastopt.codecs.base import Codec
 from fastopt.codecs.rounding import noise
-from fastopt.executors.cpu.columns import GRAD_FACTOR, NUMBERS, PHASE
+from fastopt.kernels.job import GRAD_FACTOR, NUMBERS, PHASE
 from fastopt.kernels.specialize import specialize
 from fastopt.transforms.base import Part
 

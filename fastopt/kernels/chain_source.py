@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fastopt.executors.cpu.kernels import Job
+    from fastopt.kernels.job import Job
 
 
 def hypers_of(job: Job) -> list[str]:

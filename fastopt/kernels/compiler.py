@@ -1,10 +1,16 @@
-"""How functions are compiled."""
+"""How functions are compiled, and what is checked of transforms before."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numba
+from numba.core import ccallback, errors, types
+
+from fastopt.kernels.disk_cache import DiskCache
+from fastopt.kernels.identity import of_compiled
+from fastopt.transforms.base import Part
 
 # "numpy": division by zero gives infinity; Python's check for it would stop vectorisation.
 OPTIONS: dict[str, Any] = {"error_model": "numpy"}
@@ -18,3 +24,71 @@ FAST = {**OPTIONS, "fastmath": {"contract", "arcp", "afn"}}
 def helper(function: Any, options: dict[str, Any] = OPTIONS) -> Any:
     """Compile a function that only compiled code calls: without the wrappers to call it from Python."""
     return numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)(function)
+
+
+class CheckedCFunc(ccallback.CFunc):  # type: ignore[misc]  # Any
+    """A compiled function with a C interface that is checked before it is compiled anew."""
+
+    check: Callable[[], None]
+
+    def _compile_uncached(self) -> Any:
+        self.check()
+        return super()._compile_uncached()
+
+
+def result_type(function: Any, arguments: tuple[Any, ...]) -> Any:
+    function.compile(arguments)
+    return function.overloads[arguments].signature.return_type
+
+
+def check_types(
+    parts: tuple[Part, ...], functions: list[Any], number: Any, result_type: Callable[..., Any]
+) -> None:
+    """Compile each transform by itself and see that numbers of the dtype come out."""
+    for part, function in zip(parts, functions, strict=True):
+        given = types.Tuple((number,) * part.read)
+        arguments = number, number, given, types.Tuple((number,) * part.hypers)
+        what = f"transform {part.name!r}"
+        try:
+            returned = result_type(function, arguments)
+        except errors.NumbaError as error:
+            raise TypeError(
+                f"{what} cannot be compiled: it may use arithmetic on numbers, comparisons, math and "
+                f"helper functions of the same kind, but no arrays and no Python objects.\n{error}"
+            ) from error
+        if returned == types.Tuple((number, types.Tuple((number,) * part.written))):
+            continue
+        if types.float64 in _leaves(returned):
+            raise TypeError(
+                f"{what} turns {number} into float64: write integer constants in arithmetic as floats "
+                "(1.0 - beta, not 1 - beta), name constants of modules in your own (PI = math.pi), "
+                "and pass what is the same for the whole step in hyper"
+            )
+        raise TypeError(
+            f"{what} must return {number} numbers as (update, state), but returns {returned}"
+        )
+
+
+def _leaves(numba_type: Any) -> list[Any]:
+    if isinstance(numba_type, types.BaseTuple):
+        return [leaf for item in numba_type for leaf in _leaves(item)]
+    return [numba_type]
+
+
+def compile_function(
+    python: Callable[..., Any],
+    signature: Any,
+    name: str,
+    *,
+    parallel: bool = False,
+    nogil: bool = True,
+) -> Callable[..., Any]:
+    """Compile one of fastopt's own functions for one signature, through the same cache."""
+    dispatcher = numba.njit(nogil=nogil, parallel=parallel, **OPTIONS)(python)
+    if numba.config.DISABLE_JIT:
+        return python
+    dispatcher._cache = DiskCache(name, of_compiled(python))
+    dispatcher.compile(signature)
+    dispatcher.disable_compile()
+    compiled: Callable[..., Any] = dispatcher
+    return compiled

@@ -10,11 +10,10 @@ import numpy as np
 from scipy.optimize import Bounds
 
 from fastopt.arrays.checks import Array, is_masked
-from fastopt.codecs.floats import name_of, rounded_towards
+from fastopt.codecs.floats import rounded_towards
+from fastopt.codecs.formats import SINGLE, name_of
 from fastopt.executors.cpu.allocate import empty
 from fastopt.validation import as_float
-
-SINGLE = ("float16", "bfloat16", "float32")  # formats that float32 holds all numbers of
 
 # What is measured of a large array is measured in pieces that stay in the first or second cache.
 BLOCK = 1 << 15

@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from fastopt.codecs.base import Codec
-from fastopt.codecs.floats import compute_dtype, limit_in
+from fastopt.codecs.floats import limit_in
+from fastopt.codecs.formats import compute_dtype
 from fastopt.transforms.base import Chain
 from fastopt.validation import check_rounded
 

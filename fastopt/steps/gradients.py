@@ -9,7 +9,7 @@ import numpy as np
 from fastopt.arrays import checks
 from fastopt.arrays.tree import Structure
 from fastopt.changes import Change, put
-from fastopt.codecs.floats import name_of
+from fastopt.codecs.formats import name_of
 from fastopt.executors.cpu.columns import COUNT, GRAD, ITEMSIZE
 from fastopt.executors.cpu.header_check import items_of
 from fastopt.executors.cpu.table import Table

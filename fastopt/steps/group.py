@@ -12,11 +12,13 @@ from fastopt.arrays.device_array import leave
 from fastopt.arrays.memory_maps import StateFiles
 from fastopt.arrays.object_headers import Header, headers_of
 from fastopt.arrays.tree import Structure
+from fastopt.codecs import formats
 from fastopt.codecs.base import Codec
-from fastopt.codecs.floats import Float, compute_dtype, floats, name_of
+from fastopt.codecs.floats import Float, floats
+from fastopt.codecs.formats import compute_dtype, name_of
 from fastopt.executors import reference
-from fastopt.executors.cpu.kernels import ArrayFormat
 from fastopt.kernels.identity import frozen
+from fastopt.kernels.job import ArrayFormat
 from fastopt.steps.constants import check_start
 from fastopt.steps.state_formats import StateFormats, codec_of, states_of
 from fastopt.transforms.base import START_FROM_PARAM, Chain, Transform
@@ -111,7 +113,7 @@ class Group:
             checks.check_kind(own, array)
             codec = codec_of(array, name, self.chain)
             if codec is None or codec.name not in states_of(leaf.dtype):
-                accepted = checks.listed(states_of(leaf.dtype))
+                accepted = formats.listed(states_of(leaf.dtype))
                 raise TypeError(
                     f"{own} must have dtype {accepted} for a parameter of {leaf.dtype}, "
                     f"not {array.dtype}"
@@ -128,7 +130,7 @@ class Group:
             if not written:
                 checks.check_input(name, array, leaf)
                 continue
-            checks.check_writeable(name, array, checks.outputs_of(leaf.dtype))
+            checks.check_writeable(name, array, formats.outputs_of(leaf.dtype))
             checks.check_shape(name, array, leaf)
         return found
 

@@ -12,8 +12,9 @@ import numpy as np
 
 from fastopt.arrays.checks import Array
 from fastopt.changes import Change, assign, make, put
-from fastopt.codecs.floats import compute_dtype, limit_in, name_of
-from fastopt.executors.cpu.columns import GRAD_FACTOR, NUMBERS, PHASE
+from fastopt.codecs.floats import limit_in
+from fastopt.codecs.formats import compute_dtype, name_of
+from fastopt.kernels.job import GRAD_FACTOR, NUMBERS, PHASE
 from fastopt.steps.constants import check_constants
 from fastopt.steps.group import Group
 from fastopt.transforms.base import Chain

@@ -10,7 +10,7 @@ import numba
 from fastopt.arrays.checks import Array, Range
 from fastopt.arrays.tree import Structure
 from fastopt.changes import Change, make
-from fastopt.codecs.floats import name_of
+from fastopt.codecs.formats import name_of
 from fastopt.executors.cpu import drivers
 from fastopt.executors.cpu.header_check import SKIPPED, headers_are_readable
 from fastopt.executors.cpu.kernels import Kernel, kernel, source

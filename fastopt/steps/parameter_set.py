@@ -7,9 +7,10 @@ from typing import Any
 
 from fastopt.arrays.checks import Array
 from fastopt.changes import Change
-from fastopt.codecs.floats import floats, name_of
+from fastopt.codecs.floats import floats
+from fastopt.codecs.formats import name_of
 from fastopt.executors import reference
-from fastopt.executors.cpu.kernels import Job
+from fastopt.kernels.job import Job
 from fastopt.steps.group import Group
 from fastopt.steps.hyperparameters import Hyperparameters
 

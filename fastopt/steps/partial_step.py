@@ -11,8 +11,9 @@ import numpy as np
 from fastopt.arrays.checks import Array
 from fastopt.changes import make
 from fastopt.executors import norm
-from fastopt.executors.cpu.columns import FIRST, PHASE
+from fastopt.executors.cpu.columns import FIRST
 from fastopt.executors.dispatch import step_stretch
+from fastopt.kernels.job import PHASE
 from fastopt.optimizers.optimizer import Optimizer
 from fastopt.steps.memory_stepper import MemoryStepper
 
@@ -26,7 +27,7 @@ class AnyPartialStep(ABC):
     ----------
     optimizer : Optimizer
         Of a single array.
-    across : Across
+    across : Reducer
         How the norm of this array is combined with those of other processes.
     first : int
         The number of its first element among those of all processes: what is rounded at random

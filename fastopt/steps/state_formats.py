@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.arrays.checks import Array, listed, partners_of
+from fastopt.arrays.checks import Array
 from fastopt.codecs.base import Codec
 from fastopt.codecs.blocks import ITEM, SIGNED, UNSIGNED
-from fastopt.codecs.floats import Float, compute_dtype, floats, name_of
+from fastopt.codecs.floats import Float, floats
+from fastopt.codecs.formats import compute_dtype, listed, name_of, partners_of
 from fastopt.codecs.rounding import phase
-from fastopt.executors.cpu.kernels import ArrayFormat
+from fastopt.kernels.job import ArrayFormat
 from fastopt.transforms.base import START_FROM_PARAM, Chain
 
 EIGHT_BITS = "8bit"

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from fastopt.arrays import tree
-from fastopt.arrays.checks import ACCEPTED, Array
-from fastopt.codecs.floats import floats, name_of
+from fastopt.arrays.checks import Array
+from fastopt.codecs.floats import floats
+from fastopt.codecs.formats import NAMES, listed, name_of
 
 ALIGNMENT = 64  # a cache line, and the widest vector
 
@@ -54,7 +55,7 @@ def empty(n: int | tuple[int, ...], dtype: Any = np.float32) -> Array:
     """
     dtype = floats("bfloat16").dtype if dtype == "bfloat16" else np.dtype(dtype)
     if name_of(dtype) is None or not dtype.isnative:
-        raise TypeError(f"dtype must be {ACCEPTED}, not {dtype}")
+        raise TypeError(f"dtype must be {listed(NAMES)}, not {dtype}")
     shape = (n,) if isinstance(n, Integral) else n
     if not isinstance(shape, tuple) or not all(isinstance(k, Integral) for k in shape):
         raise TypeError(f"n must be a length or a shape, not {n!r}")
@@ -110,7 +111,9 @@ def flatten(arrays: Any) -> tuple[Array, Any]:
     for path, leaf in tree.leaves(arrays):
         if not isinstance(leaf, np.ndarray) or name_of(leaf.dtype) is None or not leaf.dtype.isnative:
             kind = leaf.dtype if isinstance(leaf, np.ndarray) else type(leaf).__name__
-            raise TypeError(f"{tree.describe('arrays', path)} must be a {ACCEPTED} array, not {kind}")
+            raise TypeError(
+                f"{tree.describe('arrays', path)} must be a {listed(NAMES)} array, not {kind}"
+            )
         leaves.append(leaf)
     found = {leaf.dtype for leaf in leaves} or {np.dtype(np.float32)}
     if len(found) > 1:

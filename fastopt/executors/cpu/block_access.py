@@ -22,8 +22,9 @@ from numba.extending import intrinsic
 
 from fastopt.codecs.base import BLOCK
 from fastopt.codecs.blocks import BLOCKS, CODES_AT, ITEM, larger_finite
-from fastopt.executors.cpu.element_access import noise_of, prefer_512_bits, resize
+from fastopt.executors.cpu.element_access import noise_of, prefer_512_bits
 from fastopt.executors.cpu.pointers import LINE, element_pointer, mark_noalias
+from fastopt.kernels.conversions import resize
 from fastopt.kernels.llvm_operations import DOUBLE, I8, I32, I64, SINGLE, emitted, int32
 
 

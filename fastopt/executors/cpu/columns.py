@@ -31,10 +31,3 @@ serves a single buffer and a thousand arrays of several dtypes and groups alike.
     STEPS,  # that were taken
     LAG,  # steps that it was left out of
 ) = range(2)
-
-# What stands where in a buffer of hyperparameters.
-(
-    GRAD_FACTOR,  # what gradients are multiplied by
-    PHASE,  # of the random bits of this step
-    NUMBERS,  # of the transforms, one after the other
-) = range(3)

@@ -29,9 +29,8 @@ from fastopt.executors.cpu.columns import (
     STEPS,
 )
 from fastopt.executors.cpu.header_check import first_invalid
-from fastopt.executors.cpu.kernels import compile_function
 from fastopt.executors.cpu.pointers import call_kernel, prefetch_arrays, read_word, write_word
-from fastopt.kernels.compiler import helper
+from fastopt.kernels.compiler import compile_function, helper
 
 # Threads share an array at multiples of this many elements: whole cache lines and blocks of codes.
 GRAIN = BLOCK
@@ -130,7 +129,7 @@ def bind() -> Callable[[Any, int, Any], int]:
 
 @cache
 def serial() -> Callable[[Any, int, Any], int]:
-    """``serial()(rows, items, ranges)``: check the gradients, then step; the first misfit or -1."""
+    """``serial()(rows, items, ranges)``: check gradients, then step; the first invalid row or -1."""
     return compile_function(_serial, types.int64(_TABLE, types.int64, _TABLE), "serial")
 
 

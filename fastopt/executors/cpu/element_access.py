@@ -1,7 +1,6 @@
 """Numbers of every format in machine code: how a kernel loads and stores one element.
 
-The formulas are those of `fastopt.codecs.floats`. Functions that take a `builder` emit LLVM
-instructions.
+Functions that take a `builder` emit LLVM instructions.
 """
 
 from __future__ import annotations
@@ -14,59 +13,11 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastopt.codecs import floats, rounding
-from fastopt.codecs.floats import CUT
+from fastopt.codecs import rounding
+from fastopt.codecs.formats import FORMATS
 from fastopt.executors.cpu.pointers import LINE, element_pointer, mark_noalias
-from fastopt.kernels.llvm_operations import DOUBLE, HALF, I16, I32, I64, SINGLE, emitted, int32
-from fastopt.kernels.target import converts_float16, processor
-
-# By name: Numba has neither float16 nor bfloat16 on the CPU. LLVM's bfloat is not llvmlite's: bits.
-STORED = {"float16": HALF, "bfloat16": I16, "float32": SINGLE, "float64": DOUBLE}
-ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
-WIDTHS = [HALF, SINGLE, DOUBLE]
-
-
-def require_conversion(stored: str) -> None:
-    """See that the processor that code is compiled for converts a format: LLVM would end the process.
-
-    Raises
-    ------
-    RuntimeError
-        It does not.
-    """
-    if stored == "float16" and not converts_float16():
-        raise RuntimeError(
-            "float16 needs instructions that convert it (F16C on x86), and the processor that code is "
-            f"compiled for, {processor()!r}, lacks them: use bfloat16 or float32 (or see whether "
-            "NUMBA_CPU_NAME and NUMBA_CPU_FEATURES are what they should be)"
-        )
-
-
-def resize(builder: Any, number: Any, target: Any) -> Any:
-    """Another floating-point type, rounded to nearest, ties to even."""
-    if number.type == target:
-        return number
-    narrower = WIDTHS.index(target) < WIDTHS.index(number.type)
-    return builder.fptrunc(number, target) if narrower else builder.fpext(number, target)
-
-
-def decode(builder: Any, stored: str, raw: Any, target: Any) -> Any:
-    """The number that was loaded, in the type `target`."""
-    number = emitted(builder, floats.from_bfloat16, raw) if stored == "bfloat16" else raw
-    return resize(builder, number, target)
-
-
-def encode(builder: Any, stored: str, number: Any, noise: Any) -> Any:
-    """What to store for a number; `noise` is None or as many random bits as are cut off."""
-    if stored == "bfloat16":
-        if noise is None:
-            bits = emitted(builder, floats.nearest_bfloat16, number)
-        else:
-            bits = emitted(builder, floats.random_bfloat16, number, noise)
-        return builder.trunc(bits, I16)
-    if noise is not None and stored == "float16":
-        number = emitted(builder, floats.float16_neighbour, number, noise)
-    return resize(builder, number, STORED[stored])
+from fastopt.kernels.conversions import STORED, decode, encode, hashed
+from fastopt.kernels.llvm_operations import I32, I64, int32
 
 
 def noise_of(
@@ -97,11 +48,6 @@ def prefer_512_bits(builder: Any) -> None:
     """
     # llvmlite's attributes are a set that only takes names that it knows.
     set.add(builder.function.attributes, '"prefer-vector-width"="512"')
-
-
-def hashed(builder: Any, number: Any) -> Any:
-    """32 bits for a number of 64."""
-    return emitted(builder, rounding.mixed, builder.trunc(number, I32))
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -154,7 +100,7 @@ def element_access(compute: str, stored: str, dithered: bool, slot: int, slots: 
             pointer = element_pointer(builder, kind, args[0], args[1])
             noise = None
             if dithered:
-                noise = noise_of(builder, args[3], args[4], slot, slots, CUT[stored])
+                noise = noise_of(builder, args[3], args[4], slot, slots, FORMATS[stored].cut)
             raw = encode(builder, stored, args[2], noise)
             mark_noalias(builder.module, builder.store(raw, pointer), slot, slots)
             return context.get_dummy_value()

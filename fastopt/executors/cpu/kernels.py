@@ -6,34 +6,25 @@ arrays there are (see `drivers`), so serial and parallel runs execute the same m
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numba
 import numpy as np
-from numba.core import ccallback, errors, types
+from numba.core import ccallback, types
 
 from fastopt.codecs.base import BLOCK
-from fastopt.codecs.blocks import ITEM
-from fastopt.codecs.floats import compute_dtype
 from fastopt.executors.cpu.block_access import block_access, codes_of, nowhere, scratch
-from fastopt.executors.cpu.columns import GRAD_FACTOR, NUMBERS, PHASE
-from fastopt.executors.cpu.element_access import (
-    ITEMSIZE,
-    element_access,
-    phase_bits,
-    random_of,
-    require_conversion,
-)
+from fastopt.executors.cpu.element_access import element_access, phase_bits, random_of
 from fastopt.executors.cpu.pointers import prefetch
 from fastopt.kernels.chain_source import chain_body, hypers_of
-from fastopt.kernels.compiler import FAST, OPTIONS, helper
+from fastopt.kernels.compiler import FAST, OPTIONS, CheckedCFunc, check_types, helper, result_type
+from fastopt.kernels.conversions import require_conversion
 from fastopt.kernels.disk_cache import DiskCache
-from fastopt.kernels.identity import content, digest, of_compiled, origin, package
+from fastopt.kernels.identity import content, digest, origin, package
+from fastopt.kernels.job import GRAD_FACTOR, NUMBERS, PHASE, Job, KernelArray
 from fastopt.kernels.specialize import specialize
-from fastopt.transforms.base import Part
 
 # Elements that are worked on between two requests for those that come AHEAD of them. The processor
 # fetches ahead by itself, but stops at every page of 4 KiB. Measured on two cores of a Xeon, in rounds
@@ -45,16 +36,6 @@ from fastopt.transforms.base import Part
 PIECE = 64
 AHEAD = 8 * PIECE
 WORTH_FETCHING = 65_536
-
-
-class _CheckedCFunc(ccallback.CFunc):  # type: ignore[misc]  # Any
-    """A compiled function with a C interface that is checked before it is compiled anew."""
-
-    check: Callable[[], None]
-
-    def _compile_uncached(self) -> Any:
-        self.check()
-        return super()._compile_uncached()
 
 
 @dataclass(frozen=True)
@@ -71,62 +52,21 @@ class Kernel:
         return str(self.code._library.get_asm_str())
 
 
-class ArrayFormat(NamedTuple):
-    """How one array of a kernel is stored."""
-
-    codec: str
-    dithered: bool = False  # rounded up or down at random
-
-    @property
-    def in_blocks(self) -> bool:
-        """Whether it is encoded a block at a time."""
-        return self.codec not in ITEMSIZE
-
-    @property
-    def bytes_in_block(self) -> int:
-        return ITEM.itemsize if self.in_blocks else BLOCK * ITEMSIZE[self.codec]
+def _load(array: KernelArray, plain: bool) -> str:
+    """`plain`: from a block without infinities and NaN."""
+    name = array.name
+    if array.storage.in_blocks:
+        load = f"load_plain_{name}" if plain else f"load_{name}"
+        return f"{name} = {load}({name}_codes, i - block, {name}_scale)"
+    return f"{name} = load_{name}({name}_at, i)"
 
 
-class Job(NamedTuple):
-    """What a kernel is compiled for."""
-
-    parts: tuple[Part, ...]
-    storage: tuple[ArrayFormat, ...]  # of parameter, gradient and the chain's slots
-    zero_grad: bool  # clear the gradient on the way
-    scales: bool  # multiply the gradient by a factor first
-    fast: bool = False  # with approximate roots and quotients
-
-    @property
-    def compute(self) -> np.dtype[Any]:
-        """The dtype of the arithmetic."""
-        return compute_dtype(self.storage[0].codec)
-
-    @property
-    def arrays(self) -> list[KernelArray]:
-        """The arrays by the names that they have in the source."""
-        own = [slot.kind for part in self.parts for slot in part.slots]
-        kinds = ["state", "state" if self.zero_grad else "input", *own]
-        names = ["param", "update", *(f"{kind}{i}" for i, kind in enumerate(own))]
-        return [KernelArray(*each) for each in zip(names, kinds, self.storage, strict=True)]
-
-
-class KernelArray(NamedTuple):
-    name: str
-    kind: str
-    storage: ArrayFormat
-
-    def load(self, plain: bool) -> str:
-        """`plain`: from a block without infinities and NaN."""
-        if self.storage.in_blocks:
-            load = f"load_plain_{self.name}" if plain else f"load_{self.name}"
-            return f"{self.name} = {load}({self.name}_codes, i - block, {self.name}_scale)"
-        return f"{self.name} = load_{self.name}({self.name}_at, i)"
-
-    def store(self, value: str) -> str:
-        if self.storage.in_blocks:
-            return f"store_{self.name}({self.name}_new, i - block, {value})"
-        random = "i - block, random" if self.storage.dithered else "0, 0"
-        return f"store_{self.name}({self.name}_at, i, {value}, {random})"
+def _store(array: KernelArray, value: str) -> str:
+    name = array.name
+    if array.storage.in_blocks:
+        return f"store_{name}({name}_new, i - block, {value})"
+    random = "i - block, random" if array.storage.dithered else "0, 0"
+    return f"store_{name}({name}_at, i, {value}, {random})"
 
 
 def source(job: Job) -> str:
@@ -149,13 +89,13 @@ def source(job: Job) -> str:
     names = [array.name for array in blocked]
     before = "{0}_before, {0}_new, {0}_low, {0}_high, random_before"
     loads, plain_loads = (
-        [array.load(plain) for array in arrays if array.kind != "output"] for plain in (False, True)
+        [_load(array, plain) for array in arrays if array.kind != "output"] for plain in (False, True)
     )
     body = chain_body(job, job.scales)
-    body.append(arrays[0].store("new"))
+    body.append(_store(arrays[0], "new"))
     if job.zero_grad:
-        body.append(arrays[1].store("zero"))
-    body += [array.store(array.name) for array in arrays[2:] if array.kind != "input"]
+        body.append(_store(arrays[1], "zero"))
+    body += [_store(array, array.name) for array in arrays[2:] if array.kind != "input"]
 
     lines = ["def kernel(addresses, hyper, start, stop):"]
     lines += [f"    {line}" for line in head]
@@ -234,10 +174,10 @@ def kernel(job: Job) -> Kernel:
     exec(compile(text, f"<fastopt kernel {own}>", "exec"), scope)
     pointers = types.CPointer(types.intp), types.CPointer(number)
     signature = (*pointers, types.int64, types.int64), types.void
-    code = _CheckedCFunc(scope["kernel"], signature, {}, options)
+    code = CheckedCFunc(scope["kernel"], signature, {}, options)
     name = f"{origin((part.update for part in parts), text, str(job.fast))}-{compute.name}"
     code._cache = DiskCache(name, f"{package()} {own}" if lasts else None)
-    code.check = lambda: check_types(parts, functions, number, _result_type)
+    code.check = lambda: check_types(parts, functions, number, result_type)
     code.compile()
     return Kernel(code.address, text, code)
 
@@ -260,61 +200,3 @@ def _access(job: Job) -> dict[str, Any]:
             functions = dict(zip(("load", "store"), element_access(*how, apart), strict=True))
         found |= {f"{verb}_{name}": function for verb, function in functions.items()}
     return found
-
-
-def _result_type(function: Any, arguments: tuple[Any, ...]) -> Any:
-    function.compile(arguments)
-    return function.overloads[arguments].signature.return_type
-
-
-def check_types(
-    parts: tuple[Part, ...], functions: list[Any], number: Any, result_type: Callable[..., Any]
-) -> None:
-    """Compile each transform by itself and see that numbers of the dtype come out."""
-    for part, function in zip(parts, functions, strict=True):
-        given = types.Tuple((number,) * part.read)
-        arguments = number, number, given, types.Tuple((number,) * part.hypers)
-        what = f"transform {part.name!r}"
-        try:
-            returned = result_type(function, arguments)
-        except errors.NumbaError as error:
-            raise TypeError(
-                f"{what} cannot be compiled: it may use arithmetic on numbers, comparisons, math and "
-                f"helper functions of the same kind, but no arrays and no Python objects.\n{error}"
-            ) from error
-        if returned == types.Tuple((number, types.Tuple((number,) * part.written))):
-            continue
-        if types.float64 in _leaves(returned):
-            raise TypeError(
-                f"{what} turns {number} into float64: write integer constants in arithmetic as floats "
-                "(1.0 - beta, not 1 - beta), name constants of modules in your own (PI = math.pi), "
-                "and pass what is the same for the whole step in hyper"
-            )
-        raise TypeError(
-            f"{what} must return {number} numbers as (update, state), but returns {returned}"
-        )
-
-
-def _leaves(numba_type: Any) -> list[Any]:
-    if isinstance(numba_type, types.BaseTuple):
-        return [leaf for item in numba_type for leaf in _leaves(item)]
-    return [numba_type]
-
-
-def compile_function(
-    python: Callable[..., Any],
-    signature: Any,
-    name: str,
-    *,
-    parallel: bool = False,
-    nogil: bool = True,
-) -> Callable[..., Any]:
-    """Compile one of fastopt's own functions for one signature, through the same cache."""
-    dispatcher = numba.njit(nogil=nogil, parallel=parallel, **OPTIONS)(python)
-    if numba.config.DISABLE_JIT:
-        return python
-    dispatcher._cache = DiskCache(name, of_compiled(python))
-    dispatcher.compile(signature)
-    dispatcher.disable_compile()
-    compiled: Callable[..., Any] = dispatcher
-    return compiled

@@ -11,7 +11,7 @@ import numpy as np
 from fastopt.arrays.checks import Array, Range, address
 from fastopt.arrays.object_headers import ALIGNED, CONTIGUOUS, LENGTHS, WRITEABLE, Header
 from fastopt.changes import Change, assign, make, put
-from fastopt.codecs.floats import NAMES, name_of
+from fastopt.codecs.formats import NAMES, name_of
 from fastopt.executors.cpu.columns import (
     COUNT,
     COUNTS,

@@ -18,7 +18,7 @@ import numpy as np
 from numba import types
 
 from fastopt.arrays.device_array import DeviceArray
-from fastopt.codecs.floats import name_of
+from fastopt.codecs.formats import name_of
 from fastopt.executors.cuda.compatibility import older_numpy
 
 SIMULATED = bool(numba.config.ENABLE_CUDASIM)

@@ -18,9 +18,10 @@ from numba import types
 
 from fastopt.codecs import rounding
 from fastopt.codecs.base import BLOCK
-from fastopt.codecs.floats import CUT, floats
-from fastopt.executors.cpu.element_access import ITEMSIZE, STORED, decode, encode, hashed
+from fastopt.codecs.floats import floats
+from fastopt.codecs.formats import FORMATS
 from fastopt.executors.cuda import device
+from fastopt.kernels.conversions import STORED, decode, encode, hashed
 from fastopt.kernels.llvm_operations import I16, I32, I64, int32
 
 WIDEST = 16  # bytes of an access in the dtype of the arithmetic
@@ -34,7 +35,7 @@ _MOVED = {**STORED, "float16": I16}
 
 def width_of(dtype: str) -> int:
     """How many elements a thread loads at once."""
-    return WIDEST // ITEMSIZE[dtype]
+    return WIDEST // FORMATS[dtype].itemsize
 
 
 def pointer_to(builder: Any, element: Any, address: Any, index: Any, width: int = 1) -> Any:
@@ -66,7 +67,7 @@ def loader(dtype: str, stored: str, width: int = 1) -> Any:
     def load(typing_context: Any, address: Any, index: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             place = pointer_to(builder, element, args[0], args[1], width)
-            found = builder.load(place, align=width * ITEMSIZE[stored])
+            found = builder.load(place, align=width * FORMATS[stored].itemsize)
             if width == 1:
                 return _decode(builder, stored, found, dtype)
             each = [_lane(builder, found, lane) for lane in range(width)]
@@ -160,7 +161,7 @@ def _decode(builder: Any, stored: str, raw: Any, dtype: str) -> Any:
 
 def _encode(builder: Any, stored: str, number: Any, noise: Any) -> Any:
     if noise is not None:
-        noise = builder.lshr(noise, int32(32 - CUT[stored]))
+        noise = builder.lshr(noise, int32(32 - FORMATS[stored].cut))
     return builder.bitcast(encode(builder, stored, number, noise), _MOVED[stored])
 
 
@@ -174,7 +175,7 @@ def _emit_store(builder: Any, element: Any, stored: str, args: Any, width: int, 
         for lane, own in enumerate(zip(numbers, noise, strict=True)):
             whole = builder.insert_element(whole, _encode(builder, stored, *own), I32(lane))
         place = builder.bitcast(place, ir.PointerType(whole.type, GLOBAL))
-    builder.store(whole, place, align=width * ITEMSIZE[stored])
+    builder.store(whole, place, align=width * FORMATS[stored].itemsize)
 
 
 @cache
@@ -216,7 +217,7 @@ def word_storer() -> Any:
 
 def _at(stored: str, address: int, index: int, width: int) -> Any:
     """The memory behind an address, as an array: on Numba's simulator it is the host's."""
-    size = ITEMSIZE[stored]
+    size = FORMATS[stored].itemsize
     assert (address + index * size) % (width * size) == 0, "a misaligned access is a fault on a device"
     raw: Any = (ctypes.c_char * (width * size)).from_address(address + index * size)
     return np.frombuffer(raw, floats(stored).dtype)

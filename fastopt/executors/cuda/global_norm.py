@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fastopt.arrays.device_array import DeviceArray
-from fastopt.codecs.floats import name_of
+from fastopt.codecs.formats import name_of
 from fastopt.executors.cuda import device
 from fastopt.executors.cuda.clip_decision import ClipDecision
 from fastopt.executors.norm import blocks

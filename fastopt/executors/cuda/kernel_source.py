@@ -14,10 +14,9 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from fastopt.codecs.base import BLOCK
-from fastopt.executors.cpu.columns import GRAD_FACTOR, NUMBERS, PHASE
-from fastopt.executors.cpu.kernels import Job
 from fastopt.executors.cuda.device import WARP
 from fastopt.kernels.chain_source import chain_body, hypers_of, tuple_of
+from fastopt.kernels.job import GRAD_FACTOR, NUMBERS, PHASE, Job
 
 # What decides over a step on the device itself, in words of 8 bytes (see `norm`).
 NORM, FINITE, FACTOR, FACTOR32, SKIP, SKIPPED = range(6)

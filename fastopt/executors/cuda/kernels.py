@@ -10,12 +10,13 @@ import numpy as np
 from numba import types
 
 from fastopt.codecs.base import BLOCK
+from fastopt.codecs.formats import FORMATS
 from fastopt.executors import reference
-from fastopt.executors.cpu.element_access import ITEMSIZE
-from fastopt.executors.cpu.kernels import ArrayFormat, Job, check_types
 from fastopt.executors.cuda import block_access, device, element_access, kernel_source
 from fastopt.executors.cuda.block_access import ALIGNED
 from fastopt.executors.cuda.kernel_source import CONTROL_WORDS, FACTOR, FACTOR32, KernelVariant, Names
+from fastopt.kernels.compiler import check_types
+from fastopt.kernels.job import ArrayFormat, Job
 from fastopt.kernels.specialize import specialize
 
 
@@ -46,7 +47,7 @@ class JobKernels:
     def alignments(self) -> list[int]:
         """By what the address of each array must be divisible for wide accesses."""
         return [
-            ALIGNED if array.storage.in_blocks else self.width * ITEMSIZE[array.storage.codec]
+            ALIGNED if array.storage.in_blocks else self.width * FORMATS[array.storage.codec].itemsize
             for array in self._job.arrays
         ]
 

@@ -9,7 +9,7 @@ import numpy as np
 from numba import types
 
 from fastopt.arrays.device_array import DeviceArray
-from fastopt.codecs.floats import compute_dtype, name_of
+from fastopt.codecs.formats import compute_dtype, name_of
 from fastopt.executors.cuda import device, element_access
 from fastopt.executors.cuda.launches import Launch
 

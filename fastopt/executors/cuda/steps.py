@@ -15,7 +15,7 @@ from fastopt.arrays.checks import Array
 from fastopt.arrays.device_array import DeviceArray, enter
 from fastopt.arrays.tree import Structure
 from fastopt.changes import Change, make
-from fastopt.codecs.floats import name_of
+from fastopt.codecs.formats import name_of
 from fastopt.executors.cpu.header_check import identities
 from fastopt.executors.cuda import device, streams
 from fastopt.executors.cuda.batches import Batch, LaunchHyper, ManyArrays, OneArray

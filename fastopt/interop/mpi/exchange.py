@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.arrays import checks, placement
-from fastopt.codecs.floats import name_of
+from fastopt.arrays import placement
+from fastopt.codecs.formats import FORMATS, listed, name_of, partners_of
 from fastopt.interop.mpi.partition import Partition
 
 UNDER_WAY = 2  # all-gathers at a time
@@ -25,8 +25,8 @@ def mpi_type(dtype: np.dtype[Any]) -> Any:
     """MPI's type for sums of this dtype, None where this MPI has none."""
     from mpi4py import MPI
 
-    names = {"float16": "FLOAT16_T", "float32": "FLOAT", "float64": "DOUBLE"}
-    found = getattr(MPI, names.get(dtype.name, ""), MPI.DATATYPE_NULL)
+    own = FORMATS.get(dtype.name)
+    found = getattr(MPI, own.mpi, MPI.DATATYPE_NULL) if own and own.mpi else MPI.DATATYPE_NULL
     return None if found == MPI.DATATYPE_NULL else found
 
 
@@ -39,11 +39,12 @@ def summed_in(reduce_dtype: Any, own: np.dtype[Any]) -> tuple[str, ...]:
             wanted = "bfloat16" if is_bfloat16 else np.dtype(reduce_dtype).name
         except TypeError as error:
             raise TypeError(f"reduce_dtype must be a dtype, not {reduce_dtype!r}") from error
-    formats = checks.partners_of(own)
-    if wanted not in formats:
-        accepted = checks.listed(formats)
-        raise ValueError(f"reduce_dtype must be {accepted} for parameters of {own}, got {wanted}")
-    return formats if wanted == "float32" else (wanted,)
+    accepted = partners_of(own)
+    if wanted not in accepted:
+        raise ValueError(
+            f"reduce_dtype must be {listed(accepted)} for parameters of {own}, got {wanted}"
+        )
+    return accepted if wanted == "float32" else (wanted,)
 
 
 class Exchange:

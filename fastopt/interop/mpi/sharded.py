@@ -10,7 +10,8 @@ import numpy as np
 from fastopt.arrays import checks, placement
 from fastopt.arrays.checks import Array
 from fastopt.arrays.device_array import leave
-from fastopt.codecs.floats import NAMES, floats
+from fastopt.codecs.floats import floats
+from fastopt.codecs.formats import NAMES
 from fastopt.interop.mpi import checkpoint
 from fastopt.interop.mpi.exchange import WAYS, Exchange, summed_in
 from fastopt.interop.mpi.partition import Partition, usual_pieces

@@ -21,11 +21,11 @@ from numba.extending import intrinsic
 from torch import Tensor
 
 from fastopt.arrays.checks import Array, address
+from fastopt.codecs.formats import FORMATS
 from fastopt.executors.cpu.columns import COUNT, COUNTS, GRAD, HYPER_LAG, ITEMSIZE, LAG, LENGTH, STEPS
 from fastopt.executors.cpu.header_check import OBJECT_TYPE, headers_are_readable, items_of, overlaps
-from fastopt.executors.cpu.kernels import compile_function
 from fastopt.executors.cpu.pointers import read_word, word_reader
-from fastopt.kernels.compiler import helper
+from fastopt.kernels.compiler import compile_function, helper
 from fastopt.kernels.llvm_operations import I64
 
 # What a row of expectations holds.
@@ -35,13 +35,9 @@ ID, DATA, FORM, NDIM, SIZE, SHAPE, STRIDES = range(7)
 AT, DEVICE, FORM_AT, SHAPE_AT, STRIDES_AT, OFFSET = range(6)
 CPU = 1
 
-CODES = {  # of a dtype, as DLPack has them: kind and bits
-    torch.float16: (2, 16),
-    torch.bfloat16: (4, 16),
-    torch.float32: (2, 32),
-    torch.float64: (2, 64),
-    torch.uint8: (1, 8),
-}
+# Of a dtype, as DLPack has it: kind and bits.
+CODES = {getattr(torch, own.name): (own.dlpack, 8 * own.itemsize) for own in FORMATS.values()}
+CODES[torch.uint8] = 1, 8
 
 
 class _Interface(ctypes.Structure):

@@ -10,16 +10,12 @@ from torch import Tensor
 
 from fastopt.arrays.checks import Array
 from fastopt.codecs.floats import floats
+from fastopt.codecs.formats import NAMES
 from fastopt.executors.cuda import availability
 
 Reader: TypeAlias = Callable[[Tensor], Any]
 
-FORMATS = {
-    torch.float16: "float16",
-    torch.bfloat16: "bfloat16",
-    torch.float32: "float32",
-    torch.float64: "float64",
-}
+FORMATS = {getattr(torch, name): name for name in NAMES}
 REAL = tuple(FORMATS)
 COMPLEX = (torch.complex64, torch.complex128)
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from fastopt.arrays import checks
 from fastopt.arrays.checks import Array, loaded
-from fastopt.codecs.floats import compute_dtype, floats, name_of
+from fastopt.codecs.floats import floats
+from fastopt.codecs.formats import compute_dtype, name_of
 from fastopt.steps.sparse import row_loops
 
 

@@ -10,10 +10,11 @@ import numpy as np
 from fastopt.arrays import checks
 from fastopt.arrays.checks import Array
 from fastopt.changes import Change, make, put
-from fastopt.codecs.floats import name_of
+from fastopt.codecs.formats import name_of
 from fastopt.executors import reference
-from fastopt.executors.cpu.columns import FIRST, NUMBERS, PARAM
-from fastopt.executors.cpu.kernels import Job, kernel
+from fastopt.executors.cpu.columns import FIRST, PARAM
+from fastopt.executors.cpu.kernels import kernel
+from fastopt.kernels.job import NUMBERS, Job
 from fastopt.steps.group import Group
 from fastopt.steps.parameter_set import ParameterSet
 from fastopt.steps.sparse import row_driver, row_loops

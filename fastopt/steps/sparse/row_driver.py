@@ -16,10 +16,9 @@ from numba import types
 from numba.extending import intrinsic
 
 from fastopt.changes import Change
-from fastopt.executors.cpu.kernels import compile_function
 from fastopt.executors.cpu.pointers import LINE, call_kernel, prefetch_line
 from fastopt.executors.dispatch import allowed, on_one_core
-from fastopt.kernels.compiler import helper
+from fastopt.kernels.compiler import compile_function, helper
 
 # What `work` holds, the description of a step over rows.
 (

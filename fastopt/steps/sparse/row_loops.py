@@ -11,9 +11,8 @@ import numpy as np
 from numba import types
 
 from fastopt.arrays.checks import Array
-from fastopt.executors.cpu.columns import NUMBERS
-from fastopt.executors.cpu.kernels import compile_function
-from fastopt.kernels.compiler import helper
+from fastopt.kernels.compiler import compile_function, helper
+from fastopt.kernels.job import NUMBERS
 
 # Rows of a CSR matrix that are passed at once where none has entries: two cache lines of its pointers.
 # In leaps, doubled each time, 10^4 of 10^7 rows took 10 ms to find, since every load waits for another.
@@ -194,7 +193,7 @@ def sort() -> Callable[[Array, Array, Array], None]:
 
 @cache
 def group_duplicates() -> Callable[..., tuple[int, int]]:
-    """``tell_apart()(given, rows, places, starts, repeated)``: rows that come once or more.
+    """``group_duplicates()(given, rows, places, starts, repeated)``: rows that come once or more.
 
     Each of the `given` ones goes to `rows` once, sorted, and where its gradient is to `places`: where
     it stood, or behind all of these the number of its sum, sum ``i`` being that of the places
