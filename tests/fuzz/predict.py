@@ -236,7 +236,8 @@ def check_codes(found: np.ndarray, exact: np.ndarray, random: Any, what: str) ->
         finite = np.isfinite(own) & np.isfinite(other)
         largest = abs(own[finite]).max(initial=0.0)
         part = 0.126 if random is False else 0.251
-        budget = part * abs(own) + 5e-6 * largest + 1e-37
+        # A scale has its least value too: blocks of nothing but numbers below 1e-34 are zero.
+        budget = part * abs(own) + 5e-6 * largest + 1e-34
         with np.errstate(all="ignore"):
             bad[start : start + 256] |= finite & (abs(own - other) > budget)
     places = np.flatnonzero(bad)[:3].tolist()
