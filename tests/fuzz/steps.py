@@ -1,4 +1,4 @@
-"""Steps with dense and sparse gradients: by every executor, interrupted, cut up, and by the oracle."""
+"""Steps with dense and sparse gradients: by every executor, interrupted, and by the oracle."""
 
 from typing import Any
 
