@@ -79,7 +79,7 @@ interpreted: $(INSTALLED) ## the suite without compilation, under branch coverag
 
 doctests: $(INSTALLED) ## the examples in docstrings
 	$(call heading,examples in docstrings)
-	@$(COMPILED) $(BIN)/python -m pytest -q --doctest-modules fastopt $(addprefix --ignore=fastopt/,interop/torch interop/mpi executors/cuda steps/cuda_stepper.py steps/device_partial_step.py demo/ranks.py)
+	@$(COMPILED) $(BIN)/python -m pytest -q --doctest-modules fastopt $(addprefix --ignore=fastopt/,interop/torch interop/mpi executors/cuda steps/cuda_stepper.py steps/device_steps.py steps/device_partial_step.py demo/ranks.py)
 
 compiled: $(INSTALLED) ## the suite as users run it
 	$(call heading,the suite compiled)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from fastopt.arrays.places import device_place
 from fastopt.codecs.floats import floats
 
 LIBRARIES = "torch", "cupy", "numba"  # of which more is known than that there is an interface
@@ -170,9 +171,7 @@ def _from_dlpack(name: str, array: Any) -> Any:
     where = getattr(array, "__dlpack_device__", None)
     if isinstance(array, np.ndarray) or where is None or where()[0] not in CUDA_DEVICE:
         return array
-    from fastopt.executors.cuda import device
-
-    shape, strides, dtype, address, read_only = device.describe_dlpack(array)
+    shape, strides, dtype, address, read_only = device_place().describe_dlpack(array)
     gaps = strides and tuple(step * dtype.itemsize for step in strides)
     contiguous = is_contiguous(shape, gaps, dtype.itemsize)
     return DeviceArray(array, shape, dtype, address, contiguous=contiguous, writeable=not read_only)

@@ -13,9 +13,9 @@ from typing import Any, Self
 
 import numpy as np
 
+from fastopt.arrays.aligned import zeros
 from fastopt.arrays.archive import in_files
 from fastopt.arrays.checks import Array
-from fastopt.executors.cpu import allocate
 
 # What a system says that cannot reserve space in this folder, though there may be enough of it.
 CANNOT_RESERVE = errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS
@@ -54,7 +54,7 @@ class StateFiles:
             There is no space for it, or its file cannot be made.
         """
         if self.folder is None:
-            return allocate.zeros(shape, dtype)
+            return zeros(shape, dtype)
         self._make_folder(self.folder)
         path = self.folder / file_name(len(self._files), name)
         descr = np.lib.format.dtype_to_descr(in_files(dtype))

@@ -10,6 +10,7 @@ import numpy as np
 from fastopt.arrays import device_array
 from fastopt.arrays.checks import Array
 from fastopt.arrays.device_array import DeviceArray
+from fastopt.arrays.places import device_place
 from fastopt.codecs.base import Codec
 from fastopt.codecs.formats import name_of
 
@@ -24,9 +25,7 @@ def enter(name: str, array: Any) -> Any:
     """
     entered = device_array.enter(name, array)
     if isinstance(entered, DeviceArray):
-        from fastopt.executors.cuda import availability
-
-        availability.require()
+        device_place()
     return entered
 
 
@@ -67,9 +66,7 @@ def where(array: Any) -> str:
     """The place of an array, for people."""
     if not isinstance(array, DeviceArray):
         return MEMORY
-    from fastopt.executors.cuda import device as cuda
-
-    return f"on CUDA device {cuda.ordinal(array)}"
+    return device_place().where(array)
 
 
 def is_on_device(array: Any) -> bool:
@@ -79,10 +76,9 @@ def is_on_device(array: Any) -> bool:
 
 def new_state(param: Any, codec: Codec, value: float | str, folder: Any) -> Any:
     """A state beside a parameter on a device, filled with a number or with the parameter."""
-    from fastopt.executors.cuda import place
-
     if folder is not None:
         raise ValueError("state_dir is for params in memory: states on a device are not in files")
+    place = device_place()
     made = place.empty(param, codec.shape(param.shape), codec.dtype)
     if isinstance(value, str) and codec.dtype == param.dtype:
         copy(made, param)
@@ -107,17 +103,13 @@ def empty(like: Any, size: int, dtype: Any = None) -> Any:
     dtype = like.dtype if dtype is None else dtype
     if not isinstance(like, DeviceArray):
         return np.empty(size, dtype)
-    from fastopt.executors.cuda import place
-
-    return place.empty(like, (size,), dtype)
+    return device_place().empty(like, (size,), dtype)
 
 
 def clear(array: Any) -> None:
     """Fill with zeros; done when it returns."""
     if isinstance(array, DeviceArray):
-        from fastopt.executors.cuda import place
-
-        place.clear(array)
+        device_place().clear(array)
     else:
         array.fill(0)
 
@@ -125,18 +117,13 @@ def clear(array: Any) -> None:
 def synchronize(array: Any) -> None:
     """Wait for all that the device of an array was given to do, if it is on one."""
     if isinstance(array, DeviceArray):
-        from fastopt.executors.cuda import device as cuda
-
-        with cuda.on(cuda.ordinal(array)):
-            cuda.synchronize()
+        device_place().synchronize(array)
 
 
 def copy(target: Any, source: Any) -> None:
     """Copy all elements, from wherever to wherever; done when it returns."""
     if isinstance(target, DeviceArray):
-        from fastopt.executors.cuda import place
-
-        place.copy(target, source)
+        device_place().copy(target, source)
     else:
         target[...] = to_host(source)
 
@@ -146,8 +133,6 @@ def to_host(array: Any) -> Array:
     if not isinstance(array, DeviceArray):
         result: Array = array
         return result
-    from fastopt.executors.cuda import place
-
     host = np.empty(array.shape, array.dtype)
-    place.read(host, array)
+    device_place().read(host, array)
     return host

@@ -17,8 +17,6 @@ NormLaunch: TypeAlias = Callable[[Any, int, Any, Any], int]
 
 EXECUTORS = ("auto", "serial", "parallel", "fast", "reference", "cuda", "cuda-fast")
 FAST = ("fast", "cuda-fast")
-ONLY_ON_DEVICE = ("cuda", "cuda-fast")
-ON_DEVICE = ("auto", "fast", *ONLY_ON_DEVICE)
 
 # Below this many elements `auto` stays on one core. Measured for float32 RMSProp (bench_threshold.py)
 # on two cores with AVX-512 and GNU OpenMP, the threads still awake from the step before: starting them
@@ -35,25 +33,6 @@ def check_executor(executor: Any) -> str:
     if executor not in EXECUTORS:
         raise ValueError(f"executor must be one of {', '.join(EXECUTORS)}, got {executor!r}")
     return executor
-
-
-def check_home(executor: str, on_device: bool, capturable: bool, sparse: str | None) -> None:
-    """An executor and options for where the arrays are."""
-    if sparse is not None and on_device:
-        raise ValueError(f"sparse must be None for arrays on a device, got {sparse!r}")
-    if capturable and not on_device:
-        raise ValueError("capturable=True needs params on a CUDA device, and these are in memory")
-    if on_device and executor not in ON_DEVICE:
-        accepted = ", ".join(ON_DEVICE)
-        raise ValueError(f"executor must be one of {accepted} for arrays on a device, got {executor!r}")
-    if not on_device and executor in ONLY_ON_DEVICE:
-        from fastopt.executors.cuda import availability
-
-        availability.require()
-        raise ValueError(
-            f"executor {executor!r} needs params on a CUDA device, and these are in memory: "
-            "numba.cuda.to_device, cupy.asarray or torch's .cuda() copy them there"
-        )
 
 
 def _parallel(rows: Any, items: int, ranges: Any) -> int:

@@ -10,7 +10,8 @@ from fastopt.arrays import checks, placement, tree
 from fastopt.arrays.checks import Range
 from fastopt.arrays.memory_maps import StateFiles
 from fastopt.changes import Change, assign
-from fastopt.executors.dispatch import FAST, check_executor, check_home
+from fastopt.executors.dispatch import FAST, check_executor
+from fastopt.executors.places import check_home
 from fastopt.optimizers.readable import Readable
 from fastopt.optimizers.repr import show_all
 from fastopt.steps.clipping import GradientStats, NormClip

@@ -10,8 +10,8 @@ from fastopt.arrays.tree import Structure
 from fastopt.changes import Change, assign, make
 from fastopt.executors.cuda import copies
 from fastopt.executors.cuda.kernel_source import KEPT
-from fastopt.executors.cuda.steps import DeviceSteps
 from fastopt.steps.clipping import GradientStats, NormClip
+from fastopt.steps.device_steps import DeviceSteps
 from fastopt.steps.hyperparameters import Hyperparameters
 from fastopt.steps.parameter_set import ParameterSet
 from fastopt.steps.stepper import Stepper

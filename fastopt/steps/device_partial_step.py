@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from fastopt.executors import norm
 from fastopt.executors.cuda.norm import SMALLER
-from fastopt.optimizers.optimizer import Optimizer
 from fastopt.steps.cuda_stepper import CudaStepper
 from fastopt.steps.partial_step import AnyPartialStep
 
@@ -19,10 +19,12 @@ class DevicePartialStep(AnyPartialStep):
     parameters are those of `AnyPartialStep`.
     """
 
-    def __init__(self, optimizer: Optimizer, across: norm.Reducer = norm.LOCAL, first: int = 0) -> None:
-        super().__init__(optimizer, across, first)
-        if not isinstance(optimizer._steps, CudaStepper):
-            raise TypeError("optimizer must be over an array on a device")
+    def __init__(
+        self, stepper: Callable[[], Any], across: norm.Reducer = norm.LOCAL, first: int = 0
+    ) -> None:
+        super().__init__(stepper, across, first)
+        if not isinstance(stepper(), CudaStepper):
+            raise TypeError("stepper must be of an array on a device")
         self._steps.device.start_at(first)
         self._stream = 0
 

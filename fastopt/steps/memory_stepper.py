@@ -59,7 +59,7 @@ class MemoryStepper(Stepper):
         takes: type[Gradients],
     ) -> None:
         super().__init__(work, hyper, watch)
-        self._zero_grad, self._executor = zero_grad, executor
+        self._zero_grad, self.executor = zero_grad, executor
         self.table = Table(
             work.leaves, work.slots, work.headers, guarded, zero_grad, not structure.is_leaf
         )
@@ -137,8 +137,8 @@ class MemoryStepper(Stepper):
 
     def launch_also(self, rows: Array, items: int, ranges: Array) -> int:
         """As `launch`, with what else is to be made: it must see by itself whether there was a step."""
-        with allowed(self._executor, [self.table.size]) as threads:
-            step = stepping(self._executor, self.table.size, threads, rows, items, ranges)
+        with allowed(self.executor, [self.table.size]) as threads:
+            step = stepping(self.executor, self.table.size, threads, rows, items, ranges)
             status: int = make([step, *self.also])[0]
         return status
 
@@ -176,13 +176,13 @@ class MemoryStepper(Stepper):
         dense = [None if i in sparse else grad for i, grad in enumerate(found)]
         sizes = [self.table.size] if len(sparse) < len(found) else []
         sizes += self.row_steps.sizes(sparse)
-        with allowed(self._executor, sizes if self.compiled else []) as threads:
+        with allowed(self.executor, sizes if self.compiled else []) as threads:
             changes = self.row_steps.stepped(sparse, self.hyper, self._zero_grad, threads)
             if not self.compiled:
                 changes += self.work.interpret(dense, self.hyper)
             elif len(sparse) < len(found):
                 arguments = self.rows, self.gradients.known, self.ranges
-                changes.append(stepping(self._executor, self.table.size, threads, *arguments))
+                changes.append(stepping(self.executor, self.table.size, threads, *arguments))
             make([*changes, *self._stepped(dense, sparse), *self.also])
         self.row_steps.look_back()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,6 @@ from fastopt.executors import norm
 from fastopt.executors.cpu.columns import FIRST
 from fastopt.executors.dispatch import step_stretch
 from fastopt.kernels.job import PHASE
-from fastopt.optimizers.optimizer import Optimizer
 from fastopt.steps.memory_stepper import MemoryStepper
 
 
@@ -25,8 +25,9 @@ class AnyPartialStep(ABC):
 
     Parameters
     ----------
-    optimizer : Optimizer
-        Of a single array.
+    stepper : callable
+        Gives the stepper of an optimizer over a single array, as it is now: after a load that was
+        interrupted it refuses to begin.
     across : Reducer
         How the norm of this array is combined with those of other processes.
     first : int
@@ -34,16 +35,17 @@ class AnyPartialStep(ABC):
         depends on it.
     """
 
-    def __init__(self, optimizer: Optimizer, across: norm.Reducer = norm.LOCAL, first: int = 0) -> None:
-        self._optimizer = optimizer
+    def __init__(
+        self, stepper: Callable[[], Any], across: norm.Reducer = norm.LOCAL, first: int = 0
+    ) -> None:
+        self._stepper = stepper
         self._across = across
         self._first = first
         self._limit = 0.0
 
     @property
     def _steps(self) -> Any:
-        """The optimizer's: they refuse to begin where loading was interrupted."""
-        return self._optimizer._steps
+        return self._stepper()
 
     @abstractmethod
     def begin(self, grad: Any, grad_scale: float, stream: Any = None) -> None:
@@ -84,7 +86,6 @@ class AnyPartialStep(ABC):
             "the number of the step": self._steps.count,
             "grad_scale": self._steps.grad_scale,
             "the limit of the norm": self._limit,
-            "the settings": self._optimizer._plain_settings(),
             "the hyperparameters of this step": self._steps.hyper.of(0)[PHASE:].tolist(),
         }
 
@@ -97,10 +98,12 @@ class AnyPartialStep(ABC):
 class PartialStep(AnyPartialStep):
     """Pieces of an array in memory. The parameters are those of `AnyPartialStep`."""
 
-    def __init__(self, optimizer: Optimizer, across: norm.Reducer = norm.LOCAL, first: int = 0) -> None:
-        super().__init__(optimizer, across, first)
-        if not isinstance(optimizer._steps, MemoryStepper):
-            raise TypeError("optimizer must be over an array in memory to be stepped in pieces")
+    def __init__(
+        self, stepper: Callable[[], Any], across: norm.Reducer = norm.LOCAL, first: int = 0
+    ) -> None:
+        super().__init__(stepper, across, first)
+        if not isinstance(stepper(), MemoryStepper):
+            raise TypeError("stepper must be of an array in memory to step it in pieces")
         self._steps.rows[0, FIRST] = first
         self._found: list[Any] = []
         self._count = self._left = 0  # steps so far, and elements that are still to be stepped
@@ -129,11 +132,10 @@ class PartialStep(AnyPartialStep):
     def run(self, start: int, stop: int) -> None:
         """Step the elements from `start` to `stop`, whose gradient is there."""
         own, left = self._steps, self._left - (stop - start)
-        count = self._count + (
-            left == 0
-        )  # with the last element, whatever comes between that and `end`
+        # With the last element the step is counted, whatever comes between that and `end`.
+        count = self._count + (left == 0)
         if own.compiled:
-            step_stretch(self._optimizer.executor, own.rows, start, stop, count - own.lags[0])
+            step_stretch(own.executor, own.rows, start, stop, count - own.lags[0])
         else:
             part = slice(start, stop)
             changes = own.work.interpret_stretch(0, self._found[0], own.hyper.of(0), self._first, part)

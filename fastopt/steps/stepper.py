@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from fastopt.arrays.checks import Array
@@ -131,3 +132,8 @@ class Stepper(ABC):
         self.settle()
         changes = self.hyper.filled(self.count, self.grad_scale, chains)
         make([*changes, *also, assign(self, "varies", self.hyper.vary(chains))])
+
+
+def stepper_of(optimizer: Any) -> Callable[[], Any]:
+    """What gives the stepper of an optimizer as it is now; one whose load is unfinished refuses."""
+    return partial(getattr, optimizer, "_steps")

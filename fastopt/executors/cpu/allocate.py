@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 
 from fastopt.arrays import tree
+from fastopt.arrays.aligned import aligned
 from fastopt.arrays.checks import Array
 from fastopt.codecs.floats import floats
 from fastopt.codecs.formats import NAMES, listed, name_of
 
-ALIGNMENT = 64  # a cache line, and the widest vector
-
 WORTH_TOUCHING = 1 << 22  # bytes
-
-
-def _aligned(allocate: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    size = math.prod(shape) * dtype.itemsize
-    raw: Array = allocate(size + ALIGNMENT, np.uint8)
-    skip = -raw.__array_interface__["data"][0] % ALIGNMENT
-    return raw[skip : skip + size].view(dtype).reshape(shape)
-
-
-def zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Zeros whose pages the system maps when a kernel first writes them: on the right core."""
-    return _aligned(np.zeros, shape, dtype)
 
 
 def empty(n: int | tuple[int, ...], dtype: Any = np.float32) -> Array:
@@ -61,7 +47,7 @@ def empty(n: int | tuple[int, ...], dtype: Any = np.float32) -> Array:
         raise TypeError(f"n must be a length or a shape, not {n!r}")
     if any(k < 0 for k in shape):
         raise ValueError(f"n must not be negative, got {n!r}")
-    result = _aligned(np.empty, shape, dtype)
+    result = aligned(np.empty, shape, dtype)
     if result.nbytes >= WORTH_TOUCHING:
         _touch(result)
     return result

@@ -365,15 +365,6 @@ class Pinned:
             binding.cuEventDestroy(self._event)
 
 
-def describe_dlpack(array: Any) -> tuple[Any, Any, Any, int, bool]:
-    """Shape, strides in elements, dtype, address and whether it is read-only, of a DLPack array."""
-    from cuda.core.utils import StridedMemoryView
-
-    cuda.current_context()
-    view = StridedMemoryView.from_dlpack(array, stream_ptr=-1)
-    return tuple(view.shape), view.strides, np.dtype(view.dtype), int(view.ptr), bool(view.readonly)
-
-
 # Streams
 
 

@@ -1,4 +1,4 @@
-"""Filling and copying arrays on a device, done when the functions return."""
+"""CUDA as a place of arrays (`arrays.places`): they are filled and copied when the functions return."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ from fastopt.arrays.device_array import DeviceArray
 from fastopt.codecs.formats import compute_dtype, name_of
 from fastopt.executors.cuda import device, element_access
 from fastopt.executors.cuda.launches import Launch
+
+
+def where(array: DeviceArray) -> str:
+    """The place of an array, for people."""
+    return f"on CUDA device {device.ordinal(array)}"
 
 
 def empty(like: DeviceArray, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceArray:
@@ -80,3 +85,18 @@ def read(host: Any, source: DeviceArray) -> None:
     with device.on(device.ordinal(source)):
         device.synchronize()
         device.to_host(host, source.address)
+
+
+def synchronize(array: DeviceArray) -> None:
+    """Wait for all that the device of an array was given to do."""
+    with device.on(device.ordinal(array)):
+        device.synchronize()
+
+
+def describe_dlpack(array: Any) -> tuple[Any, Any, Any, int, bool]:
+    """Shape, strides in elements, dtype, address and whether it is read-only, of a DLPack array."""
+    from cuda.core.utils import StridedMemoryView
+
+    device.cuda.current_context()
+    view = StridedMemoryView.from_dlpack(array, stream_ptr=-1)
+    return tuple(view.shape), view.strides, np.dtype(view.dtype), int(view.ptr), bool(view.readonly)

@@ -19,6 +19,7 @@ from fastopt.interop.mpi.ranks import Ranks
 from fastopt.optimizers.optimizer import Optimizer
 from fastopt.steps.clipping import GradientStats
 from fastopt.steps.partial_step import AnyPartialStep, PartialStep
+from fastopt.steps.stepper import stepper_of
 from fastopt.validation import finite_positive, flag, whole_number
 
 
@@ -147,11 +148,12 @@ class ShardedOptimizer:
         self._ranks.same("optimizers of all ranks must be alike", own)
 
     def _make_pieces(self) -> AnyPartialStep:
+        stepper = stepper_of(self.optimizer)
         if not self._on_device:
-            return PartialStep(self.optimizer, self._ranks, self.slice.start)
+            return PartialStep(stepper, self._ranks, self.slice.start)
         from fastopt.steps.device_partial_step import DevicePartialStep
 
-        return DevicePartialStep(self.optimizer, self._ranks, self.slice.start)
+        return DevicePartialStep(stepper, self._ranks, self.slice.start)
 
     def _check_same(self, overlap_chunks: int | None, device_exchange: str) -> None:
         own = {
@@ -280,11 +282,15 @@ class ShardedOptimizer:
             scale = finite_positive("grad_scale", grad_scale)
             self._begin(flat, scale * self._ranks.size if self._average else scale, stream)
             notes.fingerprint = self._pieces.fingerprint()
-            notes.describe = self._pieces.describe
+            notes.describe = self._describe_step
         if self._exchange_and_step(flat):
             self._pieces.end()
             if self.optimizer.zero_grad and self._ranks.size > 1:
                 placement.clear(flat)
+
+    def _describe_step(self) -> dict[str, Any]:
+        """What must be alike on all ranks, in words."""
+        return {**self._pieces.describe(), "the settings": self.optimizer._plain_settings()}
 
     def _begin(self, flat: Any, grad_scale: float, stream: Any) -> None:
         """Get ready to step with a gradient of this rank that was checked."""

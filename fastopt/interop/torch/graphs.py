@@ -19,13 +19,13 @@ from fastopt.arrays.checks import Array, Range
 from fastopt.changes import Change, assign, make
 from fastopt.codecs.rounding import whole_phase
 from fastopt.executors.cuda.batches import LaunchHyper
-from fastopt.executors.cuda.steps import DeviceSteps
 from fastopt.interop.torch.param_groups import nadam_momentum
 from fastopt.interop.torch.parameters import Row, Section
 from fastopt.interop.torch.state_formats import DTYPES
 from fastopt.interop.torch.tensor_stepper import TensorStepper
 from fastopt.steps.clipping import NormClip
 from fastopt.steps.cuda_stepper import CudaStepper
+from fastopt.steps.device_steps import DeviceSteps
 from fastopt.steps.hyperparameters import Hyperparameters
 from fastopt.steps.parameter_set import ParameterSet
 from fastopt.steps.stepper import Stepper

@@ -1,0 +1,25 @@
+"""New memory that begins at a cache line."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from fastopt.codecs.base import Array
+
+ALIGNMENT = 64  # a cache line, and the widest vector
+
+
+def aligned(allocate: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """A new array of what `allocate(size, dtype)` gives."""
+    size = math.prod(shape) * dtype.itemsize
+    raw: Array = allocate(size + ALIGNMENT, np.uint8)
+    skip = -raw.__array_interface__["data"][0] % ALIGNMENT
+    return raw[skip : skip + size].view(dtype).reshape(shape)
+
+
+def zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Zeros whose pages the system maps when a kernel first writes them: on the right core."""
+    return aligned(np.zeros, shape, dtype)

@@ -1,0 +1,123 @@
+"""Imports run one way, there is no cycle, and private names stay in their package."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import fastopt
+
+ROOT = Path(fastopt.__file__).parent
+
+# A module imports only from its own layer and from those before it.
+LAYERS = (
+    ("changes", "owned", "validation", "codecs"),
+    ("transforms", "schedules", "arrays"),
+    ("kernels",),
+    ("executors",),
+    ("steps",),
+    ("optimizers",),
+    ("minimization",),
+    ("__init__",),
+    ("interop", "system"),
+    ("demo", "cli"),
+    ("__main__",),
+)
+LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
+# Within a layer, and between the two kinds of executors, in this order only.
+APART = (("executors.cpu", "executors.cuda"), ("executors.cuda", "executors.cpu"))
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path): path for path in sorted(ROOT.rglob("*.py"))}
+
+
+def imports(path: Path, *, anywhere: bool) -> Iterator[tuple[str, str]]:
+    """Modules of the package that a file imports, with the name that it takes from each, if any."""
+    tree = ast.parse(path.read_text("utf-8"))
+    for node in ast.walk(tree) if anywhere else top_level(tree):
+        if isinstance(node, ast.Import):
+            yield from ((own.name, "") for own in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from ((node.module, own.name) for own in node.names)
+
+
+def top_level(tree: ast.Module) -> Iterator[ast.stmt]:
+    """Statements that run at import; what only type checkers read does not."""
+    waiting = list(tree.body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            continue
+        yield node
+        waiting += [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt)]
+
+
+def targets(path: Path, *, anywhere: bool) -> Iterator[tuple[str, str]]:
+    """The same as modules of this package: ``from a import b`` may name a module or a value."""
+    for module, name in imports(path, anywhere=anywhere):
+        if module != "fastopt" and not module.startswith("fastopt."):
+            continue
+        inner = module.removeprefix("fastopt").removeprefix(".")
+        whole = f"{inner}.{name}".strip(".")
+        if whole in MODULES:
+            yield whole, ""
+        else:
+            yield inner or "__init__", name
+
+
+def layer(module: str) -> int:
+    return LAYER[module.split(".")[0]]
+
+
+def test_every_module_has_a_layer() -> None:
+    assert {module.split(".")[0] for module in MODULES} == LAYER.keys()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_run_one_way(module: str) -> None:
+    wrong = [
+        target
+        for target, _ in targets(MODULES[module], anywhere=True)
+        if layer(target) > layer(module)
+        or any(module.startswith(own) and target.startswith(other) for own, other in APART)
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_private_names_stay_in_their_package(module: str) -> None:
+    package = module.rpartition(".")[0]
+    wrong = [
+        (target, name)
+        for target, name in targets(MODULES[module], anywhere=True)
+        if name.startswith("_") and not name.startswith("__") and target.rpartition(".")[0] != package
+    ]
+    assert wrong == []
+
+
+def test_there_is_no_cycle() -> None:
+    graph = {
+        module: {target for target, _ in targets(path, anywhere=False)} - {module}
+        for module, path in MODULES.items()
+    }
+    done: set[str] = set()
+
+    def visit(module: str, trail: tuple[str, ...]) -> None:
+        assert module not in trail, " -> ".join((*trail[trail.index(module) :], module))
+        if module not in done:
+            for target in sorted(graph[module]):
+                visit(target, (*trail, module))
+            done.add(module)
+
+    for module in graph:
+        visit(module, ())
