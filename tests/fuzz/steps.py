@@ -1,4 +1,4 @@
-"""Steps with dense and sparse gradients: by every executor, interrupted, and by the oracle."""
+"""Steps with dense and sparse gradients: by every executor, interrupted, cut up, and by the oracle."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import numpy as np
 
 import fastopt
 from tests.fuzz.compare import assert_same_trace
+from tests.fuzz.pieces import CutPlayer, can_be_cut
 from tests.fuzz.play import Player
 from tests.fuzz.predict import Prediction
 from tests.fuzz.stories import draw
@@ -46,6 +47,9 @@ def try_case(case: dict[str, Any]) -> None:
             found = Player(case, executor, resumes=resumes, looks=looks).trace()
         name = f"{executor}, {threads} threads{', resumed' * resumes}"
         assert_same_trace(found, base, f"{name} against serial")
+    if can_be_cut(case):
+        found = CutPlayer(case).trace()
+        assert_same_trace(found, base, "in pieces against the whole")
     if case["recipe"].get("fast"):
         with fastopt.threads(case["threads"]):
             one = Player(case, "fast", resumes=True, looks=looks).trace()
