@@ -93,7 +93,6 @@ def tries(kind: str, first: int, count: int, seconds: float = 1e9) -> Iterator[F
 def _one_process(kind: str, first: int, count: int, stop: float) -> Iterator[Finding | None]:
     """The outcomes from one process; the last is that of the seed at which it ended, if it did."""
     variables = os.environ | {"PYTHONFAULTHANDLER": "1"}
-    variables.setdefault("NUMBA_NUM_THREADS", "8")
     variables.setdefault("FASTOPT_CACHE_DIR", str(ROOT / "build" / "cache" / "fuzz"))
     command = [sys.executable, "-m", "tests.fuzz", "--work", kind, str(first), str(count)]
     process = subprocess.Popen(
