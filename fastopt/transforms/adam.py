@@ -7,6 +7,12 @@ from threading import RLock
 from typing import Any
 
 from fastopt.transforms.base import Transform, Update, factory
+from fastopt.transforms.moments import (
+    bias_correction,
+    first_moment,
+    nadam_momentum,
+    second_moment,
+)
 from fastopt.transforms.roots import positive_eps, root_eps_inside, root_eps_outside
 from fastopt.validation import Hyper, Setting, at, decay_rate, flag, nonnegative
 
@@ -15,8 +21,8 @@ def _adam(root: Any) -> Update:
     def adam_update(update, param, state, hyper):
         exp_avg, exp_avg_sq = state
         beta1, mix1, unbias1, beta2, mix2, unbias2, eps = hyper
-        exp_avg = beta1 * exp_avg + mix1 * update
-        exp_avg_sq = beta2 * exp_avg_sq + mix2 * update * update
+        exp_avg = first_moment(exp_avg, update, beta1, mix1)
+        exp_avg_sq = second_moment(exp_avg_sq, update, beta2, mix2)
         update = unbias1 * exp_avg / root(unbias2 * exp_avg_sq, eps)
         return update, (exp_avg, exp_avg_sq)
 
@@ -27,8 +33,8 @@ def _amsgrad(root: Any) -> Update:
     def amsgrad_update(update, param, state, hyper):
         exp_avg, exp_avg_sq, max_exp_avg_sq = state
         beta1, mix1, unbias1, beta2, mix2, unbias2, eps = hyper
-        exp_avg = beta1 * exp_avg + mix1 * update
-        exp_avg_sq = beta2 * exp_avg_sq + mix2 * update * update
+        exp_avg = first_moment(exp_avg, update, beta1, mix1)
+        exp_avg_sq = second_moment(exp_avg_sq, update, beta2, mix2)
         # "not <=" rather than ">": a NaN is kept.
         if not exp_avg_sq <= max_exp_avg_sq:
             max_exp_avg_sq = exp_avg_sq
@@ -42,8 +48,8 @@ def _nadam(root: Any) -> Update:
     def nadam_update(update, param, state, hyper):
         exp_avg, exp_avg_sq = state
         beta1, mix1, weight, grad_weight, beta2, mix2, unbias2, eps = hyper
-        exp_avg = beta1 * exp_avg + mix1 * update
-        exp_avg_sq = beta2 * exp_avg_sq + mix2 * update * update
+        exp_avg = first_moment(exp_avg, update, beta1, mix1)
+        exp_avg_sq = second_moment(exp_avg_sq, update, beta2, mix2)
         ahead = weight * exp_avg + grad_weight * update
         return ahead / root(unbias2 * exp_avg_sq, eps), (exp_avg, exp_avg_sq)
 
@@ -122,16 +128,17 @@ def _named(beta1: Setting, beta2: Setting, eps: Setting) -> dict[str, Any]:
     }
 
 
-def _averages(beta1: Setting, beta2: Setting, eps: Setting, bias_correction: bool) -> dict[str, Any]:
+def _averages(beta1: Setting, beta2: Setting, eps: Setting, corrects: bool) -> dict[str, Any]:
     named = _named(beta1, beta2, eps)
     first, second, epsilon = (value for _, value in named.values())
 
     def hyper(step: int) -> Hyper:
-        b1, b2, t = at(first, step), at(second, step), step + 1
-        unbias1, unbias2 = (1 / (1 - b1**t), 1 / (1 - b2**t)) if bias_correction else (1.0, 1.0)
+        b1, b2, unbias1, unbias2 = at(first, step), at(second, step), 1.0, 1.0
+        if corrects:
+            unbias1, unbias2 = bias_correction(b1, step), bias_correction(b2, step)
         return b1, 1 - b1, unbias1, b2, 1 - b2, unbias2, at(epsilon, step)
 
-    varies = bias_correction or any(map(callable, (first, second, epsilon)))
+    varies = corrects or any(map(callable, (first, second, epsilon)))
     return {"hyper": hyper if varies else hyper(0), "settings": named}
 
 
@@ -156,8 +163,7 @@ class _Momenta:
         beta1 = float(at(self._beta1, step))
         if self._decay is None:
             return beta1
-        warming: float = 0.96 ** ((step + 1) * at(self._decay, step))
-        return beta1 * (1.0 - 0.5 * warming)
+        return nadam_momentum(beta1, at(self._decay, step), step)
 
     def product(self, step: int) -> float:
         """``mu_1 * mu_2 * ... `` including this step's, in this order; 0.0 once it is negligible."""
@@ -180,7 +186,7 @@ def nadam_numbers(
 ) -> Hyper:
     """NAdam's numbers, with the momentum of now and of the next step, and the product up to now."""
     weight, grad_weight = ahead / (1 - product * ahead), (1 - now) / (1 - product)
-    unbias2 = 1 / (1 - beta2 ** (step + 1))
+    unbias2 = bias_correction(beta2, step)
     return beta1, 1 - beta1, weight, grad_weight, beta2, 1 - beta2, unbias2, eps
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastopt.transforms import moments
 from fastopt.transforms.base import Transform, Update, factory
+from fastopt.transforms.moments import first_moment, second_moment
 from fastopt.transforms.roots import positive_eps, root_eps_inside, root_eps_outside
 from fastopt.validation import (
     Hyper,
@@ -30,7 +32,7 @@ def _rms(root: Any, correct: Any) -> Update:
     def rms_update(update, param, state, hyper):
         (square_avg,) = state
         beta, mix, eps, unbias = hyper
-        square_avg = beta * square_avg + mix * update * update
+        square_avg = second_moment(square_avg, update, beta, mix)
         return update / root(correct(square_avg, unbias), eps), (square_avg,)
 
     return rms_update
@@ -40,8 +42,8 @@ def _stddev(root: Any, correct: Any) -> Update:
     def stddev_update(update, param, state, hyper):
         square_avg, grad_avg = state
         beta, mix, eps, unbias = hyper
-        square_avg = beta * square_avg + mix * update * update
-        grad_avg = beta * grad_avg + mix * update
+        square_avg = second_moment(square_avg, update, beta, mix)
+        grad_avg = first_moment(grad_avg, update, beta, mix)
         mean = correct(grad_avg, unbias)
         variance = correct(square_avg, unbias) - mean * mean
         # Rounding can make the difference negative where the gradient hardly changes.
@@ -76,7 +78,7 @@ def _average(beta: Setting, eps: Setting, bias_correction: bool) -> dict[str, An
 
     def corrected(step: int) -> Hyper:
         b = at(beta, step)
-        return b, 1.0 - b, at(eps, step), 1.0 / (1.0 - b ** (step + 1))
+        return b, 1.0 - b, at(eps, step), moments.bias_correction(b, step)
 
     return {"hyper": corrected, "settings": named}
 

@@ -19,7 +19,7 @@ from fastopt.arrays.checks import Array, Range
 from fastopt.changes import Change, assign, make
 from fastopt.codecs.rounding import whole_phase
 from fastopt.executors.cuda.batches import LaunchHyper
-from fastopt.interop.torch.param_groups import nadam_momentum
+from fastopt.interop.torch.param_groups import nadam_momentum_of
 from fastopt.interop.torch.parameters import Row, Section
 from fastopt.interop.torch.state_formats import DTYPES
 from fastopt.interop.torch.tensor_stepper import TensorStepper
@@ -120,7 +120,7 @@ class CountedRows:
     def _multiply(self, steps: TensorScalar, given: Sequence[bool]) -> None:
         """Take the momenta of this step into NAdam's products, rounded as torch rounds them."""
         before = torch.stack(self._products)
-        momenta: Any = nadam_momentum(self._section.group, steps)  # type: ignore[arg-type]
+        momenta: Any = nadam_momentum_of(self._section.group, steps)  # type: ignore[arg-type]
         products = before * momenta.values.to(before.dtype)
         self._section.products.clear()
         self._section.products[steps] = TensorScalar(products.double())

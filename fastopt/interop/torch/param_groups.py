@@ -14,6 +14,7 @@ from fastopt.optimizers.dialects import DIALECTS
 from fastopt.optimizers.named import NamedOptimizer
 from fastopt.transforms.adam import nadam_numbers
 from fastopt.transforms.base import Chain, Transform, chain
+from fastopt.transforms.moments import nadam_momentum
 from fastopt.validation import DeviceScalar, Hyper, at, decay_rate, nonnegative
 
 ParamGroup = dict[str, Any]
@@ -94,7 +95,7 @@ def _with_products(part: Transform, group: ParamGroup, products: Mapping[int, fl
     eps = nonnegative("eps", GroupValue(group, "eps"))
 
     def hyper(step: int) -> Hyper:
-        now, ahead = nadam_momentum(group, step), nadam_momentum(group, step + 1)
+        now, ahead = nadam_momentum_of(group, step), nadam_momentum_of(group, step + 1)
         product = products.get(step, now)
         return nadam_numbers(
             step, at(first, step), at(second, step), at(eps, step), now, ahead, product
@@ -103,8 +104,7 @@ def _with_products(part: Transform, group: ParamGroup, products: Mapping[int, fl
     return replace(part, hyper=hyper)
 
 
-def nadam_momentum(group: ParamGroup, step: int) -> float:
-    """The momentum of step 0, 1, ..., which warms up."""
+def nadam_momentum_of(group: ParamGroup, step: int) -> float:
+    """NAdam's momentum at step 0, 1, ..."""
     decay = at(nonnegative("momentum_decay", GroupValue(group, "momentum_decay")), step)
-    warming: float = 0.96 ** ((step + 1) * decay)
-    return float(group["betas"][0]) * (1.0 - 0.5 * warming)
+    return nadam_momentum(float(group["betas"][0]), decay, step)

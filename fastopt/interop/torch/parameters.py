@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from torch import Tensor
 
 from fastopt.arrays.checks import Array
-from fastopt.interop.torch.param_groups import ParamGroup, nadam_momentum
+from fastopt.interop.torch.param_groups import ParamGroup, nadam_momentum_of
 from fastopt.interop.torch.state_formats import array_of
 from fastopt.interop.torch.states import State
 from fastopt.interop.torch.tensors import Reader, order, reader
@@ -82,7 +82,7 @@ class Section:
         for step, product in {(int(row.count), float(row.product)) for row in self.rows}:  # type: ignore[arg-type]
             if step in self.products:
                 return False
-            momentum = nadam_momentum(self.group, step)
+            momentum = nadam_momentum_of(self.group, step)
             self.products[step] = float(number(product) * number(momentum))
         return True
 
