@@ -22,12 +22,15 @@ from numba.extending import intrinsic
 from fastopt.arrays.checks import Array
 from fastopt.codecs.floats import from_bfloat16
 from fastopt.codecs.formats import FORMATS, NAMES
+from fastopt.executors import partition
 from fastopt.executors.cpu import columns
 from fastopt.executors.cpu.header_check import first_invalid
 from fastopt.executors.cpu.pointers import LINE, prefetch_line
 from fastopt.kernels.compiler import compile_function, helper
 from fastopt.kernels.conversions import STORED, require_conversion
 from fastopt.kernels.llvm_operations import DOUBLE, I64, emitted
+
+chunk_bound = helper(partition.chunk_bound)
 
 
 class Reducer(Protocol):
@@ -149,7 +152,8 @@ def _driver(formats: tuple[str, ...]) -> Any:
                 status = OTHER_FORMATS
         if status < 0 and status != OTHER_FORMATS:
             for thread in numba.prange(threads):
-                first, last = total * thread // threads, total * (thread + 1) // threads
+                first = chunk_bound(total, thread, threads)
+                last = chunk_bound(total, thread + 1, threads)
                 position = 0
                 for i in range(rows.shape[0]):
                     blocks = _blocks(rows, i)

@@ -16,6 +16,7 @@ import numba
 from numba import types
 
 from fastopt.codecs.base import BLOCK
+from fastopt.executors import partition
 from fastopt.executors.cpu.columns import (
     COUNT,
     COUNTS,
@@ -37,6 +38,8 @@ GRAIN = BLOCK
 
 # What the system maps at a time, at least.
 PAGE = 4096
+
+chunk_bound = helper(partition.chunk_bound)
 
 _TABLE = types.Array(types.int64, 2, "C")
 
@@ -91,8 +94,8 @@ def _parallel(rows, items, ranges, threads):
             _count(rows, i)
         # A static partition of all elements, whatever the sizes of the arrays.
         for thread in numba.prange(threads):
-            first = total * thread // threads
-            last = total * (thread + 1) // threads
+            first = chunk_bound(total, thread, threads)
+            last = chunk_bound(total, thread + 1, threads)
             position = 0
             for i in range(rows.shape[0]):
                 length = rows[i, COUNT]
@@ -106,8 +109,8 @@ def _parallel(rows, items, ranges, threads):
 def _stretch(rows, start, stop, steps, threads):
     length = stop - start
     for thread in numba.prange(threads):
-        first = start + _bound(length * thread // threads, length)
-        last = start + _bound(length * (thread + 1) // threads, length)
+        first = start + _bound(chunk_bound(length, thread, threads), length)
+        last = start + _bound(chunk_bound(length, thread + 1, threads), length)
         if first < last:
             _run(rows, 0, first, last)
     write_word(rows[0, COUNTS] + 8 * STEPS, steps)
@@ -115,8 +118,8 @@ def _stretch(rows, start, stop, steps, threads):
 
 def _touch(memory, threads):
     for thread in numba.prange(threads):
-        start = memory.size * thread // threads
-        stop = memory.size * (thread + 1) // threads
+        start = chunk_bound(memory.size, thread, threads)
+        stop = chunk_bound(memory.size, thread + 1, threads)
         for i in range(start, stop, PAGE):
             memory[i] = 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastopt.codecs.base import BLOCK
+from fastopt.executors.partition import chunk_bound
 from fastopt.validation import whole_number
 
 # Bytes of each rank's shard that are reduced, stepped and gathered at a time. Measured with MPICH 5 on
@@ -48,7 +49,7 @@ def shard_slice(length: int, rank: int, ranks: int) -> slice:
 
 def _bound(length: int, part: int, parts: int) -> int:
     """Where one of so many parts begins; the one behind the last is the end."""
-    return length if part == parts else length * part // parts // BLOCK * BLOCK
+    return length if part == parts else chunk_bound(length, part, parts) // BLOCK * BLOCK
 
 
 class Partition:

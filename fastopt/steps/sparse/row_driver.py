@@ -16,9 +16,12 @@ from numba import types
 from numba.extending import intrinsic
 
 from fastopt.changes import Change
+from fastopt.executors import partition
 from fastopt.executors.cpu.pointers import LINE, call_kernel, prefetch_line
 from fastopt.executors.dispatch import allowed, on_one_core
 from fastopt.kernels.compiler import compile_function, helper
+
+chunk_bound = helper(partition.chunk_bound)
 
 # What `work` holds, the description of a step over rows.
 (
@@ -70,7 +73,8 @@ def _walk(work, addresses, row_bytes, rows, places, last, threads):
     reached = now + 1 if work[KERNEL] != 0 else now
     for thread in numba.prange(threads):
         own = addresses.copy()
-        first, end = rows.size * thread // threads, rows.size * (thread + 1) // threads
+        first = chunk_bound(rows.size, thread, threads)
+        end = chunk_bound(rows.size, thread + 1, threads)
         for i in range(first, end):
             if i + AHEAD < end:
                 row = rows[i + AHEAD]
@@ -102,7 +106,8 @@ def _sweep(work, addresses, last, threads):
     for thread in numba.prange(threads):
         own = addresses.copy()
         own[GRAD] = own[PARAM]
-        row, end = last.size * thread // threads, last.size * (thread + 1) // threads
+        row = chunk_bound(last.size, thread, threads)
+        end = chunk_bound(last.size, thread + 1, threads)
         while row < end:
             first, since = row, last[row]
             while row < end and last[row] == since:
