@@ -34,6 +34,7 @@ def test_everything_goes_on():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+@pytest.mark.parametrize("half_imported", ["numba.np.ufunc.parallel"], indirect=True)
 @pytest.mark.usefixtures("half_imported")
 def test_forks(monkeypatch):
     monkeypatch.setattr(threads, "_forked", False)

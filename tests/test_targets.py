@@ -28,7 +28,7 @@ WITH_F16C = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "+f16c"}
 
 BEGIN = """
 import numpy as np, ml_dtypes, fastopt
-from fastopt.executors import target
+from fastopt.kernels import target
 
 HALF, BRAIN = np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)
 rng = np.random.default_rng(7)

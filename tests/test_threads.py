@@ -26,10 +26,10 @@ THREADS = {"NUMBA_NUM_THREADS": "4"}
 STEPS = """
 import os, signal, sys, threading, warnings
 import numpy as np, numba, fastopt
-from fastopt.executors import launch, threads
+from fastopt.executors import dispatch, threads
 
 warnings.simplefilter("error")
-SIZE = 3 * launch.AUTO_THRESHOLD + 7
+SIZE = 3 * dispatch.AUTO_THRESHOLD + 7
 GRAD = np.random.default_rng(0).standard_normal(SIZE, np.float32)
 
 def stepped(seed, steps, executor="auto"):

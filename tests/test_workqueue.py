@@ -16,9 +16,9 @@ WORKQUEUE = {"NUMBA_NUM_THREADS": "4", "NUMBA_THREADING_LAYER": "workqueue"}
 BEGIN = """
 import _thread, ctypes, threading, time
 import numba, numpy as np, fastopt
-from fastopt.executors import launch, threads
+from fastopt.executors import dispatch, threads
 
-SIZE = 3 * launch.AUTO_THRESHOLD + 7
+SIZE = 3 * dispatch.AUTO_THRESHOLD + 7
 GRAD = np.random.default_rng(0).standard_normal(SIZE, np.float32)
 OPTIONS = dict(lr=0.1, momentum=0.9, clip_norm=1.0)
 
