@@ -171,7 +171,6 @@ REFUSED = {
     ),
     "adagrad_decay": (fastopt.AdaGrad, {"weight_decay": 0.1}, ["rss_update", "weight decay"]),
     "eps_zero": (fastopt.RMSProp, {"eps": 0.0}, ["rms_update", "eps=0"]),
-    "eps_tiny": (fastopt.AdaGrad, {"eps": 1e-60}, ["rss_update", "eps=0"]),
     "bounds_moving": (
         fastopt.SGD,
         {"momentum": 0.5, "bounds": (0, 1)},

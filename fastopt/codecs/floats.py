@@ -107,7 +107,7 @@ def floats(name: str) -> Float:
         try:
             import ml_dtypes
         except ImportError as error:
-            message = "bfloat16 needs ml_dtypes: pip install fastopt[bfloat16]"
+            message = "bfloat16 needs ml_dtypes: pip install ml_dtypes"
             raise ImportError(message) from error
         return _BFloat16(name, np.dtype(ml_dtypes.bfloat16))
     return Float(name, np.dtype(name))
