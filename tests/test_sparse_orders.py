@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import fastopt
-from tests.support import assert_same_bits
+from tests.subprocesses import needs_jit
+from tests.support import COMPILED, assert_same_bits
 
 LR = 0.125
 
@@ -33,7 +34,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 options = pytest.mark.parametrize("name", OPTIONS)
 modes = pytest.mark.parametrize("mode", ["exact", "lazy"])
 # The norm is summed in blocks of 8192 elements: a dense gradient has two of them, one for each row.
-WIDTHS = {"serial": 8192, "parallel": 8192, "reference": 3}
+WIDTH = 8192 if COMPILED else 3
+WIDTHS = {"serial": WIDTH, "parallel": WIDTH, "reference": 3}
 executors = pytest.mark.parametrize("executor", WIDTHS)
 
 
@@ -172,6 +174,7 @@ def test_compiled_and_reference_have_the_same_bits(name: str, mode: str) -> None
             assert_same_bits(one, other)
 
 
+@needs_jit
 @modes
 @pytest.mark.parametrize("executor", ["serial", "parallel"])
 @pytest.mark.parametrize("rows", [2, 100_000])
@@ -189,6 +192,7 @@ def test_a_dense_norm_after_a_sparse_one(mode: str, executor: str, rows: int) ->
     assert np.isclose(np.linalg.norm(w), 1, rtol=1e-14)
 
 
+@needs_jit
 @modes
 @pytest.mark.parametrize("executor", ["serial", "parallel"])
 def test_a_nan_behind_the_first_block_is_seen(mode: str, executor: str) -> None:
