@@ -80,12 +80,13 @@ class AnyPartialStep(ABC):
         numbers = np.array([own.count, own.grad_scale, self._limit])
         return zlib.crc32(own.hyper.of(0)[PHASE:].tobytes(), zlib.crc32(numbers.tobytes()))
 
-    def describe(self) -> dict[str, Any]:
-        """The same in words."""
+    def describe(self, settings: Any) -> dict[str, Any]:
+        """The same in words; `settings` are those of the optimizer."""
         return {
             "the number of the step": self._steps.count,
             "grad_scale": self._steps.grad_scale,
             "the limit of the norm": self._limit,
+            "the settings": settings,
             "the hyperparameters of this step": self._steps.hyper.of(0)[PHASE:].tolist(),
         }
 

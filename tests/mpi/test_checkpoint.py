@@ -58,7 +58,7 @@ def test_one_process_reads_without_mpi(ranks, saved):
 def test_one_process_refuses(saved):
     with pytest.raises(TypeError, match="optimizer must be one of fastopt's, not ndarray"):
         load_checkpoint(saved[2], np.zeros(1100, np.float32))
-    with pytest.raises(TypeError, match="over a single array, not a list"):
+    with pytest.raises(TypeError, match="over a single array, not over several"):
         load_checkpoint(saved[2], fastopt.Adam([np.zeros(1100, np.float32)]))
     with pytest.raises(ValueError, match="length 1100, but these have 66"):
         load_checkpoint(saved[2], fastopt.Adam(np.zeros(66, np.float32)))

@@ -82,7 +82,7 @@ def load_checkpoint(path: Any, optimizer: Optimizer) -> None:
         raise TypeError(f"optimizer must be one of fastopt's, not {type(optimizer).__name__}")
     params = placement.enter("params", optimizer.params)
     if not isinstance(params, (np.ndarray, DeviceArray)):
-        raise TypeError(f"optimizer must be over a single array, not a {type(params).__name__}")
+        raise TypeError("optimizer must be over a single array, not over several")
     flat = placement.part(params, slice(0, params.size))
     shards = shard_files.Shards(Path(path), optimizer, flat, slice(0, flat.size), flat.size)
     shards.place()

@@ -290,7 +290,7 @@ class ShardedOptimizer:
 
     def _describe_step(self) -> dict[str, Any]:
         """What must be alike on all ranks, in words."""
-        return {**self._pieces.describe(), "the settings": self.optimizer._plain_settings()}
+        return self._pieces.describe(self.optimizer._plain_settings())
 
     def _begin(self, flat: Any, grad_scale: float, stream: Any) -> None:
         """Get ready to step with a gradient of this rank that was checked."""
