@@ -56,7 +56,8 @@ def test_arrays_that_do_not_hold_together(kind, name, change, mode):
     setattr(array, name, change(getattr(array, name)))
     w = np.ones(SHAPE)
     opt = fastopt.SGD(w, lr=1.0, sparse=mode)
-    with pytest.raises(ValueError, match=r"no valid|axis \d index"):
+    # The second is in the words of SciPy, whose versions differ.
+    with pytest.raises(ValueError, match=r"no valid|index"):
         opt.step(array)
     assert opt.step_count == 0
     assert (w == 1.0).all()
@@ -66,7 +67,7 @@ def test_arrays_that_do_not_hold_together(kind, name, change, mode):
 @pytest.mark.parametrize("index", [-1, 6])
 def test_coordinates_beyond_the_shape(axis, index):
     array = coo_array(dense())
-    array.coords[axis][1] = index
+    (array.row, array.col)[axis][1] = index
     opt = fastopt.SGD(np.ones(SHAPE), lr=1.0, sparse="lazy")
     with refusal(ValueError, ["grads", "rows" if axis == 0 else "columns"]):
         opt.step(array)

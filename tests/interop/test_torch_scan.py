@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from fastopt.arrays.checks import address
+from fastopt.executors.cpu.columns import COUNTS
 from tests.interop.torch_pairs import SETTINGS, every, fast, torch
 from tests.subprocesses import needs_jit
 
@@ -152,7 +154,8 @@ def test_numbers_of_another_dtype_are_not_taken_as_they_are():
     found = [torch.arange(6.0), torch.arange(6.0).double(), torch.arange(6), torch.arange(6.0).half()]
     for tensor in found[1:]:
         assert not tensor_check.Expected([found[0]]).are([tensor])
-    rows = np.zeros((1, 40), np.int64)
+    rows, counts = np.zeros((1, 40), np.int64), np.zeros(2, np.int64)
+    rows[0, COUNTS] = address(counts)
     expected, noted = tensor_check.Expected([found[0]]), np.zeros(1, np.int64)
     for tensor in found[1:]:
         assert expected.note([tensor], rows, np.zeros((2, 0), np.int64), noted) == -1
