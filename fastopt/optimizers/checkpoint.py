@@ -332,7 +332,8 @@ class Checkpoint:
             "clip_norm": self.clip_norm,
             "skip_nonfinite": self._watch.skip_nonfinite,
             "zero_grad": self._zero_grad,
-            "state": self._plain_state(),
+            # Not as users know them: bfloat16 on a device shows as its bits.
+            "state": {name: self._structure.build(self._stored(name)) for name in self._state},
             "sparse": self._sparse,
             "stochastic_rounding": self._formats.stochastic_rounding,
             "seed": self._formats.seed,
