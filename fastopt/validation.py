@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextvars import ContextVar, Token
+from functools import lru_cache
 from numbers import Integral, Real
 from typing import Any, TypeAlias
 
@@ -171,6 +172,8 @@ def is_number_or_schedule(value: Any) -> bool:
     return isinstance(value, Real) or callable(value)
 
 
+# Kept: one-shot functions check the same constants in every call, at 10 us each.
+@lru_cache(maxsize=1024)
 def check_rounded(name: str, value: float, dtype: np.dtype[Any], rule: Callable[..., Any]) -> None:
     """A constant is what its rule accepts in the dtype of the arithmetic too, and zero only if it was.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +27,7 @@ def check_constants(chain: Chain, format_: str) -> None:
         It names the setting, or else the transform.
     """
     dtype = compute_dtype(format_)
-    vanishing = float(np.finfo(dtype).smallest_subnormal) / 2
+    vanishing = _vanishing(dtype)
     for part in chain:
         for name, (rule, value) in part.settings.items():
             if not callable(value):
@@ -38,6 +40,12 @@ def check_constants(chain: Chain, format_: str) -> None:
                         f"{dtype}, got {part.hyper}"
                     )
     _check_limits(chain, format_)
+
+
+@cache
+def _vanishing(dtype: np.dtype[Any]) -> float:
+    """The largest number that is rounded to zero."""
+    return float(np.finfo(dtype).smallest_subnormal) / 2
 
 
 def check_start(name: str, codec: Codec, value: float) -> None:
