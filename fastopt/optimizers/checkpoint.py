@@ -227,6 +227,12 @@ class Checkpoint:
             leaves = [leaf for group in self._groups for leaf in group.leaves]
             yield from ((PARAMS, index, leaf) for index, leaf in enumerate(leaves))
 
+    def _copied(self, name: str) -> Iterator[Any]:
+        """A state of each parameter as copies take it: bfloat16 on a device shows as its bits."""
+        shown = (leaf for _, leaf in tree.leaves(self._state[name]))
+        for leaf, own in zip(shown, self._stored(name), strict=True):
+            yield own if placement.is_on_device(own) else leaf
+
     def _plain_state(self) -> dict[str, Any]:
         """The states as the user knows them, in containers of their own."""
         return {name: tree.plain(own) for name, own in self._state.items()}
@@ -332,8 +338,7 @@ class Checkpoint:
             "clip_norm": self.clip_norm,
             "skip_nonfinite": self._watch.skip_nonfinite,
             "zero_grad": self._zero_grad,
-            # Not as users know them: bfloat16 on a device shows as its bits.
-            "state": {name: self._structure.build(self._stored(name)) for name in self._state},
+            "state": {name: self._structure.build(self._copied(name)) for name in self._state},
             "sparse": self._sparse,
             "stochastic_rounding": self._formats.stochastic_rounding,
             "seed": self._formats.seed,
