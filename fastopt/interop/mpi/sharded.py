@@ -282,15 +282,11 @@ class ShardedOptimizer:
             scale = finite_positive("grad_scale", grad_scale)
             self._begin(flat, scale * self._ranks.size if self._average else scale, stream)
             notes.fingerprint = self._pieces.fingerprint()
-            notes.describe = self._describe_step
+            notes.describe = lambda: self._pieces.describe(self.optimizer._plain_settings())
         if self._exchange_and_step(flat):
             self._pieces.end()
             if self.optimizer.zero_grad and self._ranks.size > 1:
                 placement.clear(flat)
-
-    def _describe_step(self) -> dict[str, Any]:
-        """What must be alike on all ranks, in words."""
-        return self._pieces.describe(self.optimizer._plain_settings())
 
     def _begin(self, flat: Any, grad_scale: float, stream: Any) -> None:
         """Get ready to step with a gradient of this rank that was checked."""
