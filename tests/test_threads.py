@@ -265,6 +265,34 @@ def test_child_forked_in_the_middle_of_a_step(layer: dict[str, str], cache: Path
 
 @needs_jit
 @needs_fork
+def test_child_forked_in_the_middle_of_a_compilation(layer: dict[str, str], cache: Path) -> None:
+    """The child compiles too; it would wait forever for a lock that the other thread had taken."""
+    code = """
+    from numba.core.compiler_lock import global_compiler_lock
+
+    taken = threading.Event()
+
+    def work():
+        with global_compiler_lock:
+            taken.set()
+            time.sleep(0.3)
+
+    def compiled():
+        w = np.zeros(3, np.float32)
+        fastopt.SGD(w, lr=0.1, momentum=0.5).step(np.ones(3, np.float32))
+        return w.tolist()
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    taken.wait()
+    print(in_child(compiled) == repr(compiled()))
+    worker.join()
+    """
+    assert run(script(STEPS, IN_CHILD, code), cache, **layer).splitlines()[-1] == "True"
+
+
+@needs_jit
+@needs_fork
 def test_multiprocessing_by_fork(layer: dict[str, str], cache: Path) -> None:
     code = """
     import multiprocessing

@@ -26,6 +26,7 @@ from typing import Any, SupportsIndex
 _chosen: int | None = None
 _in_context: ContextVar[int | None] = ContextVar("fastopt_threads", default=None)
 _running = threading.Lock()
+_forking = threading.local()
 _forked = False
 _warned = False
 
@@ -164,11 +165,28 @@ def _in_forked_child() -> bool:
     return _forked
 
 
+def _before_fork() -> None:
+    """Wait for a compilation in another thread, whose lock nobody would open in the child."""
+    module = sys.modules.get("numba.core.compiler_lock")
+    _forking.lock = getattr(module, "global_compiler_lock", None)
+    if _forking.lock is not None:
+        _forking.lock.acquire()
+
+
 def _after_fork() -> None:
-    global _forked
+    if _forking.lock is not None:
+        _forking.lock.release()
+
+
+def _after_fork_in_child() -> None:
+    global _forked, _running
+    _after_fork()
+    _running = threading.Lock()
     backend = sys.modules.get("numba.np.ufunc.parallel")
     _forked = _forked or bool(getattr(backend, "_is_initialized", False))
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from threading import RLock
 from typing import Any
 
 from fastopt.transforms.base import Transform, Update, factory
@@ -144,7 +143,6 @@ def _averages(beta1: Setting, beta2: Setting, eps: Setting, corrects: bool) -> d
 
 # A product of momenta below this, 2**-54, no longer changes any number of a step: 1.0 minus it is 1.0.
 NEGLIGIBLE = 2.0**-54
-_extending = RLock()
 
 
 class _Momenta:
@@ -157,7 +155,9 @@ class _Momenta:
     def __init__(self, beta1: Setting, momentum_decay: Setting | None) -> None:
         self._beta1 = beta1
         self._decay = momentum_decay
-        self._products = [1.0]  # of the first 0, 1, ... momenta
+        # Of the first 0, 1, ... momenta. Optimizers in several threads share this: an entry that is
+        # made twice is made with the same number, and there is no lock that a fork could copy taken.
+        self._products = {0: 1.0}
 
     def momentum(self, step: int) -> float:
         beta1 = float(at(self._beta1, step))
@@ -168,11 +168,9 @@ class _Momenta:
     def product(self, step: int) -> float:
         """``mu_1 * mu_2 * ... `` including this step's, in this order; 0.0 once it is negligible."""
         products = self._products
-        if step + 1 >= len(products) and products[-1] >= NEGLIGIBLE:
-            with _extending:  # optimizers with the same settings share this
-                while step + 1 >= len(products) and products[-1] >= NEGLIGIBLE:
-                    products.append(products[-1] * self.momentum(len(products) - 1))
-        return products[step + 1] if step + 1 < len(products) else 0.0
+        while step + 1 >= (count := len(products)) and products[count - 1] >= NEGLIGIBLE:
+            products[count] = products[count - 1] * self.momentum(count - 1)
+        return products.get(step + 1, 0.0)
 
 
 @lru_cache(maxsize=16)
