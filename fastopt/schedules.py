@@ -1,7 +1,7 @@
 """Schedules: numbers that change from step to step, for every setting that is a number.
 
 A schedule is a function from the number of the step (0, 1, ...) to a float, and any function will do.
-Those made here can be pickled with an optimizer, compared, and read in its ``repr``. Their formulas
+Those made here can be pickled with an optimizer, compared, and read in their ``repr``. Their formulas
 are optax's.
 """
 
@@ -9,51 +9,60 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, field, fields
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
-from fastopt.validation import (
-    Schedule,
-    finite_number,
-    finite_positive,
-    flag,
-    nonnegative_number,
-    whole_number,
-)
+from fastopt.validation import finite_number, finite_positive, flag, nonnegative_number, whole_number
 
 __all__ = [
-    "constant",
-    "cosine",
-    "exponential",
-    "inverse_time",
-    "piecewise",
-    "polynomial",
-    "warmup_cosine",
-]
+    "constant", "cosine", "exponential", "inverse_time", "piecewise", "polynomial", "warmup_cosine"
+]  # fmt: skip
+
+
+def _items(name: str, given: Any) -> list[tuple[str, Any]]:
+    if not isinstance(given, (list, tuple)):
+        raise TypeError(f"{name} must be a list or tuple of numbers, not {given!r}")
+    return [(f"{name}[{i}]", item) for i, item in enumerate(given)]
+
+
+def _numbers(name: str, given: Any) -> tuple[float, ...]:
+    return tuple(finite_number(*item) for item in _items(name, given))
+
+
+def _rising_steps(name: str, given: Any) -> tuple[int, ...]:
+    steps = tuple(whole_number(*item) for item in _items(name, given))
+    if any(one >= other for one, other in pairwise(steps)):
+        raise ValueError(f"{name} must rise, got {given!r}")
+    return steps
+
+
+# What a field must be; the check returns the number that is kept.
+NUMBER = {"check": finite_number}
+NUMBER_OR_NONE = {"check": lambda name, value: value if value is None else finite_number(name, value)}
+NUMBERS = {"check": _numbers}
+NONNEGATIVE = {"check": nonnegative_number}
+POSITIVE = {"check": finite_positive}
+FLAG = {"check": flag}
+STEP = {"check": whole_number}
+STEPS = {"check": _rising_steps}
+COUNT = {"check": partial(whole_number, least=1)}
 
 
 @dataclass(frozen=True)
-class _Formula:
+class _Schedule:
     """A formula with its arguments, which waits for the step."""
 
-    formula: Callable[..., float]
-    arguments: tuple[tuple[str, Any], ...]
-
-    def __call__(self, step: int) -> float:
-        return self.formula(step, **dict(self.arguments))
-
-    def __repr__(self) -> str:
-        arguments = ", ".join(f"{name}={value!r}" for name, value in self.arguments)
-        return f"{self.formula.__name__.removeprefix('_')}({arguments})"
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            checked = each.metadata["check"](each.name, getattr(self, each.name))
+            object.__setattr__(self, each.name, checked)
 
 
-def _schedule(formula: Callable[..., float], **arguments: Any) -> Schedule:
-    return _Formula(formula, tuple(arguments.items()))
-
-
-def constant(value: float) -> Schedule:
+@dataclass(frozen=True)
+class constant(_Schedule):
     """The same number at every step: ``value``.
 
     A setting that is a plain number can be assigned, which is simpler. This is for code that
@@ -63,11 +72,6 @@ def constant(value: float) -> Schedule:
     ----------
     value : float
         Finite.
-
-    Returns
-    -------
-    callable
-        From the number of the step to a float.
 
     Raises
     ------
@@ -80,22 +84,15 @@ def constant(value: float) -> Schedule:
     >>> schedules.constant(0.1)(1000)
     0.1
     """
-    return _schedule(_constant, value=finite_number("value", value))
+
+    value: float = field(metadata=NUMBER)
+
+    def __call__(self, step: int) -> float:
+        return self.value
 
 
-def _constant(step: int, value: float) -> float:
-    return value
-
-
-def exponential(
-    init: float,
-    rate: float,
-    steps: int = 1,
-    *,
-    begin: int = 0,
-    staircase: bool = False,
-    end: float | None = None,
-) -> Schedule:
+@dataclass(frozen=True)
+class exponential(_Schedule):
     """Multiply by the same factor again and again: ``init * rate**(step / steps)``.
 
     Parameters
@@ -112,11 +109,6 @@ def exponential(
         Round ``step / steps`` down, so that the value falls once in `steps` steps.
     end : float, optional
         Do not go beyond this: below it if `rate` is less than 1, above it otherwise.
-
-    Returns
-    -------
-    callable
-        From the number of the step to a float.
 
     Raises
     ------
@@ -136,32 +128,29 @@ def exponential(
     >>> halve
     exponential(init=0.1, rate=0.5, steps=100, begin=0, staircase=False, end=None)
     """
-    return _schedule(
-        _exponential,
-        init=finite_number("init", init),
-        rate=finite_positive("rate", rate),
-        steps=whole_number("steps", steps, least=1),
-        begin=whole_number("begin", begin),
-        staircase=flag("staircase", staircase),
-        end=None if end is None else finite_number("end", end),
-    )
+
+    init: float = field(metadata=NUMBER)
+    rate: float = field(metadata=POSITIVE)
+    steps: int = field(default=1, metadata=COUNT)
+    _: KW_ONLY
+    begin: int = field(default=0, metadata=STEP)
+    staircase: bool = field(default=False, metadata=FLAG)
+    end: float | None = field(default=None, metadata=NUMBER_OR_NONE)
+
+    def __call__(self, step: int) -> float:
+        passed = max(step - self.begin, 0)
+        power = passed // self.steps if self.staircase else passed / self.steps
+        try:
+            value = self.init * self.rate**power
+        except OverflowError:  # of the power; and zero times it is zero
+            value = self.init * math.inf if self.init else self.init
+        if self.end is None:
+            return value
+        return max(value, self.end) if self.rate < 1.0 else min(value, self.end)
 
 
-def _exponential(
-    step: int, init: float, rate: float, steps: int, begin: int, staircase: bool, end: float | None
-) -> float:
-    passed = max(step - begin, 0)
-    power = passed // steps if staircase else passed / steps
-    try:
-        value = init * rate**power
-    except OverflowError:  # of the power; and zero times it is zero
-        value = init * math.inf if init else init
-    if end is None:
-        return value
-    return max(value, end) if rate < 1.0 else min(value, end)
-
-
-def cosine(init: float, steps: int, *, alpha: float = 0.0) -> Schedule:
+@dataclass(frozen=True)
+class cosine(_Schedule):
     """Fall along half a cosine, and stay.
 
     With ``x = min(step, steps) / steps`` the value is
@@ -175,11 +164,6 @@ def cosine(init: float, steps: int, *, alpha: float = 0.0) -> Schedule:
         How many steps the fall takes, >= 1.
     alpha : float, optional
         The last value as a multiple of `init`.
-
-    Returns
-    -------
-    callable
-        From the number of the step to a float.
 
     Raises
     ------
@@ -202,20 +186,27 @@ def cosine(init: float, steps: int, *, alpha: float = 0.0) -> Schedule:
     >>> fall(0), round(fall(50), 6), fall(100), fall(1000)
     (1.0, 0.55, 0.1, 0.1)
     """
-    first, factor = finite_number("init", init), finite_number("alpha", alpha)
-    finite_number("init * alpha", first * factor)
-    last = whole_number("steps", steps, least=1)
-    return _schedule(_cosine, init=first, steps=last, alpha=factor)
+
+    init: float = field(metadata=NUMBER)
+    steps: int = field(metadata=COUNT)
+    _: KW_ONLY
+    alpha: float = field(default=0.0, metadata=NUMBER)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        finite_number("init * alpha", self.init * self.alpha)
+
+    def __call__(self, step: int) -> float:
+        return self.init * ((1.0 - self.alpha) * _half_cosine(step, self.steps) + self.alpha)
 
 
-def _cosine(step: int, init: float, steps: int, alpha: float) -> float:
-    fallen = 0.5 * (1.0 + math.cos(math.pi * min(step, steps) / steps))
-    return init * ((1.0 - alpha) * fallen + alpha)
+def _half_cosine(step: int, steps: int) -> float:
+    """From 1 at step 0 to 0 at the last."""
+    return 0.5 * (1.0 + math.cos(math.pi * min(step, steps) / steps))
 
 
-def warmup_cosine(
-    init: float, peak: float, warmup_steps: int, steps: int, end: float = 0.0
-) -> Schedule:
+@dataclass(frozen=True)
+class warmup_cosine(_Schedule):
     """Rise along a line, then fall along half a cosine, and stay.
 
     For the first ``warmup_steps`` the value is
@@ -236,11 +227,6 @@ def warmup_cosine(
     end : float, optional
         Value from step `steps` on.
 
-    Returns
-    -------
-    callable
-        From the number of the step to a float.
-
     Raises
     ------
     TypeError, ValueError
@@ -257,33 +243,30 @@ def warmup_cosine(
     >>> lr(0), lr(5), lr(10), round(lr(60), 6), lr(110)
     (0.0, 0.5, 1.0, 0.5, 0.0)
     """
-    rise = whole_number("warmup_steps", warmup_steps)
-    if whole_number("steps", steps) <= rise:
-        raise ValueError(f"steps must be above warmup_steps, {rise}, which it includes; got {steps}")
-    first, highest, last = (
-        finite_number(name, value) for name, value in (("init", init), ("peak", peak), ("end", end))
-    )
-    finite_number("peak - init", highest - first)
-    finite_number("peak - end", highest - last)
-    return _schedule(
-        _warmup_cosine,
-        init=first,
-        peak=highest,
-        warmup_steps=rise,
-        steps=int(steps),
-        end=last,
-    )
+
+    init: float = field(metadata=NUMBER)
+    peak: float = field(metadata=NUMBER)
+    warmup_steps: int = field(metadata=STEP)
+    steps: int = field(metadata=STEP)
+    end: float = field(default=0.0, metadata=NUMBER)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.steps <= self.warmup_steps:
+            rise = f"warmup_steps, {self.warmup_steps}, which it includes"
+            raise ValueError(f"steps must be above {rise}; got {self.steps}")
+        finite_number("peak - init", self.peak - self.init)
+        finite_number("peak - end", self.peak - self.end)
+
+    def __call__(self, step: int) -> float:
+        if step < self.warmup_steps:
+            return self.init + (self.peak - self.init) * (step / self.warmup_steps)
+        left = _half_cosine(step - self.warmup_steps, self.steps - self.warmup_steps)
+        return self.end + (self.peak - self.end) * left
 
 
-def _warmup_cosine(
-    step: int, init: float, peak: float, warmup_steps: int, steps: int, end: float
-) -> float:
-    if step < warmup_steps:
-        return init + (peak - init) * (step / warmup_steps)
-    return end + (peak - end) * _cosine(step - warmup_steps, 1.0, steps - warmup_steps, 0.0)
-
-
-def polynomial(init: float, end: float, steps: int, power: float = 1.0, *, begin: int = 0) -> Schedule:
+@dataclass(frozen=True)
+class polynomial(_Schedule):
     """Go from one value to another along a power of the time left, and stay.
 
     With ``x = min(step, steps) / steps`` the value is
@@ -299,11 +282,6 @@ def polynomial(init: float, end: float, steps: int, power: float = 1.0, *, begin
         > 0.
     begin : int, optional
         Stay at `init` for so many steps first, and count from there.
-
-    Returns
-    -------
-    callable
-        From the number of the step to a float.
 
     Raises
     ------
@@ -322,24 +300,25 @@ def polynomial(init: float, end: float, steps: int, power: float = 1.0, *, begin
     >>> line(0), line(5), line(10), line(11)
     (1.0, 0.75, 0.5, 0.5)
     """
-    first, last = finite_number("init", init), finite_number("end", end)
-    finite_number("init - end", first - last)
-    return _schedule(
-        _polynomial,
-        init=first,
-        end=last,
-        steps=whole_number("steps", steps, least=1),
-        power=finite_positive("power", power),
-        begin=whole_number("begin", begin),
-    )
+
+    init: float = field(metadata=NUMBER)
+    end: float = field(metadata=NUMBER)
+    steps: int = field(metadata=COUNT)
+    power: float = field(default=1.0, metadata=POSITIVE)
+    _: KW_ONLY
+    begin: int = field(default=0, metadata=STEP)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        finite_number("init - end", self.init - self.end)
+
+    def __call__(self, step: int) -> float:
+        left = 1.0 - min(max(step - self.begin, 0), self.steps) / self.steps
+        return float((self.init - self.end) * left**self.power + self.end)
 
 
-def _polynomial(step: int, init: float, end: float, steps: int, power: float, begin: int) -> float:
-    left = 1.0 - min(max(step - begin, 0), steps) / steps
-    return float((init - end) * left**power + end)
-
-
-def inverse_time(init: float, rate: float, steps: int = 1) -> Schedule:
+@dataclass(frozen=True)
+class inverse_time(_Schedule):
     """Fall like one over the time: ``init / (1 + rate * step / steps)``.
 
     Parameters
@@ -350,11 +329,6 @@ def inverse_time(init: float, rate: float, steps: int = 1) -> Schedule:
         How fast it falls, >= 0.
     steps : int, optional
         The unit of time, in steps, >= 1.
-
-    Returns
-    -------
-    callable
-        From the number of the step to a float.
 
     Raises
     ------
@@ -372,19 +346,17 @@ def inverse_time(init: float, rate: float, steps: int = 1) -> Schedule:
     >>> fall(0), fall(100), fall(300)
     (1.0, 0.5, 0.25)
     """
-    return _schedule(
-        _inverse_time,
-        init=finite_number("init", init),
-        rate=nonnegative_number("rate", rate),
-        steps=whole_number("steps", steps, least=1),
-    )
+
+    init: float = field(metadata=NUMBER)
+    rate: float = field(metadata=NONNEGATIVE)
+    steps: int = field(default=1, metadata=COUNT)
+
+    def __call__(self, step: int) -> float:
+        return self.init / (1.0 + self.rate * step / self.steps)
 
 
-def _inverse_time(step: int, init: float, rate: float, steps: int) -> float:
-    return init / (1.0 + rate * step / steps)
-
-
-def piecewise(boundaries: Sequence[int], values: Sequence[float]) -> Schedule:
+@dataclass(frozen=True)
+class piecewise(_Schedule):
     """One value after the other: ``values[i]`` from step ``boundaries[i - 1]`` on.
 
     Parameters
@@ -393,11 +365,6 @@ def piecewise(boundaries: Sequence[int], values: Sequence[float]) -> Schedule:
         Steps at which the next value begins, rising.
     values : sequence of float
         One more than boundaries.
-
-    Returns
-    -------
-    callable
-        From the number of the step to a float.
 
     Raises
     ------
@@ -417,22 +384,15 @@ def piecewise(boundaries: Sequence[int], values: Sequence[float]) -> Schedule:
     >>> lr(9), lr(10), lr(20)
     (0.1, 0.01, 0.001)
     """
-    starts = tuple(whole_number(f"boundaries[{i}]", b) for i, b in _items("boundaries", boundaries))
-    numbers = tuple(finite_number(f"values[{i}]", v) for i, v in _items("values", values))
-    if any(one >= other for one, other in pairwise(starts)):
-        raise ValueError(f"boundaries must rise, got {boundaries!r}")
-    if len(numbers) != len(starts) + 1:
-        raise ValueError(
-            f"values must be one more than boundaries: {len(starts) + 1}, got {len(numbers)}"
-        )
-    return _schedule(_piecewise, boundaries=starts, values=numbers)
 
+    boundaries: Sequence[int] = field(metadata=STEPS)
+    values: Sequence[float] = field(metadata=NUMBERS)
 
-def _items(name: str, given: Any) -> list[tuple[int, Any]]:
-    if not isinstance(given, (list, tuple)):
-        raise TypeError(f"{name} must be a list or tuple of numbers, not {given!r}")
-    return list(enumerate(given))
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.values) != len(self.boundaries) + 1:
+            count = f"{len(self.boundaries) + 1}, got {len(self.values)}"
+            raise ValueError(f"values must be one more than boundaries: {count}")
 
-
-def _piecewise(step: int, boundaries: Sequence[int], values: Sequence[float]) -> float:
-    return values[bisect_right(boundaries, step)]
+    def __call__(self, step: int) -> float:
+        return self.values[bisect_right(self.boundaries, step)]
