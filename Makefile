@@ -147,7 +147,7 @@ docs: $(VENV)/.docs ## the pages as HTML, in docs/_build; a warning is an error.
 	@echo "docs/_build/index.html"
 
 clean: ## remove .venv and everything that was built
-	rm -rf $(VENV) build dist docs/_build docs/_drawn docs/gallery docs/sg_execution_times.rst .coverage .benchmarks .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist docs/_build docs/_drawn docs/gallery docs/reference .coverage .benchmarks .hypothesis .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): pyproject.toml

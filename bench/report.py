@@ -1,7 +1,7 @@
-"""``python -m bench.report [results.json]``: the README's table, all details and the figures.
+"""``python -m bench.report [results.json]``: the README's numbers, all tables and the figures.
 
 Prints the texts, puts them between the markers in README.md, docs/benchmarks.md and docs/codecs.md
-where there are any, and draws the figures into docs/figures/. Everything comes from a stored result.
+where there are any, and draws into docs/figures/. Everything comes from a stored result.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ README, DETAILS = ROOT / "README.md", ROOT / "docs" / "benchmarks.md"
 FORMATS = ROOT / "docs" / "codecs.md"
 RESULTS = Path(__file__).parent / "results"
 
-# The rows of the README: what is measured, in words, and the case that tells.
+# The rows of the main table: what is measured, in words, and the case that tells.
 ROWS: list[tuple[str, dict[str, Any]]] = [
     ("RMSProp, in cache", {"question": "throughput", "form": "rmsprop", "size": 10**6}),
     ("RMSProp", {"question": "throughput", "form": "rmsprop", "size": 10**8}),
@@ -42,9 +42,31 @@ ROWS += [
 ]
 COLUMNS = ["c", "numpy_in_place", "torch_eager", "torch", "torch_compiled", "torch_fused", "optax"]
 PHASE = (
-    "¹ Unscale, look for what is not finite, clip by the global norm, decay, RMSProp, average the "
+    "¹ Unscale, check for NaN and infinity, clip by the global norm, decay, RMSProp, average the "
     "weights, copy to float16 and clear the gradient."
 )
+# What a section of the details asks.
+QUESTIONS = {
+    "codecs": "Low-precision storage",
+    "family": "RMSProp, Adam and AdaGrad, beside other libraries",
+    "many": "Many small arrays",
+    "minimize": "An iteration of `fastopt.minimize`",
+    "models": "Models in PyTorch",
+    "overhead": "Overhead of a call",
+    "scaling": "Threads",
+    "sparse": "Sparse gradients",
+    "threshold": "One core or all",
+    "throughput": "RMSProp by size, beside C and NumPy",
+    "first step": "First step",
+    "phase": "The whole phase",
+}
+FORMS = {
+    "rmsprop": "RMSProp",
+    "rmsprop_outside": "RMSProp as in torch",
+    "rmsprop_everything": "RMSProp, centered, momentum, decay",
+    "adam": "Adam",
+    "adagrad": "AdaGrad",
+}
 
 
 def main(arguments: list[str]) -> None:
@@ -86,7 +108,30 @@ def insert_between(page: str, name: str, text: str) -> str:
 
 
 def summary(results: Mapping[str, Any]) -> str:
-    """The section of the README, in Markdown: a row for each question."""
+    """The README's sentences: RMSProp on the largest buffer, the cost of a call, the start."""
+    cases, machine = results["cases"], results["machine"]
+    plain = _largest(cases, {"question": "throughput", "form": "rmsprop"})
+    as_in_torch = _largest(cases, {"question": "family", "form": "rmsprop_outside"})
+    lines = []
+    if plain and as_in_torch:
+        others = [(plain, "numpy_in_place")]
+        others += [(as_in_torch, peer) for peer in ("torch_eager", "optax", "torch_compiled")]
+        factors = [
+            f"{median(case['peers'][peer]['time_ratio'])} x ({TITLES[peer]})"
+            for case, peer in others
+            if peer in case["peers"]
+        ]
+        own = duration(plain["peers"]["fastopt"]["seconds"]["median"])
+        lines.append(
+            f"- A step of RMSProp over {plain['size']:,} float32 numbers takes {own}. "
+            f"Others take {', '.join(factors)} as long."
+        )
+    where = f"Measured on {machine['cpu']}, {machine['threads']} threads, {machine['date']}"
+    return "\n".join([*lines, *_latency(cases), "", f"{where}: [all benchmarks](docs/benchmarks.md)."])
+
+
+def _main_table(results: Mapping[str, Any]) -> str:
+    """A row for each question, in Markdown."""
     cases = results["cases"]
     found = [(title, case) for title, key in ROWS if (case := _largest(cases, key))]
     columns = [peer for peer in COLUMNS if any(peer in case["peers"] for _, case in found)]
@@ -98,13 +143,10 @@ def summary(results: Mapping[str, Any]) -> str:
         *(TITLES[peer] for peer in columns),
     ]
     rows = [[title, *_row(case, columns)] for title, case in found]
-    machine = results["machine"]
-    where = f"{machine['cpu']}, {machine['threads']} threads, {machine['date']}"
-    others = "others as multiples of fastopt's time, medians; [bands, versions and the rest]"
-    parts = [table(heads, rows), f"{where}; {others}(docs/benchmarks.md)."]
+    parts = [table(heads, rows)]
     if any(case["question"] == "phase" for _, case in found):
         parts.append(PHASE)
-    return "\n\n".join([*parts, *_latency(cases)])
+    return "\n\n".join([*parts, *["\n".join(_latency(cases))]])
 
 
 def _largest(cases: Iterable[Case], key: Mapping[str, Any]) -> Case | None:
@@ -126,13 +168,14 @@ def _row(case: Case, columns: Iterable[str]) -> list[str]:
 
 
 def details(results: Mapping[str, Any]) -> str:
-    """All that was measured, a table for each question: medians with the band of the middle 60 %."""
+    """The main table, then all that was measured: a folded table for each question."""
     questions = dict.fromkeys(case["question"] for case in results["cases"] if "peers" in case)
     sections = []
     for question in questions:
         cases = [case for case in results["cases"] if case["question"] == question]
-        sections.append(f"## {question.capitalize()}\n\n{_details(cases)}")
-    return "\n\n".join([_machine_line(results["machine"]), *sections])
+        rows = f"<details><summary>{len(cases)} cases</summary>\n\n{_details(cases)}\n\n</details>"
+        sections.append(f"## {QUESTIONS.get(question, question)}\n\n{rows}")
+    return "\n\n".join([_main_table(results), _machine_line(results["machine"]), *sections])
 
 
 # Columns of the details: head, and how it is shown, from what was found for a peer.
@@ -140,8 +183,8 @@ SHOWN = {
     "time": lambda found: duration(found["seconds"]["median"]),
     "least": lambda found: duration(found["seconds"]["least"]),
     "GB/s": lambda found: banded(found.get("gb_per_s")),
-    "x first": lambda found: banded(found.get("time_ratio")),
-    "x first, least": lambda found: f"{found['least_ratio']:.2f}" if "least_ratio" in found else "",
+    "x first row": lambda found: banded(found.get("time_ratio")),
+    "x first row, least": lambda found: f"{found['least_ratio']:.2f}" if "least_ratio" in found else "",
     "of the roofline": lambda found: banded(found.get("fraction_of_roofline")),
     "of C's GB/s": lambda found: banded(found.get("fraction_of_c")),
     "x time of bytes": lambda found: banded(found.get("bytes_ratio")),
@@ -149,16 +192,35 @@ SHOWN = {
 
 
 def _details(cases: Iterable[Case]) -> str:
-    labels = ("model", "optimizer", "form", "copy", "dtype", "size", "rows", "gradient", "threads")
     rows = []
     for case in cases:
-        what = ", ".join(str(case[label]) for label in labels if label in case)
+        what = _label(case)
         for peer, found in case["peers"].items():
             rows.append([what, TITLES.get(peer, peer), *(show(found) for show in SHOWN.values())])
             what = ""  # said once
     heads = ["case", "peer", *SHOWN]
     kept = [i for i in range(len(heads)) if any(row[i] for row in rows)]  # no empty columns
     return table([heads[i] for i in kept], [[row[i] for i in kept] for row in rows])
+
+
+def _label(case: Case) -> str:
+    """What sets a case apart, in words."""
+    words = [str(case[key]) for key in ("model", "optimizer") if key in case]
+    if "form" in case:
+        words.append(FORMS.get(case["form"], case["form"]))
+    if "copy" in case:
+        words.append(f"copy to {case['copy']}")
+    if "dtype" in case:
+        words.append(case["dtype"])
+    if "rows" in case:
+        words.append(f"{case['rows']:,} rows of {case['width']}")
+    elif "size" in case:
+        words.append(f"{case['size']:,} elements")
+    if "gradient" in case:
+        words.append(f"{case['gradient']} gradient arrays")
+    if "threads" in case:
+        words.append("1 thread" if case["threads"] == 1 else f"{case['threads']} threads")
+    return ", ".join(words)
 
 
 def _latency(cases: Iterable[Case]) -> list[str]:
@@ -171,16 +233,15 @@ def _latency(cases: Iterable[Case]) -> list[str]:
         lines.append(
             f"- A call on 16 elements takes {_median(same, 'fastopt')}, "
             f"{_median(other, 'fastopt')} with another gradient array each time; "
-            f"{TITLES['numpy_in_place']} takes {_median(same, 'numpy_in_place')}."
+            f"{TITLES['numpy_in_place']}, {_median(same, 'numpy_in_place')}."
         )
     first = found.get(("first step", None))
     if first:
         lines.append(
-            f"- In a new process `import fastopt` adds {_median(first, 'import')} to `import numpy`; "
-            f"import and first step take {_median(first, 'warm_one_core')} from the cache "
-            f"({_median(first, 'warm_all_cores')} on all cores), "
-            f"and {_median(first, 'cold_one_core')} ({_median(first, 'cold_all_cores')}) "
-            "when there is something to compile."
+            f"- In a new process import and first step take {_median(first, 'warm_one_core')} "
+            f"with code from the cache ({_median(first, 'warm_all_cores')} on all cores), and "
+            f"{_median(first, 'cold_one_core')} ({_median(first, 'cold_all_cores')}) where it must be "
+            f"compiled. `import fastopt` alone adds {_median(first, 'import')} to `import numpy`."
         )
     return ["\n".join(lines)] if lines else []
 

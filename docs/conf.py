@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+import tomllib
 from importlib.util import find_spec
 from pathlib import Path
 
 import fastopt
 
 HERE = Path(__file__).parent
+PYPROJECT = tomllib.loads((HERE.parent / "pyproject.toml").read_text("utf-8"))
+REPOSITORY = PYPROJECT["tool"]["hatch"]["metadata"]["hooks"]["custom"]["repository"]
 sys.path[:0] = [str(HERE / "_extensions"), str(HERE.parent)]
 
 # What the examples draw has no window to go to.
@@ -22,6 +25,7 @@ version = release = fastopt.__version__
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",  # a page for each public name
     "numpydoc",
     "sphinx_gallery.gen_gallery",
     "sphinx_copybutton",
@@ -29,7 +33,8 @@ extensions = [
     "drawn",  # figures for light and dark pages, made here and now
     "named",  # every public name is in the reference
 ]
-exclude_patterns = ["_build", "_drawn"]
+exclude_patterns = ["_build", "_drawn", "_templates"]
+templates_path = ["_templates"]
 nitpicky = True  # a reference that leads nowhere is a warning, and so an error
 nitpick_ignore_regex = [("py:.*", r"(?!fastopt).*"), ("py:obj", r".*")]
 
@@ -40,6 +45,8 @@ default_role = "obj"  # a name in single backticks leads to its place in the ref
 # Pages are built without the libraries that fastopt works with: their names are enough.
 autodoc_mock_imports = [name for name in ("cupy", "mpi4py", "torch") if find_spec(name) is None]
 autodoc_typehints = "none"  # the docstrings say it
+# Where file names have no case, `Chain` would be written over `chain`.
+autosummary_filename_map = {"fastopt.Chain": "fastopt.Chain-class"}
 numpydoc_show_class_members = False
 numpydoc_validation_checks = {"GL08", "PR01", "PR02", "SS01"}
 # Typed dicts have no signature to compare their parameters with.
@@ -56,17 +63,25 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "within_subsection_order": "ExampleTitleSortKey",
     "min_reported_time": 1e9,  # how long a build took says nothing
+    "write_computation_times": False,  # and the page of it loads scripts from elsewhere
 }
 # A setting of the gallery is a class, which cannot be kept from build to build.
 suppress_warnings = ["config.cache"]
 
 html_theme = "furo"
-html_title = "fastopt"
+html_title = f"fastopt {version}"
 html_static_path = ["_static"]
 html_css_files = ["fastopt.css"]
+html_js_files = ["sidebar.js"]
 html_show_sphinx = False
 html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#24292f", "color-brand-content": "#0969a8"},
     "dark_css_variables": {"color-brand-primary": "#e6edf3", "color-brand-content": "#58b4f0"},
 }
+if REPOSITORY:
+    html_theme_options |= {
+        "source_repository": REPOSITORY,
+        "source_branch": "main",
+        "source_directory": "docs/",
+    }
 copybutton_exclude = ".linenos, .gp, .go"

@@ -12,6 +12,7 @@ import fastopt
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+OUTPUT = re.compile(r"^```text\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 def blocks(page: Path) -> list[str]:
@@ -20,16 +21,21 @@ def blocks(page: Path) -> list[str]:
     return ["\n" * text.count("\n", 0, m.start(1)) + m[1] for m in BLOCK.finditer(text)]
 
 
-# These need other libraries: tests/interop and tests/mpi run them.
+# These need other libraries, as do blocks marked py: the tests of those libraries run them.
 ELSEWHERE = {"torch.md", "mpi.md"}
 WITH_CODE = [page for page in PAGES if blocks(page) and page.name not in ELSEWHERE]
 
 
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.name)
-def test_code_runs(page: Path) -> None:
+def test_code_runs(
+    page: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And prints what the page shows, where it shows something."""
+    monkeypatch.chdir(tmp_path)
     scope = {"__name__": "reader"}  # as a reader would: one block after the other
     for block in blocks(page):
         exec(compile(block, str(page), "exec"), scope)
+    assert capsys.readouterr().out == "".join(OUTPUT.findall(page.read_text("utf-8")))
 
 
 def test_code_is_found() -> None:

@@ -26,7 +26,7 @@ __all__ = ["adagrad", "adam", "adamw", "nadam", "rmsprop", "sgd"]
 
 _PARAMETERS = inspect.signature(minimize).parameters.values()
 # What SciPy passes on its own, and what the choice of a method has decided.
-_NOT_OPTIONS = {"optimizer", "jac", "bounds", "callback"}
+_NOT_OPTIONS = {"optimizer", "jac", "bounds", "callback", "tol"}
 _OPTIONS = {p.name for p in _PARAMETERS if p.kind is p.KEYWORD_ONLY} - _NOT_OPTIONS
 
 _DOC = """Minimize with `fastopt.{kind}`, as a method of `scipy.optimize.minimize`.
@@ -45,11 +45,11 @@ _DOC = """Minimize with `fastopt.{kind}`, as a method of `scipy.optimize.minimiz
     constraints
         Refused: bounds are all that this method can keep.
     tol : float, optional
-        For both `gtol` and `ftol`.
+        For `gtol` and `ftol` where they are not given.
     disp : bool, optional
         Print how it ended.
     **options
-        `maxiter`, `gtol`, `ftol`, `xtol`, `window`, `keep`, `progress` and `seed` of
+        `maxiter`, `gtol`, `ftol`, `xtol`, `window`, `keep`, `progress`, `history` and `seed` of
         `fastopt.minimize`; the settings of `fastopt.{kind}`, such as ``lr``. Of others there is an
         OptimizeWarning.
 
@@ -99,7 +99,6 @@ def _method(name: str) -> Callable[..., Any]:
         unknown = [option for option in options if option not in known]
         if unknown:
             _warn(f"Unknown solver options: {', '.join(unknown)}", OptimizeWarning)
-        tolerances = {} if tol is None else {"gtol": tol, "ftol": tol}
         given = {option: value for option, value in options.items() if option in known}
         fun, jac = _as_given(fun, jac)
         result = minimize(
@@ -110,7 +109,8 @@ def _method(name: str) -> Callable[..., Any]:
             jac=jac,
             bounds=bounds,
             callback=callback,
-            **{**tolerances, **given},
+            tol=tol,
+            **given,
         )
         if disp:
             _show(result)

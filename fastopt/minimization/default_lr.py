@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isinf
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,14 @@ from fastopt.validation import Schedule
 _STARTS: dict[Any, float] = {RMSProp: 0.03, AdaGrad: 1.0, Adam: 0.1, AdamW: 0.1, NAdam: 0.1}
 
 
-def usual(maker: Any, objective: Objective, x: Array, box: Box, maxiter: int) -> Schedule | None:
-    """Half a cosine to zero at `maxiter`; None for what is none of the optimizers with a name."""
-    if maker is SGD:
-        return schedules.cosine(_by_curvature(objective, x, box), max(maxiter, 1))
-    return schedules.cosine(_STARTS[maker], max(maxiter, 1)) if maker in _STARTS else None
+def usual(maker: Any, objective: Objective, x: Array, box: Box, maxiter: float) -> Schedule | None:
+    """Half a cosine to zero at `maxiter`, a constant without a limit; None for other optimizers."""
+    if maker is not SGD and maker not in _STARTS:
+        return None
+    start = _by_curvature(objective, x, box) if maker is SGD else _STARTS[maker]
+    return (
+        schedules.constant(start) if isinf(maxiter) else schedules.cosine(start, max(int(maxiter), 1))
+    )
 
 
 def _by_curvature(objective: Objective, x: Array, box: Box) -> float:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from itertools import count
-from typing import Any
 
 import numpy as np
-from scipy.optimize import OptimizeResult
 
 from fastopt.arrays.checks import Array
 from fastopt.minimization.box import Box
 from fastopt.minimization.objective import Objective
 from fastopt.minimization.observers import Observers
+from fastopt.minimization.result import MinimizeResult
 from fastopt.minimization.stopping import CALLBACK, Outcome, Stopping
 from fastopt.optimizers.optimizer import Optimizer
 
@@ -53,26 +52,33 @@ def descend(
     kept: BestPoint,
     stopping: Stopping,
     told: Observers,
-) -> Any:
-    """Step until it ends; a `scipy.optimize.OptimizeResult`."""
+    history: list[float] | None,
+) -> MinimizeResult:
+    """Step until it ends; all values go into `history`, where there is one."""
     x = optimizer.params
     for nit in count():
         grad = kept.free()
         value = objective(x, grad, nit)
+        if history is not None:
+            history.append(value)
         size = box.gradient_size(x, grad)
         kept.offer(x, value, grad)
         stopped = nit > 0 and told.tell(nit, x, value)
         outcome = CALLBACK if stopped else stopping.check(nit, x, value, size)
         if outcome is not None:
-            return _result(outcome, nit, objective, optimizer, kept)
+            result = _result(outcome, nit, objective, optimizer, kept)
+            if history is not None:
+                result.history = np.array(history)
+            return result
         optimizer.step(grad)
+    raise AssertionError("a count has no end")
 
 
 def _result(
     outcome: Outcome, nit: int, objective: Objective, optimizer: Optimizer, kept: BestPoint
-) -> Any:
+) -> MinimizeResult:
     note = " The gradient was approximated by differences." if objective.approximates else ""
-    result = OptimizeResult(
+    result = MinimizeResult(
         x=kept.x,
         fun=kept.value,
         jac=kept.grad,

@@ -8,11 +8,13 @@ from typing import Any
 from fastopt.minimization.box import Box, start
 from fastopt.minimization.default_lr import usual as usual_rate
 from fastopt.minimization.factory import choose, make
+from fastopt.minimization.foreign import MAXITER, limit, refuse
 from fastopt.minimization.loop import KEEP, BestPoint, descend
 from fastopt.minimization.objective import Objective
 from fastopt.minimization.observers import Observers
+from fastopt.minimization.result import MinimizeResult
 from fastopt.minimization.stopping import FTOL, GTOL, Stopping, tolerance
-from fastopt.validation import whole_number
+from fastopt.validation import flag
 
 
 def minimize(
@@ -23,7 +25,8 @@ def minimize(
     optimizer: Any = "rmsprop",
     jac: Any = None,
     bounds: Any = None,
-    maxiter: int = 5000,
+    maxiter: float | None = MAXITER,
+    tol: float | None = None,
     gtol: float | str | None = "auto",
     ftol: float | str | None = "auto",
     xtol: float | None = None,
@@ -31,12 +34,14 @@ def minimize(
     keep: str = "auto",
     callback: Callable[..., Any] | None = None,
     progress: bool = False,
+    history: bool = False,
     seed: Any = None,
     **settings: Any,
-) -> Any:
+) -> MinimizeResult:
     """Minimize a function of many variables with one of the optimizers.
 
-    Called like `scipy.optimize.minimize`, and the result is the same kind of object.
+    Called much like `scipy.optimize.minimize`: `optimizer` takes the place of ``method``, and arguments
+    that of ``options``. The result is the same kind of object.
 
     Parameters
     ----------
@@ -64,8 +69,10 @@ def minimize(
     bounds : scipy.optimize.Bounds, or sequence of (min, max)
         None or an infinity leaves a side open. `x0` is moved into the bounds first, and `fun` is never
         called outside of them.
-    maxiter : int
-        Most steps to take, >= 0.
+    maxiter : int, float or None
+        Most steps to take, >= 0; an infinity is no limit, None the default.
+    tol : float or None
+        For `gtol` and `ftol` where they are "auto".
     gtol : float, None or "auto"
         End when no element of the gradient is larger; of the projected gradient where there are bounds.
     ftol : float, None or "auto"
@@ -83,6 +90,8 @@ def minimize(
         raise StopIteration to end the minimization.
     progress : bool
         Show a bar (needs tqdm).
+    history : bool
+        Keep the value at the start and after every step in ``result.history``.
     seed : int or numpy.random.Generator
         For ``rng``, if `fun` or `jac` asks for it (both get equal generators for a step), and for the
         optimizer's stochastic rounding.
@@ -90,13 +99,14 @@ def minimize(
         Of the optimizer: ``lr``, a number or schedule, and all others. If `lr` is not given for a name
         or one of the six classes, it falls to zero along half a cosine over `maxiter` steps, from 0.03
         (RMSProp), 0.1 (Adam, AdamW, NAdam) or 1 (AdaGrad); for SGD from the inverse of the curvature
-        along the first gradient, which takes two more evaluations.
+        along the first gradient, which takes two more evaluations. Without a limit it stays there.
 
     Returns
     -------
     scipy.optimize.OptimizeResult
         With `x`, `fun` and `jac` (the gradient at `x`), `nit`, `nfev`, `njev`, `success`, `status` and
-        `message`; with the setting ``average_decay`` also `average`. The status is 0 for one of
+        `message`; with the setting ``average_decay`` also `average`, with ``history=True`` also
+        `history`. The status is 0 for one of
         the tolerances, 1 for `maxiter`, 3 for a value or gradient with a NaN or an infinity and 99 for
         the callback; 0 is a success.
 
@@ -122,7 +132,9 @@ def minimize(
     (True, array([1., 1., 1., 1., 1.]))
     """
     maker = choose(optimizer)
-    maxiter = whole_number("maxiter", maxiter)
+    maxiter = limit(maxiter)
+    refuse(settings)
+    values: list[float] | None = [] if flag("history", history) else None
     if not isinstance(keep, str) or keep not in KEEP:
         kind = ValueError if isinstance(keep, str) else TypeError
         raise kind(f"keep must be one of {', '.join(KEEP)}, got {keep!r}")
@@ -138,8 +150,8 @@ def minimize(
         settings["seed"] = objective.seed % 2**32
     solver = make(maker, x, box, settings)
     stopping = Stopping(
-        tolerance("gtol", gtol, None if noisy else GTOL),
-        tolerance("ftol", ftol, None if noisy else FTOL),
+        tolerance("gtol", gtol if tol is None or gtol != "auto" else tol, None if noisy else GTOL),
+        tolerance("ftol", ftol if tol is None or ftol != "auto" else tol, None if noisy else FTOL),
         tolerance("xtol", xtol, None),
         window,
         maxiter,
@@ -147,4 +159,4 @@ def minimize(
     )
     kept = BestPoint(x, last=keep == "last" or (keep == "auto" and noisy))
     with Observers(callback, progress, maxiter) as told:
-        return descend(objective, solver, box, kept, stopping, told)
+        return descend(objective, solver, box, kept, stopping, told, values)

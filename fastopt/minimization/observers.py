@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from math import isinf
 from typing import Any
 
 from scipy.optimize import OptimizeResult
@@ -14,7 +15,7 @@ from fastopt.validation import flag
 class Observers:
     """Tells of iterations, within a ``with`` block that ends the bar."""
 
-    def __init__(self, callback: Any, progress: Any, maxiter: int) -> None:
+    def __init__(self, callback: Any, progress: Any, maxiter: float) -> None:
         if callback is not None and not callable(callback):
             raise TypeError(f"callback must be a function or None, not {callback!r}")
         self._callback = callback
@@ -54,9 +55,9 @@ def _takes_result(callback: Any) -> bool:
         return False
 
 
-def _bar(maxiter: int) -> Any:
+def _bar(maxiter: float) -> Any:
     try:
-        from tqdm import tqdm
+        from tqdm.auto import tqdm  # in a notebook a widget
     except ImportError as error:
         raise ImportError("progress=True needs tqdm: pip install tqdm") from error
-    return tqdm(total=maxiter, unit="step")
+    return tqdm(total=None if isinf(maxiter) else maxiter, unit="step")

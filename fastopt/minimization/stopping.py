@@ -56,7 +56,7 @@ class Stopping:
         None is a rule that is off.
     window : int
         In how many iterations in a row the function or the point must rest.
-    maxiter : int
+    maxiter : int or infinity
     over_nonfinite : bool
         Go on where something is not finite.
     """
@@ -67,7 +67,7 @@ class Stopping:
         ftol: float | None,
         xtol: float | None,
         window: Any,
-        maxiter: int,
+        maxiter: float,
         over_nonfinite: bool,
     ) -> None:
         self._gtol, self._ftol, self._xtol = gtol, ftol, xtol

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
@@ -22,12 +23,15 @@ class Links(HTMLParser):
         super().__init__()
         self.targets: list[str] = []
         self.anchors: set[str] = set()
+        self.loaded: list[str] = []  # at once, when the page is opened
         self.without_text: list[str] = []
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         given = dict(attributes)
         self.anchors |= {value for key in ("id", "name") if (value := given.get(key))}
         self.targets += [value for key in ("href", "src") if (value := given.get(key))]
+        if tag in ("script", "img", "iframe", "source") or given.get("rel") == "stylesheet":
+            self.loaded += [value for key in ("href", "src", "srcset") if (value := given.get(key))]
         if tag == "img" and given.get("alt") is None:  # empty beside a title that says it
             self.without_text.append(str(given.get("src")))
 
@@ -54,6 +58,23 @@ def test_links_lead_somewhere(page: Path) -> None:
             if anchor not in read(path).anchors:
                 broken.append(target)
     assert not broken
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(SITE)))
+def test_nothing_is_loaded_from_elsewhere(page: Path) -> None:
+    assert [target for target in read(page).loaded if urlsplit(target).netloc] == []
+
+
+def test_no_style_loads_anything_from_elsewhere() -> None:
+    for style in SITE.rglob("*.css"):
+        assert not re.search(r"(url\(|@import)\s*[\"']?(https?:)?//", style.read_text("utf-8")), style
+
+
+def test_what_readers_look_for_is_found() -> None:
+    """The search's index has the words of the field."""
+    index = (SITE / "searchindex.js").read_text("utf-8")
+    for word in "earli", "mix", "cite", "rate", "accumul", "glossari", "momentum":  # stems
+        assert f'"{word}"' in index or f"{word}:" in index, word
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(SITE)))

@@ -1,0 +1,43 @@
+"""Arguments of `scipy.optimize.minimize` that `fastopt.minimize` has by another name, or not at all."""
+
+from __future__ import annotations
+
+import math
+from numbers import Real
+from typing import Any
+
+from fastopt.arrays import tree
+from fastopt.validation import whole_number
+
+MAXITER = 5000
+
+_INSTEAD = {
+    "method": 'name the optimizer, optimizer="adam"; SciPy\'s methods are for scipy.optimize.minimize',
+    "options": "give each option as an argument, such as maxiter=100",
+    "constraints": "bounds are the only constraints here",
+    "hess": "no second derivatives are used",
+    "hessp": "no second derivatives are used",
+    "disp": "progress=True shows a bar, and the result has a message",
+    "maxfun": "use maxiter: a step takes one evaluation",
+    "maxfev": "use maxiter: a step takes one evaluation",
+}
+
+
+def refuse(settings: dict[str, Any]) -> None:
+    """Drop SciPy's arguments that ask for nothing; the others are a TypeError that says what to use."""
+    for name in _INSTEAD.keys() & settings.keys():
+        value = settings.pop(name)
+        if value is not None and value is not False and (not tree.is_branch(value) or value):
+            raise TypeError(f"minimize has no argument {name}: {_INSTEAD[name]}")
+
+
+def limit(maxiter: Any) -> float:
+    """The most steps: a whole number, also as a float, an infinity, or the default for None."""
+    if maxiter is None:
+        return MAXITER
+    if isinstance(maxiter, Real) and not isinstance(maxiter, bool):
+        if maxiter == math.inf:
+            return math.inf
+        if isinstance(maxiter, float) and maxiter.is_integer():
+            maxiter = int(maxiter)
+    return whole_number("maxiter", maxiter)
