@@ -69,8 +69,8 @@ for ax, (title, picture) in zip(axes.flat, pictures.items(), strict=True):
 plt.show()
 
 # %%
-# Without bounds the error stops falling, because the fit explains the noise too. With bounds it falls to
-# the end.
+# Without bounds the error stops falling, because the fit explains the noise too. With bounds it falls
+# to the end.
 
 figure, ax = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
 ax.plot(free_errors, label="without bounds")
