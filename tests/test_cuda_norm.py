@@ -43,6 +43,22 @@ def test_global_norm_of_many():
     assert fastopt.global_norm([]) == 0.0
 
 
+@pytest.mark.parametrize("blocks", [1, 9, 300] if SIMULATED else [1, 4095, 4096, 4097, 12_208])
+def test_sums_of_many_blocks(blocks):
+    """As 10^8 elements have: some rounds of additions, on the device alone."""
+    from fastopt.executors.cuda import device
+    from fastopt.executors.cuda.clip_decision import ClipDecision
+
+    sums = np.zeros((3, blocks))
+    sums[0] = np.random.default_rng(blocks).exponential(size=blocks)
+    decision = ClipDecision(blocks, False, False)
+    device.to_device(decision._sums.address, sums)
+    decision._decide.words[2] = blocks
+    decision.set_numbers(1.0, math.inf)
+    decision.start(0, False)
+    assert decision.read()[0] == math.sqrt(norm.tree_sum(sums[0]))
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_global_norm_of_what_is_not_finite(bad):
     assert math.isnan(fastopt.global_norm(to_device(np.array([1.0, bad], np.float32))))

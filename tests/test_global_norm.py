@@ -60,6 +60,32 @@ def test_is_that_of_a_step(executor):
     assert fastopt.global_norm(grads) == opt.last.norm
 
 
+def pairwise(values):
+    """Neighbours first: the sum of a complete tree and of what is behind it."""
+    if len(values) == 1:
+        return values[0]
+    complete = 1 << (len(values) - 1).bit_length() - 1
+    return pairwise(values[:complete]) + pairwise(values[complete:])
+
+
+def block_sum(squares):
+    """Lane by lane over the rows of eight, then over the lanes."""
+    squares = squares + [0.0] * (-len(squares) % 8)
+    return pairwise([pairwise(squares[lane::8]) for lane in range(8)])
+
+
+@pytest.mark.parametrize("lengths", [(n,) for n in LENGTHS] + [(7, 0, 8192 + 1, 130), (3,) * 37])
+def test_order_of_the_sum(lengths):
+    """Typed here once more: by the definition, in Python's floats."""
+    grads = [numbers(n, np.float64) for n in lengths]
+    sums = [
+        block_sum([x * x for x in grad[start : start + 8192].tolist()])
+        for grad in grads
+        for start in range(0, grad.size, 8192)
+    ]
+    assert fastopt.global_norm(grads) == (pairwise(sums) if sums else 0.0) ** 0.5
+
+
 def test_on_any_number_of_threads():
     grads, found = structure(), set()
     for count in (1, 2, 3, 8):
@@ -71,7 +97,7 @@ def test_on_any_number_of_threads():
 @needs_jit
 def test_compiled_and_in_numpy():
     grads = numbers(3 * AUTO_THRESHOLD, np.float32)
-    assert fastopt.global_norm(grads) == norm.total(norm.reference([grads])) ** 0.5
+    assert fastopt.global_norm(grads) == norm.reference([grads]) ** 0.5
 
 
 @pytest.mark.parametrize("scale", [1e-150, 1e150, 1e200, 1e300])

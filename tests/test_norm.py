@@ -10,7 +10,23 @@ from tests.support import DTYPES, assert_same_bits
 both_dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 
 # Around a vector's width and a block's.
-SIZES = [(0,), (1,), (31,), (32,), (33,), (64,), (8191,), (8192,), (8193,), (8192 + 33,), (24_577,)]
+SIZES = [
+    (0,),
+    (1,),
+    (31,),
+    (32,),
+    (33,),
+    (63,),
+    (64,),
+    (65,),
+    (129,),
+    (4097,),
+    (8191,),
+    (8192,),
+    (8193,),
+    (8192 + 33,),
+    (24_577,),
+]
 SIZES += [(5, 0, 8193), (3, 8192, 8191, 31), tuple(range(70))]
 
 

@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 
 from fastopt.changes import Change
 from fastopt.codecs.formats import NAMES
-from fastopt.executors import norm, threads
-from fastopt.executors.cpu import drivers
+from fastopt.executors import threads
+from fastopt.executors.cpu import drivers, norm
 
 Launch: TypeAlias = Callable[[Any, int, Any], int]
 NormLaunch: TypeAlias = Callable[[Any, int, Any, Any], int]

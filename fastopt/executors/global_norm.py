@@ -62,12 +62,12 @@ def global_norm(arrays: Any) -> float:
         from fastopt.executors.cuda import global_norm as on_device
 
         return on_device.global_norm(leaves)
-    size, finite = norm.measure(sums_of_squares(leaves), leaves)
+    size, finite = norm.measure(sum_of_squares(leaves), leaves)
     return size if finite else float("nan")
 
 
-def sums_of_squares(leaves: list[Array]) -> Array:
-    """The sums of squares of all blocks of some arrays."""
+def sum_of_squares(leaves: list[Array]) -> float:
+    """The sum of the squares of all elements of some arrays."""
     if numba.config.DISABLE_JIT:
         return norm.reference(leaves)
     rows = np.zeros((len(leaves), STATE), np.int64)  # all that summing needs of an optimizer's table
@@ -76,7 +76,7 @@ def sums_of_squares(leaves: list[Array]) -> Array:
         row[FORMAT] = NAMES.index(str(name_of(leaf.dtype)))
     known, nothing_written = np.zeros(len(leaves), np.int64), np.zeros((2, 0), np.int64)
     sizes = [leaf.size for leaf in leaves]
-    sums = np.zeros(norm.blocks(sizes))
+    sums = np.zeros(max(norm.blocks(sizes), 1))
     launch = norm_launcher("auto", sum(sizes), set(rows[:, FORMAT].tolist()))
     launch(rows, checks.address(known), nothing_written, sums)
-    return sums
+    return float(sums[0])

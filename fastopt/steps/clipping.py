@@ -10,8 +10,9 @@ import numpy as np
 from fastopt.arrays.checks import Array
 from fastopt.executors import norm
 from fastopt.executors.cpu.columns import FORMAT
+from fastopt.executors.cpu.norm import OTHER_FORMATS
 from fastopt.executors.dispatch import NormLaunch, norm_launcher
-from fastopt.executors.global_norm import sums_of_squares
+from fastopt.executors.global_norm import sum_of_squares
 from fastopt.validation import Setting, at, flag, positive
 
 
@@ -66,28 +67,28 @@ class NormClip:
         """Get ready for compiled steps over arrays of these sizes."""
         if self.is_on:
             # Compiled code writes here: for the arrays of the whole table, whatever else is looked at.
-            self._of_table = np.zeros(norm.blocks(sizes))
+            self._of_table = np.zeros(max(norm.blocks(sizes), 1))
             self._means = executor, sum(sizes)
             self._launch: NormLaunch | None = None
 
     def look(self, rows: Array, items: int, ranges: Array) -> int:
         """Note the gradients' addresses in the table and sum their squares; the status of the gate."""
-        self._sums = self._of_table
-        status = norm.OTHER_FORMATS
+        status = OTHER_FORMATS
         if self._launch is not None:
             status = self._launch(rows, items, ranges, self._of_table)
-        if status == norm.OTHER_FORMATS:
+        if status == OTHER_FORMATS:
             self._launch = norm_launcher(*self._means, set(rows[:, FORMAT].tolist()))
             status = self._launch(rows, items, ranges, self._of_table)
+        self._squares = self._of_table[0]
         return status
 
     def look_at(self, found: list[Any]) -> None:
         """Sum the squares of arrays that are not in the table."""
-        self._sums = sums_of_squares([grad for grad in found if grad is not None])
+        self._squares = sum_of_squares([grad for grad in found if grad is not None])
 
     def look_in_python(self, found: list[Any]) -> None:
         """Sum the squares where nothing is compiled."""
-        self._sums = norm.reference([grad for grad in found if grad is not None])
+        self._squares = norm.reference([grad for grad in found if grad is not None])
 
     def limit_at(self, step: int) -> float:
         """The largest norm at a step, infinite where there is no limit."""
@@ -100,7 +101,7 @@ class NormClip:
 
         `across` says how the norm of a part is combined with those of the other parts.
         """
-        return self.conclude(*norm.measure(self._sums, found, across), grad_scale, limit)
+        return self.conclude(*norm.measure(self._squares, found, across), grad_scale, limit)
 
     def conclude(self, size: float, finite: bool, grad_scale: float, limit: float) -> float | None:
         """The same from the norm of all finite elements, and whether all are finite."""

@@ -22,7 +22,7 @@ from fastopt.executors.cuda.kernel_source import (
     SKIPPED,
 )
 from fastopt.executors.cuda.launches import Launch, StagedTable
-from fastopt.executors.norm import BLOCK, total
+from fastopt.executors.norm import BLOCK, tree_sum
 
 
 class ClipDecision:
@@ -81,7 +81,7 @@ class ClipDecision:
     def _add_one(self, dtype: str, gradient: int, size: int, first: int) -> None:
         launch = Launch(norm.squares(dtype, False, device.architecture()), 5)
         launch.words[:] = self._sums.address, self._capacity, gradient, size, first
-        self._squares.append((launch, -(-size // (BLOCK * norm.WARPS))))
+        self._squares.append((launch, -(-size // BLOCK)))
 
     def _add_many(self, batch: ManyArrays, sizes: Any, counts: Any, firsts: Any) -> None:
         pieces = []
@@ -97,7 +97,7 @@ class ClipDecision:
         self._tables.append(mirror)
         launch = Launch(norm.squares(batch.gradient_format, True, device.architecture()), 4)
         launch.words[:] = self._sums.address, self._capacity, mirror.address, len(table)
-        self._squares.append((launch, -(-len(table) // norm.WARPS)))
+        self._squares.append((launch, len(table)))
 
     def is_ready(self) -> bool:
         """Whether a launch needs no copy to the device."""
@@ -125,7 +125,7 @@ class ClipDecision:
             self._of_graphs.append(self._tables)
         for launch, blocks in self._squares:
             launch.start(blocks, norm.THREADS, stream)
-        self._decide.start(1, norm.THREADS, stream)
+        self._decide.start(1, norm.SUM_THREADS, stream)
 
     def measure(self, arrays: Sequence[tuple[str, int, int]]) -> None:
         """Take the norm of arrays, of which dtype, address and size are given, once."""
@@ -144,7 +144,8 @@ class ClipDecision:
         device.synchronize(stream)
         found = np.zeros((norm.COLUMNS, self._capacity))
         device.to_host(found, self._sums.address)
-        return np.array([total(column) for column in found[:, : int(self._decide.words[2])]])
+        found = found[:, : max(int(self._decide.words[2]), 1)]
+        return np.asarray(tree_sum(found.T))
 
     def take(self, size: float, factor: float, skipped: bool) -> None:
         """What the host has decided instead, where it knows more than this device."""
