@@ -15,7 +15,14 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
-from fastopt.validation import finite_number, finite_positive, flag, nonnegative_number, whole_number
+from fastopt.validation import (
+    finite_number,
+    finite_positive,
+    flag,
+    nonnegative_number,
+    shown,
+    whole_number,
+)
 
 __all__ = [
     "constant", "cosine", "exponential", "inverse_time", "piecewise", "polynomial", "warmup_cosine"
@@ -24,7 +31,7 @@ __all__ = [
 
 def _items(name: str, given: Any) -> list[tuple[str, Any]]:
     if not isinstance(given, (list, tuple)):
-        raise TypeError(f"{name} must be a list or tuple of numbers, not {given!r}")
+        raise TypeError(f"{name} must be a list or tuple of numbers, not {shown(given)}")
     return [(f"{name}[{i}]", item) for i, item in enumerate(given)]
 
 
@@ -35,7 +42,7 @@ def _numbers(name: str, given: Any) -> tuple[float, ...]:
 def _rising_steps(name: str, given: Any) -> tuple[int, ...]:
     steps = tuple(whole_number(*item) for item in _items(name, given))
     if any(one >= other for one, other in pairwise(steps)):
-        raise ValueError(f"{name} must rise, got {given!r}")
+        raise ValueError(f"{name} must rise, got {shown(given)}")
     return steps
 
 

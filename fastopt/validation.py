@@ -19,6 +19,8 @@ Schedule: TypeAlias = Callable[[int], float]
 Setting: TypeAlias = float | Schedule
 Hyper: TypeAlias = tuple[float, ...]
 
+LONGEST = 160  # characters of a value in an error
+
 # By a function's id and the step: the function, which keeps the id its own, and what it returned.
 _Calls: TypeAlias = dict[tuple[int, int], tuple[Any, Any]]
 _calls: ContextVar[_Calls | None] = ContextVar("calls", default=None)
@@ -69,17 +71,40 @@ def as_float(value: Any) -> float:
 
 
 def shown(value: Any) -> str:
-    """For errors: the `repr`, which an int of thousands of digits refuses to give."""
+    """For errors: the `repr`, shortened; an int of thousands of digits refuses to give one."""
+    kind = type(value).__name__
     try:
-        return repr(value)
+        text = repr(value)
     except ValueError:
-        return f"a huge {type(value).__name__}"
+        return f"a huge {kind}"
+    if len(text) <= LONGEST:
+        return text
+    length = f" of length {len(value)}" if hasattr(value, "__len__") else ""
+    return f"{text[:LONGEST]}... (a {kind}{length})"
+
+
+def as_scalar(value: Any) -> Any:
+    """A number out of an array or tensor without dimensions, of any library; else the value itself."""
+    if isinstance(value, Real) or getattr(value, "shape", None) != ():
+        return value
+    item = getattr(value, "item", None)
+    return item() if callable(item) else float(value)
 
 
 def _checked(name: str, value: Any, accepted: Callable[[float], bool], rule: str) -> float:
+    if type(value) is not float:
+        value = as_scalar(value)
     if isinstance(value, bool) or not isinstance(value, Real):
-        kind = type(value).__name__
-        raise TypeError(f"{name} must be a number {rule}, not {value!r} of type {kind}")
+        kind = type(value)
+        hint = ""
+        if kind.__module__ == "torch.optim.lr_scheduler":
+            hint = (
+                "; a scheduler of torch drives a torch optimizer: use a function of the step, such as "
+            )
+            hint += "those in fastopt.schedules"
+        raise TypeError(
+            f"{name} must be a number {rule}, not {shown(value)} of type {kind.__name__}{hint}"
+        )
     number = as_float(value)
     if not (math.isfinite(number) and accepted(number)):
         raise ValueError(f"{name} must be a number {rule}, got {shown(value)}")
@@ -88,7 +113,7 @@ def _checked(name: str, value: Any, accepted: Callable[[float], bool], rule: str
 
 def _constant(name: str, value: Any, accepted: Callable[[float], bool], rule: str) -> float:
     number = _checked(name, value, accepted, rule)
-    if number == 0.0 and value != 0:
+    if number == 0.0 and as_scalar(value) != 0:
         raise ValueError(f"{name} must not round to zero in float64, got {shown(value)}")
     return number
 
@@ -99,7 +124,14 @@ def _setting(name: str, value: Any, accepted: Callable[[float], bool], rule: str
     schedule: Schedule = value
 
     def checked(step: int) -> float:
-        value: Any = call(schedule, step)
+        try:
+            value: Any = call(schedule, step)
+        except Exception as error:
+            error.add_note(
+                f"This is from the schedule of {name}, called with the step {step}: "
+                "a schedule is a function of the step (0, 1, ...) that returns a number."
+            )
+            raise
         if type(value) is float and math.isfinite(value) and accepted(value):  # a third of the time
             return value
         if isinstance(value, DeviceScalar):
@@ -152,7 +184,7 @@ def finite_positive(name: str, value: Any) -> float:
 def whole_number(name: str, value: Any, least: int = 0) -> int:
     """A whole number that is not below `least`."""
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be a whole number >= {least}, not {value!r}")
+        raise TypeError(f"{name} must be a whole number >= {least}, not {shown(value)}")
     number = int(value)
     if not least <= number < 2**63:
         limit = f">= {least}" if number < least else "< 2**63"
@@ -163,7 +195,7 @@ def whole_number(name: str, value: Any, least: int = 0) -> int:
 def flag(name: str, value: Any) -> bool:
     """True or False, and nothing that merely looks like it."""
     if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, not {value!r}")
+        raise TypeError(f"{name} must be True or False, not {shown(value)}")
     return value
 
 

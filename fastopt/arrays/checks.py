@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any, TypeAlias
 
@@ -49,7 +49,28 @@ def check_kind(name: str, array: Any) -> None:
         raise TypeError(f"{name} must not be a masked array: a step would ignore the mask")
     if not isinstance(array, (np.ndarray, DeviceArray)):
         kind = type(plain(array)).__name__  # "list" of whatever is shown as one
-        raise TypeError(f"{name} must be a NumPy array, not {kind}")
+        raise TypeError(f"{name} must be a NumPy array, not {kind}{_instead(array)}")
+
+
+def _instead(given: Any) -> str:
+    """What to do with something that is no array."""
+    if isinstance(given, Iterator):
+        return ": make a list of it"
+    for module, name in (("torch", "Tensor"), ("torch.nn", "Module")):
+        kind = loaded(module, name)
+        if kind is not None and isinstance(given, kind):
+            return (
+                ": tensor.numpy() shares the memory of a tensor on the CPU, and fastopt.interop.torch "
+                "has optimizers for PyTorch's models and tensors"
+            )
+    if hasattr(given, "__array__"):
+        return ": numpy.asarray makes one of it"
+    return ""
+
+
+def _cast(array: Array, dtype: Any) -> str:
+    """How to make an array of another dtype, if that needs no more than a word."""
+    return f"; .astype({name_of(np.dtype(dtype))!r}) makes it so" if array.dtype.kind in "biuf" else ""
 
 
 def check_memory(name: str, array: Array) -> None:
@@ -69,7 +90,7 @@ def check_readable(name: str, array: Any, formats: tuple[str, ...] = NAMES) -> N
     """An array that compiled code can read by its address."""
     check_kind(name, array)
     if name_of(array.dtype) not in formats:
-        raise TypeError(f"{name} must be {listed(formats)}, not {array.dtype}")
+        raise TypeError(f"{name} must be {listed(formats)}, not {array.dtype}{_cast(array, 'float64')}")
     check_memory(name, array)
 
 
@@ -159,7 +180,7 @@ def _check_goes_with(name: str, grad: Array, param: Array) -> None:
     if name_of(grad.dtype) not in formats:
         raise TypeError(
             f"{name} must have dtype {listed(formats)} for a parameter of {param.dtype}, "
-            f"not {grad.dtype}"
+            f"not {grad.dtype}{_cast(grad, param.dtype)}"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cache, lru_cache
+from inspect import CO_VARARGS, CO_VARKEYWORDS
 from types import FunctionType, SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -55,6 +56,7 @@ def probe(parts: tuple[Part, ...], dtype: np.dtype[Any]) -> None:
     number = dtype.type
     for part, function in zip(parts, scalar_functions(parts, dtype), strict=True):
         what = f"transform {part.name!r}"
+        _check_arguments(part)
         names = ", ".join(slot.name for slot in part.slots) or "none"
         states, hypers = (number(0.25),) * part.read, (number(0.5),) * part.hypers
         try:
@@ -70,6 +72,8 @@ def probe(parts: tuple[Part, ...], dtype: np.dtype[Any]) -> None:
                 f"not arrays, a tuple of {len(states)} states ({names}) "
                 f"and a tuple of {len(hypers)} hyperparameters"
             ) from error
+        if result is None:
+            raise TypeError(f"{what} must return (update, state) in every branch, not None")
         if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], tuple)):
             raise TypeError(f"{what} must return (update, state) with a tuple as state, not {result!r}")
         value, new_states = result
@@ -79,7 +83,34 @@ def probe(parts: tuple[Part, ...], dtype: np.dtype[Any]) -> None:
                 "return as many as there are"
             )
         if any(np.ndim(item) != 0 for item in (value, *new_states)):
-            raise TypeError(f"{what} must return numbers, not arrays: it is called for each element")
+            raise TypeError(
+                f"{what} must return numbers, not arrays: it is called for each element{_arrays(part)}"
+            )
+
+
+def _check_arguments(part: Part) -> None:
+    """A transform takes four arguments, and nothing that is filled otherwise."""
+    code = getattr(part.update, "py_func", part.update).__code__
+    taken = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    variadic = code.co_flags & (CO_VARARGS | CO_VARKEYWORDS)
+    if variadic or len(taken) > 4 or code.co_kwonlyargcount:
+        raise TypeError(
+            f"transform {part.name!r} must take the four arguments (update, param, state, hyper), "
+            f"without *args, **kwargs or others with defaults, not ({', '.join(taken) or '*args'}); "
+            "numbers that it needs besides are hyper, or closed over"
+        )
+
+
+def _arrays(part: Part) -> str:
+    """The global or closed-over arrays that a transform uses, and what to do with them."""
+    function = getattr(part.update, "py_func", part.update)
+    closed = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    used = {name: function.__globals__.get(name) for name in function.__code__.co_names}
+    used |= {name: cell.cell_contents for name, cell in closed}
+    names = [name for name, value in used.items() if isinstance(value, np.ndarray) and value.ndim]
+    if not names:
+        return ""
+    return f"; it uses the array {', '.join(names)}: pass numbers that differ by element as inputs"
 
 
 class StoredArray(NamedTuple):

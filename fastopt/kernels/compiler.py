@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -53,8 +54,9 @@ def check_types(
             returned = result_type(function, arguments)
         except errors.NumbaError as error:
             raise TypeError(
-                f"{what} cannot be compiled: it may use arithmetic on numbers, comparisons, math and "
-                f"helper functions of the same kind, but no arrays and no Python objects.\n{error}"
+                f"{what} cannot be compiled{_cause(error)}: it may use arithmetic on numbers, "
+                "comparisons, math and helper functions of the same kind, but no arrays and no "
+                f"Python objects.\n{error}"
             ) from error
         if returned == types.Tuple((number, types.Tuple((number,) * part.written))):
             continue
@@ -64,9 +66,21 @@ def check_types(
                 "(1.0 - beta, not 1 - beta), name constants of modules in your own (PI = math.pi), "
                 "and pass what is the same for the whole step in hyper"
             )
+        if isinstance(returned, types.Optional):
+            raise TypeError(f"{what} must return (update, state) in every branch: one returns nothing")
         raise TypeError(
             f"{what} must return {number} numbers as (update, state), but returns {returned}"
         )
+
+
+def _cause(error: errors.NumbaError) -> str:
+    """The function that has no compiled form on numbers, if Numba's error names one."""
+    found = re.search(r"Function\(<(?:built-in )?(?:function|ufunc) '?(\w+)", str(error))
+    if found is None:
+        return ""
+    name = found[1]
+    instead = {"clip": "min(max(x, low), high)", "where": "a if condition else b"}
+    return f", because of {name}" + (f" (write {instead[name]})" if name in instead else "")
 
 
 def _leaves(numba_type: Any) -> list[Any]:

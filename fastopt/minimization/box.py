@@ -13,7 +13,7 @@ from fastopt.arrays.checks import Array, is_masked
 from fastopt.codecs.floats import rounded_towards
 from fastopt.codecs.formats import SINGLE, name_of
 from fastopt.executors.cpu.allocate import empty
-from fastopt.validation import as_float
+from fastopt.validation import as_float, shown
 
 # What is measured of a large array is measured in pieces that stay in the first or second cache.
 BLOCK = 1 << 15
@@ -44,7 +44,7 @@ def start(x0: Any) -> Array:
     with np.errstate(all="ignore"):
         x[...] = given
     if not np.isfinite(x).all():
-        raise ValueError(f"x0 must be finite, got {x0!r}")
+        raise ValueError(f"x0 must be finite, got {shown(x0)}")
     return x
 
 
@@ -175,9 +175,9 @@ def _from_pairs(bounds: Any) -> tuple[list[float], list[float]]:
     try:
         pairs = [tuple(pair) for pair in bounds]
     except TypeError as error:
-        raise TypeError(f"bounds must be {accepted}, not {bounds!r}") from error
+        raise TypeError(f"bounds must be {accepted}, not {shown(bounds)}") from error
     if any(len(pair) != 2 for pair in pairs):
-        raise ValueError(f"bounds must be {accepted}, got {bounds!r}")
+        raise ValueError(f"bounds must be {accepted}, got {shown(bounds)}")
     return [_number(low, -math.inf) for low, _ in pairs], [_number(high, math.inf) for _, high in pairs]
 
 
@@ -188,5 +188,5 @@ def _number(limit: Any, nothing: float) -> float:
         return as_float(limit)
     given = np.asarray(limit)
     if given.size != 1 or not is_real(given.dtype):
-        raise TypeError(f"bounds must hold numbers or None, not {limit!r}")
+        raise TypeError(f"bounds must hold numbers or None, not {shown(limit)}")
     return float(given.item())

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import wraps
+from numbers import Real
 from typing import Any, NamedTuple, ParamSpec, TypeAlias
 
 from fastopt.arrays.tree import read_only
 from fastopt.owned import owned
-from fastopt.validation import Hyper, Setting, call
+from fastopt.validation import Hyper, Setting, as_scalar, call, shown
 
 Scalars: TypeAlias = tuple[Any, ...]
 START_FROM_PARAM = "param"
@@ -103,12 +104,23 @@ class Transform:
         if not hasattr(self.update, "__code__") and not hasattr(self.update, "py_func"):
             raise TypeError(f"update must be a Python function, not {self.update!r}")
         if not isinstance(self.state, Mapping):
-            raise TypeError(f"state must map names to initial values, not be {self.state!r}")
+            raise TypeError(f"state must map names to initial values, not be {shown(self.state)}")
+        for name, start in self.state.items():
+            if isinstance(start, str):
+                if start != START_FROM_PARAM:
+                    raise ValueError(
+                        f"state[{name!r}] must start from a number or {START_FROM_PARAM!r}"
+                    )
+            elif not isinstance(as_scalar(start), Real):
+                raise TypeError(
+                    f"state[{name!r}] must start from a number, the same for each element, not from "
+                    f"{shown(start)}; an optimizer takes arrays of states as its argument state"
+                )
         unknown = sorted(set(self.nonnegative) - self.state.keys())
         if unknown:
             raise ValueError(f"nonnegative names {unknown}, but the states are {sorted(self.state)}")
         if not isinstance(self.hyper, tuple) and not callable(self.hyper):
-            raise TypeError(f"hyper must be a tuple or a function of the step, not {self.hyper!r}")
+            raise TypeError(f"hyper must be a tuple or a function of the step, not {shown(self.hyper)}")
         self._check_idle()
         for name in "inputs", "outputs":  # the caller may change these containers
             if given := getattr(self, name):
@@ -234,7 +246,9 @@ class Chain:
     def __init__(self, transforms: tuple[Transform, ...]) -> None:
         for position, transform in enumerate(transforms):
             if not isinstance(transform, Transform):
-                raise TypeError(f"part {position} of a chain must be a Transform, not {transform!r}")
+                raise TypeError(
+                    f"part {position} of a chain must be a Transform, not {shown(transform)}"
+                )
         afters = [transform.after for transform in transforms]
         if afters != sorted(afters):
             raise ValueError("transforms with after=True must stand at the end of a chain")

@@ -1,5 +1,12 @@
 """torch's optimizers with fastopt's step: change the import, keep the script."""
 
+try:
+    import torch as _torch  # noqa: F401  # first, so that an error says what is missing
+except ImportError as error:
+    raise ImportError(
+        "fastopt.interop.torch needs PyTorch 2.7 or newer: pip install 'torch>=2.7'"
+    ) from error
+
 from fastopt.interop.torch.optimizers import SGD, Adagrad, Adam, AdamW, NAdam, RMSprop
 from fastopt.interop.torch.options import Added as Added
 

@@ -1,0 +1,198 @@
+"""Errors say what to do instead, in few words."""
+
+import numpy as np
+import pytest
+
+import fastopt
+from fastopt import transforms as t
+from tests import subprocesses
+from tests.refusals import refusal
+from tests.support import COMPILED
+
+ARRAY = np.ones(3)
+only_compiled = pytest.mark.skipif(not COMPILED, reason="only the compiler finds this")
+
+
+def test_dtypes_name_astype():
+    with refusal(TypeError, ["params", "int64", ".astype('float64')"]):
+        fastopt.SGD(np.ones(3, int))
+    opt = fastopt.SGD(np.ones(3, np.float32))
+    for grad in np.ones(3), np.ones(3, int):
+        with refusal(TypeError, ["grads", str(grad.dtype), ".astype('float32')"]):
+            opt.step(grad)
+    with pytest.raises(TypeError, match="complex128") as found:
+        fastopt.SGD(np.ones(3, complex))
+    assert "astype" not in str(found.value)
+
+
+def test_what_is_no_array_names_what_makes_one():
+    with refusal(TypeError, ["params", "generator", "make a list"]):
+        fastopt.SGD(np.ones(3) for _ in range(2))
+
+    class Library:
+        def __array__(self, dtype=None, copy=None):
+            return np.ones(3)
+
+    with refusal(TypeError, ["params", "Library", "numpy.asarray"]):
+        fastopt.SGD(Library())
+
+
+@pytest.mark.parametrize("what", ["tensor", "parameter", "module"])
+def test_torch_names_its_own_optimizers(what):
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    module = torch.nn.Linear(2, 2)
+    params = {"tensor": torch.ones(3), "parameter": [module.weight], "module": module}[what]
+    with refusal(TypeError, ["params", "NumPy array", "fastopt.interop.torch"]):
+        fastopt.SGD(params)
+
+
+def test_missing_torch_says_what_to_install(tmp_path):
+    code = """
+        import sys
+        sys.modules["torch"] = None
+        try:
+            import fastopt.interop.torch
+        except ImportError as error:
+            assert "pip install 'torch>=2.7'" in str(error)
+        else:
+            raise AssertionError
+    """
+    subprocesses.run(subprocesses.script(code), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: fastopt.minimize(lambda x: (x @ x, x), ARRAY, bounds=list(range(100_000))),
+        lambda: fastopt.minimize(lambda x: (x @ x, x), [np.nan] * 100_000),
+        lambda: fastopt.SGD(np.ones(3), lr=[0.1] * 100_000),
+        lambda: fastopt.SGD(np.ones(3), nesterov=[True] * 100_000),
+        lambda: fastopt.schedules.piecewise(["a"] * 100_000, [1.0]),
+        lambda: fastopt.Transform(lambda u, p, s, h: (u, s), hyper=[1.0] * 100_000),
+    ],
+)
+def test_values_are_shortened(make):
+    with pytest.raises((TypeError, ValueError)) as found:
+        make()
+    assert len(str(found.value)) < 600
+
+
+@pytest.mark.parametrize(
+    "number", [np.array(0.25), np.float32(0.25), np.array(1, np.float16) / 4, np.array(0)]
+)
+def test_a_schedule_may_return_arrays_without_dimensions(number):
+    w = np.ones(3)
+    fastopt.SGD(w, lr=lambda step: number).step(np.ones(3))
+    assert w.tolist() == [1 - float(number)] * 3
+
+
+@pytest.mark.parametrize("number", [np.array([0.25]), np.array(True), np.array("0.1"), np.array(1j)])
+def test_other_arrays_are_no_numbers(number):
+    with refusal(TypeError, ["lr (from its schedule, at step 0)", "number"]):
+        fastopt.SGD(np.ones(3), lr=lambda step: number)
+
+
+def test_schedules_of_other_libraries():
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    w = np.ones(3)
+    fastopt.SGD(w, lr=lambda step: torch.tensor(0.5)).step(np.ones(3))
+    assert w.tolist() == [0.5] * 3
+    optimizer = torch.optim.SGD([torch.ones(1)])
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)
+    with refusal(TypeError, ["lr", "scheduler of torch", "fastopt.schedules"]):
+        fastopt.SGD(w, lr=scheduler)
+
+
+def test_a_schedule_that_raises_is_named():
+    def broken(step):
+        if step == 1:
+            raise KeyError("rate")
+        return 0.1
+
+    opt = fastopt.SGD(np.ones(3), lr=broken)
+    opt.step(np.ones(3))
+    with pytest.raises(KeyError) as found:
+        opt.step(np.ones(3))
+    assert "the schedule of lr, called with the step 1" in found.value.__notes__[0]
+    with pytest.raises(TypeError) as refused:
+        fastopt.SGD(np.ones(3), momentum=lambda: 0.9)
+    assert "the schedule of momentum, called with the step 0" in refused.value.__notes__[0]
+
+
+def clips(update, param, state, hyper):
+    return np.clip(update, -1.0, 1.0), state
+
+
+def sums(update, param, state, hyper):
+    return sum(update), state
+
+
+def forgets(update, param, state, hyper):
+    if update > 0:
+        return update, state
+
+
+def forgets_at_once(update, param, state, hyper):
+    if update > 1e9:
+        return update, state
+
+
+def with_default(update, param, state, hyper, factor=2.0):
+    return factor * update, state
+
+
+def variadic(*args):
+    return args[0], args[2]
+
+
+def with_keyword(update, param, state, hyper, *, factor=2.0):
+    return factor * update, state
+
+
+def uses_an_array(update, param, state, hyper):
+    return update * ARRAY, state
+
+
+ARGUMENTS = ["four arguments (update, param, state, hyper)", "hyper, or closed over"]
+DIAGNOSES = [
+    (forgets_at_once, ["every branch", "not None"]),
+    (with_default, [*ARGUMENTS, "factor"]),
+    (variadic, [*ARGUMENTS, "*args"]),
+    (with_keyword, [*ARGUMENTS, "factor"]),
+    (sums, ["gets numbers, not arrays", "not iterable"]),
+    (uses_an_array, ["not arrays", "the array ARRAY", "inputs"]),
+]
+
+
+@pytest.mark.parametrize(("update", "words"), DIAGNOSES, ids=[d[0].__name__ for d in DIAGNOSES])
+def test_transforms_are_diagnosed(update, words):
+    transform = fastopt.Transform(update, {"a": 0.0})
+    with refusal(TypeError, [f"transform {update.__name__!r}", *words]):
+        fastopt.Optimizer(np.ones(5), transform)
+
+
+@only_compiled
+@pytest.mark.parametrize(
+    ("update", "words"),
+    [
+        (clips, ["because of clip (write min(max(x, low), high))"]),
+        (forgets, ["every branch"]),
+    ],
+)
+def test_the_compilers_errors_are_diagnosed(update, words):
+    chain = fastopt.chain(fastopt.Transform(update, {"a": 0.0}), t.scale(0.1))
+    with refusal(TypeError, [f"transform {update.__name__!r}", *words]):
+        fastopt.Optimizer(np.ones(5), chain)
+
+
+@pytest.mark.parametrize(
+    ("start", "error", "words"),
+    [
+        (np.zeros(3), TypeError, ["state['a']", "number", "argument state"]),
+        (None, TypeError, ["state['a']", "number", "None"]),
+        ("params", ValueError, ["state['a']", "'param'"]),
+    ],
+)
+def test_states_start_from_numbers(start, error, words):
+    with refusal(error, words):
+        fastopt.Transform(forgets, state={"a": start})
