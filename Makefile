@@ -7,13 +7,24 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-# The suites keep compiled code to themselves: the user's cache folder is not theirs to fill.
+# The suites keep compiled code to themselves: the user's cache folder is not theirs to fill. What one has
+# compiled, the others find. `make test` begins with nothing compiled.
 CACHE := $(CURDIR)/build/cache
 COMPILED := FASTOPT_CACHE_DIR=$(CACHE)/compiled NUMBA_CACHE_DIR=$(CACHE)/compiled
 INTERPRETED := FASTOPT_CACHE_DIR=$(CACHE)/interpreted NUMBA_CACHE_DIR=$(CACHE)/interpreted NUMBA_DISABLE_JIT=1
 
-# What `make test` leaves to `make interop`, `mpi` and `docs`, even where those libraries are installed.
-OWN := --ignore=tests/interop --ignore=tests/mpi --ignore=tests/pages
+# What `make test` leaves to `make interop`, `mpi`, `docs` and `cuda-code`, even where those libraries are
+# installed.
+OWN := $(addprefix --ignore=tests/,interop mpi pages test_cuda_code.py test_cuda_numpy.py)
+
+# What is tested in processes of its own: it takes as long as all the rest, and runs beside it.
+PROCESSES := $(addprefix tests/test_,cache.py cache_users.py fuzz.py generated_code.py identity_kernels.py \
+    identity_package.py interruption.py low_precision.py targets.py threads.py workqueue.py)
+
+# What no version of Python, NumPy, Numba or SciPy changes, left out where others are tried: the users and
+# the files of the cache, what the repository holds beside the package, random cases, long trainings.
+ANYWHERE := $(addprefix --ignore=tests/test_,bench.py cache_users.py cache_files.py checkpoint_interrupted.py \
+    dialect_tables.py fuzz.py identity_package.py imports.py interruption.py low_precision.py workqueue.py)
 
 # What runs on a device of any kind, and what of it Numba's simulator can do.
 CUDA_LOGIC := $(addprefix tests/test_cuda,.py _blocks.py _norm.py _state.py _errors.py)
@@ -34,7 +45,9 @@ endef
 heading = @printf '\n== %s\n' "$(1)"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all fuzz lint types interpreted doctests compiled mpi interop bench bench-full docs clean
+NEEDED := $(addprefix $(VENV)/.,cuda-test docs interop mpich package)
+
+.PHONY: help demo test test-all fuzz lint types interpreted doctests compiled processes mpi interop bench bench-full docs clean
 .PHONY: wheel newest oldest cuda-simulator cuda-code cuda-emulated mpi-emulated torch-emulated test-cuda bench-cuda
 
 help: ## show this list
@@ -45,19 +58,14 @@ demo: $(INSTALLED) ## train a small network, time a step over a large buffer (a 
 
 test: ## every check that needs no other library
 	@$(MAKE) --no-print-directory lint
-	@$(MAKE) --no-print-directory types
-	@echo && echo "four suites, two at a time: some minutes until the first one is through"
-	@$(MAKE) --no-print-directory -j2 $(TOGETHER) compiled interpreted doctests cuda-simulator
+	@rm -rf $(CACHE)
+	@echo && echo "types and five suites, two at a time: some minutes until the first one is through"
+	@$(MAKE) --no-print-directory -j2 $(TOGETHER) types compiled processes interpreted cuda-simulator doctests
 
 test-all: ## the package, other Pythons, the pages, MPI, the code for GPUs, the comparisons with torch, optax and Keras
-	@$(MAKE) --no-print-directory -j2 $(TOGETHER) wheel newest oldest
-	@$(MAKE) --no-print-directory docs
-	@$(MAKE) --no-print-directory mpi
-	@$(MAKE) --no-print-directory cuda-code
-	@$(MAKE) --no-print-directory cuda-emulated
-	@$(MAKE) --no-print-directory mpi-emulated
-	@$(MAKE) --no-print-directory interop
-	@$(MAKE) --no-print-directory torch-emulated
+	@$(MAKE) --no-print-directory $(NEEDED)
+	@echo && echo "ten checks, two at a time: some minutes until the first one is through"
+	@$(MAKE) --no-print-directory -j2 $(TOGETHER) newest oldest interop cuda-emulated docs mpi mpi-emulated torch-emulated cuda-code
 
 SECONDS := 600
 fuzz: $(INSTALLED) ## new cases for SECONDS=600, of KIND=dense or of all; what is found comes as a line to run again
@@ -81,9 +89,13 @@ doctests: $(INSTALLED) ## the examples in docstrings
 	$(call heading,examples in docstrings)
 	@$(COMPILED) $(BIN)/python -m pytest -q --doctest-modules fastopt $(addprefix --ignore=fastopt/,interop/torch interop/mpi executors/cuda steps/cuda_stepper.py steps/device_steps.py steps/device_partial_step.py demo/ranks.py)
 
-compiled: $(INSTALLED) ## the suite as users run it
+compiled: $(INSTALLED) ## the suite as users run it, but for what `make processes` has
 	$(call heading,the suite compiled)
-	@$(COMPILED) $(BIN)/python -m pytest $(OWN)
+	@$(COMPILED) $(BIN)/python -m pytest $(OWN) $(addprefix --ignore=,$(PROCESSES))
+
+processes: $(INSTALLED) ## the rest of it: the cache, forks, interrupts, processors, random cases
+	$(call heading,in processes of their own)
+	@$(COMPILED) $(BIN)/python -m pytest $(PROCESSES)
 
 wheel: $(VENV)/.package ## build sdist and wheel, check them, install the wheel into an empty environment, use it
 	$(call heading,the package)
@@ -91,11 +103,11 @@ wheel: $(VENV)/.package ## build sdist and wheel, check them, install the wheel 
 
 newest: wheel ## the suite, types and the wheel under the newest Python found
 	$(call heading,the newest Python)
-	@$(BIN)/python -m tests.environments newest $(PYTHONS) -- $(OWN)
+	@$(BIN)/python -m tests.environments newest $(PYTHONS) -- $(OWN) $(ANYWHERE)
 
 oldest: wheel ## the same with the oldest dependencies that pyproject.toml allows
 	$(call heading,the oldest dependencies)
-	@$(BIN)/python -m tests.environments oldest -- $(OWN)
+	@$(BIN)/python -m tests.environments oldest -- $(OWN) $(ANYWHERE)
 
 mpi: $(VENV)/.mpich ## the suite of the ranks, one to four of them, with MPICH from a wheel
 	$(call heading,MPI)

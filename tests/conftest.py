@@ -10,9 +10,10 @@ os.environ.setdefault("NUMBA_NUM_THREADS", "8")
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache_folder(tmp_path_factory):
-    """Start with a cold cache, and leave the user's alone."""
+    """Leave the user's cache alone: a new one, or that which the suites of `make` share."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FASTOPT_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        if "FASTOPT_CACHE_DIR" not in os.environ:
+            patch.setenv("FASTOPT_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         yield
 
 

@@ -9,7 +9,6 @@ import fastopt
 from tests import oracles
 from tests.support import assert_same_bits, problem
 
-EXECUTORS = ("serial", "parallel", "reference")
 STEPS = 3
 SHAPES = ((5, 7), (), (0,), (66,))
 OWN = {"lr": 0.03, "momentum": 0.8}

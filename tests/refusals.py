@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 import fastopt
-from tests.support import assert_same_run, problem
+from tests.support import EXECUTORS, assert_same_run, problem
 
 N = 12
 
-everywhere = pytest.mark.parametrize("executor", ["serial", "parallel", "reference"])
+everywhere = pytest.mark.parametrize("executor", EXECUTORS)
 
 
 def params():

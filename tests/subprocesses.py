@@ -25,6 +25,8 @@ def compiled():
     return bool(_passes.buffer)
 """
 
+LIMIT = 300.0  # seconds, against hangs alone: a machine may be slow, and others may be at work on it
+
 _ROOT = Path(__file__).parents[1]
 _OURS = ("FASTOPT_", "NUMBA_", "OMP_", "PYTHON")
 
@@ -52,10 +54,10 @@ def start(
     )
 
 
-def finish(process: subprocess.Popen[str], limit: float = 60) -> str:
+def finish(process: subprocess.Popen[str]) -> str:
     """What the process printed; it must end in time with status 0, and warn of nothing."""
     try:
-        output, complaints = process.communicate(timeout=limit)
+        output, complaints = process.communicate(timeout=LIMIT)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         output, complaints = process.communicate()

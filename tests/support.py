@@ -2,9 +2,16 @@
 
 import numba
 import numpy as np
+import pytest
 
-# With NUMBA_DISABLE_JIT=1 every executor is the plain Python one.
+# With NUMBA_DISABLE_JIT=1 every executor is the plain Python one, and one of them stands for all.
 COMPILED = not numba.config.DISABLE_JIT
+EXECUTORS = ("serial", "parallel", "reference") if COMPILED else ("serial",)
+
+# What machine code has no part in runs in one of the two suites: in the compiled one where plain Python
+# takes long over the elements, in the interpreted one where coverage should see it.
+compiled_suite_only = pytest.mark.skipif(not COMPILED, reason="the compiled suite runs the same")
+interpreted_suite_only = pytest.mark.skipif(COMPILED, reason="the interpreted suite runs the same")
 
 DTYPES = (np.float32, np.float64)
 

@@ -13,6 +13,7 @@ import pytest
 
 from bench import figures, measure, peers, peers_numexpr, problems, report, tables
 from bench.roofline import roofline
+from tests.support import interpreted_suite_only
 
 ROOT = Path(__file__).parent.parent
 RESULTS = sorted((ROOT / "bench" / "results").glob("*.json"))
@@ -50,6 +51,7 @@ def test_results_say_where_they_come_from(path: Path) -> None:
     } <= machine.keys()
 
 
+@interpreted_suite_only
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
 def test_figures_can_be_drawn_from_every_result(path: Path, tmp_path: Path) -> None:
     drawn = figures.draw(stored(path), tmp_path)
@@ -60,6 +62,7 @@ def test_figures_can_be_drawn_from_every_result(path: Path, tmp_path: Path) -> N
         assert TEXT.findall(figure.read_text("utf-8")), figure.name
 
 
+@interpreted_suite_only
 def test_stored_figures_show_the_newest_results(tmp_path: Path) -> None:
     """All that is written in them, numbers and names; lines may differ with matplotlib's version."""
     for drawn in figures.draw(stored(report.newest()), tmp_path):
@@ -67,6 +70,7 @@ def test_stored_figures_show_the_newest_results(tmp_path: Path) -> None:
         assert TEXT.findall(kept.read_text("utf-8")) == TEXT.findall(drawn.read_text("utf-8"))
 
 
+@interpreted_suite_only
 def test_figures_of_no_cases_are_empty_not_an_error(tmp_path: Path) -> None:
     assert len(figures.draw({"machine": {"caches_bytes": {}}, "cases": []}, tmp_path)) == 2 * len(
         figures.FIGURES

@@ -229,7 +229,7 @@ def test_what_a_kill_left_is_written_over(saved):
     assert len(path.read_bytes()) == len(whole)
 
 
-KILLS = 50
+KILLS = 30
 
 
 @needs_jit
@@ -257,9 +257,12 @@ def test_kill_at_a_random_moment_of_save(tmp_path):
     one.save(path)
     duration = time.perf_counter() - start
     random.seed(1)
-    inside = 0
+    kills = inside = 0
     seen = set()
-    for _ in range({KILLS}):
+    while kills < {KILLS} or seen != {{1, 2}} or inside <= 5:
+        kills += 1
+        if kills > {KILLS}:
+            duration *= 1.1  # a save takes longer by now than the first one took
         child = os.fork()
         if child == 0:
             while True:
@@ -277,7 +280,6 @@ def test_kill_at_a_random_moment_of_save(tmp_path):
         for name, array in which.state.items():
             assert array.tobytes() == reader.state[name].tobytes()
         seen.add(reader.step_count)
-    assert seen == {{1, 2}} and inside > 5, (seen, inside)
     one.save(path)
     print(os.listdir(folder))
     """

@@ -12,6 +12,7 @@ import pytest
 import fastopt
 from fastopt.arrays import archive
 from tests.runs import falling, snapshot
+from tests.support import compiled_suite_only
 
 PACKAGE = str(Path(fastopt.__file__).parent)
 
@@ -105,6 +106,7 @@ def is_unfinished(opt):
     return refused(opt.catch_up)
 
 
+@compiled_suite_only  # where no coverage traces lines too
 @pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"
 )

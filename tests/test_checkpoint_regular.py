@@ -12,6 +12,7 @@ import pytest
 import fastopt
 from fastopt.arrays import archive, regular_files
 from tests.runs import make, snapshot, structure, train
+from tests.subprocesses import LIMIT
 
 posix = pytest.mark.skipif(os.name != "posix", reason="permissions, links and pipes of POSIX")
 
@@ -181,7 +182,7 @@ def test_what_is_no_regular_file_is_refused_at_once(what, action, tmp_path):
 
     thread = threading.Thread(target=call, daemon=True)
     thread.start()
-    thread.join(10)
+    thread.join(LIMIT)
     assert not thread.is_alive(), "waits for a writer"
     assert isinstance(caught[0], ValueError)
     assert {"directory": "directory"}.get(what, "pipe") in str(caught[0])

@@ -14,6 +14,7 @@ import pytest
 import fastopt
 from fastopt import cli
 from fastopt.demo import digits, memory, output, throughput
+from tests.subprocesses import LIMIT
 
 TINY = ["demo", "--elements", "1e3", "--rounds", "2", "--epochs", "2", "--hidden", "4"]
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -22,7 +23,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     """In a process of its own, as from a shell."""
     command = [sys.executable, "-m", "fastopt", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:

@@ -9,7 +9,7 @@ import pytest
 import fastopt
 from fastopt import system
 from fastopt.executors.cuda import availability
-from tests.subprocesses import needs_jit
+from tests.subprocesses import LIMIT, needs_jit
 
 
 class OnDevice:
@@ -101,4 +101,4 @@ def test_arrays_in_memory_do_not_import_cuda():
         "assert not [name for name in sys.modules if name.startswith(('numba.cuda', 'numba_cuda'))]\n"
         "assert not [name for name in sys.modules if name.startswith('fastopt.executors.cuda.d')]\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=LIMIT)

@@ -19,6 +19,7 @@ from tests.device import (
     to_device,
     to_host,
 )
+from tests.subprocesses import LIMIT
 from tests.support import assert_same_bits, problem
 
 
@@ -220,7 +221,7 @@ class TestLaunches:
             [sys.executable, "-c", textwrap.dedent(code)],
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=LIMIT,
             check=True,
             env={**os.environ, "GPU_EMULATOR_LOG": "1"},
         )

@@ -12,7 +12,7 @@ import fastopt
 from fastopt.optimizers.dialects import DIALECTS
 from tests.oracles import MP, exact
 from tests.refusals import refusal
-from tests.support import assert_same_bits, problem
+from tests.support import assert_same_bits, interpreted_suite_only, problem
 
 STEPS = 4
 
@@ -138,6 +138,7 @@ def inputs():
     return 3 + abs(w), grads, [0.1, 0.02, 0.0, 0.05]
 
 
+@interpreted_suite_only  # the chains are those of tests/cases.py
 @pytest.mark.parametrize("centered", [False, True])
 @pytest.mark.parametrize("momentum", [0.0, 0.75])
 @pytest.mark.parametrize("decay", [{}, {"weight_decay": 0.25}, {"decoupled_decay": True}])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import compileall
+import functools
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 import fastopt
 from fastopt.kernels.identity import digest_of, package
 from tests.subprocesses import COUNT_PASSES, needs_jit, run, script
+from tests.support import interpreted_suite_only
 
 ROOT = Path(fastopt.__file__).parent
 SOURCES = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in ROOT.rglob("*.py")}
@@ -38,6 +40,7 @@ def imported(file: str) -> set[str]:
     return found & SOURCES.keys()
 
 
+@functools.cache
 def reaching() -> set[str]:
     """What a file that compiles for the CPU imports, directly or not, and these files."""
     words = "@helper", "@intrinsic", "compile_function(", "_CFuncCompiler", "ccallback"
@@ -53,6 +56,7 @@ def reaching() -> set[str]:
 OTHERWISE = "transforms/", "executors/cuda/"
 
 
+@interpreted_suite_only
 def test_what_reaches_machine_code_changes_the_key(copy: Path) -> None:
     before, reaches = digest_of(copy), reaching()
     assert {"codecs/rounding.py", "codecs/blocks.py", "executors/cpu/columns.py"} < reaches
@@ -67,6 +71,7 @@ def test_what_reaches_machine_code_changes_the_key(copy: Path) -> None:
     assert digest_of(copy) == before
 
 
+@interpreted_suite_only
 @pytest.mark.parametrize(
     "file",
     ["cli.py", "system.py", "optimizers/named.py", "minimization/loop.py", "interop/scipy.py"],
@@ -77,6 +82,7 @@ def test_what_does_not_reach_it_changes_no_key(copy: Path, file: str) -> None:
     assert digest_of(copy) == package()
 
 
+@interpreted_suite_only
 def test_a_file_that_moves_or_is_new_changes_the_key(copy: Path) -> None:
     keys = {digest_of(copy)}
     (copy / "kernels/more.py").write_text("")
@@ -105,6 +111,7 @@ def as_source(copy: Path) -> Path:
     return copy.parent
 
 
+@interpreted_suite_only
 def test_zips_and_bytecode_have_content(copy: Path) -> None:
     bytecode = Path(shutil.copytree(copy, copy.parents[1] / "bytecode" / "fastopt"))
     as_bytecode(bytecode)
@@ -117,6 +124,7 @@ def test_zips_and_bytecode_have_content(copy: Path) -> None:
     assert digest_of(bytecode) not in (None, before)
 
 
+@interpreted_suite_only
 def test_nothing_has_no_content(copy: Path) -> None:
     """Where modules cannot be listed or read: an empty folder, one without this module, none at all."""
     assert digest_of(copy / "demo") is None

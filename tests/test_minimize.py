@@ -10,7 +10,7 @@ from scipy.optimize import OptimizeResult, rosen, rosen_der
 import fastopt
 from tests import oracles
 from tests.minimizing import X0, both, by_hand, recorded, sphere
-from tests.support import COMPILED, DTYPES, assert_same_bits
+from tests.support import COMPILED, DTYPES, assert_same_bits, compiled_suite_only
 
 KINDS = [fastopt.SGD, fastopt.RMSProp, fastopt.AdaGrad, fastopt.Adam, fastopt.AdamW, fastopt.NAdam]
 
@@ -157,6 +157,7 @@ def test_default_rates():
     assert_same_bits(own.x, expected[-1])
 
 
+@compiled_suite_only
 @pytest.mark.parametrize("optimizer", ["sgd", "rmsprop", "adagrad", "adam", "adamw", "nadam"])
 def test_rosenbrock_without_any_option(optimizer):
     """What was found, f = 0.126, 4.9e-5, 2.3e-3, 2.1e-10, 1.7e-4, 3.9e-6, with a margin."""

@@ -6,7 +6,15 @@ import pytest
 import fastopt
 from tests import oracles
 from tests.cases import BY_NAME, CASES, SOME, every_case
-from tests.support import COMPILED, DTYPES, assert_same_bits, assert_same_run, problem, sizes
+from tests.support import (
+    DTYPES,
+    assert_same_bits,
+    assert_same_run,
+    compiled_suite_only,
+    interpreted_suite_only,
+    problem,
+    sizes,
+)
 
 both_dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 
@@ -25,16 +33,18 @@ def test_equals_numpy(case, dtype):
     assert_expected(case.run(w.copy(), grads, executor="serial"), case, w, grads)
 
 
+@compiled_suite_only
 @both_dtypes
 @every_case()
 def test_parallel_equals_serial(case, dtype):
-    w, grads = problem(1009 if COMPILED else 65, dtype)
+    w, grads = problem(1009, dtype)
     serial = case.run(w.copy(), grads, executor="serial")
     for count in (1, 2, 3, 8):
         with fastopt.threads(count):
             assert_same_run(case.run(w.copy(), grads, executor="parallel"), serial)
 
 
+@compiled_suite_only
 @both_dtypes
 @every_case()
 def test_reference_equals_serial(case, dtype):
@@ -161,6 +171,7 @@ WELL_CONDITIONED = [
 ]
 
 
+@interpreted_suite_only  # whose bits are NumPy's and so those of compiled code, as tests above say
 @every_case(WELL_CONDITIONED)
 def test_within_two_ulp_of_the_exact_step(case):
     """Each step in float64 against 50 digits, from the same parameter and states.

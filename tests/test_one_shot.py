@@ -41,6 +41,8 @@ def rate(step):
 @each_case
 def test_equals_the_optimizer(function, optimizer, settings, shared, dtype):
     settings = {"lr": rate, **settings, **shared}
+    if shared and optimizer is not fastopt.SGD:
+        settings["executor"] = "reference"  # whose bits are those of code for as many more chains
     w, grads = problem(N, dtype, steps=4)
     opt = optimizer(w.copy(), **settings)
     states = {name: state.copy() for name, state in opt.state.items()}

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastopt
-from tests.phases import EXECUTORS, STEPS, Phase
+from tests.phases import STEPS, Phase
 from tests.refusals import assert_goes_on, everywhere, gradient, make, params, refusal
-from tests.support import COMPILED, DTYPES, assert_same_bits, assert_same_run, problem
+from tests.support import COMPILED, DTYPES, EXECUTORS, assert_same_bits, assert_same_run, problem
 
 both_dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 
@@ -89,7 +89,7 @@ def phases(draw):
 
 
 # Every combination is a kernel to compile; without compilation there is time for more.
-@settings(derandomize=True, deadline=None, max_examples=15 if COMPILED else 300)
+@settings(derandomize=True, deadline=None, max_examples=15 if COMPILED else 200)
 @given(phases())
 def test_any_combination(phase):
     for executor in EXECUTORS:

@@ -13,8 +13,8 @@ import scipy.sparse
 import fastopt
 from fastopt.steps.partial_step import PartialStep
 from fastopt.steps.stepper import stepper_of
+from tests.support import EXECUTORS
 
-EXECUTORS = ["serial", "parallel", "reference"]
 SIZE = 6
 
 

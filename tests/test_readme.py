@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import fastopt
+from tests.support import compiled_suite_only
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -26,6 +27,7 @@ ELSEWHERE = {"torch.md", "mpi.md"}
 WITH_CODE = [page for page in PAGES if blocks(page) and page.name not in ELSEWHERE]
 
 
+@compiled_suite_only
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.name)
 def test_code_runs(
     page: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]

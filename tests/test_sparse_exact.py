@@ -7,9 +7,7 @@ from hypothesis import strategies as st
 
 import fastopt
 from tests.sparse_runs import CLOSED, FORMATS, SAME_BITS, Sizes, dense, pair, scipy_array
-from tests.support import COMPILED, DTYPES, assert_same_bits, assert_same_run
-
-EXECUTORS = ("serial", "parallel", "reference")
+from tests.support import COMPILED, DTYPES, EXECUTORS, assert_same_bits, assert_same_run
 
 every_closed = pytest.mark.parametrize("name", CLOSED)
 both_dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)

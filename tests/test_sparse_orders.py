@@ -10,7 +10,7 @@ import pytest
 
 import fastopt
 from tests.subprocesses import needs_jit
-from tests.support import COMPILED, assert_same_bits
+from tests.support import COMPILED, EXECUTORS, assert_same_bits
 
 LR = 0.125
 
@@ -36,7 +36,7 @@ modes = pytest.mark.parametrize("mode", ["exact", "lazy"])
 # The norm is summed in blocks of 8192 elements: a dense gradient has two of them, one for each row.
 WIDTH = 8192 if COMPILED else 3
 WIDTHS = {"serial": WIDTH, "parallel": WIDTH, "reference": 3}
-executors = pytest.mark.parametrize("executor", WIDTHS)
+executors = pytest.mark.parametrize("executor", EXECUTORS)
 
 
 class Expected:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from tests.subprocesses import needs_jit, run, script
+from tests.subprocesses import LIMIT, needs_jit, run, script
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
 
@@ -321,9 +321,8 @@ def test_kernels_release_the_gil(executor: str) -> None:
 
     def steps() -> None:
         nonlocal inside
-        for _ in range(100):
-            if seen:
-                break
+        end = time.monotonic() + LIMIT
+        while not seen and time.monotonic() < end:
             inside = True
             opt.step(g)
             inside = False

@@ -8,9 +8,9 @@ import pytest
 
 import fastopt
 from fastopt import transforms as t
-from tests.support import DTYPES, assert_same_bits, problem
+from tests.support import DTYPES, EXECUTORS, assert_same_bits, problem
 
-everywhere = pytest.mark.parametrize("executor", ["serial", "parallel", "reference"])
+everywhere = pytest.mark.parametrize("executor", EXECUTORS)
 both_dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 
 SIZE = 70

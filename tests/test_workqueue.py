@@ -64,14 +64,14 @@ def work():
 def finish():
     '''Steps until the other thread has been at work for a while, and whether they are right.'''
     global stop
-    before, end, right = calls, time.monotonic() + 20, True
+    before, right = calls, True
     expected = stepped(5, "serial").tobytes()
     rounds = 0
-    while (calls < before + 300 or rounds < 10) and time.monotonic() < end:
+    while calls < before + 300 or rounds < 10:
         right &= stepped(5).tobytes() == expected
         rounds += 1
     stop = True
-    print(calls > before, right, used, threads.layer())
+    print(right, used, threads.layer())
 """
 
 STARTS = {
@@ -105,7 +105,7 @@ def test_beside_a_thread_of_python(start: str, cache: Path) -> None:
     watch()
     finish()
     """
-    assert run(script(BEGIN, code), cache, **WORKQUEUE) == "True True {1} workqueue"
+    assert run(script(BEGIN, code), cache, **WORKQUEUE) == "True {1} workqueue"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="such a thread is made by pthread_create")
@@ -130,4 +130,4 @@ def test_beside_a_thread_of_c(cache: Path) -> None:
     print(stepped(1).tobytes() == expected, used)
     """
     lines = run(script(BEGIN, code), cache, **WORKQUEUE).splitlines()
-    assert lines == ["True True {1} workqueue", "True {4}"]
+    assert lines == ["True {1} workqueue", "True {4}"]

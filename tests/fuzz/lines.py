@@ -1,10 +1,9 @@
 """An exception at some line of a step, or of what changes an optimizer: a case of `interruption`."""
 
-import functools
 from typing import Any
 
 from tests.fuzz import numbers
-from tests.fuzz.interruption import SCENARIOS, history, interrupted
+from tests.fuzz.interruption import SCENARIOS, interrupted, uninterrupted
 from tests.fuzz.stories import SHARED
 
 
@@ -20,16 +19,10 @@ def draw(seed: int) -> dict[str, Any]:
     }
 
 
-@functools.cache
-def counts(scenario: str, executor: str) -> list[int]:
-    """How many lines each action has, when everything is compiled."""
-    history(*SCENARIOS[scenario], executor)
-    return history(*SCENARIOS[scenario], executor)[1]
-
-
 def try_case(case: dict[str, Any]) -> None:
     """The action was taken, or it was not, and what follows is right."""
     where = case["lines"], case["executor"]
-    line = 1 + int(case["part"] * counts(*where)[case["action"]])
+    _, counts = uninterrupted(*where)
+    line = 1 + int(case["part"] * counts[case["action"]])
     place, wrong = interrupted(*where, case["action"], line)
     assert not wrong, f"interrupted at {place}: {wrong}"

@@ -10,6 +10,8 @@ from pathlib import Path
 import numba
 import pytest
 
+from tests.subprocesses import LIMIT
+
 ROOT = Path(__file__).parents[2]
 TORCH = ["torch, foreach", "torch, one by one", "torch, fused"]
 PEERS = ["roofline", *TORCH, "optax, jit", "Keras on jax, jit"]
@@ -28,7 +30,7 @@ def test_a_run_on_small_buffers() -> None:
     environment = {**os.environ, "KERAS_BACKEND": "jax"}  # what its peer is made for
     environment.pop("NUMBA_NUM_THREADS", None)  # XLA has as many threads as there are cores
     told = subprocess.run(
-        run, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+        run, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, check=False
     )
     assert told.returncode == 0, told.stdout + told.stderr
     reported = told.stdout.replace("\N{NO-BREAK SPACE}", " ")

@@ -4,7 +4,7 @@ import pytest
 
 from tests import subprocesses
 from tests.subprocesses import needs_jit, script
-from tests.test_interruption import CACHE, INTERRUPTS, LIMIT, ROOT
+from tests.test_interruption import CACHE, INTERRUPTS, ROOT
 
 TENSORS = """
     import torch
@@ -64,4 +64,4 @@ TENSORS = """
 def test_ctrl_c(name, settings):
     given = f"NAME, SETTINGS = {name!r}, {settings!r}"
     process = subprocesses.start(script(given, INTERRUPTS, TENSORS), CACHE, cwd=ROOT)
-    assert subprocesses.finish(process, LIMIT) == "same"
+    assert subprocesses.finish(process) == "same"

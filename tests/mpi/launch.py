@@ -14,12 +14,11 @@ from typing import NamedTuple
 import pytest
 
 from tests.device import EMULATED
+from tests.subprocesses import LIMIT
 from tests.support import COMPILED
 
 _ROOT = Path(__file__).parents[2]
 _MPIEXEC = shutil.which(Path(sys.executable).with_name("mpiexec")) or shutil.which("mpiexec")
-
-LIMIT = 180  # seconds; a few are enough where nothing is compiled and nobody else is there
 
 needs_mpi = pytest.mark.skipif(
     find_spec("mpi4py") is None or _MPIEXEC is None,
@@ -42,13 +41,13 @@ class Ended(NamedTuple):
     complaints: str
 
 
-def launch(ranks: int, job: str, *arguments: object, limit: float = LIMIT) -> Ended:
+def launch(ranks: int, job: str, *arguments: object) -> Ended:
     """Run ``module.function(comm, *arguments)`` of this folder on so many ranks."""
     strict = "-W", "error", "-m", "tests.mpi.job", job
-    return launch_python(ranks, *strict, *map(str, arguments), limit=limit)
+    return launch_python(ranks, *strict, *map(str, arguments))
 
 
-def launch_python(ranks: int, *options: str, limit: float = LIMIT) -> Ended:
+def launch_python(ranks: int, *options: str) -> Ended:
     """Run Python with these options on so many ranks."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "PYTHON"))}
     # Two threads a rank, for the jobs that ask for them; more ranks than cores must not spin.
@@ -67,7 +66,7 @@ def launch_python(ranks: int, *options: str, limit: float = LIMIT) -> Ended:
         start_new_session=True,
     )
     try:
-        output, complaints = process.communicate(timeout=limit)
+        output, complaints = process.communicate(timeout=LIMIT)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGTERM)  # mpiexec ends its ranks
         output, complaints = process.communicate()
@@ -75,8 +74,8 @@ def launch_python(ranks: int, *options: str, limit: float = LIMIT) -> Ended:
     return Ended(process.returncode, output, complaints)
 
 
-def run(ranks: int, job: str, *arguments: object, limit: float = LIMIT) -> str:
+def run(ranks: int, job: str, *arguments: object) -> str:
     """The same for a job that must succeed; what it printed."""
-    ended = launch(ranks, job, *arguments, limit=limit)
+    ended = launch(ranks, job, *arguments)
     assert (ended.status, ended.complaints) == (0, ""), f"{ended.complaints}\n{ended.output}"
     return ended.output.strip()

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.subprocesses import LIMIT
+
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
 
@@ -24,7 +26,7 @@ def test_script_runs(path: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "MPLBACKEND": "agg", "PYTHONPATH": str(ROOT)}
     run = [sys.executable, "-W", "error", str(path)]
     told = subprocess.run(
-        run, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+        run, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT, check=False
     )
     assert (told.returncode, told.stderr) == (0, "")
 
