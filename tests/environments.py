@@ -135,6 +135,7 @@ def main(name: str, pythons: list[str], options: list[str]) -> None:
     else:
         print(f"Python {version_of(python)}", *constraints)
         prepare(folder, python, "test", constraints)
+        shutil.rmtree(folder / "cache", ignore_errors=True)
         run(folder, "python", "-m", "mypy", "--cache-dir", str(folder / "mypy"))
         run(folder, "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *options)
     smoke_test(folder)
