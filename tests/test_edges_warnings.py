@@ -9,7 +9,7 @@ import pytest
 import fastopt
 from tests.cases import CASES, every_case
 from tests.sparse_runs import CLOSED
-from tests.support import COMPILED
+from tests.support import COMPILED, EXECUTORS, compiled_suite_only, interpreted_suite_only
 
 DTYPES = (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)
 BITS = {2: np.uint16, 4: np.uint32, 8: np.uint64}
@@ -62,6 +62,7 @@ OPTIONS = {
 }
 
 
+@interpreted_suite_only
 @every_case(CASES)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_reference(case, dtype):
@@ -69,14 +70,14 @@ def test_reference(case, dtype):
         use(case.make(np.ones(16, dtype), executor="reference"), g)
 
 
-@pytest.mark.skipif(not COMPILED, reason="the reference has been tried")
+@compiled_suite_only
 @every_case(SOME)
 def test_compiled(case):
     for g in gradients(np.float32).values():
         use(case.make(np.ones(16, np.float32)), g)
 
 
-@pytest.mark.parametrize("executor", ["serial", "reference"])
+@pytest.mark.parametrize("executor", EXECUTORS[::2])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_options(dtype, options, executor):
@@ -93,11 +94,12 @@ def test_8_bit_states(rounding):
         use(opt, np.resize(g, 4096))
 
 
+@interpreted_suite_only  # what NumPy could warn of is done in Python in both
 @pytest.mark.parametrize("mode", ["exact", "lazy"])
 @pytest.mark.parametrize("name", CLOSED)
 def test_sparse(name, mode):
     optimizer, settings = CLOSED[name]
-    for dtype in (np.float32, np.float64) if not COMPILED else (np.float32,):
+    for dtype in (np.float32, np.float64):
         for g in gradients(dtype).values():
             values = g.reshape(8, 2)
             opt = optimizer(np.ones((60, 2), dtype), sparse=mode, **settings)

@@ -38,7 +38,9 @@ def test_everything_goes_on():
 @pytest.mark.usefixtures("half_imported")
 def test_forks(monkeypatch):
     monkeypatch.setattr(threads, "_forked", False)
-    threads._after_fork()
+    monkeypatch.setattr(threads, "_running", threads._running)
+    threads._before_fork()
+    threads._after_fork_in_child()
     assert not threads._forked
 
 

@@ -153,17 +153,16 @@ def step(place: Path, cache: Path) -> str:
 
 @needs_jit
 @pytest.mark.parametrize("install", [as_source, as_bytecode, zipped])
-def test_an_edit_of_the_package_runs_no_old_code(
+def test_however_it_is_installed_the_package_finds_its_code_again(
     copy: Path, tmp_path: Path, install: Callable[[Path], Path]
 ) -> None:
-    """However it is installed, it finds its code again, and another version compiles its own."""
-    newer = Path(shutil.copytree(copy, tmp_path / "newer" / "fastopt"))
-    body = newer / "kernels/chain_source.py"
-    body.write_text(body.read_text("utf-8").replace("new = param - update", "new = param + update"))
-    first, second = install(copy), install(newer)
-    assert step(first, tmp_path / "cache") == "-0.5 True"
-    assert step(first, tmp_path / "cache") == "-0.5 False"
-    assert step(second, tmp_path / "cache") == "0.5 True"
+    place = install(copy)
+    assert step(place, tmp_path / "cache") == "-0.5 True"
+    assert step(place, tmp_path / "cache") == "-0.5 False"
+    if install is as_source:  # that the others have another key by then is tested above
+        body = copy / "kernels/chain_source.py"
+        body.write_text(body.read_text("utf-8").replace("new = param - update", "new = param + update"))
+        assert step(place, tmp_path / "cache") == "0.5 True"
 
 
 @needs_jit

@@ -150,7 +150,7 @@ def test_one_array(name: str, mode: str, executor: str) -> None:
         )
 
 
-SOME = [(name, "serial") for name in OPTIONS] + [("all", "parallel"), ("all", "reference")]
+SOME = [(name, "serial") for name in OPTIONS] + [("all", executor) for executor in EXECUTORS[1:]]
 
 
 @pytest.mark.parametrize(("name", "executor"), SOME)
@@ -162,6 +162,7 @@ def test_two_arrays(name: str, mode: str, executor: str) -> None:
         run(whole, mode, executor, start(executor, 2), **OPTIONS[name])
 
 
+@needs_jit
 @modes
 @pytest.mark.parametrize("name", ["clip", "all"])
 def test_compiled_and_reference_have_the_same_bits(name: str, mode: str) -> None:
