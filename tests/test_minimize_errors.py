@@ -170,7 +170,8 @@ def test_a_gradient_by_differences_has_a_limit():
 
 
 def test_progress_without_tqdm(monkeypatch):
-    monkeypatch.setitem(sys.modules, "tqdm", None)
+    for name in ("tqdm", "tqdm.auto"):
+        monkeypatch.setitem(sys.modules, name, None)
     with refusal(ImportError, ["progress", "pip install tqdm"]):
         fastopt.minimize(never, X0, progress=True)
     assert fastopt.minimize(both, X0, maxiter=1).nit == 1

@@ -11,6 +11,7 @@ import fastopt
 import fastopt.interop.scipy
 from tests.minimizing import X0, both, sphere
 from tests.refusals import refusal
+from tests.support import compiled_suite_only, interpreted_suite_only
 
 
 @pytest.mark.parametrize("maxiter", [7.0, np.float64(7), np.int32(7)])
@@ -18,6 +19,7 @@ def test_maxiter_may_be_a_float(maxiter):
     assert fastopt.minimize(both, X0, maxiter=maxiter).nit == 7
 
 
+@compiled_suite_only
 def test_without_maxiter_there_is_the_default():
     one, other = (fastopt.minimize(sphere, X0, **given) for given in ({}, {"maxiter": None}))
     assert one.x.tobytes() == other.x.tobytes()
@@ -96,9 +98,10 @@ def test_history_is_an_option_of_the_methods():
     assert result.history.shape == (6,)
 
 
+@interpreted_suite_only
 def test_the_result_has_a_type(tmp_path):
-    api = pytest.importorskip("mypy.api")
     """Its fields are known to type checkers, and it is SciPy's to everybody else."""
+    api = pytest.importorskip("mypy.api")
     code = "import fastopt\nreveal_type(fastopt.minimize(abs, 1.0).nit)\n"
     path = tmp_path / "caller.py"
     path.write_text(code)

@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 
 import fastopt
 from tests.sparse_runs import CLOSED, FORMATS, SAME_BITS, Sizes, dense, pair, scipy_array
-from tests.support import COMPILED, DTYPES, EXECUTORS, assert_same_bits, assert_same_run
+from tests.support import (
+    COMPILED,
+    DTYPES,
+    EXECUTORS,
+    assert_same_bits,
+    assert_same_run,
+    compiled_suite_only,
+)
 
 every_closed = pytest.mark.parametrize("name", CLOSED)
 both_dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
@@ -55,12 +62,13 @@ def test_any_interleaving(name, story, executor):
         assert_same_run(exact, plain)
 
 
+@compiled_suite_only
 @every_closed
 @both_dtypes
 def test_a_long_time(name, dtype, monkeypatch):
     """More steps than are remembered, with rows that are never touched and rows that always are."""
     monkeypatch.setattr("fastopt.steps.sparse.lagging_rows.REMEMBERED", 64)
-    steps, shape = (300 if COMPILED else 150), (9, 2)
+    steps, shape = 300, (9, 2)
     rng = np.random.default_rng(1)
     exact, plain = twins(name, rng.normal(size=shape).astype(dtype), executor="serial")
     sizes = Sizes(plain)
