@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastopt.codecs.base import BLOCK
-from fastopt.codecs.blocks import ITEM, SIGNED, UNSIGNED
+from fastopt.codecs.blocks import ITEM, PLAIN, SIGNED, UNSIGNED
 from fastopt.codecs.floats import floats
 from fastopt.codecs.rounding import noise, phase, table
 
@@ -22,10 +22,39 @@ def all_of_16_bits(name):
     return np.arange(2**16, dtype=np.uint16).view(SIXTEEN[name])
 
 
-def blocks_of_all_codes(*scales):
+def blocks_of_all_codes(*scales, plain=False):
     items = np.zeros(len(scales), ITEM)
     items["scale"], items["codes"] = scales, np.arange(BLOCK)
+    if plain:
+        items["scale"].view(np.int32)[:] |= PLAIN
     return items
+
+
+def is_plain(stored):
+    return (stored["scale"].view(np.int32) & PLAIN) == PLAIN
+
+
+def steps(k):
+    """Eighths of powers of two: three bits of mantissa."""
+    return 2.0 ** (k // 8) * (1 + k % 8 / 8)
+
+
+def meant_by(codec, plain):
+    """The numbers of all codes at a scale of one, from what the documentation says."""
+    code = np.arange(BLOCK)
+    if codec is UNSIGNED and plain:
+        return np.where(code == 0, 0.0, np.where(code < 8, code / 8 * 2.0**-30, steps(code - 248)))
+    if codec is UNSIGNED:
+        numbers = np.where(code < 32, steps(2 * code - 278), steps(code - 246))
+        numbers[[0, 254, 255]] = 0, np.inf, np.nan
+        return numbers
+    size = steps(code % 128) - 1
+    if not plain:
+        size[127] = size[255] = np.inf
+    numbers = np.where(code < 128, size, -size)
+    if not plain:
+        numbers[128] = np.nan
+    return numbers
 
 
 @both_halves
@@ -102,8 +131,56 @@ def test_every_code_survives(codec):
 
 
 @both_blocks
-def test_codes_rise(codec):
-    numbers = codec.decode(blocks_of_all_codes(1.0), SINGLE)
+@pytest.mark.parametrize("plain", [False, True])
+def test_what_codes_mean(codec, plain):
+    """Codes without a mark are those of fastopt 0.1, which files hold."""
+    for scale in (1.0, 2.0**-60, 2.0**30):
+        decoded = codec.decode(blocks_of_all_codes(scale, plain=plain), SINGLE)
+        np.testing.assert_array_equal(decoded, (scale * meant_by(codec, plain)).astype(np.float32))
+
+
+@both_blocks
+def test_every_plain_code_survives(codec):
+    stored = blocks_of_all_codes(1.0, 2.0**-60, 2.0**30, plain=True)
+    if codec is UNSIGNED:  # those of subnormal numbers are not used
+        stored["codes"][:, 1:8] = 8
+    else:  # not reached by numbers of this scale
+        stored["codes"][:, [127, 255]] = 126, 254
+    numbers = codec.decode(stored, SINGLE)
+    for bits in (None, noise(0, numbers.size, 3.0, 2)):
+        np.testing.assert_array_equal(codec.encode(numbers, bits), stored)
+
+
+def test_which_blocks_are_plain():
+    ordinary = np.linspace(1, 2, BLOCK).astype(np.float32)
+    cases = {
+        (): (True, True),
+        (0.0,): (True, True),
+        (2.0**-29,): (True, True),
+        (1.99 * 2.0**-30,): (False, True),  # below the smallest code above zero
+        (0.0, 1e-12): (False, True),
+        (2.0**30,): (True, True),
+        (2.0**30, 0.99): (False, True),
+        (1.875 * 2.0**30, *[1e4] * 255): (True, True),
+        (1.876 * 2.0**30, *[1e4] * 255): (False, True),
+        (3e38,): (False, False),
+        (-1.0,): (False, True),
+        (np.inf,): (False, False),
+        (np.nan, 1e-20): (False, False),
+        (1e-45, *[0.0] * 255): (False, True),
+        (0.0,) * 256: (True, True),
+    }
+    for numbers, expected in cases.items():
+        block = ordinary.copy()
+        block[: len(numbers)] = numbers
+        found = tuple(bool(is_plain(codec.encode(block, None))[0]) for codec in (UNSIGNED, SIGNED))
+        assert found == expected, numbers[:3]
+
+
+@both_blocks
+@pytest.mark.parametrize("plain", [False, True])
+def test_codes_rise(codec, plain):
+    numbers = codec.decode(blocks_of_all_codes(1.0, plain=plain), SINGLE)
     rising = numbers[:254] if codec is UNSIGNED else numbers[:127]
     assert rising[0] == 0
     assert (np.diff(rising) > 0).all()
@@ -115,14 +192,17 @@ def test_codes_rise(codec):
 def test_nearest(codec):
     """Of all codes of the scale that was chosen, none is nearer."""
     rng = np.random.default_rng(0)
-    numbers = (10.0 ** rng.uniform(-8, 3, 40 * BLOCK)).astype(np.float32)
+    least = np.repeat(rng.uniform(-8, 2, 40), BLOCK)
+    numbers = (10.0 ** rng.uniform(least, 3)).astype(np.float32)
     if codec is SIGNED:
         numbers *= rng.choice([-1, 1], numbers.size).astype(np.float32)
     stored = codec.encode(numbers, None)
     decoded = codec.decode(stored, SINGLE).astype(np.float64)
-    choices = codec.decode(blocks_of_all_codes(*stored["scale"]), np.dtype(np.float64)).reshape(
-        -1, BLOCK
-    )
+    assert {*is_plain(stored)} == ({True, False} if codec is UNSIGNED else {True})
+    choices = blocks_of_all_codes(*stored["scale"])
+    if codec is UNSIGNED:
+        choices["codes"][is_plain(choices), 1:8] = 8  # those of subnormal numbers are not used
+    choices = codec.decode(choices, np.dtype(np.float64)).reshape(-1, BLOCK)
     exact = numbers.astype(np.float64)
     for block, own in enumerate(choices):
         part = slice(block * BLOCK, (block + 1) * BLOCK)

@@ -276,14 +276,18 @@ def test_states_in_blocks(name, kernel, dithered, cc, tmp_path):
     assert not re.search(r"\b(div|rem)\.[su](32|64)|\bfma\.", code)
     states = len(made.names.blocked)
     ways = 1 if kernel == "scalar" else 2  # whole blocks, and the last one
-    assert code.count("shfl.sync.bfly") == 5 * states * ways
+    # For the largest, for the smallest without a sign, and for the largest finite where some are not.
+    reductions = sum(2 if signed else 3 for signed in made.names.has_sign.values())
+    assert code.count("shfl.sync.bfly") == 5 * reductions * ways
     if kernel != "scalar":
         assert accesses("ld.global.v4", code) >= 4
         assert accesses("st.global.v4", code) == 2
         # Of four bytes: scales, and four codes at once, twice. In the last block, where codes move one
         # by one, also eight parameters and gradients, and the random bits of eight elements.
         words = [len(re.findall(rf"\b{kind}\.global\.[fbu]32", code)) for kind in ("ld", "st")]
-        assert words == [4 * states + 16 + 8 * states * dithered, 4 * states + 8]
+        assert words[0] == 4 * states + 16 + 8 * states * dithered
+        # Some store the scale of a block in each of two branches.
+        assert 4 * states + 8 <= words[1] <= 6 * states + 8
     report, _ = assembled(code, cc, tmp_path)
     assert_no_spills(report)
     assert registers(report) <= BLOCKS[name][2]

@@ -222,6 +222,62 @@ def test_nonfinite_like_the_specification():
         np.testing.assert_array_equal(one.params, other.params)
 
 
+KINDS_OF_BLOCKS = {
+    "ordinary": [1.0],
+    "zeros": [0.0],
+    "some zeros": [0.0, 1.0, 3.0],
+    "a wide range": [1.0, 1e-5, 1e-9],
+    "zeros and a wide range": [0.0, 1e-6, 1.0],
+    "not finite": [np.nan, np.inf, -np.inf, 1.0],
+    "large": [1e18, 1e17],
+    "tiny": [1e-20, 3e-20],
+    "subnormal": [1e-42, 0.0],
+}
+
+
+@eight_bits
+@pytest.mark.parametrize("rounding", [None, False])
+@pytest.mark.parametrize("beta", [0.0, 0.5])
+def test_blocks_of_every_kind_like_the_specification(rounding, beta):
+    """In turn, from one step to the next: plain and full blocks beside each other."""
+    rng = np.random.default_rng(3)
+    kinds = list(KINDS_OF_BLOCKS.values())
+    size = 5 * len(kinds) * 256 + 77
+    settings = {"lr": 0.1, "beta1": beta, "beta2": beta, "state_dtype": "8bit"}
+    settings["stochastic_rounding"] = rounding
+    w = rng.normal(size=size).astype(np.float32)
+    opts = [fastopt.Adam(w.copy(), executor=e, **settings) for e in ("serial", "reference")]
+    for _ in range(3):
+        chosen = np.concatenate(
+            [rng.choice(kinds[i], 256) * rng.uniform(0.5, 1, 256) for i in rng.integers(9, size=46)]
+        )
+        grad = chosen[:size].astype(np.float32)
+        for opt in opts:
+            opt.step(grad)
+        for name, state in opts[0].state.items():
+            assert_same_bits(state, opts[1].state[name], name)
+        np.testing.assert_array_equal(opts[0].params, opts[1].params)
+
+
+@eight_bits
+def test_states_without_marks_are_read():
+    """As fastopt 0.1 stored them: all blocks are full ones."""
+    w, grads = arrays(4096, np.float32)
+    old = {name: np.zeros(16, ITEM) for name in ("exp_avg", "exp_avg_sq")}
+    for items, least in zip(old.values(), (0, 130), strict=True):
+        items["codes"] = least + np.arange(256) % 90 + np.arange(16)[:, None]
+        items["scale"] = 2.0 ** np.arange(-8, 8)
+    opts = []
+    for executor in ("serial", "reference"):
+        state = {name: items.copy() for name, items in old.items()}
+        opts.append(fastopt.Adam(w.copy(), state=state, executor=executor))
+        decoded = SIGNED.decode(old["exp_avg"], np.dtype(np.float32))
+        assert_same_bits(opts[-1].decoded("exp_avg"), decoded)
+        opts[-1].step(grads[0])
+    assert_same(*opts)
+    assert (opts[0].state["exp_avg_sq"]["scale"].view(np.int32) & 1).all()
+
+
 @eight_bits
 def test_memory_of_states():
     w = np.zeros(10**6, np.float32)

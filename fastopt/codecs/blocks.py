@@ -1,17 +1,27 @@
 """Eight bits an element: codes in blocks of 256, with a scale each.
 
 Both formats are floating-point numbers of one byte, relative to a power of two for each block, so that
-decoding is exact.
+decoding is exact. The lowest bit of a scale says which codes its block has.
 
-`UNSIGNED` is for accumulators that are never negative, such as averages of squares. It has three bits
-of mantissa over 28 powers of two below the largest of the block, and two bits over seven more:
-gradients that differ by 10**5 in one block keep accumulators of their own (squares differ by 10**10),
-and what is above zero never falls to zero. Above 3.3e38 it becomes infinite. Decoded numbers are
-encoded to themselves again.
-Rounding to nearest is off by 1/16 at most (1/8 far down).
+**Plain blocks**, marked by that bit, are nearly all: their codes are the upper bits of a float32, so
+that they take few instructions.
+
+`UNSIGNED` is for accumulators that are never negative, such as averages of squares. A plain block has
+three bits of mantissa over 31 powers of two, and zero: numbers are moved to the smallest exponents that
+float32 has, where the bits of zero are 0 and nothing needs to be subtracted. Codes that would stand for
+subnormal numbers, which processors are slow with, are not used.
 
 `SIGNED` is for momentum: a sign, and sizes ``F(c) - F(0)`` where ``F`` has three bits of mantissa over
 16 powers of two. So the spacing is relative far from zero and even near it, and zero is a code.
+
+**Full blocks** have what others lack: codes for infinity and NaN, and without a sign a longer range,
+three bits of mantissa over 28 powers of two and two bits over seven more. So gradients that differ by
+10**5 in one block keep accumulators of their own (squares differ by 10**10), and what is above zero
+never falls to zero. Above 3.3e38 it becomes infinite. Up to fastopt 0.1 all blocks were full, and
+without a mark: what was saved then is read as it is.
+
+Decoded numbers are encoded to themselves again. Rounding to nearest is off by 1/16 at most (1/8 far
+down in a full block without a sign).
 """
 
 from __future__ import annotations
@@ -34,14 +44,23 @@ MANTISSA = (1 << EXPONENT) - 1
 INFINITE_BITS = 0x7F800000
 NAN_BITS = 0x7FC00000
 
-# UNSIGNED: 0 is zero, then come finite numbers up to LARGEST, infinity and NaN. Codes up to COARSE are
-# two steps apart. LARGEST stands for 1.875 times the scale.
+PLAIN = 1  # the lowest bit of a scale
+
+# UNSIGNED, full: 0 is zero, then come finite numbers up to LARGEST, infinity and NaN. Codes up to COARSE
+# are two steps apart. LARGEST stands for 1.875 times the scale.
 LARGEST, INFINITE, NAN = 253, 254, 255
 COARSE = 32
 TO_BASE = (LARGEST + COARSE - 7) << STEP
 
-# SIGNED: the lower seven bits are the size, up to LARGEST_SIZE, then infinity. The scale is F(0), and
-# LARGEST_SIZE stands for 1.75 * 2**15 - 1 of it. Minus zero stands for NaN.
+# UNSIGNED, plain: the same above the scale, where 255 is the largest code and 8 that of the smallest
+# normal number. The bits of the factors to codes and back are those of the scale, and sums with it.
+MOST_SCALE = 2.0**30  # the largest whose factor is no subnormal number
+RANGE = 30 << EXPONENT  # from the scale down to code 8
+TO_NUMBERS = 96 << EXPONENT
+TO_CODES = 158 << EXPONENT
+
+# SIGNED: the lower seven bits are the size, up to LARGEST_SIZE. The scale is F(0), and LARGEST_SIZE stands
+# for 1.75 * 2**15 - 1 of it. In a full block come infinity, and minus zero, which stands for NaN.
 LARGEST_SIZE, INFINITE_SIZE, MINUS = 126, 127, 0x80
 
 
@@ -78,38 +97,42 @@ class Blocks(Codec):
     """Codes with a scale for each block.
 
     The formulas are written over `codecs.operations`, for arrays and for compiled code alike. What is
-    added before a code is cut off, `dither`, has noise or a half in its lower bits.
-
-    `finite_number` and `finite_code` are for what nearly all blocks hold: finite numbers, which without
-    a sign are not negative, and of which `Scaling` finds none too large. `number` and `code` are for
-    the others, and need about twice as many instructions.
+    added before a code is cut off, `dither`, has noise or a half in its lower bits. A block's scale is
+    given as its bits, with the mark.
     """
 
     scaling: Scaling
     has_sign: bool
-    dither: int  # what is added before codes are cut off has so many bits
+    full_dither: int  # what is added before codes of full blocks are cut off has so many bits
 
-    def is_special(self, o: Operations, code: Value) -> Value:
-        """Whether a code is of an infinity or NaN."""
+    plain_most: int  # bits of the largest number that a plain block can have
+
+    def dither(self, plain: bool) -> int:
+        """How many bits of noise a code takes."""
+        return STEP if plain else self.full_dither
+
+    def plain_number(self, o: Operations, code: Value, scale: Value) -> Value:
+        """The number of a code in a plain block."""
         raise NotImplementedError
 
-    def finite_number(self, o: Operations, code: Value, scale: Value) -> Value:
-        """The number, given the bits of its block's scale."""
+    def full_number(self, o: Operations, code: Value, scale: Value) -> Value:
+        """The number of a code in a full block."""
         raise NotImplementedError
 
     def number(self, o: Operations, code: Value, scale: Value) -> Value:
-        """The number, be it infinite or NaN."""
-        raise NotImplementedError
+        """The number of a code in any block."""
+        plain, full = (f(o, code, scale) for f in (self.plain_number, self.full_number))
+        return o.where(is_plain(scale), plain, full)
 
-    def offsets(self, o: Operations, scale: Value) -> tuple[Value, Value]:
+    def offsets(self, o: Operations, scale: Value, plain: bool) -> tuple[Value, Value]:
         """Two numbers of a block: `offset`, and what is in `dither` besides its lower bits."""
         raise NotImplementedError
 
-    def finite_code(self, o: Operations, number: Value, offset: Value, dither: Value) -> Value:
-        """The code."""
+    def plain_code(self, o: Operations, number: Value, offset: Value, dither: Value) -> Value:
+        """The code of a number of a plain block."""
         raise NotImplementedError
 
-    def code(self, o: Operations, number: Value, offset: Value, dither: Value) -> Value:
+    def full_code(self, o: Operations, number: Value, offset: Value, dither: Value) -> Value:
         """The code of any number."""
         raise NotImplementedError
 
@@ -117,11 +140,24 @@ class Blocks(Codec):
         """Bits that compare like sizes; without a sign, negative numbers are below all others."""
         return bits & SIZE_BITS if self.has_sign else bits
 
-    def scale_bits(self, o: Operations, largest: Value) -> Value:
+    def plain_least(self, scale: Value) -> Value:
+        """Bits of the smallest number above zero that a plain block can have, by its scale without mark."""
+        raise NotImplementedError
+
+    def unmarked_scale(self, o: Operations, largest: Value) -> Value:
         """The bits of a block's scale, from those of its largest finite number."""
         to = self.scaling
         power = (o.minimum(largest, to.most) + to.up) & ~MANTISSA
         return o.maximum(power - (to.down << EXPONENT), to.least_bits)
+
+    def scale_bits(self, o: Operations, largest: Value, smallest: Value) -> Value:
+        """The same with the mark, given the bits of the smallest number above zero.
+
+        They are infinity's where that does not matter, and 0 where a number is above `plain_most`, not
+        finite, or negative without a sign: then the block is full.
+        """
+        scale = self.unmarked_scale(o, largest)
+        return scale | o.where(smallest >= self.plain_least(scale), PLAIN, 0)
 
     @quiet
     def decode(self, stored: Array, compute: np.dtype[Any]) -> Array:
@@ -139,8 +175,12 @@ class Blocks(Codec):
             bits = np.append(noise, np.zeros(missing, np.uint32)).reshape(-1, BLOCK)
         sizes = self.size_bits(NUMPY, flat.view(np.int32))
         # What is not finite concerns its own element only.
-        finite = larger_finite(NUMPY, np.int32(0), sizes)
-        scale = self.scale_bits(NUMPY, finite.max(axis=1, initial=0))
+        largest = larger_finite(NUMPY, np.int32(0), sizes).max(axis=1, initial=0)
+        smallest = np.full(len(flat), INFINITE_BITS, np.int32)
+        if not self.has_sign:
+            smallest = np.where(sizes == 0, np.int32(INFINITE_BITS), sizes).min(axis=1)
+        smallest[(sizes.view(np.uint32) > self.plain_most).any(axis=1)] = 0
+        scale = self.scale_bits(NUMPY, largest, smallest)
         result = np.zeros(len(flat), ITEM)
         result["scale"] = scale.view(np.float32)
         result["codes"] = self.codes(flat, scale[:, None], bits)
@@ -149,13 +189,23 @@ class Blocks(Codec):
     @quiet
     def codes(self, numbers: Array, scale: Array, noise: Array | None) -> Array:
         """The codes of an array, given the bits of scales and 32 random bits for each number."""
-        if noise is None:
-            lower = np.full(numbers.shape, 1 << (self.dither - 1), np.int32)
-        else:
-            lower = (noise >> np.uint32(32 - self.dither)).astype(np.int32)
-        offset, constant = self.offsets(NUMPY, scale)
-        found: Array = self.code(NUMPY, numbers, offset, constant | lower)
+
+        def codes(formula: Any, plain: bool) -> Array:
+            bits = self.dither(plain)
+            lower: Any = np.int32(1 << (bits - 1))
+            if noise is not None:
+                lower = (noise >> np.uint32(32 - bits)).astype(np.int32)
+            offset, constant = self.offsets(NUMPY, scale, plain)
+            return (formula(NUMPY, numbers, offset, constant | lower) & 0xFF).astype(np.uint8)
+
+        plain, full = codes(self.plain_code, True), codes(self.full_code, False)
+        found: Array = np.where(is_plain(scale), plain, full)
         return found
+
+
+def is_plain(scale: Value) -> Value:
+    """Whether a scale, given by its bits, is that of a plain block."""
+    return (scale & PLAIN) == PLAIN
 
 
 def is_not_finite(o: Operations, size: Value) -> Value:
@@ -171,84 +221,85 @@ def larger_finite(o: Operations, largest: Value, size: Value) -> Value:
 class _Unsigned(Blocks):
     scaling = Scaling(up=(1 << STEP) - 1, down=0, least=2.0**-90)
     has_sign = False
-    dither = STEP + 1
+    full_dither = STEP + 1
+    plain_most = int(np.float32(1.875 * MOST_SCALE).view(np.int32))
 
-    def is_special(self, o: Operations, code: Value) -> Value:
-        return code >= INFINITE
+    def plain_number(self, o: Operations, code: Value, scale: Value) -> Value:
+        return o.as_float(o.widen(code) << STEP) * o.as_float(scale + (TO_NUMBERS - PLAIN))
 
-    def finite_number(self, o: Operations, code: Value, scale: Value) -> Value:
+    def full_number(self, o: Operations, code: Value, scale: Value) -> Value:
         wide = o.widen(code)
         base = o.where(code == 0, 0, scale - TO_BASE)
-        return o.as_float(((wide + o.minimum(wide, COARSE)) << STEP) + base)
+        bits = ((wide + o.minimum(wide, COARSE)) << STEP) + base
+        special = ((wide - INFINITE) << (EXPONENT - 1)) + INFINITE_BITS
+        return o.as_float(o.where(code >= INFINITE, special, bits))
 
-    def number(self, o: Operations, code: Value, scale: Value) -> Value:
-        special = ((o.widen(code) - INFINITE) << (EXPONENT - 1)) + INFINITE_BITS
-        number = self.finite_number(o, code, scale)
-        return o.where(self.is_special(o, code), o.as_float(special), number)
-
-    def offsets(self, o: Operations, scale: Value) -> tuple[Value, Value]:
+    def offsets(self, o: Operations, scale: Value, plain: bool) -> tuple[Value, Value]:
+        if plain:
+            return TO_CODES + PLAIN - scale, scale & 0
         base = scale - TO_BASE
-        knot = base + (COARSE << self.dither)
+        knot = base + (COARSE << self.full_dither)
         return knot, 0 - (base + knot)
 
-    def finite_code(self, o: Operations, number: Value, offset: Value, dither: Value) -> Value:
+    def plain_code(self, o: Operations, number: Value, offset: Value, dither: Value) -> Value:
+        return (o.as_bits(number * o.as_float(offset)) + dither) >> STEP
+
+    def full_code(self, o: Operations, number: Value, offset: Value, dither: Value) -> Value:
         bits = o.as_bits(number)
         # From the knot on both parts of the sum grow, so that codes are one step apart and not two.
-        code = (bits + o.maximum(bits, offset) + dither) >> self.dither
-        return o.where(bits == 0, 0, o.maximum(code, 1))
+        code = (bits + o.maximum(bits, offset) + dither) >> self.full_dither
+        code = o.where(bits > 0, o.maximum(code, 1), 0)  # up to that of infinity
+        return o.where(o.is_nan(number), NAN, o.where(is_not_finite(o, bits), INFINITE, code))
 
-    def code(self, o: Operations, number: Value, offset: Value, dither: Value) -> Value:
-        bits = o.as_bits(number)
-        code = self.finite_code(o, number, offset, dither)  # up to that of infinity
-        positive = o.where(is_not_finite(o, bits), INFINITE, o.where(bits > 0, code, 0))
-        return o.where(o.is_nan(number), NAN, positive)
+    def plain_least(self, scale: Value) -> Value:
+        return scale - RANGE
 
 
 class _Signed(Blocks):
     scaling = Scaling(up=(1 << (STEP + 1)) + 255, down=15, least=2.0**-110)
     has_sign = True
-    dither = STEP
+    full_dither = STEP
+    plain_most = scaling.most
 
-    def is_special(self, o: Operations, code: Value) -> Value:
-        return self._is_infinite(code) | (code == MINUS)
+    def plain_number(self, o: Operations, code: Value, scale: Value) -> Value:
+        return self._number(o, code, scale - PLAIN)
 
-    def _is_infinite(self, code: Value) -> Value:
-        return (code & (MINUS - 1)) == INFINITE_SIZE
-
-    def finite_number(self, o: Operations, code: Value, scale: Value) -> Value:
+    def _number(self, o: Operations, code: Value, scale: Value) -> Value:
         wide = o.widen_signed(code)
         size = (wide << STEP) & ((MINUS - 1) << STEP)
         number = o.as_float(scale + size) - o.as_float(scale)
         return o.as_float(o.as_bits(number) | (wide & SIGN_BIT))
 
-    def number(self, o: Operations, code: Value, scale: Value) -> Value:
-        bits = o.as_bits(self.finite_number(o, code, scale))
+    def full_number(self, o: Operations, code: Value, scale: Value) -> Value:
+        bits = o.as_bits(self._number(o, code, scale))
         infinity = (bits & SIGN_BIT) | INFINITE_BITS
-        bits = o.where(self._is_infinite(code), infinity, bits)
+        bits = o.where((code & (MINUS - 1)) == INFINITE_SIZE, infinity, bits)
         return o.as_float(o.where(code == MINUS, NAN_BITS, bits))
 
-    def offsets(self, o: Operations, scale: Value) -> tuple[Value, Value]:
-        return scale, 0 - scale
+    def offsets(self, o: Operations, scale: Value, plain: bool) -> tuple[Value, Value]:
+        unmarked = scale - PLAIN if plain else scale
+        return unmarked, 0 - unmarked
 
-    def finite_code(self, o: Operations, number: Value, offset: Value, dither: Value) -> Value:
-        return self._signed(o, self._size(o, number, offset, dither), number)
+    def plain_code(self, o: Operations, number: Value, offset: Value, dither: Value) -> Value:
+        return self._size(o, number, offset, dither) | self._minus(o, number)
 
     def _size(self, o: Operations, number: Value, offset: Value, dither: Value) -> Value:
         size = o.as_float(o.as_bits(number) & SIZE_BITS)
-        return (o.as_bits(size + o.as_float(offset)) + dither) >> self.dither
-
-    def _signed(self, o: Operations, size: Value, number: Value) -> Value:
-        return o.where(size == 0, 0, size | self._minus(o, number))
+        return (o.as_bits(size + o.as_float(offset)) + dither) >> STEP
 
     def _minus(self, o: Operations, number: Value) -> Value:
         return o.shift_in_zeros(o.as_bits(number), 24) & MINUS
 
-    def code(self, o: Operations, number: Value, offset: Value, dither: Value) -> Value:
-        size = self.size_bits(o, o.as_bits(number))
-        infinity = self._minus(o, number) | INFINITE_SIZE
-        code = o.minimum(self._size(o, number, offset, dither), LARGEST_SIZE)
-        code = o.where(is_not_finite(o, size), infinity, self._signed(o, code, number))
-        return o.where(size > INFINITE_BITS, MINUS, code)
+    def full_code(self, o: Operations, number: Value, offset: Value, dither: Value) -> Value:
+        bits = self.size_bits(o, o.as_bits(number))
+        minus = self._minus(o, number)
+        size = o.minimum(self._size(o, number, offset, dither), LARGEST_SIZE)
+        code = o.where(size == 0, 0, size | minus)
+        code = o.where(is_not_finite(o, bits), minus | INFINITE_SIZE, code)
+        return o.where(bits > INFINITE_BITS, MINUS, code)
+
+    def plain_least(self, scale: Value) -> Value:
+        return 1
 
 
 UNSIGNED = _Unsigned("unsigned8", ITEM, BLOCK)

@@ -154,3 +154,21 @@ def emitted(builder: Any, formula: Callable[..., Any], *values: Any) -> Any:
     given = (Emitted(builder, value) for value in values)
     found = formula(LLVMOperations(builder), *given)
     return tuple(own.raw for own in found) if isinstance(found, tuple) else found.raw
+
+
+# Of two integers without a sign.
+
+
+def larger_word(builder: Any, one: Any, other: Any) -> Any:
+    """The larger one."""
+    return builder.select(builder.icmp_unsigned(">", one, other), one, other)
+
+
+def smaller_word(builder: Any, one: Any, other: Any) -> Any:
+    """The smaller one."""
+    return builder.select(builder.icmp_unsigned("<", one, other), one, other)
+
+
+def smaller_predecessor(builder: Any, one: Any, other: Any) -> Any:
+    """The smaller of one and what comes before the other, where that of 0 is the largest of all."""
+    return smaller_word(builder, one, builder.sub(other, int32(1)))

@@ -3,16 +3,16 @@
 A number is decoded where it is loaded. New ones are gathered in a scratch of one block, which stays
 in the core's first cache, because a block is encoded as a whole: its largest number decides its scale.
 
-It is encoded a piece at a time between the pieces of the next one (`compiled.source`): while the
+It is encoded a piece at a time between the pieces of the next one (`kernels.source`): while the
 processor's divider is at work on roots and quotients, which take most of the time, its other units
 have nothing else to do. It took RMSProp with an 8-bit state on one core from 0.67 ns an element, when a
-block was encoded as soon as it was stepped, to 0.59; and to 0.52 that blocks without infinities and
-NaN, which are nearly all, are encoded and decoded by functions of their own.
+block was encoded as soon as it was stepped, to 0.59; and to 0.52 that plain blocks, which are nearly
+all, are encoded and decoded by functions of their own.
 """
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from llvmlite import ir
@@ -21,11 +21,29 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastopt.codecs.base import BLOCK
-from fastopt.codecs.blocks import BLOCKS, CODES_AT, ITEM, larger_finite
+from fastopt.codecs.blocks import (
+    BLOCKS,
+    CODES_AT,
+    INFINITE_BITS,
+    ITEM,
+    is_plain,
+    larger_finite,
+)
 from fastopt.executors.cpu.element_access import noise_of, prefer_512_bits
 from fastopt.executors.cpu.pointers import LINE, element_pointer, mark_noalias
 from fastopt.kernels.conversions import resize
-from fastopt.kernels.llvm_operations import DOUBLE, I8, I32, I64, SINGLE, emitted, int32
+from fastopt.kernels.llvm_operations import (
+    DOUBLE,
+    I8,
+    I32,
+    I64,
+    SINGLE,
+    emitted,
+    int32,
+    larger_word,
+    smaller_predecessor,
+    smaller_word,
+)
 
 
 def _item(builder: Any, address: Any, start: Any) -> Any:
@@ -80,20 +98,19 @@ def block_access(
 ) -> dict[str, Any]:
     """What a kernel needs for one slot, by name; `place` is where in its block an element is.
 
-    ``scale(address, start)`` of the block that element `start` begins, ``load(codes, place, scale)``
-    and ``store(scratch, place, value)``. Then ``rescale(address, start, stop, scratch)`` writes the new
-    scale, and gives two numbers for ``encode(place, codes, scratch, *them, random)``, which reads the
-    scratch and writes one code, and ``encode_all(codes, scratch, *them, random)``.
+    ``scale(address, start)`` of the block that element `start` begins, ``is_plain(scale)``,
+    ``load(codes, place, scale)`` and ``store(scratch, place, value)``. Then ``rescale(address, start,
+    stop, scratch)`` writes and returns the new scale for ``encode_all(codes, scratch, scale, random)``,
+    which reads the scratch and writes codes.
 
-    ``load_plain`` and ``encode`` are for blocks without infinities and NaN, which ``is_plain(codes)``
-    and the third result of ``rescale`` tell: it takes half the instructions to leave them out.
+    ``load_plain`` and ``encode(place, codes, scratch, scale, random)``, of one element, are for plain
+    blocks only.
 
     The scratch is told apart as number `room`, codes that are written as the number after that.
     """
     number = getattr(types, compute)
     wide = {"float32": SINGLE, "float64": DOUBLE}[compute]
     codec = BLOCKS[stored]
-    dither = codec.dither
     # A block that is not full is encoded with zeros behind its end: LLVM knows the count then.
     all_of_it = [ir.Constant(I64, number) for number in (0, BLOCK, 1)]
 
@@ -102,12 +119,15 @@ def block_access(
         mark_noalias(builder.module, value, room, slots)
         return value
 
-    def encode_one(formula: Any, builder: Any, place: Any, codes: Any, *rest: Any) -> None:
-        scratch, offset, constant, random = rest
+    def encode_one(plain: bool, builder: Any, place: Any, *rest: Any) -> None:
+        codes, scratch, scale, random = rest
+        offset, constant = emitted(builder, partial(codec.offsets, plain=plain), scale)
+        bits = codec.dither(plain)
         if dithered:
-            part = noise_of(builder, place, random, slot, slots, dither, constant)
+            part = noise_of(builder, place, random, slot, slots, bits, constant)
         else:
-            part = builder.or_(constant, int32(1 << (dither - 1)))
+            part = builder.or_(constant, int32(1 << (bits - 1)))
+        formula = codec.plain_code if plain else codec.full_code
         code = emitted(builder, formula, gathered(builder, scratch, place, SINGLE), offset, part)
         raw = builder.store(builder.trunc(code, I8), element_pointer(builder, I8, codes, place))
         mark_noalias(builder.module, raw, room + 1, slots)
@@ -122,28 +142,21 @@ def block_access(
 
         return types.int32(types.intp, types.int64), emit
 
-    def code_at(builder: Any, codes: Any, place: Any) -> Any:
-        raw = builder.load(element_pointer(builder, I8, codes, place))
-        mark_noalias(builder.module, raw, slot, slots)
-        return raw
-
     @intrinsic  # type: ignore[untyped-decorator]
-    def is_plain(typing_context: Any, codes: Any) -> Any:
+    def is_plain_block(typing_context: Any, scale: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            found = cgutils.alloca_once_value(builder, I8(0))
-            with cgutils.for_range_slice(builder, *all_of_it) as (i, _):
-                special = emitted(builder, codec.is_special, code_at(builder, args[0], i))
-                builder.store(builder.or_(builder.load(found), builder.zext(special, I8)), found)
-            return builder.icmp_unsigned("==", builder.load(found), I8(0))
+            return emitted(builder, lambda o, scale: is_plain(scale), *args)
 
-        return types.boolean(types.intp), emit
+        return types.boolean(types.int32), emit
 
     def loader(formula: Any) -> Any:
         @intrinsic  # type: ignore[untyped-decorator]
         def load(typing_context: Any, codes: Any, place: Any, scale: Any) -> Any:
             def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-                code = code_at(builder, *args[:2])
-                return resize(builder, emitted(builder, formula, code, args[2]), wide)
+                codes, place, scale = args
+                code = builder.load(element_pointer(builder, I8, codes, place))
+                mark_noalias(builder.module, code, slot, slots)
+                return resize(builder, emitted(builder, formula, code, scale), wide)
 
             return number(types.intp, types.int64, types.int32), emit
 
@@ -161,8 +174,6 @@ def block_access(
 
     @intrinsic  # type: ignore[untyped-decorator]
     def rescale(typing_context: Any, address: Any, start: Any, stop: Any, scratch: Any) -> Any:
-        result = types.Tuple((types.int32, types.int32, types.boolean))
-
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             address, start, stop, scratch = args
             missing = builder.sub(stop, start), *all_of_it[1:]
@@ -170,55 +181,84 @@ def block_access(
                 zero = builder.store(int32(0), element_pointer(builder, I32, scratch, i))
                 mark_noalias(builder.module, zero, room, slots)
             largest = cgutils.alloca_once_value(builder, int32(0))
+            smallest = cgutils.alloca_once_value(builder, int32(INFINITE_BITS))
 
-            def look(larger: Any) -> None:
-                builder.store(int32(0), largest)
+            def find(found: Any, begin: Any, *formulas: Any) -> None:
+                """Reduce the sizes of all numbers."""
+                for place, bits in zip(found, begin, strict=True):
+                    builder.store(int32(bits), place)
                 with cgutils.for_range_slice(builder, *all_of_it) as (i, _):
                     size = emitted(builder, codec.size_bits, gathered(builder, scratch, i, I32))
-                    builder.store(larger(builder, builder.load(largest), size), largest)
+                    for place, formula in zip(found, formulas, strict=True):
+                        builder.store(formula(builder, builder.load(place), size), place)
 
-            look(_larger_word)  # with a sign bit it is larger than all others
-            plain = builder.icmp_unsigned("<=", builder.load(largest), int32(codec.scaling.most))
-            with builder.if_then(builder.not_(plain), likely=False):
-                look(_larger_finite)  # what is not finite concerns its own element only
-            scale = emitted(builder, codec.scale_bits, builder.load(largest))
+            def too_small() -> Any:
+                """Whether there is a number, perhaps zero, that is too small for a plain block."""
+                scale = emitted(builder, codec.unmarked_scale, builder.load(largest))
+                least = emitted(builder, lambda o, scale: codec.plain_least(scale), scale)
+                return builder.icmp_signed("<", builder.load(smallest), least)
+
+            # Nothing but plain instructions for the blocks that have no zeros and are plain.
+            if codec.has_sign:
+                find([largest], [0], larger_word)
+            else:
+                find([largest, smallest], [0, INFINITE_BITS], larger_word, smaller_word)
+            outside = builder.icmp_unsigned(">", builder.load(largest), int32(codec.plain_most))
+            with builder.if_else(outside, likely=False) as (full, within):
+                with full:
+                    find([largest], [0], _larger_finite)
+                    builder.store(int32(0), smallest)
+                with within:
+                    if not codec.has_sign:
+                        with builder.if_then(too_small(), likely=False):
+                            # By what comes before each: zero does not count.
+                            find([smallest], [INFINITE_BITS - 1], smaller_predecessor)
+                            positive = builder.add(builder.load(smallest), int32(1))
+                            builder.store(positive, smallest)
+            found = builder.load(largest), builder.load(smallest)
+            scale = emitted(builder, codec.scale_bits, *found)
             place = builder.inttoptr(_item(builder, address, start), I32.as_pointer())
             mark_noalias(builder.module, builder.store(scale, place, align=ITEM.alignment), slot, slots)
-            return context.make_tuple(builder, result, [*emitted(builder, codec.offsets, scale), plain])
+            return scale
 
-        return result(types.intp, types.int64, types.int64, types.intp), emit
+        return types.int32(types.intp, types.int64, types.int64, types.intp), emit
 
-    words = types.int32, types.int32, types.int32
+    words = types.int32, types.int32
 
     @intrinsic  # type: ignore[untyped-decorator]
     def encode(
-        typing_context: Any, place: Any, codes: Any, scratch: Any, one: Any, other: Any, random: Any
+        typing_context: Any, place: Any, codes: Any, scratch: Any, scale: Any, random: Any
     ) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            encode_one(codec.finite_code, builder, *args)
+            encode_one(True, builder, *args)
             return context.get_dummy_value()
 
         return types.void(types.int64, types.intp, types.intp, *words), emit
 
     @intrinsic  # type: ignore[untyped-decorator]
-    def encode_all(
-        typing_context: Any, codes: Any, scratch: Any, one: Any, other: Any, random: Any
-    ) -> Any:
+    def encode_all(typing_context: Any, codes: Any, scratch: Any, scale: Any, random: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            with cgutils.for_range_slice(builder, *all_of_it) as (i, _):
-                encode_one(codec.code, builder, i, *args)
+            marked = emitted(builder, lambda o, scale: is_plain(scale), args[2])
+            with builder.if_else(marked) as branches:
+                for branch, plain in zip(branches, (True, False), strict=True):
+                    with branch, cgutils.for_range_slice(builder, *all_of_it) as (i, _):
+                        encode_one(plain, builder, i, *args)
             return context.get_dummy_value()
 
         return types.void(types.intp, types.intp, *words), emit
 
-    loads = {"load": loader(codec.number), "load_plain": loader(codec.finite_number)}
-    encodes = {"rescale": rescale, "encode": encode, "encode_all": encode_all}
-    return {"scale": scale, "is_plain": is_plain, **loads, "store": store, **encodes}
-
-
-def _larger_word(builder: Any, one: Any, other: Any) -> Any:
-    return builder.select(builder.icmp_unsigned(">", one, other), one, other)
+    return {
+        "scale": scale,
+        "is_plain": is_plain_block,
+        "load": loader(codec.number),
+        "load_plain": loader(codec.plain_number),
+        "store": store,
+        "rescale": rescale,
+        "encode": encode,
+        "encode_all": encode_all,
+    }
 
 
 def _larger_finite(builder: Any, one: Any, other: Any) -> Any:
     return emitted(builder, larger_finite, one, other)
+

@@ -15,6 +15,7 @@ import numpy as np
 from numba.core import ccallback, types
 
 from fastopt.codecs.base import BLOCK
+from fastopt.codecs.blocks import PLAIN
 from fastopt.executors.cpu.block_access import block_access, codes_of, nowhere, scratch
 from fastopt.executors.cpu.element_access import element_access, phase_bits, random_of
 from fastopt.executors.cpu.pointers import prefetch
@@ -53,7 +54,7 @@ class Kernel:
 
 
 def _load(array: KernelArray, plain: bool) -> str:
-    """`plain`: from a block without infinities and NaN."""
+    """`plain`: from a plain block of codes."""
     name = array.name
     if array.storage.in_blocks:
         load = f"load_plain_{name}" if plain else f"load_{name}"
@@ -84,10 +85,10 @@ def source(job: Job) -> str:
         head.append("random_before = nothing")
     for name in (array.name for array in blocked):
         head.append(f"{name}_new, {name}_before = scratch(), nowhere()")
-        head.append(f"{name}_low, {name}_high = nothing, nothing")
+        head.append(f"{name}_new_scale = plain")
 
     names = [array.name for array in blocked]
-    before = "{0}_before, {0}_new, {0}_low, {0}_high, random_before"
+    before = "{0}_before, {0}_new, {0}_new_scale, random_before"
     loads, plain_loads = (
         [_load(array, plain) for array in arrays if array.kind != "output"] for plain in (False, True)
     )
@@ -107,13 +108,15 @@ def source(job: Job) -> str:
     for name in names:
         lines += [f"        {name}_codes = codes_of({name}_at, block)"]
         lines += [f"        {name}_scale = scale_{name}({name}_at, block)"]
-    plain = [f"is_plain_{name}({name}_codes)" for name in names]
-    lines += [f"        whole = {' and '.join(['end - block == BLOCK', *plain])}"]
+    whole = ["end - block == BLOCK", *(f"is_plain_{name}({name}_scale)" for name in names)]
+    lines += [f"        whole = {' and '.join(whole)}"]
     if blocked:
-        lines += ["        if not whole:  # nothing here takes turns with encoding the block before"]
+        plain = [f"is_plain_{name}({name}_new_scale)" for name in names]
+        lines += [f"        if not (whole and {' and '.join(plain)}):"]
+        lines += ["            # Nothing here takes turns with encoding the block before."]
     for name in names:
         lines += [f"            encode_all_{name}({before.format(name)})"]
-        lines += [f"            {name}_before = nowhere()"]
+        lines += [f"            {name}_before, {name}_new_scale = nowhere(), plain"]
     lines += ["        if whole:"]
     lines += ["            for piece in range(block, block + BLOCK, PIECE):"]
     lines += ["                if fetches:"]
@@ -131,11 +134,8 @@ def source(job: Job) -> str:
         lines += ["        random_before = random"]
     for name in names:
         numbers = f"{name}_at, block, end, {name}_new"
-        lines += [f"        {name}_low, {name}_high, finite = rescale_{name}({numbers})"]
+        lines += [f"        {name}_new_scale = rescale_{name}({numbers})"]
         lines += [f"        {name}_before = {name}_codes"]
-        lines += ["        if not finite:"]
-        lines += [f"            encode_all_{name}({before.format(name)})"]
-        lines += [f"            {name}_before = nowhere()"]
     lines += [f"    encode_all_{name}({before.format(name)})" for name in names]
     return "\n".join(lines) + "\n"
 
@@ -168,6 +168,7 @@ def kernel(job: Job) -> Kernel:
     scope: dict[str, Any] = {"__name__": __name__, "zero": compute.type(0)}
     scope |= {"BLOCK": BLOCK, "PIECE": PIECE, "AHEAD": AHEAD, "WORTH_FETCHING": WORTH_FETCHING}
     scope |= {"phase_bits": phase_bits, "random_of": random_of, "nothing": np.int32(0)}
+    scope |= {"plain": np.int32(PLAIN)}
     scope |= {"scratch": scratch, "nowhere": nowhere, "codes_of": codes_of}
     scope |= {f"transform{i}": function for i, function in enumerate(functions)}
     scope |= _access(job)

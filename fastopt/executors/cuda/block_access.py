@@ -7,7 +7,7 @@ largest of all 256 is known, which the threads find among themselves.
 from __future__ import annotations
 
 import ctypes
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,11 +17,20 @@ from numba.core import cgutils
 
 from fastopt.codecs import rounding
 from fastopt.codecs.base import BLOCK
-from fastopt.codecs.blocks import BLOCKS, CODES_AT, ITEM, larger_finite
+from fastopt.codecs.blocks import BLOCKS, CODES_AT, ITEM, Blocks, is_plain, larger_finite
 from fastopt.codecs.operations import NUMPY, Operations, Value
 from fastopt.executors.cuda import device
-from fastopt.executors.cuda.element_access import noise_of, pointer_to
-from fastopt.kernels.llvm_operations import I8, I32, I64, emitted, int32
+from fastopt.executors.cuda.element_access import noise_in_block, pointer_to
+from fastopt.kernels.llvm_operations import (
+    I8,
+    I32,
+    I64,
+    emitted,
+    int32,
+    larger_word,
+    smaller_predecessor,
+    smaller_word,
+)
 
 ALIGNED = 4  # bytes: of a block's scale, and of four codes that move together
 
@@ -37,10 +46,15 @@ class BlockAccess(NamedTuple):
     scale: Any  # (address, index): the bits of the scale of the block with this element
     load: Any  # (address, index, scale)
     load_wide: Any
-    larger: Any  # (largest, value): gathers the bits of the largest finite number
-    new_scale: Any  # (largest): for the largest number of all threads of a warp
+    larger: Any  # (largest, value): gathers the bits of the largest number
+    larger_finite: Any  # the same of the largest finite number
+    smaller: Any  # (smallest, value): gathers what comes before the bits of the smallest but zero
+    exceeds: Any  # (largest): whether the largest number of a warp is above those of plain blocks
+    new_scale: Any  # (largest, smallest): for those of a warp
     store_scale: Any  # (address, index, scale)
-    store: Any  # (address, index, value, scale), and if it is rounded at random (first, table, phase)
+    # (address, index, value, scale), and if it is rounded at random the number of the block's first
+    # element among all, table and phase.
+    store: Any
     store_wide: Any
 
 
@@ -65,17 +79,35 @@ def block_access(stored: str, dithered: bool, slot: int, width: int) -> BlockAcc
     """The functions for one slot; numbers are float32."""
     if device.SIMULATED:
         return _simulated(stored, slot if dithered else None, width)
-    scale, larger, new_scale, store_scale = _scales(stored)
+    scales = _scales(stored)
     load, load_wide = (_loader(stored, count) for count in (1, width))
     store, store_wide = (_storer(stored, dithered, slot, count) for count in (1, width))
-    return BlockAccess(scale, load, load_wide, larger, new_scale, store_scale, store, store_wide)
+    return BlockAccess(
+        **scales, load=load, load_wide=load_wide, store=store, store_wide=store_wide
+    )
 
 
-def _scales(stored: str) -> tuple[Any, ...]:
+def _scales(stored: str) -> dict[str, Any]:
+    """The functions that have to do with scales, by name."""
     codec = BLOCKS[stored]
 
-    def larger_number(o: Operations, largest: Value, number: Value) -> Value:
-        return larger_finite(o, largest, codec.size_bits(o, o.as_bits(number)))
+    def gatherer(gather: Any) -> Any:
+        @device.intrinsic  # type: ignore[untyped-decorator]
+        def gather_number(typing_context: Any, found: Any, value: Any) -> Any:
+            def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+                size = emitted(builder, lambda o, number: codec.size_bits(o, o.as_bits(number)), args[1])
+                return gather(builder, args[0], size)
+
+            return types.int32(types.int32, types.float32), emit
+
+        return gather_number
+
+    @device.intrinsic  # type: ignore[untyped-decorator]
+    def exceeds(typing_context: Any, largest: Any) -> Any:
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.icmp_unsigned(">", args[0], int32(codec.plain_most))
+
+        return types.boolean(types.int32), emit
 
     @device.intrinsic  # type: ignore[untyped-decorator]
     def scale(typing_context: Any, address: Any, index: Any) -> Any:
@@ -86,18 +118,11 @@ def _scales(stored: str) -> tuple[Any, ...]:
         return types.int32(types.int64, types.int64), emit
 
     @device.intrinsic  # type: ignore[untyped-decorator]
-    def larger(typing_context: Any, largest: Any, value: Any) -> Any:
+    def new_scale(typing_context: Any, largest: Any, smallest: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return emitted(builder, larger_number, *args)
+            return emitted(builder, partial(_scale_of, codec), *args)
 
-        return types.int32(types.int32, types.float32), emit
-
-    @device.intrinsic  # type: ignore[untyped-decorator]
-    def new_scale(typing_context: Any, largest: Any) -> Any:
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return emitted(builder, codec.scale_bits, args[0])
-
-        return types.int32(types.int32), emit
+        return types.int32(types.int32, types.int32), emit
 
     @device.intrinsic  # type: ignore[untyped-decorator]
     def store_scale(typing_context: Any, address: Any, index: Any, scale: Any) -> Any:
@@ -108,7 +133,35 @@ def _scales(stored: str) -> tuple[Any, ...]:
 
         return types.void(types.int64, types.int64, types.int32), emit
 
-    return scale, larger, new_scale, store_scale
+    return {
+        "scale": scale,
+        "larger": gatherer(larger_word),
+        "larger_finite": gatherer(lambda builder, *values: emitted(builder, larger_finite, *values)),
+        "smaller": gatherer(smaller_predecessor),
+        "exceeds": exceeds,
+        "new_scale": new_scale,
+        "store_scale": store_scale,
+    }
+
+
+def _scale_of(codec: Blocks, o: Operations, largest: Value, smallest: Value) -> Value:
+    return codec.scale_bits(o, largest, smallest + 1)
+
+
+def _either(builder: Any, scale: Any, emit: Any) -> list[Any]:
+    """What `emit(plain)` gives, for the block's kind: a branch that all threads of a warp take."""
+    marked = emitted(builder, lambda o, scale: is_plain(scale), scale)
+    found = []
+    with builder.if_else(marked) as branches:
+        for branch, plain in zip(branches, (True, False), strict=True):
+            with branch:
+                found.append((emit(plain), builder.block))
+    joined = []
+    for values in zip(*(values for values, _ in found), strict=True):
+        joined.append(builder.phi(values[0].type))
+        for value, (_, block) in zip(values, found, strict=True):
+            joined[-1].add_incoming(value, block)
+    return joined
 
 
 def _loader(stored: str, width: int) -> Any:
@@ -121,38 +174,54 @@ def _loader(stored: str, width: int) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             place = _at(builder, whole, _code_place(builder, args[0], args[1]))
             found = builder.load(place, align=width)
-            if width == 1:
-                return emitted(builder, codec.number, found, args[2])
             each = [builder.lshr(found, ir.Constant(whole, 8 * lane)) for lane in range(width)]
             codes = [builder.trunc(code, I8) for code in each]
-            numbers = [emitted(builder, codec.number, code, args[2]) for code in codes]
-            return context.make_tuple(builder, result, numbers)
+
+            def decode(plain: bool) -> list[Any]:
+                formula = codec.plain_number if plain else codec.full_number
+                return [emitted(builder, formula, code, args[2]) for code in codes]
+
+            numbers = _either(builder, args[2], decode)
+            return numbers[0] if width == 1 else context.make_tuple(builder, result, numbers)
 
         return result(types.int64, types.int64, types.int32), emit
 
     return load
 
 
+def _code_in_lane(builder: Any, code: Any, whole: Any, lane: int) -> Any:
+    """The lower byte of a code at its place in a word of up to four."""
+    own = builder.and_(builder.shl(code, int32(8 * lane)), int32(0xFF << 8 * lane))
+    return own if whole == I32 else builder.trunc(own, whole)
+
+
 def _storer(stored: str, dithered: bool, slot: int, width: int) -> Any:
     codec = BLOCKS[stored]
-    bits = codec.dither
     given = types.float32 if width == 1 else types.UniTuple(types.float32, width)
     whole = ir.IntType(8 * width)
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         address, index, value, scale, *how = args
         numbers = [value] if width == 1 else cgutils.unpack_tuple(builder, value, width)
-        parts = [int32(1 << (bits - 1))] * width
+        noise = [None] * width
         if dithered:
-            noise = noise_of(builder, index, how, slot, width)
-            parts = [builder.lshr(own, int32(32 - bits)) for own in noise]
-        offset, constant = emitted(builder, codec.offsets, scale)
-        codes = ir.Constant(whole, 0)
-        for lane, (number, part) in enumerate(zip(numbers, parts, strict=True)):
-            dither = builder.or_(constant, part)
-            code = builder.trunc(emitted(builder, codec.code, number, offset, dither), I8)
-            shifted = builder.shl(builder.zext(code, whole), ir.Constant(whole, 8 * lane))
-            codes = builder.or_(codes, shifted)
+            place = builder.and_(index, ir.Constant(I64, BLOCK - 1))
+            noise = noise_in_block(builder, how[0], place, how[1:], slot, width)
+
+        def encode(plain: bool) -> list[Any]:
+            bits = codec.dither(plain)
+            formula = codec.plain_code if plain else codec.full_code
+            offset, constant = emitted(builder, partial(codec.offsets, plain=plain), scale)
+            codes = ir.Constant(whole, 0)
+            for lane, (number, own) in enumerate(zip(numbers, noise, strict=True)):
+                half = int32(1 << (bits - 1))
+                part = half if own is None else builder.lshr(own, int32(32 - bits))
+                dither = builder.or_(constant, part)
+                code = emitted(builder, formula, number, offset, dither)
+                codes = builder.or_(codes, _code_in_lane(builder, code, whole, lane))
+            return [codes]
+
+        (codes,) = _either(builder, scale, encode)
         place = _at(builder, whole, _code_place(builder, address, index))
         builder.store(codes, place, align=width)
         return context.get_dummy_value()
@@ -182,16 +251,12 @@ def _storer(stored: str, dithered: bool, slot: int, width: int) -> Any:
     return store_dithered
 
 
-def _larger(o: Operations, one: Value, other: Value) -> Value:
-    return o.maximum(one, other)
-
-
 @cache
-def largest_of_warp() -> Any:
-    """``largest(number)``: of those that the threads of a warp have, which all must ask."""
+def of_warp(choose: Any) -> Any:
+    """``found(number)``: of those that the threads of a warp have, which all must ask, the chosen one."""
 
     @device.intrinsic  # type: ignore[untyped-decorator]
-    def largest(typing_context: Any, number: Any) -> Any:
+    def of_all(typing_context: Any, number: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             (found,) = args
             result = ir.LiteralStructType((I32, ir.IntType(1)))
@@ -202,24 +267,39 @@ def largest_of_warp() -> Any:
                 numbers = ALL_THREADS, BUTTERFLY, None, distance, LAST_LANE
                 given = [found if own is None else int32(own) for own in numbers]
                 other = builder.extract_value(builder.call(shuffle, given), 0)
-                found = emitted(builder, _larger, found, other)
+                found = choose(builder, found, other)
                 distance //= 2
             return found
 
         return types.int32(types.int32), emit
 
-    return largest
+    return of_all
+
+
+def define_warp_functions(scope: dict[str, Any]) -> None:
+    """Put the functions over a warp into the scope of kernels."""
+    if device.SIMULATED:
+        scope |= {"uint32": types.uint32, "WARP": device.WARP}
+        exec(_SIMULATED_WARP, scope)
+    else:
+        scope |= {"largest_of_warp": of_warp(larger_word), "smallest_of_warp": of_warp(smaller_word)}
 
 
 # On Numba's simulator there are no shuffles: threads meet in shared memory. A block there is a warp.
-SIMULATED_LARGEST = """
-def largest_of_warp(number):
-    shared = cuda.shared.array(WARP, int32)
+_SIMULATED_WARP = """
+def of_warp(choose, number):
+    shared = cuda.shared.array(WARP, uint32)
     shared[cuda.threadIdx.x] = number
     cuda.syncthreads()
-    found = max(int(own) for own in shared)
+    found = choose(int(own) for own in shared)
     cuda.syncthreads()
     return found
+
+def largest_of_warp(number):
+    return of_warp(max, number)
+
+def smallest_of_warp(number):
+    return of_warp(min, number)
 """
 
 
@@ -250,18 +330,26 @@ def _simulated(stored: str, slot: int | None, width: int) -> BlockAccess:
         def store(address: int, index: int, value: Any, scale: int, *how: Any) -> None:
             bits = None
             if slot is not None:
-                first, _, phase = how
+                begin, _, phase = how
                 place = index % BLOCK
-                bits = rounding.noise(first + index - place, place + width, phase, slot)[place:]
+                bits = rounding.noise(begin, place + width, phase, slot)[place:]
             numbers = np.array([value] if width == 1 else value, np.float32)
             codes = codec.codes(numbers, np.array([scale], np.int32), bits)
             _codes(address, index, width)[:] = codes
 
         return store
 
-    def larger(largest: int, value: Any) -> int:
+    # Integers without a sign.
+
+    def size_of(value: Any) -> int:
         bits = codec.size_bits(NUMPY, np.array([value], np.float32).view(np.int32))
-        return int(larger_finite(NUMPY, largest, bits)[0])
+        return int(bits.view(np.uint32)[0])
+
+    def finite(largest: int, value: Any) -> int:
+        return int(larger_finite(NUMPY, *np.array([largest, size_of(value)], np.uint32).view(np.int32)))
+
+    def new_scale(largest: int, smallest: int) -> int:
+        return int(_scale_of(codec, NUMPY, *np.array([[largest], [smallest]], np.int32))[0])
 
     def store_scale(address: int, index: int, scale: int) -> None:
         scale_at(address, index).value = scale
@@ -270,8 +358,11 @@ def _simulated(stored: str, slot: int | None, width: int) -> BlockAccess:
         scale=lambda address, index: scale_at(address, index).value,
         load=loader(1),
         load_wide=loader(width),
-        larger=larger,
-        new_scale=lambda largest: int(codec.scale_bits(NUMPY, np.array([largest], np.int32))[0]),
+        larger=lambda largest, value: max(int(largest), size_of(value)),
+        larger_finite=finite,
+        smaller=lambda smallest, value: min(int(smallest), (size_of(value) - 1) % 2**32),
+        exceeds=lambda largest: largest > codec.plain_most,
+        new_scale=new_scale,
         store_scale=store_scale,
         store=storer(1),
         store_wide=storer(width),

@@ -134,10 +134,17 @@ def dithering_storer(dtype: str, stored: str, width: int, slot: int) -> Any:
 
 def noise_of(builder: Any, index: Any, how: Any, slot: int, width: int) -> list[Any]:
     """Random bits for `width` elements from `index` on; `how` is `first`, `table` and `phase`."""
-    first, table, phase = how
     # A group never reaches into another block: both are powers of two.
     place = builder.and_(index, ir.Constant(I64, BLOCK - 1))
-    block = builder.add(first, builder.sub(index, place))
+    block = builder.add(how[0], builder.sub(index, place))
+    return noise_in_block(builder, block, place, how[1:], slot, width)
+
+
+def noise_in_block(
+    builder: Any, block: Any, place: Any, how: Any, slot: int, width: int
+) -> list[Any]:
+    """The same by the number of the first element of a block, and a place in it."""
+    table, phase = how
     step = builder.shl(builder.fptoui(phase, I32), int32(32 - rounding.PHASE_BITS))
     common = builder.add(hashed(builder, block), step)
     common = builder.add(common, int32(slot * rounding.PER_SLOT % 2**32))

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from fastopt.codecs.base import BLOCK
+from fastopt.codecs.blocks import BLOCKS
 from fastopt.executors.cuda.device import WARP
 from fastopt.kernels.chain_source import chain_body, hypers_of, tuple_of
 from fastopt.kernels.job import GRAD_FACTOR, NUMBERS, PHASE, Job
@@ -54,6 +55,8 @@ class Names:
         self.stored = ["param", *(name for name in self.slots if self.kinds[name] != "input")]
         self.dithered = {array.name for array in job.arrays if array.storage.dithered}
         self.blocked = [array.name for array in job.arrays if array.storage.in_blocks]
+        codecs = {array.name: array.storage.codec for array in job.arrays}
+        self.has_sign = {name: BLOCKS[codecs[name]].has_sign for name in self.blocked}
         self.hypers = hypers_of(job)
         # The numbers of a step by their place in the buffer of hyperparameters.
         self.places = {"phase": PHASE} if self.dithered else {}
@@ -77,7 +80,9 @@ class Names:
     def store(self, name: str, value: str, wide: bool = False) -> str:
         """The statement that stores an element, or a group."""
         more = f", {name}_scale" if name in self.blocked else ""
-        more += ", first, table, phase" if name in self.dithered else ""
+        if name in self.dithered:
+            first = "first + begin" if name in self.blocked else "first"
+            more += f", {first}, table, phase"
         return f"store_{'wide_' if wide else ''}{name}({name}_at, i, {value}{more})"
 
     @property
@@ -209,15 +214,30 @@ def _block(names: Names, job: Job, width: int, stop: str) -> list[str]:
             body += [f"{name} = zero" for name in kept]
             body += _branch(f"i < {stop}", [*_single(names, job), *new])
     for name in names.blocked:
-        body.append(f"{name}_largest = nothing")
-        for lane in range(PER_THREAD):
-            body.append(f"{name}_largest = larger_{name}({name}_largest, {name}_{lane})")
-        body.append(f"{name}_scale = new_scale_{name}(largest_of_warp({name}_largest))")
+        body += _new_scale(name, names.has_sign[name])
         body += _branch("lane == 0", [f"store_scale_{name}({name}_at, begin, {name}_scale)"])
         for own, place in zip(groups, places, strict=True):
             value = f"({_each(name, own)})" if width > 1 else f"{name}_{own[0]}"
             body += [place, names.store(name, value, wide=width > 1)]
     return body
+
+
+def _new_scale(name: str, has_sign: bool) -> list[str]:
+    """The scale of a block, from the numbers of all threads of a warp."""
+    numbers = [f"{name}_{lane}" for lane in range(PER_THREAD)]
+    largest, smallest = f"{name}_largest", f"{name}_smallest"
+
+    def gathered(found: str, verb: str) -> list[str]:
+        return [f"{found} = {verb}_{name}({found}, {number})" for number in numbers]
+
+    body = [f"{largest}, {smallest} = nothing, infinite", *gathered(largest, "larger")]
+    body.append(f"{largest} = largest_of_warp({largest})")
+    if not has_sign:
+        body += [*gathered(smallest, "smaller"), f"{smallest} = smallest_of_warp({smallest})"]
+    rest = [f"{largest}, {smallest} = nothing, before_zero", *gathered(largest, "larger_finite")]
+    rest.append(f"{largest} = largest_of_warp({largest})")
+    body += _branch(f"exceeds_{name}({largest})", rest)
+    return [*body, f"{name}_scale = new_scale_{name}({largest}, {smallest})"]
 
 
 def _each(name: str, lanes: range) -> str:

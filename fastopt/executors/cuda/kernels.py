@@ -10,6 +10,7 @@ import numpy as np
 from numba import types
 
 from fastopt.codecs.base import BLOCK
+from fastopt.codecs.blocks import INFINITE_BITS
 from fastopt.codecs.formats import FORMATS
 from fastopt.executors import reference
 from fastopt.executors.cuda import block_access, device, element_access, kernel_source
@@ -103,11 +104,9 @@ class JobKernels:
             functions = made(array.storage, slot)
             scope |= {f"{verb}_{array.name}": function for verb, function in functions.items()}
         if self.names.blocked:
-            scope |= {"nothing": np.int32(0), "int32": types.int32, "WARP": device.WARP}
-            if device.SIMULATED:
-                exec(block_access.SIMULATED_LARGEST, scope)
-            else:
-                scope["largest_of_warp"] = block_access.largest_of_warp()
+            scope |= {"nothing": np.int32(0), "infinite": np.int32(INFINITE_BITS - 1)}
+            scope |= {"before_zero": np.int32(-1)}
+            block_access.define_warp_functions(scope)
         for index, function in enumerate(self._transforms()):
             scope[f"transform{index}"] = function
         exec(compile(self.source("element"), "<fastopt element>", "exec"), scope)
