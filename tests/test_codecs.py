@@ -133,7 +133,7 @@ def test_every_code_survives(codec):
 @both_blocks
 @pytest.mark.parametrize("plain", [False, True])
 def test_what_codes_mean(codec, plain):
-    """Codes without a mark are those of fastopt 0.1, which files hold."""
+    """Files from before there were marks hold the codes without one."""
     for scale in (1.0, 2.0**-60, 2.0**30):
         decoded = codec.decode(blocks_of_all_codes(scale, plain=plain), SINGLE)
         np.testing.assert_array_equal(decoded, (scale * meant_by(codec, plain)).astype(np.float32))

@@ -261,7 +261,7 @@ def test_blocks_of_every_kind_like_the_specification(rounding, beta):
 
 @eight_bits
 def test_states_without_marks_are_read():
-    """As fastopt 0.1 stored them: all blocks are full ones."""
+    """From before there were marks: all blocks are full ones."""
     w, grads = arrays(4096, np.float32)
     old = {name: np.zeros(16, ITEM) for name in ("exp_avg", "exp_avg_sq")}
     for items, least in zip(old.values(), (0, 130), strict=True):

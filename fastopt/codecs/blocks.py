@@ -17,8 +17,8 @@ subnormal numbers, which processors are slow with, are not used.
 **Full blocks** have what others lack: codes for infinity and NaN, and without a sign a longer range,
 three bits of mantissa over 28 powers of two and two bits over seven more. So gradients that differ by
 10**5 in one block keep accumulators of their own (squares differ by 10**10), and what is above zero
-never falls to zero. Above 3.3e38 it becomes infinite. Up to fastopt 0.1 all blocks were full, and
-without a mark: what was saved then is read as it is.
+never falls to zero. Above 3.3e38 it becomes infinite. States from before there were marks have full
+blocks only, and are read as they are.
 
 Decoded numbers are encoded to themselves again. Rounding to nearest is off by 1/16 at most (1/8 far
 down in a full block without a sign).
@@ -46,8 +46,8 @@ NAN_BITS = 0x7FC00000
 
 PLAIN = 1  # the lowest bit of a scale
 
-# UNSIGNED, full: 0 is zero, then come finite numbers up to LARGEST, infinity and NaN. Codes up to COARSE
-# are two steps apart. LARGEST stands for 1.875 times the scale.
+# UNSIGNED, full: 0 is zero, then come finite numbers up to LARGEST, infinity and NaN. Codes up to
+# COARSE are two steps apart. LARGEST stands for 1.875 times the scale.
 LARGEST, INFINITE, NAN = 253, 254, 255
 COARSE = 32
 TO_BASE = (LARGEST + COARSE - 7) << STEP
@@ -59,8 +59,8 @@ RANGE = 30 << EXPONENT  # from the scale down to code 8
 TO_NUMBERS = 96 << EXPONENT
 TO_CODES = 158 << EXPONENT
 
-# SIGNED: the lower seven bits are the size, up to LARGEST_SIZE. The scale is F(0), and LARGEST_SIZE stands
-# for 1.75 * 2**15 - 1 of it. In a full block come infinity, and minus zero, which stands for NaN.
+# SIGNED: the lower seven bits are the size, up to LARGEST_SIZE. The scale is F(0), and LARGEST_SIZE
+# stands for 1.75 * 2**15 - 1 of it. A full block has infinity too, and minus zero stands for NaN.
 LARGEST_SIZE, INFINITE_SIZE, MINUS = 126, 127, 0x80
 
 
@@ -141,7 +141,7 @@ class Blocks(Codec):
         return bits & SIZE_BITS if self.has_sign else bits
 
     def plain_least(self, scale: Value) -> Value:
-        """Bits of the smallest number above zero that a plain block can have, by its scale without mark."""
+        """Bits of the smallest number above zero of a plain block, from its scale without mark."""
         raise NotImplementedError
 
     def unmarked_scale(self, o: Operations, largest: Value) -> Value:
@@ -196,7 +196,8 @@ class Blocks(Codec):
             if noise is not None:
                 lower = (noise >> np.uint32(32 - bits)).astype(np.int32)
             offset, constant = self.offsets(NUMPY, scale, plain)
-            return (formula(NUMPY, numbers, offset, constant | lower) & 0xFF).astype(np.uint8)
+            found: Array = formula(NUMPY, numbers, offset, constant | lower) & 0xFF
+            return found.astype(np.uint8)
 
         plain, full = codes(self.plain_code, True), codes(self.full_code, False)
         found: Array = np.where(is_plain(scale), plain, full)

@@ -261,4 +261,3 @@ def block_access(
 
 def _larger_finite(builder: Any, one: Any, other: Any) -> Any:
     return emitted(builder, larger_finite, one, other)
-

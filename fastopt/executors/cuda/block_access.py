@@ -82,9 +82,7 @@ def block_access(stored: str, dithered: bool, slot: int, width: int) -> BlockAcc
     scales = _scales(stored)
     load, load_wide = (_loader(stored, count) for count in (1, width))
     store, store_wide = (_storer(stored, dithered, slot, count) for count in (1, width))
-    return BlockAccess(
-        **scales, load=load, load_wide=load_wide, store=store, store_wide=store_wide
-    )
+    return BlockAccess(**scales, load=load, load_wide=load_wide, store=store, store_wide=store_wide)
 
 
 def _scales(stored: str) -> dict[str, Any]:
@@ -95,7 +93,9 @@ def _scales(stored: str) -> dict[str, Any]:
         @device.intrinsic  # type: ignore[untyped-decorator]
         def gather_number(typing_context: Any, found: Any, value: Any) -> Any:
             def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-                size = emitted(builder, lambda o, number: codec.size_bits(o, o.as_bits(number)), args[1])
+                size = emitted(
+                    builder, lambda o, number: codec.size_bits(o, o.as_bits(number)), args[1]
+                )
                 return gather(builder, args[0], size)
 
             return types.int32(types.int32, types.float32), emit
@@ -253,7 +253,7 @@ def _storer(stored: str, dithered: bool, slot: int, width: int) -> Any:
 
 @cache
 def of_warp(choose: Any) -> Any:
-    """``found(number)``: of those that the threads of a warp have, which all must ask, the chosen one."""
+    """``found(number)``: the chosen one of those that the threads of a warp have; all must ask."""
 
     @device.intrinsic  # type: ignore[untyped-decorator]
     def of_all(typing_context: Any, number: Any) -> Any:

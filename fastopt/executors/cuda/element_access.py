@@ -140,9 +140,7 @@ def noise_of(builder: Any, index: Any, how: Any, slot: int, width: int) -> list[
     return noise_in_block(builder, block, place, how[1:], slot, width)
 
 
-def noise_in_block(
-    builder: Any, block: Any, place: Any, how: Any, slot: int, width: int
-) -> list[Any]:
+def noise_in_block(builder: Any, block: Any, place: Any, how: Any, slot: int, width: int) -> list[Any]:
     """The same by the number of the first element of a block, and a place in it."""
     table, phase = how
     step = builder.shl(builder.fptoui(phase, I32), int32(32 - rounding.PHASE_BITS))

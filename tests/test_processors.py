@@ -1,0 +1,80 @@
+"""The machine code of kernels for other processors than that of this machine."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastopt
+from fastopt.executors.cpu.kernels import PIECE
+from fastopt.kernels.identity import frozen
+from fastopt.kernels.job import ArrayFormat, Job
+from tests.subprocesses import needs_jit
+
+pytestmark = needs_jit
+
+machine_code: Any = pytest.importorskip(
+    "tests.machine_code", reason="Numba's passes are other ones", exc_type=ImportError
+)
+
+KINDS: dict[str, Any] = {
+    "RMSProp": (fastopt.RMSProp, ("unsigned8",)),
+    "Adam": (fastopt.Adam, ("signed8", "unsigned8")),
+}
+
+
+@cache
+def code(kind: str, stored: str, eight_bits: bool, fast: bool = False) -> str:
+    """A kernel in LLVM's language; states of 8 bits are rounded at random."""
+    make, codes = KINDS[kind]
+    parts = make(np.zeros(1, np.float32)).chain.parts(frozen)
+    states = codes if eight_bits else (stored,) * len(codes)
+    storage = tuple(ArrayFormat(own, own.endswith("8")) for own in (stored, stored, *states))
+    job = Job(parts, storage, zero_grad=False, scales=False, fast=fast)
+    text: str = machine_code.intermediate_code(job)
+    return text
+
+
+@pytest.mark.parametrize(
+    ("target", "kind", "stored", "fast", "most"),
+    [
+        ("AVX-512", "RMSProp", "float32", False, 24),
+        ("AVX-512", "RMSProp", "float16", False, 24),
+        ("AVX-512", "RMSProp", "float16", True, 26),
+        ("AVX-512", "Adam", "float32", False, 46),
+        ("AVX-512", "Adam", "float16", False, 46),
+        ("AVX2", "RMSProp", "float32", False, 28),
+        ("AVX2", "Adam", "float32", False, 57),
+    ],
+)
+def test_instructions_of_8_bit_states(
+    target: str, kind: str, stored: str, fast: bool, most: float
+) -> None:
+    """For a vector of numbers: decode, step, encode. Full codes took 33 for RMSProp, 56 for Adam."""
+    text = machine_code.assembly(code(kind, stored, True, fast), target)
+    rounds = machine_code.rounds(text, target)
+    vectors = PIECE // machine_code.TARGETS[target][3]
+    assert rounds
+    assert max(map(len, rounds)) <= most * vectors
+
+
+@pytest.mark.parametrize(("kind", "eight_bits"), [("RMSProp", False), ("Adam", True)])
+@pytest.mark.parametrize("stored", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("target", machine_code.TARGETS)
+def test_loops_are_vectors(target: str, kind: str, stored: str, eight_bits: bool) -> None:
+    text = machine_code.assembly(code(kind, stored, eight_bits), target)
+    lines = machine_code.instructions(text)
+    # What encodes nothing has vectors of 256 bits there too.
+    register = r"[yz]mm\d" if target.startswith("AVX") else machine_code.TARGETS[target][4]
+    for operation in ("sqrt", "div"):
+        assert any(re.search(rf"{operation}.*({register})", line) for line in lines), operation
+    asked = [line for line in lines if re.match(r"prefetch|prfm", line)]
+    assert len(asked) >= 2 * (2 + len(KINDS[kind][1]))
+    calls = [line for line in lines if re.match(r"callq?\s|blr?\s", line)]
+    # The end of a last block is cleared; on x86 the address of memset is in a register.
+    assert len(calls) <= sum("memset" in line for line in lines)
+    assert eight_bits or not calls
