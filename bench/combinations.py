@@ -32,7 +32,7 @@ class Combination:
 
 EIGHT_BITS: dict[str, Any] = {"state_dtype": "8bit"}
 STOCHASTIC: dict[str, Any] = {"stochastic_rounding": True}
-FAST: dict[str, Any] = {"executor": "fast"}
+FAST: dict[str, Any] = {"fast": True}
 
 # The first one is what the others are compared with.
 COMBINATIONS = {

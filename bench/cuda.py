@@ -50,13 +50,13 @@ def _sets(elements: int) -> int:
     return min(max(2, -(-2 * cache // (12 * elements))), MOST_SETS)
 
 
-def own(elements: int, sets: int, executor: str) -> Way:
+def own(elements: int, sets: int, fast: bool) -> Way:
     """fastopt."""
     from numba import cuda
 
     ones = np.ones(elements, np.float32)
     grads, params = ([cuda.to_device(ones) for _ in range(sets)] for _ in range(2))
-    opts = [fastopt.RMSProp(w, lr=LR, beta=BETA, eps=EPS, executor=executor) for w in params]
+    opts = [fastopt.RMSProp(w, lr=LR, beta=BETA, eps=EPS, fast=fast) for w in params]
     return Way(lambda i: opts[i].step(grads[i]), lambda: float(params[0][:1].copy_to_host()[0]))
 
 
@@ -146,8 +146,8 @@ def optax_step(elements: int, sets: int, platform: str = "gpu") -> Way:
 def makers() -> Iterator[tuple[str, Callable[[int, int], Way] | str]]:
     """What can be measured here, by name; a text says why it cannot."""
     yield "copy on the device", copy
-    yield "fastopt", lambda n, sets: own(n, sets, "cuda")
-    yield "fastopt, fast mode", lambda n, sets: own(n, sets, "cuda-fast")
+    yield "fastopt", lambda n, sets: own(n, sets, fast=False)
+    yield "fastopt, fast mode", lambda n, sets: own(n, sets, fast=True)
     yield from _of_torch()
     if find_spec("cupy") is None:
         yield "CuPy, fused", "CuPy is not installed"

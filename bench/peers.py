@@ -22,7 +22,7 @@ Peer: TypeAlias = Callable[[Problem, int], Step | None]
 
 TITLES = {
     "fastopt": "fastopt",
-    "fastopt_fast": 'fastopt, executor="fast"',
+    "fastopt_fast": "fastopt, fast=True",
     "roofline": "roofline",
     "c": "the same loop in C",
     "numpy_in_place": "NumPy in place",
@@ -42,17 +42,17 @@ TITLES = {
 }
 
 
-def _fastopt(problem: Problem, threads: int, executor: str = "") -> Step:
+def _fastopt(problem: Problem, threads: int, fast: bool = False) -> Step:
     param, *_ = problem.arrays.values()
     state = {name: array for name, array in problem.arrays.items() if name != "param"}
-    executor = executor or ("serial" if threads == 1 else "auto")
-    optimizer = problem.form.optimizer(param, state=state, executor=executor)
+    executor = "serial" if threads == 1 else "auto"
+    optimizer = problem.form.optimizer(param, state=state, executor=executor, fast=fast)
     return partial(optimizer.step, problem.grad)
 
 
 def _fast(problem: Problem, threads: int) -> Step | None:
     """With the caller's limit of threads."""
-    return None if problem.form is not RMSPROP else _fastopt(problem, threads, "fast")
+    return None if problem.form is not RMSPROP else _fastopt(problem, threads, fast=True)
 
 
 def _c(problem: Problem, threads: int) -> Step | None:

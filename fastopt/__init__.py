@@ -14,95 +14,77 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import fastopt.executors.threads as _threads  # noqa: F401  # to notice every fork from here on
+from fastopt.optimizers.registry import MODULES as _MODULES
 
 if TYPE_CHECKING:
-    from fastopt import schedules, transforms
-    from fastopt.executors.cpu.allocate import empty, flatten
-    from fastopt.executors.global_norm import global_norm
-    from fastopt.executors.threads import get_num_threads, set_num_threads, threads
-    from fastopt.minimization.minimize import minimize
-    from fastopt.optimizers.adagrad import AdaGrad
-    from fastopt.optimizers.adam import Adam, AdamW, NAdam
-    from fastopt.optimizers.one_shot import (
-        adagrad_step,
-        adam_step,
-        adamw_step,
-        nadam_step,
-        rmsprop_step,
-        sgd_step,
-    )
-    from fastopt.optimizers.optimizer import Optimizer
-    from fastopt.optimizers.rmsprop import RMSProp
-    from fastopt.optimizers.sgd import SGD
-    from fastopt.transforms import Chain, Transform, chain
+    from fastopt import schedules as schedules
+    from fastopt import transforms as transforms
+    from fastopt.executors.cpu.allocate import empty as empty
+    from fastopt.executors.cpu.allocate import flatten as flatten
+    from fastopt.executors.global_norm import global_norm as global_norm
+    from fastopt.executors.threads import get_num_threads as get_num_threads
+    from fastopt.executors.threads import set_num_threads as set_num_threads
+    from fastopt.executors.threads import threads as threads
+    from fastopt.minimization.minimize import minimize as minimize
+    from fastopt.optimizers.adagrad import AdaGrad as AdaGrad
+    from fastopt.optimizers.adam import Adam as Adam
+    from fastopt.optimizers.adam import AdamW as AdamW
+    from fastopt.optimizers.adam import NAdam as NAdam
+    from fastopt.optimizers.named import NamedOptimizer as NamedOptimizer
+    from fastopt.optimizers.one_shot import adagrad_step as adagrad_step
+    from fastopt.optimizers.one_shot import adam_step as adam_step
+    from fastopt.optimizers.one_shot import adamw_step as adamw_step
+    from fastopt.optimizers.one_shot import nadam_step as nadam_step
+    from fastopt.optimizers.one_shot import one_shot as one_shot
+    from fastopt.optimizers.one_shot import rmsprop_step as rmsprop_step
+    from fastopt.optimizers.one_shot import sgd_step as sgd_step
+    from fastopt.optimizers.optimizer import Optimizer as Optimizer
+    from fastopt.optimizers.rmsprop import RMSProp as RMSProp
+    from fastopt.optimizers.settings import Flag as Flag
+    from fastopt.optimizers.settings import Number as Number
+    from fastopt.optimizers.settings import setting as setting
+    from fastopt.optimizers.sgd import SGD as SGD
+    from fastopt.transforms import Chain as Chain
+    from fastopt.transforms import Transform as Transform
+    from fastopt.transforms import chain as chain
 
 __version__ = "0.1.0"
 
 # Names are imported when they are first used: `import fastopt` is quick and loads no Numba.
 _HOMES = {
-    "AdaGrad": "fastopt.optimizers.adagrad",
-    "Adam": "fastopt.optimizers.adam",
-    "AdamW": "fastopt.optimizers.adam",
+    **_MODULES,
+    **{f"{name.lower()}_step": "fastopt.optimizers.one_shot" for name in _MODULES},
     "Chain": "fastopt.transforms",
-    "NAdam": "fastopt.optimizers.adam",
+    "Flag": "fastopt.optimizers.settings",
+    "NamedOptimizer": "fastopt.optimizers.named",
+    "Number": "fastopt.optimizers.settings",
     "Optimizer": "fastopt.optimizers.optimizer",
-    "RMSProp": "fastopt.optimizers.rmsprop",
-    "SGD": "fastopt.optimizers.sgd",
     "Transform": "fastopt.transforms",
-    "adagrad_step": "fastopt.optimizers.one_shot",
-    "adam_step": "fastopt.optimizers.one_shot",
-    "adamw_step": "fastopt.optimizers.one_shot",
     "chain": "fastopt.transforms",
     "empty": "fastopt.executors.cpu.allocate",
     "flatten": "fastopt.executors.cpu.allocate",
     "get_num_threads": "fastopt.executors.threads",
     "global_norm": "fastopt.executors.global_norm",
     "minimize": "fastopt.minimization.minimize",
-    "nadam_step": "fastopt.optimizers.one_shot",
-    "rmsprop_step": "fastopt.optimizers.one_shot",
+    "one_shot": "fastopt.optimizers.one_shot",
     "schedules": "",
     "set_num_threads": "fastopt.executors.threads",
-    "sgd_step": "fastopt.optimizers.one_shot",
+    "setting": "fastopt.optimizers.settings",
     "threads": "fastopt.executors.threads",
     "transforms": "",
 }
 
-__all__ = [
-    "AdaGrad",
-    "Adam",
-    "AdamW",
-    "Chain",
-    "NAdam",
-    "Optimizer",
-    "RMSProp",
-    "SGD",
-    "Transform",
-    "adagrad_step",
-    "adam_step",
-    "adamw_step",
-    "chain",
-    "empty",
-    "flatten",
-    "get_num_threads",
-    "global_norm",
-    "minimize",
-    "nadam_step",
-    "rmsprop_step",
-    "schedules",
-    "set_num_threads",
-    "sgd_step",
-    "threads",
-    "transforms",
-]
+__all__ = sorted(_HOMES)
 
+if not TYPE_CHECKING:  # so that a name that is not there is an error to type checkers too
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'fastopt' has no attribute {name!r}")
-    home = _HOMES[name]
-    value = getattr(import_module(home), name) if home else import_module(f"fastopt.{name}")
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'fastopt' has no attribute {name!r}")
+        home = _HOMES[name]
+        value = getattr(import_module(home), name) if home else import_module(f"fastopt.{name}")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -93,7 +93,7 @@ def test_nothing_is_compiled_twice(executor: str) -> None:
             fastopt.RMSProp(w, lr=0.1, **settings).step(g)
             fastopt.RMSProp([w.copy(), {"b": w}], lr=lambda step: 0.1, **settings).step([g, {"b": g}])
         fastopt.Optimizer(w, opt.chain, executor=executor).step(g)
-        fastopt.rmsprop_step(w, g, np.zeros_like(w), grad_avg=np.zeros_like(w), **settings)
+        fastopt.rmsprop_step(w, g, square_avg=np.zeros_like(w), grad_avg=np.zeros_like(w), **settings)
 
 
 @needs_jit

@@ -204,17 +204,30 @@ def test_representation():
         clip_norm=2.5,
     )
     text = repr(opt)
-    assert text.startswith("RMSProp(<1002 elements>, lr=<schedule falling>, beta=0.5, eps=1e-08, ")
+    assert text.startswith(
+        "RMSProp(<1002 elements>, lr=<schedule falling>, beta=0.5, clip_norm=2.5, bounds="
+    )
     assert "bounds=([<array float32 (1000,)>, <array float64 (2,)>], 3.0)" in text
     assert "copy_to=[<array float64 (1000,)>, <array float64 (2,)>]" in text
-    assert text.endswith("clip_norm=2.5, executor='auto')")
+    assert text.endswith("step_count=0)")
     assert len(text) < 600
 
 
 def test_representation_of_groups_and_chains():
     opt = fastopt.SGD([{"params": np.ones(2), "lr": 0.5}, {"params": np.ones(3)}])
-    assert "groups=[{'lr': 0.5}, {}]" in repr(opt)
+    assert repr(opt) == "SGD(<5 elements>, groups=[{'lr': 0.5}, {}], step_count=0)"
+    assert list(map(repr, opt.groups)) == ["Group(<2 elements>, lr=0.5)", "Group(<3 elements>)"]
     chain = fastopt.chain(t.scale_by_rms(), t.at_most(np.zeros(1000)))
     text = repr(fastopt.Optimizer(np.ones(1000), chain, skip_nonfinite=True))
-    assert text == f"Optimizer(<1000 elements>, {chain!r}, skip_nonfinite=True, executor='auto')"
+    assert text == f"Optimizer(<1000 elements>, {chain!r}, skip_nonfinite=True, step_count=0)"
     assert len(text) < 200
+
+
+def test_representation_as_html():
+    opt = fastopt.RMSProp(np.ones(3), lr=0.5, momentum=falling)
+    opt.step(np.ones(3))
+    html = opt._repr_html_()
+    assert html.startswith("<table><caption>RMSProp of 3 elements</caption>")
+    assert "<tr><th>lr</th><td>0.5</td></tr>" in html
+    assert "<td>&lt;schedule falling&gt;</td>" in html
+    assert html.endswith("<tr><th>step_count</th><td>1</td></tr></table>")

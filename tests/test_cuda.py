@@ -310,8 +310,9 @@ def test_one_shot():
     w, (g, *_) = problem(N, np.float32)
     v = np.full(N, 0.5, np.float32)
     on_device = [to_device(x) for x in (w, g, v)]
-    fastopt.rmsprop_step(*on_device, lr=0.1)
-    fastopt.rmsprop_step(w, g, v, lr=0.1)
+    param, grad, square_avg = on_device
+    fastopt.rmsprop_step(param, grad, square_avg=square_avg, lr=0.1)
+    fastopt.rmsprop_step(w, g, square_avg=v, lr=0.1)
     assert_same_bits(to_host(on_device[0]), w)
     assert_same_bits(to_host(on_device[2]), v)
 

@@ -58,8 +58,9 @@ def test_defaults(optimizer, dialect, given, expected):
     assert type(opt) is optimizer
     assert {name: getattr(opt, name) for name in expected} == expected
     # What is not named above has fastopt's own default.
-    own = {name: p.default for name, p in inspect.signature(optimizer.__init__).parameters.items()}
-    for name in own.keys() - expected.keys() - {"self", "params", "shared", "lr", "eps"}:
+    own = {name: p.default for name, p in inspect.signature(optimizer).parameters.items()}
+    shared = inspect.signature(fastopt.Optimizer).parameters.keys()
+    for name in own.keys() - expected.keys() - shared - {"lr", "eps"}:
         assert getattr(opt, name) == own[name], name
 
 

@@ -17,7 +17,7 @@ class OneShot:
 
     def step(self, *, states=(), **settings):
         extra = {name: getattr(self, name) for name in states}
-        fastopt.rmsprop_step(self.param, self.grad, self.square_avg, **extra, **settings)
+        fastopt.rmsprop_step(self.param, self.grad, square_avg=self.square_avg, **extra, **settings)
 
     def assert_untouched(self):
         assert self.param.tobytes() == params().tobytes()

@@ -1,4 +1,4 @@
-"""``executor="fast"``: how far it is from the precise one, in units in the last place."""
+"""``fast=True``: how far it is from the precise one, in units in the last place."""
 
 import re
 
@@ -18,14 +18,14 @@ BUDGET = 8
 pytestmark = needs_jit
 
 
-def updates(name, executor, size, **options):
+def updates(name, fast, size, **options):
     """One update from a parameter of zero and from other states than zero, and the new states."""
     kind, settings = OPTIMIZERS[name]
     rng = np.random.default_rng(5)
     g = (rng.normal(size=size) * 10.0 ** rng.uniform(-3, 3, size)).astype(np.float32)
     start = 10.0 ** rng.uniform(-6, 6, size)
     w = np.zeros(size, np.float32)
-    opt = kind(w, executor=executor, **settings, **options)
+    opt = kind(w, fast=fast, **settings, **options)
     for key, state in opt.state.items():
         # An average of gradients has their sign: where a sum cancels, no number of units is enough.
         state[:] = np.copysign(start, g) if key == "exp_avg" else start
@@ -36,7 +36,7 @@ def updates(name, executor, size, **options):
 @pytest.mark.parametrize("size", [*sizes(1, 2, 3, 15, 16, 17, 63, 64, 65, 255, 256, 257), 20_001])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_update_is_near(name, size):
-    found, expected = (updates(name, executor, size) for executor in ("fast", "serial"))
+    found, expected = (updates(name, fast, size) for fast in (True, False))
     for key, precise in expected.items():
         assert ulps(found[key], precise) <= (BUDGET if key == "param" else 1), key
 
@@ -45,9 +45,9 @@ def test_every_size_of_accumulator():
     """Epsilon decides below, and nothing overflows above."""
     g = (10.0 ** np.linspace(-30, 18, 4801)).astype(np.float32)
     found = []
-    for executor in ("fast", "serial"):
+    for fast in (True, False):
         w = np.zeros(g.size, np.float32)
-        fastopt.RMSProp(w, lr=0.1, executor=executor).step(g)
+        fastopt.RMSProp(w, lr=0.1, fast=fast).step(g)
         found.append(w)
     assert ulps(*found) <= BUDGET
 
@@ -56,7 +56,7 @@ def test_zero_gradients_move_nothing():
     w = np.linspace(-1, 1, 1000, dtype=np.float32)
     before = w.copy()
     for kind in (fastopt.RMSProp, fastopt.Adam):
-        kind(w, executor="fast").step(np.zeros(1000, np.float32))
+        kind(w, fast=True).step(np.zeros(1000, np.float32))
     np.testing.assert_array_equal(w, before)
 
 
@@ -65,17 +65,17 @@ def test_what_is_given_up():
     precise, fast = np.zeros(1000, np.float32), np.zeros(1000, np.float32)
     g = np.full(1000, 1e20, np.float32)
     fastopt.RMSProp(precise).step(g)
-    fastopt.RMSProp(fast, executor="fast").step(g)
+    fastopt.RMSProp(fast, fast=True).step(g)
     assert (precise == 0).all()
     assert np.isnan(fast[:512]).all() or (fast[:512] == 0).all()  # as the processor has estimates
 
 
 def test_any_number_of_threads_gives_the_same_bits():
     size = 300_007
-    expected = updates("rmsprop", "fast", size)
+    expected = updates("rmsprop", True, size)
     for count in (1, 2, 3):
         with fastopt.threads(count):
-            found = updates("rmsprop", "fast", size)
+            found = updates("rmsprop", True, size)
         assert all(found[key].tobytes() == expected[key].tobytes() for key in expected)
 
 
@@ -84,10 +84,10 @@ def test_many_arrays_are_as_each_alone():
     rng = np.random.default_rng(3)
     grads = [rng.normal(size=n).astype(np.float32) for n in lengths]
     together = [np.ones(n, np.float32) for n in lengths]
-    fastopt.RMSProp(together, executor="fast").step(grads)
+    fastopt.RMSProp(together, fast=True).step(grads)
     for g, w in zip(grads, together, strict=True):
         alone = np.ones(g.size, np.float32)
-        fastopt.RMSProp(alone, executor="fast").step(g)
+        fastopt.RMSProp(alone, fast=True).step(g)
         assert alone.tobytes() == w.tobytes()
 
 
@@ -97,9 +97,9 @@ def test_few_bits_differ_in_few_places(dtype):
     dtype = pytest.importorskip("ml_dtypes").bfloat16 if dtype == "bfloat16" else dtype
     g = np.random.default_rng(7).normal(size=20_001).astype(dtype)
     found = []
-    for executor in ("fast", "serial"):
+    for fast in (True, False):
         w = np.ones(g.size, dtype)
-        opt = fastopt.RMSProp(w, lr=0.1, executor=executor, state_dtype="8bit")
+        opt = fastopt.RMSProp(w, lr=0.1, fast=fast, state_dtype="8bit")
         opt.step(g)
         codes = opt.state["square_avg"]["codes"].astype(np.int64)
         found.append((w.view(np.int16).astype(np.int64), codes))
@@ -113,9 +113,9 @@ def test_float64_only_fuses():
     """Its roots and quotients have no estimate that is good enough."""
     g = np.random.default_rng(6).normal(size=1001)
     found = []
-    for executor in ("fast", "serial"):
+    for fast in (True, False):
         w = np.zeros(1001)
-        fastopt.RMSProp(w, executor=executor).step(g)
+        fastopt.RMSProp(w, fast=fast).step(g)
         found.append(w)
     np.testing.assert_allclose(*found, rtol=4 * np.finfo(np.float64).eps, atol=0)
 
@@ -130,9 +130,9 @@ def test_estimates_take_the_place_of_the_divider(monkeypatch):
     monkeypatch.setenv("FASTOPT_CACHE", "0")  # what comes from disk has no assembly
     precise, fast = (
         kernel.__wrapped__(
-            fastopt.RMSProp(np.zeros(1, np.float32), executor=name)._work.job(0, "float32", False)
+            fastopt.RMSProp(np.zeros(1, np.float32), fast=fast)._work.job(0, "float32", False)
         )
-        for name in ("serial", "fast")
+        for fast in (False, True)
     )
     assert not re.search(r"\bvrsqrt", precise.assembly)
     assert re.search(r"\bvrsqrt(14)?ps\b", fast.assembly)
@@ -143,12 +143,32 @@ def test_copies_and_checkpoints_keep_it(tmp_path):
     import copy
 
     w, g = np.ones(100, np.float32), np.full(100, 0.5, np.float32)
-    opt = fastopt.RMSProp(w, executor="fast")
+    opt = fastopt.RMSProp(w, fast=True)
     opt.step(g)
-    assert copy.deepcopy(opt).executor == "fast"
-    assert "executor='fast'" in repr(opt)
+    assert copy.deepcopy(opt).fast
+    assert "fast=True" in repr(opt)
     opt.save(tmp_path / "rmsprop.npz")
     precise = fastopt.RMSProp(w.copy())  # where it runs is no part of what is saved
     precise.load(tmp_path / "rmsprop.npz")
     assert precise.executor == "auto"
     assert precise.step_count == 1
+
+
+@pytest.mark.parametrize(("name", "now"), [("fast", "'auto'"), ("cuda-fast", "'cuda'")])
+def test_the_executors_of_before_say_what_they_have_become(name, now):
+    with pytest.raises(ValueError, match=f"executor={now} with fast=True"):
+        fastopt.RMSProp(np.ones(3), executor=name)
+
+
+def test_what_fast_does_not_go_with():
+    with pytest.raises(ValueError, match=r"fast must be False with executor='reference'"):
+        fastopt.RMSProp(np.ones(3), executor="reference", fast=True)
+    with pytest.raises(TypeError, match="fast must be True or False"):
+        fastopt.RMSProp(np.ones(3), fast="yes")
+
+
+@pytest.mark.parametrize("executor", ["serial", "parallel"])
+def test_it_goes_with_every_compiled_executor(executor):
+    expected = updates("rmsprop", True, 20_001)
+    found = updates("rmsprop", True, 20_001, executor=executor)
+    assert all(found[key].tobytes() == expected[key].tobytes() for key in expected)

@@ -14,7 +14,7 @@ ROOT = Path(fastopt.__file__).parent
 
 # A module imports only from its own layer and from those before it.
 LAYERS = (
-    ("changes", "owned", "validation", "codecs"),
+    ("changes", "owned", "text", "validation", "codecs"),
     ("transforms", "schedules", "arrays"),
     ("kernels",),
     ("executors",),

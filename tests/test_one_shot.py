@@ -75,7 +75,7 @@ def test_structures_of_arrays(function, optimizer, settings):
     opt.step(grad)
     halves = [w[:5].copy(), w[5:].copy()]
     states = {n: [np.zeros(5), np.zeros(N - 5)] for n in opt.state}
-    function(halves, [grad[:5], grad[5:]], **states, **settings)
+    function(halves, [grad[:5], grad[5:]], **states, step=0, **settings)
     assert_same_bits(np.concatenate(halves), opt.params)
 
 
@@ -96,7 +96,7 @@ def test_without_a_state(function, settings, missing):
     states = {name: np.zeros(N) for name in FUNCTIONS[function](w.copy(), **settings).state}
     del states[missing]
     with refusal(ValueError, ["need", "state", missing]):
-        function(w, grad, **states, **settings)
+        function(w, grad, **states, step=0, **settings)
     assert_same_bits(w, before)
     assert not any(state.any() for state in states.values())
 
@@ -127,6 +127,57 @@ def test_bad_settings(function, settings, error, words):
     before = w.copy()
     states = {name: np.zeros(N) for name in FUNCTIONS[function](w.copy()).state}
     with refusal(error, words):
-        function(w, grad, **states, **settings)
+        function(w, grad, **{"step": 0, **states, **settings})
     assert_same_bits(w, before)
     assert not any(state.any() for state in states.values())
+
+
+@pytest.mark.parametrize("function", [fastopt.adam_step, fastopt.adamw_step, fastopt.nadam_step])
+def test_a_step_that_depends_on_its_number_needs_it(function):
+    w, (grad,) = problem(N, np.float64, steps=1)
+    before, states = w.copy(), {name: np.zeros(N) for name in ("exp_avg", "exp_avg_sq")}
+    with refusal(TypeError, [function.__name__, "needs step"]):
+        function(w, grad, **states)
+    assert_same_bits(w, before)
+    assert not any(state.any() for state in states.values())
+
+
+@pytest.mark.parametrize(
+    "settings", [{"lr": rate}, {"bias_correction": True}, {"clip_norm": lambda step: 1.0 + step}]
+)
+def test_so_do_settings_that_make_it_depend(settings):
+    w, (grad,) = problem(N, np.float64, steps=1)
+    with refusal(TypeError, ["rmsprop_step", "needs step"]):
+        fastopt.rmsprop_step(w, grad, square_avg=np.zeros(N), **settings)
+    fastopt.rmsprop_step(w, grad, square_avg=np.zeros(N))  # without them it does not
+
+
+def test_rounding_at_random_depends_on_the_step():
+    w, grad = np.ones(N, np.float16), np.ones(N, np.float16)
+    with refusal(TypeError, ["sgd_step", "needs step"]):
+        fastopt.sgd_step(w, grad, stochastic_rounding=True)
+
+
+def test_what_is_returned():
+    w = np.zeros(2)
+    assert fastopt.sgd_step(w, np.array([3.0, 4.0])) is None
+    assert fastopt.sgd_step(w, np.array([3.0, 4.0]), clip_norm=1.0) == (5.0, False)
+    before = w.copy()
+    last = fastopt.sgd_step(w, np.array([np.nan, 4.0]), skip_nonfinite=True)
+    assert last.skipped
+    assert np.isnan(last.norm)
+    assert_same_bits(w, before)
+
+
+def test_states_are_given_by_name():
+    w, (grad,) = problem(N, np.float64, steps=1)
+    with pytest.raises(TypeError, match="positional"):
+        fastopt.rmsprop_step(w, grad, np.zeros(N))
+
+
+def test_of_what_there_is_a_function():
+    assert fastopt.one_shot(fastopt.Adam).__name__ == "adam_step"
+    assert fastopt.one_shot(fastopt.Adam).__doc__.startswith("One step of `Adam`")
+    for wrong in (fastopt.Optimizer, fastopt.adam_step, "adam"):
+        with refusal(TypeError, ["optimizer", "class"]):
+            fastopt.one_shot(wrong)

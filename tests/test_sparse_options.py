@@ -209,7 +209,7 @@ def test_one_step_functions(mode):
     (gradient,) = gradients(1, touched=3)
     w, average = start(), np.full(SHAPE, 2.0)
     opt = fastopt.RMSProp(start(), lr=0.1, sparse=mode, state={"square_avg": average.copy()})
-    fastopt.rmsprop_step(w, gradient, average, lr=0.1, sparse=mode)
+    fastopt.rmsprop_step(w, gradient, square_avg=average, lr=0.1, sparse=mode)
     opt.step(gradient)
     assert_same_bits(w, opt.params)
     assert_same_bits(average, opt.state["square_avg"])

@@ -325,12 +325,21 @@ def test_source_is_the_fused_loop():
 
 
 def test_attributes_and_representations():
-    chain = fastopt.chain(t.clip_by_value(0.5), t.scale_by_learning_rate(lambda step: 0.1))
-    assert repr(chain) == "chain(clip_update(-0.5, 0.5), scale_update(per step))"
+    chain = fastopt.chain(t.clip_by_value(0.5), t.scale_by_learning_rate(0.1))
+    assert repr(chain) == "chain(clip_by_value(limit=0.5), scale_by_learning_rate(lr=0.1))"
     opt = fastopt.Optimizer(np.zeros(3), chain, executor="serial")
-    assert repr(opt) == f"Optimizer(<3 elements>, {chain!r}, executor='serial')"
+    assert repr(opt) == f"Optimizer(<3 elements>, {chain!r}, executor='serial', step_count=0)"
     assert opt.chain is chain
     assert opt.executor == "serial"
     named = fastopt.RMSProp([np.zeros(2), np.zeros(3)], lr=0.5)
-    assert repr(named).startswith("RMSProp(<5 elements>, lr=0.5, beta=0.9, eps=1e-08")
-    assert "executor='auto'" in repr(named)
+    assert repr(named) == "RMSProp(<5 elements>, lr=0.5, step_count=0)"
+    assert repr(t.scale_by_rms(0.5, eps_inside_sqrt=False)) == (
+        "scale_by_rms(beta=0.5, eps_inside_sqrt=False)"
+    )
+    assert repr(t.scale(lambda step: 0.1)).startswith("scale(factor=<schedule ")
+    assert repr(fastopt.Transform(scaled, hyper=(0.5,))) == "scaled(0.5)"
+    assert repr(fastopt.Transform(scaled, hyper=lambda step: (0.5,))) == "scaled(per step)"
+
+
+def scaled(update, param, state, hyper):
+    return hyper[0] * update, state

@@ -12,6 +12,7 @@ import fastopt
 from fastopt.arrays.checks import Array
 from fastopt.demo.memory import affordable
 from fastopt.demo.output import progress, table
+from fastopt.executors.dispatch import Executor
 
 LR, BETA, EPS = 1e-3, 0.9, 1e-8
 
@@ -50,7 +51,7 @@ def numpy_in_place(w: Array, g: Array, v: Array) -> Step:
     return step
 
 
-def with_fastopt(w: Array, g: Array, v: Array, executor: str = "parallel") -> Step:
+def with_fastopt(w: Array, g: Array, v: Array, executor: Executor = "parallel") -> Step:
     """One pass over memory."""
     state = {"square_avg": v}
     optimizer = fastopt.RMSProp(w, lr=LR, beta=BETA, eps=EPS, state=state, executor=executor)

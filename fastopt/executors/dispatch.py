@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from fastopt.changes import Change
 from fastopt.codecs.formats import NAMES
 from fastopt.executors import threads
 from fastopt.executors.cpu import drivers, norm
+from fastopt.validation import flag
 
 Launch: TypeAlias = Callable[[Any, int, Any], int]
 NormLaunch: TypeAlias = Callable[[Any, int, Any, Any], int]
 
-EXECUTORS = ("auto", "serial", "parallel", "fast", "reference", "cuda", "cuda-fast")
-FAST = ("fast", "cuda-fast")
+Executor: TypeAlias = Literal["auto", "serial", "parallel", "reference", "cuda"]
+EXECUTORS: tuple[Executor, ...] = get_args(Executor)
+FAST = {"fast": "auto", "cuda-fast": "cuda"}  # what these names have become, with fast=True
 
 # Below this many elements `auto` stays on one core. Measured for float32 RMSProp (bench_threshold.py)
 # on two cores with AVX-512 and GNU OpenMP, the threads still awake from the step before: starting them
@@ -26,13 +28,21 @@ FAST = ("fast", "cuda-fast")
 AUTO_THRESHOLD = 32_768
 
 
-def check_executor(executor: Any) -> str:
-    """One of the names in `EXECUTORS`."""
+def check_executor(executor: Any, fast: Any) -> None:
+    """One of the names in `EXECUTORS`, and whether it may round in its own way."""
     if not isinstance(executor, str):
         raise TypeError(f"executor must be one of {', '.join(EXECUTORS)}, not {executor!r}")
+    if executor in FAST:
+        raise ValueError(
+            f"executor {executor!r} is executor={FAST[executor]!r} with fast=True: the executor says "
+            "where the loop runs, and fast how"
+        )
     if executor not in EXECUTORS:
         raise ValueError(f"executor must be one of {', '.join(EXECUTORS)}, got {executor!r}")
-    return executor
+    if flag("fast", fast) and executor == "reference":
+        raise ValueError(
+            "fast must be False with executor='reference', which defines the precise result"
+        )
 
 
 def _parallel(rows: Any, items: int, ranges: Any) -> int:

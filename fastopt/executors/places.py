@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from fastopt.arrays.places import Place, device_place, register
 
-ONLY_ON_DEVICE = ("cuda", "cuda-fast")
-ON_DEVICE = ("auto", "fast", *ONLY_ON_DEVICE)
+ON_DEVICE = ("auto", "cuda")
 
 
 def _load_cuda() -> Place:
@@ -29,7 +28,7 @@ def check_home(executor: str, on_device: bool, capturable: bool, sparse: str | N
     if on_device and executor not in ON_DEVICE:
         accepted = ", ".join(ON_DEVICE)
         raise ValueError(f"executor must be one of {accepted} for arrays on a device, got {executor!r}")
-    if not on_device and executor in ONLY_ON_DEVICE:
+    if not on_device and executor == "cuda":
         device_place()
         raise ValueError(
             f"executor {executor!r} needs params on a CUDA device, and these are in memory: "

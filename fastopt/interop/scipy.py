@@ -18,18 +18,18 @@ from typing import Any
 
 from scipy.optimize import OptimizeWarning
 
-from fastopt.minimization.factory import CLASSES
 from fastopt.minimization.minimize import minimize
-from fastopt.optimizers.named import Shared
+from fastopt.optimizers.named import NamedOptimizer
+from fastopt.optimizers.registry import NAMES, optimizer_class
 
-__all__ = ["adagrad", "adam", "adamw", "nadam", "rmsprop", "sgd"]
+__all__ = ["method", *NAMES]
 
 _PARAMETERS = inspect.signature(minimize).parameters.values()
 # What SciPy passes on its own, and what the choice of a method has decided.
 _NOT_OPTIONS = {"optimizer", "jac", "bounds", "callback", "tol"}
 _OPTIONS = {p.name for p in _PARAMETERS if p.kind is p.KEYWORD_ONLY} - _NOT_OPTIONS
 
-_DOC = """Minimize with `fastopt.{kind}`, as a method of `scipy.optimize.minimize`.
+_DOC = """Minimize with `{kind}`, as a method of `scipy.optimize.minimize`.
 
     ``scipy.optimize.minimize(fun, x0, method=fastopt.interop.scipy.{name}, jac=..., options={{...}})``
     calls this function. All that `fastopt.minimize` says of `fun`, `jac`, `bounds` and the result
@@ -50,33 +50,42 @@ _DOC = """Minimize with `fastopt.{kind}`, as a method of `scipy.optimize.minimiz
         Print how it ended.
     **options
         `maxiter`, `gtol`, `ftol`, `xtol`, `window`, `keep`, `progress`, `history` and `seed` of
-        `fastopt.minimize`; the settings of `fastopt.{kind}`, such as ``lr``. Of others there is an
+        `fastopt.minimize`; the settings of `{kind}`, such as ``lr``. Of others there is an
         OptimizeWarning.
 
     Returns
     -------
     scipy.optimize.OptimizeResult
+    """
+
+
+def method(optimizer: type[NamedOptimizer]) -> Callable[..., Any]:
+    """A method for `scipy.optimize.minimize` of an optimizer's class.
+
+    Parameters
+    ----------
+    optimizer : class
+        One of your own; `fastopt.interop.scipy.adam` and the others are made.
 
     Examples
     --------
-    >>> import scipy.optimize, fastopt.interop.scipy
+    >>> import fastopt, scipy.optimize, fastopt.interop.scipy
     >>> scipy.optimize.minimize(
     ...     lambda x: (((x - 3) ** 2).sum(), 2 * (x - 3)),
     ...     [0.0, 0.0],
     ...     jac=True,
-    ...     method=fastopt.interop.scipy.{name},
+    ...     method=fastopt.interop.scipy.method(fastopt.Adam),
     ...     bounds=[(None, 2), (None, None)],
-    ...     options={{"maxiter": 2000}},
+    ...     options={"maxiter": 2000},
     ... ).x.round(1)
     array([2., 3.])
     """
+    if not (isinstance(optimizer, type) and issubclass(optimizer, NamedOptimizer)):
+        raise TypeError(f"optimizer must be a class of a named optimizer, not {optimizer!r}")
+    name = optimizer.__name__.lower()
+    known = (_OPTIONS | optimizer._fields.keys()) - {"params", *_NOT_OPTIONS}
 
-
-def _method(name: str) -> Callable[..., Any]:
-    known = _OPTIONS | set(inspect.signature(CLASSES[name]).parameters) | Shared.__annotations__.keys()
-    known -= {"params", "shared", *_NOT_OPTIONS}
-
-    def method(
+    def minimize_with(
         fun: Callable[..., Any],
         x0: Any,
         args: Any = (),
@@ -105,7 +114,7 @@ def _method(name: str) -> Callable[..., Any]:
             fun,
             x0,
             args,
-            optimizer=name,
+            optimizer=optimizer,
             jac=jac,
             bounds=bounds,
             callback=callback,
@@ -116,9 +125,9 @@ def _method(name: str) -> Callable[..., Any]:
             _show(result)
         return result
 
-    method.__name__ = method.__qualname__ = name
-    method.__doc__ = _DOC.format(name=name, kind=CLASSES[name].__name__)
-    return method
+    minimize_with.__name__ = minimize_with.__qualname__ = name
+    minimize_with.__doc__ = _DOC.format(kind=optimizer.__name__, name=name)
+    return minimize_with
 
 
 def _refuse_constraints(name: str, constraints: Any) -> None:
@@ -150,9 +159,8 @@ def _show(result: Any) -> None:
     sys.stdout.write("\n".join([result.message, *lines]) + "\n")
 
 
-adagrad = _method("adagrad")
-adam = _method("adam")
-adamw = _method("adamw")
-nadam = _method("nadam")
-rmsprop = _method("rmsprop")
-sgd = _method("sgd")
+def __getattr__(name: str) -> Callable[..., Any]:
+    if name not in NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = made = method(optimizer_class(name))
+    return made

@@ -11,24 +11,21 @@ from fastopt import schedules
 from fastopt.arrays.checks import Array
 from fastopt.minimization.box import Box
 from fastopt.minimization.objective import Objective
-from fastopt.optimizers.adagrad import AdaGrad
-from fastopt.optimizers.adam import Adam, AdamW, NAdam
-from fastopt.optimizers.rmsprop import RMSProp
-from fastopt.optimizers.sgd import SGD
 from fastopt.validation import Schedule
 
-# Where it starts for those that normalise the gradient: a step changes an element by about so much.
-# Tried on Rosenbrock's function of 2 and 10 variables, Beale's, a quadratic of condition 1e4, a sphere
-# far away and a logistic regression, with 5000 steps: the best or next to it of 0.01, 0.03, 0.1, 0.3
-# and 1, over all. AdaGrad was slow with all of these but the last.
-_STARTS: dict[Any, float] = {RMSProp: 0.03, AdaGrad: 1.0, Adam: 0.1, AdamW: 0.1, NAdam: 0.1}
+# The classes say where it starts (`usual_lr`). Those that normalise the gradient change an element by
+# about so much in a step. Tried on Rosenbrock's function of 2 and 10 variables, Beale's, a quadratic of
+# condition 1e4, a sphere far away and a logistic regression, with 5000 steps: the best or next to it of
+# 0.01, 0.03, 0.1, 0.3 and 1, over all. AdaGrad was slow with all of these but the last.
 
 
 def usual(maker: Any, objective: Objective, x: Array, box: Box, maxiter: float) -> Schedule | None:
-    """Half a cosine to zero at `maxiter`, a constant without a limit; None for other optimizers."""
-    if maker is not SGD and maker not in _STARTS:
+    """Half a cosine to zero at `maxiter`, a constant without a limit; None if the class names no start."""
+    start = getattr(maker, "usual_lr", None)
+    if start is None:
         return None
-    start = _by_curvature(objective, x, box) if maker is SGD else _STARTS[maker]
+    if start == "curvature":
+        start = _by_curvature(objective, x, box)
     return (
         schedules.constant(start) if isinf(maxiter) else schedules.cosine(start, max(int(maxiter), 1))
     )

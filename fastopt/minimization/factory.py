@@ -7,24 +7,17 @@ from typing import Any
 
 from fastopt.arrays.checks import Array
 from fastopt.minimization.box import Box
-from fastopt.optimizers.adagrad import AdaGrad
-from fastopt.optimizers.adam import Adam, AdamW, NAdam
 from fastopt.optimizers.optimizer import Optimizer
-from fastopt.optimizers.rmsprop import RMSProp
-from fastopt.optimizers.sgd import SGD
-
-CLASSES: dict[str, type[Optimizer]] = {
-    kind.__name__.lower(): kind for kind in (SGD, RMSProp, AdaGrad, Adam, AdamW, NAdam)
-}
+from fastopt.optimizers.registry import NAMES, optimizer_class
 
 
 def choose(optimizer: Any) -> Callable[..., Any]:
     """What makes the optimizer, from an array and settings."""
-    accepted = f"one of {', '.join(CLASSES)}, a class, or a function from an array to an optimizer"
+    accepted = f"one of {', '.join(NAMES)}, a class, or a function from an array to an optimizer"
     if isinstance(optimizer, str):
-        if optimizer.lower() not in CLASSES:
+        if optimizer.lower() not in NAMES:
             raise ValueError(f"optimizer must be {accepted}, got {optimizer!r}")
-        return CLASSES[optimizer.lower()]
+        return optimizer_class(optimizer.lower())  # type: ignore[no-any-return]
     if isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer must be {accepted}; one that is made has an array of its own")
     if not callable(optimizer):
@@ -42,7 +35,7 @@ def make(maker: Callable[..., Any], x: Array, box: Box, settings: Mapping[str, A
         raise TypeError(f"optimizer must make an optimizer of fastopt, not {type(optimizer).__name__}")
     if optimizer.params is not x:
         raise ValueError("optimizer must make an optimizer of the array that it is given")
-    if getattr(optimizer, "maximize", False):
+    if optimizer.maximize:
         raise ValueError("maximize=True is not for minimize: let fun return the negative instead")
     if optimizer.zero_grad:
         raise ValueError("zero_grad=True is not for minimize: the gradient is in its result")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
-from typing import Any, Unpack
 
 from fastopt import transforms as t
-from fastopt.optimizers.named import NamedOptimizer, Shared, decoupled_parts, own_settings
+from fastopt.optimizers.dialects import DIALECTS
+from fastopt.optimizers.named import NamedOptimizer
+from fastopt.optimizers.settings import Flag, Number, SettingField, setting
+from fastopt.optimizers.shared_options import decoupled_decay
 from fastopt.transforms.base import Transform
-from fastopt.validation import Setting, at, nonnegative
+from fastopt.validation import at, nonnegative
 
 
 class AdaGrad(NamedOptimizer):
@@ -37,7 +38,7 @@ class AdaGrad(NamedOptimizer):
     guard_zero : bool, default False
         Leave an element where it is while ``s`` is zero, whatever `eps` is, as optax does.
     **shared
-        Options of every optimizer: see `fastopt.optimizers.named.Shared`.
+        Options of every optimizer: see `fastopt.optimizers.shared_options.SharedOptions`.
 
     Attributes
     ----------
@@ -66,30 +67,25 @@ class AdaGrad(NamedOptimizer):
 
     __slots__ = ()
 
-    def __init__(
-        self,
-        params: Any,
-        lr: Setting = 1e-2,
-        eps: Setting = 1e-10,
-        *,
-        eps_inside_sqrt: bool = True,
-        lr_decay: Setting = 0.0,
-        initial_accumulator: float = 0.0,
-        guard_zero: bool = False,
-        **shared: Unpack[Shared],
-    ) -> None:
-        super().__init__(params, own_settings(locals()), shared)
+    usual_lr = 1.0
+    dialects = DIALECTS["AdaGrad"]
 
-    @staticmethod
-    def make_parts(s: SimpleNamespace) -> list[Transform]:
+    lr: Number = setting(default=1e-2)
+    eps: Number = setting(default=1e-10)
+    eps_inside_sqrt: Flag = setting(default=True, kw_only=True)
+    lr_decay: Number = setting(default=0.0, kw_only=True)
+    initial_accumulator: SettingField[float, float] = setting(default=0.0, kw_only=True, fixed=True)
+    guard_zero: Flag = setting(default=False, kw_only=True, fixed=True)
+
+    def make_parts(self) -> list[Transform]:
         """Which transforms these settings ask for, in which order."""
         normalise = t.scale_by_rss(
-            s.eps,
-            eps_inside_sqrt=s.eps_inside_sqrt,
-            initial_accumulator=s.initial_accumulator,
-            guard_zero=s.guard_zero,
+            self.eps,
+            eps_inside_sqrt=self.eps_inside_sqrt,
+            initial_accumulator=self.initial_accumulator,
+            guard_zero=self.guard_zero,
         )
-        lr, decay = nonnegative("lr", s.lr), nonnegative("lr_decay", s.lr_decay)
+        lr, decay = nonnegative("lr", self.lr), nonnegative("lr_decay", self.lr_decay)
 
         def rate(step: int) -> float:
             return at(lr, step) / (1.0 + step * at(decay, step))
@@ -98,4 +94,4 @@ class AdaGrad(NamedOptimizer):
         scale = t.scale_by_learning_rate(rate if falls else lr)
         if falls:  # a constant rate is one in front of its decay too
             scale = replace(scale, settings={"lr": (nonnegative, lr)})
-        return [normalise, *decoupled_parts(s), scale]
+        return [normalise, *decoupled_decay(self), scale]

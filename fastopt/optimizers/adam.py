@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any, Unpack
-
 from fastopt import transforms as t
-from fastopt.optimizers.named import NamedOptimizer, Shared, decoupled_parts, own_settings
+from fastopt.optimizers.dialects import DIALECTS
+from fastopt.optimizers.named import NamedOptimizer
+from fastopt.optimizers.settings import Flag, Number, OptionalNumber, setting
 from fastopt.transforms.base import Transform
-from fastopt.validation import Setting
 
 
 class Adam(NamedOptimizer):
@@ -37,7 +35,7 @@ class Adam(NamedOptimizer):
     amsgrad : bool, default False
         Divide by the root of the largest ``v`` so far.
     **shared
-        Options of every optimizer: see `fastopt.optimizers.named.Shared`.
+        Options of every optimizer: see `fastopt.optimizers.shared_options.SharedOptions`.
 
     Attributes
     ----------
@@ -66,33 +64,28 @@ class Adam(NamedOptimizer):
 
     __slots__ = ()
 
-    def __init__(
-        self,
-        params: Any,
-        lr: Setting = 1e-3,
-        beta1: Setting = 0.9,
-        beta2: Setting = 0.999,
-        eps: Setting = 1e-8,
-        *,
-        eps_inside_sqrt: bool = False,
-        bias_correction: bool = True,
-        amsgrad: bool = False,
-        **shared: Unpack[Shared],
-    ) -> None:
-        super().__init__(params, own_settings(locals()), shared)
+    usual_lr = 0.1
+    dialects = DIALECTS["Adam"]
 
-    @staticmethod
-    def make_parts(s: SimpleNamespace) -> list[Transform]:
+    lr: Number = setting(default=1e-3)
+    beta1: Number = setting(default=0.9)
+    beta2: Number = setting(default=0.999)
+    eps: Number = setting(default=1e-8)
+    eps_inside_sqrt: Flag = setting(default=False, kw_only=True)
+    bias_correction: Flag = setting(default=True, kw_only=True)
+    amsgrad: Flag = setting(default=False, kw_only=True)
+
+    def make_parts(self) -> list[Transform]:
         """Which transforms these settings ask for, in which order."""
         normalise = t.scale_by_adam(
-            s.beta1,
-            s.beta2,
-            s.eps,
-            eps_inside_sqrt=s.eps_inside_sqrt,
-            bias_correction=s.bias_correction,
-            amsgrad=s.amsgrad,
+            self.beta1,
+            self.beta2,
+            self.eps,
+            eps_inside_sqrt=self.eps_inside_sqrt,
+            bias_correction=self.bias_correction,
+            amsgrad=self.amsgrad,
         )
-        return [normalise, *decoupled_parts(s), t.scale_by_learning_rate(s.lr)]
+        return [normalise, *self.decay_and_rate()]
 
 
 class AdamW(Adam):
@@ -122,21 +115,10 @@ class AdamW(Adam):
 
     __slots__ = ()
 
-    def __init__(
-        self,
-        params: Any,
-        lr: Setting = 1e-3,
-        beta1: Setting = 0.9,
-        beta2: Setting = 0.999,
-        eps: Setting = 1e-8,
-        *,
-        eps_inside_sqrt: bool = False,
-        bias_correction: bool = True,
-        amsgrad: bool = False,
-        **shared: Unpack[Shared],
-    ) -> None:
-        decay: Shared = {"weight_decay": 1e-2, "decoupled_weight_decay": True}
-        NamedOptimizer.__init__(self, params, own_settings(locals()), {**decay, **shared})
+    dialects = DIALECTS["AdamW"]
+
+    weight_decay: Number = setting(default=1e-2, kw_only=True)
+    decoupled_weight_decay: Flag = setting(default=True, kw_only=True)
 
 
 class NAdam(NamedOptimizer):
@@ -163,7 +145,7 @@ class NAdam(NamedOptimizer):
     eps_inside_sqrt : bool, default False
         ``sqrt(v' + eps)`` instead of ``sqrt(v') + eps``.
     **shared
-        Options of every optimizer: see `fastopt.optimizers.named.Shared`.
+        Options of every optimizer: see `fastopt.optimizers.shared_options.SharedOptions`.
 
     Attributes
     ----------
@@ -191,28 +173,23 @@ class NAdam(NamedOptimizer):
 
     __slots__ = ()
 
-    def __init__(
-        self,
-        params: Any,
-        lr: Setting = 2e-3,
-        beta1: Setting = 0.9,
-        beta2: Setting = 0.999,
-        eps: Setting = 1e-8,
-        *,
-        momentum_decay: Setting | None = 4e-3,
-        eps_inside_sqrt: bool = False,
-        **shared: Unpack[Shared],
-    ) -> None:
-        super().__init__(params, own_settings(locals()), shared)
+    usual_lr = 0.1
+    dialects = DIALECTS["NAdam"]
 
-    @staticmethod
-    def make_parts(s: SimpleNamespace) -> list[Transform]:
+    lr: Number = setting(default=2e-3)
+    beta1: Number = setting(default=0.9)
+    beta2: Number = setting(default=0.999)
+    eps: Number = setting(default=1e-8)
+    momentum_decay: OptionalNumber = setting(default=4e-3, kw_only=True)
+    eps_inside_sqrt: Flag = setting(default=False, kw_only=True)
+
+    def make_parts(self) -> list[Transform]:
         """Which transforms these settings ask for, in which order."""
         normalise = t.scale_by_nadam(
-            s.beta1,
-            s.beta2,
-            s.eps,
-            momentum_decay=s.momentum_decay,
-            eps_inside_sqrt=s.eps_inside_sqrt,
+            self.beta1,
+            self.beta2,
+            self.eps,
+            momentum_decay=self.momentum_decay,
+            eps_inside_sqrt=self.eps_inside_sqrt,
         )
-        return [normalise, *decoupled_parts(s), t.scale_by_learning_rate(s.lr)]
+        return [normalise, *self.decay_and_rate()]

@@ -29,7 +29,7 @@ PARAMS = "params"  # the name of the parameters in a file, beside those of the s
 class Checkpoint:
     """The part of an optimizer that saves and loads."""
 
-    __slots__ = ("_steps",)
+    __slots__ = ("_settings", "_steps")
 
     chain: Any
     clip_norm: Setting | None
@@ -40,10 +40,8 @@ class Checkpoint:
     _steps: Stepper
     _watch: NormClip
     _formats: StateFormats
-    _zero_grad: bool
-    _executor: str
-    _capturable: bool
-    _sparse: str | None
+    _options: dict[str, Any]
+    _settings: Any
     _state: dict[str, Any]
 
     def catch_up(self) -> None:
@@ -55,15 +53,13 @@ class Checkpoint:
         """Put settings and counts back where a change of them fails; ``undone`` says so."""
         self._steps.settle()
         attempt = SimpleNamespace(undone=False)
-        names = "_settings", "_overrides"
-        before = {name: getattr(self, name) for name in names if hasattr(self, name)}
+        settings = self._settings
         chains, lags = [group.chain for group in self._groups], self._steps.lags
         count, clip_norm = self._steps.count, self.clip_norm
         try:
             yield attempt
         except BaseException:
-            for name, value in before.items():
-                setattr(self, name, value)
+            self._settings = settings
             self._watch.change(clip_norm)
             for group, chain in zip(self._groups, chains, strict=True):
                 group.chain = chain
@@ -75,7 +71,7 @@ class Checkpoint:
         """One state for each of all parameters."""
         raise NotImplementedError
 
-    def _set_up(self, params: Any, arguments: tuple[Any, ...], means: dict[str, Any]) -> None:
+    def _set_up(self, params: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
         """``__init__``, for a copy."""
         raise NotImplementedError
 
@@ -318,14 +314,14 @@ class Checkpoint:
 
     def _plain_settings(self) -> dict[str, Any]:
         """Settings to save: those of a chain that was given as code are not known."""
-        return plain({"clip_norm": self.clip_norm}, frozenset())
+        return plain({"clip_norm": self.clip_norm}, {"clip_norm"})
 
     def _take_settings(self, settings: Mapping[str, Any], what: str) -> None:
         """Assign saved settings."""
         if "clip_norm" not in settings:
             raise ValueError(f"{what} must have 'clip_norm' in its settings")
         saved = {"clip_norm": settings["clip_norm"]}
-        self._watch.change(merge({"clip_norm": self.clip_norm}, saved, frozenset())["clip_norm"])
+        self._watch.change(merge({"clip_norm": self.clip_norm}, saved, {"clip_norm"})["clip_norm"])
 
     def _arguments(self) -> tuple[Any, ...]:
         """What `_set_up` makes another one like this from, beside the parameters."""
@@ -334,21 +330,12 @@ class Checkpoint:
     def __getstate__(self) -> dict[str, Any]:
         self.catch_up()
         self._steps.settle()
-        means = {
-            "clip_norm": self.clip_norm,
-            "skip_nonfinite": self._watch.skip_nonfinite,
-            "zero_grad": self._zero_grad,
-            "state": {name: self._structure.build(self._copied(name)) for name in self._state},
-            "sparse": self._sparse,
-            "stochastic_rounding": self._formats.stochastic_rounding,
-            "seed": self._formats.seed,
-            "executor": self._executor,
-            "capturable": self._capturable,
-        }
+        state = {name: self._structure.build(self._copied(name)) for name in self._state}
+        own = {"clip_norm": self.clip_norm, "state": state, "state_dir": None}
         return {
             "params": tree.plain(self._params),
             "arguments": self._arguments(),
-            "means": means,
+            "options": {**self._options, **own},
             "step_count": self._steps.count,
             "lags": list(self._steps.lags),
             "last": self.last,
@@ -356,7 +343,7 @@ class Checkpoint:
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
         self._restore(
-            {**saved, **{name: owned(saved[name]) for name in ("params", "arguments", "means")}}
+            {**saved, **{name: owned(saved[name]) for name in ("params", "arguments", "options")}}
         )
 
     def __copy__(self) -> Self:
@@ -366,7 +353,7 @@ class Checkpoint:
         return other
 
     def _restore(self, saved: dict[str, Any]) -> None:
-        self._set_up(saved["params"], saved["arguments"], saved["means"])
+        self._set_up(saved["params"], saved["arguments"], saved["options"])
         self._watch.last = saved["last"]
         self._steps.continue_at(saved["step_count"], saved["lags"])
 

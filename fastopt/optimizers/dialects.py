@@ -285,10 +285,13 @@ DIALECTS: dict[str, dict[str, Dialect]] = {
 
 
 def translate(
-    optimizer: str, dialect: str, given: Mapping[str, Any], shared: Iterable[str]
+    optimizer: str,
+    known: Mapping[str, Dialect],
+    dialect: str,
+    given: Mapping[str, Any],
+    shared: Iterable[str],
 ) -> Settings:
     """The settings of fastopt's optimizer for another library's arguments."""
-    known = DIALECTS.get(optimizer, {})
     if dialect not in known:
         raise ValueError(
             f"dialect must be one of {', '.join(known) or 'none'} for {optimizer}, got {dialect!r}"

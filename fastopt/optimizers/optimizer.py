@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Integral
+from types import MappingProxyType
 from typing import Any, ClassVar
 
+import numpy as np
+
 from fastopt.arrays import checks, placement, tree
-from fastopt.arrays.checks import Range
+from fastopt.arrays.checks import Array, Range
 from fastopt.arrays.memory_maps import StateFiles
-from fastopt.changes import Change, assign
-from fastopt.executors.dispatch import FAST, check_executor
+from fastopt.changes import assign
+from fastopt.executors.dispatch import check_executor
 from fastopt.executors.places import check_home
-from fastopt.optimizers.readable import Readable
-from fastopt.optimizers.repr import show_all
+from fastopt.optimizers import repr as text
+from fastopt.optimizers.checkpoint import Checkpoint
+from fastopt.optimizers.group_settings import GroupedSettings, GroupSettings, are_groups, number_at
+from fastopt.optimizers.settings import Field, Values, argument
+from fastopt.optimizers.shared_options import (
+    SharedOptions,
+    after_parts,
+    check_decoupled_decay,
+    gradient_parts,
+)
 from fastopt.steps.clipping import GradientStats, NormClip
 from fastopt.steps.gradients import Gradients
 from fastopt.steps.group import make_groups
@@ -23,11 +34,36 @@ from fastopt.steps.parameter_set import ParameterSet
 from fastopt.steps.sparse.row_stepper import check_mode
 from fastopt.steps.state_formats import StateFormats
 from fastopt.steps.stepper import Stepper
-from fastopt.transforms.base import Chain, Transform
-from fastopt.validation import EachCalledOnce, Setting, flag
+from fastopt.transforms.base import Chain, Transform, chain
+from fastopt.validation import EachCalledOnce, Setting, flag, shown
 
 
-class Optimizer(Readable):
+def _params(optimizer: Any) -> Any:
+    if optimizer._steps.params_behind:
+        optimizer._steps.catch_up()
+    return optimizer._params
+
+
+def read_chain(optimizer: Any) -> Any:
+    """The chain of an optimizer, a list if every group has its own."""
+    chains = [group.chain for group in optimizer._groups]
+    return chains[0] if optimizer._groups[0].structure is optimizer._structure else chains
+
+
+def _state(optimizer: Any) -> Mapping[str, Any]:
+    optimizer.catch_up()
+    return MappingProxyType(optimizer._state)
+
+
+def _clip_norm(optimizer: Any) -> Any:
+    return optimizer._watch.clip_norm
+
+
+def _change_clip_norm(optimizer: Any, clip_norm: Any) -> None:
+    optimizer._watch.change(clip_norm)
+
+
+class Optimizer(Checkpoint, SharedOptions):
     """Update arrays in place with a chain of transforms, fused into one pass over memory.
 
     Parameters
@@ -37,38 +73,16 @@ class Optimizer(Readable):
         Never copied. 16-bit numbers are computed with in float32.
     chain : Chain, or list of Chain
         The mathematics, see `fastopt.chain`. A list has a chain for each entry of the list `params`.
-    clip_norm : float or schedule, optional
-        Scale all gradients down so that their global norm is at most this. One more read of them.
-    skip_nonfinite : bool, optional
-        Leave out steps with a NaN or infinity in any gradient: they change nothing.
-    zero_grad : bool, optional
-        Clear the gradients in the same pass.
-    state : mapping of str to array, optional
-        Arrays of the caller's to keep a state in, by name, with their content; shaped like `params`.
-    state_dir : path, optional
-        Keep the states in files of this new or empty folder, as memory maps.
-    sparse : {"exact", "lazy"}, optional
-        Take gradients of some rows too: pairs ``(rows, values)`` and the arrays of `scipy.sparse`.
-        Exact gives what zeros in the other rows would give; lazy leaves the other rows alone.
-    state_dtype : dtype, "8bit" or mapping of str to these, optional
-        How states are stored, for all or by name; by default like the parameters. See
-        `fastopt.optimizers.named.Shared`.
-    stochastic_rounding : bool, optional
-        Round what has less than 32 bits up or down at random, right in the mean; by default 8-bit
-        states only.
-    seed : int, optional
-        Of stochastic rounding.
-    executor : {"auto", "serial", "parallel", "fast", "reference", "cuda", "cuda-fast"}, optional
-        Where the loop runs: on one core, on all, in plain Python, or on one or all by size. Arrays
-        on a CUDA device step there. The results are the same bits, whichever it is, but for "fast",
-        which is "auto" with fused multiply-adds and roots and quotients that may be a few units in
-        the last place off; "cuda-fast" is the same for a device only.
-    capturable : bool, optional
-        On a CUDA device: let steps be captured in a graph that goes on with the schedule, see
-        `advance`.
+        Named optimizers, such as `RMSProp`, make it from their settings.
+    **shared
+        Options of every optimizer: see `fastopt.optimizers.shared_options.SharedOptions`.
 
     Attributes
     ----------
+    params
+        The arrays being optimised: those that were given, in containers that cannot be changed.
+    chain
+        What is compiled, with what the options added; a list if every group has its own.
     state : mapping
         Name of each state array -> the array, or a structure of arrays like `params`. Live: the arrays
         can be written to, but not be replaced.
@@ -76,6 +90,10 @@ class Optimizer(Readable):
         How many steps were taken.
     last : GradientStats or None
         Norm of the last gradients, and whether the step was skipped; None while nothing asks for it.
+    groups : tuple
+        The settings of each group, to read and to assign.
+
+    The options are attributes too. Those that are numbers can be assigned: ``opt.clip_norm = 0.5``.
 
     Raises
     ------
@@ -96,58 +114,73 @@ class Optimizer(Readable):
     # With slots a misspelt setting, `opt.learning_rate = 0.1`, is an error and not without effect.
     __slots__ = (
         "__weakref__",
-        "_capturable",
-        "_executor",
+        "_chains_given",
         "_formats",
         "_groups",
         "_leaves",
+        "_options",
         "_params",
-        "_sparse",
         "_state",
         "_structure",
         "_watch",
         "_work",
-        "_zero_grad",
+    )
+
+    params: Field[Any, Any] = argument(_params)
+    chain: Field[Any, Chain | Transform | Sequence[Chain]] = argument(read_chain)
+    clip_norm: Field[float | Any, Setting | None] = argument(
+        _clip_norm, _change_clip_norm, default=None, kw_only=True
+    )
+    state: Field[Mapping[str, Any], Mapping[str, Any] | None] = argument(
+        _state, default=None, kw_only=True
     )
 
     _takes: ClassVar[type[Gradients]] = Gradients  # in memory
 
-    def __init__(
-        self,
-        params: Any,
-        chain: Chain | Transform | Sequence[Chain],
-        *,
-        clip_norm: Setting | None = None,
-        skip_nonfinite: bool = False,
-        zero_grad: bool = False,
-        state: Mapping[str, Any] | None = None,
-        state_dir: Any = None,
-        sparse: str | None = None,
-        state_dtype: Any = None,
-        stochastic_rounding: bool | None = None,
-        seed: int = 0,
-        executor: str = "auto",
-        capturable: bool = False,
-    ) -> None:
-        self._executor = check_executor(executor)
-        self._capturable = flag("capturable", capturable)
-        self._watch = NormClip(clip_norm, skip_nonfinite)
-        self._zero_grad = flag("zero_grad", zero_grad)
-        self._sparse = check_mode(sparse)
-        self._formats = StateFormats(state_dtype, stochastic_rounding, seed)
+    def _make(self, values: Values) -> None:
+        settings = {name: values.pop(name) for name in self._setting_names}
+        params, given = values.pop("params"), values.pop("chain", None)
+        groups: list[Values] | None = None
+        if given is not None:
+            groups = [{} for _ in given] if isinstance(given, (list, tuple)) else None
+        elif are_groups(params):
+            groups = [{k: v for k, v in own.items() if k != "params"} for own in params]
+            for own in groups:
+                self._refuse_unknown(own, self._setting_names)
+            params = [own["params"] for own in params]
+        self._set_up(params, (settings, groups, None, given), values)
+
+    def _set_up(self, params: Any, arguments: tuple[Any, ...], options: Values) -> None:
+        """What is made of checked arguments, or for a copy of `_arguments`."""
+        self._settings = GroupedSettings(*arguments[:3])
+        self._chains_given = None if arguments[3] is None else _as_chains(arguments[3])
+        state, clip_norm = options["state"], options["clip_norm"]
+        self._options = {k: v for k, v in options.items() if k not in ("state", "clip_norm")}
+        chains = self._chains(self._settings)
+        check_executor(self.executor, self.fast)
+        flag("capturable", self.capturable)
+        flag("zero_grad", self.zero_grad)
+        self._watch = NormClip(clip_norm, self.skip_nonfinite)
+        check_mode(self.sparse)
+        self._formats = StateFormats(self.state_dtype, self.stochastic_rounding, self.seed)
         self._structure, leaves = tree.take_apart(params)
         self._params = self._structure.build_read_only(leaves)
         # Schedules are called once here, with step 0, so that a bad one is known at once.
-        with EachCalledOnce(), StateFiles(state_dir) as files:
+        with EachCalledOnce(), StateFiles(self.state_dir) as files:
             self._watch.limit_at(0)
             self._groups = make_groups(
-                self._structure, leaves, chain, dict(state or {}), files, self._formats
+                self._structure,
+                leaves,
+                chains[0] if self._settings.arguments[1] is None else chains,
+                dict(state or {}),
+                files,
+                self._formats,
             )
             on_device = placement.check_one_home(
                 pair for group in self._groups for pair in group.everything()
             )
-            check_home(self._executor, on_device, self._capturable, self._sparse)
-            self._work = ParameterSet(self._groups, self._zero_grad, self._executor in FAST)
+            check_home(self.executor, on_device, self.capturable, self.sparse)
+            self._work = ParameterSet(self._groups, self.zero_grad, self.fast)
             self._leaves = self._work.leaves
             written = [span for group in self._groups for span in group.written()]
             checks.check_distinct(written)
@@ -156,8 +189,9 @@ class Optimizer(Readable):
                 group.check_inputs_apart(written)
             # Gradients that are cleared must leave alone what is only read.
             read = [span for group in self._groups for span in group.read()]
-            self._state = {name: self._shown(name) for name in self._state_names()}
-            self._steps = self._make_steps(on_device, written + read if self._zero_grad else written)
+            names = dict.fromkeys(name for group in self._groups for name in group.states)
+            self._state = {name: self._shown(name) for name in names}
+            self._steps = self._make_steps(on_device, written + read if self.zero_grad else written)
 
     def _make_steps(self, on_device: bool, guarded: list[Range]) -> Stepper:
         """Get ready for the first step; no gradient may share the memory that is guarded."""
@@ -166,14 +200,90 @@ class Optimizer(Readable):
         common: dict[str, Any] = {
             "structure": self._structure,
             "guarded": guarded,
-            "zero_grad": self._zero_grad,
+            "zero_grad": self.zero_grad,
         }
         if not on_device:
-            common |= {"sparse": self._sparse, "executor": self._executor, "takes": self._takes}
+            common |= {"sparse": self.sparse, "executor": self.executor, "takes": self._takes}
             return MemoryStepper(self._work, hyper, self._watch, **common)
         from fastopt.steps.cuda_stepper import CudaStepper
 
-        return CudaStepper(self._work, hyper, self._watch, capturable=self._capturable, **common)
+        return CudaStepper(self._work, hyper, self._watch, capturable=self.capturable, **common)
+
+    def _chains(self, settings: GroupedSettings) -> list[Chain]:
+        """The chain of each group, by these settings."""
+        chains: list[Chain] = []
+        for index, values in enumerate(settings.of_groups()):
+            group = type(self).__new__(type(self))  # has settings, and nothing else
+            group._settings, group._options = GroupedSettings(values, None, ()), self._options
+            group._chains_given = self._chains_given
+            parts, before, after = group._parts(index), gradient_parts(group), after_parts(group)
+            if not (isinstance(parts, Chain) and not before and not after):
+                parts = chain(*before, *parts, *after)
+            chains.append(parts)
+        return chains
+
+    def _parts(self, index: int) -> Iterable[Transform]:
+        """The transforms of a group without what the options add."""
+        advice = "have transforms.add_decayed_weights in the chain, in front of the learning rate"
+        check_decoupled_decay(self, (), advice)
+        return (self._chains_given or [])[index]
+
+    def _assign(self, name: str, value: Any, group: int | None = None) -> None:
+        """Take another value for a setting of one group, or of all that have none of their own."""
+        settings = self._settings.assigned(name, value, group)
+        self._use_settings(settings, f"{name} = {shown(value)}")
+
+    def _use_settings(self, settings: GroupedSettings, what: str) -> None:
+        chains = self._chains(settings)
+        if not all(map(_same_parts, chains, (group.chain for group in self._groups))):
+            raise ValueError(
+                f"{what} would change which transforms the optimizer is made of: make a new optimizer"
+            )
+        groups = zip(self._groups, chains, strict=True)
+        changes = [assign(group, "chain", chain) for group, chain in groups]
+        self._steps.refresh(chains, [*changes, assign(self, "_settings", settings)])
+
+    @property
+    def groups(self) -> tuple[GroupSettings, ...]:
+        """The settings of each group, to read and to assign: ``opt.groups[1].lr = 1e-4``."""
+        return tuple(GroupSettings(self, index) for index in range(len(self._groups)))
+
+    def current(self, name: str) -> float:
+        """A number as it is in the coming step: of a schedule its value.
+
+        Parameters
+        ----------
+        name : str
+            Of a setting, such as ``"lr"``, or ``"clip_norm"``.
+
+        Raises
+        ------
+        AttributeError
+            There is no such setting.
+        TypeError
+            It is not a number.
+
+        Examples
+        --------
+        >>> import numpy as np, fastopt
+        >>> opt = fastopt.SGD(np.zeros(3), lr=fastopt.schedules.exponential(0.5, 0.1))
+        >>> opt.step(np.ones(3))
+        >>> opt.current("lr")
+        0.05
+        """
+        if name not in self._setting_names and name != "clip_norm":
+            raise AttributeError(f"{type(self).__name__} has no setting {name!r}")
+        return number_at(name, getattr(self, name), self.step_count)
+
+    def _shown(self, name: str) -> Any:
+        """A state in the form of `params`, with the arrays as the user knows them."""
+        found = [array for group in self._groups for array in group.shown(name)]
+        return self._structure.build_read_only(found)
+
+    def _stored(self, name: str) -> Iterator[Array | None]:
+        """One state for each of all parameters, None where a chain does not have it."""
+        for group in self._groups:
+            yield from group.states.get(name, [None] * len(group.leaves))
 
     @property
     def last(self) -> GradientStats | None:
@@ -185,21 +295,6 @@ class Optimizer(Readable):
         """How many steps were taken."""
         self._steps.settle()
         return self._steps.count
-
-    @property
-    def clip_norm(self) -> Setting | None:
-        """The largest norm of all gradients together; another number or schedule can be assigned."""
-        return self._watch.clip_norm
-
-    @clip_norm.setter
-    def clip_norm(self, clip_norm: Setting | None) -> None:
-        self._watch.change(clip_norm)
-
-    @property
-    def chain(self) -> Any:
-        """The mathematics: what is compiled. A list if every group has its own."""
-        chains = [group.chain for group in self._groups]
-        return chains[0] if self._groups[0].structure is self._structure else chains
 
     @property
     def source(self) -> str:
@@ -249,6 +344,11 @@ class Optimizer(Readable):
         """
         self._steps.advance(stream)
 
+    @property
+    def _depends_on_step(self) -> bool:
+        """Whether the number of a step has an effect on it."""
+        return self._steps.varies or self._watch.varies
+
     def _go_to_step(self, step: Any) -> None:
         """Continue as if `step` steps had been taken."""
         if isinstance(step, bool) or not isinstance(step, Integral):
@@ -257,24 +357,100 @@ class Optimizer(Readable):
             raise ValueError(f"step must not be negative, got {step}")
         self._steps.go_to(int(step))
 
-    def _set_up(self, params: Any, arguments: tuple[Any, ...], means: dict[str, Any]) -> None:
-        """``__init__`` for a copy, from `_arguments`: a subclass may have another one."""
-        Optimizer.__init__(self, params, *arguments, **means)
+    def decoded(self, name: str) -> Any:
+        """A state as numbers to compute with, whatever it is stored in.
 
-    def _replace_chains(self, chains: Sequence[Chain], also: Sequence[Change] = ()) -> None:
-        """Take other hyperparameters for the same transforms, and make what goes with them."""
-        groups = zip(self._groups, chains, strict=True)
-        changes = [assign(group, "chain", chain) for group, chain in groups]
-        self._steps.refresh(chains, [*changes, *also])
+        Parameters
+        ----------
+        name : str
+            Of the state.
 
-    def _described(self) -> str:
-        """What `repr` shows of the mathematics."""
-        return repr(self.chain)
+        Returns
+        -------
+        array, or structure of arrays like `params`
+            Copies, shaped like the parameters; None where a chain does not have the state.
+        """
+        if name not in self._state:
+            raise ValueError(f"name must be one of {list(self._state)}, got {name!r}")
+        self.catch_up()
+        numbers = [own for group in self._groups for own in group.decoded(name)]
+        return self._structure.build(numbers)
+
+    def catch_up(self, rows: Any = None) -> None:
+        """Bring rows up to date that had no gradient lately, where ``sparse="exact"`` left them behind.
+
+        Reading `state` does so by itself. It is needed before parameters are read, copied or saved that
+        move without a gradient (with momentum or weight decay); other parameters never are behind.
+
+        Parameters
+        ----------
+        rows : array of int, or structure of them like `params`, optional
+            Only these rows, in time proportional to their number: those that the next gradient is
+            taken at. None in a structure stands for no rows. By default all.
+
+        Examples
+        --------
+        >>> import numpy as np, fastopt
+        >>> w = np.ones((1000, 2))
+        >>> opt = fastopt.SGD(w, lr=0.5, momentum=0.5, sparse="exact")
+        >>> opt.step((np.array([3]), np.array([[1.0, 1.0]])))
+        >>> opt.step((np.array([7]), np.array([[1.0, 1.0]])))
+        >>> opt.catch_up(np.array([3, 4]))
+        >>> w[3]
+        array([0.25, 0.25])
+        """
+        if rows is None:
+            self._steps.catch_up()
+            return
+        wanted = {}
+        names, found = self._structure.names("rows"), self._structure.match(rows, "rows")
+        for index, (name, own) in enumerate(zip(names, found, strict=True)):
+            if own is not None:
+                wanted[index] = np.unique(checks.check_rows(name, own, self._leaves[index]))
+        self._steps.catch_up(wanted)
+
+    def _arguments(self) -> tuple[Any, ...]:
+        """What `_set_up` makes another one like this from, beside the parameters and options."""
+        chains, settings = self._chains_given, self._settings.arguments
+        return *settings, chains[0] if chains and settings[1] is None else chains
+
+    @classmethod
+    def _saved_names(cls) -> frozenset[str]:
+        """The settings that are saved: those that can be assigned."""
+        return frozenset(name for name in cls._setting_names if not cls._fields[name].fixed)
+
+    def _plain_settings(self) -> dict[str, Any]:
+        return {**super()._plain_settings(), **self._settings.saved(self._saved_names())}
+
+    def _take_settings(self, settings: Mapping[str, Any], what: str) -> None:
+        super()._take_settings(settings, what)
+        if self._chains_given is None or "common" in settings:  # chains had no settings once
+            loaded = self._settings.loaded(settings, self._saved_names(), what)
+            self._use_settings(loaded, f"the settings of {what}")
+
+    def _shown_settings(self) -> dict[str, Any]:
+        """What differs from the defaults, and the number of steps."""
+        values = {**self._settings.common, **self._options, "clip_norm": self.clip_norm}
+        groups = {"groups": self._settings.own} if any(self._settings.own) else {}
+        return {**text.changed(values, self._fields), **groups, "step_count": self.step_count}
 
     def __repr__(self) -> str:
+        chain = repr(self.chain) if self._chains_given else ""
+        return text.call(type(self).__name__, self._leaves, self._shown_settings(), chain)
+
+    def _repr_html_(self) -> str:
+        rows = {"chain": repr(self.chain), **self._shown_settings()}
         size = sum(leaf.size for leaf in self._leaves)
-        names = "clip_norm", "skip_nonfinite", "zero_grad", "sparse"
-        means = {name: getattr(self, name) for name in names}
-        means = {name: value for name, value in means.items() if value not in (None, False)}
-        shown = f"{self._described()}, {show_all({**means, 'executor': self.executor})}"
-        return f"{type(self).__name__}(<{size} elements>, {shown})"
+        return text.table(f"{type(self).__name__} of {size} elements", rows)
+
+
+def _as_chains(given: Any) -> list[Chain]:
+    chains = list(given) if isinstance(given, (list, tuple)) else [given]
+    for own in chains:
+        if not isinstance(own, (Chain, Transform)):
+            raise TypeError(f"chain must come from fastopt.chain, not be {type(own).__name__}")
+    return [chain(own) if isinstance(own, Transform) else own for own in chains]
+
+
+def _same_parts(one: Chain, other: Chain) -> bool:
+    return [(t.update, t.slots()) for t in one] == [(t.update, t.slots()) for t in other]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any, Unpack
-
 from fastopt import transforms as t
-from fastopt.optimizers.named import NamedOptimizer, Shared, momentum_and_rate, own_settings
+from fastopt.optimizers.dialects import DIALECTS
+from fastopt.optimizers.named import NamedOptimizer
+from fastopt.optimizers.settings import Flag, Number, SettingField, setting
+from fastopt.optimizers.shared_options import momentum_and_rate
 from fastopt.transforms.base import Transform
-from fastopt.validation import Setting, flag
+from fastopt.validation import flag
 
 
 class RMSProp(NamedOptimizer):
@@ -47,7 +47,7 @@ class RMSProp(NamedOptimizer):
     initial_accumulator : float, default 0
         Where ``v`` starts, >= 0.
     **shared
-        Options of every optimizer: see `fastopt.optimizers.named.Shared`.
+        Options of every optimizer: see `fastopt.optimizers.shared_options.SharedOptions`.
 
     Attributes
     ----------
@@ -92,33 +92,28 @@ class RMSProp(NamedOptimizer):
 
     __slots__ = ()
 
-    def __init__(
-        self,
-        params: Any,
-        lr: Setting = 1e-3,
-        beta: Setting = 0.9,
-        eps: Setting = 1e-8,
-        *,
-        eps_inside_sqrt: bool = True,
-        centered: bool = False,
-        momentum: Setting = 0.0,
-        nesterov: bool = False,
-        lr_in_momentum: bool = False,
-        bias_correction: bool = False,
-        initial_accumulator: float = 0.0,
-        **shared: Unpack[Shared],
-    ) -> None:
-        super().__init__(params, own_settings(locals()), shared)
+    usual_lr = 0.03
+    dialects = DIALECTS["RMSProp"]
 
-    @staticmethod
-    def make_parts(s: SimpleNamespace) -> list[Transform]:
+    lr: Number = setting(default=1e-3)
+    beta: Number = setting(default=0.9)
+    eps: Number = setting(default=1e-8)
+    eps_inside_sqrt: Flag = setting(default=True, kw_only=True)
+    centered: Flag = setting(default=False, kw_only=True)
+    momentum: Number = setting(default=0.0, kw_only=True)
+    nesterov: Flag = setting(default=False, kw_only=True)
+    lr_in_momentum: Flag = setting(default=False, kw_only=True)
+    bias_correction: Flag = setting(default=False, kw_only=True)
+    initial_accumulator: SettingField[float, float] = setting(default=0.0, kw_only=True, fixed=True)
+
+    def make_parts(self) -> list[Transform]:
         """Which transforms these settings ask for, in which order."""
-        scale = t.scale_by_stddev if flag("centered", s.centered) else t.scale_by_rms
+        scale = t.scale_by_stddev if flag("centered", self.centered) else t.scale_by_rms
         normalise = scale(
-            s.beta,
-            s.eps,
-            eps_inside_sqrt=s.eps_inside_sqrt,
-            bias_correction=s.bias_correction,
-            initial_accumulator=s.initial_accumulator,
+            self.beta,
+            self.eps,
+            eps_inside_sqrt=self.eps_inside_sqrt,
+            bias_correction=self.bias_correction,
+            initial_accumulator=self.initial_accumulator,
         )
-        return [normalise, *momentum_and_rate(s)]
+        return [normalise, *momentum_and_rate(self)]

@@ -17,17 +17,17 @@ def plain_value(value: Any) -> Any:
     return float(value) if is_number else value
 
 
-def plain(settings: Mapping[str, Any], fixed: Set[str]) -> dict[str, Any]:
-    """What stands for settings in a file; those that cannot be assigned are left out."""
-    return {name: plain_value(value) for name, value in settings.items() if name not in fixed}
+def plain(settings: Mapping[str, Any], names: Set[str]) -> dict[str, Any]:
+    """What stands for the settings of these names in a file."""
+    return {name: plain_value(value) for name, value in settings.items() if name in names}
 
 
-def merge(own: Mapping[str, Any], saved: Mapping[str, Any], fixed: Set[str]) -> dict[str, Any]:
+def merge(own: Mapping[str, Any], saved: Mapping[str, Any], names: Set[str]) -> dict[str, Any]:
     """Settings with saved numbers in the place of numbers; schedules stay, whoever has one."""
     kept = {
         name: value
         for name, value in own.items()
-        if name in fixed or callable(value) or saved.get(name) == SCHEDULE
+        if name not in names or callable(value) or saved.get(name) == SCHEDULE
     }
     return {**{name: value for name, value in saved.items() if value != SCHEDULE}, **kept}
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any, Unpack
-
-from fastopt.optimizers.named import NamedOptimizer, Shared, momentum_and_rate, own_settings
+from fastopt.optimizers.dialects import DIALECTS
+from fastopt.optimizers.named import NamedOptimizer
+from fastopt.optimizers.settings import Flag, Number, setting
+from fastopt.optimizers.shared_options import momentum_and_rate
 from fastopt.transforms.base import Transform
-from fastopt.validation import Setting
 
 
 class SGD(NamedOptimizer):
@@ -30,12 +29,12 @@ class SGD(NamedOptimizer):
         In [0, 1].
     dampening : float or schedule, default 0
         In [0, 1]. With ``dampening = momentum`` the buffer is an exponentially weighted average.
-    nesterov : bool, default False
+    nesterov : bool, keyword only, default False
         Move by ``g + momentum * m``.
     lr_in_momentum : bool, keyword only, default False
         ``m`` gathers ``lr * g``, as in Keras: another result when the rate changes between steps.
     **shared
-        Options of every optimizer: see `fastopt.optimizers.named.Shared`.
+        Options of every optimizer: see `fastopt.optimizers.shared_options.SharedOptions`.
 
     Attributes
     ----------
@@ -64,20 +63,15 @@ class SGD(NamedOptimizer):
 
     __slots__ = ()
 
-    def __init__(
-        self,
-        params: Any,
-        lr: Setting = 1e-2,
-        momentum: Setting = 0.0,
-        dampening: Setting = 0.0,
-        nesterov: bool = False,
-        *,
-        lr_in_momentum: bool = False,
-        **shared: Unpack[Shared],
-    ) -> None:
-        super().__init__(params, own_settings(locals()), shared)
+    usual_lr = "curvature"
+    dialects = DIALECTS["SGD"]
 
-    @staticmethod
-    def make_parts(s: SimpleNamespace) -> list[Transform]:
+    lr: Number = setting(default=1e-2)
+    momentum: Number = setting(default=0.0)
+    dampening: Number = setting(default=0.0)
+    nesterov: Flag = setting(default=False, kw_only=True)
+    lr_in_momentum: Flag = setting(default=False, kw_only=True)
+
+    def make_parts(self) -> list[Transform]:
         """Which transforms these settings ask for, in which order."""
-        return momentum_and_rate(s, s.dampening)
+        return momentum_and_rate(self, self.dampening)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import wraps
+from inspect import signature
 from numbers import Real
 from typing import Any, NamedTuple, ParamSpec, TypeAlias
 
 from fastopt.arrays.tree import read_only
 from fastopt.owned import owned
+from fastopt.text import arguments
 from fastopt.validation import Hyper, Setting, as_scalar, call, shown
 
 Scalars: TypeAlias = tuple[Any, ...]
@@ -163,6 +165,9 @@ class Transform:
         vars(self).update(vars(made))
 
     def __repr__(self) -> str:
+        if (made := vars(self).get(_MADE_BY)) is not None:
+            make, args, kwargs = made
+            return f"{make.__name__}({arguments(signature(make).bind(*args, **kwargs).arguments)})"
         hyper = "per step" if callable(self.hyper) else ", ".join(f"{h:g}" for h in self.hyper)
         return f"{self.name}({hyper})"
 

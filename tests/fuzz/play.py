@@ -43,6 +43,7 @@ class Player:
     ----------
     case : dict
     executor : str
+        Or "fast": with ``fast=True``, whatever the executor.
     resumes : bool
         Where the case says so, go on with a copy that was saved, pickled or copied.
     place : Memory
@@ -117,6 +118,9 @@ class Player:
             split.append(bounds | {k: v[i] for k, v in own.items() if k == "copy_to"})
         return split
 
+    def _where(self) -> dict[str, Any]:
+        return {"fast": True} if self.executor == "fast" else {"executor": self.executor}
+
     def make(self, params: list[Any], copies: list[Any] | None, **others: Any) -> Any:
         """An optimizer of the case over these arrays."""
         settings = {k: setting(v) for k, v in self.recipe["settings"].items() if k != "bounds"}
@@ -131,7 +135,7 @@ class Player:
             settings |= extra[0]
         kind = getattr(fastopt, self.recipe["optimizer"])
         with self.guarded_arithmetic():
-            return kind(container, **settings, **options, executor=self.executor, **others)
+            return kind(container, **settings, **options, **self._where(), **others)
 
     def adopt(self, opt: Any) -> None:
         """Go on with this optimizer."""

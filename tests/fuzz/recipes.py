@@ -100,7 +100,7 @@ def draw(rng: Random, sparse: bool = False) -> dict[str, Any]:
         "settings": own_settings(rng, optimizer) | shared_settings(rng, optimizer),
         "options": means(rng),
         "scaled": rng.random() < 0.3,
-        "fast": rng.random() < 0.1,  # also with executor="fast"
+        "fast": rng.random() < 0.1,  # also with fast=True
     }
     if dtype != "float64" and rng.random() < 0.3:
         recipe["grad_dtypes"].append(rng.choice(["float16", "bfloat16", "float32"]))

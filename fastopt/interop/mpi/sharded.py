@@ -141,7 +141,7 @@ class ShardedOptimizer:
             if self.optimizer.sparse is not None:
                 mode = self.optimizer.sparse
                 raise ValueError(f"sparse must be None: sums over ranks are dense, got {mode!r}")
-            if self.optimizer._capturable:
+            if self.optimizer.capturable:
                 raise ValueError("capturable must be False: a graph cannot hold what MPI does")
             self._pieces = self._make_pieces()
         own = self.optimizer._description() | {"zero_grad": self.optimizer.zero_grad}

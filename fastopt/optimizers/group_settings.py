@@ -1,0 +1,162 @@
+"""The values of settings: common ones, and those that groups of parameters have of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+from typing import TYPE_CHECKING, Any, Self
+
+from fastopt.arrays import tree
+from fastopt.optimizers import repr as text
+from fastopt.optimizers.saved_settings import check_settings, merge, plain
+from fastopt.optimizers.settings import Values, is_number
+from fastopt.validation import as_float
+
+if TYPE_CHECKING:
+    from fastopt.optimizers.optimizer import Optimizer
+
+_STRUCTURES = "bounds", "copy_to"  # settings that have arrays
+
+
+class GroupedSettings:
+    """Values that do not change: what is assigned is in another one.
+
+    Parameters
+    ----------
+    common : dict
+        The value of every setting.
+    own : sequence of dict or None
+        For each group what differs; None where there are no groups.
+    on : sequence of set, optional
+        For each group the settings whose part stays in the chain when they are set to zero: those
+        that were given a strength at first.
+    """
+
+    __slots__ = ("_given", "common", "on")
+
+    def __init__(
+        self, common: Values, own: Sequence[Values] | None, on: Sequence[Set[str]] | None = None
+    ) -> None:
+        self.common = _without_containers(common)
+        self._given = None if own is None else list(map(_without_containers, own))
+        self.on = on if on is not None else [_strengths({**common, **group}) for group in self.own]
+
+    @property
+    def own(self) -> list[Values]:
+        """For each group what differs."""
+        return [{}] if self._given is None else self._given
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """What another one like this is made of."""
+        return self.common, self._given, self.on
+
+    def of_groups(self) -> list[Values]:
+        """For each group all values, with a schedule for a zero whose part of the chain stays."""
+        return [
+            {
+                name: _zero if name in on and is_number(value) and value == 0 else value
+                for name, value in {**self.common, **own}.items()
+            }
+            for own, on in zip(self.own, self.on, strict=True)
+        ]
+
+    def assigned(self, name: str, value: Any, group: int | None) -> Self:
+        """With another value for one group, or for all that have none of their own."""
+        if group is None or self._given is None:
+            if all(name in own for own in self.own):
+                raise ValueError(f"every group has its own {name}: assign opt.groups[...].{name}")
+            return type(self)({**self.common, name: value}, self._given, self.on)
+        own = {**self.own[group], name: value}
+        groups = [own if index == group else other for index, other in enumerate(self.own)]
+        return type(self)(self.common, groups, self.on)
+
+    def saved(self, names: Set[str]) -> dict[str, Any]:
+        """As in a file: those that can be assigned, which `names` has."""
+        common, *groups = [plain(own, names) for own in (self.common, *self.own)]
+        return {"common": common, "groups": groups}
+
+    def loaded(self, settings: Mapping[str, Any], names: Set[str], what: str) -> Self:
+        """With values from a file."""
+        common, groups = check_settings(settings, names, len(self.own), what)
+        merged = [
+            merge(now, saved, names)
+            for now, saved in zip((self.common, *self.own), (common, *groups), strict=True)
+        ]
+        now = {**self.common, **merged[0]}
+        return type(self)(now, None if self._given is None else merged[1:], self.on)
+
+
+class GroupSettings:
+    """The settings of one group, as attributes: ``opt.groups[1].lr = 1e-4``.
+
+    Attributes
+    ----------
+    params
+        The parameters of the group.
+    """
+
+    _optimizer: Optimizer
+    _index: int
+
+    def __init__(self, optimizer: Optimizer, index: int) -> None:
+        object.__setattr__(self, "_optimizer", optimizer)
+        object.__setattr__(self, "_index", index)
+
+    @property
+    def params(self) -> Any:
+        return self._optimizer._groups[self._index].params
+
+    def current(self, name: str) -> float:
+        """A number as it is in the coming step, see `Optimizer.current`."""
+        return number_at(name, getattr(self, name), self._optimizer.step_count)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # while a copy is made, nothing is there yet
+            raise AttributeError(name)
+        optimizer = self._optimizer
+        if name not in optimizer._setting_names:
+            raise AttributeError(f"{type(optimizer).__name__} has no setting {name!r}")
+        return optimizer._settings.own[self._index].get(name, optimizer._settings.common[name])
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        optimizer = self._optimizer
+        if name not in optimizer._setting_names or optimizer._fields[name].fixed:
+            raise AttributeError(f"{type(optimizer).__name__} has no setting {name!r} to assign")
+        optimizer._assign(name, value, self._index)
+
+    def __repr__(self) -> str:
+        settings, fields = self._optimizer._settings, self._optimizer._fields
+        values = text.changed({**settings.common, **settings.own[self._index]}, fields)
+        return text.call("Group", self._optimizer._groups[self._index].leaves, values)
+
+
+def number_at(name: str, value: Any, step: int) -> float:
+    """A number, or the value of a schedule, at a step."""
+    number = value(step) if callable(value) else value
+    if not is_number(number):
+        raise TypeError(f"{name} must be a number or a schedule to have a value, but is {number!r}")
+    return as_float(number)
+
+
+def are_groups(params: Any) -> bool:
+    """Whether this is ``[{"params": ...}, ...]``."""
+    if not isinstance(params, (list, tuple)) or not params:
+        return False
+    return all(isinstance(own, Mapping) and "params" in own for own in params)
+
+
+def _without_containers(settings: Values) -> Values:
+    """Settings without the caller's containers, which may change."""
+    given = [name for name in _STRUCTURES if settings.get(name) is not None]
+    return {**settings, **{name: tree.read_only(settings[name]) for name in given}}
+
+
+def _strengths(settings: Values) -> frozenset[str]:
+    """The settings that switch their part of the chain on: numbers that are not zero, and schedules."""
+    return frozenset(
+        name for name, value in settings.items() if callable(value) or (is_number(value) and value != 0)
+    )
+
+
+def _zero(step: int) -> float:
+    return 0.0

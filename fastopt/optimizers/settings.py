@@ -1,0 +1,184 @@
+"""Settings are declared once, as fields of an optimizer's class, and everything else follows from them.
+
+A field is an argument of the class, in the order of the declarations; an attribute with the types to
+read and to assign; for a setting, what a group can have of its own, and what is saved. Type checkers
+read the same declarations (`typing.dataclass_transform`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from inspect import Parameter, Signature
+from numbers import Real
+from typing import Any, ClassVar, Generic, Self, TypeAlias, TypeVar, dataclass_transform, overload
+
+from fastopt.validation import Setting
+
+Read = TypeVar("Read", covariant=True)
+Write = TypeVar("Write", contravariant=True)
+Values: TypeAlias = dict[str, Any]
+
+REQUIRED = Parameter.empty
+
+
+class Field(Generic[Read, Write]):
+    """An argument of an optimizer, and its attribute: what it reads as, and what it can be set to."""
+
+    def __init__(
+        self, default: Any = REQUIRED, *, kw_only: bool = False, fixed: bool = False, init: bool = True
+    ) -> None:
+        self.default, self.kw_only, self.fixed, self.init = default, kw_only, fixed, init
+        self.name = ""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, instance: None, owner: Any = None) -> Self: ...
+    @overload
+    def __get__(self, instance: object, owner: Any = None) -> Read: ...
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self if instance is None else self.read(instance)
+
+    def __set__(self, instance: Any, value: Write) -> None:
+        if self.fixed:
+            raise AttributeError(f"{self.name} is fixed once an optimizer is made: make a new one")
+        self.write(instance, value)
+
+    def read(self, instance: Any) -> Any:
+        """What the attribute is."""
+        return instance._options[self.name]
+
+    def write(self, instance: Any, value: Any) -> None:
+        """Assign the attribute of a field that is not fixed."""
+        raise NotImplementedError
+
+    @property
+    def parameter(self) -> Parameter:
+        """As an argument."""
+        kind = Parameter.KEYWORD_ONLY if self.kw_only else Parameter.POSITIONAL_OR_KEYWORD
+        return Parameter(self.name, kind, default=self.default)
+
+
+class SettingField(Field[Read, Write]):
+    """A field that says what is computed: each group of parameters can have its own."""
+
+    def read(self, instance: Any) -> Any:
+        return instance._settings.common[self.name]
+
+    def write(self, instance: Any, value: Any) -> None:
+        instance._assign(self.name, value)
+
+
+class ArgumentField(Field[Read, Write]):
+    """A field that is kept elsewhere than in the settings and options, where `read` finds it."""
+
+    def __init__(self, read: Callable[[Any], Any], write: Any = None, **how: Any) -> None:
+        super().__init__(fixed=write is None, **how)
+        self.read, self.write = read, write  # type: ignore[assignment,method-assign]
+
+
+def setting(
+    *, default: Any = REQUIRED, kw_only: bool = False, fixed: bool = False, init: bool = True
+) -> Any:
+    """Declare a setting in the body of an optimizer's class: ``beta: Number = setting(default=0.9)``.
+
+    Parameters
+    ----------
+    default
+        Without one the argument is required.
+    kw_only : bool, optional
+        Whether it can only be given by its name.
+    fixed : bool, optional
+        Whether it cannot be assigned once the optimizer is made, such as what a state starts with.
+    init : bool, optional
+        False takes an argument of a base class away.
+    """
+    return SettingField(default, kw_only=kw_only, fixed=fixed, init=init)
+
+
+def option(*, default: Any = REQUIRED, kw_only: bool = False) -> Any:
+    """Declare what concerns a step as a whole, and cannot be assigned."""
+    return Field(default, kw_only=kw_only, fixed=True)
+
+
+def argument(
+    read: Callable[[Any], Any],
+    write: Any = None,
+    *,
+    default: Any = REQUIRED,
+    kw_only: bool = False,
+    init: bool = True,
+) -> Any:
+    """Declare an argument whose attribute something else answers."""
+    return ArgumentField(read, write, default=default, kw_only=kw_only, init=init)
+
+
+# A number can be computed with when it is read, unless it is a schedule.
+Number: TypeAlias = SettingField[float | Any, Setting]
+OptionalNumber: TypeAlias = SettingField[float | Any, Setting | None]
+Flag: TypeAlias = SettingField[bool, bool]
+
+
+@dataclass_transform(field_specifiers=(setting, option, argument))
+class Declared:
+    """Arguments are the fields that a class and its bases declare.
+
+    A field that is declared again keeps its position.
+    """
+
+    __slots__ = ()
+
+    _fields: ClassVar[Mapping[str, Field[Any, Any]]] = {}
+    _setting_names: ClassVar[tuple[str, ...]] = ()
+    _positional: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        self._make(self._bound(arguments, named))
+
+    def _make(self, values: Values) -> None:
+        """Make what is declared, from the values of all fields."""
+        raise NotImplementedError
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = {name: value for name, value in vars(cls).items() if isinstance(value, Field)}
+        if not own and cls._fields:
+            return
+        known = [field for field in {**cls._fields, **own}.values() if field.init]
+        # What is new comes before the options of every optimizer.
+        known.sort(key=lambda field: field.kw_only and 1 + (field.name in cls._fields))
+        cls._fields = {field.name: field for field in known}
+        cls._positional = tuple(field.name for field in known if not field.kw_only)
+        cls._setting_names = tuple(f.name for f in known if isinstance(f, SettingField))
+        cls.__signature__ = Signature([field.parameter for field in known])  # type: ignore[attr-defined]
+
+    @classmethod
+    def _bound(cls, arguments: tuple[Any, ...], named: Values) -> Values:
+        """The value of every field, of these arguments and of defaults."""
+        if len(arguments) > len(cls._positional):
+            raise TypeError(
+                f"{cls.__name__} takes the arguments {', '.join(cls._positional)} by position, "
+                f"but got {len(arguments)}"
+            )
+        cls._refuse_unknown(named, cls._fields)
+        given = dict(zip(cls._positional, arguments, strict=False))
+        if twice := given.keys() & named.keys():
+            raise TypeError(f"{cls.__name__} got two values for {', '.join(sorted(twice))}")
+        given |= named
+        values = {n: given.get(n, field.default) for n, field in cls._fields.items()}
+        if missing := [name for name, value in values.items() if value is REQUIRED]:
+            raise TypeError(f"{cls.__name__} needs the argument {', '.join(missing)}")
+        return values
+
+    @classmethod
+    def _refuse_unknown(cls, given: Iterable[str], known: Iterable[str]) -> None:
+        if unknown := [name for name in given if name not in known]:
+            raise TypeError(
+                f"{cls.__name__} has no argument {', '.join(unknown)}; it takes {', '.join(known)}"
+            )
+
+
+def is_number(value: Any) -> bool:
+    """Whether a setting is a plain number."""
+    return isinstance(value, Real) and not isinstance(value, bool)

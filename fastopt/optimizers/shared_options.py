@@ -1,0 +1,166 @@
+"""The options of every optimizer, and the transforms that they add to its chain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from numbers import Real
+from typing import Any, Literal, TypeAlias
+
+from fastopt import transforms as t
+from fastopt.executors.dispatch import Executor
+from fastopt.optimizers.settings import (
+    Declared,
+    Field,
+    Flag,
+    Number,
+    OptionalNumber,
+    SettingField,
+    option,
+    setting,
+)
+from fastopt.transforms.base import Transform
+from fastopt.transforms.decay import decay_update
+from fastopt.validation import Setting, flag, fraction, is_on, nonnegative, shown
+
+SparseMode: TypeAlias = Literal["exact", "lazy"]
+
+
+class SharedOptions(Declared):
+    """Options of every optimizer. All of them act in the same pass over memory.
+
+    They are attributes too, and numbers can be assigned: ``opt.weight_decay = 1e-3``.
+
+    Parameters
+    ----------
+    maximize : bool, default False
+        Climb instead of descending.
+    clip_value : float or schedule, optional
+        Limit each element of the gradient to ``[-clip_value, clip_value]``, before everything else.
+    clip_norm : float or schedule, optional
+        Scale all gradients down so that the norm of all of them together is at most this. Costs one
+        more read of the gradients. The norm is then in ``opt.last``.
+    weight_decay : float or schedule, default 0
+        Added to the gradient as ``weight_decay * w``; with `decoupled_weight_decay` it bypasses the
+        normalisation and takes ``lr * weight_decay * w`` from the parameter.
+    decoupled_weight_decay : bool, default False (AdamW: True)
+        Which of the two. A chain that was given has its learning rate inside: there the decoupled
+        decay is a transform in the chain.
+    bounds : (low, high), optional
+        Project the new parameters: each a number, a schedule, an array like `params`, or None.
+    average_decay : float or schedule, optional
+        Keep ``a = average_decay * a + (1 - average_decay) * w`` in ``opt.state["average"]``.
+    copy_to : array or structure like `params`, optional
+        Receives the new parameters, rounded to its own format: float16, bfloat16, float32 or float64.
+    skip_nonfinite : bool, default False
+        Leave out steps with a NaN or infinity in any gradient: they change nothing, not even the
+        count. Costs the same read as `clip_norm`.
+    zero_grad : bool, default False
+        Clear the gradients.
+    state : mapping of str to array, optional
+        Arrays of your own to keep states in, by name, with the content they have; the others are made.
+    state_dir : path, optional
+        Keep the states in files of this new or empty folder, as memory maps: they may be larger than
+        memory.
+    sparse : {"exact", "lazy"}, optional
+        Take gradients of some rows too: pairs ``(rows, values)`` and the arrays of `scipy.sparse`,
+        in time proportional to the rows touched. Exact gives what zeros in the other rows would
+        give, where there is a closed form; lazy leaves the other rows and their states alone.
+    state_dtype : dtype, "8bit" or mapping of str to these, optional
+        How states are stored: for all, or by the name of the state. By default as the parameters are;
+        averages of the parameters in float32 at least. ``"8bit"`` keeps blocks of 256 elements with a
+        scale each, and arrays of fewer than 4096 elements in float32. Parameters of float64 have
+        states of float64.
+    stochastic_rounding : bool, optional
+        Round parameters and states of less than 32 bits up or down at random, so that they are right
+        in expectation, instead of to the nearest. By default 8-bit states only.
+    seed : int, default 0
+        Of stochastic rounding, which depends on it, the step and the element alone.
+    executor : {"auto", "serial", "parallel", "reference", "cuda"}
+        Where the loop runs: on one core, on all, or on one or all by size; in plain Python; on a CUDA
+        device, which "auto" is too for arrays that are there. The result is the same, to the last bit.
+    fast : bool, default False
+        Allow fused multiply-adds, and roots and quotients of float32 that are a few ULP off.
+    capturable : bool, default False
+        On a CUDA device: let steps be captured in a graph that continues with the schedule, see
+        `advance`.
+    """
+
+    __slots__ = ()
+
+    # What is computed, by the chain of each group.
+    maximize: Flag = setting(default=False, kw_only=True)
+    clip_value: OptionalNumber = setting(default=None, kw_only=True)
+    weight_decay: Number = setting(default=0.0, kw_only=True)
+    decoupled_weight_decay: Flag = setting(default=False, kw_only=True)
+    bounds: SettingField[Any, tuple[Any, Any] | None] = setting(default=None, kw_only=True, fixed=True)
+    average_decay: OptionalNumber = setting(default=None, kw_only=True)
+    copy_to: SettingField[Any, Any] = setting(default=None, kw_only=True, fixed=True)
+    # What concerns the step as a whole.
+    skip_nonfinite: Field[bool, bool] = option(default=False, kw_only=True)
+    zero_grad: Field[bool, bool] = option(default=False, kw_only=True)
+    state_dir: Field[Any, Any] = option(default=None, kw_only=True)
+    sparse: Field[SparseMode | None, SparseMode | None] = option(default=None, kw_only=True)
+    state_dtype: Field[Any, Any] = option(default=None, kw_only=True)
+    stochastic_rounding: Field[bool | None, bool | None] = option(default=None, kw_only=True)
+    seed: Field[int, int] = option(default=0, kw_only=True)
+    executor: Field[Executor, Executor] = option(default="auto", kw_only=True)
+    fast: Field[bool, bool] = option(default=False, kw_only=True)
+    capturable: Field[bool, bool] = option(default=False, kw_only=True)
+
+
+def gradient_parts(s: Any) -> list[Transform]:
+    """The transforms that act on the gradient before the optimizer's own."""
+    parts = []
+    if flag("maximize", s.maximize):
+        parts.append(t.scale(-1.0))
+    if s.clip_value is not None:
+        parts.append(t.clip_by_value(s.clip_value))
+    if not flag("decoupled_weight_decay", s.decoupled_weight_decay):
+        parts += _decay(s)
+    return parts
+
+
+def decoupled_decay(s: Any, lr: Setting = 1.0) -> list[Transform]:
+    """Decoupled decay: in front of the learning rate, or behind it with the rate given."""
+    return _decay(s, lr) if s.decoupled_weight_decay else []
+
+
+def _decay(s: Any, lr: Setting = 1.0) -> list[Transform]:
+    on = is_on(nonnegative("weight_decay", s.weight_decay))
+    return [t.add_decayed_weights(s.weight_decay, lr)] if on else []
+
+
+def check_decoupled_decay(s: Any, parts: Iterable[Transform], advice: str) -> None:
+    """See that decoupled decay is among the parts, if it is asked for."""
+    if decoupled_decay(s) and not any(part.update is decay_update for part in parts):
+        raise ValueError(f"decoupled_weight_decay=True needs the learning rate: {advice}")
+
+
+def momentum_and_rate(s: Any, dampening: Setting = 0.0) -> list[Transform]:
+    """Momentum, decoupled decay and learning rate, in the order that `lr_in_momentum` asks for."""
+    on = is_on(fraction("momentum", s.momentum))
+    if flag("nesterov", s.nesterov) and not on:
+        raise ValueError("nesterov=True needs a momentum > 0, got momentum=0")
+    gather = [t.trace(s.momentum, dampening, nesterov=s.nesterov)] if on else []
+    rate = t.scale_by_learning_rate(s.lr)
+    if flag("lr_in_momentum", s.lr_in_momentum):
+        return [rate, *gather, *decoupled_decay(s, nonnegative("lr", s.lr))]
+    return [*gather, *decoupled_decay(s), rate]
+
+
+def after_parts(s: Any) -> list[Transform]:
+    """The transforms that act on the new parameter."""
+    parts = []
+    if s.bounds is not None:
+        if not isinstance(s.bounds, (list, tuple)) or len(s.bounds) != 2:
+            raise TypeError(f"bounds must be a pair (low, high), not {s.bounds!r}")
+        low, high = s.bounds
+        if isinstance(low, Real) and isinstance(high, Real) and low > high:
+            raise ValueError(f"bounds must have low <= high, got {shown(s.bounds)}")
+        parts += [] if low is None else [t.at_least(low)]
+        parts += [] if high is None else [t.at_most(high)]
+    if s.average_decay is not None:
+        parts.append(t.average_params(s.average_decay))
+    if s.copy_to is not None:
+        parts.append(t.copy_params(s.copy_to))
+    return parts

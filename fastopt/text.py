@@ -1,0 +1,30 @@
+"""How values print: numbers as they are, functions by name, arrays by dtype and shape."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import FunctionType, MethodType
+from typing import Any
+
+import numpy as np
+
+
+def arguments(values: Mapping[str, Any]) -> str:
+    """As in a call."""
+    return ", ".join(f"{name}={show(value)}" for name, value in values.items())
+
+
+def show(value: Any) -> str:
+    """A short text for a setting."""
+    if isinstance(value, np.ndarray):
+        return f"<array {value.dtype} {value.shape}>"
+    if isinstance(value, (FunctionType, MethodType)):
+        return f"<schedule {value.__qualname__}>"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key!r}: {show(own)}" for key, own in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        shown = ", ".join(map(show, value))
+        if isinstance(value, list):
+            return f"[{shown}]"
+        return f"({shown},)" if len(value) == 1 else f"({shown})"
+    return repr(value)
