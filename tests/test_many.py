@@ -333,3 +333,22 @@ def test_inputs_and_outputs_must_be_apart():
     with refusal(ValueError, ["shifts", "seen", "share memory"]):
         fastopt.Optimizer(w, by_weights(other, seen, seen))
     fastopt.Optimizer(w, by_weights(other, other, seen)).step(other)  # only read: no harm
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ([np.zeros(2)], ["state['momentum_buffer']", "2 entries", "not 1 entries"]),
+        (np.zeros(2), ["state['momentum_buffer']", "2 entries", "one for each chain", "array"]),
+        ([np.zeros(2)] * 3, ["state['momentum_buffer']", "2 entries", "not 3 entries"]),
+    ],
+)
+def test_states_for_some_of_several_chains(given, words):
+    chains = [fastopt.chain(t.trace(0.5)), fastopt.chain(t.scale(0.5))]
+    params = [np.ones(2), np.ones(3)]
+    with refusal(ValueError, words):
+        fastopt.Optimizer(params, chains, state={"momentum_buffer": given})
+    buffer = np.ones(2)
+    opt = fastopt.Optimizer(params, chains, state={"momentum_buffer": [buffer, None]})
+    opt.step([np.ones(2), np.ones(3)])
+    assert buffer.tolist() == [1.5, 1.5]

@@ -20,7 +20,7 @@ from fastopt.validation import Schedule
 
 
 def usual(maker: Any, objective: Objective, x: Array, box: Box, maxiter: float) -> Schedule | None:
-    """Half a cosine to zero at `maxiter`, a constant without a limit; None if the class names no start."""
+    """Half a cosine to zero at `maxiter`, a constant without a limit; None if no start is known."""
     start = getattr(maker, "usual_lr", None)
     if start is None:
         return None

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from fastopt.arrays import checks, placement, tree
 from fastopt.arrays.archive import read_archive, write_archive
 from fastopt.arrays.checks import Array
 from fastopt.arrays.tree import Structure
 from fastopt.optimizers import saved_paths
+from fastopt.optimizers.group_settings import SettingValues
 from fastopt.optimizers.saved_description import VERSION, check_description
 from fastopt.optimizers.saved_settings import merge, plain
 from fastopt.optimizers.unfinished import Unfinished, real
@@ -41,7 +42,9 @@ class Checkpoint:
     _watch: NormClip
     _formats: StateFormats
     _options: dict[str, Any]
-    _settings: Any
+    _settings: SettingValues
+    _chains_given: Any
+    _assignable: ClassVar[frozenset[str]]
     _state: dict[str, Any]
 
     def catch_up(self) -> None:
@@ -68,11 +71,16 @@ class Checkpoint:
             raise
 
     def _stored(self, name: str) -> Iterator[Array | None]:
-        """One state for each of all parameters."""
-        raise NotImplementedError
+        """One state for each of all parameters, None where a chain does not have it."""
+        for group in self._groups:
+            yield from group.states.get(name, [None] * len(group.leaves))
 
     def _set_up(self, params: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
         """``__init__``, for a copy."""
+        raise NotImplementedError
+
+    def _use_settings(self, settings: SettingValues, what: str) -> None:
+        """Take over settings as a whole, or raise."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
@@ -313,8 +321,9 @@ class Checkpoint:
         self._steps = real(self._steps)
 
     def _plain_settings(self) -> dict[str, Any]:
-        """Settings to save: those of a chain that was given as code are not known."""
-        return plain({"clip_norm": self.clip_norm}, {"clip_norm"})
+        """Settings to save: those that can be assigned."""
+        clip_norm = plain({"clip_norm": self.clip_norm}, {"clip_norm"})
+        return {**clip_norm, **self._settings.saved(self._assignable)}
 
     def _take_settings(self, settings: Mapping[str, Any], what: str) -> None:
         """Assign saved settings."""
@@ -322,6 +331,10 @@ class Checkpoint:
             raise ValueError(f"{what} must have 'clip_norm' in its settings")
         saved = {"clip_norm": settings["clip_norm"]}
         self._watch.change(merge({"clip_norm": self.clip_norm}, saved, {"clip_norm"})["clip_norm"])
+        if "common" in settings or self._chains_given is None:  # chains had no settings once
+            self._use_settings(
+                self._settings.loaded(settings, self._assignable, what), f"the settings of {what}"
+            )
 
     def _arguments(self) -> tuple[Any, ...]:
         """What `_set_up` makes another one like this from, beside the parameters."""

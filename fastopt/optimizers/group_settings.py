@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _STRUCTURES = "bounds", "copy_to"  # settings that have arrays
 
 
-class GroupedSettings:
+class SettingValues:
     """Values that do not change: what is assigned is in another one.
 
     Parameters

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from numbers import Integral
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
 
 from fastopt.arrays import checks, placement, tree
-from fastopt.arrays.checks import Array, Range
+from fastopt.arrays.checks import Range
 from fastopt.arrays.memory_maps import StateFiles
 from fastopt.changes import assign
 from fastopt.executors.dispatch import check_executor
 from fastopt.executors.places import check_home
 from fastopt.optimizers import repr as text
 from fastopt.optimizers.checkpoint import Checkpoint
-from fastopt.optimizers.group_settings import GroupedSettings, GroupSettings, are_groups, number_at
+from fastopt.optimizers.group_settings import GroupSettings, SettingValues, are_groups, number_at
 from fastopt.optimizers.settings import Field, Values, argument
-from fastopt.optimizers.shared_options import (
-    SharedOptions,
-    after_parts,
-    check_decoupled_decay,
-    gradient_parts,
-)
+from fastopt.optimizers.shared_options import SharedOptions, check_decoupled_decay, complete
 from fastopt.steps.clipping import GradientStats, NormClip
 from fastopt.steps.gradients import Gradients
 from fastopt.steps.group import make_groups
@@ -34,33 +28,14 @@ from fastopt.steps.parameter_set import ParameterSet
 from fastopt.steps.sparse.row_stepper import check_mode
 from fastopt.steps.state_formats import StateFormats
 from fastopt.steps.stepper import Stepper
-from fastopt.transforms.base import Chain, Transform, chain
-from fastopt.validation import EachCalledOnce, Setting, flag, shown
-
-
-def _params(optimizer: Any) -> Any:
-    if optimizer._steps.params_behind:
-        optimizer._steps.catch_up()
-    return optimizer._params
+from fastopt.transforms.base import Chain, Transform, as_chain
+from fastopt.validation import EachCalledOnce, Setting, flag, shown, whole_number
 
 
 def read_chain(optimizer: Any) -> Any:
     """The chain of an optimizer, a list if every group has its own."""
     chains = [group.chain for group in optimizer._groups]
     return chains[0] if optimizer._groups[0].structure is optimizer._structure else chains
-
-
-def _state(optimizer: Any) -> Mapping[str, Any]:
-    optimizer.catch_up()
-    return MappingProxyType(optimizer._state)
-
-
-def _clip_norm(optimizer: Any) -> Any:
-    return optimizer._watch.clip_norm
-
-
-def _change_clip_norm(optimizer: Any, clip_norm: Any) -> None:
-    optimizer._watch.change(clip_norm)
 
 
 class Optimizer(Checkpoint, SharedOptions):
@@ -126,13 +101,16 @@ class Optimizer(Checkpoint, SharedOptions):
         "_work",
     )
 
-    params: Field[Any, Any] = argument(_params)
+    params: Field[Any, Any] = argument(lambda opt: opt._params_now())
     chain: Field[Any, Chain | Transform | Sequence[Chain]] = argument(read_chain)
     clip_norm: Field[float | Any, Setting | None] = argument(
-        _clip_norm, _change_clip_norm, default=None, kw_only=True
+        lambda opt: opt._watch.clip_norm,
+        lambda opt, value: opt._watch.change(value),
+        default=None,
+        kw_only=True,
     )
     state: Field[Mapping[str, Any], Mapping[str, Any] | None] = argument(
-        _state, default=None, kw_only=True
+        lambda opt: opt._state_now(), default=None, kw_only=True
     )
 
     _takes: ClassVar[type[Gradients]] = Gradients  # in memory
@@ -152,8 +130,10 @@ class Optimizer(Checkpoint, SharedOptions):
 
     def _set_up(self, params: Any, arguments: tuple[Any, ...], options: Values) -> None:
         """What is made of checked arguments, or for a copy of `_arguments`."""
-        self._settings = GroupedSettings(*arguments[:3])
-        self._chains_given = None if arguments[3] is None else _as_chains(arguments[3])
+        self._settings = SettingValues(*arguments[:3])
+        many = isinstance(arguments[3], (list, tuple))
+        chains_given = arguments[3] if many else [arguments[3]]
+        self._chains_given = None if arguments[3] is None else list(map(as_chain, chains_given))
         state, clip_norm = options["state"], options["clip_norm"]
         self._options = {k: v for k, v in options.items() if k not in ("state", "clip_norm")}
         chains = self._chains(self._settings)
@@ -197,11 +177,8 @@ class Optimizer(Checkpoint, SharedOptions):
         """Get ready for the first step; no gradient may share the memory that is guarded."""
         dithers = any(group.dithers for group in self._groups)
         hyper = Hyperparameters(self._groups, self._formats.phase if dithers else None)
-        common: dict[str, Any] = {
-            "structure": self._structure,
-            "guarded": guarded,
-            "zero_grad": self.zero_grad,
-        }
+        common: dict[str, Any] = {"structure": self._structure, "guarded": guarded}
+        common["zero_grad"] = self.zero_grad
         if not on_device:
             common |= {"sparse": self.sparse, "executor": self.executor, "takes": self._takes}
             return MemoryStepper(self._work, hyper, self._watch, **common)
@@ -209,33 +186,30 @@ class Optimizer(Checkpoint, SharedOptions):
 
         return CudaStepper(self._work, hyper, self._watch, capturable=self.capturable, **common)
 
-    def _chains(self, settings: GroupedSettings) -> list[Chain]:
+    def _chains(self, settings: SettingValues) -> list[Chain]:
         """The chain of each group, by these settings."""
-        chains: list[Chain] = []
+        chains = []
         for index, values in enumerate(settings.of_groups()):
             group = type(self).__new__(type(self))  # has settings, and nothing else
-            group._settings, group._options = GroupedSettings(values, None, ()), self._options
+            group._settings, group._options = SettingValues(values, None, ()), self._options
             group._chains_given = self._chains_given
-            parts, before, after = group._parts(index), gradient_parts(group), after_parts(group)
-            if not (isinstance(parts, Chain) and not before and not after):
-                parts = chain(*before, *parts, *after)
-            chains.append(parts)
+            chains.append(complete(group, group._parts(index)))
         return chains
 
     def _parts(self, index: int) -> Iterable[Transform]:
         """The transforms of a group without what the options add."""
         advice = "have transforms.add_decayed_weights in the chain, in front of the learning rate"
         check_decoupled_decay(self, (), advice)
-        return (self._chains_given or [])[index]
+        return self._chains_given[index] if self._chains_given else ()
 
     def _assign(self, name: str, value: Any, group: int | None = None) -> None:
         """Take another value for a setting of one group, or of all that have none of their own."""
         settings = self._settings.assigned(name, value, group)
         self._use_settings(settings, f"{name} = {shown(value)}")
 
-    def _use_settings(self, settings: GroupedSettings, what: str) -> None:
+    def _use_settings(self, settings: SettingValues, what: str) -> None:
         chains = self._chains(settings)
-        if not all(map(_same_parts, chains, (group.chain for group in self._groups))):
+        if list(map(_kinds, chains)) != [_kinds(group.chain) for group in self._groups]:
             raise ValueError(
                 f"{what} would change which transforms the optimizer is made of: make a new optimizer"
             )
@@ -275,15 +249,19 @@ class Optimizer(Checkpoint, SharedOptions):
             raise AttributeError(f"{type(self).__name__} has no setting {name!r}")
         return number_at(name, getattr(self, name), self.step_count)
 
+    def _params_now(self) -> Any:
+        if self._steps.params_behind:
+            self._steps.catch_up()
+        return self._params
+
+    def _state_now(self) -> Mapping[str, Any]:
+        self.catch_up()
+        return MappingProxyType(self._state)
+
     def _shown(self, name: str) -> Any:
         """A state in the form of `params`, with the arrays as the user knows them."""
         found = [array for group in self._groups for array in group.shown(name)]
         return self._structure.build_read_only(found)
-
-    def _stored(self, name: str) -> Iterator[Array | None]:
-        """One state for each of all parameters, None where a chain does not have it."""
-        for group in self._groups:
-            yield from group.states.get(name, [None] * len(group.leaves))
 
     @property
     def last(self) -> GradientStats | None:
@@ -351,11 +329,7 @@ class Optimizer(Checkpoint, SharedOptions):
 
     def _go_to_step(self, step: Any) -> None:
         """Continue as if `step` steps had been taken."""
-        if isinstance(step, bool) or not isinstance(step, Integral):
-            raise TypeError(f"step must be a whole number, not {step!r}")
-        if step < 0:
-            raise ValueError(f"step must not be negative, got {step}")
-        self._steps.go_to(int(step))
+        self._steps.go_to(whole_number("step", step))
 
     def decoded(self, name: str) -> Any:
         """A state as numbers to compute with, whatever it is stored in.
@@ -414,43 +388,12 @@ class Optimizer(Checkpoint, SharedOptions):
         chains, settings = self._chains_given, self._settings.arguments
         return *settings, chains[0] if chains and settings[1] is None else chains
 
-    @classmethod
-    def _saved_names(cls) -> frozenset[str]:
-        """The settings that are saved: those that can be assigned."""
-        return frozenset(name for name in cls._setting_names if not cls._fields[name].fixed)
-
-    def _plain_settings(self) -> dict[str, Any]:
-        return {**super()._plain_settings(), **self._settings.saved(self._saved_names())}
-
-    def _take_settings(self, settings: Mapping[str, Any], what: str) -> None:
-        super()._take_settings(settings, what)
-        if self._chains_given is None or "common" in settings:  # chains had no settings once
-            loaded = self._settings.loaded(settings, self._saved_names(), what)
-            self._use_settings(loaded, f"the settings of {what}")
-
-    def _shown_settings(self) -> dict[str, Any]:
-        """What differs from the defaults, and the number of steps."""
-        values = {**self._settings.common, **self._options, "clip_norm": self.clip_norm}
-        groups = {"groups": self._settings.own} if any(self._settings.own) else {}
-        return {**text.changed(values, self._fields), **groups, "step_count": self.step_count}
-
     def __repr__(self) -> str:
-        chain = repr(self.chain) if self._chains_given else ""
-        return text.call(type(self).__name__, self._leaves, self._shown_settings(), chain)
+        return text.as_call(self)
 
     def _repr_html_(self) -> str:
-        rows = {"chain": repr(self.chain), **self._shown_settings()}
-        size = sum(leaf.size for leaf in self._leaves)
-        return text.table(f"{type(self).__name__} of {size} elements", rows)
+        return text.as_table(self)
 
 
-def _as_chains(given: Any) -> list[Chain]:
-    chains = list(given) if isinstance(given, (list, tuple)) else [given]
-    for own in chains:
-        if not isinstance(own, (Chain, Transform)):
-            raise TypeError(f"chain must come from fastopt.chain, not be {type(own).__name__}")
-    return [chain(own) if isinstance(own, Transform) else own for own in chains]
-
-
-def _same_parts(one: Chain, other: Chain) -> bool:
-    return [(t.update, t.slots()) for t in one] == [(t.update, t.slots()) for t in other]
+def _kinds(chain: Chain) -> list[Any]:
+    return [(transform.update, transform.slots()) for transform in chain]

@@ -10,20 +10,34 @@ from fastopt.arrays.checks import Array
 from fastopt.text import arguments, show
 
 
-def call(name: str, leaves: Sequence[Array], settings: Mapping[str, Any], chain: str = "") -> str:
+def as_call(optimizer: Any) -> str:
+    """An optimizer."""
+    chain = optimizer._chains_given and repr(optimizer.chain)
+    return call(type(optimizer).__name__, optimizer._leaves, _settings(optimizer), chain)
+
+
+def as_table(optimizer: Any) -> str:
+    """The same as HTML, for notebooks."""
+    values = {name: show(value) for name, value in _settings(optimizer).items()}
+    rows = "".join(
+        f"<tr><th>{name}</th><td>{html.escape(value)}</td></tr>"
+        for name, value in {"chain": repr(optimizer.chain), **values}.items()
+    )
+    size = sum(leaf.size for leaf in optimizer._leaves)
+    return f"<table><caption>{type(optimizer).__name__} of {size} elements</caption>{rows}</table>"
+
+
+def _settings(optimizer: Any) -> dict[str, Any]:
+    settings = optimizer._settings
+    values = {**settings.common, **optimizer._options, "clip_norm": optimizer.clip_norm}
+    groups = {"groups": settings.own} if any(settings.own) else {}
+    return {**changed(values, optimizer._fields), **groups, "step_count": optimizer.step_count}
+
+
+def call(name: str, leaves: Sequence[Array], settings: Mapping[str, Any], chain: Any = None) -> str:
     """As in a call, with the number of elements in the place of the parameters."""
     size = f"<{sum(leaf.size for leaf in leaves)} elements>"
     return f"{name}({', '.join(filter(None, (size, chain, arguments(settings))))})"
-
-
-def table(title: str, settings: Mapping[str, Any]) -> str:
-    """The same as HTML, for notebooks."""
-    rows = "".join(
-        f"<tr><th>{html.escape(name)}</th><td>{html.escape(value if name == 'chain' else show(value))}"
-        "</td></tr>"
-        for name, value in settings.items()
-    )
-    return f"<table><caption>{html.escape(title)}</caption>{rows}</table>"
 
 
 def changed(values: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -132,6 +132,7 @@ class Declared:
     _fields: ClassVar[Mapping[str, Field[Any, Any]]] = {}
     _setting_names: ClassVar[tuple[str, ...]] = ()
     _positional: ClassVar[tuple[str, ...]] = ()
+    _assignable: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         self._make(self._bound(arguments, named))
@@ -151,6 +152,7 @@ class Declared:
         cls._fields = {field.name: field for field in known}
         cls._positional = tuple(field.name for field in known if not field.kw_only)
         cls._setting_names = tuple(f.name for f in known if isinstance(f, SettingField))
+        cls._assignable = frozenset(n for n in cls._setting_names if not cls._fields[n].fixed)
         cls.__signature__ = Signature([field.parameter for field in known])  # type: ignore[attr-defined]
 
     @classmethod

@@ -18,7 +18,7 @@ from fastopt.optimizers.settings import (
     option,
     setting,
 )
-from fastopt.transforms.base import Transform
+from fastopt.transforms.base import Chain, Transform
 from fastopt.transforms.decay import decay_update
 from fastopt.validation import Setting, flag, fraction, is_on, nonnegative, shown
 
@@ -108,7 +108,15 @@ class SharedOptions(Declared):
     capturable: Field[bool, bool] = option(default=False, kw_only=True)
 
 
-def gradient_parts(s: Any) -> list[Transform]:
+def complete(s: Any, parts: Iterable[Transform]) -> Chain:
+    """The chain of an optimizer's own transforms, with what the options add before and behind."""
+    before, after = _gradient_parts(s), _after_parts(s)
+    if isinstance(parts, Chain) and not before and not after:
+        return parts
+    return t.chain(*before, *parts, *after)
+
+
+def _gradient_parts(s: Any) -> list[Transform]:
     """The transforms that act on the gradient before the optimizer's own."""
     parts = []
     if flag("maximize", s.maximize):
@@ -148,7 +156,7 @@ def momentum_and_rate(s: Any, dampening: Setting = 0.0) -> list[Transform]:
     return [*gather, *decoupled_decay(s), rate]
 
 
-def after_parts(s: Any) -> list[Transform]:
+def _after_parts(s: Any) -> list[Transform]:
     """The transforms that act on the new parameter."""
     parts = []
     if s.bounds is not None:

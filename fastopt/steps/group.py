@@ -21,8 +21,7 @@ from fastopt.kernels.identity import frozen
 from fastopt.kernels.job import ArrayFormat
 from fastopt.steps.constants import check_start
 from fastopt.steps.state_formats import StateFormats, codec_of, states_of
-from fastopt.transforms.base import START_FROM_PARAM, Chain, Transform
-from fastopt.transforms.base import chain as make_chain
+from fastopt.transforms.base import START_FROM_PARAM, Chain
 from fastopt.validation import as_float
 
 
@@ -267,23 +266,22 @@ def make_groups(
     if isinstance(chain, (list, tuple)):
         if not structure.is_list or len(structure.children) != len(chain):
             raise ValueError(f"params must be a list with {len(chain)} entries, one for each chain")
+        for name, given in state.items():
+            if not isinstance(given, (list, tuple)) or len(given) != len(chain):
+                found = f"{len(given)} entries" if isinstance(given, (list, tuple)) else repr(given)
+                raise ValueError(
+                    f"state[{name!r}] must be a list with {len(chain)} entries, one for each chain "
+                    f"(None for one without this state), not {found:.80}"
+                )
         remaining = iter(params)
         for i, (form, part) in enumerate(zip(structure.children, chain, strict=True)):
             own_state = {name: all_[i] for name, all_ in state.items()}
             own = list(islice(remaining, len(form)))
-            sections.append((form, own, _as_chain(part), f"params[{i}]", own_state))
+            sections.append((form, own, part, f"params[{i}]", own_state))
     else:
-        sections.append((structure, params, _as_chain(chain), "params", state))
+        sections.append((structure, params, chain, "params", state))
     known = {name for _, _, part, _, _ in sections for name in part.states()}
     unknown = sorted(state.keys() - known)
     if unknown:
         raise ValueError(f"state has unknown names {unknown}; the chain has {sorted(known)}")
     return [Group(*section, files, formats) for section in sections]
-
-
-def _as_chain(chain: Any) -> Chain:
-    if isinstance(chain, Transform):
-        return make_chain(chain)
-    if not isinstance(chain, Chain):
-        raise TypeError(f"chain must come from fastopt.chain, not be {type(chain).__name__}")
-    return chain

@@ -322,3 +322,12 @@ def chain(*transforms: Transform | Chain) -> Chain:
     for part in transforms:
         flat.extend(part.transforms if isinstance(part, Chain) else (part,))
     return Chain(tuple(flat))
+
+
+def as_chain(given: Any) -> Chain:
+    """A chain, of a transform alone too."""
+    if isinstance(given, Transform):
+        return chain(given)
+    if not isinstance(given, Chain):
+        raise TypeError(f"chain must come from fastopt.chain, not be {type(given).__name__}")
+    return given
