@@ -45,9 +45,9 @@ endef
 heading = @printf '\n== %s\n' "$(1)"
 
 .DEFAULT_GOAL := help
-NEEDED := $(addprefix $(VENV)/.,cuda-test docs interop mpich package)
+NEEDED := $(addprefix $(VENV)/.,cuda-test docs interop mpich package user-types)
 
-.PHONY: help demo test test-all fuzz lint types interpreted doctests compiled processes mpi interop bench bench-full docs clean
+.PHONY: help demo test test-all fuzz lint types user-types interpreted doctests compiled processes mpi interop bench bench-full docs clean
 .PHONY: wheel newest oldest cuda-simulator cuda-code cuda-emulated mpi-emulated torch-emulated test-cuda bench-cuda
 
 help: ## show this list
@@ -64,8 +64,8 @@ test: ## every check that needs no other library
 
 test-all: ## the package, other Pythons, the pages, MPI, the code for GPUs, the comparisons with torch, optax and Keras
 	@$(MAKE) --no-print-directory $(NEEDED)
-	@echo && echo "ten checks, two at a time: some minutes until the first one is through"
-	@$(MAKE) --no-print-directory -j2 $(TOGETHER) newest oldest interop cuda-emulated docs mpi mpi-emulated torch-emulated cuda-code
+	@echo && echo "eleven checks, two at a time: some minutes until the first one is through"
+	@$(MAKE) --no-print-directory -j2 $(TOGETHER) newest oldest interop cuda-emulated docs mpi mpi-emulated torch-emulated cuda-code user-types
 
 SECONDS := 600
 fuzz: $(INSTALLED) ## new cases for SECONDS=600, of KIND=dense or of all; what is found comes as a line to run again
@@ -84,6 +84,10 @@ interpreted: $(INSTALLED) ## the suite without compilation, under branch coverag
 	$(call heading,the suite interpreted (NUMBA_DISABLE_JIT=1) under branch coverage)
 	@$(INTERPRETED) $(BIN)/coverage run -m pytest -q $(OWN)
 	@$(BIN)/coverage report
+
+user-types: $(VENV)/.user-types ## a user's script under mypy and pyright, which is installed for it
+	$(call heading,a user's script under mypy and pyright)
+	@$(COMPILED) $(BIN)/python -m pytest -q tests/test_user_types.py
 
 doctests: $(INSTALLED) ## the examples in docstrings
 	$(call heading,examples in docstrings)
@@ -180,7 +184,7 @@ $(INSTALLED): pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	@touch $@
 
-$(addprefix $(VENV)/.,bench cuda-test docs interop mpich package): $(VENV)/.%: $(INSTALLED)
+$(addprefix $(VENV)/.,bench cuda-test docs interop mpich package user-types): $(VENV)/.%: $(INSTALLED)
 	@echo "installing what 'make $*' needs"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$*]'
 	@touch $@

@@ -31,13 +31,8 @@ if TYPE_CHECKING:
     from fastopt.optimizers.adam import AdamW as AdamW
     from fastopt.optimizers.adam import NAdam as NAdam
     from fastopt.optimizers.named import NamedOptimizer as NamedOptimizer
-    from fastopt.optimizers.one_shot import adagrad_step as adagrad_step
-    from fastopt.optimizers.one_shot import adam_step as adam_step
-    from fastopt.optimizers.one_shot import adamw_step as adamw_step
-    from fastopt.optimizers.one_shot import nadam_step as nadam_step
+    from fastopt.optimizers.one_shot import OneShot as _OneShot
     from fastopt.optimizers.one_shot import one_shot as one_shot
-    from fastopt.optimizers.one_shot import rmsprop_step as rmsprop_step
-    from fastopt.optimizers.one_shot import sgd_step as sgd_step
     from fastopt.optimizers.optimizer import Optimizer as Optimizer
     from fastopt.optimizers.rmsprop import RMSProp as RMSProp
     from fastopt.optimizers.settings import Flag as Flag
@@ -47,6 +42,13 @@ if TYPE_CHECKING:
     from fastopt.transforms import Chain as Chain
     from fastopt.transforms import Transform as Transform
     from fastopt.transforms import chain as chain
+
+    adagrad_step: _OneShot
+    adam_step: _OneShot
+    adamw_step: _OneShot
+    nadam_step: _OneShot
+    rmsprop_step: _OneShot
+    sgd_step: _OneShot
 
 __version__ = "0.1.0"
 

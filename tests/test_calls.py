@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import re
 import tracemalloc
 import weakref
 from collections.abc import Iterator
@@ -142,6 +143,10 @@ def test_names() -> None:
         assert name in dir(fastopt)
         assert getattr(fastopt, name) is not None
     assert sorted(fastopt.__all__) == sorted(fastopt._HOMES)
+    source = Path(fastopt.__file__).read_text("utf-8")
+    name = r"(?:from .* import \w+ as )?([^_\W]\w*)(?:: _OneShot)?"  # type checkers read no tables
+    typed = set(re.findall(rf"^    {name}$", source, re.MULTILINE))
+    assert typed == set(fastopt.__all__)
     with pytest.raises(AttributeError, match="no attribute 'RMSprop'"):
         fastopt.RMSprop  # noqa: B018
     with pytest.raises(ImportError, match="RMSprop"):

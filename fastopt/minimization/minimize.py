@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from fastopt.minimization.box import Box, start
 from fastopt.minimization.default_lr import usual as usual_rate
@@ -27,11 +27,11 @@ def minimize(
     bounds: Any = None,
     maxiter: float | None = MAXITER,
     tol: float | None = None,
-    gtol: float | str | None = "auto",
-    ftol: float | str | None = "auto",
+    gtol: float | Literal["auto"] | None = "auto",
+    ftol: float | Literal["auto"] | None = "auto",
     xtol: float | None = None,
     window: int = 100,
-    keep: str = "auto",
+    keep: Literal["auto", "best", "last"] = "auto",
     callback: Callable[..., Any] | None = None,
     progress: bool = False,
     history: bool = False,

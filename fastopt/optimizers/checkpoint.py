@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 from fastopt.arrays import checks, placement, tree
 from fastopt.arrays.archive import read_archive, write_archive
@@ -24,6 +24,7 @@ from fastopt.steps.state_formats import StateFormats
 from fastopt.steps.stepper import Stepper
 from fastopt.validation import Setting, flag
 
+Match: TypeAlias = Literal["path", "position"]  # how arrays are found
 PARAMS = "params"  # the name of the parameters in a file, beside those of the states
 
 
@@ -104,7 +105,7 @@ class Checkpoint:
         self.catch_up()
         return {**self._description(), "state": self._plain_state()}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], *, match: str = "path") -> None:
+    def load_state_dict(self, state_dict: Mapping[str, Any], *, match: Match = "path") -> None:
         """Continue from a `state_dict` of the same kind of optimizer over arrays of the same shapes.
 
         Its content is copied. Numbers like ``lr`` are taken over. Where this optimizer has a schedule,
@@ -187,7 +188,7 @@ class Checkpoint:
         )
         write_archive(Path(path), description, named)
 
-    def load(self, path: Any, *, match: str = "path") -> None:
+    def load(self, path: Any, *, match: Match = "path") -> None:
         """Continue from a file written by `save`. The checks are those of `load_state_dict`.
 
         The file is read twice: checked as a whole, then streamed into place. No second copy of the

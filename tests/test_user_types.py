@@ -1,0 +1,50 @@
+"""Type checkers accept a user's script, and find its mistakes."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import user_script
+
+SCRIPT = Path(user_script.__file__)
+LINES = SCRIPT.read_text("utf-8").splitlines()
+WRONG = {number for number, line in enumerate(LINES, 1) if line.endswith("# wrong")}
+
+
+def test_the_script_runs():
+    user_script.main()
+
+
+def test_mypy(tmp_path):
+    # In the script's folder, so that it sees fastopt as users do: without the settings of this project.
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache")]
+    command += ["--config-file", "", "--no-error-summary", "--output", "json"]
+    found = subprocess.run([*command, SCRIPT.name], cwd=SCRIPT.parent, capture_output=True, text=True)
+    errors = [json.loads(line) for line in found.stdout.splitlines()]
+    own = [e for e in errors if e["file"] == SCRIPT.name and e["severity"] == "error"]
+    assert {error["line"] for error in own} == WRONG, found.stdout + found.stderr
+
+
+def test_pyright(tmp_path):
+    if importlib.util.find_spec("basedpyright") is None:
+        pytest.skip("pyright is not installed: `make user-types` does it")
+    settings = {
+        "include": [str(SCRIPT)],
+        "typeCheckingMode": "strict",
+        "pythonVersion": f"{sys.version_info.major}.{sys.version_info.minor}",
+        # What NumPy and fastopt.minimize give is not known in full.
+        **dict.fromkeys(["reportUnknownMemberType", "reportUnknownVariableType"], False),
+        **dict.fromkeys(["reportUnknownArgumentType", "reportMissingTypeStubs"], False),
+    }
+    config = tmp_path / "pyrightconfig.json"
+    config.write_text(json.dumps(settings), "utf-8")
+    command = [sys.executable, "-m", "basedpyright", "--outputjson", "--project", str(config)]
+    command += ["--pythonpath", sys.executable]
+    found = subprocess.run(command, capture_output=True, text=True, cwd=SCRIPT.parent.parent)
+    errors = [e for e in json.loads(found.stdout)["generalDiagnostics"] if e["severity"] == "error"]
+    lines = {error["range"]["start"]["line"] + 1 for error in errors}
+    assert lines == WRONG, found.stdout
