@@ -36,9 +36,14 @@ class SettingValues:
     def __init__(
         self, common: Values, own: Sequence[Values] | None, on: Sequence[Set[str]] | None = None
     ) -> None:
-        self.common = _without_containers(common)
-        self._given = None if own is None else list(map(_without_containers, own))
+        self.common, self._given = common, None if own is None else list(own)
         self.on = on if on is not None else [_strengths({**common, **group}) for group in self.own]
+
+    @classmethod
+    def of(cls, common: Values, own: Sequence[Values] | None, on: Any = None) -> Self:
+        """The same without the containers of the caller, which may change."""
+        groups = None if own is None else list(map(_without_containers, own))
+        return cls(_without_containers(common), groups, on)
 
     @property
     def own(self) -> list[Values]:
@@ -154,7 +159,10 @@ def _without_containers(settings: Values) -> Values:
 def _strengths(settings: Values) -> frozenset[str]:
     """The settings that switch their part of the chain on: numbers that are not zero, and schedules."""
     return frozenset(
-        name for name, value in settings.items() if callable(value) or (is_number(value) and value != 0)
+        name
+        for name, value in settings.items()
+        if not (value is None or value is False)  # by far the most: half the time
+        and (callable(value) or (is_number(value) and value != 0))
     )
 
 

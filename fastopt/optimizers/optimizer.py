@@ -130,16 +130,16 @@ class Optimizer(Checkpoint, SharedOptions):
 
     def _set_up(self, params: Any, arguments: tuple[Any, ...], options: Values) -> None:
         """What is made of checked arguments, or for a copy of `_arguments`."""
-        self._settings = SettingValues(*arguments[:3])
+        self._settings = SettingValues.of(*arguments[:3])
         many = isinstance(arguments[3], (list, tuple))
         chains_given = arguments[3] if many else [arguments[3]]
         self._chains_given = None if arguments[3] is None else list(map(as_chain, chains_given))
         state, clip_norm = options["state"], options["clip_norm"]
         self._options = {k: v for k, v in options.items() if k not in ("state", "clip_norm")}
         chains = self._chains(self._settings)
-        check_executor(self.executor, self.fast)
-        flag("capturable", self.capturable)
-        flag("zero_grad", self.zero_grad)
+        check_executor(options["executor"], options["fast"])
+        flag("capturable", options["capturable"])
+        zero_grad = flag("zero_grad", options["zero_grad"])
         self._watch = NormClip(clip_norm, self.skip_nonfinite)
         check_mode(self.sparse)
         self._formats = StateFormats(self.state_dtype, self.stochastic_rounding, self.seed)
@@ -160,7 +160,7 @@ class Optimizer(Checkpoint, SharedOptions):
                 pair for group in self._groups for pair in group.everything()
             )
             check_home(self.executor, on_device, self.capturable, self.sparse)
-            self._work = ParameterSet(self._groups, self.zero_grad, self.fast)
+            self._work = ParameterSet(self._groups, zero_grad, self.fast)
             self._leaves = self._work.leaves
             written = [span for group in self._groups for span in group.written()]
             checks.check_distinct(written)
@@ -171,7 +171,7 @@ class Optimizer(Checkpoint, SharedOptions):
             read = [span for group in self._groups for span in group.read()]
             names = dict.fromkeys(name for group in self._groups for name in group.states)
             self._state = {name: self._shown(name) for name in names}
-            self._steps = self._make_steps(on_device, written + read if self.zero_grad else written)
+            self._steps = self._make_steps(on_device, written + read if zero_grad else written)
 
     def _make_steps(self, on_device: bool, guarded: list[Range]) -> Stepper:
         """Get ready for the first step; no gradient may share the memory that is guarded."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from inspect import Parameter, Signature
 from numbers import Real
+from operator import attrgetter
 from typing import Any, ClassVar, Generic, Self, TypeAlias, TypeVar, dataclass_transform, overload
 
 from fastopt.validation import Setting
@@ -23,6 +24,9 @@ REQUIRED = Parameter.empty
 
 class Field(Generic[Read, Write]):
     """An argument of an optimizer, and its attribute: what it reads as, and what it can be set to."""
+
+    values: Callable[[Any], Values] = attrgetter("_options")  # of an optimizer
+    read: Callable[[Any], Any] | None = None  # for a field that is kept elsewhere
 
     def __init__(
         self, default: Any = REQUIRED, *, kw_only: bool = False, fixed: bool = False, init: bool = True
@@ -38,20 +42,18 @@ class Field(Generic[Read, Write]):
     @overload
     def __get__(self, instance: object, owner: Any = None) -> Read: ...
     def __get__(self, instance: Any, owner: Any = None) -> Any:
-        return self if instance is None else self.read(instance)
+        if instance is None:
+            return self
+        return self.values(instance)[self.name] if self.read is None else self.read(instance)
 
     def __set__(self, instance: Any, value: Write) -> None:
         if self.fixed:
             raise AttributeError(f"{self.name} is fixed once an optimizer is made: make a new one")
         self.write(instance, value)
 
-    def read(self, instance: Any) -> Any:
-        """What the attribute is."""
-        return instance._options[self.name]
-
     def write(self, instance: Any, value: Any) -> None:
         """Assign the attribute of a field that is not fixed."""
-        raise NotImplementedError
+        instance._assign(self.name, value)
 
     @property
     def parameter(self) -> Parameter:
@@ -63,11 +65,7 @@ class Field(Generic[Read, Write]):
 class SettingField(Field[Read, Write]):
     """A field that says what is computed: each group of parameters can have its own."""
 
-    def read(self, instance: Any) -> Any:
-        return instance._settings.common[self.name]
-
-    def write(self, instance: Any, value: Any) -> None:
-        instance._assign(self.name, value)
+    values = attrgetter("_settings.common")
 
 
 class ArgumentField(Field[Read, Write]):
@@ -75,7 +73,7 @@ class ArgumentField(Field[Read, Write]):
 
     def __init__(self, read: Callable[[Any], Any], write: Any = None, **how: Any) -> None:
         super().__init__(fixed=write is None, **how)
-        self.read, self.write = read, write  # type: ignore[assignment,method-assign]
+        self.read, self.write = read, write  # type: ignore[method-assign]
 
 
 def setting(
@@ -183,4 +181,4 @@ class Declared:
 
 def is_number(value: Any) -> bool:
     """Whether a setting is a plain number."""
-    return isinstance(value, Real) and not isinstance(value, bool)
+    return type(value) is float or (isinstance(value, Real) and not isinstance(value, bool))
