@@ -9,7 +9,7 @@ from fastopt.arrays import tree
 from fastopt.optimizers import repr as text
 from fastopt.optimizers.saved_settings import check_settings, merge, plain
 from fastopt.optimizers.settings import Values, is_number
-from fastopt.validation import as_float
+from fastopt.validation import as_float, as_scalar
 
 if TYPE_CHECKING:
     from fastopt.optimizers.optimizer import Optimizer
@@ -137,7 +137,7 @@ class GroupSettings:
 
 def number_at(name: str, value: Any, step: int) -> float:
     """A number, or the value of a schedule, at a step."""
-    number = value(step) if callable(value) else value
+    number = as_scalar(value(step) if callable(value) else value)
     if not is_number(number):
         raise TypeError(f"{name} must be a number or a schedule to have a value, but is {number!r}")
     return as_float(number)
