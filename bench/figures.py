@@ -119,11 +119,12 @@ def peers(
             filled = "C0" if peer == "fastopt" else "C1"
             axes.barh(place, band["median"], color=filled, height=0.7)
             axes.plot([band["low"], band["high"]], [place, place], color=colour("ink"), linewidth=1.2)
-            text = f"  {band['median']:.{1 if band['median'] < 10 else 0}f} x"
-            axes.text(max(band["high"], 1), place, text, va="center", fontsize=9)
+            text = f"{band['median']:.{1 if band['median'] < 10 else 0}f} x"
+            axes.text(max(band["high"], 1) + 0.015 * most, place, text, va="center", fontsize=9)
         axes.set_yticks(range(len(bars)), [TITLES[peer] for peer, _ in bars])
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
+        axes.set_axisbelow(True)
         axes.set_title(title)
         axes.set(xlim=(0, 1.15 * most))
     all_axes[-1, 0].set_xlabel("time of a step, fastopt = 1")

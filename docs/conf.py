@@ -58,6 +58,7 @@ sphinx_gallery_conf = {
     "filename_pattern": r"\.py$",
     "abort_on_example_error": True,
     "image_srcset": ["2x"],
+    "reset_modules": ("matplotlib", "gallery_style.neutral"),
     "remove_config_comments": True,
     "show_signature": False,
     "download_all_examples": False,

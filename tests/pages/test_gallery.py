@@ -16,9 +16,14 @@ SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
 
 
 def test_scripts_are_found() -> None:
-    assert {"digits.py", "sparse_text.py", "deblur.py", "ten_million.py", "cart_pole.py"} <= {
-        path.name for path in SCRIPTS
-    }
+    assert {
+        "digits.py",
+        "sparse_text.py",
+        "sparse_rows.py",
+        "deblur.py",
+        "own_rule.py",
+        "resuming.py",
+    } <= {path.name for path in SCRIPTS}
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
