@@ -2,7 +2,7 @@
 Factors of a table of ratings
 =============================
 
-20,000 users have rated some of 2,000 films, and each of both gets a row of four numbers whose product
+10,000 users have rated some of 2,000 films, and each of both gets a row of four numbers whose product
 is the rating. A batch touches some thousand rows. With ``sparse="lazy"`` a step takes time in
 proportion to them, and not to the tables.
 """
@@ -18,7 +18,7 @@ import fastopt
 # They are made of hidden factors and noise.
 
 rng = np.random.default_rng(0)
-users, films, width, ratings = 20_000, 2_000, 4, 200_000
+users, films, width, ratings = 10_000, 2_000, 4, 300_000
 hidden_users = rng.standard_normal((users, width), np.float32) / width**0.5
 hidden_films = rng.standard_normal((films, width), np.float32)
 by, of = rng.integers(0, users, ratings), rng.integers(0, films, ratings)
@@ -34,7 +34,7 @@ factors = {
     "users": 0.3 * rng.standard_normal((users, width), np.float32),
     "films": 0.3 * rng.standard_normal((films, width), np.float32),
 }
-opt = fastopt.Adam(factors, lr=0.02, sparse="lazy")
+opt = fastopt.Adam(factors, lr=0.05, sparse="lazy")
 losses = []
 for _ in range(10):
     order = rng.permutation(ratings)

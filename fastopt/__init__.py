@@ -1,4 +1,4 @@
-"""fastopt: optimizers that update large flat buffers in place, at the speed of memory.
+"""fastopt: optimizers that update large arrays in place, in one compiled pass.
 
 >>> import numpy as np, fastopt
 >>> w = np.array([5.0])

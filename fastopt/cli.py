@@ -10,7 +10,7 @@ from pathlib import Path
 
 import fastopt
 
-DESCRIPTION = "Optimizers that update large flat buffers in place, at the speed of memory."
+DESCRIPTION = "Fast optimizers that update NumPy arrays, PyTorch tensors and CUDA arrays in place."
 
 # Import name -> the name that pip knows, for what fastopt does not depend on.
 DIGITS = {"sklearn": "scikit-learn", "tqdm": "tqdm"}
