@@ -51,7 +51,7 @@ def test_one_shot_without_a_state(settings, states):
     [
         ({"lr": -1.0}, ValueError, ["lr", ">= 0", "-1.0"]),
         ({"alpha": 0.9}, TypeError, ["alpha", "beta"]),
-        ({"step": -1}, ValueError, ["step", "negative", "-1"]),
+        ({"step": -1}, ValueError, ["step", ">= 0", "-1"]),
         ({"step": 1.0}, TypeError, ["step", "whole number", "1.0"]),
         ({"step": True}, TypeError, ["step", "whole number", "True"]),
         ({"grad_scale": 0.0}, ValueError, ["grad_scale", "> 0", "0.0"]),

@@ -117,7 +117,7 @@ def test_with_a_state_too_many(function, settings, needless):
     [
         ({"lr": -1.0}, ValueError, ["lr", ">= 0", "-1.0"]),
         ({"alpha": 0.9}, TypeError, ["alpha", "lr"]),
-        ({"step": -1}, ValueError, ["step", "negative", "-1"]),
+        ({"step": -1}, ValueError, ["step", ">= 0", "-1"]),
         ({"step": 1.0}, TypeError, ["step", "whole number", "1.0"]),
         ({"grad_scale": 0.0}, ValueError, ["grad_scale", "> 0", "0.0"]),
     ],
