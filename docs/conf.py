@@ -50,7 +50,7 @@ autosummary_filename_map = {"fastopt.Chain": "fastopt.Chain-class"}
 numpydoc_show_class_members = False
 numpydoc_validation_checks = {"GL08", "PR01", "PR02", "SS01"}
 # Typed dicts have no signature to compare their parameters with.
-numpydoc_validation_exclude = {r"\.Shared$", r"\.Added$"}
+numpydoc_validation_exclude = {r"\.SharedOptions$", r"\.Added$"}
 
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",

@@ -89,6 +89,23 @@ def test_settings_are_declared_and_assigned():
         AdaShift()
 
 
+def test_what_replaces_a_setting_without_being_one():
+    with refusal(TypeError, ["Wrong.lr", "declared", "setting(default=...)"]):
+
+        class Wrong(fastopt.NamedOptimizer):
+            lr = 0.1
+
+
+def test_signatures():
+    """Own settings by name, and the options of all together."""
+    assert list(inspect.signature(fastopt.AdamW).parameters)[-3:] == [
+        "weight_decay",
+        "decoupled_weight_decay",
+        "shared",
+    ]
+    assert list(inspect.signature(fastopt.Optimizer).parameters) == ["params", "chain", "shared"]
+
+
 def test_groups():
     a, b = np.ones(2), np.ones(2)
     opt = AdaShift([{"params": a, "lr": 1.0}, {"params": b}], lr=0.5, clip_value=2.0)

@@ -95,9 +95,12 @@ class AdamW(Adam):
     ----------
     params, lr, beta1, beta2, eps, eps_inside_sqrt, bias_correction, amsgrad
         As in `Adam`.
+    weight_decay : float or schedule, default 1e-2
+        How much of ``lr * w`` is lost.
+    decoupled_weight_decay : bool, default True
+        With False it is Adam's L2 penalty.
     **shared
-        Options of every optimizer, with other defaults for two of them: ``weight_decay=1e-2`` and
-        ``decoupled_weight_decay=True``.
+        Options of every optimizer: see `fastopt.optimizers.shared_options.SharedOptions`.
 
     References
     ----------

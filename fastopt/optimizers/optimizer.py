@@ -38,7 +38,7 @@ def read_chain(optimizer: Any) -> Any:
     return chains[0] if optimizer._groups[0].structure is optimizer._structure else chains
 
 
-class Optimizer(Checkpoint, SharedOptions):
+class Optimizer(Checkpoint, SharedOptions, shared=True):
     """Update arrays in place with a chain of transforms, fused into one pass over memory.
 
     Parameters

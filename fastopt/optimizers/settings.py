@@ -27,6 +27,7 @@ class Field(Generic[Read, Write]):
 
     values: Callable[[Any], Values] = attrgetter("_options")  # of an optimizer
     read: Callable[[Any], Any] | None = None  # for a field that is kept elsewhere
+    shared = False  # whether every optimizer has it
 
     def __init__(
         self, default: Any = REQUIRED, *, kw_only: bool = False, fixed: bool = False, init: bool = True
@@ -139,19 +140,25 @@ class Declared:
         """Make what is declared, from the values of all fields."""
         raise NotImplementedError
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, *, shared: bool = False, **kwargs: Any) -> None:
+        """Collect the fields. With `shared` those that are new are options of all subclasses."""
         super().__init_subclass__(**kwargs)
         own = {name: value for name, value in vars(cls).items() if isinstance(value, Field)}
-        if not own and cls._fields:
-            return
+        for name in cls._fields.keys() & vars(cls).keys() - own.keys():
+            raise TypeError(
+                f"{cls.__name__}.{name} must be declared: {name}: Number = setting(default=...)"
+            )
+        for field in own.values():
+            field.shared = shared and field.kw_only
         known = [field for field in {**cls._fields, **own}.values() if field.init]
-        # What is new comes before the options of every optimizer.
-        known.sort(key=lambda field: field.kw_only and 1 + (field.name in cls._fields))
+        known.sort(key=lambda field: (field.kw_only, field.shared))
         cls._fields = {field.name: field for field in known}
         cls._positional = tuple(field.name for field in known if not field.kw_only)
         cls._setting_names = tuple(f.name for f in known if isinstance(f, SettingField))
         cls._assignable = frozenset(n for n in cls._setting_names if not cls._fields[n].fixed)
-        cls.__signature__ = Signature([field.parameter for field in known])  # type: ignore[attr-defined]
+        parameters = [field.parameter for field in known if not field.shared]
+        parameters.append(Parameter("shared", Parameter.VAR_KEYWORD))
+        cls.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
 
     @classmethod
     def _bound(cls, arguments: tuple[Any, ...], named: Values) -> Values:

@@ -25,7 +25,7 @@ from fastopt.validation import Setting, flag, fraction, is_on, nonnegative, show
 SparseMode: TypeAlias = Literal["exact", "lazy"]
 
 
-class SharedOptions(Declared):
+class SharedOptions(Declared, shared=True):
     """Options of every optimizer. All of them act in the same pass over memory.
 
     They are attributes too, and numbers can be assigned: ``opt.weight_decay = 1e-3``.
