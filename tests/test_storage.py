@@ -357,7 +357,7 @@ def test_states_of_the_callers(tmp_path):
     assert opt.state["square_avg"] is own
     assert own.any()
     blocks = np.zeros(UNSIGNED.shape((N,)), ITEM)
-    fastopt.rmsprop_step(w, grad, square_avg=blocks)
+    fastopt.rmsprop_step(w, grad, square_avg=blocks, step=0)
     assert blocks["codes"].any()
     with refusal(ValueError, ["state['square_avg']", "shape"]):
         fastopt.RMSProp(w, state={"square_avg": blocks[1:]})
