@@ -101,10 +101,17 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-@pytest.mark.parametrize("kind", [fastopt.RMSProp, fastopt.NAdam, fastopt.SGD])
-def test_options_as_on_the_cpu(kind, options, dtype):
+# Every two of optimizer, options and dtype.
+TOGETHER = [
+    (kind, name, DTYPES[(i + j) % 2])
+    for i, kind in enumerate([fastopt.RMSProp, fastopt.NAdam, fastopt.SGD])
+    for j, name in enumerate(OPTIONS)
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "dtype"), TOGETHER)
+def test_options_as_on_the_cpu(kind, name, dtype):
+    options = OPTIONS[name]
     w, grads = problem((5, 9), dtype)
     opt, same = kind(to_device(w), **options), kind(w, **options)
     for i, g in enumerate(grads):
@@ -262,8 +269,16 @@ def test_values_at_the_edges():
         assert_same_on_device(opt, param, same.state)
 
 
-@pytest.mark.parametrize("structure", runs.STRUCTURES)
-@pytest.mark.parametrize("name", runs.OPTIMIZERS)
+# All on a device; on the simulator every optimizer, and every structure twice.
+STRUCTURES = [
+    (name, structure)
+    for i, name in enumerate(runs.OPTIMIZERS)
+    for j, structure in enumerate(runs.STRUCTURES)
+    if not SIMULATED or i % 4 == j
+]
+
+
+@pytest.mark.parametrize(("name", "structure"), STRUCTURES)
 def test_structures_with_none_gradients(name, structure):
     """Lists, dicts and groups, with gradients that are None now and then: the CPU's run."""
     from fastopt.arrays import tree

@@ -89,7 +89,7 @@ def phases(draw):
 
 
 # Every combination is a kernel to compile; without compilation there is time for more.
-@settings(derandomize=True, deadline=None, max_examples=15 if COMPILED else 200)
+@settings(derandomize=True, deadline=None, max_examples=10 if COMPILED else 200)
 @given(phases())
 def test_any_combination(phase):
     for executor in EXECUTORS:

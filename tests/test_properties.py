@@ -9,11 +9,11 @@ from hypothesis.extra import numpy as hnp
 import fastopt
 from tests import oracles
 from tests.cases import OTHERS, SOME, every_case
-from tests.support import assert_same_bits
+from tests.support import COMPILED, assert_same_bits
 
 STEPS = 3
 
-any_input = settings(derandomize=True, deadline=None, max_examples=40)
+any_input = settings(derandomize=True, deadline=None, max_examples=40 if COMPILED else 20)
 
 
 @st.composite

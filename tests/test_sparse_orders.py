@@ -10,7 +10,7 @@ import pytest
 
 import fastopt
 from tests.subprocesses import needs_jit
-from tests.support import COMPILED, EXECUTORS, assert_same_bits
+from tests.support import COMPILED, EXECUTORS, assert_same_bits, compiled_suite_only
 
 LR = 0.125
 
@@ -150,9 +150,10 @@ def test_one_array(name: str, mode: str, executor: str) -> None:
         )
 
 
-SOME = [(name, "serial") for name in OPTIONS] + [("all", executor) for executor in EXECUTORS[1:]]
+SOME = [(name, "serial") for name in OPTIONS] + [("all", "parallel"), ("all", "reference")]
 
 
+@compiled_suite_only
 @pytest.mark.parametrize(("name", "executor"), SOME)
 @modes
 def test_two_arrays(name: str, mode: str, executor: str) -> None:
