@@ -9,6 +9,7 @@ OPTIMIZERS = {
     "rmsprop": (fastopt.RMSProp, RMSPROP["rates"]),
     "rmsprop-outside": (fastopt.RMSProp, RMSPROP["eps_outside"]),
     "adagrad": (fastopt.AdaGrad, {"lr": 0.03}),
+    "adagrad-outside": (fastopt.AdaGrad, {"lr": 0.03, "eps_inside_sqrt": False}),
     "adam": (fastopt.Adam, ADAM["rates"]),
 }
 

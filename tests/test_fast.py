@@ -41,6 +41,62 @@ def test_update_is_near(name, size):
         assert ulps(found[key], precise) <= (BUDGET if key == "param" else 1), key
 
 
+@pytest.fixture
+def intel(monkeypatch):
+    """The code for processors whose dividers are slow."""
+    from fastopt.executors.cpu.kernels import kernel
+    from fastopt.kernels import estimates
+
+    monkeypatch.setattr(estimates, "processor", lambda: "skylake-avx512")
+    monkeypatch.setenv("FASTOPT_CACHE", "0")
+    kernel.cache_clear()
+    yield
+    kernel.cache_clear()
+
+
+OUTSIDE = {
+    "adam": (fastopt.Adam, {}),
+    "amsgrad": (fastopt.Adam, {"amsgrad": True}),
+    "nadam": (fastopt.NAdam, {}),
+    "adagrad": (fastopt.AdaGrad, {"eps_inside_sqrt": False}),
+    "rmsprop": (fastopt.RMSProp, {"eps_inside_sqrt": False, "momentum": 0.9}),
+}
+
+
+@pytest.mark.usefixtures("intel")
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_epsilon_outside_the_root(name):
+    """One root is estimated; the quotient by the sum is exact."""
+    kind, settings = OUTSIDE[name]
+    magnitude = 10.0 ** np.linspace(-22, 18, 4801)
+    found = []
+    for fast in (True, False):
+        w = np.zeros(4801, np.float32)
+        opt = kind(w, lr=0.1, fast=fast, **settings)
+        for sign in (1, -0.5, 0):
+            opt.step((sign * magnitude).astype(np.float32))
+        found.append(w)
+    small = magnitude < 1e-15  # a multiple of the smallest number is far from others in units
+    assert ulps(found[0][~small], found[1][~small]) <= 2 * BUDGET
+    np.testing.assert_allclose(found[0][small], found[1][small], rtol=1e-5, atol=1e-20)
+
+
+@pytest.mark.usefixtures("intel")
+def test_roots_that_stand_by_themselves_are_estimated():
+    from fastopt.executors.cpu.kernels import kernel
+    from fastopt.kernels.target import estimates_roots
+
+    if not estimates_roots():
+        pytest.skip("the processor has no estimates")
+    for kind, settings in OUTSIDE.values():
+        opt = kind(np.zeros(1, np.float32), fast=True, **settings)
+        code = kernel(opt._work.job(0, "float32", False)).assembly
+        assert re.search(r"rsqrt", code)
+        assert not re.search(r"\b(vf)?v?f?sqrt[ps]?s?\b", code)
+        double = kernel(kind(np.zeros(1), fast=True, **settings)._work.job(0, "float64", False))
+        assert "rsqrt" not in double.assembly
+
+
 def test_every_size_of_accumulator():
     """Epsilon decides below, and nothing overflows above."""
     g = (10.0 ** np.linspace(-30, 18, 4801)).astype(np.float32)

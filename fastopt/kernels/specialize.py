@@ -40,8 +40,8 @@ def specialize(
     compile_helper : callable, optional
         What to do with functions that it calls, after they were specialized.
     replace : dict, optional
-        Other objects to put in the place of globals, by ``id``: the reference executor has its own
-        ``math``.
+        Other objects to put in the place of globals, by ``id``, or of functions, by that of their
+        code: the reference executor has its own ``math``.
     """
     done: dict[int, Any] = dict(replace or {})
 
@@ -59,6 +59,8 @@ def specialize(
         if id(value) in done:
             return done[id(value)]
         if is_plain(value):
+            if id(value.__code__) in done:
+                return done[id(value.__code__)]
             done[id(value)] = compile_helper(copy(value))
             return done[id(value)]
         if isinstance(value, ModuleType):

@@ -46,6 +46,19 @@ def converts_float16() -> bool:
     return _CONVERSIONS.search(_assembly(HALF, emit)) is None
 
 
+@cache
+def estimates_roots() -> bool:
+    """Whether fast code divides by a root without the divider."""
+
+    def emit(builder: Any, number: Any) -> Any:
+        flags = "afn", "arcp", "contract"
+        kind = ir.FunctionType(number.type, [number.type])
+        root = ir.Function(builder.module, kind, "llvm.sqrt.v4f32")
+        return builder.fdiv(number, builder.call(root, [number], fastmath=flags), flags=flags)
+
+    return "rsqrt" in _assembly(ir.VectorType(SINGLE, 4), emit)
+
+
 def widest_vectors() -> tuple[int, str] | None:
     """The width in bits of its widest vector registers, and their name."""
     text = _assembly(ir.VectorType(SINGLE, 16), lambda builder, number: builder.fadd(number, number))

@@ -23,6 +23,7 @@ from fastopt.kernels.chain_source import chain_body, hypers_of
 from fastopt.kernels.compiler import FAST, OPTIONS, CheckedCFunc, check_types, helper, result_type
 from fastopt.kernels.conversions import require_conversion
 from fastopt.kernels.disk_cache import DiskCache
+from fastopt.kernels.estimates import replacements
 from fastopt.kernels.identity import content, digest, origin, package
 from fastopt.kernels.job import GRAD_FACTOR, NUMBERS, PHASE, Job, KernelArray
 from fastopt.kernels.specialize import specialize
@@ -161,8 +162,10 @@ def kernel(job: Job) -> Kernel:
     lasts = package() is not None and all(update.lasts for update in updates)
     number = numba.from_dtype(compute)
     compile_helper = partial(helper, options=options)
+    replaced = replacements(job, options)
     functions = [
-        compile_helper(specialize(part.update, compute.type, compile_helper)) for part in parts
+        compile_helper(specialize(part.update, compute.type, compile_helper, replaced))
+        for part in parts
     ]
     # Numba imports the module of a cached function: let it be one that is there in every process.
     scope: dict[str, Any] = {"__name__": __name__, "zero": compute.type(0)}
