@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextvars import ContextVar, Token
+from contextvars import ContextVar, copy_context
 from functools import lru_cache
 from numbers import Integral, Real
 from typing import Any, TypeAlias
@@ -21,26 +21,31 @@ Hyper: TypeAlias = tuple[float, ...]
 
 LONGEST = 160  # characters of a value in an error
 
-# By a function's id and the step: the function, which keeps the id its own, and what it returned.
-_Calls: TypeAlias = dict[tuple[int, int], tuple[Any, Any]]
+# By a function's id and the step: the function, which keeps the id its own, and what it returned. By
+# None: nothing, where any of them was called again.
+_Calls: TypeAlias = dict[tuple[int, int] | None, tuple[Any, Any]]
 _calls: ContextVar[_Calls | None] = ContextVar("calls", default=None)
 
 
-class EachCalledOnce:
-    """Within this context `call` calls a function once for each step, whoever asks for its value.
+def each_called_once(function: Callable[..., Any], *arguments: Any) -> tuple[Any, bool]:
+    """Call `function`; within it `call` calls another one once for each step, whoever asks.
 
     Arrays of several groups, dtypes and lags need the hyperparameters of one step, and one schedule
-    may stand in several settings. Nothing is kept when the context ends: a schedule may be impure.
+    may stand in several settings. Nothing is kept afterwards: a schedule may be impure.
+
+    Returns
+    -------
+    object
+        What `function` returned.
+    bool
+        Whether anything was asked for again.
     """
-
-    __slots__ = ("_token",)
-
-    def __enter__(self) -> None:
-        self._token: Token[_Calls | None] | None = _calls.set({}) if _calls.get() is None else None
-
-    def __exit__(self, *error: object) -> None:
-        if self._token is not None:
-            _calls.reset(self._token)
+    if _calls.get() is not None:
+        return function(*arguments), True
+    # A context of its own, which C enters and leaves: no interrupt can come before it is left.
+    context, calls = copy_context(), _Calls()
+    context.run(_calls.set, calls)
+    return context.run(function, *arguments), None in calls
 
 
 def call(function: Callable[[int], Any], step: int) -> Any:
@@ -49,7 +54,9 @@ def call(function: Callable[[int], Any], step: int) -> Any:
     if calls is None:
         return function(step)
     key = id(function), step
-    if key not in calls:
+    if key in calls:
+        calls[None] = None, None
+    else:
         calls[key] = function, function(step)
     return calls[key][1]
 

@@ -299,7 +299,7 @@ class TestCapturable:
         params, one, two = ([to_device(np.ones(n, np.float32)) for n in (9, 20)] for _ in range(3))
         opt = fastopt.RMSProp(params, capturable=True)
         opt.step(one)
-        batch = opt._steps.device._batches[0]
+        batch = opt._steps._batches[0]
         with monkeypatch.context() as patch:
             patch.setattr(device, "is_capturing", lambda stream: True)
             patch.setattr(device.Program, "launch", lambda *arguments: None)

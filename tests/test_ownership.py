@@ -11,7 +11,6 @@ import pytest
 import scipy.sparse
 
 import fastopt
-from fastopt.steps.partial_step import PartialStep
 from fastopt.steps.stepper import stepper_of
 from tests.support import EXECUTORS
 
@@ -181,7 +180,7 @@ def test_rows(executor: str, mode: str, change: Callable[[np.ndarray], None]) ->
 @pytest.mark.parametrize("change", CHANGES)
 def test_pieces(executor: str, change: Callable[[np.ndarray], None]) -> None:
     w = np.zeros(SIZE)
-    pieces = PartialStep(stepper_of(fastopt.SGD(w, lr=1.0, executor=executor)))
+    pieces = stepper_of(fastopt.SGD(w, lr=1.0, executor=executor))()
     change(w)
     with pytest.raises(ValueError, match="params must"):
         pieces.begin(np.ones(SIZE), 1.0)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 import fastopt
 from fastopt.codecs.base import BLOCK
-from fastopt.steps.partial_step import PartialStep
+from fastopt.executors.norm import LOCAL
+from fastopt.interop.mpi.ranks import fingerprint as fingerprint_of
 from fastopt.steps.stepper import stepper_of
 from tests import cases
 from tests.refusals import refusal
@@ -35,7 +36,7 @@ def step_in_pieces(opt, pieces, grad, cuts, grad_scale=1.0):
 def test_same_bits(case, executor):
     w, grads = problem(SIZE, np.float32)
     opt, plain = case.make(w.copy(), executor=executor), case.make(w.copy(), executor=executor)
-    pieces = PartialStep(stepper_of(opt))
+    pieces = stepper_of(opt)()
     for number, g in enumerate(grads):
         assert step_in_pieces(opt, pieces, g, [1, 1 + number, 5], grad_scale=3.0)
         plain.step(g, grad_scale=3.0)
@@ -54,7 +55,7 @@ def test_wherever_it_is_cut(size, cuts, executor, clip_norm, zero_grad):
     w, grads = problem(size, np.float32, steps=2)
     options = {"clip_norm": clip_norm, "zero_grad": zero_grad, "executor": executor}
     opt, plain = (fastopt.SGD(w.copy(), lr=0.1, momentum=0.9, **options) for _ in range(2))
-    pieces = PartialStep(stepper_of(opt))
+    pieces = stepper_of(opt)()
     cuts = [cut for cut in cuts if cut * BLOCK <= size]
     for g in grads:
         other = g.copy()
@@ -71,7 +72,7 @@ def test_storage_of_few_bits(stochastic):
     w, grads = problem(size, np.float16)
     options = {"lr": 0.1, "state_dtype": "8bit", "stochastic_rounding": stochastic, "seed": 4}
     opt, plain = fastopt.Adam(w.copy(), **options), fastopt.Adam(w.copy(), **options)
-    pieces = PartialStep(stepper_of(opt))
+    pieces = stepper_of(opt)()
     for g in grads:
         step_in_pieces(opt, pieces, g, [1, 2])
         plain.step(g)
@@ -85,9 +86,8 @@ def test_parts_of_what_is_rounded_at_random():
     whole = fastopt.RMSProp(w.copy(), **options)
     half = w.size // 2
     own = [fastopt.RMSProp(part.copy(), **options) for part in (w[:half], w[half:])]
-    pieces = [
-        PartialStep(stepper_of(opt), first=first) for opt, first in zip(own, (0, half), strict=True)
-    ]
+    pieces = [stepper_of(opt)() for opt in own]
+    pieces[1].take_part(half, LOCAL)
     for g in grads:
         whole.step(g)
         for opt, each, part in zip(own, pieces, (g[:half], g[half:]), strict=True):
@@ -99,7 +99,7 @@ def test_a_step_that_is_left_out():
     w, (g, *_) = problem(SIZE, np.float32)
     opt = fastopt.Adam(w.copy(), skip_nonfinite=True)
     g[-1] = np.inf
-    assert not step_in_pieces(opt, PartialStep(stepper_of(opt)), g, [1])
+    assert not step_in_pieces(opt, stepper_of(opt)(), g, [1])
     assert_same_bits(opt.params, w)
     assert opt.last.skipped
     assert opt.step_count == 0
@@ -108,7 +108,7 @@ def test_a_step_that_is_left_out():
 def test_refusals_change_nothing():
     w, (g, *_) = problem(SIZE, np.float32)
     opt = fastopt.Adam(w.copy())
-    pieces = PartialStep(stepper_of(opt))
+    pieces = stepper_of(opt)()
     with refusal(ValueError, ["grads", "shape"]):
         pieces.begin(g[:-1].copy(), 1.0)
     with refusal(ValueError, ["grad_scale"]):
@@ -124,9 +124,9 @@ def test_refusals_change_nothing():
 def test_fingerprints_tell_settings_apart():
     def fingerprint(scale=1.0, **options):
         opt = fastopt.Adam(np.zeros(3, np.float32), **{"clip_norm": 1.0, **options})
-        pieces = PartialStep(stepper_of(opt))
+        pieces = stepper_of(opt)()
         pieces.begin(np.zeros(3, np.float32), scale)
-        return pieces.fingerprint()
+        return fingerprint_of(pieces)
 
     found = [
         fingerprint(),

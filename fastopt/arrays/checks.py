@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -192,9 +192,52 @@ def check_distinct(ranges: Iterable[Range]) -> None:
             raise ValueError(f"{name} and {other} must not share memory: one step would write it twice")
 
 
-def check_apart(name: str, grad: Array, guarded: Iterable[Range]) -> None:
-    """A gradient shares no memory with what the step writes, or reads and the gradient is cleared."""
-    start, stop, _ = memory_range(name, grad)
-    for first, end, other in guarded:
-        if max(start, first) < min(stop, end):
+def overlaps(start: int, stop: int, starts: Sequence[int], stops: Sequence[int]) -> bool:
+    """Whether memory from `start` to `stop` meets one of the spans, whose starts and stops rise.
+
+    The one rule: Numba compiles it for the checks of every step.
+    """
+    # By bisection: the first span that ends behind the start must begin behind the end. NumPy's
+    # searchsorted would do, but Numba's version of it makes a new process import scipy.linalg.
+    low, high = 0, len(stops)
+    while low < high:
+        middle = (low + high) // 2
+        if stops[middle] > start:
+            high = middle
+        else:
+            low = middle + 1
+    return start < stop and low < len(stops) and starts[low] < stop
+
+
+class Guarded:
+    """Memory that other arrays may not share, with names for errors.
+
+    Parameters
+    ----------
+    ranges : iterable of Range
+
+    Attributes
+    ----------
+    starts, stops : list of int
+        Of all that is not empty, for `overlaps`.
+    """
+
+    def __init__(self, ranges: Iterable[Range]) -> None:
+        self._ranges = [(start, stop, name) for start, stop, name in ranges if start < stop]
+        spans = sorted((start, stop) for start, stop, _ in self._ranges)
+        self.starts = [start for start, _ in spans]
+        # What is only read may overlap: let stops rise too, so that they can be bisected.
+        self.stops = list(accumulate((stop for _, stop in spans), max))
+
+    def meets(self, start: int, stop: int) -> bool:
+        """Whether memory from `start` to `stop` shares any of it."""
+        return overlaps(start, stop, self.starts, self.stops)
+
+    def check_apart(self, name: str, array: Array) -> None:
+        """An array shares none of it."""
+        start, stop, _ = memory_range(name, array)
+        if self.meets(start, stop):
+            other = next(
+                own for first, end, own in self._ranges if overlaps(start, stop, [first], [end])
+            )
             raise ValueError(f"{name} must not share memory with {other}: a step writes one of them")

@@ -1,8 +1,9 @@
-"""Arrays on a CUDA device, of whichever library, as the rest of fastopt sees them.
+"""Arrays on a device, of whichever library, as the rest of fastopt sees them.
 
 An array enters as a `DeviceArray`: its shape, dtype and address, with the names that NumPy has for
 them, so that checks treat it like any other. The object that it came from stays with it.
-Nothing here imports a CUDA library: what an array says of itself is enough.
+Nothing here imports a CUDA library: what an array says of itself is enough. Other places than CUDA
+say how their arrays enter when they register (`arrays.places`).
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.arrays.places import device_place
+from fastopt.arrays import places
 from fastopt.codecs.floats import floats
 
+CUDA = "cuda"
 LIBRARIES = "torch", "cupy", "numba"  # of which more is known than that there is an interface
 
 CUDA_DEVICE = (2, 13)  # kinds of memory in DLPack: of a device, and managed
@@ -35,6 +37,8 @@ class DeviceArray:
         Where the first element is.
     stream : int or None
         On which the owner says that the content is produced.
+    place : str
+        As registered in `arrays.places`.
     """
 
     __slots__ = (
@@ -45,6 +49,7 @@ class DeviceArray:
         "nbytes",
         "ndim",
         "owner",
+        "place",
         "shape",
         "size",
         "stream",
@@ -60,13 +65,14 @@ class DeviceArray:
         contiguous: bool = True,
         writeable: bool = True,
         stream: int | None = None,
+        place: str = CUDA,
     ) -> None:
         self.owner, self.shape, self.dtype, self.address = owner, shape, dtype, address
         self.ndim, self.size, self.itemsize = len(shape), math.prod(shape), dtype.itemsize
         self.nbytes = self.size * self.itemsize
         aligned = address % _alignment(dtype) == 0
         self.flags = SimpleNamespace(c_contiguous=contiguous, aligned=aligned, writeable=writeable)
-        self.stream = stream
+        self.stream, self.place = stream, place
 
     @property
     def strides(self) -> str:
@@ -83,13 +89,16 @@ class DeviceArray:
             contiguous=self.flags.c_contiguous,
             writeable=self.flags.writeable,
             stream=self.stream,
+            place=self.place,
         )
 
     def part(self, start: int, stop: int) -> DeviceArray:
         """The elements from `start` to `stop`, of all in a row."""
         address = self.address + start * self.itemsize if stop > start else 0
-        writeable = self.flags.writeable
-        return DeviceArray(self.owner, (stop - start,), self.dtype, address, writeable=writeable)
+        writeable, shape = self.flags.writeable, (stop - start,)
+        return DeviceArray(
+            self.owner, shape, self.dtype, address, writeable=writeable, place=self.place
+        )
 
     def __repr__(self) -> str:
         return f"<{self.dtype} {self.shape} on a device>"
@@ -141,6 +150,8 @@ def interface(array: Any) -> dict[str, Any] | None:
 
 def enter(name: str, array: Any) -> Any:
     """An array as it is used inside: one on a device as a `DeviceArray`, any other as it is."""
+    if isinstance(array, np.ndarray):
+        return array
     found = interface(array)
     if found is None:
         return _from_dlpack(name, array)
@@ -169,9 +180,11 @@ def _dtype_of(array: Any, typestr: Any) -> np.dtype[Any]:
 
 def _from_dlpack(name: str, array: Any) -> Any:
     where = getattr(array, "__dlpack_device__", None)
-    if isinstance(array, np.ndarray) or where is None or where()[0] not in CUDA_DEVICE:
-        return array
-    shape, strides, dtype, address, read_only = device_place().describe_dlpack(array)
+    if where is None or where()[0] not in CUDA_DEVICE:
+        found = places.entered(name, array)
+        return array if found is None else found
+    cuda: Any = places.load(CUDA)
+    shape, strides, dtype, address, read_only = cuda.describe_dlpack(array)
     gaps = strides and tuple(step * dtype.itemsize for step in strides)
     contiguous = is_contiguous(shape, gaps, dtype.itemsize)
     return DeviceArray(array, shape, dtype, address, contiguous=contiguous, writeable=not read_only)

@@ -10,9 +10,14 @@ import numpy as np
 from fastopt.arrays import device_array
 from fastopt.arrays.checks import Array
 from fastopt.arrays.device_array import DeviceArray
-from fastopt.arrays.places import device_place
+from fastopt.arrays.places import Place, load
 from fastopt.codecs.base import Codec
 from fastopt.codecs.formats import name_of
+
+
+def place_of(array: DeviceArray) -> Place:
+    """Where an array on a device is."""
+    return load(array.place)
 
 
 def enter(name: str, array: Any) -> Any:
@@ -21,11 +26,11 @@ def enter(name: str, array: Any) -> Any:
     Raises
     ------
     RuntimeError
-        It is on a device, and CUDA cannot be used here.
+        It is on a device, and that cannot be used here.
     """
     entered = device_array.enter(name, array)
     if isinstance(entered, DeviceArray):
-        device_place()
+        place_of(entered)
     return entered
 
 
@@ -40,8 +45,8 @@ def enter_like(name: str, array: Any, own: Any) -> Any:
     return entered
 
 
-def check_one_home(named: Iterable[tuple[str, Any]]) -> bool:
-    """See that all arrays are in memory, or all on one device; whether it is a device.
+def check_one_home(named: Iterable[tuple[str, Any]]) -> str | None:
+    """See that all arrays are in memory, or all on one device; the name of its place, None in memory.
 
     Raises
     ------
@@ -49,14 +54,16 @@ def check_one_home(named: Iterable[tuple[str, Any]]) -> bool:
         They are not. The message names one of each.
     """
     first: tuple[str, str] | None = None
+    found: str | None = None
     for name, array in named:
         place = where(array)
-        first = first or (name, place)
+        if first is None:
+            first, found = (name, place), array.place if isinstance(array, DeviceArray) else None
         if place != first[1]:
             raise ValueError(
                 f"{name} must be where {first[0]} is: it is {place}, and {first[0]} is {first[1]}"
             )
-    return first is not None and first[1] != MEMORY
+    return found
 
 
 MEMORY = "in memory"
@@ -66,11 +73,11 @@ def where(array: Any) -> str:
     """The place of an array, for people."""
     if not isinstance(array, DeviceArray):
         return MEMORY
-    return device_place().where(array)
+    return place_of(array).where(array)
 
 
 def is_on_device(array: Any) -> bool:
-    """Whether an array, as it is used inside, is on a CUDA device."""
+    """Whether an array, as it is used inside, is on a device."""
     return isinstance(array, DeviceArray)
 
 
@@ -78,7 +85,7 @@ def new_state(param: Any, codec: Codec, value: float | str, folder: Any) -> Any:
     """A state beside a parameter on a device, filled with a number or with the parameter."""
     if folder is not None:
         raise ValueError("state_dir is for params in memory: states on a device are not in files")
-    place = device_place()
+    place = place_of(param)
     made = place.empty(param, codec.shape(param.shape), codec.dtype)
     if isinstance(value, str) and codec.dtype == param.dtype:
         copy(made, param)
@@ -103,13 +110,13 @@ def empty(like: Any, size: int, dtype: Any = None) -> Any:
     dtype = like.dtype if dtype is None else dtype
     if not isinstance(like, DeviceArray):
         return np.empty(size, dtype)
-    return device_place().empty(like, (size,), dtype)
+    return place_of(like).empty(like, (size,), dtype)
 
 
 def clear(array: Any) -> None:
     """Fill with zeros; done when it returns."""
     if isinstance(array, DeviceArray):
-        device_place().clear(array)
+        place_of(array).clear(array)
     else:
         array.fill(0)
 
@@ -117,13 +124,13 @@ def clear(array: Any) -> None:
 def synchronize(array: Any) -> None:
     """Wait for all that the device of an array was given to do, if it is on one."""
     if isinstance(array, DeviceArray):
-        device_place().synchronize(array)
+        place_of(array).synchronize(array)
 
 
 def copy(target: Any, source: Any) -> None:
     """Copy all elements, from wherever to wherever; done when it returns."""
     if isinstance(target, DeviceArray):
-        device_place().copy(target, source)
+        place_of(target).copy(target, source)
     else:
         target[...] = to_host(source)
 
@@ -134,5 +141,5 @@ def to_host(array: Any) -> Array:
         result: Array = array
         return result
     host = np.empty(array.shape, array.dtype)
-    device_place().read(host, array)
+    place_of(array).read(host, array)
     return host

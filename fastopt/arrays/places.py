@@ -1,4 +1,4 @@
-"""The interface of a place that arrays can be in beside memory, and which one there is.
+"""The interface of a place that arrays can be in beside memory, and which places there are.
 
 Nothing here knows CUDA: `executors.places` registers how its place is loaded, when the first array
 on a device comes.
@@ -13,7 +13,10 @@ import numpy as np
 
 
 class Place(Protocol):
-    """What is done with arrays on a device. All is done when a function returns."""
+    """What is done with arrays on a device, each a `DeviceArray`; done when a function returns."""
+
+    EXECUTORS: tuple[str, ...]
+    """Which ones step there."""
 
     def where(self, array: Any) -> str:
         """The place of an array, for people."""
@@ -36,25 +39,46 @@ class Place(Protocol):
     def synchronize(self, array: Any) -> None:
         """Wait for all that the device of an array was given to do."""
 
-    def describe_dlpack(self, array: Any) -> tuple[Any, Any, Any, int, bool]:
-        """Shape, strides in elements, dtype, address and whether it is read-only, of a DLPack array."""
+
+Loader = Callable[[], Place]
+Enter = Callable[[str, Any], Any]
+
+_loaders: dict[str, Loader] = {}
+_entrances: list[Enter] = []
 
 
-_loaders: list[Callable[[], Place]] = []
+def register(name: str, load: Loader, enter: Enter | None = None) -> None:
+    """Make a place known.
+
+    Parameters
+    ----------
+    name : str
+        What arrays there have as ``DeviceArray.place``.
+    load : callable
+        Gives the place; raises RuntimeError if it cannot be used.
+    enter : callable, optional
+        ``enter(label, array)`` gives a `DeviceArray` for an array of the place's own, else None.
+    """
+    _loaders[name] = load
+    if enter is not None:
+        _entrances.append(enter)
 
 
-def register(load: Callable[[], Place]) -> None:
-    """Say how the place of arrays on a device is loaded; `load` raises RuntimeError if it cannot be."""
-    _loaders[:] = [load]
-
-
-def device_place() -> Place:
-    """The place of arrays on a device.
+def load(name: str) -> Place:
+    """The place of this name.
 
     Raises
     ------
     RuntimeError
         It cannot be used here; the message says what is missing.
     """
-    (load,) = _loaders
-    return load()
+    return _loaders[name]()
+
+
+def entered(label: str, array: Any) -> Any:
+    """A `DeviceArray` for an array of one of the registered places, else None."""
+    for enter in _entrances:
+        found = enter(label, array)
+        if found is not None:
+            return found
+    return None

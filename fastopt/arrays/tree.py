@@ -33,11 +33,12 @@ class Structure:
         The keys that lead to each array, in order.
     """
 
-    __slots__ = ("_key_set", "_keys", "_kind", "children", "paths")
+    __slots__ = ("_is_flat_list", "_key_set", "_keys", "_kind", "children", "paths")
 
     def __init__(self, kind: type | None, keys: Path, children: tuple[Structure, ...]) -> None:
         self._kind, self._keys, self.children = kind, keys, children  # a leaf has no kind
         self._key_set = frozenset(keys)
+        self._is_flat_list = kind in (list, tuple) and all(child.is_leaf for child in children)
         below = zip(keys, children, strict=True)
         self.paths: tuple[Path, ...] = (
             ((),) if kind is None else tuple((key, *path) for key, own in below for path in own.paths)
@@ -53,11 +54,6 @@ class Structure:
         """Whether this is a list or tuple."""
         return self._kind in (list, tuple)
 
-    @property
-    def is_flat_list(self) -> bool:
-        """Whether this is a list or tuple of arrays, none of them nested deeper."""
-        return self.is_list and all(child.is_leaf for child in self.children)
-
     def __len__(self) -> int:
         """The number of arrays."""
         return len(self.paths)
@@ -65,6 +61,20 @@ class Structure:
     def names(self, name: str) -> list[str]:
         """How errors name each array of a structure of this form."""
         return [describe(name, path) for path in self.paths]
+
+    def find(self, structure: Any, name: str) -> list[Any]:
+        """As `match`, for every step.
+
+        A list of our own: a mapping may make its arrays when it is asked, and another thread may put
+        others into the caller's list, but these must outlive the step.
+        """
+        if self._kind is None:
+            return [structure]
+        if self._is_flat_list and type(structure) is list:
+            found = structure.copy()
+            if len(found) == len(self.paths):  # of the copy: that list stays as it is
+                return found
+        return self.match(structure, name)
 
     def match(self, structure: Any, name: str) -> list[Any]:
         """The leaves of another structure in the order of this one, found by their keys.

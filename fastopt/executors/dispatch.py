@@ -7,10 +7,14 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, Literal, TypeAlias, get_args
 
+import numpy as np
+
 from fastopt.changes import Change
 from fastopt.codecs.formats import NAMES
+from fastopt.executors import norm as order_of_sums
 from fastopt.executors import threads
 from fastopt.executors.cpu import drivers, norm
+from fastopt.executors.cpu.columns import FORMAT
 from fastopt.validation import flag
 
 Launch: TypeAlias = Callable[[Any, int, Any], int]
@@ -78,6 +82,38 @@ def norm_launcher(executor: str, size: int, formats: Collection[int]) -> NormLau
     return launch
 
 
+class TableNorm:
+    """The sum of the squares of all gradients of a table.
+
+    Parameters
+    ----------
+    executor : str
+    sizes : sequence of int
+        Of the arrays.
+    """
+
+    def __init__(self, executor: str, sizes: Sequence[int]) -> None:
+        # Compiled code writes here: of each block, and in the end the sum of all in front.
+        self._sums = np.zeros(max(order_of_sums.blocks(sizes), 1))
+        self._executor, self._size = executor, sum(sizes)
+        self._launch: NormLaunch | None = None
+
+    def measure(self, rows: Any, items: int, ranges: Any) -> int:
+        """Check the gradients, note their addresses, and add up: the status of the header check."""
+        status = norm.OTHER_FORMATS
+        if self._launch is not None:
+            status = self._launch(rows, items, ranges, self._sums)
+        if status == norm.OTHER_FORMATS:
+            self._launch = norm_launcher(self._executor, self._size, set(rows[:, FORMAT].tolist()))
+            status = self._launch(rows, items, ranges, self._sums)
+        return status
+
+    @property
+    def squares(self) -> float:
+        """What was added up last."""
+        return float(self._sums[0])
+
+
 def allowed(executor: str, sizes: Sequence[int]) -> AbstractContextManager[int]:
     """How many threads pieces of work of these sizes may use that are done together."""
     if all(on_one_core(executor, size) for size in sizes):
@@ -86,20 +122,17 @@ def allowed(executor: str, sizes: Sequence[int]) -> AbstractContextManager[int]:
 
 
 def stepping(executor: str, size: int, count: int, *arguments: Any) -> Change:
-    """What steps a table of `size` elements with at most so many threads."""
+    """What checks and steps a table of `size` elements with at most so many threads."""
     if count == 1 or on_one_core(executor, size):
         return partial(drivers.serial(), *arguments)
     return partial(drivers.parallel(), *(*arguments, count))
 
 
-def step_stretch(executor: str, rows: Any, start: int, stop: int, steps: int) -> None:
-    """Step a stretch of the only array of a table, its gradient checked before.
-
-    `steps` is how many steps have been taken then.
-    """
-    with allowed(executor, [stop - start]) as count:
-        run = drivers.stretch_serial() if count == 1 else drivers.stretch_parallel()
-        run(rows, start, stop, steps, count)
+def stepping_stretch(executor: str, count: int, rows: Any, start: int, stop: int) -> Change:
+    """What steps a stretch of all elements of a table, whose gradients were checked before."""
+    if count == 1 or on_one_core(executor, stop - start):
+        return partial(drivers.stretch_serial(), rows, start, stop, 1)
+    return partial(drivers.stretch_parallel(), rows, start, stop, count)
 
 
 def launcher(executor: str, size: int) -> Launch:

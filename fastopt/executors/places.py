@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from fastopt.arrays.places import Place, device_place, register
-
-ON_DEVICE = ("auto", "cuda")
+from fastopt.arrays.device_array import CUDA
+from fastopt.arrays.places import Place, load, register
 
 
 def _load_cuda() -> Place:
@@ -16,20 +15,20 @@ def _load_cuda() -> Place:
     return place
 
 
-register(_load_cuda)
+register(CUDA, _load_cuda)
 
 
-def check_home(executor: str, on_device: bool, capturable: bool, sparse: str | None) -> None:
-    """An executor and options for where the arrays are."""
-    if sparse is not None and on_device:
+def check_home(executor: str, place: str | None, capturable: bool, sparse: str | None) -> None:
+    """An executor and options for where the arrays are: a place's name, or None for memory."""
+    if sparse is not None and place is not None:
         raise ValueError(f"sparse must be None for arrays on a device, got {sparse!r}")
-    if capturable and not on_device:
+    if capturable and place != CUDA:
         raise ValueError("capturable=True needs params on a CUDA device, and these are in memory")
-    if on_device and executor not in ON_DEVICE:
-        accepted = ", ".join(ON_DEVICE)
+    if place is not None and executor not in (known := load(place).EXECUTORS):
+        accepted = ", ".join(known)
         raise ValueError(f"executor must be one of {accepted} for arrays on a device, got {executor!r}")
-    if not on_device and executor == "cuda":
-        device_place()
+    if place is None and executor == "cuda":
+        load(CUDA)
         raise ValueError(
             f"executor {executor!r} needs params on a CUDA device, and these are in memory: "
             "numba.cuda.to_device, cupy.asarray or torch's .cuda() copy them there"

@@ -109,6 +109,7 @@ class GroupSettings:
 
     @property
     def params(self) -> Any:
+        self._optimizer._params_now()  # in which no rows lag behind
         return self._optimizer._groups[self._index].params
 
     def current(self, name: str) -> float:

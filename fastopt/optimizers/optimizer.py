@@ -4,32 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from fastopt.arrays import checks, placement, tree
-from fastopt.arrays.checks import Range
-from fastopt.arrays.memory_maps import StateFiles
+from fastopt.arrays import checks
+from fastopt.arrays.device_array import leave
 from fastopt.changes import assign
-from fastopt.executors.dispatch import check_executor
-from fastopt.executors.places import check_home
 from fastopt.optimizers import repr as text
 from fastopt.optimizers.checkpoint import Checkpoint
 from fastopt.optimizers.group_settings import GroupSettings, SettingValues, are_groups, number_at
 from fastopt.optimizers.settings import Field, Values, argument
 from fastopt.optimizers.shared_options import SharedOptions, check_decoupled_decay, complete
-from fastopt.steps.clipping import GradientStats, NormClip
-from fastopt.steps.gradients import Gradients
-from fastopt.steps.group import make_groups
-from fastopt.steps.hyperparameters import Hyperparameters
-from fastopt.steps.memory_stepper import MemoryStepper
-from fastopt.steps.parameter_set import ParameterSet
-from fastopt.steps.sparse.row_stepper import check_mode
-from fastopt.steps.state_formats import StateFormats
-from fastopt.steps.stepper import Stepper
+from fastopt.steps.build import build
+from fastopt.steps.clipping import GradientStats
 from fastopt.transforms.base import Chain, Transform, as_chain
-from fastopt.validation import EachCalledOnce, Setting, flag, shown, whole_number
+from fastopt.validation import Setting, shown, whole_number
 
 
 def read_chain(optimizer: Any) -> Any:
@@ -98,7 +88,6 @@ class Optimizer(Checkpoint, SharedOptions, shared=True):
         "_state",
         "_structure",
         "_watch",
-        "_work",
     )
 
     params: Field[Any, Any] = argument(lambda opt: opt._params_now())
@@ -112,8 +101,6 @@ class Optimizer(Checkpoint, SharedOptions, shared=True):
     state: Field[Mapping[str, Any], Mapping[str, Any] | None] = argument(
         lambda opt: opt._state_now(), default=None, kw_only=True
     )
-
-    _takes: ClassVar[type[Gradients]] = Gradients  # in memory
 
     def _make(self, values: Values) -> None:
         settings = {name: values.pop(name) for name in self._setting_names}
@@ -137,54 +124,27 @@ class Optimizer(Checkpoint, SharedOptions, shared=True):
         state, clip_norm = options["state"], options["clip_norm"]
         self._options = {k: v for k, v in options.items() if k not in ("state", "clip_norm")}
         chains = self._chains(self._settings)
-        check_executor(options["executor"], options["fast"])
-        flag("capturable", options["capturable"])
-        zero_grad = flag("zero_grad", options["zero_grad"])
-        self._watch = NormClip(clip_norm, self.skip_nonfinite)
-        check_mode(self.sparse)
-        self._formats = StateFormats(self.state_dtype, self.stochastic_rounding, self.seed)
-        self._structure, leaves = tree.take_apart(params)
-        self._params = self._structure.build_read_only(leaves)
-        # Schedules are called once here, with step 0, so that a bad one is known at once.
-        with EachCalledOnce(), StateFiles(self.state_dir) as files:
-            self._watch.limit_at(0)
-            self._groups = make_groups(
-                self._structure,
-                leaves,
-                chains[0] if self._settings.arguments[1] is None else chains,
-                dict(state or {}),
-                files,
-                self._formats,
-            )
-            on_device = placement.check_one_home(
-                pair for group in self._groups for pair in group.everything()
-            )
-            check_home(self.executor, on_device, self.capturable, self.sparse)
-            self._work = ParameterSet(self._groups, zero_grad, self.fast)
-            self._leaves = self._work.leaves
-            written = [span for group in self._groups for span in group.written()]
-            checks.check_distinct(written)
-            self._formats.check_names([group.chain for group in self._groups])
-            for group in self._groups:
-                group.check_inputs_apart(written)
-            # Gradients that are cleared must leave alone what is only read.
-            read = [span for group in self._groups for span in group.read()]
-            names = dict.fromkeys(name for group in self._groups for name in group.states)
-            self._state = {name: self._shown(name) for name in names}
-            self._steps = self._make_steps(on_device, written + read if zero_grad else written)
-
-    def _make_steps(self, on_device: bool, guarded: list[Range]) -> Stepper:
-        """Get ready for the first step; no gradient may share the memory that is guarded."""
-        dithers = any(group.dithers for group in self._groups)
-        hyper = Hyperparameters(self._groups, self._formats.phase if dithers else None)
-        common: dict[str, Any] = {"structure": self._structure, "guarded": guarded}
-        common["zero_grad"] = self.zero_grad
-        if not on_device:
-            common |= {"sparse": self.sparse, "executor": self.executor, "takes": self._takes}
-            return MemoryStepper(self._work, hyper, self._watch, **common)
-        from fastopt.steps.cuda_stepper import CudaStepper
-
-        return CudaStepper(self._work, hyper, self._watch, capturable=self.capturable, **common)
+        built = build(
+            params,
+            chains[0] if self._settings.arguments[1] is None else chains,
+            clip_norm=clip_norm,
+            state=state,
+            skip_nonfinite=self.skip_nonfinite,
+            zero_grad=self.zero_grad,
+            state_dir=self.state_dir,
+            sparse=self.sparse,
+            state_dtype=self.state_dtype,
+            stochastic_rounding=self.stochastic_rounding,
+            seed=self.seed,
+            executor=self.executor,
+            fast=self.fast,
+            capturable=self.capturable,
+        )
+        self._structure, self._groups, self._formats, self._watch, self._steps = built
+        self._leaves = self._steps.parameters.leaves
+        self._params = self._structure.build_read_only(map(leave, self._leaves))
+        names = dict.fromkeys(name for group in self._groups for name in group.states)
+        self._state = {name: self._shown(name) for name in names}
 
     def _chains(self, settings: SettingValues) -> list[Chain]:
         """The chain of each group, by these settings."""

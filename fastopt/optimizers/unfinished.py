@@ -6,14 +6,14 @@ from typing import Any, NoReturn
 
 
 class Unfinished:
-    """Stands for an optimizer's `Steps` while a checkpoint is put in place, and if that fails halfway.
+    """Stands for an optimizer's stepper while a checkpoint is put in place or that failed halfway.
 
-    Loading needs most of them: what is not refused here is passed on.
+    Loading needs most of it: what is not refused here is passed on.
 
     Parameters
     ----------
-    steps : Steps
-        The real ones.
+    steps : Stepper
+        The real one.
     """
 
     steps: Any
@@ -35,7 +35,6 @@ class Unfinished:
 
     # Every way to step, also in parts, and what comes first in saving and copying.
     step = begin = advance = catch_up = go_to = _refuse
-    device = property(_refuse)  # through which a step in parts goes on a device
 
 
 def real(steps: Any) -> Any:

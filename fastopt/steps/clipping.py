@@ -1,18 +1,12 @@
-"""What `clip_norm` and `skip_nonfinite` ask for: a look at all gradients before a step."""
+"""What `clip_norm` and `skip_nonfinite` ask for: what follows from the norm of all gradients."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import NamedTuple
 
 from fastopt.arrays.checks import Array
 from fastopt.executors import norm
-from fastopt.executors.cpu.columns import FORMAT
-from fastopt.executors.cpu.norm import OTHER_FORMATS
-from fastopt.executors.dispatch import NormLaunch, norm_launcher
-from fastopt.executors.global_norm import sum_of_squares
 from fastopt.validation import Setting, at, flag, positive
 
 
@@ -63,45 +57,23 @@ class NormClip:
         """Whether the limit depends on the step."""
         return callable(self._limit)
 
-    def prepare(self, executor: str, sizes: Sequence[int]) -> None:
-        """Get ready for compiled steps over arrays of these sizes."""
-        if self.is_on:
-            # Compiled code writes here: for the arrays of the whole table, whatever else is looked at.
-            self._of_table = np.zeros(max(norm.blocks(sizes), 1))
-            self._means = executor, sum(sizes)
-            self._launch: NormLaunch | None = None
-
-    def look(self, rows: Array, items: int, ranges: Array) -> int:
-        """Note the gradients' addresses in the table and sum their squares; the status of the gate."""
-        status = OTHER_FORMATS
-        if self._launch is not None:
-            status = self._launch(rows, items, ranges, self._of_table)
-        if status == OTHER_FORMATS:
-            self._launch = norm_launcher(*self._means, set(rows[:, FORMAT].tolist()))
-            status = self._launch(rows, items, ranges, self._of_table)
-        self._squares = self._of_table[0]
-        return status
-
-    def look_at(self, found: list[Any]) -> None:
-        """Sum the squares of arrays that are not in the table."""
-        self._squares = sum_of_squares([grad for grad in found if grad is not None])
-
-    def look_in_python(self, found: list[Any]) -> None:
-        """Sum the squares where nothing is compiled."""
-        self._squares = norm.reference([grad for grad in found if grad is not None])
-
     def limit_at(self, step: int) -> float:
         """The largest norm at a step, infinite where there is no limit."""
         return float("inf") if self._limit is None else at(self._limit, step)
 
     def decide(
-        self, found: list[Any], grad_scale: float, limit: float, across: norm.Reducer = norm.LOCAL
+        self,
+        squares: float,
+        grads: Sequence[Array | None],
+        grad_scale: float,
+        limit: float,
+        reducer: norm.Reducer = norm.LOCAL,
     ) -> float | None:
-        """Write down what was found; the factor for the gradients, or None to skip the step.
+        """From the sum of all squares: the factor for the gradients, or None to skip the step.
 
-        `across` says how the norm of a part is combined with those of the other parts.
+        `reducer` says how the norm of a part is combined with those of the other parts.
         """
-        return self.conclude(*norm.measure(self._squares, found, across), grad_scale, limit)
+        return self.conclude(*norm.measure(squares, grads, reducer), grad_scale, limit)
 
     def conclude(self, size: float, finite: bool, grad_scale: float, limit: float) -> float | None:
         """The same from the norm of all finite elements, and whether all are finite."""

@@ -2,78 +2,95 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
 
-from fastopt.arrays.checks import Array, Range
-from fastopt.arrays.tree import Structure
+from fastopt.arrays.device_array import DeviceArray
 from fastopt.changes import Change, assign, make
-from fastopt.executors.cuda import copies
-from fastopt.executors.cuda.kernel_source import KEPT
+from fastopt.executors.cuda import copies, device, streams
+from fastopt.executors.cuda.batches import Batch, LaunchHyper, ManyArrays, OneArray
+from fastopt.executors.cuda.clip_decision import ClipDecision
+from fastopt.executors.cuda.kernel_source import KEPT, KernelVariant
+from fastopt.executors.cuda.kernels import kernels
+from fastopt.executors.cuda.norm import SMALLER
+from fastopt.executors.norm import LOCAL, Reducer, blocks
+from fastopt.kernels.job import Job
 from fastopt.steps.clipping import GradientStats, NormClip
-from fastopt.steps.device_steps import DeviceSteps
+from fastopt.steps.device_gradients import DeviceGradients
 from fastopt.steps.hyperparameters import Hyperparameters
 from fastopt.steps.parameter_set import ParameterSet
-from fastopt.steps.stepper import Stepper
+from fastopt.steps.stepper import Setup, Stepper
 
 
 class CudaStepper(Stepper):
     """Steps by launches that are prepared once.
 
-    Parameters
-    ----------
-    work, hyper, watch
-        As of `Stepper`.
-    structure : Structure
-        The form of the parameters.
-    guarded : list of range
-        Memory that no gradient may share.
-    zero_grad : bool
-        Clear the gradients on the way.
-    capturable : bool
-        The numbers of a step are in the memory of the device, for graphs.
-
-    Attributes
-    ----------
-    device : DeviceSteps
-        What launches.
+    Where the norm spans other processes it is decided on the host; else the device decides, and the
+    host learns what was skipped when it asks.
     """
 
-    _launches: ClassVar[type[DeviceSteps]] = DeviceSteps
-
     def __init__(
-        self,
-        work: ParameterSet,
-        hyper: Hyperparameters,
-        watch: NormClip,
-        *,
-        structure: Structure,
-        guarded: list[Range],
-        zero_grad: bool,
-        capturable: bool,
+        self, parameters: ParameterSet, hyper: Hyperparameters, clip: NormClip, setup: Setup
     ) -> None:
-        super().__init__(work, hyper, watch)
+        super().__init__(parameters, hyper, clip, setup)
         copies.register()
         self.count = 0
-        self._capturable = capturable
         self._skipped = 0  # steps left out, as far as is known
         self._since = 0  # steps since that was looked at
         self._left_out: list[bool] | None = None  # of the last step, where lags do not have it yet
         self._unsettled = False  # the last steps may have been left out, which only the device knows
-        self.device = self._launches(
-            structure,
-            work,
-            guarded,
-            watched=watch.is_on,
-            skips=watch.skip_nonfinite,
-            zero_grad=zero_grad,
-            capturable=capturable,
-        )
+        leaves: list[DeviceArray] = list[Any](parameters.leaves)
+        self._arrays = [[leaf, *own] for leaf, own in zip(leaves, parameters.slots, strict=True)]
+        self.ordinal = device.ordinal(leaves[0]) if leaves else 0
+        self.gradients = DeviceGradients(setup, leaves, self.ordinal, self._bind, self._take_formats)
+        self._decision: ClipDecision | None = None
+        if clip.is_on:
+            with device.on(self.ordinal):
+                count = blocks(parameters.sizes)
+                self._decision = ClipDecision(count, clip.skip_nonfinite, setup.capturable)
+        self._batches: list[Batch] = []
+        self._made: dict[Any, Batch] = {}
+        self._single: dict[int, OneArray] = {}  # of rows that are stepped by themselves
+        self._of_graphs: list[Any] = []  # what they read must stay
+        self._stream, self._is_capturing, self._has_started = 0, False, False
         make(self.planned(hyper, self.scales))
 
-    def planned(self, hyper: Hyperparameters, scales: bool) -> list[Change]:
-        """What has launches read the numbers in these places, with kernels that scale or not."""
-        return self.device.arranged(hyper.of, scales)
+    def planned(
+        self, hyper: Hyperparameters, scales: bool, formats: list[str] | None = None
+    ) -> list[Change]:
+        """What has launches read these hyperparameters, and scale gradients or not.
+
+        Arrays that share them are sorted into batches. `formats` are those of the gradients, where
+        they are others than before.
+        """
+        formats = formats or self.gradients.formats
+        sorted_: dict[Any, list[int]] = {}
+        for row in range(len(self._arrays)):
+            job = self.parameters.job(row, formats[row], scales)
+            sorted_.setdefault((id(hyper.of(row)), job), []).append(row)
+        made: dict[Any, Batch] = {}
+        with device.on(self.ordinal):
+            for (own, job), rows in sorted_.items():
+                key = *rows, own, job, self.first
+                made[key] = self._made.get(key) or self._make_batch(rows, formats[rows[0]], job, hyper)
+        new = {"_made": made, "_batches": list(made.values()), "_single": {}}
+        changes: list[Change] = [partial(vars(self).update, new), self.gradients.forget]
+        return [*changes, assign(self.gradients, "formats", formats)]
+
+    def _make_batch(self, rows: list[int], gradient: str, job: Job, hyper: Hyperparameters) -> Batch:
+        skips = self.clip.skip_nonfinite and not self.setup.capturable
+        form = KernelVariant(self._decision is not None, self.setup.capturable, skips)
+        made = kernels(job, form, device.architecture())
+        kind = OneArray if len(rows) == 1 else ManyArrays
+        control = self._decision.address if self._decision is not None else 0
+        own = [self._arrays[row] for row in rows]
+        firsts = [self.first + self.parameters.firsts[row] for row in rows]
+        host: Any = hyper.of(rows[0])
+        numbers = host if isinstance(host, LaunchHyper) else LaunchHyper(host, self.setup.capturable)
+        return kind(rows, own, firsts, gradient, made, numbers, control)
 
     def counted(self, count: int, lags: Sequence[int]) -> list[Change]:
         """What lets so many steps have been taken, and arrays left out of so many."""
@@ -87,39 +104,151 @@ class CudaStepper(Stepper):
     @property
     def source(self) -> str:
         """The kernel of the first arrays and the function that it calls for each element."""
-        return self.device.source
+        return str(self._batches[0].source)
+
+    def take_part(self, first: int, reducer: Reducer) -> None:
+        """Step a part of what several processes have together."""
+        self.first, self.reducer = first, reducer
+        make(self.planned(self.hyper, self.scales))
 
     @property
     def last(self) -> GradientStats | None:
         """What is known of the last gradients; waits for the device."""
-        if self.watch.is_on and self.device.has_started:
-            return GradientStats(*self.device.decided()[:2])
-        return self.watch.last
+        if self._decision is not None and self._has_started:
+            return GradientStats(*self._read_decision()[:2])
+        return self.clip.last
 
-    def step(self, grads: Any, grad_scale: Any, stream: Any) -> None:
-        """Launch a step, or raise and change nothing."""
+    def _read_decision(self) -> tuple[float, bool, int]:
+        """Norm, whether the last step was skipped, and how many ever were: waits for the device."""
+        with device.on(self.ordinal):
+            return self._decides().read()
+
+    def _decides(self) -> ClipDecision:
+        if self._decision is None:
+            raise AssertionError("nothing was to be decided")
+        return self._decision
+
+    def begin(self, grads: Any, grad_scale: Any, stream: Any = None) -> None:
+        """Find and check the gradients, and have the device know the hyperparameters of the step."""
         if self._left_out is not None:  # the end of the last step was interrupted
             self._keep_up()
         if type(grad_scale) is not float or grad_scale != self.grad_scale:
             self.settle()
             self.set_grad_scale(grad_scale)
-        elif self.varies or self.watch.varies:
-            if self._capturable or self._since >= KEPT - 1:
+        elif self.varies or self.clip.varies:
+            if self.setup.capturable or self._since >= KEPT - 1:
                 self.settle()
             self.hyper.fill(self.count, grad_scale)
-        self.device.bind(grads)
-        limit = self.watch.limit_at(self.count)
-        self.device.expect(self.count, self._skipped)
-        if self.device.start(stream, 1.0 / self.grad_scale, limit):
-            self._count_step()
-        # Else it was recorded for a graph, and is counted when that is replayed.
+        self.gradients.take(grads)
+        self.limit = self.clip.limit_at(self.count)
+        self.hyper.write(self.gradients.given, self.grad_scale, self.limit)
+        if self.clip.skip_nonfinite:
+            for work in self._work():
+                work.expect(self.count, self._skipped)
+        self._stream = self._handle(stream)
+        with self._on():
+            if self._decision is not None:
+                self._decision.set_numbers(1.0 / self.grad_scale, self.limit)
+            self._is_capturing = self.setup.capturable and device.is_capturing(self._stream)
+            if not self._is_capturing:
+                self._send()
+            elif not all(work.is_ready() for work in self._work()):
+                raise RuntimeError(
+                    "a step can be captured only with the gradients of the step before: take one step "
+                    "with the same arrays, then capture the next"
+                )
+            else:
+                self._of_graphs.append(self._batches)
 
-    def _count_step(self) -> None:
-        left_out = self.device.left_out if self.device.leaves_out else None
+    def _bind(self, addresses: list[int]) -> None:
+        """Have the launches take the gradients from these addresses; 0 leaves an array out."""
+        with device.on(self.ordinal):
+            self._single.clear()
+            for batch in self._batches:
+                batch.bind([addresses[row] for row in batch.rows])
+            if self._decision is not None:
+                self._decision.arrange(self._batches, self.parameters.sizes, self.gradients.given)
+
+    def _take_formats(self, formats: list[str]) -> None:
+        """Gradients in another format than before get other kernels."""
+        make(self.planned(self.hyper, self.scales, formats))
+
+    def _on(self) -> AbstractContextManager[None]:
+        return nullcontext() if device.current() == self.ordinal else device.on(self.ordinal)
+
+    def _handle(self, stream: Any) -> int:
+        """The stream to work on with the gradients that were bound."""
+        return self.gradients.current_stream() if stream is None else streams.handle(stream)
+
+    def _work(self) -> list[Any]:
+        return self._batches if self._decision is None else [self._decision, *self._batches]
+
+    def _send(self) -> None:
+        """Have the device know what it is to keep and does not know yet."""
+        for work in self._work():
+            work.prepare(self._stream)
+
+    def decide(self) -> bool:
+        """Measure the gradients where their norm is wanted; False if the host knows of a skip."""
+        if self._decision is None:
+            return True
+        with self._on():
+            if self.reducer is LOCAL:
+                self._decision.start(self._stream, self._is_capturing)
+                return True
+            size, finite = self._measure(*self._decision.add(self._stream).tolist())
+            factor = self.clip.conclude(size, finite, self.grad_scale, self.limit)
+            if self.clip.last is None:
+                raise AssertionError("a conclusion is written down")
+            self._decision.take(self.clip.last.norm, factor or 0.0, self.clip.last.skipped)
+        self._has_started = True
+        return factor is not None
+
+    def _measure(self, total: float, smaller: float, infinite: float) -> tuple[float, bool]:
+        """The norm of the finite elements of all processes, and whether all are finite."""
+        size = math.sqrt(self.reducer.sum(math.nan if infinite else total))
+        if math.isfinite(size):
+            return size, True
+        finite = self.reducer.max(infinite) == 0.0
+        size = math.sqrt(self.reducer.sum(total))
+        if not math.isfinite(size):  # squares of float64 overflow
+            size = math.sqrt(self.reducer.sum(smaller)) / SMALLER
+        return size, finite
+
+    def run(self, start: int, stop: int) -> None:
+        """Launch the step of the elements from `start` to `stop`."""
+        with self._on():
+            if stop - start == self.parameters.size:
+                for batch in self._batches:
+                    batch.start(self._stream, self._is_capturing)
+            else:
+                for row, part in self.parameters.spans(start, stop):
+                    if self.gradients.given[row]:
+                        self._alone(row).start_part(part.start, part.stop, self._stream)
+        self._has_started = True
+
+    def _alone(self, row: int) -> OneArray:
+        """The launches of an array that steps by itself."""
+        found = self._single.get(row)
+        if found is None:
+            formats = self.gradients.formats
+            job = self.parameters.job(row, formats[row], self.scales)
+            made: Any = self._make_batch([row], formats[row], job, self.hyper)
+            found = made
+            found.bind([self.gradients.addresses[row]])
+            found.prepare(self._stream)
+            self._single[row] = found
+        return found
+
+    def end(self) -> None:
+        """Count the step; what was recorded for a graph is counted when that is replayed."""
+        if self._is_capturing or self.hyper.is_on_device:
+            return
+        left_out = self.gradients.left_out if self.gradients.leaves_out else None
         # In one line, behind the launch: all that an interrupt could find half done.
         self.count, self._unsettled, self._since, self._left_out = (
             self.count + 1,
-            self.watch.skip_nonfinite,
+            self.clip.skip_nonfinite and self.reducer is LOCAL,
             self._since + 1,
             left_out,
         )
@@ -129,7 +258,7 @@ class CudaStepper(Stepper):
         """Let arrays that were left out of the last step keep their own count, if it was taken."""
         if self._left_out is None:
             return
-        if self._unsettled and self.device.decided()[1]:
+        if self._unsettled and self._read_decision()[1]:
             self._left_out = None
         else:
             lags = [lag + int(out) for lag, out in zip(self.lags, self._left_out, strict=True)]
@@ -138,20 +267,22 @@ class CudaStepper(Stepper):
 
     def advance(self, stream: Any) -> None:
         """Get ready for the next replay of a graph that a step was captured in."""
-        if not self._capturable:
-            raise ValueError("advance is for an optimizer made with capturable=True, on a device")
+        if not self.setup.capturable:
+            super().advance(stream)
         self.settle()
         self.hyper.fill(self.count, self.grad_scale)
-        self.device.advance(stream, 1.0 / self.grad_scale, self.watch.limit_at(self.count))
-        self.count, self._unsettled = self.count + 1, self.watch.skip_nonfinite
+        self._stream = self._handle(stream)
+        with self._on():
+            if self._decision is not None:
+                limit = self.clip.limit_at(self.count)
+                self._decision.set_numbers(1.0 / self.grad_scale, limit)
+            self._send()
+        self.count, self._unsettled = self.count + 1, self.clip.skip_nonfinite
 
     def settle(self) -> None:
         """Count only the steps that were taken; waits for the device if that is not known."""
         self._keep_up()
         if self._unsettled:
-            skipped = self.device.decided()[2]
+            skipped = self._read_decision()[2]
             count = self.count - (skipped - self._skipped)
             self.count, self._skipped, self._since, self._unsettled = count, skipped, 0, False
-
-    def catch_up(self, rows: Mapping[int, Array] | None = None) -> None:
-        """Nothing is ever behind: sparse gradients are for memory."""

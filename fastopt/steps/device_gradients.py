@@ -1,28 +1,38 @@
-"""Where arrays on a device are that are like one that was checked: asked for in each step.
+"""Gradients on a device: checked when they are new, and revalidated by attributes in later steps.
 
 To describe itself an array makes a dict, and to check it all takes 30 us. What can differ from step to
-step is compared here by the attributes that its library has.
+step is compared by the attributes that its library has.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias
 
-from fastopt.arrays.device_array import library_of
+import numpy as np
+
+from fastopt.arrays import placement
+from fastopt.arrays.device_array import DeviceArray, enter, library_of
+from fastopt.codecs.formats import name_of
+from fastopt.executors.cpu.header_check import identities
+from fastopt.executors.cuda import device, streams
+from fastopt.steps.gradients import check_gradients
+from fastopt.steps.stepper import Setup
 
 Reader: TypeAlias = Callable[[Any], int]
 
+NONE = b"none"  # the identities of no objects
 OTHER = -1  # it is not like the one that was checked, or does not say so: check it anew
 
 
 def absent(array: Any) -> int:
-    """For the place of a gradient that there was not."""
+    """Reader for a missing gradient."""
     return 0 if array is None else OTHER
 
 
 def reader(array: Any) -> Reader:
-    """What gives the address of another array if it is like this one, and else `OTHER`."""
+    """Return a function for the address of another array if it is like this one, else `OTHER`."""
     make = _MAKERS.get(library_of(array), _reader_of_interfaces)
     try:
         return make(array)
@@ -107,3 +117,154 @@ def _reader_of_interfaces(array: Any) -> Reader:
 
 
 _MAKERS = {"torch": _torch_reader, "cupy": _cupy_reader, "numba": _numba_reader}
+
+
+class DeviceGradients:
+    """The gradients of a step on a device: found, checked if they are new, and bound by address.
+
+    Parameters
+    ----------
+    setup : Setup
+    leaves : list of DeviceArray
+        The parameters.
+    ordinal : int
+        Their device.
+    bind : callable
+        ``bind(addresses)`` has launches take the gradients from there; 0 leaves an array out.
+    take_formats : callable
+        ``take_formats(names)`` makes what gradients in other formats than before need.
+
+    Attributes
+    ----------
+    formats : list of str
+        Of the gradients.
+    addresses : list of int
+    given : list of bool
+        Which arrays have one.
+    left_out : list of bool
+        Which arrays with elements have none,
+    leaves_out : bool
+        and whether there are any.
+    current_stream : callable
+        Gives the stream to step on where the caller names none.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        leaves: list[DeviceArray],
+        ordinal: int,
+        bind: Callable[[list[int]], None],
+        take_formats: Callable[[list[str]], None],
+    ) -> None:
+        self._setup, self._structure = setup, setup.structure
+        self._leaves, self._ordinal = leaves, ordinal
+        self._bind_launches, self._take_formats = bind, take_formats
+        self._find = list if setup.listed else partial(self._structure.find, name="grads")
+        self._single = self._structure.is_leaf
+        self._names = self._structure.names("grads")
+        self.formats = [str(name_of(leaf.dtype)) for leaf in leaves]
+        self.addresses: list[int] = []
+        self.given: list[bool] = []
+        self.left_out: list[bool] = []
+        self.leaves_out = False
+        self.current_stream = streams.default(None)
+        self._itemsizes: list[int] = []
+        self._objects: list[Any] = []
+        self._ids, self._readers = NONE, list[Reader]()
+        self._is_fixed = False
+
+    def forget(self) -> None:
+        """Have the next gradients bound anew."""
+        self._ids, self._readers = NONE, []
+
+    def take(self, grads: Any) -> None:
+        """Find the gradients, check those that are new, and bind their addresses.
+
+        Raises
+        ------
+        TypeError, ValueError
+            One of them is not acceptable. Nothing was changed.
+        """
+        found = self._find(grads)
+        ids = identities(found) if self._is_fixed else NONE
+        if self._is_fixed and ids == self._ids:
+            return
+        self._ids = NONE  # until all is bound: whatever interrupts this, the next step binds anew
+        if not self._take_alike(found):
+            self._take_anew(found)
+            ids = identities(found) if self._is_fixed else NONE
+        # What the caller frees is not to be kept from others, and an object's number is good only
+        # while it is there: of arrays that can have other memory neither is held.
+        self._objects, self._ids = (found, ids) if self._is_fixed else ([], NONE)
+
+    def _take_alike(self, found: list[Any]) -> bool:
+        """Take gradients that are like the last ones, in other places; False to check them anew."""
+        if not self._readers or self._setup.zero_grad:
+            return False
+        try:
+            addresses = [read(g) for read, g in zip(self._readers, found, strict=True)]
+        except (AttributeError, RuntimeError):  # they do not have what is asked for
+            return False
+        if addresses == self.addresses:
+            return True
+        for row, address in enumerate(addresses):
+            if address != self.addresses[row] and not self._is_free(row, address):
+                return False
+        readers, self._readers = self._readers, []
+        self._bind_launches(addresses)
+        self.addresses, self._readers = addresses, readers
+        return True
+
+    def _is_free(self, row: int, address: int) -> bool:
+        """Whether a gradient can be there: aligned, on this device, and apart from what is written."""
+        size = self._itemsizes[row]
+        return (
+            address > 0
+            and address % size == 0
+            and not self._setup.guarded.meets(address, address + self._leaves[row].size * size)
+            and device.ordinal_at(address) == self._ordinal
+        )
+
+    def _take_anew(self, found: list[Any]) -> None:
+        entered = self._check(found)
+        names = [
+            before if array is None else str(name_of(array.dtype))
+            for before, array in zip(self.formats, entered, strict=True)
+        ]
+        if names != self.formats:
+            self._take_formats(names)
+        self._readers = []
+        addresses = [0 if array is None else array.address for array in entered]
+        self.given = [array is not None for array in entered]
+        self._bind_launches(addresses)
+        self.addresses = addresses
+        sample = next((array for array in entered if array is not None), None)
+        self.current_stream = streams.default(sample)
+        self._itemsizes = [1 if array is None else array.itemsize for array in entered]
+        self.left_out = [
+            array is None and leaf.size > 0 for array, leaf in zip(entered, self._leaves, strict=True)
+        ]
+        self.leaves_out = any(self.left_out)
+        self._is_fixed = all(is_fixed(array) for array in found if array is not None)
+        self._readers = [absent if array is None else reader(array) for array in found]
+
+    def _check(self, found: list[Any]) -> list[DeviceArray | None]:
+        names = self._names
+        entered: list[Any] = [
+            None if g is None else enter(n, g) for n, g in zip(names, found, strict=True)
+        ]
+        for name, array in zip(names, entered, strict=True):
+            if array is None and not self._single:
+                continue
+            if not isinstance(array, (np.ndarray, DeviceArray)):
+                kind = type(array).__name__
+                raise TypeError(f"{name} must be an array on the device of its parameter, not {kind}")
+        check_gradients(self._setup, names, entered, list[Any](self._leaves))
+        for name, array in zip(names, entered, strict=True):
+            if array is None:
+                continue
+            if not isinstance(array, DeviceArray) or device.ordinal(array) != self._ordinal:
+                place = f"on CUDA device {self._ordinal}, where its parameter is"
+                raise ValueError(f"{name} must be {place}: it is {placement.where(array)}")
+        return entered

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from fastopt.arrays import checks
-from fastopt.arrays.tree import Structure
+from fastopt.arrays.checks import Array
 from fastopt.changes import Change, put
 from fastopt.codecs.formats import name_of
 from fastopt.executors.cpu.columns import COUNT, GRAD, ITEMSIZE
@@ -15,6 +16,33 @@ from fastopt.executors.cpu.header_check import items_of
 from fastopt.executors.cpu.table import Table
 from fastopt.steps.parameter_set import ParameterSet
 from fastopt.steps.sparse.entries import RowGradient, is_sparse, take
+from fastopt.steps.stepper import Setup
+
+
+def check_gradients(
+    setup: Setup,
+    names: Sequence[str],
+    found: Sequence[Any],
+    leaves: Sequence[Array],
+    also: Sequence[tuple[str, Array]] = (),
+) -> None:
+    """See that gradients are what a step can take, or raise.
+
+    This is the rule; machine code lets through what surely keeps it. None leaves out one of several.
+    `also` are further arrays that are cleared with them.
+    """
+    may_skip = not setup.structure.is_leaf or bool(also)
+    given = list(also)
+    for name, grad, param in zip(names, found, leaves, strict=True):
+        if grad is None and may_skip:
+            continue
+        checks.check_gradient(name, grad, param)
+        setup.guarded.check_apart(name, grad)
+        if setup.zero_grad:
+            checks.check_is_written(name, grad)
+        given.append((name, grad))
+    if setup.zero_grad:
+        checks.check_distinct(checks.memory_range(name, grad) for name, grad in given)
 
 
 class Gradients:
@@ -23,52 +51,27 @@ class Gradients:
     Attributes
     ----------
     known : int
-        What to pass to the gate in the place of `items` when the addresses of the gradients are in
-        the table already.
+        What the header check takes in the place of `items` when the addresses of the gradients are
+        in the table already.
     """
 
-    def __init__(
-        self,
-        structure: Structure,
-        work: ParameterSet,
-        table: Table,
-        guarded: Any,
-        zero_grad: bool,
-        sparse: str | None,
-    ) -> None:
-        self._sparse = sparse
-        self._structure, self._work = structure, work
-        self._leaves = leaves = work.leaves
-        self._table, self._rows = table, table.rows
-        self._guarded = guarded
-        self._zero_grad = zero_grad
-        self._single, self._flat = structure.is_leaf, structure.is_flat_list
+    def __init__(self, parameters: ParameterSet, table: Table, setup: Setup) -> None:
+        self._parameters, self._leaves = parameters, parameters.leaves
+        self._structure, self._table, self._rows = setup.structure, table, table.rows
+        self._setup, self._guarded, self._zero_grad = setup, setup.guarded, setup.zero_grad
+        self._single = self._structure.is_leaf
         one = np.zeros(1, np.int64)
         # Written to in 33 ns; through the array it takes 51.
         self._one, self._one_at = one.data, checks.address(one)
-        self._zeros = np.zeros(max(len(leaves), 1), np.int64)
+        self._zeros = np.zeros(max(len(self._leaves), 1), np.int64)
         self.known = checks.address(self._zeros)
 
-    def find(self, grads: Any) -> list[Any]:
-        """The gradients in the order of the table.
-
-        A list of our own: a mapping may make its arrays when it is asked, and another thread may put
-        others into the caller's list, but these must outlive the step.
-        """
-        if self._single:
-            return [grads]
-        if self._flat and type(grads) is list:
-            found = grads.copy()
-            if len(found) == len(self._leaves):  # of the copy: that list stays as it is
-                return found
-        return self._structure.match(grads, "grads")
-
     def enter(self, grads: Any) -> tuple[list[Any], int]:
-        """The same, and where the gate finds the addresses of the gradient objects."""
+        """The gradients in the order of the table, and where the addresses of these objects are."""
         if self._single:  # a third of a microsecond less than to look into the list
             self._one[0] = id(grads)
             return [grads], self._one_at
-        found = self.find(grads)
+        found = self._structure.find(grads, "grads")
         return found, items_of(found)
 
     def check(
@@ -88,22 +91,13 @@ class Gradients:
         names = self._structure.names("grads")
         for row, grad in enumerate(found):
             if grad is not None:
-                self._work.check_headers(row)
+                self._parameters.check_headers(row)
         sparse = self._take_sparse(names, found)
         if sparse:
             found = [grad if i not in sparse else None for i, grad in enumerate(found)]
-        for name, grad, param in zip(names, found, self._leaves, strict=True):
-            if grad is None and (sparse or not self._single):
-                continue
-            checks.check_gradient(name, grad, param)
-            checks.check_apart(name, grad, self._guarded)
-            if self._zero_grad:
-                checks.check_writeable(name, grad)
+        also = [(names[i], own) for i, grad in sparse.items() for own in grad.memory()]
+        check_gradients(self._setup, names, found, self._leaves, also)
         given = [grad is not None for grad in found]
-        if self._zero_grad:
-            pairs = [(n, g) for n, g in zip(names, found, strict=True) if g is not None]
-            pairs += [(names[i], own) for i, grad in sparse.items() for own in grad.memory()]
-            checks.check_distinct(checks.memory_range(n, g) for n, g in pairs)
         formats = {row: grad.dtype for row, grad in enumerate(found) if grad is not None}
         formats |= {row: grad.values.dtype for row, grad in sparse.items()}
         before = self._table.dtypes
@@ -124,14 +118,14 @@ class Gradients:
         for index, (name, grad) in enumerate(zip(names, found, strict=True)):
             if not is_sparse(grad):
                 continue
-            if self._sparse is None:
+            if self._setup.sparse is None:
                 raise TypeError(
                     f"{name} must be a NumPy array, not {type(grad).__name__}: to take sparse "
                     "gradients, make the optimizer with sparse='exact' or sparse='lazy'"
                 )
             gradient = take(name, grad, self._leaves[index], self._zero_grad)
             for own in gradient.memory():
-                checks.check_apart(f"values of {name}", own, self._guarded)
+                self._guarded.check_apart(f"values of {name}", own)
                 if self._zero_grad:
                     checks.check_is_written(f"values of {name}", own)
             taken[index] = gradient
@@ -143,3 +137,37 @@ class Gradients:
         starts = np.sort(used[:, GRAD])
         stops = np.sort(used[:, GRAD] + used[:, COUNT] * used[:, ITEMSIZE])
         return bool((stops[:-1] > starts[1:]).any())
+
+
+class ListedGradients(Gradients):
+    """Gradients that come as a list of arrays in the order of the table, for the package's own use.
+
+    Attributes
+    ----------
+    noted : array of int64
+        What the header check takes in the place of gradients whose addresses are in the table already.
+    is_noted : bool
+        Whether those of the coming step are: then they may be of any library.
+    """
+
+    noted: Array
+    is_noted = False
+
+    def enter(self, grads: Any) -> tuple[list[Any], int]:
+        """The list, and where the addresses of these objects are."""
+        if self.is_noted:
+            self.is_noted = False
+            return grads, checks.address(self.noted)
+        return grads, items_of(grads)
+
+    def check(
+        self, found: list[Any]
+    ) -> tuple[dict[int, RowGradient], dict[int, np.dtype[Any]], list[Change]]:
+        """Copy what is in another order, or in memory that the step writes."""
+        for i, grad in enumerate(found):
+            if grad is None:
+                continue
+            start, stop, _ = checks.memory_range("", grad)
+            if not grad.flags.carray or self._guarded.meets(start, stop):
+                found[i] = grad.copy(order="C")
+        return super().check(found)

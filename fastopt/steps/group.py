@@ -241,11 +241,11 @@ class Group:
             for path, array in zip(self.paths, own, strict=True):
                 yield checks.memory_range(tree.describe(name, path), array)
 
-    def check_inputs_apart(self, written: list[checks.Range]) -> None:
+    def check_inputs_apart(self, written: checks.Guarded) -> None:
         """What is only read shares no memory with what is written."""
         for (name, _), own in zip(self._pairs("inputs"), self.inputs, strict=True):
             for path, array in zip(self.paths, own, strict=True):
-                checks.check_apart(tree.describe(name, path), array, written)
+                written.check_apart(tree.describe(name, path), array)
 
 
 def floats_of(array: Array) -> Float:

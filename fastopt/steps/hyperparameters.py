@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import copy
-from functools import cache
+from functools import cache, partial
 from operator import is_
+from struct import pack_into
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastopt.arrays.checks import Array
-from fastopt.changes import Change, assign, make, put
+from fastopt.changes import Change, make, put
 from fastopt.codecs.floats import limit_in
 from fastopt.codecs.formats import compute_dtype, name_of
+from fastopt.codecs.rounding import phase
 from fastopt.kernels.job import GRAD_FACTOR, NUMBERS, PHASE
 from fastopt.steps.constants import check_constants
 from fastopt.steps.group import Group
 from fastopt.transforms.base import Chain
-from fastopt.validation import EachCalledOnce
+from fastopt.validation import each_called_once
 
-_WHOLE = slice(None)
 _EVERY_STEP = slice(GRAD_FACTOR, PHASE + 1)  # what can be another although no setting is
 
 
@@ -41,25 +42,31 @@ class Hyperparameters:
     ----------
     lags : list of int
         For each array.
+    is_on_device : bool
+        Whether only the device knows them, and counts the steps.
 
     Parameters
     ----------
     groups : sequence of Group
-    phase : callable or None
-        From a step to what it contributes to the random bits, if any are needed.
+    seed : int, optional
+        Of the random bits, if any are needed.
     """
 
-    def __init__(self, groups: Sequence[Group], phase: Callable[[int], float] | None) -> None:
+    is_on_device = False
+
+    def __init__(self, groups: Sequence[Group], seed: int | None = None) -> None:
         self._groups = list(groups)
-        self._phase = phase
+        self._seed = seed
         self._members = [
             (index, own if limited else compute_dtype(own).name)
             for index, group in enumerate(groups)
             for limited in [any(part.round_towards is not None for part in group.chain)]
             for own in [str(name_of(leaf.dtype)) for leaf in group.leaves]
         ]
-        self._scale: float | None = None  # of the last time, where it can be left as it is
-        self._chains: list[Any] = []
+        self._scale: float | None = None  # of the last time, where all but the random bits stays
+        self._chains: Sequence[Chain] = self.chains  # whose numbers are in the buffers
+        self._are_constant = False
+        self._repeats = True  # whether anything may be called twice in a step, so that it must not be
         self._checked: Sequence[Any] = []  # chains whose constants were
         self._buffers: dict[_Key, Array] = {}
         self._arrange([0] * len(self._members))
@@ -67,9 +74,14 @@ class Hyperparameters:
     def _arrange(self, lags: Sequence[int]) -> None:
         """Have one buffer for each group, dtype and lag that occurs."""
         self.lags = list(lags)
-        self._scale = None
+        self._scale, self._repeats = None, True
         keys = {_Key(*member, lag) for member, lag in zip(self._members, self.lags, strict=True)}
         self._buffers = {key: self._buffers.get(key, self._new(key)) for key in sorted(keys, key=str)}
+        # A third of the time that an assignment takes.
+        buffers: list[Any] = list(self._buffers.values())
+        self._packs = [
+            partial(pack_into, f"{own.size}{own.dtype.char}", own.data, 0) for own in buffers
+        ]
 
     def arranged(self, lags: Sequence[int]) -> Hyperparameters:
         """The same for other lags; buffers that are needed on are those of this one."""
@@ -83,7 +95,7 @@ class Hyperparameters:
 
     def vary(self, chains: Sequence[Chain] | None = None) -> bool:
         """Whether the numbers depend on the step, with the chains of now or with others."""
-        return self._phase is not None or any(chain.varies for chain in chains or self.chains)
+        return self._seed is not None or any(chain.varies for chain in chains or self.chains)
 
     @property
     def chains(self) -> list[Chain]:
@@ -96,10 +108,23 @@ class Hyperparameters:
 
     def fill(self, step: int, grad_scale: float) -> None:
         """Write what varies for a step, or raise as `filled`; every step does it anew."""
-        chains = self.chains
-        for buffer, where, numbers in self._written(step, grad_scale, chains):
-            buffer[where] = numbers
-        self._scale, self._chains = self._lasting(grad_scale, chains), chains
+        if grad_scale == self._scale:
+            factor = 1.0 / grad_scale
+            for key, buffer in self._buffers.items():
+                buffer[_EVERY_STEP] = factor, self._phase_at(step - key.lag)
+            return
+        given = self._chains, step, grad_scale
+        if self._repeats:
+            numbers, self._repeats = each_called_once(self._all_numbers, *given)
+        else:
+            numbers = self._all_numbers(*given)
+        for pack, own in zip(self._packs, numbers, strict=True):
+            pack(*own)
+        if self._are_constant:
+            self._scale = grad_scale
+
+    def write(self, given: Sequence[bool], grad_scale: float, limit: float) -> None:
+        """Have a device compute those of the coming step, where it does so by itself."""
 
     def filled(
         self, step: int, grad_scale: float, chains: Sequence[Chain] | None = None
@@ -109,40 +134,26 @@ class Hyperparameters:
         Raises
         ------
         TypeError, ValueError
-            A schedule gave something unusable.
+            A constant vanishes in its dtype, or a schedule gave something unusable.
         """
         chains = chains or self.chains
-        changes = [
-            put(buffer, np.array(numbers, buffer.dtype), where)
-            for buffer, where, numbers in self._written(step, grad_scale, chains)
-        ]
-        scale = self._lasting(grad_scale, chains)
-        return [*changes, assign(self, "_scale", scale), assign(self, "_chains", chains)]
-
-    def _lasting(self, grad_scale: float, chains: Sequence[Chain]) -> float | None:
-        """The scale that a next time can be recognised by, None where numbers vary."""
-        return None if any(chain.varies for chain in chains) else grad_scale
-
-    def _written(
-        self, step: int, grad_scale: float, chains: Sequence[Chain]
-    ) -> list[tuple[Array, slice, list[float]]]:
-        """What goes where in which buffer."""
         if not (self._checked and all(map(is_, chains, self._checked))):
             for group, format_ in dict.fromkeys(self._members):
                 check_constants(chains[group], format_)
             self._checked = chains
-        if grad_scale == self._scale and all(map(is_, chains, self._chains)):
-            # Only the phase is another: 2 us in place of 5.
-            factor = 1.0 / grad_scale
-            return [
-                (buffer, _EVERY_STEP, [factor, self._phase_at(step - key.lag)])
-                for key, buffer in self._buffers.items()
-            ]
-        with EachCalledOnce():
-            return [
-                (buffer, _WHOLE, self._numbers(key, chains, step, grad_scale))
-                for key, buffer in self._buffers.items()
-            ]
+        numbers, _ = each_called_once(self._all_numbers, chains, step, grad_scale)
+        changes = [
+            put(buffer, np.array(own, buffer.dtype))
+            for buffer, own in zip(self._buffers.values(), numbers, strict=True)
+        ]
+        constant = not any(chain.varies for chain in chains)
+        new: dict[str, Any] = {"_chains": chains, "_are_constant": constant, "_repeats": True}
+        new["_scale"] = grad_scale if constant else None
+        return [*changes, partial(vars(self).update, new)]
+
+    def _all_numbers(self, chains: Sequence[Chain], step: int, grad_scale: float) -> list[list[float]]:
+        """What goes into each buffer."""
+        return [self._numbers(key, chains, step, grad_scale) for key in self._buffers]
 
     def _numbers(
         self, key: _Key, chains: Sequence[Chain], count: int, grad_scale: float
@@ -174,7 +185,7 @@ class Hyperparameters:
         return numbers
 
     def _phase_at(self, step: int) -> float:
-        return self._phase(step) if self._phase else 0.0
+        return 0.0 if self._seed is None else phase(self._seed, step)
 
     def scale_gradients(self, factor: float) -> None:
         """Multiply gradients by another factor, until the next `fill`."""

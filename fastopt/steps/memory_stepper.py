@@ -7,90 +7,81 @@ from typing import Any
 
 import numba
 
-from fastopt.arrays.checks import Array, Range
-from fastopt.arrays.tree import Structure
+from fastopt.arrays.checks import Array
 from fastopt.changes import Change, make
 from fastopt.codecs.formats import name_of
+from fastopt.executors import norm
 from fastopt.executors.cpu import drivers
+from fastopt.executors.cpu.columns import FIRST
 from fastopt.executors.cpu.header_check import SKIPPED, headers_are_readable
 from fastopt.executors.cpu.kernels import Kernel, kernel, source
 from fastopt.executors.cpu.table import Table
-from fastopt.executors.dispatch import allowed, launcher, stepping
+from fastopt.executors.dispatch import TableNorm, allowed, launcher, stepping, stepping_stretch
+from fastopt.executors.global_norm import sum_of_squares
+from fastopt.executors.norm import Reducer
 from fastopt.steps.clipping import NormClip
-from fastopt.steps.gradients import Gradients
+from fastopt.steps.gradients import Gradients, ListedGradients
 from fastopt.steps.hyperparameters import Hyperparameters
 from fastopt.steps.parameter_set import ParameterSet
 from fastopt.steps.sparse.entries import RowGradient
 from fastopt.steps.sparse.row_stepper import RowStepper
-from fastopt.steps.stepper import Stepper
+from fastopt.steps.stepper import Setup, Stepper
 
 
 class MemoryStepper(Stepper):
     """Steps from a table of addresses, which machine code goes through.
 
-    Parameters
-    ----------
-    work, hyper, watch
-        As of `Stepper`.
-    structure : Structure
-        The form of the parameters.
-    guarded : list of range
-        Memory that no gradient may share.
-    zero_grad : bool
-        Clear the gradients on the way.
-    sparse : str, optional
-        How gradients of some rows are taken.
-    executor : str
-    takes : type
-        What finds and checks the gradients.
+    A whole step of dense gradients is one call of machine code that does all there is in the life of
+    a step. What it does not let through takes the way of `begin`, `decide`, `run` and `end`.
     """
 
     def __init__(
-        self,
-        work: ParameterSet,
-        hyper: Hyperparameters,
-        watch: NormClip,
-        *,
-        structure: Structure,
-        guarded: list[Range],
-        zero_grad: bool,
-        sparse: str | None,
-        executor: str,
-        takes: type[Gradients],
+        self, parameters: ParameterSet, hyper: Hyperparameters, clip: NormClip, setup: Setup
     ) -> None:
-        super().__init__(work, hyper, watch)
-        self._zero_grad, self.executor = zero_grad, executor
+        super().__init__(parameters, hyper, clip, setup)
+        self.executor, zero_grad = setup.executor, setup.zero_grad
         self.table = Table(
-            work.leaves, work.slots, work.headers, guarded, zero_grad, not structure.is_leaf
+            parameters.leaves,
+            parameters.slots,
+            parameters.headers,
+            setup.guarded,
+            zero_grad,
+            not setup.structure.is_leaf,
         )
         self.rows, self.ranges = self.table.rows, self.table.ranges
-        self.gradients = takes(structure, work, self.table, guarded, zero_grad, sparse)
-        self.scales = watch.clip_norm is not None
-        self._looks_first = watch.is_on or (zero_grad and len(work.leaves) > 1)
-        self.compiled = executor != "reference" and not numba.config.DISABLE_JIT
-        self.by_header = self.compiled and headers_are_readable() and bool(work.leaves)
+        self.gradients = (ListedGradients if setup.listed else Gradients)(parameters, self.table, setup)
+        self.scales = clip.clip_norm is not None
+        self._checks_first = clip.is_on or (zero_grad and len(parameters.leaves) > 1)
+        self.compiled = self.executor != "reference" and not numba.config.DISABLE_JIT
+        self.by_header = self.compiled and headers_are_readable() and bool(parameters.leaves)
         self.also: list[Change] = []  # what is made together with the next step
-        self.row_steps = RowStepper(sparse, work, hyper, self.rows, executor, self.compiled)
+        self.row_steps = RowStepper(
+            setup.sparse, parameters, hyper, self.rows, self.executor, self.compiled
+        )
+        self.norm = TableNorm(self.executor, parameters.sizes if clip.is_on else [])
+        self._found: list[Any] = []  # the gradients of the step that was begun,
+        self._sparse: Mapping[int, RowGradient] = {}  # and those among them that are sparse
+        self._is_measured = False
+        self._left = self._count_before = 0  # elements still to be stepped, and steps before
         kernels = self._kernels(self.table.dtypes, self.scales)
-        make(self.table.planned({}, kernels, *self._numbers(hyper)))
+        make(self.table.planned({}, kernels, *self._hypers(hyper)))
         if self.compiled:
-            self.launch = launcher(executor, self.table.size)
-            watch.prepare(executor, [leaf.size for leaf in work.leaves])
+            self.launch = launcher(self.executor, parameters.size)
 
     def _kernels(self, dtypes: Sequence[Any], scales: bool) -> list[Kernel]:
         """The kernel of each row for gradients of these dtypes, compiled now if it is new."""
         if not self.compiled:
             return []
         names = [str(name_of(dtype)) for dtype in dtypes]
-        return [kernel(self.work.job(row, name, scales)) for row, name in enumerate(names)]
+        return [kernel(self.parameters.job(row, name, scales)) for row, name in enumerate(names)]
 
-    def _numbers(self, hyper: Hyperparameters) -> tuple[list[Array], list[int]]:
+    def _hypers(self, hyper: Hyperparameters) -> tuple[list[Array], list[int]]:
         return [hyper.of(row) for row in range(len(self.rows))], hyper.lags
 
     def planned(self, hyper: Hyperparameters, scales: bool) -> list[Change]:
-        """What has steps read the numbers in these places, with kernels that scale gradients or not."""
+        """What has kernels read these hyperparameters, and scale gradients or not."""
         kernels = self._kernels(self.table.dtypes, scales) if scales != self.scales else []
-        return self.table.planned({}, kernels, *self._numbers(hyper))
+        return self.table.planned({}, kernels, *self._hypers(hyper))
 
     def counted(self, count: int, lags: Sequence[int]) -> list[Change]:
         """What lets so many steps have been taken, and arrays left out of so many."""
@@ -109,140 +100,176 @@ class MemoryStepper(Stepper):
     @property
     def source(self) -> str:
         """The fused loop over the first array."""
-        return source(self.work.job(0, str(name_of(self.table.dtypes[0])), self.scales))
+        return source(self.parameters.job(0, str(name_of(self.table.dtypes[0])), self.scales))
+
+    def take_part(self, first: int, reducer: Reducer) -> None:
+        """Step a part of what several processes have together."""
+        self.rows[:, FIRST] += first - self.first
+        self.first, self.reducer = first, reducer
 
     def step(self, grads: Any, grad_scale: Any, stream: Any) -> None:
         """Take a step, or raise and change nothing."""
         if stream is not None:
-            self.refuse(stream)
+            self._refuse(stream)
         if type(grad_scale) is not float or grad_scale != self.grad_scale or self.varies:
-            self.begin(grad_scale)
+            self.prepare(grad_scale)
         found, items = self.gradients.enter(grads)
         if self.row_steps.behind:
             self.row_steps.catch_up(found)
-        if self._looks_first:
-            self._step_in_two(found, items)
-            return
-        if self.by_header:
+        if self.by_header and not self._checks_first:
             launch = self.launch  # in a name of its own: Python 3.11 would look for a method
             status = launch(self.rows, items, self.ranges)
             if status == -1:
                 return
             if status == SKIPPED:
-                self.keep_up()
+                self._keep_up()
                 return
-        sparse = self.check(found)
-        self._run(found, sparse)
-        self.keep_up()
+        self._check_first(found, items)
+        if self.decide():
+            self.run(0, self.parameters.size)
+            self.end()
 
-    def launch_also(self, rows: Array, items: int, ranges: Array) -> int:
-        """As `launch`, with what else is to be made: it must see by itself whether there was a step."""
-        with allowed(self.executor, [self.table.size]) as threads:
-            step = stepping(self.executor, self.table.size, threads, rows, items, ranges)
+    def step_also(self, grads: Any, grad_scale: Any, also: list[Change]) -> None:
+        """Take a step and make further changes with it: they must see if there was a step."""
+        self.also = also
+        if self.compiled:
+            self.launch = self._launch_also
+        self.step(grads, grad_scale, None)
+
+    def _launch_also(self, rows: Array, items: int, ranges: Array) -> int:
+        size = self.parameters.size
+        with allowed(self.executor, [size]) as threads:
+            step = stepping(self.executor, size, threads, rows, items, ranges)
             status: int = make([step, *self.also])[0]
         return status
 
-    def refuse(self, stream: Any) -> None:
-        """See that no stream was given."""
+    def _refuse(self, stream: Any) -> None:
+        raise ValueError(
+            f"stream must be None for arrays in memory, got {stream!r}: only a device has streams"
+        )
+
+    def begin(self, grads: Any, grad_scale: Any, stream: Any = None) -> None:
+        """Find and check the gradients, and get the hyperparameters of the step."""
         if stream is not None:
-            raise ValueError(
-                f"stream must be None for arrays in memory, got {stream!r}: only a device has streams"
-            )
+            self._refuse(stream)
+        self.prepare(grad_scale)
+        found, _ = self.gradients.enter(grads)
+        if self.row_steps.behind:
+            self.row_steps.catch_up(found)
+        self.limit = self.clip.limit_at(self.count)
+        self._check(found)
 
-    def begin(self, grad_scale: Any) -> None:
-        """Have the numbers of the next step, or raise."""
-        if type(grad_scale) is not float or grad_scale != self.grad_scale:
-            self.set_grad_scale(grad_scale)
-        elif self.varies:
-            self.hyper.fill(self.count, grad_scale)
+    def _check_first(self, found: list[Any], items: int) -> None:
+        """Check all gradients of a whole step, and measure them on the way where machine code can."""
+        self.limit = self.clip.limit_at(self.count)  # runs code of the caller's: before the check
+        status = self._check_by_header(items) if self.by_header and self._checks_first else 0
+        if status >= 0:
+            self._check(found)
+            return
+        if self.setup.zero_grad and self.gradients.share_memory():
+            self.gradients.check(found)  # raises the error
+        self._begun(found, {}, is_measured=True)
 
-    def check(self, found: list[Any]) -> Mapping[int, RowGradient]:
+    def _check_by_header(self, items: int) -> int:
+        """Note the gradients' addresses, and sum their squares if the norm is wanted."""
+        if self.clip.is_on:
+            return self.norm.measure(self.rows, items, self.ranges)
+        return drivers.bind()(self.rows, items, self.ranges)
+
+    def _check(self, found: list[Any]) -> None:
         """Check the gradients, or raise; gradients in another format than before get other kernels."""
-        if self.keep_up() and self.varies:  # the step before was interrupted at its end
+        if self._keep_up() and self.varies:  # the step before was interrupted at its end
             self.hyper.fill(self.count, self.grad_scale)
-        sparse, others, noted = self.gradients.check(found)
+        sparse, others, changes = self.gradients.check(found)
         if others:
             dtypes = [others.get(row, dtype) for row, dtype in enumerate(self.table.dtypes)]
-            noted += self.table.planned(others, self._kernels(dtypes, self.scales))
-        make(noted)
-        return sparse
+            changes += self.table.planned(others, self._kernels(dtypes, self.scales))
+        make(changes)
+        self._begun(found, sparse, is_measured=False)
+        self.row_steps.prepare(sparse, self.hyper)
 
-    def _run(self, found: list[Any], sparse: Mapping[int, RowGradient]) -> None:
-        """Step with gradients that were checked and whose addresses are in the table; count it."""
-        self.row_steps.look_ahead(sparse, self.hyper)
-        if self.compiled and found and not sparse:
-            self.launch(self.rows, self.gradients.known, self.ranges)
+    def _begun(self, found: list[Any], sparse: Mapping[int, RowGradient], *, is_measured: bool) -> None:
+        self._found, self._sparse, self._is_measured = found, sparse, is_measured
+        self._left, self._count_before = self.parameters.size, self.count
+
+    def decide(self) -> bool:
+        """Read all gradients, where their norm is wanted; whether the step is to be taken."""
+        if not self.clip.is_on:
+            return True
+        grads = [self._sparse[i].once() if i in self._sparse else g for i, g in enumerate(self._found)]
+        given = [grad for grad in grads if grad is not None]
+        if not self.compiled:
+            squares = norm.reference(given)
+        elif self._sparse:
+            squares = sum_of_squares(given)
+        else:
+            if not self._is_measured:
+                self.norm.measure(self.rows, self.gradients.known, self.ranges)
+            squares = self.norm.squares
+        factor = self.clip.decide(squares, grads, self.grad_scale, self.limit, self.reducer)
+        if factor is None:
+            self._release()
+            return False
+        self.hyper.scale_gradients(factor)
+        return True
+
+    def run(self, start: int, stop: int) -> None:
+        """Step the elements from `start` to `stop`; of sparse gradients whole arrays only."""
+        left = self._left - (stop - start)
+        if left < 0:  # nothing more of no elements
             return
-        dense = [None if i in sparse else grad for i, grad in enumerate(found)]
-        sizes = [self.table.size] if len(sparse) < len(found) else []
-        sizes += self.row_steps.sizes(sparse)
+        if self.compiled and stop - start == self.parameters.size and self._found and not self._sparse:
+            self.launch(self.rows, self.gradients.known, self.ranges)  # counts the step
+        else:
+            self._run_stretch(start, stop, is_last=left == 0)
+        self._left = left or -1
+
+    def _run_stretch(self, start: int, stop: int, *, is_last: bool) -> None:
+        firsts, end = self.parameters.firsts, self.parameters.size
+        sparse = {
+            i: own
+            for i, own in self._sparse.items()
+            if (start <= firsts[i] < stop or firsts[i] == stop == end)
+            and firsts[i] + self.parameters.sizes[i] <= stop
+        }
+        dense = [None if i in self._sparse else grad for i, grad in enumerate(self._found)]
+        has_dense = len(self._sparse) < len(dense)
+        sizes = [stop - start] * has_dense + self.row_steps.sizes(sparse)
         with allowed(self.executor, sizes if self.compiled else []) as threads:
-            changes = self.row_steps.stepped(sparse, self.hyper, self._zero_grad, threads)
+            changes = self.row_steps.stepped(sparse, self.hyper, self.setup.zero_grad, threads)
             if not self.compiled:
-                changes += self.work.interpret(dense, self.hyper)
-            elif len(sparse) < len(found):
-                arguments = self.rows, self.gradients.known, self.ranges
-                changes.append(stepping(self.executor, self.table.size, threads, *arguments))
-            make([*changes, *self._stepped(dense, sparse), *self.also])
-        self.row_steps.look_back()
+                changes += self.parameters.interpret(dense, self.hyper, self.first, start, stop)
+            elif has_dense:
+                changes.append(stepping_stretch(self.executor, threads, self.rows, start, stop))
+            if is_last:  # the step is counted, whatever comes between this and `end`
+                changes += [*self._step_counted(), *self.also]
+            make(changes)
+        self.row_steps.note_lagging()
 
-    def _stepped(self, dense: list[Any], sparse: Mapping[int, RowGradient]) -> list[Change]:
-        """What counts a step of these arrays."""
-        given = [i in sparse or own is not None for i, own in enumerate(dense)]
+    def _step_counted(self) -> list[Change]:
         lags = [
-            lag + int(not own and leaf.size > 0)
-            for lag, own, leaf in zip(self.lags, given, self.work.leaves, strict=True)
+            lag + int(grad is None and size > 0)
+            for lag, grad, size in zip(self.lags, self._found, self.parameters.sizes, strict=True)
         ]
-        return self.counted(self.count + 1, lags)
+        return self.counted(self._count_before + 1, lags)
 
-    def keep_up(self) -> bool:
-        """Let arrays that were left out have the numbers of their own step; whether there are any."""
+    def end(self) -> None:
+        """Count the step, if the last elements did not do so."""
+        if self.count == self._count_before:
+            make(self._step_counted())
+        self._release()
+        self._keep_up()
+
+    def _release(self) -> None:
+        """Leave the gradients to their owner."""
+        self._found, self._sparse = [], {}
+
+    def _keep_up(self) -> bool:
+        """Let arrays that were left out have the hyperparameters of their step; if there are any."""
         if not self.table.lags_moved:
             return False
         make(self.lagging(self.lags))
         return True
-
-    def _step_in_two(self, found: list[Any], items: int) -> None:
-        """Look at all gradients first, to measure them or see that they can be cleared; then step."""
-        limit = self.watch.limit_at(self.count)  # runs code of the caller's: before the look
-        status = self._look(items) if self.by_header else 0
-        sparse: Mapping[int, RowGradient] = {}
-        if status >= 0:
-            sparse = self.check(found)
-            self._look(self.gradients.known)
-        elif self._zero_grad and self.gradients.share_memory():
-            self.gradients.check(found)  # raises the error
-        if self.watch.is_on:
-            looked = [sparse[i].once() if i in sparse else grad for i, grad in enumerate(found)]
-            if not self.compiled:
-                self.watch.look_in_python(looked)
-            elif sparse:
-                self.watch.look_at(looked)
-            factor = self.watch.decide(looked, self.grad_scale, limit)
-            if factor is None:
-                return
-            self.hyper.scale_gradients(factor)
-        self._run(found, sparse)
-        self.keep_up()
-
-    def _look(self, items: int) -> int:
-        """Note the gradients' addresses, and sum their squares if the norm is wanted."""
-        if not self.compiled:
-            return -1
-        if self.watch.is_on:
-            return self.watch.look(self.rows, items, self.ranges)
-        return drivers.bind()(self.rows, items, self.ranges)
-
-    def measure(self, found: list[Any]) -> None:
-        """Sum the squares of gradients that were checked."""
-        if self.compiled:
-            self._look(self.gradients.known)
-        else:
-            self.watch.look_in_python(found)
-
-    def advance(self, stream: Any) -> None:
-        """There are no graphs in memory."""
-        raise ValueError("advance is for an optimizer made with capturable=True, on a device")
 
     @property
     def params_behind(self) -> bool:
@@ -250,11 +277,8 @@ class MemoryStepper(Stepper):
         return self.row_steps.params_behind
 
     def catch_up(self, rows: Mapping[int, Array] | None = None) -> None:
-        """Bring up to date what had no gradient lately: some rows of some parameters, or all."""
+        """Bring lagging rows up to date: some rows of some parameters, or all."""
         if rows is not None:
             self.row_steps.catch_up_rows(rows)
         elif self.row_steps.behind:
             self.row_steps.catch_up()
-
-    def settle(self) -> None:
-        """What was counted was taken."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from typing import Any
+
+import numpy as np
 
 from fastopt.arrays.checks import Array
 from fastopt.changes import Change
@@ -36,6 +39,12 @@ class ParameterSet:
         What the chain works with beside each.
     headers : list of list of Header
         Of those among them that are the caller's.
+    sizes : list of int
+        How many elements each parameter has.
+    firsts : list of int
+        The number of the first of them among all, counted from 0.
+    size : int
+        How many there are in all.
     """
 
     def __init__(self, groups: Sequence[Group], zero_grad: bool, fast: bool) -> None:
@@ -44,6 +53,8 @@ class ParameterSet:
         self.leaves = [group.leaves[i] for group, i in self.members]
         self.slots = [own for group in groups for own in group.slots()]
         self.headers = [own for group in groups for own in group.headers()]
+        self.sizes = [leaf.size for leaf in self.leaves]
+        *self.firsts, self.size = accumulate(self.sizes, initial=0)
 
     def check_headers(self, row: int) -> None:
         """See that the caller's arrays are what they were, or raise ValueError."""
@@ -56,28 +67,41 @@ class ParameterSet:
         storage = group.storage(own, gradient)
         return Job(group.parts, storage, self._zero_grad, scales, self._fast)
 
-    def interpret(self, found: Sequence[Any], hyper: Hyperparameters) -> list[Change]:
-        """What steps, computed in plain Python, with gradients that were checked."""
-        changes, first = list[Change](), 0
-        for row, grad in enumerate(found):
-            size = self.leaves[row].size
-            if grad is not None:
-                changes += self.interpret_stretch(row, grad, hyper.of(row), first, slice(0, size))
-            first += size
-        return changes
+    def spans(self, start: int, stop: int) -> Iterator[tuple[int, slice]]:
+        """The rows in a stretch of all elements, each with its own elements there."""
+        for row, (first, size) in enumerate(zip(self.firsts, self.sizes, strict=True)):
+            if first < stop and start < first + size:
+                yield row, slice(max(start - first, 0), min(stop - first, size))
 
-    def interpret_stretch(
-        self, row: int, grad: Array, hyper: Array, first: int, part: slice
+    def interpret(
+        self,
+        found: Sequence[Any],
+        hyper: Hyperparameters,
+        first: int,
+        start: int,
+        stop: int,
+        view: Callable[[Any], Array] = np.asarray,
     ) -> list[Change]:
-        """What steps a part of one array; `first` is the number of the array's first element."""
-        arrays: list[Array] = [self.leaves[row], grad, *self.slots[row]]
-        parts = []
-        for array, slot in zip(arrays, self.interpreted(row, arrays), strict=True):
-            block = slot.codec.block
-            items = array.reshape(-1)[part.start // block : -(-part.stop // block)]
-            parts.append(slot._replace(array=items))
-        group, _ = self.members[row]
-        return reference.stepped(group.parts, hyper, first + part.start, self._zero_grad, parts)
+        """What steps a stretch of all elements, computed in plain Python, with checked gradients.
+
+        `first` is the number of the very first element, and `view` shows an array as NumPy's.
+        """
+        changes = list[Change]()
+        for row, part in self.spans(start, stop):
+            grad = found[row]
+            if grad is None:
+                continue
+            arrays = [view(own) for own in (self.leaves[row], grad, *self.slots[row])]
+            parts = []
+            for array, slot in zip(arrays, self.interpreted(row, arrays), strict=True):
+                block = slot.codec.block
+                items = array.reshape(-1)[part.start // block : -(-part.stop // block)]
+                parts.append(slot._replace(array=items))
+            group, _ = self.members[row]
+            number = first + self.firsts[row] + part.start
+            own = hyper.of(row)
+            changes += reference.stepped(group.parts, own, number, self._zero_grad, parts)
+        return changes
 
     def interpreted(self, row: int, arrays: Sequence[Array]) -> list[reference.StoredArray]:
         """Parameter, gradient and slots of one array, or parts of them, for the reference."""

@@ -13,7 +13,6 @@ from fastopt.codecs.base import Codec
 from fastopt.codecs.blocks import ITEM, SIGNED, UNSIGNED
 from fastopt.codecs.floats import Float, floats
 from fastopt.codecs.formats import compute_dtype, listed, name_of, partners_of
-from fastopt.codecs.rounding import phase
 from fastopt.kernels.job import ArrayFormat
 from fastopt.transforms.base import START_FROM_PARAM, Chain
 
@@ -82,10 +81,6 @@ class StateFormats:
         usual = not isinstance(codec, Float)
         wanted = self.stochastic_rounding
         return ArrayFormat(codec.name, usual if wanted is None else bool(wanted))
-
-    def phase(self, step: int) -> float:
-        """What a step contributes to the random bits."""
-        return phase(self.seed, step)
 
     @property
     def described(self) -> list[Any]:

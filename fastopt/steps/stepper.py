@@ -1,14 +1,16 @@
-"""What an optimizer asks of its steps, wherever they are taken: `in_memory` or `on_device`."""
+"""The life of a step, as an optimizer asks for it, in whatever place the arrays are."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
-from fastopt.arrays.checks import Array
+from fastopt.arrays.checks import Array, Guarded
+from fastopt.arrays.tree import Structure
 from fastopt.changes import Change, assign, make
+from fastopt.executors import norm
 from fastopt.steps.clipping import GradientStats, NormClip
 from fastopt.steps.hyperparameters import Hyperparameters
 from fastopt.steps.parameter_set import ParameterSet
@@ -16,20 +18,35 @@ from fastopt.transforms.base import Chain
 from fastopt.validation import finite_positive
 
 
-class Stepper(ABC):
-    """Takes steps, and counts them.
+class Setup(NamedTuple):
+    """What else a stepper is made from."""
 
-    Whatever the next step relies on changes as a whole (`fastopt.changes`): what can fail, the
-    compilation of kernels or a schedule, comes before.
+    structure: Structure  # the form of the parameters
+    guarded: Guarded  # memory that no gradient may share
+    zero_grad: bool  # clear the gradients in the same pass
+    sparse: str | None
+    executor: str
+    capturable: bool  # hyperparameters are in the memory of the device, for graphs
+    listed: bool  # gradients come in a list, in the order of the parameters
+
+
+class Stepper(ABC):
+    """Takes steps: `begin`, `decide`, `run` over all elements, at once or in stretches, and `end`.
+
+    All that can fail happens in `begin`, before anything is written. Whatever the next step relies on
+    changes as a whole (`fastopt.changes`).
+
+    A place implements the abstract methods, and assigns `count`, and `lags` if gradients can be None.
 
     Parameters
     ----------
-    work : ParameterSet
+    parameters : ParameterSet
         All arrays in a row, and what is to be done with each.
     hyper : Hyperparameters
-        The numbers of a step.
-    watch : NormClip
+        The hyperparameters of a step.
+    clip : NormClip
         What is asked about the gradients.
+    setup : Setup
 
     Attributes
     ----------
@@ -37,63 +54,120 @@ class Stepper(ABC):
         Steps that were taken, as far as is known (`settle`).
     lags : list of int
         For each array, how many of them it was left out of.
+    limit : float
+        What the norm may be in the step that was begun, infinite where there is no limit.
     grad_scale : float
         Of the last step.
     scales : bool
         Whether a factor for the gradients is compiled in: most steps do not scale them, so that is
         done when it is first asked for.
     varies : bool
-        Whether the numbers depend on the step.
+        Whether the hyperparameters depend on the step.
+    first : int
+        The number of the first element: what is rounded at random depends on it.
+    reducer : Reducer
+        How the norm is combined with that of other processes.
     """
 
     count: int
     lags: list[int]
 
-    def __init__(self, work: ParameterSet, hyper: Hyperparameters, watch: NormClip) -> None:
-        self.work, self.hyper, self.watch = work, hyper, watch
-        self.grad_scale = 1.0
+    def __init__(
+        self, parameters: ParameterSet, hyper: Hyperparameters, clip: NormClip, setup: Setup
+    ) -> None:
+        self.parameters, self.hyper, self.clip, self.setup = parameters, hyper, clip, setup
+        self.grad_scale, self.limit = 1.0, float("inf")
         self.scales = False
-        hyper.fill(0, 1.0)
+        self.first = 0
+        self.reducer: norm.Reducer = norm.LOCAL
+        make(hyper.filled(0, 1.0))
         self.varies = hyper.vary()
 
-    @abstractmethod
     def step(self, grads: Any, grad_scale: Any, stream: Any) -> None:
         """Take a step, or raise and change nothing."""
+        self.begin(grads, grad_scale, stream)
+        if self.decide():
+            self.run(0, self.parameters.size)
+            self.end()
+
+    def step_also(self, grads: Any, grad_scale: Any, also: list[Change]) -> None:
+        """Take a step and make further changes, in memory all or nothing."""
+        self.step(grads, grad_scale, None)
+        make(also)
 
     @abstractmethod
-    def advance(self, stream: Any) -> None:
-        """Get ready for the next replay of a graph that a step was captured in."""
+    def begin(self, grads: Any, grad_scale: Any, stream: Any = None) -> None:
+        """Find and check the gradients, and get the hyperparameters of the step.
+
+        The arrays are kept: their content is read by `decide` and `run` only.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `Optimizer.step`. Nothing was changed.
+        """
+
+    @abstractmethod
+    def decide(self) -> bool:
+        """Where the norm is wanted, read all gradients; False if the step is to be skipped.
+
+        Where only a device knows, True: the device skips it.
+        """
+
+    @abstractmethod
+    def run(self, start: int, stop: int) -> None:
+        """Step the elements from `start` to `stop` of all in a row, whose gradients are there.
+
+        Stretches begin and end where an array does, or at a multiple of `codecs.base.BLOCK` in it.
+        """
+
+    @abstractmethod
+    def end(self) -> None:
+        """Count the step."""
 
     @abstractmethod
     def planned(self, hyper: Hyperparameters, scales: bool) -> list[Change]:
-        """What has steps read the numbers in these places, with kernels that scale gradients or not."""
+        """What has kernels read these hyperparameters, and scale gradients or not."""
 
     @abstractmethod
     def counted(self, count: int, lags: Sequence[int]) -> list[Change]:
         """What lets so many steps have been taken, and arrays left out of so many."""
+
+    @abstractmethod
+    def take_part(self, first: int, reducer: norm.Reducer) -> None:
+        """Step a part of what several processes have together: sets `first` and `reducer`."""
 
     @property
     @abstractmethod
     def source(self) -> str:
         """What is compiled, as Python source."""
 
+    def advance(self, stream: Any) -> None:
+        """Get ready for the next replay of a graph that a step was captured in."""
+        raise ValueError("advance is for an optimizer made with capturable=True, on a device")
+
     @property
     def last(self) -> GradientStats | None:
         """What is known of the last gradients, where something asks for it."""
-        return self.watch.last
+        return self.clip.last
 
-    @abstractmethod
-    def settle(self) -> None:
-        """Count only the steps that were taken, if that is not known yet."""
+    def settle(self) -> None:  # noqa: B027  # in memory that is always known
+        """Count only the steps that were taken, where the device knows that first."""
 
     @property
     def params_behind(self) -> bool:
         """Whether parameters are not what they are with dense gradients."""
         return False
 
-    @abstractmethod
-    def catch_up(self, rows: Mapping[int, Array] | None = None) -> None:
-        """Bring up to date what had no gradient lately: some rows of some parameters, or all."""
+    def catch_up(self, rows: Mapping[int, Array] | None = None) -> None:  # noqa: B027
+        """Bring lagging rows up to date: some rows of some parameters, or all."""
+
+    def prepare(self, grad_scale: Any) -> None:
+        """Have the hyperparameters of the next step, or raise."""
+        if type(grad_scale) is not float or grad_scale != self.grad_scale:
+            self.set_grad_scale(grad_scale)
+        elif self.varies:
+            self.hyper.fill(self.count, grad_scale)
 
     def set_grad_scale(self, grad_scale: Any) -> None:
         """Multiply the gradients of the next step by ``1 / grad_scale``."""
@@ -111,13 +185,13 @@ class Stepper(ABC):
         make([*changes, *self.counted(count, lags), assign(self, "hyper", hyper)])
 
     def lagging(self, lags: Sequence[int]) -> list[Change]:
-        """What gives arrays that were left out of so many steps the numbers of their own step.
+        """What gives arrays that were left out of so many steps the hyperparameters of their own step.
 
-        Numbers that vary are the next step's to fill in.
+        Those that vary are the next step's to fill in.
         """
         hyper = self.hyper.arranged(lags)
-        numbers = [] if self.varies else hyper.filled(self.count, self.grad_scale)
-        return [*numbers, *self.planned(hyper, self.scales), assign(self, "hyper", hyper)]
+        changes = [] if self.varies else hyper.filled(self.count, self.grad_scale)
+        return [*changes, *self.planned(hyper, self.scales), assign(self, "hyper", hyper)]
 
     def go_to(self, step: int) -> None:
         """Continue as if `step` steps had been taken, or raise."""
@@ -134,6 +208,6 @@ class Stepper(ABC):
         make([*changes, *also, assign(self, "varies", self.hyper.vary(chains))])
 
 
-def stepper_of(optimizer: Any) -> Callable[[], Any]:
-    """What gives the stepper of an optimizer as it is now; one whose load is unfinished refuses."""
+def stepper_of(optimizer: Any) -> Callable[[], Stepper]:
+    """Return what gives an optimizer's stepper; while its load is unfinished, one that refuses."""
     return partial(getattr, optimizer, "_steps")

@@ -13,7 +13,6 @@ import ml_dtypes
 import numpy as np
 
 import fastopt
-from fastopt.steps.partial_step import PartialStep
 from fastopt.steps.stepper import stepper_of
 
 PACKAGE = str(Path(fastopt.__file__).parent)
@@ -60,7 +59,7 @@ def in_pieces(number):
     """An action: a step in parts, of which there is one."""
 
     def act(opt):
-        pieces = PartialStep(stepper_of(opt))
+        pieces = stepper_of(opt)()
         pieces.begin(grad(number, opt.params.shape, opt.params.dtype), 1.0)
         if pieces.decide():
             pieces.run(0, opt.params.size)

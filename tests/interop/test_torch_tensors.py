@@ -172,7 +172,7 @@ def test_gradients_of_16_bits_pass_the_gate(half, monkeypatch):
     optimizer.step()
     closely = []
     ((launch, _),) = optimizer._plan.launches
-    steps = launch._steps
+    steps = launch.stepper
     monkeypatch.setattr(steps.gradients, "check", closely.append)
     w.grad = torch.ones_like(w)
     if steps.compiled:
@@ -201,11 +201,10 @@ def test_one_launch_steps_the_memory_of_the_tensors(monkeypatch):
     pair.step()
     ((launch, _),) = pair.fast._plan.launches
     places = [p.data_ptr() for p in pair.params["fastopt"]]
-    assert [leaf.__array_interface__["data"][0] for leaf in launch._leaves] == places
+    assert [leaf.__array_interface__["data"][0] for leaf in launch.stepper.parameters.leaves] == places
     calls = []
-    steps, name = launch._steps, "launch" if launch._steps.compiled else "_run"
-    run = getattr(steps, name)
-    monkeypatch.setattr(steps, name, lambda *given: calls.append(1) or run(*given))
+    stepper, run = launch.stepper, launch.stepper.step
+    monkeypatch.setattr(stepper, "step", lambda *given: calls.append(1) or run(*given))
     pair.step()
     assert len(calls) == 1
     pair.assert_same()

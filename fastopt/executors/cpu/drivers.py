@@ -106,14 +106,17 @@ def _parallel(rows, items, ranges, threads):
     return row
 
 
-def _stretch(rows, start, stop, steps, threads):
-    length = stop - start
+def _stretch(rows, start, stop, threads):
     for thread in numba.prange(threads):
-        first = start + _bound(chunk_bound(length, thread, threads), length)
-        last = start + _bound(chunk_bound(length, thread + 1, threads), length)
-        if first < last:
-            _run(rows, 0, first, last)
-    write_word(rows[0, COUNTS] + 8 * STEPS, steps)
+        first = start + chunk_bound(stop - start, thread, threads)
+        last = start + chunk_bound(stop - start, thread + 1, threads)
+        position = 0
+        for i in range(rows.shape[0]):
+            length = rows[i, LENGTH]
+            begin, end = _bound(first - position, length), _bound(last - position, length)
+            if begin < end and rows[i, COUNT] == length:
+                _run(rows, i, begin, end)
+            position += length
 
 
 def _touch(memory, threads):
@@ -144,19 +147,19 @@ def parallel() -> Callable[[Any, int, Any, int], int]:
 
 
 @cache
-def stretch_serial() -> Callable[[Any, int, int, int, int], None]:
-    """``stretch_serial()(rows, start, stop, steps, 1)``: step a stretch of the only array.
+def stretch_serial() -> Callable[[Any, int, int, int], None]:
+    """``stretch_serial()(rows, start, stop, 1)``: step a stretch of all elements, in a row.
 
-    Its gradient was checked before. `steps` is how many steps have been taken then.
+    Their gradients were checked before. Nothing is counted.
     """
-    signature = types.void(_TABLE, *(types.int64,) * 4)
+    signature = types.void(_TABLE, *(types.int64,) * 3)
     return compile_function(_stretch, signature, "stretch-serial")
 
 
 @cache
-def stretch_parallel() -> Callable[[Any, int, int, int, int], None]:
+def stretch_parallel() -> Callable[[Any, int, int, int], None]:
     """The same with the number of threads as the last argument."""
-    signature = types.void(_TABLE, *(types.int64,) * 4)
+    signature = types.void(_TABLE, *(types.int64,) * 3)
     return compile_function(_stretch, signature, "stretch-parallel", parallel=True)
 
 

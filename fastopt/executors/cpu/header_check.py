@@ -3,7 +3,7 @@
 A gradient passes as the object that the caller gave; its header says the type, dtype, shape, flags and
 address. The headers of the parameters, and of whatever else belongs to the caller, must still say
 what they did when the optimizer was made. The layout of a header is part of NumPy's and CPython's
-binary interface, and is tried out once before it is relied on. The gate only lets through what is
+binary interface, and is tried out once before it is relied on. This only lets through what is
 surely right; whatever else comes is looked at again by Python (`arrays.checks`,
 `arrays.object_headers`), which either accepts it or raises the error.
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.arrays import object_headers
+from fastopt.arrays import checks, object_headers
 from fastopt.arrays.object_headers import ALIGNED, CONTIGUOUS, WRITEABLE
 from fastopt.executors.cpu.columns import (
     COUNT,
@@ -97,19 +97,7 @@ def headers_are_readable() -> bool:
     return list(ids) == list(map(id, arrays)) and all(map(matches, arrays))
 
 
-@helper
-def overlaps(start, stop, ranges):
-    """Whether memory from `start` to `stop` meets one of the ranges, sorted by start and by end."""
-    # By bisection: the first range that ends behind the start must begin behind the end. NumPy's
-    # searchsorted would do, but Numba's version of it makes a new process import scipy.linalg.
-    low, high = 0, ranges.shape[1]
-    while low < high:
-        middle = (low + high) // 2
-        if ranges[1, middle] > start:
-            high = middle
-        else:
-            low = middle + 1
-    return start < stop and low < ranges.shape[1] and ranges[0, low] < stop
+overlaps = helper(checks.overlaps)
 
 
 @helper
@@ -144,6 +132,13 @@ def _are_unchanged(at):
 
 
 @helper
+def can_be_at(start, length, itemsize, ranges):
+    """Whether so many elements can be there: aligned, and apart from what a step writes."""
+    stop = start + length * itemsize
+    return start % itemsize == 0 and not overlaps(start, stop, ranges[0], ranges[1])
+
+
+@helper
 def first_invalid(rows, items, ranges):
     """Write the gradients' addresses into the table; the first row that needs another look.
 
@@ -158,9 +153,8 @@ def first_invalid(rows, items, ranges):
         item = read_word(items + 8 * row)
         if item == 0:
             continue
-        if (
-            read_word(rows[row, COUNTS] + 8 * LAG) != rows[row, HYPER_LAG]
-        ):  # left out of a step whose end was interrupted
+        # Left out of a step whose end was interrupted: its hyperparameters are not those of its step.
+        if read_word(rows[row, COUNTS] + 8 * LAG) != rows[row, HYPER_LAG]:
             return row
         if item == rows[row, NONE]:
             rows[row, COUNT] = 0
@@ -175,10 +169,10 @@ def first_invalid(rows, items, ranges):
         if not _are_unchanged(own):
             return row
         start = read_word(item + DATA)
-        stop = start + rows[row, LENGTH] * rows[row, ITEMSIZE]
         # An address that is in the table was found to be apart: what a step writes stays where it is.
+        # Not in a function of its own: to pass it a table takes 8 ns for each array.
         if start != rows[row, GRAD]:
-            if overlaps(start, stop, ranges):
+            if not can_be_at(start, rows[row, LENGTH], rows[row, ITEMSIZE], ranges):
                 return row
             rows[row, GRAD] = start
         # What is not written need not come from this core's cache to those of the other threads.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from fastopt.arrays.checks import Array, Range, address
+from fastopt.arrays.checks import Array, Guarded, address
 from fastopt.arrays.object_headers import ALIGNED, CONTIGUOUS, LENGTHS, WRITEABLE, Header
 from fastopt.changes import Change, assign, make, put
 from fastopt.codecs.formats import NAMES, name_of
@@ -49,7 +49,7 @@ class Table:
         The arrays of each parameter's slots.
     headers : sequence of sequence of Header
         Of the arrays among them that are the caller's, for each parameter first of all its own.
-    guarded : iterable of range
+    guarded : Guarded
         Memory that no gradient may share.
     zero_grad : bool
         Gradients will be written too.
@@ -62,7 +62,7 @@ class Table:
         params: Sequence[Array],
         states: Sequence[Sequence[Array]],
         headers: Sequence[Sequence[Header]],
-        guarded: Iterable[Range],
+        guarded: Guarded,
         zero_grad: bool,
         may_skip: bool,
     ) -> None:
@@ -87,10 +87,7 @@ class Table:
             place += 8 * (1 + sum(LENGTHS + len(header.shape) for header in known))
             for column, state in enumerate(own, STATE):
                 row[column] = address(state)
-        spans = sorted((start, stop) for start, stop, _ in guarded if start < stop)
-        self.ranges = np.array(spans, np.int64).reshape(-1, 2).T.copy()
-        # What is only read may overlap: let ends rise too, so that they can be bisected.
-        np.maximum.accumulate(self.ranges[1], out=self.ranges[1])
+        self.ranges = np.array([guarded.starts, guarded.stops], np.int64)
         self.size = sum(param.size for param in params)
         self.nothing = 0  # steps of no arrays
         self.dtypes: list[np.dtype[Any]] = [param.dtype for param in params]  # of the gradients

@@ -109,6 +109,14 @@ class Batch:
             self._launches[name] = launch
         return self._launches[name]
 
+    def bind(self, addresses: Sequence[int]) -> None:
+        """Take the addresses of the gradients; 0 leaves an array out."""
+        raise NotImplementedError
+
+    def start(self, stream: int, capturing: bool) -> None:
+        """Step these arrays."""
+        raise NotImplementedError
+
     @property
     def source(self) -> str:
         """What is compiled, as Python source."""

@@ -13,6 +13,8 @@ from fastopt.codecs.formats import compute_dtype, name_of
 from fastopt.executors.cuda import device, element_access
 from fastopt.executors.cuda.launches import Launch
 
+EXECUTORS: tuple[str, ...] = ("auto", "cuda")
+
 
 def where(array: DeviceArray) -> str:
     """The place of an array, for people."""

@@ -93,14 +93,20 @@ class DeviceExchange(Exchange):
     The parameters are those of `Exchange`.
     """
 
-    _stream = 0  # on which gradients are produced, and packed
+    _stream = 0  # on which gradients are produced and packed, and steps are launched
+    _ordinal = 0
 
     def wait_for(self, grad: Any, stream: Any) -> Any:
         """Wait until a gradient can be read; the stream to step in."""
         self._stream = streams.default(grad)() if stream is None else streams.handle(stream)
-        with device.on(device.ordinal(grad)):
-            device.synchronize(self._stream)
+        self._ordinal = device.ordinal(grad)
+        self.wait()
         return self._stream
+
+    def wait(self) -> None:
+        """Wait for what was launched."""
+        with device.on(self._ordinal):
+            device.synchronize(self._stream)
 
 
 class DirectExchange(DeviceExchange):

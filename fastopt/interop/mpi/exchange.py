@@ -121,6 +121,9 @@ class Exchange:
         """Wait until a gradient can be read; the stream to step in."""
         return stream
 
+    def wait(self) -> None:
+        """Wait until what was stepped can be sent."""
+
     def broadcast(self, flat: Any) -> None:
         """Have the content that rank 0 has."""
         if self._comm.size > 1:

@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from fastopt.kernels.job import PHASE
+from fastopt.steps.stepper import Stepper
+
 
 class RankError(RuntimeError):
     """Something failed on another rank, so that this one did not go on either.
@@ -107,6 +110,23 @@ class Ranks:
         self._number[0] = value
         self.comm.Allreduce(self._number, self._numbers, operation)
         return float(self._numbers[0])
+
+
+def fingerprint(stepper: Stepper) -> int:
+    """A number for the settings of the step that was begun: equal where they are equal."""
+    numbers = np.array([stepper.count, stepper.grad_scale, stepper.limit])
+    return zlib.crc32(stepper.hyper.of(0)[PHASE:].tobytes(), zlib.crc32(numbers.tobytes()))
+
+
+def describe(stepper: Stepper, settings: Any) -> dict[str, Any]:
+    """The same in words; `settings` are those of the optimizer."""
+    return {
+        "the number of the step": stepper.count,
+        "grad_scale": stepper.grad_scale,
+        "the limit of the norm": stepper.limit,
+        "the settings": settings,
+        "the hyperparameters of this step": stepper.hyper.of(0)[PHASE:].tolist(),
+    }
 
 
 class Notes:

@@ -15,11 +15,10 @@ from fastopt.codecs.formats import NAMES
 from fastopt.interop.mpi import checkpoint
 from fastopt.interop.mpi.exchange import WAYS, Exchange, summed_in
 from fastopt.interop.mpi.partition import Partition, usual_pieces
-from fastopt.interop.mpi.ranks import Ranks
+from fastopt.interop.mpi.ranks import Ranks, describe, fingerprint
 from fastopt.optimizers.optimizer import Optimizer
 from fastopt.steps.clipping import GradientStats
-from fastopt.steps.partial_step import AnyPartialStep, PartialStep
-from fastopt.steps.stepper import stepper_of
+from fastopt.steps.stepper import Stepper, stepper_of
 from fastopt.validation import finite_positive, flag, whole_number
 
 
@@ -143,17 +142,10 @@ class ShardedOptimizer:
                 raise ValueError(f"sparse must be None: sums over ranks are dense, got {mode!r}")
             if self.optimizer.capturable:
                 raise ValueError("capturable must be False: a graph cannot hold what MPI does")
-            self._pieces = self._make_pieces()
+            self._stepper_of = stepper_of(self.optimizer)
+            self._stepper_of().take_part(self.slice.start, self._ranks)
         own = self.optimizer._description() | {"zero_grad": self.optimizer.zero_grad}
         self._ranks.same("optimizers of all ranks must be alike", own)
-
-    def _make_pieces(self) -> AnyPartialStep:
-        stepper = stepper_of(self.optimizer)
-        if not self._on_device:
-            return PartialStep(stepper, self._ranks, self.slice.start)
-        from fastopt.steps.device_partial_step import DevicePartialStep
-
-        return DevicePartialStep(stepper, self._ranks, self.slice.start)
 
     def _check_same(self, overlap_chunks: int | None, device_exchange: str) -> None:
         own = {
@@ -197,7 +189,7 @@ class ShardedOptimizer:
         self._all: Any = flat if self._replicated else None
         shape = self._entered.shape if self._replicated else (length,)
         self._like: Array = np.broadcast_to(flat.dtype.type(0), shape)
-        self._written = [checks.memory_range("params", self._entered)]
+        self._written = checks.Guarded([checks.memory_range("params", self._entered)])
 
     def _make_exchange(self, summed: np.dtype[Any], device_exchange: str) -> Exchange:
         if not self._on_device:
@@ -273,42 +265,45 @@ class ShardedOptimizer:
             checks.check_readable("local_grad", given, self._accepted)
             checks.check_shape("local_grad", given, self._like)
             placement.check_one_home([("params", self._entered), ("local_grad", given)])
-            checks.check_apart("local_grad", given, self._written)
+            self._written.check_apart("local_grad", given)
             checks.check_is_written("params", self._entered)  # by now too
             if self.optimizer.zero_grad:
                 checks.check_writeable("local_grad", given)
             self._exchange.prepare(given.dtype)
             flat = placement.part(given, slice(0, given.size))
             scale = finite_positive("grad_scale", grad_scale)
-            self._begin(flat, scale * self._ranks.size if self._average else scale, stream)
-            notes.fingerprint = self._pieces.fingerprint()
-            notes.describe = lambda: self._pieces.describe(self.optimizer._plain_settings())
-        if self._exchange_and_step(flat):
-            self._pieces.end()
+            stepper = self._stepper_of()  # after a load that was interrupted it refuses
+            self._begin(stepper, flat, scale * self._ranks.size if self._average else scale, stream)
+            notes.fingerprint = fingerprint(stepper)
+            notes.describe = lambda: describe(stepper, self.optimizer._plain_settings())
+        if self._exchange_and_step(stepper, flat):
+            stepper.end()
             if self.optimizer.zero_grad and self._ranks.size > 1:
                 placement.clear(flat)
 
-    def _begin(self, flat: Any, grad_scale: float, stream: Any) -> None:
+    def _begin(self, stepper: Stepper, flat: Any, grad_scale: float, stream: Any) -> None:
         """Get ready to step with a gradient of this rank that was checked."""
         grad = flat if self._ranks.size == 1 else self._received
-        self._pieces.begin(grad, grad_scale, self._exchange.wait_for(flat, stream))
+        stepper.begin(grad, grad_scale, self._exchange.wait_for(flat, stream))
 
-    def _exchange_and_step(self, flat: Any) -> bool:
+    def _exchange_and_step(self, stepper: Stepper, flat: Any) -> bool:
         """Whether the step was taken."""
         if self._ranks.size == 1:
-            taken = self._pieces.decide()
+            taken = stepper.decide()
             if taken:
-                self._pieces.run(0, flat.size)
+                stepper.run(0, flat.size)
+                self._exchange.wait()
             return taken
         arrived: Iterable[int] = self._exchange.reduced(flat, self._received)
-        if self._pieces.waits:
+        if stepper.clip.is_on:  # the norm is of the whole gradient
             arrived = list(arrived)
-            if not self._pieces.decide():
+            if not stepper.decide():
                 return False
         with self._exchange.gathering() as gather:
             for k in arrived:
                 own = self._exchange.own(k)
-                self._pieces.run(own.start, own.stop)
+                stepper.run(own.start, own.stop)
+                self._exchange.wait()
                 if self._all is not None:
                     gather(self._all, k)
         return True
@@ -343,7 +338,8 @@ class ShardedOptimizer:
             checks.check_writeable("out", filled, (part.dtype.name,))
             checks.check_like("out", filled, whole)
             placement.check_one_home([("params", self._entered), ("of", part), ("out", filled)])
-            checks.check_apart("out", filled, [checks.memory_range("of", part), *self._written])
+            checks.Guarded([checks.memory_range("of", part)]).check_apart("out", filled)
+            self._written.check_apart("out", filled)
             placement.synchronize(filled)
             notes.fingerprint = NAMES.index(part.dtype.name)
             notes.describe = lambda: {"dtype": part.dtype.name}

@@ -7,6 +7,7 @@ of floats: a few operations of torch on a number for each parameter, captured wi
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Sequence
 from itertools import compress
@@ -15,21 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastopt.arrays.checks import Array, Range
-from fastopt.changes import Change, assign, make
+from fastopt.arrays.checks import Array
+from fastopt.changes import Change
 from fastopt.codecs.rounding import whole_phase
 from fastopt.executors.cuda.batches import LaunchHyper
 from fastopt.interop.torch.param_groups import nadam_momentum_of
 from fastopt.interop.torch.parameters import Row, Section
 from fastopt.interop.torch.state_formats import DTYPES
-from fastopt.interop.torch.tensor_stepper import TensorStepper
-from fastopt.steps.clipping import NormClip
-from fastopt.steps.cuda_stepper import CudaStepper
-from fastopt.steps.device_steps import DeviceSteps
+from fastopt.steps.group import Group
 from fastopt.steps.hyperparameters import Hyperparameters
-from fastopt.steps.parameter_set import ParameterSet
-from fastopt.steps.stepper import Stepper
-from fastopt.validation import DeviceScalar, finite_positive
+from fastopt.transforms.base import Chain
+from fastopt.validation import DeviceScalar
 
 
 def _plain(operation: Callable[[Any, Any], Any]) -> Any:
@@ -146,94 +143,60 @@ class DeviceHyper(LaunchHyper):
         """They are there."""
 
 
-class GraphLaunches(DeviceSteps):
-    """A launch for each array: gradients that are new in a capture travel in its arguments.
+class GraphHyperparameters(Hyperparameters):
+    """Hyperparameters that the device computes from the counts of steps that it keeps.
 
-    A table of their addresses would have to be sent to the device from memory of the graph's own.
-    """
-
-    def _numbers(self, host: Any) -> LaunchHyper:
-        return DeviceHyper(host)
-
-
-class GraphSteps(CudaStepper):
-    """Steps whose counts and numbers only the device knows.
+    Each array has its own, and so a launch of its own: gradients that are new in a capture are
+    arguments of it. A table of their addresses would have to be sent to the device from memory of the
+    graph's own.
 
     Parameters
     ----------
     sections : sequence of Section
-    seed : int or None
-        Of random bits, where any are needed.
-    work, hyper, watch, **options
-        As of `CudaStepper`.
+    groups, seed
+        As of `Hyperparameters`.
     """
 
-    _launches = GraphLaunches
+    is_on_device = True
 
-    def __init__(
-        self,
-        sections: Sequence[Section],
-        seed: int | None,
-        work: ParameterSet,
-        hyper: Hyperparameters,
-        watch: NormClip,
-        **options: Any,
-    ) -> None:
+    def __init__(self, sections: Sequence[Section], groups: Sequence[Group], seed: int | None) -> None:
+        super().__init__(groups)
+        super().filled(0, 1.0)  # raises what is wrong with constants
         members: dict[int, list[tuple[int, Section, Row]]] = {}
         rows = ((section, row) for section in sections for row in section.rows)
         for index, (section, row) in enumerate(rows):
-            members.setdefault(id(hyper.of(index)), []).append((index, section, row))
-        self._cohorts: list[tuple[list[int], CountedRows]] = []
-        self._placed: dict[int, Tensor] = {}
+            members.setdefault(id(super().of(index)), []).append((index, section, row))
+        self._counted: list[tuple[list[int], CountedRows]] = []
+        self._launched: dict[int, DeviceHyper] = {}
         for own in members.values():
             places, (first, *_), found = zip(*own, strict=True)
-            cohort = CountedRows(first, found, hyper.of(places[0]), seed)
-            self._cohorts.append((list(places), cohort))
-            self._placed.update(zip(places, cohort.numbers, strict=True))
+            counted = CountedRows(first, found, super().of(places[0]), seed)
+            self._counted.append((list(places), counted))
+            self._launched.update(zip(places, map(DeviceHyper, counted.numbers), strict=True))
         self._settled: tuple[float, float] | None = None
-        super().__init__(work, hyper, watch, capturable=True, **options)
 
-    def planned(self, hyper: Hyperparameters, scales: bool) -> list[Change]:
-        """What has launches read the numbers on the device, with kernels that scale or not."""
-        return self.device.arranged(self._placed.__getitem__, scales)
+    def of(self, row: int) -> Any:
+        """What the launch of one array reads."""
+        return self._launched[row]
 
-    def step(self, grads: Any, grad_scale: Any, stream: Any) -> None:
-        """Launch a step, or record it in a graph; or raise and change nothing."""
-        scale = finite_positive("grad_scale", grad_scale)
-        if scale != self.grad_scale:
-            changes = [assign(self, "grad_scale", scale)]
-            if not self.scales:
-                changes += [*self.planned(self.hyper, True), assign(self, "scales", True)]
-            make(changes)
-        limit = self.watch.limit_at(0)
+    def vary(self, chains: Sequence[Chain] | None = None) -> bool:
+        """Not as far as the host knows."""
+        return False
+
+    def filled(
+        self, step: int, grad_scale: float, chains: Sequence[Chain] | None = None
+    ) -> list[Change]:
+        """Nothing: see `write`."""
+        return []
+
+    def write(self, given: Sequence[bool], grad_scale: float, limit: float) -> None:
+        """Have the device compute those of the coming step and count it, or record that in a graph."""
         if not torch.cuda.is_current_stream_capturing():
-            self._settled = scale, limit
-        elif self.watch.is_on and self._settled != (scale, limit):
+            self._settled = grad_scale, limit
+        elif math.isfinite(limit) and self._settled != (grad_scale, limit):
             raise RuntimeError(
                 f"clip_norm was changed to {limit} since the last step: take one step with it, then "
                 "capture the next"
             )
-        self.device.bind(grads)
-        for places, cohort in self._cohorts:
-            cohort.write(1.0 / scale, [grads[place] is not None for place in places])
-        self.device.start(stream, 1.0 / scale, limit)
-
-
-class GraphLaunch(TensorStepper):
-    """fastopt's optimizer over rows whose steps are counted on their device."""
-
-    def _make_steps(self, on_device: bool, guarded: list[Range]) -> Stepper:
-        seed = self._formats.seed if any(group.dithers for group in self._groups) else None
-        return GraphSteps(
-            self._sections,
-            seed,
-            self._work,
-            Hyperparameters(self._groups, None),
-            self._watch,
-            structure=self._structure,
-            guarded=guarded,
-            zero_grad=False,
-        )
-
-    def continue_from(self, steps: Array) -> None:
-        """The device knows how many steps each array has taken."""
+        for places, counted in self._counted:
+            counted.write(1.0 / grad_scale, [given[place] for place in places])

@@ -14,22 +14,13 @@ from torch.autograd.graph import increment_version
 from fastopt.arrays.checks import Array
 from fastopt.executors.cpu.header_check import identities
 from fastopt.interop.torch.param_groups import ParamGroup
-from fastopt.interop.torch.parameters import MakeChain, Row, Section, sections
+from fastopt.interop.torch.parameters import MakeChain, Row, sections
 from fastopt.interop.torch.snapshot import Snapshot
 from fastopt.interop.torch.states import State
 from fastopt.interop.torch.tensor_stepper import TensorStepper
 from fastopt.interop.torch.tensors import plain
 from fastopt.steps.clipping import GradientStats
 from fastopt.transforms.base import Chain
-
-
-def _launch(sections: list[Section], options: dict[str, Any]) -> TensorStepper:
-    """Of sections on one device, all or none of them for graphs."""
-    if not sections[0].capturable:
-        return TensorStepper(sections, **options)
-    from fastopt.interop.torch.graphs import GraphLaunch
-
-    return GraphLaunch(sections, **options)
 
 
 def layout_of(tensor: Tensor) -> tuple[Any, ...]:
@@ -97,9 +88,9 @@ class Plan:
         for _, own in groupby(self._sections, key=lambda section: (section.device, section.capturable)):
             there = list(own)
             first, position = position, position + sum(len(section.rows) for section in there)
-            self.launches.append((_launch(there, options), slice(first, position)))
+            self.launches.append((TensorStepper(there, **options), slice(first, position)))
         alone = len(self.launches) == 1
-        self._sight = Snapshot.of(self.rows, self.launches[0][0]._steps) if alone else None
+        self._sight = Snapshot.of(self.rows, self.launches[0][0].stepper) if alone else None
         self._needs_arrays = clip_norm is not None  # a norm that overflows is measured again
         if not self._counted:
             # Where torch does not count, all that matters is which step is the first.
@@ -110,7 +101,7 @@ class Plan:
     @property
     def last(self) -> GradientStats | None:
         """The norm of the last gradients, where there is a limit."""
-        return self.launches[0][0].last if self.launches else None
+        return self.launches[0][0].stepper.last if self.launches else None
 
     def _multiply(self) -> bool:
         return not self._has_products or all(section.multiply() for section in self._sections)
@@ -150,7 +141,7 @@ class Plan:
         # A norm that overflows is measured again, with arrays.
         if (
             self._sight is not None
-            and self.launches[0][0].clip_norm is None
+            and self.launches[0][0].clip.clip_norm is None
             and self._sight.note(grads)
         ):
             return grads
@@ -197,13 +188,13 @@ class Plan:
         steps = self._steps()
         for launch, own in self.launches:
             launch.continue_from(steps[own])
-            if clip_norm != launch.clip_norm:
-                launch.clip_norm = clip_norm
+            if clip_norm != launch.clip.clip_norm:
+                launch.clip.change(clip_norm)
         for param, shadow in self._shadows:
             shadow.copy_(param)
         for launch, own in self.launches:
             if given[own].any():
-                launch.step_and_note(found[own], steps[own], given[own], grad_scale)
+                launch.step(found[own], steps[own], given[own], grad_scale)
         self.note_fresh()
         # autograd looks at it
         increment_version(self._params if given.all() else list(compress(self._params, given)))

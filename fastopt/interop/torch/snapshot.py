@@ -40,7 +40,7 @@ class Snapshot:
         # stride is none.
         self._even = [i for i, own in enumerate(likes) if not any(s % 2 for s in own.stride())]
         self._table, self._ranges = steps.rows, steps.ranges
-        takes: Any = steps.gradients  # `Arrays` of plan.py
+        takes: Any = steps.gradients
         takes.noted = np.zeros(len(rows), np.int64)
         self._takes = takes
         counts = [row.count for row in rows if row.count is not None]

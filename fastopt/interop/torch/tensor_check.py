@@ -23,7 +23,7 @@ from torch import Tensor
 from fastopt.arrays.checks import Array, address
 from fastopt.codecs.formats import FORMATS
 from fastopt.executors.cpu.columns import COUNT, COUNTS, GRAD, HYPER_LAG, ITEMSIZE, LAG, LENGTH, STEPS
-from fastopt.executors.cpu.header_check import OBJECT_TYPE, headers_are_readable, items_of, overlaps
+from fastopt.executors.cpu.header_check import OBJECT_TYPE, can_be_at, headers_are_readable, items_of
 from fastopt.executors.cpu.pointers import read_word, word_reader
 from fastopt.kernels.compiler import compile_function, helper
 from fastopt.kernels.llvm_operations import I64
@@ -120,8 +120,7 @@ def _gradients(interface, items, table, rows, ranges, noted):
     found, given = np.empty(6, np.int64), 0
     for i in range(table.shape[0]):
         item = read_word(items + 8 * i)
-        # Left out of a step whose end was interrupted: its hyperparameters are not those of its step.
-        if read_word(rows[i, COUNTS] + 8 * LAG) != rows[i, HYPER_LAG]:
+        if read_word(rows[i, COUNTS] + 8 * LAG) != rows[i, HYPER_LAG]:  # as in the header check
             return -1
         if item == interface[3]:
             rows[i, COUNT] = 0
@@ -132,14 +131,11 @@ def _gradients(interface, items, table, rows, ranges, noted):
         if not _fits(interface, item, table[i], found):
             return -1
         start = found[AT] + found[OFFSET]
-        stop = start + rows[i, LENGTH] * rows[i, ITEMSIZE]
-        if start % rows[i, ITEMSIZE] != 0:
-            return -1
         if start != rows[i, GRAD]:
-            if overlaps(start, stop, ranges):
+            if not can_be_at(start, rows[i, LENGTH], rows[i, ITEMSIZE], ranges):
                 return -1
             rows[i, GRAD] = start
-        if rows[i, COUNT] != rows[i, LENGTH]:  # as in the gate
+        if rows[i, COUNT] != rows[i, LENGTH]:
             rows[i, COUNT] = rows[i, LENGTH]
         noted[i] = 0
         given += 1
@@ -246,8 +242,8 @@ class Expected:
     def note(self, found: list[Any], rows: Array, ranges: Array, noted: Array) -> int:
         """Write the addresses of gradients like these tensors into an optimizer's table.
 
-        `noted` becomes what the gate is given in their place. Nothing is to be done with a gradient
-        that is None. How many are not is returned, and -1 if one needs another look.
+        `noted` becomes what the header check is given in their place. Nothing is to be done with a
+        gradient that is None. How many are not is returned, and -1 if one needs another look.
         """
         given = _gradients_compiled()(interface(), items_of(found), self._table, rows, ranges, noted)
         return int(given)

@@ -137,7 +137,7 @@ class LaggingRows:
         """Steps since all rows were at the same one."""
         return int(self._work[row_driver.NOW])
 
-    def look_ahead(self, hyper: Array) -> None:
+    def prepare(self, hyper: Array) -> None:
         """Find out what the coming step does without a gradient, and have room to remember it.
 
         Raises
@@ -160,7 +160,7 @@ class LaggingRows:
 
         `code` is the address of the kernel.
         """
-        self._prepare(gradient.rows)
+        self._find_products(gradient.rows)
         if self._catches_up:
             self._note()
         if self._compiled:
@@ -206,7 +206,7 @@ class LaggingRows:
         if some is None:
             self._catch_up_all()
             return
-        self._prepare(some)
+        self._find_products(some)
         if self._compiled:
             self._work[row_driver.KERNEL] = 0
             row_driver.walk(self._executor, len(some) * self._width, *self._walk(some, some))
@@ -215,14 +215,14 @@ class LaggingRows:
 
     def _catch_up_all(self) -> None:
         self._marks[: self.now] = 1
-        self._prepare(np.zeros(0, np.int64))
+        self._find_products(np.zeros(0, np.int64))
         if self._compiled:
             row_driver.sweep(self._executor, self._param.size, self._work, self._addresses, self._last)
         else:
             self._walk_in_python(np.arange(len(self._param)))
             make([put(self._last, 0), put(self._work, 0, row_driver.NOW)])
 
-    def _prepare(self, some: Array) -> None:
+    def _find_products(self, some: Array) -> None:
         """Find what it takes to bring these rows up to date."""
         if self.now:
             find, left = row_loops.products(self._numbers.dtype), (self._marks, self._last, some)

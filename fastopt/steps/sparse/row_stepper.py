@@ -65,13 +65,13 @@ class RowStepper:
         if refusal is not None:
             raise refusal
 
-    def look_ahead(self, gradients: Mapping[int, RowGradient], hyper: Hyperparameters) -> None:
+    def prepare(self, gradients: Mapping[int, RowGradient], hyper: Hyperparameters) -> None:
         """Get ready for these gradients, or raise before anything is written."""
         for index in gradients:
             if index not in self._known:
                 table, numbers = self._table[index], hyper.of(index)
                 self._known[index] = LaggingRows(self._work, index, table, numbers, *self._how)
-            self._known[index].look_ahead(hyper.of(index))
+            self._known[index].prepare(hyper.of(index))
 
     def sizes(self, gradients: Mapping[int, RowGradient]) -> list[int]:
         """How many elements there are to step for each."""
@@ -93,7 +93,7 @@ class RowStepper:
             changes += own.stepped(gradient, code, hyper.of(index), clears, threads)
         return changes
 
-    def look_back(self) -> None:
+    def note_lagging(self) -> None:
         """See whether any rows have to catch up after a step."""
         self.behind = any(rows.now for rows in self._known.values())
 
@@ -107,7 +107,7 @@ class RowStepper:
         self._check_headers(wanted)
         for index in wanted:
             self._known[index].catch_up()
-        self.look_back()
+        self.note_lagging()
 
     def catch_up_rows(self, wanted: Mapping[int, Array]) -> None:
         """Bring some rows of some parameters up to date."""

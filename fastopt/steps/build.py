@@ -1,0 +1,118 @@
+"""From parameters, chains and options to groups of checked arrays, and the stepper of their place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from fastopt.arrays import checks, placement, tree
+from fastopt.arrays.memory_maps import StateFiles
+from fastopt.arrays.tree import Structure
+from fastopt.executors.dispatch import check_executor
+from fastopt.executors.places import check_home
+from fastopt.steps.clipping import NormClip
+from fastopt.steps.group import Group, make_groups
+from fastopt.steps.hyperparameters import Hyperparameters
+from fastopt.steps.memory_stepper import MemoryStepper
+from fastopt.steps.parameter_set import ParameterSet
+from fastopt.steps.sparse.row_stepper import check_mode
+from fastopt.steps.state_formats import StateFormats
+from fastopt.steps.stepper import Setup, Stepper
+from fastopt.transforms.base import Chain
+from fastopt.validation import Setting, each_called_once, flag
+
+MakeStepper = Callable[[ParameterSet, Hyperparameters, NormClip, Setup], Stepper]
+
+
+def _load_cuda() -> MakeStepper:
+    from fastopt.steps.cuda_stepper import CudaStepper
+
+    return CudaStepper
+
+
+_loaders: dict[str | None, Callable[[], MakeStepper]] = {
+    None: lambda: MemoryStepper,
+    "cuda": _load_cuda,
+}
+
+
+def register(place: str, load: Callable[[], MakeStepper]) -> None:
+    """Say how the stepper of a place is loaded when its first array comes."""
+    _loaders[place] = load
+
+
+class Built(NamedTuple):
+    """What an optimizer is made of."""
+
+    structure: Structure
+    groups: list[Group]
+    formats: StateFormats
+    clip: NormClip
+    stepper: Stepper
+
+
+def build(
+    params: Any,
+    chain: Chain | Sequence[Chain],
+    *,
+    clip_norm: Setting | None = None,
+    skip_nonfinite: bool = False,
+    zero_grad: bool = False,
+    state: Mapping[str, Any] | None = None,
+    state_dir: Any = None,
+    sparse: str | None = None,
+    state_dtype: Any = None,
+    stochastic_rounding: bool | None = None,
+    seed: int = 0,
+    executor: str = "auto",
+    fast: bool = False,
+    capturable: bool = False,
+    listed: bool = False,
+    hyperparameters: Callable[[Sequence[Group], int | None], Hyperparameters] = Hyperparameters,
+) -> Built:
+    """Check all arrays and options, make the states, and get ready for the first step, or raise.
+
+    Parameters
+    ----------
+    params, chain, **options
+        As of `Optimizer`.
+    listed : bool
+        Gradients come in a list in the order of the parameters, whatever the structure of `params`.
+    hyperparameters : callable
+        ``hyperparameters(groups, seed)`` makes the hyperparameters; `seed` is None where nothing is
+        rounded stochastically.
+    """
+    check_executor(executor, fast)
+    flag("capturable", capturable)
+    clip = NormClip(clip_norm, skip_nonfinite)
+    flag("zero_grad", zero_grad)
+    check_mode(sparse)
+    formats = StateFormats(state_dtype, stochastic_rounding, seed)
+    structure, leaves = tree.take_apart(params)
+
+    def build_groups() -> Built:
+        with StateFiles(state_dir) as files:
+            clip.limit_at(0)
+            groups = make_groups(structure, leaves, chain, dict(state or {}), files, formats)
+            place = placement.check_one_home(pair for group in groups for pair in group.everything())
+            check_home(executor, place, capturable, sparse)
+            parameters = ParameterSet(groups, zero_grad, fast)
+            written = [span for group in groups for span in group.written()]
+            checks.check_distinct(written)
+            formats.check_names([group.chain for group in groups])
+            guarded = checks.Guarded(written)
+            for group in groups:
+                group.check_inputs_apart(guarded)
+            # Gradients that are cleared must leave alone what is only read.
+            if zero_grad:
+                read = [span for group in groups for span in group.read()]
+                guarded = checks.Guarded(written + read)
+            setup = Setup(structure, guarded, zero_grad, sparse, executor, capturable, listed)
+            dithers = any(group.dithers for group in groups)
+            hyper = hyperparameters(groups, formats.seed if dithers else None)
+            stepper = _loaders[place]()(parameters, hyper, clip, setup)
+            return Built(structure, groups, formats, clip, stepper)
+
+    # Schedules are called here, once with step 0, so that a bad one is known at once.
+    built: Built = each_called_once(build_groups)[0]
+    return built
