@@ -244,3 +244,12 @@ def test_rows_of_any_integer_type(kind):
     rows = np.array([40, 3, 40, 7], kind)[::-1]
     fastopt.SGD(w, lr=1.0, sparse="exact").step((rows, np.array([[1.0], [2.0], [4.0], [8.0]])))
     assert (w[3], w[7], w[40]) == (-4, -1, -10)
+
+
+def test_the_parameters_of_a_group_catch_up():
+    w = np.ones((6, 2))
+    opt = fastopt.SGD([{"params": w, "lr": 0.5}], momentum=0.5, sparse="exact")
+    for row in range(3):
+        opt.step([(np.array([row]), np.ones((1, 2)))])
+    assert opt.groups[0].params is w
+    assert w[0].tolist() == [0.125, 0.125]
