@@ -58,7 +58,7 @@ demo: $(INSTALLED) ## train a small network, time a step over a large buffer (a 
 
 test: ## every check that needs no other library
 	@$(MAKE) --no-print-directory lint
-	@rm -rf $(CACHE)
+	@rm -rf $(CACHE)/compiled
 	@echo && echo "types and five suites, two at a time: some minutes until the first one is through"
 	@$(MAKE) --no-print-directory -j2 $(TOGETHER) types compiled processes interpreted cuda-simulator doctests
 

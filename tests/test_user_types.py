@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests import user_script
+from tests.support import compiled_suite_only
 
 SCRIPT = Path(user_script.__file__)
 LINES = SCRIPT.read_text("utf-8").splitlines()
@@ -19,6 +20,7 @@ def test_the_script_runs():
     user_script.main()
 
 
+@compiled_suite_only
 def test_mypy(tmp_path):
     # In the script's folder, so that it sees fastopt as users do: without the settings of this project.
     command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache")]
@@ -29,6 +31,7 @@ def test_mypy(tmp_path):
     assert {error["line"] for error in own} == WRONG, found.stdout + found.stderr
 
 
+@compiled_suite_only
 def test_pyright(tmp_path):
     if importlib.util.find_spec("basedpyright") is None:
         pytest.skip("pyright is not installed: `make user-types` does it")
