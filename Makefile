@@ -21,10 +21,9 @@ OWN := $(addprefix --ignore=tests/,interop mpi pages test_cuda_code.py test_cuda
 PROCESSES := $(addprefix tests/test_,cache.py cache_users.py fuzz.py generated_code.py identity_kernels.py \
     identity_package.py interruption.py low_precision.py targets.py threads.py workqueue.py)
 
-# What no version of Python, NumPy, Numba or SciPy changes, left out where others are tried: the users and
-# the files of the cache, what the repository holds beside the package, random cases, long trainings.
-ANYWHERE := $(addprefix --ignore=tests/test_,bench.py cache_users.py cache_files.py checkpoint_interrupted.py \
-    dialect_tables.py fuzz.py identity_package.py imports.py interruption.py low_precision.py workqueue.py)
+# What no version of Python, NumPy, Numba or SciPy changes, left out where others are tried: who may use the
+# cache, what the repository holds beside the package, random cases, long trainings.
+ANYWHERE := $(addprefix --ignore=tests/test_,bench.py cache_users.py dialect_tables.py fuzz.py imports.py low_precision.py)
 
 # What runs on a device of any kind, and what of it Numba's simulator can do.
 CUDA_LOGIC := $(addprefix tests/test_cuda,.py _blocks.py _norm.py _state.py _errors.py)
