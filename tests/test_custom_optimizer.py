@@ -96,6 +96,16 @@ def test_what_replaces_a_setting_without_being_one():
             lr = 0.1
 
 
+def test_what_is_missing():
+    class Needy(fastopt.NamedOptimizer):
+        mass: fastopt.Number = fastopt.setting(kw_only=True)
+
+    with refusal(TypeError, ["Needy", "needs the argument mass"]):
+        Needy(np.ones(3))
+    with refusal(NotImplementedError, ["Needy", "make_parts"]):
+        Needy(np.ones(3), mass=1.0)
+
+
 def test_signatures():
     """Own settings by name, and the options of all together."""
     assert list(inspect.signature(fastopt.AdamW).parameters)[-3:] == [

@@ -153,8 +153,8 @@ def are_groups(params: Any) -> bool:
 
 def _without_containers(settings: Values) -> Values:
     """Settings without the caller's containers, which may change."""
-    given = [name for name in _STRUCTURES if settings.get(name) is not None]
-    return {**settings, **{name: tree.read_only(settings[name]) for name in given}}
+    given = {k: tree.read_only(settings[k]) for k in _STRUCTURES if settings.get(k) is not None}
+    return {**settings, **given} if given else settings
 
 
 def _strengths(settings: Values) -> frozenset[str]:

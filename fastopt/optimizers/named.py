@@ -67,7 +67,7 @@ class NamedOptimizer(Optimizer):
 
         `self` has the settings of one group, and nothing else of an optimizer.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define make_parts")
 
     def decay_and_rate(self) -> list[Transform]:
         """What comes last as a rule: decoupled weight decay, if there is any, and the learning rate."""

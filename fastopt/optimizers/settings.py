@@ -10,8 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from inspect import Parameter, Signature
 from numbers import Real
-from operator import attrgetter
-from typing import Any, ClassVar, Generic, Self, TypeAlias, TypeVar, dataclass_transform, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Generic,
+    Self,
+    TypeAlias,
+    TypeVar,
+    dataclass_transform,
+    overload,
+)
 
 from fastopt.validation import Setting
 
@@ -25,8 +34,6 @@ REQUIRED = Parameter.empty
 class Field(Generic[Read, Write]):
     """An argument of an optimizer, and its attribute: what it reads as, and what it can be set to."""
 
-    values: Callable[[Any], Values] = attrgetter("_options")  # of an optimizer
-    read: Callable[[Any], Any] | None = None  # for a field that is kept elsewhere
     shared = False  # whether every optimizer has it
 
     def __init__(
@@ -43,9 +50,7 @@ class Field(Generic[Read, Write]):
     @overload
     def __get__(self, instance: object, owner: Any = None) -> Read: ...
     def __get__(self, instance: Any, owner: Any = None) -> Any:
-        if instance is None:
-            return self
-        return self.values(instance)[self.name] if self.read is None else self.read(instance)
+        return self if instance is None else instance._options[self.name]
 
     def __set__(self, instance: Any, value: Write) -> None:
         if self.fixed:
@@ -66,7 +71,10 @@ class Field(Generic[Read, Write]):
 class SettingField(Field[Read, Write]):
     """A field that says what is computed: each group of parameters can have its own."""
 
-    values = attrgetter("_settings.common")
+    if not TYPE_CHECKING:  # the types are those of `Field`
+
+        def __get__(self, instance, owner=None):
+            return self if instance is None else instance._settings.common[self.name]
 
 
 class ArgumentField(Field[Read, Write]):
@@ -75,6 +83,11 @@ class ArgumentField(Field[Read, Write]):
     def __init__(self, read: Callable[[Any], Any], write: Any = None, **how: Any) -> None:
         super().__init__(fixed=write is None, **how)
         self.read, self.write = read, write  # type: ignore[method-assign]
+
+    if not TYPE_CHECKING:
+
+        def __get__(self, instance, owner=None):
+            return self if instance is None else self.read(instance)
 
 
 def setting(
@@ -131,6 +144,7 @@ class Declared:
     _fields: ClassVar[Mapping[str, Field[Any, Any]]] = {}
     _setting_names: ClassVar[tuple[str, ...]] = ()
     _positional: ClassVar[tuple[str, ...]] = ()
+    _defaults: ClassVar[Values] = {}
     _assignable: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
@@ -153,6 +167,7 @@ class Declared:
         known = [field for field in {**cls._fields, **own}.values() if field.init]
         known.sort(key=lambda field: (field.kw_only, field.shared))
         cls._fields = {field.name: field for field in known}
+        cls._defaults = {field.name: field.default for field in known}
         cls._positional = tuple(field.name for field in known if not field.kw_only)
         cls._setting_names = tuple(f.name for f in known if isinstance(f, SettingField))
         cls._assignable = frozenset(n for n in cls._setting_names if not cls._fields[n].fixed)
@@ -173,7 +188,7 @@ class Declared:
         if twice := given.keys() & named.keys():
             raise TypeError(f"{cls.__name__} got two values for {', '.join(sorted(twice))}")
         given |= named
-        values = {n: given.get(n, field.default) for n, field in cls._fields.items()}
+        values = {**cls._defaults, **given}
         if missing := [name for name, value in values.items() if value is REQUIRED]:
             raise TypeError(f"{cls.__name__} needs the argument {', '.join(missing)}")
         return values
