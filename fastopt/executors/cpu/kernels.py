@@ -28,16 +28,33 @@ from fastopt.kernels.identity import content, digest, origin, package
 from fastopt.kernels.job import GRAD_FACTOR, NUMBERS, PHASE, Job, KernelArray
 from fastopt.kernels.specialize import specialize
 
-# Elements that are worked on between two requests for those that come AHEAD of them. The processor
-# fetches ahead by itself, but stops at every page of 4 KiB. Measured on two cores of a Xeon, in rounds
-# with C's loop: 10^7 elements take 0.86 of C's time, and 1.01 if they are not fetched ahead; 10^8 0.97
-# and 1.07; 10^7 of float64 0.98 and 1.06. Asking for a whole block at once was slower than not to ask:
+# Elements that are worked on between two requests for those that come later. The processor fetches
+# ahead by itself, but stops at every page of 4 KiB. Measured on two cores of a Xeon, in rounds with
+# C's loop: 10^7 elements take 0.86 of C's time, and 1.01 if they are not fetched ahead; 10^8 0.97 and
+# 1.07; 10^7 of float64 0.98 and 1.06. Asking for a whole block at once was slower than not to ask:
 # 1.22 in float64. A piece of 32 is as good, but so few rounds of a short loop are unrolled before LLVM
 # looks for vectors (SGD); of 64 they are not. Short stretches are left alone: a thousand arrays take
 # 0.58 ms with it and 0.53 without.
 PIECE = 64
-AHEAD = 8 * PIECE
 WORTH_FETCHING = 65_536
+
+
+# How far ahead: near where arrays are of float32 but for one at most, else far. Measured there with
+# 6 * 10^7 elements, as multiples of the time of C's RMSProp in the same rounds; c is centered with
+# momentum and decay, and 8-bit states had codes that took more instructions:
+#
+#     pieces | RMSProp |  Adam |     c | float16 | 8-bit state | float16 + 8 bit | Adam, 8 bit
+#          2 |   0.978 | 1.317 | 1.692 |   0.635 |       0.722 |           0.602 |       1.059
+#          3 |   1.002 | 1.306 | 1.686 |   0.638 |       0.732 |           0.588 |       1.009
+#          4 |   1.013 | 1.342 | 1.782 |   0.598 |       0.756 |           0.541 |       1.003
+#          8 |   1.042 | 1.405 | 1.774 |   0.568 |       0.745 |           0.524 |       0.957
+NEAR, FAR = 3 * PIECE, 8 * PIECE
+
+
+def ahead(job: Job) -> int:
+    """How many elements ahead of those at hand a kernel asks for."""
+    narrow = [array for array in job.arrays if array.storage.codec != "float32"]
+    return NEAR if len(narrow) <= 1 else FAR
 
 
 @dataclass(frozen=True)
@@ -169,7 +186,7 @@ def kernel(job: Job) -> Kernel:
     ]
     # Numba imports the module of a cached function: let it be one that is there in every process.
     scope: dict[str, Any] = {"__name__": __name__, "zero": compute.type(0)}
-    scope |= {"BLOCK": BLOCK, "PIECE": PIECE, "AHEAD": AHEAD, "WORTH_FETCHING": WORTH_FETCHING}
+    scope |= {"BLOCK": BLOCK, "PIECE": PIECE, "AHEAD": ahead(job), "WORTH_FETCHING": WORTH_FETCHING}
     scope |= {"phase_bits": phase_bits, "random_of": random_of, "nothing": np.int32(0)}
     scope |= {"plain": np.int32(PLAIN)}
     scope |= {"scratch": scratch, "nowhere": nowhere, "codes_of": codes_of}

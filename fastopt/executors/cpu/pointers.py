@@ -62,8 +62,11 @@ def prefetch(block_bytes: int, block: int, count: int, written: bool) -> Any:
     def fetch(typing_context: Any, address: Any, index: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             before = builder.mul(args[1], ir.Constant(I64, block_bytes))
-            first = builder.add(args[0], builder.sdiv(before, ir.Constant(I64, block)))
-            for line in range(0, count * block_bytes // block, LINE):
+            # No index is negative, and a block has a power of two elements.
+            shift = ir.Constant(I64, block.bit_length() - 1)
+            first = builder.add(args[0], builder.lshr(before, shift))
+            # What reaches into another line is asked for with the elements that begin there.
+            for line in range(0, count * block_bytes // block // LINE * LINE, LINE):
                 place = builder.add(first, ir.Constant(I64, line))
                 prefetch_line(builder, builder.inttoptr(place, ir.IntType(8).as_pointer()), written)
             return context.get_dummy_value()
