@@ -121,25 +121,9 @@ class Optimizer(Checkpoint, SharedOptions, shared=True):
         many = isinstance(arguments[3], (list, tuple))
         chains_given = arguments[3] if many else [arguments[3]]
         self._chains_given = None if arguments[3] is None else list(map(as_chain, chains_given))
-        state, clip_norm = options["state"], options["clip_norm"]
         self._options = {k: v for k, v in options.items() if k not in ("state", "clip_norm")}
         chains = self._chains(self._settings)
-        built = build(
-            params,
-            chains[0] if self._settings.arguments[1] is None else chains,
-            clip_norm=clip_norm,
-            state=state,
-            skip_nonfinite=self.skip_nonfinite,
-            zero_grad=self.zero_grad,
-            state_dir=self.state_dir,
-            sparse=self.sparse,
-            state_dtype=self.state_dtype,
-            stochastic_rounding=self.stochastic_rounding,
-            seed=self.seed,
-            executor=self.executor,
-            fast=self.fast,
-            capturable=self.capturable,
-        )
+        built = build(params, chains[0] if self._settings.arguments[1] is None else chains, **options)
         self._structure, self._groups, self._formats, self._watch, self._steps = built
         self._leaves = self._steps.parameters.leaves
         self._params = self._structure.build_read_only(map(leave, self._leaves))
