@@ -6,8 +6,8 @@ in the core's first cache, because a block is encoded as a whole: its largest nu
 It is encoded a piece at a time between the pieces of the next one (`kernels.source`): while the
 processor's divider is at work on roots and quotients, which take most of the time, its other units
 have nothing else to do. It took RMSProp with an 8-bit state on one core from 0.67 ns an element, when a
-block was encoded as soon as it was stepped, to 0.59; and to 0.52 that plain blocks, which are nearly
-all, are encoded and decoded by functions of their own.
+block was encoded as soon as it was stepped, to 0.59; and to 0.52 that blocks of ordinary numbers are
+encoded and decoded by functions of their own, which was before these became fewer (`codecs.blocks`).
 """
 
 from __future__ import annotations
