@@ -15,14 +15,7 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
-from fastopt.validation import (
-    finite_number,
-    finite_positive,
-    flag,
-    nonnegative_number,
-    shown,
-    whole_number,
-)
+from fastopt import validation
 
 __all__ = [
     "constant", "cosine", "exponential", "inverse_time", "piecewise", "polynomial", "warmup_cosine"
@@ -31,31 +24,33 @@ __all__ = [
 
 def _items(name: str, given: Any) -> list[tuple[str, Any]]:
     if not isinstance(given, (list, tuple)):
-        raise TypeError(f"{name} must be a list or tuple of numbers, not {shown(given)}")
+        raise TypeError(f"{name} must be a list or tuple of numbers, not {validation.shown(given)}")
     return [(f"{name}[{i}]", item) for i, item in enumerate(given)]
 
 
 def _numbers(name: str, given: Any) -> tuple[float, ...]:
-    return tuple(finite_number(*item) for item in _items(name, given))
+    return tuple(validation.finite_number(*item) for item in _items(name, given))
 
 
 def _rising_steps(name: str, given: Any) -> tuple[int, ...]:
-    steps = tuple(whole_number(*item) for item in _items(name, given))
+    steps = tuple(validation.whole_number(*item) for item in _items(name, given))
     if any(one >= other for one, other in pairwise(steps)):
-        raise ValueError(f"{name} must rise, got {shown(given)}")
+        raise ValueError(f"{name} must rise, got {validation.shown(given)}")
     return steps
 
 
 # What a field must be; the check returns the number that is kept.
-NUMBER = {"check": finite_number}
-NUMBER_OR_NONE = {"check": lambda name, value: value if value is None else finite_number(name, value)}
+NUMBER = {"check": validation.finite_number}
+NUMBER_OR_NONE = {
+    "check": lambda name, value: value if value is None else validation.finite_number(name, value)
+}
 NUMBERS = {"check": _numbers}
-NONNEGATIVE = {"check": nonnegative_number}
-POSITIVE = {"check": finite_positive}
-FLAG = {"check": flag}
-STEP = {"check": whole_number}
+NONNEGATIVE = {"check": validation.nonnegative_number}
+POSITIVE = {"check": validation.finite_positive}
+FLAG = {"check": validation.flag}
+STEP = {"check": validation.whole_number}
 STEPS = {"check": _rising_steps}
-COUNT = {"check": partial(whole_number, least=1)}
+COUNT = {"check": partial(validation.whole_number, least=1)}
 
 
 @dataclass(frozen=True)
@@ -201,7 +196,7 @@ class cosine(_Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        finite_number("init * alpha", self.init * self.alpha)
+        validation.finite_number("init * alpha", self.init * self.alpha)
 
     def __call__(self, step: int) -> float:
         return self.init * ((1.0 - self.alpha) * _half_cosine(step, self.steps) + self.alpha)
@@ -262,8 +257,8 @@ class warmup_cosine(_Schedule):
         if self.steps <= self.warmup_steps:
             rise = f"warmup_steps, {self.warmup_steps}, which it includes"
             raise ValueError(f"steps must be above {rise}; got {self.steps}")
-        finite_number("peak - init", self.peak - self.init)
-        finite_number("peak - end", self.peak - self.end)
+        validation.finite_number("peak - init", self.peak - self.init)
+        validation.finite_number("peak - end", self.peak - self.end)
 
     def __call__(self, step: int) -> float:
         if step < self.warmup_steps:
@@ -317,7 +312,7 @@ class polynomial(_Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        finite_number("init - end", self.init - self.end)
+        validation.finite_number("init - end", self.init - self.end)
 
     def __call__(self, step: int) -> float:
         left = 1.0 - min(max(step - self.begin, 0), self.steps) / self.steps

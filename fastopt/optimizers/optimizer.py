@@ -104,9 +104,11 @@ class Optimizer(Checkpoint, SharedOptions, shared=True):
 
     def _make(self, values: Values) -> None:
         settings = {name: values.pop(name) for name in self._setting_names}
-        params, given = values.pop("params"), values.pop("chain", None)
+        params, given = values.pop("params"), None
         groups: list[Values] | None = None
-        if given is not None:
+        if "chain" in values:
+            given = values.pop("chain")
+            given = given if isinstance(given, (list, tuple)) else as_chain(given)
             groups = [{} for _ in given] if isinstance(given, (list, tuple)) else None
         elif are_groups(params):
             groups = [{k: v for k, v in own.items() if k != "params"} for own in params]
