@@ -3,9 +3,9 @@
 Both formats are floating-point numbers of one byte, relative to a power of two for each block, so that
 decoding is exact. The lowest bit of a scale says which codes its block has.
 
-**Plain blocks**, marked by that bit, are most: their codes are the upper bits of a float32, so that they
-take few instructions. In the caches of one core of an EPYC, RMSProp in float16 takes 0.86 of the time
-that it took with full blocks only, Adam in float32 0.90; where every block is full it takes 1.22.
+**Plain blocks**, marked by that bit, are most: their codes are the upper bits of a float32, so that
+they take few instructions. In the caches of one core of an EPYC, RMSProp in float16 takes 0.86 of the
+time that it took with full blocks only, Adam in float32 0.90; where every block is full it takes 1.22.
 
 `UNSIGNED` is for accumulators that are never negative, such as averages of squares. A plain block has
 three bits of mantissa over 31 powers of two, and zero: numbers are moved to the smallest exponents that
