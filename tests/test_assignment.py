@@ -141,7 +141,7 @@ def test_the_state_is_live():
     opt.step(np.zeros(3))
     assert w.tolist() == [-2.0] * 3
     assert opt.state["momentum_buffer"].tolist() == [2.0] * 3
-    with pytest.raises(TypeError, match="assignment"):
+    with pytest.raises(TypeError, match="cannot be changed: write into the arrays"):
         opt.state["momentum_buffer"] = np.zeros(3)
 
 

@@ -196,3 +196,58 @@ def test_the_compilers_errors_are_diagnosed(update, words):
 def test_states_start_from_numbers(start, error, words):
     with refusal(error, words):
         fastopt.Transform(forgets, state={"a": start})
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda w: fastopt.SGD(w, learning_rate=0.1), ["learning_rate (did you mean lr?)"]),
+        (lambda w: fastopt.Adam(w, betas=(0.9, 0.9)), ["betas (did you mean beta1, beta2?)"]),
+        (lambda w: fastopt.Adam(w, weigth_decay=0.1), ["weigth_decay (did you mean weight_decay?)"]),
+        (lambda w: fastopt.RMSProp(w, rho=0.9), ["rho (did you mean beta?)"]),
+        (lambda w: fastopt.SGD([{"params": w, "learning_rate": 0.1}]), ["did you mean lr?"]),
+        (lambda w: fastopt.Adam.like("torch", w, learning_rate=0.1), ["did you mean lr?"]),
+        (lambda w: fastopt.Adam.like("keras", w, lr=0.1, beta1=0.9), ["did you mean beta_1?"]),
+        (lambda w: fastopt.minimize(lambda x: (x @ x, x), w, learning_rate=0.1), ["did you mean lr?"]),
+        (lambda w: fastopt.SGD(w, banana=1), ["no argument banana; it takes params, lr"]),
+    ],
+)
+def test_what_was_meant(make, words):
+    with refusal(TypeError, ["has no argument", *words]):
+        make(np.ones(3))
+
+
+@pytest.mark.parametrize("params", [[], {}, (), {"a": [], "b": {}}, [{"params": []}]])
+def test_structures_without_arrays(params):
+    with refusal(ValueError, ["params", "array"]):
+        fastopt.Adam(params)
+
+
+def test_states_are_written_to_and_not_replaced():
+    opt = fastopt.Adam(np.ones(3))
+    with refusal(TypeError, ["array[...] = values"]):
+        opt.state["exp_avg"] = np.zeros(3)
+    opt.state["exp_avg"][...] = 1.0
+    opt.step(np.ones(3))
+    assert opt.state["exp_avg"].tolist() == pytest.approx([1.0] * 3)
+
+
+def test_settings_that_no_group_uses():
+    groups = [{"params": np.ones(3), "lr": 0.1}, {"params": np.ones(2), "lr": 0.2}]
+    with refusal(ValueError, ["lr = 0.5 has no effect", "every group"]):
+        fastopt.SGD(groups, lr=0.5)
+    assert [group.lr for group in fastopt.SGD(groups).groups] == [0.1, 0.2]
+    assert [group.lr for group in fastopt.SGD.like("torch", groups).groups] == [0.1, 0.2]
+    fastopt.SGD([groups[0], {"params": np.ones(2)}], lr=0.5)
+
+
+def test_arrays_without_dimensions_are_numbers(tmp_path):
+    opt = fastopt.SGD(np.ones(3), lr=np.array(0.25), momentum=np.float32(0.5))
+    opt.step(np.ones(3))
+    opt.lr = np.array(0.5)
+    assert opt.params.tolist() == [0.75] * 3
+    assert opt.lr == 0.5
+    opt.save(tmp_path / "run.npz")
+    other = fastopt.SGD(np.ones(3), lr=0.1, momentum=0.1)
+    other.load(tmp_path / "run.npz")
+    assert (other.lr, other.momentum) == (0.5, 0.5)

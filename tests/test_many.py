@@ -246,15 +246,6 @@ def test_errors_name_the_leaf(executor):
     assert all((leaf == 1).all() for leaf in leaves(w))
 
 
-@everywhere
-@pytest.mark.parametrize("empty", [[], (), {}, {"a": [], "b": {}}])
-def test_no_arrays_at_all(empty, executor):
-    opt = fastopt.Adam(empty, clip_norm=1.0, copy_to=empty, executor=executor)
-    opt.step(empty)
-    assert opt.step_count == 1
-    assert opt.state == {"exp_avg": empty, "exp_avg_sq": empty}
-
-
 # Transforms with inputs and outputs
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, TypeAlias
 
+from fastopt.optimizers.suggestions import refusal
 from fastopt.validation import Setting, at, is_on
 
 Settings: TypeAlias = dict[str, Any]
@@ -299,10 +300,12 @@ def translate(
     parameters = inspect.signature(known[dialect]).parameters
     theirs = {name: value for name, value in given.items() if name in parameters}
     ours = {name: value for name, value in given.items() if name not in parameters}
-    unknown = [name for name in ours if name not in set(shared)]
+    shared = set(shared)
+    unknown = [name for name in ours if name not in shared]
     if unknown:
+        meant = refusal(unknown, [*parameters, *shared])
         raise TypeError(
-            f"{dialect}'s {optimizer} has no argument {', '.join(unknown)}; it takes "
+            f"{dialect}'s {optimizer} has no argument {meant}; it takes "
             f"{', '.join(parameters)}, and fastopt's shared options"
         )
     missing = [

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fastopt.optimizers.optimizer import Optimizer
 
 _STRUCTURES = "bounds", "copy_to"  # settings that have arrays
+_PLAIN = float, int, bool, str
 
 
 class SettingValues:
@@ -70,8 +71,8 @@ class SettingValues:
         if group is None or self._given is None:
             if all(name in own for own in self.own):
                 raise ValueError(f"every group has its own {name}: assign opt.groups[...].{name}")
-            return type(self)({**self.common, name: value}, self._given, self.on)
-        own = {**self.own[group], name: value}
+            return type(self)({**self.common, name: _number(value)}, self._given, self.on)
+        own = {**self.own[group], name: _number(value)}
         groups = [own if index == group else other for index, other in enumerate(self.own)]
         return type(self)(self.common, groups, self.on)
 
@@ -153,8 +154,18 @@ def are_groups(params: Any) -> bool:
 
 def _without_containers(settings: Values) -> Values:
     """Settings without the caller's containers, which may change."""
-    given = {k: tree.read_only(settings[k]) for k in _STRUCTURES if settings.get(k) is not None}
+    given = {
+        name: tree.read_only(value) if name in _STRUCTURES else _number(value)
+        for name, value in settings.items()
+        if value is not None and type(value) not in _PLAIN
+    }
     return {**settings, **given} if given else settings
+
+
+def _number(value: Any) -> Any:
+    """A setting: where it is an array without dimensions, the number that is in it."""
+    number = as_scalar(value)
+    return number if is_number(number) else value
 
 
 def _strengths(settings: Values) -> frozenset[str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal, Self
 
 from fastopt.optimizers.dialects import Dialect, translate
+from fastopt.optimizers.group_settings import are_groups
 from fastopt.optimizers.optimizer import Optimizer, read_chain
 from fastopt.optimizers.settings import Field, Number, argument, setting
 from fastopt.optimizers.shared_options import check_decoupled_decay, decoupled_decay
@@ -108,4 +109,8 @@ class NamedOptimizer(Optimizer):
         (0.99, False)
         """
         shared = Optimizer._fields
-        return cls(params, **translate(cls.__name__, cls.dialects, dialect, their_names, shared))
+        settings = translate(cls.__name__, cls.dialects, dialect, their_names, shared)
+        if are_groups(params):  # a default of the library has no part where every group has its own
+            everywhere = set.intersection(*map(set, params)) - their_names.keys()
+            settings = {name: value for name, value in settings.items() if name not in everywhere}
+        return cls(params, **settings)

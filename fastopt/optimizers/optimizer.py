@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from fastopt.arrays import checks
+from fastopt.arrays import checks, tree
 from fastopt.arrays.device_array import leave
 from fastopt.changes import assign
 from fastopt.optimizers import repr as text
@@ -115,7 +114,16 @@ class Optimizer(Checkpoint, SharedOptions, shared=True):
             for own in groups:
                 self._refuse_unknown(own, self._setting_names)
             params = [own["params"] for own in params]
+            self._refuse_unused(settings, groups)
         self._set_up(params, (settings, groups, None, given), values)
+
+    def _refuse_unused(self, settings: Values, groups: list[Values]) -> None:
+        """Settings for all groups are for some."""
+        for name in set.intersection(*map(set, groups)):
+            if settings[name] is not self._fields[name].default:
+                raise ValueError(
+                    f"{name} = {shown(settings[name])} has no effect: every group has its own {name}"
+                )
 
     def _set_up(self, params: Any, arguments: tuple[Any, ...], options: Values) -> None:
         """What is made of checked arguments, or for a copy of `_arguments`."""
@@ -130,7 +138,7 @@ class Optimizer(Checkpoint, SharedOptions, shared=True):
         self._leaves = self._steps.parameters.leaves
         self._params = self._structure.build_read_only(map(leave, self._leaves))
         names = dict.fromkeys(name for group in self._groups for name in group.states)
-        self._state = {name: self._shown(name) for name in names}
+        self._state = tree.ReadOnlyDict((name, self._shown(name)) for name in names)
 
     def _chains(self, settings: SettingValues) -> list[Chain]:
         """The chain of each group, by these settings."""
@@ -202,7 +210,7 @@ class Optimizer(Checkpoint, SharedOptions, shared=True):
 
     def _state_now(self) -> Mapping[str, Any]:
         self.catch_up()
-        return MappingProxyType(self._state)
+        return self._state
 
     def _shown(self, name: str) -> Any:
         """A state in the form of `params`, with the arrays as the user knows them."""

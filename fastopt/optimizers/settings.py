@@ -7,7 +7,7 @@ read the same declarations (`typing.dataclass_transform`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from inspect import Parameter, Signature
 from numbers import Real
 from typing import (
@@ -22,6 +22,7 @@ from typing import (
     overload,
 )
 
+from fastopt.optimizers.suggestions import refusal
 from fastopt.validation import Setting
 
 Read = TypeVar("Read", covariant=True)
@@ -194,10 +195,10 @@ class Declared:
         return values
 
     @classmethod
-    def _refuse_unknown(cls, given: Iterable[str], known: Iterable[str]) -> None:
+    def _refuse_unknown(cls, given: Iterable[str], known: Collection[str]) -> None:
         if unknown := [name for name in given if name not in known]:
             raise TypeError(
-                f"{cls.__name__} has no argument {', '.join(unknown)}; it takes {', '.join(known)}"
+                f"{cls.__name__} has no argument {refusal(unknown, known)}; it takes {', '.join(known)}"
             )
 
 

@@ -89,6 +89,8 @@ def build(
     check_mode(sparse)
     formats = StateFormats(state_dtype, stochastic_rounding, seed)
     structure, leaves = tree.take_apart(params)
+    if not leaves and not listed:
+        raise ValueError("params must have an array at least, and this structure has none")
 
     def build_groups() -> Built:
         with StateFiles(state_dir) as files:

@@ -1,0 +1,43 @@
+"""What was meant by an argument that there is not: a misspelling, or another library's name."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+# Names of torch, Keras, optax and others, and what is called so here.
+_ELSEWHERE: dict[str, tuple[str, ...]] = {
+    "alpha": ("beta", "lr"),
+    "b1": ("beta1",),
+    "b2": ("beta2",),
+    "beta_1": ("beta1",),
+    "beta_2": ("beta2",),
+    "betas": ("beta1", "beta2"),
+    "clipnorm": ("clip_norm",),
+    "clipvalue": ("clip_value",),
+    "decay": ("beta", "weight_decay"),
+    "ema_momentum": ("average_decay",),
+    "epsilon": ("eps",),
+    "eta": ("lr",),
+    "global_clipnorm": ("clip_norm",),
+    "initial_accumulator_value": ("initial_accumulator",),
+    "l2": ("weight_decay",),
+    "learning_rate": ("lr",),
+    "max_grad_norm": ("clip_norm",),
+    "max_norm": ("clip_norm",),
+    "rho": ("beta",),
+    "step_size": ("lr",),
+    "wd": ("weight_decay",),
+}
+
+
+def refusal(unknown: Iterable[str], known: Collection[str]) -> str:
+    """The unknown names, each with what may be meant by it: ``betas (did you mean beta1, beta2?)``."""
+    return ", ".join(f"{name}{_meant(name, known)}" for name in unknown)
+
+
+def _meant(name: str, known: Collection[str]) -> str:
+    from difflib import get_close_matches  # for errors alone
+
+    found = [own for own in _ELSEWHERE.get(name, ()) if own in known]
+    found = found or get_close_matches(name, list(known), 1, 0.75)
+    return f" (did you mean {', '.join(found)}?)" if found else ""
