@@ -143,8 +143,8 @@ def bound(new, param, state, hyper):
 
 
 CHAINS = {
-    "linear": fastopt.Transform(linear, state={"average": 0.0}, idle=linear),
-    "once": fastopt.Transform(bound, after=True, idle="once"),
+    "linear": fastopt.Transform(linear, state={"average": 0.0}, no_gradient=linear),
+    "once": fastopt.Transform(bound, after=True, no_gradient="once"),
 }
 
 

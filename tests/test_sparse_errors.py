@@ -221,8 +221,10 @@ def sign_update(update, param, state, hyper):
     return math.copysign(1.0, update), (mean,)
 
 
-def build(idle, update=sign_update, **others):
-    return fastopt.Transform(update, state={"mean": 0.0}, hyper=(0.9, 0.1), idle=idle, **others)
+def build(no_gradient, update=sign_update, **others):
+    return fastopt.Transform(
+        update, state={"mean": 0.0}, hyper=(0.9, 0.1), no_gradient=no_gradient, **others
+    )
 
 
 def returns_nothing(update, param, state, hyper):
@@ -246,9 +248,9 @@ def returns_numbers(update, param, state, hyper):
 
 
 @pytest.mark.parametrize(
-    ("idle", "words"),
+    ("no_gradient", "words"),
     [
-        (None, ["has none", "idle"]),
+        (None, ["has none", "no_gradient"]),
         (returns_nothing, ["linear", "0 states for 1"]),
         (takes_a_root, ["linear"]),
         (adds_a_number, ["linear"]),
@@ -256,13 +258,13 @@ def returns_numbers(update, param, state, hyper):
         (returns_numbers, ["linear", "sums of its arguments"]),
     ],
 )
-def test_transforms_that_are_not_linear(idle, words):
+def test_transforms_that_are_not_linear(no_gradient, words):
     with refusal(ValueError, ["sign_update", "sparse='lazy'", *words]):
-        fastopt.Optimizer(np.ones(SHAPE), fastopt.chain(build(idle)), sparse="exact")
+        fastopt.Optimizer(np.ones(SHAPE), fastopt.chain(build(no_gradient)), sparse="exact")
 
 
 @pytest.mark.parametrize(
-    ("idle", "others", "error"),
+    ("no_gradient", "others", "error"),
     [
         ("twice", {}, TypeError),
         (0.9, {}, TypeError),
@@ -270,9 +272,9 @@ def test_transforms_that_are_not_linear(idle, words):
         ("once", {"after": True}, ValueError),
     ],
 )
-def test_what_idle_may_be(idle, others, error):
-    with refusal(error, ["idle"]):
-        build(idle, **others)
+def test_what_no_gradient_may_be(no_gradient, others, error):
+    with refusal(error, ["no_gradient"]):
+        build(no_gradient, **others)
 
 
 def test_a_transform_of_ones_own():

@@ -59,7 +59,10 @@ class Group:
         self.chain = chain
         # As they are now: what is compiled later, for other formats, is made of the same.
         self.parts = chain.parts(frozen)
-        self.idles = [frozen(t.idle) if callable(t.idle) else t.idle for t in chain.transforms]
+        self.idles = [
+            frozen(t.no_gradient) if callable(t.no_gradient) else t.no_gradient
+            for t in chain.transforms
+        ]
         self.paths = structure.paths
         self.names = structure.names(label)
         self.leaves: list[Array] = [

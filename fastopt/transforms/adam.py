@@ -55,7 +55,7 @@ def _nadam(root: Any) -> Update:
     return nadam_update
 
 
-def adam_idle(update, param, state, hyper):
+def adam_no_gradient(update, param, state, hyper):
     beta1, beta2, eps = hyper[0], hyper[-4], hyper[-1]
     if beta1 != 0.0:
         raise ValueError(
@@ -113,7 +113,7 @@ def scale_by_adam(
         (_AMSGRAD if amsgrad else _ADAM)[inside],
         state=dict.fromkeys(names, 0.0),
         nonnegative=tuple(names[1:]),
-        idle=adam_idle,
+        no_gradient=adam_no_gradient,
         **_averages(beta1, beta2, eps, flag("bias_correction", bias_correction)),
     )
 
@@ -230,6 +230,6 @@ def scale_by_nadam(
         state={"exp_avg": 0.0, "exp_avg_sq": 0.0},
         nonnegative=("exp_avg_sq",),
         hyper=hyper,
-        idle=adam_idle,
+        no_gradient=adam_no_gradient,
         settings=named,
     )

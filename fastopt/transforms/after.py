@@ -50,8 +50,10 @@ def at_least(low: Any) -> Transform:
     """
     if is_number_or_schedule(low):
         hyper = per_step(lambda x: (x,), finite("low", low))
-        return Transform(raise_update, hyper=hyper, after=True, idle=ONCE, round_towards=math.inf)
-    return Transform(raise_to_array_update, inputs={"low": low}, after=True, idle=ONCE)
+        return Transform(
+            raise_update, hyper=hyper, after=True, no_gradient=ONCE, round_towards=math.inf
+        )
+    return Transform(raise_to_array_update, inputs={"low": low}, after=True, no_gradient=ONCE)
 
 
 @factory
@@ -66,8 +68,10 @@ def at_most(high: Any) -> Transform:
     """
     if is_number_or_schedule(high):
         hyper = per_step(lambda x: (x,), finite("high", high))
-        return Transform(lower_update, hyper=hyper, after=True, idle=ONCE, round_towards=-math.inf)
-    return Transform(lower_to_array_update, inputs={"high": high}, after=True, idle=ONCE)
+        return Transform(
+            lower_update, hyper=hyper, after=True, no_gradient=ONCE, round_towards=-math.inf
+        )
+    return Transform(lower_to_array_update, inputs={"high": high}, after=True, no_gradient=ONCE)
 
 
 def average_update(new, param, state, hyper):
@@ -94,7 +98,7 @@ def average_params(decay: Setting) -> Transform:
         state={"average": START_FROM_PARAM},
         hyper=per_step(lambda d: (d, 1.0 - d), decay),
         after=True,
-        idle=average_update,
+        no_gradient=average_update,
         settings={"average_decay": (decay_rate, decay)},
     )
 
@@ -112,4 +116,4 @@ def copy_params(target: Any) -> Transform:
     target : array or structure of arrays like the parameters
         float16, bfloat16, float32 or float64, shaped alike.
     """
-    return Transform(copy_update, outputs={"copy_to": target}, after=True, idle=copy_update)
+    return Transform(copy_update, outputs={"copy_to": target}, after=True, no_gradient=copy_update)

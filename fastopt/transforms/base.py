@@ -52,13 +52,13 @@ class Transform:
         function returns their numbers behind those of the states.
     nonnegative : tuple of str, optional
         The states that are never negative, such as averages of squares: in 8 bits they need no sign.
-    idle : function or "once", optional
-        What happens where there is no gradient, for ``sparse="exact"``: a function like `update`,
-        but on the host and with linear forms in the place of numbers, which can be added and be
-        multiplied by numbers. ``idle=update`` says that `update` is linear itself. Another function
-        says what becomes of the states when the update is zero (with `after`, when the parameter
-        stays), and can raise ValueError with a reason. ``"once"``, with `after`, is for what is the
-        same done once or many times, such as bounds. Without it exact mode refuses the chain.
+    no_gradient : function or "once", optional
+        What a step without a gradient does, for ``sparse="exact"``: a function like `update`, but
+        called on the host with linear forms in place of numbers, which can be added to each other
+        and multiplied by numbers. ``no_gradient=update`` says that `update` itself is linear. Any
+        other function says how the states change when the update is zero (with `after`, when the
+        parameter does not change); it may raise ValueError with a reason. ``"once"``, with `after`,
+        is for an idempotent function, such as bounds. By default exact mode refuses the chain.
     settings : mapping of str to (callable, float or schedule), optional
         The numbers in `hyper` that are settings as they were given, by name, each with the check of
         `fastopt.validation` that it passed. Constants must pass it when rounded to the dtype of the
@@ -98,7 +98,7 @@ class Transform:
     inputs: Mapping[str, Any] = field(default_factory=dict)
     outputs: Mapping[str, Any] = field(default_factory=dict)
     nonnegative: tuple[str, ...] = ()
-    idle: Update | str | None = None
+    no_gradient: Update | str | None = None
     settings: Mapping[str, tuple[Callable[..., Any], Setting]] = field(default_factory=dict)
     round_towards: float | None = None
 
@@ -123,17 +123,19 @@ class Transform:
             raise ValueError(f"nonnegative names {unknown}, but the states are {sorted(self.state)}")
         if not isinstance(self.hyper, tuple) and not callable(self.hyper):
             raise TypeError(f"hyper must be a tuple or a function of the step, not {shown(self.hyper)}")
-        self._check_idle()
+        self._check_no_gradient()
         for name in "inputs", "outputs":  # the caller may change these containers
             if given := getattr(self, name):
                 object.__setattr__(self, name, read_only(dict(given)))
 
-    def _check_idle(self) -> None:
-        if self.idle == ONCE:
+    def _check_no_gradient(self) -> None:
+        if self.no_gradient == ONCE:
             if not self.after or self.state or self.outputs:
-                raise ValueError("idle='once' needs after=True, and neither states nor outputs")
-        elif self.idle is not None and not callable(self.idle):
-            raise TypeError(f"idle must be a Python function or 'once', not {self.idle!r}")
+                raise ValueError("no_gradient='once' needs after=True, and neither states nor outputs")
+        elif self.no_gradient is not None and not callable(self.no_gradient):
+            raise TypeError(
+                f"no_gradient must be a Python function or 'once', not {self.no_gradient!r}"
+            )
 
     @property
     def name(self) -> str:

@@ -29,4 +29,4 @@ def add_decayed_weights(weight_decay: Setting, lr: Setting = 1.0) -> Transform:
     settings = nonnegative("weight_decay", weight_decay), nonnegative("lr", lr)
     hyper = per_step(lambda decay, rate: (decay * rate,), *settings)
     named = {"weight_decay": (nonnegative, settings[0])} if settings[1] == 1.0 else {}
-    return Transform(decay_update, hyper=hyper, idle=decay_update, settings=named)
+    return Transform(decay_update, hyper=hyper, no_gradient=decay_update, settings=named)

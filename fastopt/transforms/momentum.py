@@ -47,6 +47,6 @@ def trace(momentum: Setting, dampening: Setting = 0.0, *, nesterov: bool = False
         update,
         state={"momentum_buffer": 0.0},
         hyper=hyper,
-        idle=update,
+        no_gradient=update,
         settings={"momentum": (fraction, settings[0])},
     )

@@ -55,7 +55,7 @@ def _stddev(root: Any, correct: Any) -> Update:
     return stddev_update
 
 
-def rms_idle(update, param, state, hyper):
+def rms_no_gradient(update, param, state, hyper):
     beta, _, eps, _ = hyper
     positive_eps(eps)
     return update, tuple(beta * average for average in state)
@@ -119,7 +119,7 @@ def scale_by_rms(
         _RMS[flag("eps_inside_sqrt", eps_inside_sqrt), flag("bias_correction", bias_correction)],
         state={"square_avg": nonnegative_number("initial_accumulator", initial_accumulator)},
         nonnegative=("square_avg",),
-        idle=rms_idle,
+        no_gradient=rms_no_gradient,
         **_average(beta, eps, bias_correction),
     )
 
@@ -155,6 +155,6 @@ def scale_by_stddev(
             "grad_avg": 0.0,
         },
         nonnegative=("square_avg",),
-        idle=rms_idle,
+        no_gradient=rms_no_gradient,
         **_average(beta, eps, bias_correction),
     )

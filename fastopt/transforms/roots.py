@@ -12,6 +12,6 @@ def root_eps_outside(square, eps):
 
 
 def positive_eps(eps):
-    """For an `idle`: a zero update stays zero if it is not divided by zero."""
+    """Raise where eps is zero: without a gradient, zero would be divided by zero."""
     if eps == 0.0:
         raise ValueError("with eps=0 divides zero by zero where there was no gradient yet")

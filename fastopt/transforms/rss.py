@@ -32,14 +32,14 @@ def _guarded_rss(root: Any) -> Update:
     return rss_update
 
 
-def rss_idle(update, param, state, hyper):
+def rss_no_gradient(update, param, state, hyper):
     """Where the sum may be zero."""
     (eps,) = hyper
     positive_eps(eps)
     return update, state
 
 
-def positive_rss_idle(update, param, state, hyper):
+def positive_rss_no_gradient(update, param, state, hyper):
     """Where it never is, or zero is guarded: the sum never falls."""
     return update, state
 
@@ -89,6 +89,6 @@ def scale_by_rss(
         state={"sum": first},
         nonnegative=("sum",),
         hyper=per_step(lambda e: (e,), eps),
-        idle=positive_rss_idle if guarded or first > 0.0 else rss_idle,
+        no_gradient=positive_rss_no_gradient if guarded or first > 0.0 else rss_no_gradient,
         settings={"eps": (nonnegative, eps)},
     )

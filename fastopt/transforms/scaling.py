@@ -40,7 +40,9 @@ def scale_by_learning_rate(lr: Setting) -> Transform:
 def _scale(name: str, rule: Callable[..., Setting], factor: Setting) -> Transform:
     factor = rule(name, factor)
     hyper = per_step(lambda f: (f,), factor)
-    return Transform(scale_update, hyper=hyper, idle=scale_update, settings={name: (rule, factor)})
+    return Transform(
+        scale_update, hyper=hyper, no_gradient=scale_update, settings={name: (rule, factor)}
+    )
 
 
 def clip_update(update, param, state, hyper):
@@ -53,7 +55,7 @@ def clip_update(update, param, state, hyper):
     return update, state
 
 
-def clip_idle(update, param, state, hyper):
+def clip_no_gradient(update, param, state, hyper):
     return update, state
 
 
@@ -69,4 +71,4 @@ def clip_by_value(limit: Setting) -> Transform:
     limit = positive("clip_value", limit)
     hyper = per_step(lambda x: (-x, x), limit)
     named = {"clip_value": (positive, limit)}
-    return Transform(clip_update, hyper=hyper, idle=clip_idle, settings=named)
+    return Transform(clip_update, hyper=hyper, no_gradient=clip_no_gradient, settings=named)

@@ -2,8 +2,8 @@
 
 ``sparse="exact"`` leaves rows without a gradient alone and lets them catch up later. That needs a form
 of many steps at once, and linear maps have one, their product: averages decay by ``beta**k``, a
-momentum carries its parameter on. A transform says in `Transform.idle` what it does; its function is
-called with forms (`LinearForm`) in the place of numbers.
+momentum carries its parameter on. `Transform.no_gradient` says what a transform does; its function
+is called with linear forms (`LinearForm`) in place of numbers.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def idle_forms(
     ----------
     chain : Chain
     idles : sequence
-        `Transform.idle` of each, as it was when the optimizer was made.
+        `Transform.no_gradient` of each, as it was when the optimizer was made.
     numbers : sequence of tuple of float
         The hyperparameters of each transform, as rounded for `dtype`.
     dtype : numpy.dtype
@@ -115,9 +115,9 @@ def _idle_step(
     dtype: np.dtype[Any],
 ) -> tuple[LinearForm, list[LinearForm]]:
     if idle is None:
-        raise ValueError("has none (its idle is None)")
+        raise ValueError("has none (its no_gradient is None)")
     stays = value.is_just(PARAM) if transform.after else not value.terms
-    if transform.idle is not transform.update and not stays:
+    if transform.no_gradient is not transform.update and not stays:
         raise ValueError(
             "is not linear, and the parameter moves without a gradient too (weight decay, momentum)"
         )
@@ -136,7 +136,7 @@ def _idle_step(
         if len(new) != written:
             raise TypeError(f"it returned {len(new)} states for {written}")
     except TypeError as error:
-        raise ValueError(f"its idle must be linear ({error})") from error
+        raise ValueError(f"its no_gradient must be linear ({error})") from error
     return value, list(new)
 
 
