@@ -137,3 +137,35 @@ def test_fingerprints_tell_settings_apart():
     ]
     assert len(set(found)) == len(found)
     assert fingerprint(lr=0.5) == found[2]
+
+
+@pytest.mark.parametrize("executor", ["serial", "parallel", "reference"])
+@pytest.mark.parametrize("options", [{}, {"clip_norm": 0.5}, {"zero_grad": True}, {"sparse": "lazy"}])
+def test_one_array_after_the_other(executor, options):
+    """Arrays in any order, one of them in parts, one without a gradient, perhaps one with rows."""
+    shapes = (3, 5), 2 * BLOCK + 7, (), (0, 2), 6
+    pairs = [problem(shape, np.float32, steps=4) for shape in shapes]
+    opt, plain = (
+        fastopt.Adam([w.copy() for w, _ in pairs], executor=executor, **options) for _ in range(2)
+    )
+    stepper = stepper_of(opt)()
+    ends = np.cumsum([w.size for w, _ in pairs]).tolist()
+    cuts = [(0, ends[0]), (ends[0], ends[0] + BLOCK), (ends[0] + BLOCK, ends[1]), *pairwise(ends[1:])]
+    for step in range(4):
+        grads = [None if at == step else g[step] for at, (_, g) in enumerate(pairs)]
+        if "sparse" in options and step > 1:
+            grads[0] = np.array([2, 0]), pairs[0][1][step][:2].copy()
+        others = [g if g is None or isinstance(g, tuple) else g.copy() for g in grads]
+        stepper.begin(grads, 2.0)
+        assert stepper.decide()
+        for start, stop in cuts[::-1] if step % 2 else cuts:
+            stepper.run(start, stop)
+        stepper.end()
+        plain.step(others, grad_scale=2.0)
+    assert opt.step_count == plain.step_count == 4
+    assert opt.last == plain.last
+    for one, other in zip(opt.params, plain.params, strict=True):
+        assert_same_bits(one, other)
+    for name in opt.state:
+        for one, other in zip(opt.state[name], plain.state[name], strict=True):
+            assert_same_bits(one, other)

@@ -143,7 +143,7 @@ class CudaStepper(Stepper):
         self.limit = self.clip.limit_at(self.count)
         self.hyper.write(self.gradients.given, self.grad_scale, self.limit)
         if self.clip.skip_nonfinite:
-            for work in self._work():
+            for work in [*self._work(), *self._single.values()]:
                 work.expect(self.count, self._skipped)
         self._stream = self._handle(stream)
         with self._on():
@@ -231,12 +231,11 @@ class CudaStepper(Stepper):
         """The launches of an array that steps by itself."""
         found = self._single.get(row)
         if found is None:
-            formats = self.gradients.formats
-            job = self.parameters.job(row, formats[row], self.scales)
-            made: Any = self._make_batch([row], formats[row], job, self.hyper)
-            found = made
+            batch: Any = next(own for own in self._batches if row in own.rows)
+            first = self.first + self.parameters.firsts[row]
+            is_alone = isinstance(batch, OneArray)
+            found = batch if is_alone else batch.alone(row, self._arrays[row], first)
             found.bind([self.gradients.addresses[row]])
-            found.prepare(self._stream)
             self._single[row] = found
         return found
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from operator import attrgetter
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -56,7 +57,7 @@ def _torch_reader(array: Any) -> Reader:
             and other.shape == shape
             and other.stride() == strides
             and other.device == device
-            and not other.is_neg()
+            and not other.is_neg()  # a sign that is yet to be applied
         ):
             return int(other.data_ptr())
         return OTHER
@@ -64,38 +65,15 @@ def _torch_reader(array: Any) -> Reader:
     return read
 
 
-def _cupy_reader(array: Any) -> Reader:
-    kind, shape, strides, dtype = type(array), array.shape, array.strides, array.dtype
+def _reader_by(address: str, *attributes: str) -> Callable[[Any], Reader]:
+    """A maker of readers that compare attributes."""
+    describe, find = attrgetter(*attributes), attrgetter(address)
 
-    def read(other: Any) -> int:
-        if (
-            type(other) is kind
-            and other.shape == shape
-            and other.strides == strides
-            and other.dtype == dtype
-        ):
-            return int(other.data.ptr)
-        return OTHER
+    def make(array: Any) -> Reader:
+        kind, like = type(array), describe(array)
+        return lambda own: int(find(own) or 0) if type(own) is kind and describe(own) == like else OTHER
 
-    return read
-
-
-def _numba_reader(array: Any) -> Reader:
-    kind, shape, strides, dtype = type(array), array.shape, array.strides, array.dtype
-    stream = array.stream
-
-    def read(other: Any) -> int:
-        if (
-            type(other) is kind
-            and other.shape == shape
-            and other.strides == strides
-            and other.dtype == dtype
-            and other.stream is stream
-        ):
-            return int(other.device_ctypes_pointer.value or 0)
-        return OTHER
-
-    return read
+    return make
 
 
 def _reader_of_interfaces(array: Any) -> Reader:
@@ -116,7 +94,11 @@ def _reader_of_interfaces(array: Any) -> Reader:
     return read
 
 
-_MAKERS = {"torch": _torch_reader, "cupy": _cupy_reader, "numba": _numba_reader}
+_MAKERS = {
+    "torch": _torch_reader,
+    "cupy": _reader_by("data.ptr", "shape", "strides", "dtype"),
+    "numba": _reader_by("device_ctypes_pointer.value", "shape", "strides", "dtype", "stream"),
+}
 
 
 class DeviceGradients:

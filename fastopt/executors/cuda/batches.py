@@ -61,6 +61,8 @@ class Batch:
     numbers : LaunchHyper
     control : int
         Where the device decides over the step, 0 if it does not.
+    kept : DeviceArray, optional
+        Hyperparameters of earlier steps on the device, if launches are to share them.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Batch:
         kernels: JobKernels,
         numbers: LaunchHyper,
         control: int,
+        kept: Any = None,
     ) -> None:
         self.rows, self._kernels, self._numbers = list(rows), kernels, numbers
         self.gradient_format = gradient
@@ -91,8 +94,8 @@ class Batch:
         blocks = [BLOCK if own.dtype == ITEM else 1 for own in arrays[0]]
         self._per_item = np.array([1, 1, *blocks[1:]], np.int64)
         self._control = [control] if control else []
-        self._kept = None
-        if kernels.names.recall:
+        self._kept, self._expected = kept, (0, 0)
+        if kernels.names.recall and kept is None:
             size = max(KEPT * len(kernels.names.places), 1)
             self._kept = device.allocate((size,), kernels.dtype)
         self._launches: dict[str, Launch] = {}
@@ -101,7 +104,7 @@ class Batch:
         """A prepared launch of a kernel; `words` are its arguments before control and numbers."""
         if name not in self._launches:
             names = self._kernels.names
-            kept = [] if self._kept is None else [self._kept.address, 0, 0]
+            kept = [] if self._kept is None else [self._kept.address, *self._expected]
             tail = [*self._control, *kept, *self._numbers.address()]
             given = self._numbers.in_launch(list(names.places.values()))
             launch = Launch(self._kernels.program(name), words + len(tail), *given)
@@ -124,9 +127,10 @@ class Batch:
 
     def expect(self, step: int, skipped: int) -> None:
         """The step that this one is if so many were skipped, where launches are to be told."""
+        self._expected = step % KEPT, skipped
         if self._kept is not None:
             for launch in self._launches.values():
-                launch.words[-2:] = step % KEPT, skipped
+                launch.words[-2:] = self._expected
 
     def _aligned(self) -> Any:
         """For each array whether all of its addresses allow wide accesses."""
@@ -223,6 +227,13 @@ class ManyArrays(Batch):
         self._blocks, self._placed = 0, -1
         self._rows_size = self._addresses.size + self._firsts.size
         self.tables: list[StagedTable] = []  # the last is in use, the others may belong to graphs
+
+    def alone(self, row: int, arrays: Sequence[Any], first: int) -> OneArray:
+        """Launches of one of these arrays by itself, which share what the device keeps."""
+        own = [row], [arrays], [first], self.gradient_format, self._kernels, self._numbers
+        made = OneArray(*own, *(self._control or [0]), self._kept)
+        made.expect(*self._expected)
+        return made
 
     @property
     def table(self) -> StagedTable | None:
