@@ -84,7 +84,7 @@ def measure(
 ) -> tuple[float, bool]:
     """The norm of the finite elements, from the sum of all squares, and whether all are finite."""
     size = math.sqrt(across.sum(squares))
-    if np.isfinite(size):
+    if math.isfinite(size):
         return size, True
     return careful([gradient for gradient in gradients if gradient is not None], across)
 

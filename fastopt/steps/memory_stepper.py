@@ -156,25 +156,25 @@ class MemoryStepper(Stepper):
         found, _ = self.gradients.enter(grads)
         if self.row_steps.behind:
             self.row_steps.catch_up(found)
-        self.limit = self.clip.limit_at(self.count)
+        self._count_before = count = self.count
+        self.limit = self.clip.limit_at(count)
         self._check(found)
 
     def _check_first(self, found: list[Any], items: int) -> None:
         """Check all gradients of a whole step, and measure them on the way where machine code can."""
-        self.limit = self.clip.limit_at(self.count)  # runs code of the caller's: before the check
-        status = self._check_by_header(items) if self.by_header and self._checks_first else 0
+        self._count_before = count = self.count
+        self.limit = self.clip.limit_at(count)  # runs code of the caller's: before the check
+        status = 0
+        if self.by_header and self._checks_first:
+            check = self.norm.measure if self.clip.is_on else drivers.bind()
+            status = check(self.rows, items, self.ranges)
         if status >= 0:
             self._check(found)
             return
         if self.setup.zero_grad and self.gradients.share_memory():
             self.gradients.check(found)  # raises the error
-        self._begun(found, {}, is_measured=True)
-
-    def _check_by_header(self, items: int) -> int:
-        """Note the gradients' addresses, and sum their squares if the norm is wanted."""
-        if self.clip.is_on:
-            return self.norm.measure(self.rows, items, self.ranges)
-        return drivers.bind()(self.rows, items, self.ranges)
+        self._found, self._sparse, self._is_measured = found, {}, True
+        self._left = self.parameters.size
 
     def _check(self, found: list[Any]) -> None:
         """Check the gradients, or raise; gradients in another format than before get other kernels."""
@@ -185,23 +185,19 @@ class MemoryStepper(Stepper):
             dtypes = [others.get(row, dtype) for row, dtype in enumerate(self.table.dtypes)]
             changes += self.table.planned(others, self._kernels(dtypes, self.scales))
         make(changes)
-        self._begun(found, sparse, is_measured=False)
+        self._found, self._sparse, self._is_measured = found, sparse, False
+        self._left = self.parameters.size
         self.row_steps.prepare(sparse, self.hyper)
-
-    def _begun(self, found: list[Any], sparse: Mapping[int, RowGradient], *, is_measured: bool) -> None:
-        self._found, self._sparse, self._is_measured = found, sparse, is_measured
-        self._left, self._count_before = self.parameters.size, self.count
 
     def decide(self) -> bool:
         """Read all gradients, where their norm is wanted; whether the step is to be taken."""
         if not self.clip.is_on:
             return True
-        grads = [self._sparse[i].once() if i in self._sparse else g for i, g in enumerate(self._found)]
-        given = [grad for grad in grads if grad is not None]
-        if not self.compiled:
-            squares = norm.reference(given)
-        elif self._sparse:
-            squares = sum_of_squares(given)
+        grads, sparse = self._found, self._sparse
+        if sparse or not self.compiled:
+            grads = [sparse[i].once() if i in sparse else grad for i, grad in enumerate(grads)]
+            given = [grad for grad in grads if grad is not None]
+            squares = sum_of_squares(given) if self.compiled else norm.reference(given)
         else:
             if not self._is_measured:
                 self.norm.measure(self.rows, self.gradients.known, self.ranges)
@@ -255,7 +251,7 @@ class MemoryStepper(Stepper):
 
     def end(self) -> None:
         """Count the step, if the last elements did not do so."""
-        if self.count == self._count_before:
+        if self._left >= 0:
             make(self._step_counted())
         self._release()
         self._keep_up()
