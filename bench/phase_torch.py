@@ -17,7 +17,7 @@ except ImportError:
 def step_of(
     arrays: Mapping[str, Array], settings: Mapping[str, Any], grad_scale: float, threads: int
 ) -> Step | None:
-    """Unscale, look for what is not finite, clip, step, average, copy and clear, in these arrays."""
+    """Unscale, check for NaN and infinity, clip, step, average, copy and clear, in these arrays."""
     if torch is None:
         return None
     torch.set_num_threads(threads)

@@ -49,7 +49,7 @@ class Codec:
         """The items that hold these numbers, flat.
 
         `noise` has 32 random bits for each number, to round it up or down at random, so that it is
-        right in the mean; None rounds to the nearest.
+        without bias; None rounds to the nearest.
         """
         raise NotImplementedError
 

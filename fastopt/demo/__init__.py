@@ -1,1 +1,1 @@
-"""``fastopt demo``: a model trained on real data, and a large buffer updated at the speed of memory."""
+"""``fastopt demo``: a model trained on real data, and a step over a large array is timed."""

@@ -22,7 +22,7 @@ class RMSProp(NamedOptimizer):
     Parameters
     ----------
     params : array, or list, tuple or dict of arrays
-        What to optimise, updated in place: float32 or float64, any shape, C-contiguous, writeable.
+        What to optimise, updated in place: float16, bfloat16, float32 or float64, C-contiguous.
     lr : float or schedule, default 1e-3
         Learning rate, >= 0. A schedule is a function from the step (0, 1, ...) to a number; all
         numbers here may be schedules, and may be assigned between steps: ``opt.lr = 1e-4``.

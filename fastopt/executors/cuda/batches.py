@@ -146,7 +146,7 @@ class Batch:
 
 
 class OneArray(Batch):
-    """A single array: its addresses travel in the launch."""
+    """A single array: its addresses are kernel arguments."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
