@@ -1,1 +1,1 @@
-"""The caller's arrays: what they must be, and where they are."""
+"""The caller's arrays: nested structures, checks, and where they are."""

@@ -1,4 +1,4 @@
-"""New memory that begins at a cache line."""
+"""New arrays that begin at a cache line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ALIGNMENT = 64  # a cache line, and the widest vector
 
 
 def aligned(allocate: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """A new array of what `allocate(size, dtype)` gives."""
+    """A new aligned array in memory from `allocate(size, dtype)`."""
     size = math.prod(shape) * dtype.itemsize
     raw: Array = allocate(size + ALIGNMENT, np.uint8)
     skip = -raw.__array_interface__["data"][0] % ALIGNMENT
@@ -21,5 +21,5 @@ def aligned(allocate: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Arra
 
 
 def zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Zeros whose pages the system maps when a kernel first writes them: on the right core."""
+    """Zeros whose pages are mapped by first touch: near the core whose kernel writes them first."""
     return aligned(np.zeros, shape, dtype)

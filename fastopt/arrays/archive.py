@@ -1,4 +1,4 @@
-"""Arrays with a description in one ``.npz`` file: streamed, and replaced as a whole."""
+"""Arrays with a description in one ``.npz`` file, streamed and replaced atomically."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _write_array(member: IO[bytes], array: Array) -> None:
 
 
 def in_files(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The dtype that files have: the format of .npy files does not know bfloat16."""
+    """The dtype in files: uint16 for bfloat16, which the .npy format does not have."""
     return np.dtype(np.uint16) if name_of(dtype) == "bfloat16" else dtype
 
 
@@ -65,20 +65,20 @@ def _bytes(array: Array) -> memoryview:
 
 
 class _Mismatch(ValueError):
-    """The file is whole, but holds other arrays."""
+    """The file is intact, but holds other arrays."""
 
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Damage shows in many ways: here they become one error."""
+    """Turn the many errors of a damaged file into one ValueError."""
     try:
         yield
     except _Mismatch:
         raise
     except Exception as error:
-        # A damaged file may point to impossible places: "invalid argument".
-        elsewhere = isinstance(error, OSError) and error.errno != errno.EINVAL
-        if elsewhere or isinstance(error, MemoryError):
+        # A damaged file may have invalid offsets: "invalid argument".
+        unrelated = isinstance(error, OSError) and error.errno != errno.EINVAL
+        if unrelated or isinstance(error, MemoryError):
             raise
         raise ValueError(f"{path} is damaged or no .npz file: {error}") from error
 
@@ -98,16 +98,16 @@ class Archive:
                 if size > LARGEST_DESCRIPTION:
                     raise ValueError(f"its description has {size} bytes")
                 with self._archive.open(DESCRIPTION) as member:
-                    found = json.loads(member.read(size))
-                if isinstance(found, dict):
-                    return found
+                    description = json.loads(member.read(size))
+                if isinstance(description, dict):
+                    return description
         raise ValueError(f"{self._path} was not written by an optimizer's save()")
 
-    def check(self, own: Mapping[str, Array]) -> None:
-        """Read all that `read_into` would read: it must be whole, and for arrays like these."""
-        held = set(self._archive.namelist())
-        for name, array in own.items():
-            if f"{name}.npy" not in held:
+    def check(self, arrays: Mapping[str, Array]) -> None:
+        """Read all that `read_into` would read, and check checksums, shapes and dtypes."""
+        members = set(self._archive.namelist())
+        for name, array in arrays.items():
+            if f"{name}.npy" not in members:
                 raise ValueError(f"{self._path} has no array {name!r}")
             with _readable(self._path), self._open(name) as (member, header, size):
                 shape, fortran, dtype = header
@@ -123,14 +123,14 @@ class Archive:
 
     @contextmanager
     def _open(self, name: str) -> Iterator[tuple[IO[bytes], _Header, int]]:
-        """A member behind its header, the header, and the bytes that must follow."""
+        """A member after its header, the header, and the number of bytes that must follow."""
         with self._archive.open(f"{name}.npy") as member:
             header = _read_header(member)
             yield member, header, self._archive.getinfo(f"{name}.npy").file_size - member.tell()
 
-    def read_into(self, own: Mapping[str, Array], first: int = 0) -> None:
-        """Fill the arrays from the file, which was checked; with its elements from `first` on."""
-        for name, array in own.items():
+    def read_into(self, arrays: Mapping[str, Array], first: int = 0) -> None:
+        """Fill arrays from the file, which was checked, with its elements from `first` on."""
+        for name, array in arrays.items():
             in_memory = isinstance(array, np.ndarray)
             host = array if in_memory else np.empty(array.shape, array.dtype)
             with _readable(self._path), self._open(name) as (member, _, _):
@@ -144,7 +144,7 @@ class Archive:
 
 
 def _chunks(member: IO[bytes], size: int) -> Iterator[bytes]:
-    """So many bytes, or an error if there are fewer."""
+    """Read this many bytes, or raise if there are fewer."""
     left = size
     while left:
         chunk = member.read(min(left, IO_CHUNK))

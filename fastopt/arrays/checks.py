@@ -18,22 +18,23 @@ Range: TypeAlias = tuple[int, int, str]
 
 
 def address(array: Any) -> int:
-    """Where the first element is."""
+    """The address of the first element."""
     if isinstance(array, DeviceArray):
         return array.address
     return int(array.__array_interface__["data"][0])
 
 
 def memory_range(name: str, array: Array) -> Range:
-    """First byte, end and name of an array's memory."""
+    """An array's first address, the address after its end, and its name."""
     start = address(array)
     return start, start + array.nbytes, name
 
 
 def loaded(module: str, name: str) -> Any:
-    """What a module that takes long to import calls `name`, or None: no object of its types exists yet.
+    """An attribute of a module if that is imported, else None.
 
-    Another thread may be importing the module right now: then it is known, and half empty.
+    For modules that take long to import: without one, no object of its types exists. Another thread
+    may be importing it at this moment, so the attribute can be missing.
     """
     return getattr(sys.modules.get(module), name, None)
 
@@ -52,29 +53,29 @@ def check_kind(name: str, array: Any) -> None:
         raise TypeError(f"{name} must be a NumPy array, not {kind}{_instead(array)}")
 
 
-def _instead(given: Any) -> str:
-    """What to do with something that is no array."""
-    if isinstance(given, Iterator):
+def _instead(value: Any) -> str:
+    """A hint for the error: how to get an array from a value that is none."""
+    if isinstance(value, Iterator):
         return ": make a list of it"
     for module, name in (("torch", "Tensor"), ("torch.nn", "Module")):
         kind = loaded(module, name)
-        if kind is not None and isinstance(given, kind):
+        if kind is not None and isinstance(value, kind):
             return (
                 ": tensor.numpy() shares the memory of a tensor on the CPU, and fastopt.interop.torch "
                 "has optimizers for PyTorch's models and tensors"
             )
-    if hasattr(given, "__array__"):
+    if hasattr(value, "__array__"):
         return ": numpy.asarray makes one of it"
     return ""
 
 
 def _cast(array: Array, dtype: Any) -> str:
-    """How to make an array of another dtype, if that needs no more than a word."""
+    """A hint for the error: how to cast the array, if a cast is possible."""
     return f"; .astype({name_of(np.dtype(dtype))!r}) makes it so" if array.dtype.kind in "biuf" else ""
 
 
 def check_memory(name: str, array: Array) -> None:
-    """Native byte order, C-contiguous and aligned, as compiled code takes it to be."""
+    """Check for native byte order, C order and alignment, which compiled code relies on."""
     if not array.dtype.isnative:
         raise ValueError(f"{name} must be in native byte order, not {array.dtype.str!r}")
     if not array.flags.c_contiguous:
@@ -87,7 +88,7 @@ def check_memory(name: str, array: Array) -> None:
 
 
 def check_readable(name: str, array: Any, formats: tuple[str, ...] = NAMES) -> None:
-    """An array that compiled code can read by its address."""
+    """Check that compiled code can read an array by its address."""
     check_kind(name, array)
     if name_of(array.dtype) not in formats:
         raise TypeError(f"{name} must be {listed(formats)}, not {array.dtype}{_cast(array, 'float64')}")
@@ -95,25 +96,25 @@ def check_readable(name: str, array: Any, formats: tuple[str, ...] = NAMES) -> N
 
 
 def check_writeable(name: str, array: Any, formats: tuple[str, ...] = NAMES) -> None:
-    """A parameter, or another array that the step writes."""
+    """Check a parameter, or another array that the step writes."""
     check_readable(name, array, formats)
     check_is_written(name, array)
 
 
 def check_is_written(name: str, array: Array) -> None:
-    """An array may be written to."""
+    """Check that an array is writeable."""
     if not array.flags.writeable:
         raise ValueError(f"{name} must be writeable: it is read-only, and is written in place")
 
 
 def check_shape(name: str, array: Array, param: Array) -> None:
-    """The shape of the parameter."""
+    """Check for the shape of the parameter."""
     if array.shape != param.shape:
         raise ValueError(f"{name} must have the parameter's shape {param.shape}, got {array.shape}")
 
 
 def check_rows(name: str, rows: Any, param: Array) -> Array:
-    """Indices of rows of `param`, as a copy in int64."""
+    """Check indices of rows of `param`, and return them as a copy in int64."""
     check_kind(name, rows)
     if param.ndim == 0:
         raise ValueError(f"{name} must be for a parameter that has rows, but its shape is ()")
@@ -128,36 +129,36 @@ def check_rows(name: str, rows: Any, param: Array) -> Array:
             f"{name} must be from 0 to {count - 1}, got {rows.min()} to {rows.max()}: "
             f"the parameter has {count} rows"
         )
-    found: Array = rows.astype(np.int64)
-    return found
+    indices: Array = rows.astype(np.int64)
+    return indices
 
 
 def check_values(name: str, array: Any, param: Array, rows: int) -> None:
-    """Gradients for so many rows of `param`."""
+    """Check the gradients of this number of rows of `param`."""
     check_kind(name, array)
     shape = rows, *param.shape[1:]
     if array.shape != shape:
         raise ValueError(f"{name} must have the shape {shape}, for {rows} rows, got {array.shape}")
-    _check_goes_with(name, array, param)
+    _check_compatible(name, array, param)
     check_memory(name, array)
 
 
 def check_like(name: str, array: Array, param: Array) -> None:
-    """The shape and dtype of the parameter."""
+    """Check for the shape and dtype of the parameter."""
     check_shape(name, array, param)
     if array.dtype.newbyteorder("=") != param.dtype:
         raise TypeError(f"{name} must have the parameter's dtype {param.dtype}, not {array.dtype}")
 
 
 def check_input(name: str, array: Any, param: Array) -> None:
-    """An array of the caller's that is only read: of the parameter's shape and dtype."""
+    """Check an input array: only read, of the parameter's shape and dtype."""
     check_kind(name, array)
     check_like(name, array, param)
     check_memory(name, array)
 
 
 def check_stored(name: str, array: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """An array of the caller's to keep a state in: as a codec stores it."""
+    """Check an array that the caller provides for a state, of the codec's shape and dtype."""
     check_kind(name, array)
     if array.shape != shape:
         raise ValueError(f"{name} must have the shape {shape}, got {array.shape}")
@@ -168,14 +169,14 @@ def check_stored(name: str, array: Any, shape: tuple[int, ...], dtype: np.dtype[
 
 
 def check_gradient(name: str, grad: Any, param: Array) -> None:
-    """A gradient for `param`: only read, of the same shape and a dtype that goes with it."""
+    """Check a gradient for `param`: only read, of the same shape and a compatible dtype."""
     check_kind(name, grad)
     check_shape(name, grad, param)
-    _check_goes_with(name, grad, param)
+    _check_compatible(name, grad, param)
     check_memory(name, grad)
 
 
-def _check_goes_with(name: str, grad: Array, param: Array) -> None:
+def _check_compatible(name: str, grad: Array, param: Array) -> None:
     formats = partners_of(param.dtype)
     if name_of(grad.dtype) not in formats:
         raise TypeError(
@@ -185,7 +186,7 @@ def _check_goes_with(name: str, grad: Array, param: Array) -> None:
 
 
 def check_distinct(ranges: Iterable[Range]) -> None:
-    """No two arrays that are written share memory."""
+    """Check that no two written arrays share memory."""
     ordered = sorted(r for r in ranges if r[0] < r[1])
     for (_, stop, name), (start, _, other) in pairwise(ordered):
         if start < stop:
@@ -193,12 +194,12 @@ def check_distinct(ranges: Iterable[Range]) -> None:
 
 
 def overlaps(start: int, stop: int, starts: Sequence[int], stops: Sequence[int]) -> bool:
-    """Whether memory from `start` to `stop` meets one of the spans, whose starts and stops rise.
+    """Whether memory from `start` to `stop` overlaps one of the spans, whose starts and stops ascend.
 
-    The one rule: Numba compiles it for the checks of every step.
+    The only overlap rule: Numba compiles it for the checks of every step.
     """
-    # By bisection: the first span that ends behind the start must begin behind the end. NumPy's
-    # searchsorted would do, but Numba's version of it makes a new process import scipy.linalg.
+    # By bisection: the first span that ends after `start` must not begin before `stop`. Not by NumPy's
+    # searchsorted, since Numba's version of it makes a new process import scipy.linalg.
     low, high = 0, len(stops)
     while low < high:
         middle = (low + high) // 2
@@ -210,7 +211,7 @@ def overlaps(start: int, stop: int, starts: Sequence[int], stops: Sequence[int])
 
 
 class Guarded:
-    """Memory that other arrays may not share, with names for errors.
+    """Memory ranges that other arrays must not overlap, with names for errors.
 
     Parameters
     ----------
@@ -219,25 +220,25 @@ class Guarded:
     Attributes
     ----------
     starts, stops : list of int
-        Of all that is not empty, for `overlaps`.
+        Of all ranges that are not empty, for `overlaps`.
     """
 
     def __init__(self, ranges: Iterable[Range]) -> None:
         self._ranges = [(start, stop, name) for start, stop, name in ranges if start < stop]
         spans = sorted((start, stop) for start, stop, _ in self._ranges)
         self.starts = [start for start, _ in spans]
-        # What is only read may overlap: let stops rise too, so that they can be bisected.
+        # Arrays that are only read may overlap: let the stops ascend too, for the bisection.
         self.stops = list(accumulate((stop for _, stop in spans), max))
 
     def meets(self, start: int, stop: int) -> bool:
-        """Whether memory from `start` to `stop` shares any of it."""
+        """Whether memory from `start` to `stop` overlaps one of the ranges."""
         return overlaps(start, stop, self.starts, self.stops)
 
     def check_apart(self, name: str, array: Array) -> None:
-        """An array shares none of it."""
+        """Check that an array overlaps none of the ranges."""
         start, stop, _ = memory_range(name, array)
         if self.meets(start, stop):
             other = next(
-                own for first, end, own in self._ranges if overlaps(start, stop, [first], [end])
+                label for first, end, label in self._ranges if overlaps(start, stop, [first], [end])
             )
             raise ValueError(f"{name} must not share memory with {other}: a step writes one of them")

@@ -1,9 +1,9 @@
-"""Arrays on a device, of whichever library, as the rest of fastopt sees them.
+"""Device arrays of any library, as the rest of fastopt sees them.
 
-An array enters as a `DeviceArray`: its shape, dtype and address, with the names that NumPy has for
-them, so that checks treat it like any other. The object that it came from stays with it.
-Nothing here imports a CUDA library: what an array says of itself is enough. Other places than CUDA
-say how their arrays enter when they register (`arrays.places`).
+A device array is described by a `DeviceArray`: shape, dtype and address, under NumPy's names, so that
+the checks treat it like any other array. It keeps a reference to the user's object. Nothing here
+imports a CUDA library: the CUDA Array Interface and DLPack are enough. Places other than CUDA register
+a function that describes their arrays (`arrays.places`).
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from fastopt.arrays import places
 from fastopt.codecs.floats import floats
 
 CUDA = "cuda"
-LIBRARIES = "torch", "cupy", "numba"  # of which more is known than that there is an interface
+LIBRARIES = "torch", "cupy", "numba"  # whose streams or dtypes are known beyond the interface
 
 CUDA_DEVICE = (2, 13)  # kinds of memory in DLPack: of a device, and managed
 
 
 class DeviceArray:
-    """What is known of an array in the memory of a device.
+    """Shape, dtype, address and owner of an array in device memory.
 
     Attributes
     ----------
     owner : object
         The user's array, which keeps the memory.
     address : int
-        Where the first element is.
+        Of the first element.
     stream : int or None
-        On which the owner says that the content is produced.
+        On which the owner says that the content is being produced.
     place : str
         As registered in `arrays.places`.
     """
@@ -80,7 +80,7 @@ class DeviceArray:
         return "that leave gaps"
 
     def as_dtype(self, dtype: np.dtype[Any]) -> DeviceArray:
-        """The same memory, if it is in this dtype or its bits."""
+        """A view of the same memory with another dtype of the same size."""
         return DeviceArray(
             self.owner,
             self.shape,
@@ -93,7 +93,7 @@ class DeviceArray:
         )
 
     def part(self, start: int, stop: int) -> DeviceArray:
-        """The elements from `start` to `stop`, of all in a row."""
+        """A flat view of the elements from `start` to `stop`, in C order."""
         address = self.address + start * self.itemsize if stop > start else 0
         writeable, shape = self.flags.writeable, (stop - start,)
         return DeviceArray(
@@ -104,7 +104,7 @@ class DeviceArray:
         return f"<{self.dtype} {self.shape} on a device>"
 
     def __reduce__(self) -> Any:
-        """A copy is of the owner's kind: how that is copied, its library says."""
+        """Pickle or copy the owner, as its library does, and describe the result again."""
         return _entered_again, (self.owner, self.dtype)
 
 
@@ -114,84 +114,84 @@ def _entered_again(owner: Any, dtype: np.dtype[Any]) -> Any:
 
 
 def _alignment(dtype: np.dtype[Any]) -> int:
-    """By what addresses must be divisible: the item size; of a record, that of its largest number."""
-    own = [dtype[name].base.itemsize for name in dtype.names or ()]
-    return max(own, default=dtype.itemsize)
+    """The alignment in bytes: the item size, or for a record that of its largest field."""
+    fields = [dtype[name].base.itemsize for name in dtype.names or ()]
+    return max(fields, default=dtype.itemsize)
 
 
 def library_of(array: Any) -> str:
-    """The package that an array comes from, which for subclasses is that of their base."""
+    """The package that defines an array's type, or for a subclass that of its base."""
     kind: Any = type(array)
     return _library_of(kind)
 
 
 @cache
 def _library_of(kind: type) -> str:
-    own, *bases = (base.__module__.partition(".")[0] for base in kind.__mro__)
-    return next((base for base in bases if base in LIBRARIES), own)
+    package, *bases = (base.__module__.partition(".")[0] for base in kind.__mro__)
+    return next((base for base in bases if base in LIBRARIES), package)
 
 
 def interface(array: Any) -> dict[str, Any] | None:
-    """The array's description of itself in the CUDA Array Interface, None if it has none."""
+    """The array's CUDA Array Interface, None if it has none."""
     if isinstance(array, np.ndarray):
         return None
     if library_of(array) == "torch":
         if not getattr(array, "is_cuda", False):
             return None
-        array = array.detach()  # what requires a gradient refuses to be described
+        array = array.detach()  # tensors that require a gradient have no interface
         if str(array.dtype) == "torch.bfloat16":  # which the interface does not know
             bits = array.view(import_module("torch").int16).__cuda_array_interface__
             return {**bits, "typestr": floats("bfloat16").dtype}
-    found = getattr(array, "__cuda_array_interface__", None)
-    if found is None and type(array).__name__ == "FakeCUDAArray":  # of Numba's simulator
-        found = getattr(array, "__array_interface__", None)
-    return found
+    described = getattr(array, "__cuda_array_interface__", None)
+    if described is None and type(array).__name__ == "FakeCUDAArray":  # of Numba's simulator
+        described = getattr(array, "__array_interface__", None)
+    return described
 
 
 def enter(name: str, array: Any) -> Any:
-    """An array as it is used inside: one on a device as a `DeviceArray`, any other as it is."""
+    """Describe a device array by a `DeviceArray`; return any other array unchanged."""
     if isinstance(array, np.ndarray):
         return array
-    found = interface(array)
-    if found is None:
+    described = interface(array)
+    if described is None:
         return _from_dlpack(name, array)
-    if found.get("mask") is not None:
+    if described.get("mask") is not None:
         raise TypeError(f"{name} must not have a mask: a step would ignore it")
-    dtype, shape = _dtype_of(array, found["typestr"]), tuple(found["shape"])
-    address, read_only = found["data"]
+    dtype, shape = _dtype_of(array, described["typestr"]), tuple(described["shape"])
+    address, read_only = described["data"]
     return DeviceArray(
         array,
         shape,
         dtype,
         int(address or 0),
-        contiguous=is_contiguous(shape, found.get("strides"), dtype.itemsize),
+        contiguous=is_contiguous(shape, described.get("strides"), dtype.itemsize),
         writeable=not read_only,
-        stream=found.get("stream"),
+        stream=described.get("stream"),
     )
 
 
 def _dtype_of(array: Any, typestr: Any) -> np.dtype[Any]:
-    """The dtype of an interface; of a record it only says the size, and the array knows the fields."""
+    """The dtype of an array; for a record, of which the interface gives the size only, the array's."""
     dtype: np.dtype[Any] = np.dtype(typestr)
-    own: Any = getattr(array, "dtype", None)
-    is_record = dtype.kind == "V" and isinstance(own, np.dtype) and own.itemsize == dtype.itemsize
-    return np.dtype(own) if is_record else dtype
+    full: Any = getattr(array, "dtype", None)
+    is_record = dtype.kind == "V" and isinstance(full, np.dtype) and full.itemsize == dtype.itemsize
+    return np.dtype(full) if is_record else dtype
 
 
 def _from_dlpack(name: str, array: Any) -> Any:
     where = getattr(array, "__dlpack_device__", None)
     if where is None or where()[0] not in CUDA_DEVICE:
-        found = places.entered(name, array)
-        return array if found is None else found
+        entered = places.entered(name, array)
+        return array if entered is None else entered
     cuda: Any = places.load(CUDA)
     shape, strides, dtype, address, read_only = cuda.describe_dlpack(array)
-    gaps = strides and tuple(step * dtype.itemsize for step in strides)
-    contiguous = is_contiguous(shape, gaps, dtype.itemsize)
+    in_bytes = strides and tuple(step * dtype.itemsize for step in strides)
+    contiguous = is_contiguous(shape, in_bytes, dtype.itemsize)
     return DeviceArray(array, shape, dtype, address, contiguous=contiguous, writeable=not read_only)
 
 
 def is_contiguous(shape: tuple[int, ...], strides: Any, itemsize: int) -> bool:
-    """Whether elements follow each other in C order; `strides` in bytes, None says so."""
+    """Whether an array is C-contiguous; `strides` are in bytes, or None if it is."""
     expected = itemsize
     if strides is not None and 0 not in shape:
         for length, step in zip(reversed(shape), reversed(tuple(strides)), strict=True):
@@ -202,14 +202,14 @@ def is_contiguous(shape: tuple[int, ...], strides: Any, itemsize: int) -> bool:
 
 
 def leave(array: Any) -> Any:
-    """An array as the user knows it."""
+    """The user's own array."""
     return array.owner if isinstance(array, DeviceArray) else array
 
 
 def current_stream(array: Any) -> Callable[[], int] | None:
-    """What tells the stream that the array's library works on by then, where it has one of its own.
+    """Return a function that gives the current stream of the array's library, None if it has none.
 
-    It does not hold the array: memory is to be free for others when its owner is done with it.
+    The function does not keep the array alive, so that its memory can be freed.
     """
     library = library_of(array)
     if library == "torch":

@@ -17,7 +17,7 @@ from fastopt.arrays.aligned import zeros
 from fastopt.arrays.archive import in_files
 from fastopt.arrays.checks import Array
 
-# What a system says that cannot reserve space in this folder, though there may be enough of it.
+# Errors of file systems that cannot reserve space, though there may be enough of it.
 CANNOT_RESERVE = errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS
 
 NAME_LENGTH = 100  # of the readable part; names of files may have 255 bytes, or fewer
@@ -26,12 +26,12 @@ WRITTEN = 1 << 20  # bytes of zeros at a time
 
 
 class StateFiles:
-    """Makes arrays in a folder, or in memory where there is none; takes them back if an error follows.
+    """Create arrays as files in a folder, or in memory without one; delete the files on an error.
 
     Parameters
     ----------
     folder : path or None
-        New or empty: what is in a file is never written over.
+        New or empty: existing files are never overwritten.
     """
 
     def __init__(self, folder: Any) -> None:
@@ -89,7 +89,7 @@ class StateFiles:
     ) -> None:
         if kind is None:
             return
-        # What cannot be removed, such as a folder that others use by now, must not hide the error.
+        # Failing to remove a file, or a folder that others use now, must not hide the error.
         for path in self._files:
             with suppress(OSError):
                 path.unlink()
@@ -99,7 +99,7 @@ class StateFiles:
 
 
 def file_name(number: int, name: str) -> str:
-    """A name that every file system takes, and that none of them takes for that of another number."""
+    """A file name that is valid on every file system, and differs from those of other numbers."""
     readable = "".join(c if (c.isascii() and c.isalnum()) or c in "-_" else "_" for c in name)
     return f"{number:03}-{readable.strip('_')[:NAME_LENGTH]}.npy"
 

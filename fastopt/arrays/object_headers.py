@@ -1,9 +1,8 @@
-"""What the headers of the caller's arrays said when an optimizer took them in.
+"""The headers of the caller's arrays, as they were when the optimizer was built.
 
-An array object can be changed after that: resized, which frees the memory that it had, given another
-shape or dtype, or made read-only. Compiled code has addresses, so each step sees first that nothing
-of the kind happened: in machine code (`executors.cpu.header_check`), and here where that finds a
-difference.
+An array object can be changed later: resized, which frees its memory, given another shape or dtype, or
+made read-only. Compiled code uses addresses, so each step first checks that the headers are unchanged:
+in machine code (`executors.cpu.header_check`), and here to raise the error where they differ.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ CONTIGUOUS, ALIGNED, WRITEABLE = 0x0001, 0x0100, 0x0400
 
 
 class Header(NamedTuple):
-    """One array, and what its header said."""
+    """An array, and the content of its header."""
 
     name: str  # for errors
     array: Array
@@ -40,7 +39,7 @@ class Header(NamedTuple):
     is_base: bool  # only its memory matters: an array is a view of it
 
     def check(self) -> None:
-        """Raise ValueError if the array is another one by now."""
+        """Raise ValueError if the array's header has changed."""
         name, array = self.name, self.array
         if self.is_base:
             if checks.address(array) != self.address or array.nbytes < self._nbytes:
@@ -61,17 +60,17 @@ class Header(NamedTuple):
         return int(np.prod(self.shape)) * self.dtype.itemsize
 
     def words(self) -> list[int]:
-        """The same for compiled code."""
+        """The header as integers, for compiled code."""
         head = [id(self.array), self.address, id(self.dtype), self.flags, len(self.shape)]
         return [*head, *self.shape]
 
 
 def headers_of(name: str, array: Array, written: bool) -> list[Header]:
-    """The header of an array, and that of the array whose memory it shows, if another one owns it."""
+    """The header of an array, and for a view that of the array that owns the memory."""
     flags = CONTIGUOUS | ALIGNED | (WRITEABLE if written else 0)
-    found = [Header(name, array, checks.address(array), array.shape, array.dtype, flags, False)]
+    headers = [Header(name, array, checks.address(array), array.shape, array.dtype, flags, False)]
     base = array.base
     if isinstance(base, np.ndarray) and base.flags.owndata:
         shown = f"the array that {name} is a view of"
-        found.append(Header(shown, base, checks.address(base), base.shape, base.dtype, 0, True))
-    return found
+        headers.append(Header(shown, base, checks.address(base), base.shape, base.dtype, 0, True))
+    return headers

@@ -1,4 +1,4 @@
-"""Where arrays live, in memory or on a device, and what is done differently there."""
+"""Operations on arrays that are in memory or on a device: allocate, copy, fill, synchronize."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from fastopt.codecs.formats import name_of
 
 
 def place_of(array: DeviceArray) -> Place:
-    """Where an array on a device is."""
+    """The place of an array on a device."""
     return load(array.place)
 
 
 def enter(name: str, array: Any) -> Any:
-    """An array as it is used inside: one on a device as a `DeviceArray`, any other as it is.
+    """Describe a device array by a `DeviceArray`; return any other array unchanged.
 
     Raises
     ------
@@ -34,79 +34,81 @@ def enter(name: str, array: Any) -> Any:
     return entered
 
 
-def enter_like(name: str, array: Any, own: Any) -> Any:
-    """The same, for what is to have the dtype of another array.
+def enter_like(name: str, array: Any, like: Any) -> Any:
+    """As `enter`, for an array that must have the dtype of `like`.
 
-    On a device bfloat16 shows as its bits, to libraries that do not know it.
+    Libraries without bfloat16 describe it as uint16.
     """
     entered = enter(name, array)
     if isinstance(entered, DeviceArray) and entered.dtype == np.uint16:
-        return entered.as_dtype(own.dtype) if name_of(own.dtype) == "bfloat16" else entered
+        return entered.as_dtype(like.dtype) if name_of(like.dtype) == "bfloat16" else entered
     return entered
 
 
 def check_one_home(named: Iterable[tuple[str, Any]]) -> str | None:
-    """See that all arrays are in memory, or all on one device; the name of its place, None in memory.
+    """Check that all arrays are in memory or on one device; return the name of its place, or None.
 
     Raises
     ------
     ValueError
-        They are not. The message names one of each.
+        They are not; the message names two that differ.
     """
     first: tuple[str, str] | None = None
-    found: str | None = None
+    common: str | None = None
     for name, array in named:
         place = where(array)
         if first is None:
-            first, found = (name, place), array.place if isinstance(array, DeviceArray) else None
+            first, common = (name, place), array.place if isinstance(array, DeviceArray) else None
         if place != first[1]:
             raise ValueError(
                 f"{name} must be where {first[0]} is: it is {place}, and {first[0]} is {first[1]}"
             )
-    return found
+    return common
 
 
 MEMORY = "in memory"
 
 
 def where(array: Any) -> str:
-    """The place of an array, for people."""
+    """Where an array is, in words for messages."""
     if not isinstance(array, DeviceArray):
         return MEMORY
     return place_of(array).where(array)
 
 
 def is_on_device(array: Any) -> bool:
-    """Whether an array, as it is used inside, is on a device."""
+    """Whether an array that was entered is on a device."""
     return isinstance(array, DeviceArray)
 
 
 def new_state(param: Any, codec: Codec, value: float | str, folder: Any) -> Any:
-    """A state beside a parameter on a device, filled with a number or with the parameter."""
+    """A new state on the device of a parameter, filled with a number or with the parameter."""
     if folder is not None:
         raise ValueError("state_dir is for params in memory: states on a device are not in files")
     place = place_of(param)
-    made = place.empty(param, codec.shape(param.shape), codec.dtype)
+    state = place.empty(param, codec.shape(param.shape), codec.dtype)
     if isinstance(value, str) and codec.dtype == param.dtype:
-        copy(made, param)
+        copy(state, param)
     elif isinstance(value, str):  # an average of parameters in another format
-        host = np.empty(made.shape, codec.dtype)
+        host = np.empty(state.shape, codec.dtype)
         codec.store(host, to_host(param))
-        copy(made, host)
+        copy(state, host)
     else:
         item = np.empty(1, codec.dtype)
         codec.fill(item, value)
-        place.repeat(made, item)
-    return made
+        place.repeat(state, item)
+    return state
 
 
-def part(array: Any, own: slice) -> Any:
-    """A stretch of all elements in a row, in the same memory."""
-    return array.part(own.start, own.stop) if isinstance(array, DeviceArray) else array.reshape(-1)[own]
+def part(array: Any, span: slice) -> Any:
+    """A flat view of the elements in a slice, in C order."""
+    if isinstance(array, DeviceArray):
+        return array.part(span.start, span.stop)
+    return array.reshape(-1)[span]
 
 
 def empty(like: Any, size: int, dtype: Any = None) -> Any:
-    """A new flat array in the home of another, by default of its dtype; its content is undefined."""
+    """A new uninitialized flat array where another is, by default of its dtype."""
     dtype = like.dtype if dtype is None else dtype
     if not isinstance(like, DeviceArray):
         return np.empty(size, dtype)
@@ -114,7 +116,7 @@ def empty(like: Any, size: int, dtype: Any = None) -> Any:
 
 
 def clear(array: Any) -> None:
-    """Fill with zeros; done when it returns."""
+    """Fill with zeros, and wait until that is done."""
     if isinstance(array, DeviceArray):
         place_of(array).clear(array)
     else:
@@ -122,13 +124,13 @@ def clear(array: Any) -> None:
 
 
 def synchronize(array: Any) -> None:
-    """Wait for all that the device of an array was given to do, if it is on one."""
+    """Wait until the device of an array, if it is on one, has finished all its work."""
     if isinstance(array, DeviceArray):
         place_of(array).synchronize(array)
 
 
 def copy(target: Any, source: Any) -> None:
-    """Copy all elements, from wherever to wherever; done when it returns."""
+    """Copy all elements between memory and devices, and wait until that is done."""
     if isinstance(target, DeviceArray):
         place_of(target).copy(target, source)
     else:
@@ -136,7 +138,7 @@ def copy(target: Any, source: Any) -> None:
 
 
 def to_host(array: Any) -> Array:
-    """The array itself if it is in memory, else a copy that is."""
+    """The array itself if it is in memory, else a copy in memory."""
     if not isinstance(array, DeviceArray):
         result: Array = array
         return result

@@ -1,7 +1,7 @@
-"""The interface of a place that arrays can be in beside memory, and which places there are.
+"""The interface of a place for arrays other than memory, such as CUDA, and the registry of places.
 
-Nothing here knows CUDA: `executors.places` registers how its place is loaded, when the first array
-on a device comes.
+Nothing here depends on CUDA: `executors.places` registers a function that loads it when the first
+device array is seen.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import numpy as np
 
 
 class Place(Protocol):
-    """What is done with arrays on a device, each a `DeviceArray`; done when a function returns."""
+    """Operations on arrays of a place, each a `DeviceArray`; all of them are synchronous."""
 
     EXECUTORS: tuple[str, ...]
-    """Which ones step there."""
+    """The executors that step arrays of this place."""
 
     def where(self, array: Any) -> str:
-        """The place of an array, for people."""
+        """Where an array is, in words for messages."""
 
     def empty(self, like: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-        """A new array on the device of another; its content is undefined."""
+        """A new uninitialized array on the device of another."""
 
     def repeat(self, target: Any, item: Any) -> None:
         """Fill an array with the same item, a NumPy array of one element."""
@@ -31,13 +31,13 @@ class Place(Protocol):
         """Copy from an array of the same shape and dtype, in memory or on a device."""
 
     def read(self, host: Any, source: Any) -> None:
-        """Fill an array in memory."""
+        """Copy an array of this place to one in memory."""
 
     def clear(self, array: Any) -> None:
         """Fill with zeros."""
 
     def synchronize(self, array: Any) -> None:
-        """Wait for all that the device of an array was given to do."""
+        """Wait until the device of an array has finished all its work."""
 
 
 Loader = Callable[[], Place]
@@ -48,16 +48,16 @@ _entrances: list[Enter] = []
 
 
 def register(name: str, load: Loader, enter: Enter | None = None) -> None:
-    """Make a place known.
+    """Register a place under a name.
 
     Parameters
     ----------
     name : str
-        What arrays there have as ``DeviceArray.place``.
+        The ``DeviceArray.place`` of its arrays.
     load : callable
-        Gives the place; raises RuntimeError if it cannot be used.
+        Returns the place; raises RuntimeError if it cannot be used.
     enter : callable, optional
-        ``enter(label, array)`` gives a `DeviceArray` for an array of the place's own, else None.
+        ``enter(label, array)`` returns a `DeviceArray` for an array of this place, else None.
     """
     _loaders[name] = load
     if enter is not None:
@@ -65,7 +65,7 @@ def register(name: str, load: Loader, enter: Enter | None = None) -> None:
 
 
 def load(name: str) -> Place:
-    """The place of this name.
+    """The place registered under a name.
 
     Raises
     ------
@@ -76,9 +76,9 @@ def load(name: str) -> Place:
 
 
 def entered(label: str, array: Any) -> Any:
-    """A `DeviceArray` for an array of one of the registered places, else None."""
+    """The `DeviceArray` for an array that one of the registered places knows, else None."""
     for enter in _entrances:
-        found = enter(label, array)
-        if found is not None:
-            return found
+        device_array = enter(label, array)
+        if device_array is not None:
+            return device_array
     return None

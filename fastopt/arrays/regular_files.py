@@ -1,4 +1,4 @@
-"""Regular files: read without waiting on pipes and devices, and replaced as a whole."""
+"""Regular files: read without blocking on pipes and devices, and replaced atomically."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def open_regular(path: Path) -> IO[bytes]:
     _check_regular(path, os.stat(path))  # opening a device can have effects
     file = os.fdopen(os.open(path, os.O_RDONLY | _COMMON_FLAGS), "rb")
     try:
-        _check_regular(path, os.fstat(file.fileno()))  # it may be another one by now
+        _check_regular(path, os.fstat(file.fileno()))  # it may have been replaced since
     except BaseException:
         file.close()
         raise
@@ -126,15 +126,15 @@ def _open_to_write(path: Path, replaced: os.stat_result | None) -> IO[bytes]:
 def _take_permissions(handle: int, replaced: os.stat_result) -> None:
     """Give a file the owner, the group and the permissions of the one that it replaces."""
     mode = replaced.st_mode & 0o777
-    own = os.fstat(handle)
-    if (own.st_uid, own.st_gid) != (replaced.st_uid, replaced.st_gid):
+    status = os.fstat(handle)
+    if (status.st_uid, status.st_gid) != (replaced.st_uid, replaced.st_gid):
         try:
             os.fchown(handle, replaced.st_uid, replaced.st_gid)
         except OSError:
             try:
                 os.fchown(handle, -1, replaced.st_gid)
             except OSError:
-                mode &= ~stat.S_IRWXG  # what one group was allowed is not for another one
+                mode &= ~stat.S_IRWXG  # permissions of one group are not for another
     os.fchmod(handle, mode)
 
 
@@ -148,9 +148,9 @@ def _is_ours(file: IO[bytes], path: Path) -> bool:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have the new name survive a power cut, where the system lets this user open the folder.
+    """Make the rename durable, where the system lets this user open the folder.
 
-    The file has been replaced by now: an error would say that it was not.
+    Errors are ignored, because the file has been replaced already.
     """
     if os.name != "posix":
         return

@@ -1,7 +1,7 @@
 """Nested structures of arrays: one array, or lists, tuples and dicts of them.
 
-The caller's containers are taken apart once, when they are handed over. What becomes of them later
-does not matter: what was found is kept as a `Structure`, which knows each array by its path.
+The caller's containers are flattened once, when they are passed in; later changes to them have no
+effect. Their form is kept as a `Structure`, which knows each array by its path.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class Structure:
         self._kind, self._keys, self.children = kind, keys, children  # a leaf has no kind
         self._key_set = frozenset(keys)
         self._is_flat_list = kind in (list, tuple) and all(child.is_leaf for child in children)
-        below = zip(keys, children, strict=True)
+        entries = zip(keys, children, strict=True)
         self.paths: tuple[Path, ...] = (
-            ((),) if kind is None else tuple((key, *path) for key, own in below for path in own.paths)
+            ((),) if kind is None else tuple((k, *path) for k, child in entries for path in child.paths)
         )
 
     @property
@@ -63,47 +63,47 @@ class Structure:
         return [describe(name, path) for path in self.paths]
 
     def find(self, structure: Any, name: str) -> list[Any]:
-        """As `match`, for every step.
+        """As `match`, with a fast path for flat lists: every step calls it.
 
-        A list of our own: a mapping may make its arrays when it is asked, and another thread may put
-        others into the caller's list, but these must outlive the step.
+        The result is a new list: a mapping may create its arrays on access, and another thread may
+        change the caller's list, but these arrays must outlive the step.
         """
         if self._kind is None:
             return [structure]
         if self._is_flat_list and type(structure) is list:
-            found = structure.copy()
-            if len(found) == len(self.paths):  # of the copy: that list stays as it is
-                return found
+            copy = structure.copy()
+            if len(copy) == len(self.paths):  # of the copy, which no other thread changes
+                return copy
         return self.match(structure, name)
 
     def match(self, structure: Any, name: str) -> list[Any]:
         """The leaves of another structure in the order of this one, found by their keys.
 
-        None in the place of a branch stands for None in the place of each of its leaves. The list has
-        as many entries as there are arrays, whatever happens to `structure` meanwhile.
+        None instead of a branch stands for None for each of its leaves. The list has as many entries
+        as there are arrays, even if another thread changes `structure` meanwhile.
 
         Raises
         ------
         TypeError, ValueError
-            It has another form. The message says where, `name` being the whole.
+            It has another form. The message says where; `name` is what it calls `structure`.
         """
-        found: list[Any] = []
-        self._match(structure, name, (), found)
-        return found
+        matched: list[Any] = []
+        self._match(structure, name, (), matched)
+        return matched
 
-    def _match(self, structure: Any, name: str, path: Path, found: list[Any]) -> None:
+    def _match(self, structure: Any, name: str, path: Path, matched: list[Any]) -> None:
         if self._kind is None:
-            found.append(structure)
+            matched.append(structure)
             return
         if structure is None:
-            found.extend([None] * len(self.paths))
+            matched.extend([None] * len(self.paths))
             return
         entries = self._entries(structure, name, path)
-        for key, child, own in zip(self._keys, self.children, entries, strict=True):
-            if child._kind is None:  # a call for each of many arrays would take as long as the rest
-                found.append(own)
+        for key, child, entry in zip(self._keys, self.children, entries, strict=True):
+            if child._kind is None:  # a call for each of many arrays would double the time
+                matched.append(entry)
             else:
-                child._match(own, name, (*path, key), found)
+                child._match(entry, name, (*path, key), matched)
 
     def _entries(self, structure: Any, name: str, path: Path) -> list[Any]:
         """The entries of a container with the keys of this one, in this one's order."""
@@ -124,7 +124,7 @@ class Structure:
         if not isinstance(structure, (list, tuple)):
             kind = type(structure).__name__
             raise TypeError(f"{describe(name, path)} must be a list or tuple like params, not {kind}")
-        entries = list(structure)  # first of all: another thread may be changing it
+        entries = list(structure)  # a copy first: another thread may change it
         if len(entries) != len(self._keys):
             raise ValueError(
                 f"{describe(name, path)} must have {len(self._keys)} entries like params, "
@@ -133,11 +133,11 @@ class Structure:
         return entries
 
     def build(self, values: Iterable[Any]) -> Any:
-        """New lists, tuples and dicts of this form around some leaves, given in order."""
+        """New lists, tuples and dicts of this form with these leaves, in order."""
         return self._build(iter(values), {})
 
     def build_read_only(self, values: Iterable[Any]) -> Any:
-        """The same in containers that cannot be changed."""
+        """As `build`, with read-only containers."""
         return self._build(iter(values), {list: ReadOnlyList, dict: ReadOnlyDict})
 
     def _build(self, values: Iterator[Any], kinds: dict[type, type]) -> Any:
@@ -152,14 +152,14 @@ LEAF = Structure(None, (), ())
 
 
 def take_apart(structure: Any) -> tuple[Structure, list[Any]]:
-    """The form of a structure, and its leaves in order."""
-    found: list[Any] = []
-    return _form(structure, found), found
+    """The form of a nested structure, and its leaves in order."""
+    leaves: list[Any] = []
+    return _form(structure, leaves), leaves
 
 
-def _form(structure: Any, found: list[Any]) -> Structure:
+def _form(structure: Any, leaves: list[Any]) -> Structure:
     if not is_branch(structure):
-        found.append(structure)
+        leaves.append(structure)
         return LEAF
     if isinstance(structure, Mapping):
         kind: type = dict
@@ -168,30 +168,30 @@ def _form(structure: Any, found: list[Any]) -> Structure:
         kind = tuple if isinstance(structure, tuple) else list
         items = list(enumerate(structure))
     keys = tuple(key for key, _ in items)
-    return Structure(kind, keys, tuple(_form(child, found) for _, child in items))
+    return Structure(kind, keys, tuple(_form(child, leaves) for _, child in items))
 
 
 def leaves(structure: Any) -> list[tuple[Path, Any]]:
-    """All arrays with the keys that lead to them."""
-    form, found = take_apart(structure)
-    return list(zip(form.paths, found, strict=True))
+    """All arrays of a nested structure, each with its path."""
+    form, arrays = take_apart(structure)
+    return list(zip(form.paths, arrays, strict=True))
 
 
 def rebuild(structure: Any, values: Iterable[Any]) -> Any:
-    """The form of `structure` with other leaves, given in order."""
+    """A structure of the form of `structure` with other leaves, in order."""
     return take_apart(structure)[0].build(values)
 
 
 def plain(structure: Any) -> Any:
-    """The same arrays in containers of one's own."""
-    form, found = take_apart(structure)
-    return form.build(found)
+    """The same arrays in new lists, tuples and dicts."""
+    form, arrays = take_apart(structure)
+    return form.build(arrays)
 
 
 def read_only(structure: Any) -> Any:
-    """The same arrays in containers that cannot be changed."""
-    form, found = take_apart(structure)
-    return form.build_read_only(found)
+    """The same arrays in read-only containers."""
+    form, arrays = take_apart(structure)
+    return form.build_read_only(arrays)
 
 
 def _refuse(self: Any, *args: Any, **kwargs: Any) -> Never:
@@ -202,7 +202,7 @@ def _refuse(self: Any, *args: Any, **kwargs: Any) -> Never:
 
 
 class ReadOnlyList(list[Any]):
-    """A list that is shown, not handed over; copies and pickles of it are plain lists."""
+    """A read-only list; its copies and pickles are plain lists."""
 
     __slots__ = ()
 
@@ -214,7 +214,7 @@ class ReadOnlyList(list[Any]):
 
 
 class ReadOnlyDict(dict[Any, Any]):
-    """A dict that is shown, not handed over; copies and pickles of it are plain dicts."""
+    """A read-only dict; its copies and pickles are plain dicts."""
 
     __slots__ = ()
 

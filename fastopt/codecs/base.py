@@ -1,7 +1,7 @@
-"""A codec: how elements become numbers to compute with, and are stored again.
+"""The base class of codecs, which decode stored elements to numbers and encode them again.
 
-What is here and beside is the specification, in NumPy; the formulas of its parts serve
-compiled code too (`codecs.operations`).
+The codecs are the specification, in NumPy; compiled code uses the same formulas
+(`codecs.operations`).
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ import numpy as np
 Array: TypeAlias = np.ndarray[Any, Any]
 Shape: TypeAlias = tuple[int, ...]
 
-BLOCK = 256  # elements that are encoded together, where a codec needs that
-PIECE = 256 * BLOCK  # elements that are encoded at a time
+BLOCK = 256  # elements that share a scale, and a step of stochastic rounding's table
+ENCODE_CHUNK = 256 * BLOCK  # elements that are encoded at a time
 
 
 @dataclass(frozen=True)
 class Codec:
-    """How one array is stored.
+    """The storage format of one array.
 
     Parameters
     ----------
     name : str
-        What generated code calls it.
+        Its name in generated code.
     dtype : numpy.dtype
         Of the array.
     block : int
-        How many elements an item of the array holds.
+        The number of elements in an item of the array.
     """
 
     name: str
@@ -42,26 +42,26 @@ class Codec:
         return shape if self.block == 1 else (-(-math.prod(shape) // self.block),)
 
     def decode(self, stored: Array, compute: np.dtype[Any]) -> Array:
-        """The numbers, flat; behind the end of a last block that is not full, whatever is there."""
+        """Decode to a flat array; after the end of a partial last block its content is arbitrary."""
         raise NotImplementedError
 
     def encode(self, numbers: Array, noise: Array | None) -> Array:
-        """The items that hold these numbers, flat.
+        """Encode a flat array of numbers to items.
 
-        `noise` has 32 random bits for each number, to round it up or down at random, so that it is
-        without bias; None rounds to the nearest.
+        `noise` has 32 random bits for each number, for stochastic rounding, which is unbiased; with
+        None rounding is to nearest.
         """
         raise NotImplementedError
 
     def fill(self, stored: Array, number: float) -> None:
-        """Store the same number everywhere."""
+        """Fill an array with one number."""
         with np.errstate(all="ignore"):
             numbers = np.full(self.block, number, np.float32)
         stored[...] = self.encode(numbers, None)[0]
 
     def store(self, stored: Array, numbers: Array) -> None:
-        """Store these numbers, a piece at a time."""
+        """Encode numbers into an array, a chunk at a time."""
         flat, items = numbers.reshape(-1), stored.reshape(-1)
-        for start in range(0, flat.size, PIECE):
-            first, last = start // self.block, -(-min(start + PIECE, flat.size) // self.block)
-            items[first:last] = self.encode(flat[start : start + PIECE], None)
+        for start in range(0, flat.size, ENCODE_CHUNK):
+            first, last = start // self.block, -(-min(start + ENCODE_CHUNK, flat.size) // self.block)
+            items[first:last] = self.encode(flat[start : start + ENCODE_CHUNK], None)

@@ -19,9 +19,9 @@ subnormal numbers, which processors are slow with, are not used.
 three bits of mantissa over 28 powers of two and two bits over seven more. So gradients that differ by
 10**5 in one block keep accumulators of their own (squares differ by 10**10), and what is above zero
 never falls to zero. Above 3.3e38 it becomes infinite. States from before there were marks have full
-blocks only, and are read as they are.
+blocks only, and load unchanged.
 
-Decoded numbers are encoded to themselves again. Rounding to nearest is off by 1/16 at most (1/8 far
+Decoded numbers are encoded to the same codes again. Nearest rounding is off by 1/16 at most (1/8 far
 down in a full block without a sign).
 """
 
@@ -67,7 +67,7 @@ LARGEST_SIZE, INFINITE_SIZE, MINUS = 126, 127, 0x80
 
 @dataclass(frozen=True)
 class Scaling:
-    """From the bits of the largest number of a block to those of its scale, a power of two.
+    """How the scale of a block, a power of two, follows from its largest number, both as bits.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ class Scaling:
 
     @property
     def most(self) -> int:
-        """Larger numbers than this all have the last power of two that float32 has."""
+        """The largest bits to which `up` can be added; larger numbers share the last power of two."""
         return INFINITE_BITS - 1 - self.up
 
     @property
@@ -109,7 +109,7 @@ class Blocks(Codec):
     plain_most: int  # bits of the largest number that a plain block can have
 
     def dither(self, plain: bool) -> int:
-        """How many bits of noise a code takes."""
+        """The number of bits of noise in a code's dither."""
         return STEP if plain else self.full_dither
 
     def plain_number(self, o: Operations, code: Value, scale: Value) -> Value:
@@ -126,7 +126,7 @@ class Blocks(Codec):
         return o.where(is_plain(scale), plain, full)
 
     def offsets(self, o: Operations, scale: Value, plain: bool) -> tuple[Value, Value]:
-        """Two numbers of a block: `offset`, and what is in `dither` besides its lower bits."""
+        """Two constants of a block: `offset`, and the part of `dither` above its lower bits."""
         raise NotImplementedError
 
     def plain_code(self, o: Operations, number: Value, offset: Value, dither: Value) -> Value:
@@ -138,7 +138,7 @@ class Blocks(Codec):
         raise NotImplementedError
 
     def size_bits(self, o: Operations, bits: Value) -> Value:
-        """Bits that compare like sizes; without a sign, negative numbers are below all others."""
+        """Integers that compare as magnitudes do; without a sign, negative numbers come first."""
         return bits & SIZE_BITS if self.has_sign else bits
 
     def plain_least(self, scale: Value) -> Value:
@@ -152,10 +152,10 @@ class Blocks(Codec):
         return o.maximum(power - (to.down << EXPONENT), to.least_bits)
 
     def scale_bits(self, o: Operations, largest: Value, smallest: Value) -> Value:
-        """The same with the mark, given the bits of the smallest number above zero.
+        """The bits of a block's scale with the mark, from its largest and its smallest nonzero number.
 
-        They are infinity's where that does not matter, and 0 where a number is above `plain_most`, not
-        finite, or negative without a sign: then the block is full.
+        `smallest` has infinity's bits where it does not matter, and is 0 where a number is above
+        `plain_most`, not finite, or negative without a sign: then the block is full.
         """
         scale = self.unmarked_scale(o, largest)
         return scale | o.where(smallest >= self.plain_least(scale), PLAIN, 0)
@@ -175,7 +175,7 @@ class Blocks(Codec):
         if noise is not None:
             bits = np.append(noise, np.zeros(missing, np.uint32)).reshape(-1, BLOCK)
         sizes = self.size_bits(NUMPY, flat.view(np.int32))
-        # What is not finite concerns its own element only.
+        # An infinity or NaN affects its own element only, not the scale.
         largest = larger_finite(NUMPY, np.int32(0), sizes).max(axis=1, initial=0)
         smallest = np.full(len(flat), INFINITE_BITS, np.int32)
         if not self.has_sign:
@@ -197,12 +197,12 @@ class Blocks(Codec):
             if noise is not None:
                 lower = (noise >> np.uint32(32 - bits)).astype(np.int32)
             offset, constant = self.offsets(NUMPY, scale, plain)
-            found: Array = formula(NUMPY, numbers, offset, constant | lower) & 0xFF
-            return found.astype(np.uint8)
+            words: Array = formula(NUMPY, numbers, offset, constant | lower) & 0xFF
+            return words.astype(np.uint8)
 
         plain, full = codes(self.plain_code, True), codes(self.full_code, False)
-        found: Array = np.where(is_plain(scale), plain, full)
-        return found
+        chosen: Array = np.where(is_plain(scale), plain, full)
+        return chosen
 
 
 def is_plain(scale: Value) -> Value:
@@ -211,12 +211,12 @@ def is_plain(scale: Value) -> Value:
 
 
 def is_not_finite(o: Operations, size: Value) -> Value:
-    """Whether the bits of a size, or of a number with a sign, are of an infinity or NaN."""
+    """Whether the bits of a magnitude, or of a number with a sign, are those of an infinity or NaN."""
     return size >= INFINITE_BITS
 
 
 def larger_finite(o: Operations, largest: Value, size: Value) -> Value:
-    """The bits of the larger size, where what is not finite counts as zero."""
+    """The larger magnitude, as bits; one that is not finite counts as zero."""
     return o.maximum(largest, o.where(is_not_finite(o, size), 0, size))
 
 

@@ -1,4 +1,4 @@
-"""Elements that are floating-point numbers by themselves."""
+"""Codecs of the floating-point formats: float16, bfloat16, float32 and float64."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SMALLEST_FLOAT16 = 2.0**-14  # of full precision
 
 
 class Float(Codec):
-    """One number an element."""
+    """A codec whose elements are numbers of a NumPy dtype."""
 
     @quiet
     def decode(self, stored: Array, compute: np.dtype[Any]) -> Array:
@@ -34,7 +34,7 @@ class Float(Codec):
 
 
 class _BFloat16(Float):
-    """The upper half of a float32."""
+    """The codec of bfloat16, the upper half of a float32."""
 
     @quiet
     def decode(self, stored: Array, compute: np.dtype[Any]) -> Array:
@@ -52,16 +52,16 @@ class _BFloat16(Float):
 
 
 def _cut(noise: Array, name: str) -> Array:
-    """As many random bits as a format cuts off."""
+    """The random bits for a format: as many as it cuts off of a float32."""
     return (noise >> np.uint32(32 - FORMATS[name].cut)).astype(np.int32)
 
 
-# The formulas, over `codecs.operations`. `noise` has as many random bits as are cut off: a number
-# becomes one of the two that the format has beside it.
+# The formulas, over `codecs.operations`. `noise` has as many random bits as are cut off: the result is
+# one of the two neighbours of a number in the format.
 
 
 def float16_neighbour(o: Operations, number: Value, noise: Value) -> Value:
-    """A float32 that float16 can represent."""
+    """Round a float32 stochastically to a neighbour that float16 can represent."""
     # Under 2**-14 float16 has a fixed spacing, 2**-24: that of bit 13 of a float32 with 2**-14 added.
     bits = o.as_bits(number)
     size = o.as_float(bits & SIZE_BITS)
@@ -72,7 +72,7 @@ def float16_neighbour(o: Operations, number: Value, noise: Value) -> Value:
 
 
 def from_bfloat16(o: Operations, half: Value) -> Value:
-    """The float32 that these 16 bits are the upper half of."""
+    """Convert the bits of a bfloat16 to float32."""
     return o.as_float(o.widen(half) << 16)
 
 
@@ -84,7 +84,7 @@ def nearest_bfloat16(o: Operations, number: Value) -> Value:
 
 
 def random_bfloat16(o: Operations, number: Value, noise: Value) -> Value:
-    """The bits of a bfloat16 beside the number."""
+    """The bits of a neighbouring bfloat16, by stochastic rounding."""
     return _upper_half(o, number, o.as_bits(number) + noise)
 
 
@@ -114,10 +114,9 @@ def floats(name: str) -> Float:
 
 
 def rounded_towards(numbers: Any, dtype: np.dtype[Any], direction: float) -> Any:
-    """Limits in another dtype: up with the `direction` infinity, down with minus infinity.
+    """Round limits to another dtype: up if `direction` is infinity, down if it is minus infinity.
 
-    So they let nothing through that they exclude.
-
+    So rounding lets nothing pass that the limit excludes.
     """
     with np.errstate(all="ignore"):
         near = np.asarray(numbers).astype(dtype)

@@ -1,4 +1,4 @@
-"""The floating-point formats that arrays can have: a row for each, and which go together."""
+"""The table of floating-point formats of arrays, and which formats are compatible."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Format(NamedTuple):
-    """One format. Its name is also that of torch's dtype.
+    """A floating-point format; its name is also that of torch's dtype.
 
     Attributes
     ----------
@@ -32,8 +32,8 @@ class Format(NamedTuple):
 
 
 FORMATS = {
-    own.name: own
-    for own in (
+    row.name: row
+    for row in (
         Format("float16", 2, cut=13, dlpack=2, mpi="FLOAT16_T"),
         Format("bfloat16", 2, cut=16, dlpack=4, mpi=None),
         Format("float32", 4, cut=0, dlpack=2, mpi="FLOAT"),
@@ -41,18 +41,18 @@ FORMATS = {
     )
 }
 NAMES = tuple(FORMATS)
-SINGLE = tuple(name for name in NAMES if name != "float64")  # float32 holds all of their numbers
+SINGLE = tuple(name for name in NAMES if name != "float64")  # float32 represents all of their values
 
 
 @lru_cache
 def name_of(dtype: np.dtype[Any]) -> str | None:
-    """The name of a floating-point format that can be computed with, in whatever byte order."""
+    """The name of a dtype's format in any byte order, or None if it is not one of `FORMATS`."""
     name = dtype.newbyteorder("=").name
     return name if name in FORMATS else None
 
 
 def compute_dtype(name: str) -> np.dtype[Any]:
-    """What parameters of a format are computed in: 16 bits are too few for arithmetic."""
+    """The dtype of the arithmetic for parameters of a format: at least float32."""
     return np.dtype(np.float64 if name == "float64" else np.float32)
 
 
@@ -63,10 +63,10 @@ def outputs_of(dtype: np.dtype[Any]) -> tuple[str, ...]:
 
 
 def partners_of(dtype: np.dtype[Any]) -> tuple[str, ...]:
-    """The formats of gradients and states that go with parameters of `dtype`."""
+    """The formats of gradients and states for parameters of `dtype`."""
     return ("float64",) if dtype == np.float64 else SINGLE
 
 
 def listed(names: tuple[str, ...]) -> str:
-    """For errors: "float16, float32 or float64"."""
+    """Join names for an error: "float16, float32 or float64"."""
     return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))

@@ -20,7 +20,7 @@ Value: TypeAlias = Any  # an array, or a value of the compiler's: what a library
 
 
 class Operations(Protocol):
-    """What a formula needs beside Python's operators."""
+    """The operations that a formula uses besides Python's operators."""
 
     def where(self, condition: Value, one: Value, other: Value) -> Value:
         """`one` where the condition holds, else `other`."""
@@ -38,13 +38,13 @@ class Operations(Protocol):
         """The float32 that has these bits."""
 
     def shift_in_zeros(self, bits: Value, count: int) -> Value:
-        """Shift right without regard to the sign."""
+        """Shift right, filling with zeros."""
 
     def is_nan(self, number: Value) -> Value:
         """Whether a float32 is NaN."""
 
     def widen(self, code: Value) -> Value:
-        """The integer that a code of 8 bits, or the upper half of one, 16 bits, is."""
+        """Zero-extend a code of 8 bits, or 16 bits of a bfloat16, to 32 bits."""
 
     def widen_signed(self, code: Value) -> Value:
         """The same with the sign in the upper bit of the code."""
@@ -99,7 +99,7 @@ NUMPY: Operations = _NumPy()
 
 
 def quiet(convert: F) -> F:
-    """Convert without warnings: what is subnormal, signalling or too large shows in the result."""
+    """Decorate a conversion to emit no floating-point warnings: the result shows what happened."""
 
     @wraps(convert)
     def quietly(*args: Any) -> Any:

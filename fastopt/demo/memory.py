@@ -1,4 +1,4 @@
-"""How much memory can be had, so that the demo fits in it."""
+"""How much memory is available for the demo."""
 
 from __future__ import annotations
 

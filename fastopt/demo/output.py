@@ -1,4 +1,4 @@
-"""How the command line shows things: aligned text, progress bars that vanish, one picture."""
+"""Output of the command line: aligned text, temporary progress bars, a plot."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def progress(items: Sequence[T], what: str) -> Iterable[T]:
-    """Go through `items` behind a bar, which is there on terminals only and leaves no trace."""
+    """Iterate over `items` with a progress bar, which is shown on terminals only and then erased."""
     from tqdm import tqdm
 
     bar: Iterable[T] = tqdm(items, desc=what, leave=False, disable=None, ncols=79)

@@ -1,4 +1,4 @@
-"""Where a minimization starts, and the box that it stays in."""
+"""The starting point of a minimization, and its bounds."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from fastopt.codecs.formats import SINGLE, name_of
 from fastopt.executors.cpu.allocate import empty
 from fastopt.validation import as_float, shown
 
-# What is measured of a large array is measured in pieces that stay in the first or second cache.
-BLOCK = 1 << 15
+# Elements of a chunk: large arrays are measured in chunks that stay in the L1 or L2 cache.
+CHUNK = 1 << 15
 
 
 def is_real(dtype: np.dtype[Any]) -> bool:
-    """Whether elements are real numbers; bfloat16 is no kind that NumPy knows."""
+    """Whether a dtype is of real numbers, bfloat16 included."""
     return dtype.kind in "biuf" or name_of(dtype) is not None
 
 
@@ -29,20 +29,20 @@ def start(x0: Any) -> Array:
     if is_masked(x0):
         raise TypeError("x0 must not be a masked array: the mask would be ignored")
     try:
-        given = np.atleast_1d(np.asarray(x0))
+        array = np.atleast_1d(np.asarray(x0))
     except ValueError as error:
         raise ValueError(f"x0 must be an array of one dimension: {error}") from error
-    if not is_real(given.dtype):
-        raise TypeError(f"x0 must be real numbers, not {given.dtype}")
-    if given.ndim != 1:
+    if not is_real(array.dtype):
+        raise TypeError(f"x0 must be real numbers, not {array.dtype}")
+    if array.ndim != 1:
         raise ValueError(
-            f"x0 must have one dimension, as for SciPy, got shape {given.shape}; "
+            f"x0 must have one dimension, as for SciPy, got shape {array.shape}; "
             "pass x0.ravel(), and reshape in fun"
         )
-    single = name_of(given.dtype) in SINGLE
-    x = empty(given.size, np.float32 if single else np.float64)
+    single = name_of(array.dtype) in SINGLE
+    x = empty(array.size, np.float32 if single else np.float64)
     with np.errstate(all="ignore"):
-        x[...] = given
+        x[...] = array
     if not np.isfinite(x).all():
         raise ValueError(f"x0 must be finite, got {shown(x0)}")
     return x
@@ -62,7 +62,7 @@ class Box:
         self.high: Array | None = None
         if bounds is not None:
             self._set(*_limits(bounds, x), x.dtype)
-        self._scratch = np.empty((2, min(x.size, BLOCK)), x.dtype)
+        self._scratch = np.empty((2, min(x.size, CHUNK)), x.dtype)
 
     def _set(self, low: Array, high: Array, dtype: np.dtype[Any]) -> None:
         if np.isnan(low).any() or np.isnan(high).any():
@@ -88,7 +88,7 @@ class Box:
 
     @property
     def setting(self) -> tuple[Any, Any] | None:
-        """What an optimizer takes as its bounds, None if there are none."""
+        """The bounds as an optimizer's option, None if there are none."""
         low, high = _as_setting(self.low), _as_setting(self.high)
         return None if low is None and high is None else (low, high)
 
@@ -100,58 +100,58 @@ class Box:
             np.minimum(x, self.high, out=x)
 
     def gradient_size(self, x: Array, grad: Array) -> float:
-        """The largest element, in size, of the projected gradient; NaN if any of `grad` is not finite.
+        """The largest magnitude in the projected gradient; NaN if any of `grad` is not finite.
 
         An element that points out of the box counts no further than to the bound: the gradient ``g``
         is limited to ``[x - high, x - low]``, as in L-BFGS-B.
         """
         size = 0.0
-        for first in range(0, x.size, BLOCK):
-            piece = slice(first, first + BLOCK)
-            found = _size(grad[piece])
-            if not math.isfinite(found):
+        for first in range(0, x.size, CHUNK):
+            chunk = slice(first, first + CHUNK)
+            largest = _size(grad[chunk])
+            if not math.isfinite(largest):
                 return math.nan
             if self.low is not None or self.high is not None:
-                found = _size(self._project(piece, x[piece], grad[piece]))
-            size = max(size, found)
+                largest = _size(self._project(chunk, x[chunk], grad[chunk]))
+            size = max(size, largest)
         return size
 
-    def _project(self, piece: slice, x: Array, grad: Array) -> Array:
+    def _project(self, chunk: slice, x: Array, grad: Array) -> Array:
         limit, projected = self._scratch[:, : x.size]
         with np.errstate(all="ignore"):
             if self.high is not None:
-                np.subtract(x, self.high[piece], out=limit)
+                np.subtract(x, self.high[chunk], out=limit)
                 grad = np.maximum(grad, limit, out=projected)
             if self.low is not None:
-                np.subtract(x, self.low[piece], out=limit)
+                np.subtract(x, self.low[chunk], out=limit)
                 grad = np.minimum(grad, limit, out=projected)
         return grad
 
 
-def largest_step(before: Array, after: Array) -> tuple[float, float]:
-    """The largest difference of two points in an element, and the largest element of `after`."""
+def largest_step(previous: Array, current: Array) -> tuple[float, float]:
+    """The largest magnitudes of ``current - previous`` and of `current`."""
     step = size = 0.0
-    for first in range(0, after.size, BLOCK):
-        piece = slice(first, first + BLOCK)
+    for first in range(0, current.size, CHUNK):
+        chunk = slice(first, first + CHUNK)
         with np.errstate(all="ignore"):
-            step = max(step, _size(after[piece] - before[piece]))
-        size = max(size, _size(after[piece]))
+            step = max(step, _size(current[chunk] - previous[chunk]))
+        size = max(size, _size(current[chunk]))
     return step, size
 
 
-def _size(piece: Array) -> float:
-    """The largest element in size; not finite if one is not. Makes no array of absolute values."""
-    return max(float(np.maximum.reduce(piece)), -float(np.minimum.reduce(piece)))
+def _size(chunk: Array) -> float:
+    """The largest magnitude, not finite if one is not; without an array of absolute values."""
+    return max(float(np.maximum.reduce(chunk)), -float(np.minimum.reduce(chunk)))
 
 
 def _cast(limit: Array, dtype: np.dtype[Any]) -> Array:
-    """The nearest numbers of `dtype`, which may be infinities."""
+    """Round limits to `dtype`, where they may become infinite."""
     with np.errstate(all="ignore"):
         return limit.astype(dtype)
 
 
 def _as_setting(limit: Array | None) -> Any:
-    """One number for all elements takes no memory to read."""
+    """Replace equal limits by one number, which takes no memory traffic."""
     if limit is None or limit.size == 0:
         return None
     low, high = float(limit.min()), float(limit.max())
@@ -186,7 +186,7 @@ def _number(limit: Any, nothing: float) -> float:
         return nothing
     if isinstance(limit, Real):
         return as_float(limit)
-    given = np.asarray(limit)
-    if given.size != 1 or not is_real(given.dtype):
+    array = np.asarray(limit)
+    if array.size != 1 or not is_real(array.dtype):
         raise TypeError(f"bounds must hold numbers or None, not {shown(limit)}")
-    return float(given.item())
+    return float(array.item())

@@ -20,7 +20,10 @@ from fastopt.validation import Schedule
 
 
 def usual(maker: Any, objective: Objective, x: Array, box: Box, maxiter: float) -> Schedule | None:
-    """Half a cosine to zero at `maxiter`, a constant without a limit; None if no start is known."""
+    """The default schedule: half a cosine to zero at `maxiter`, or a constant without a limit.
+
+    None for optimizers without a usual learning rate.
+    """
     start = getattr(maker, "usual_lr", None)
     if start is None:
         return None

@@ -16,10 +16,10 @@ LARGEST = 1000
 
 
 def fill(grad: Array, fun: Callable[[Array], float], x: Array, value: float, box: Box) -> None:
-    """Write the differences of `fun` around `x`, where it has this value, to `grad`.
+    """Write the differences of `fun` around `x`, where it has the value `value`, to `grad`.
 
-    Forward ones, or backward ones where the box leaves more room for them. What it leaves no room
-    for has the gradient zero.
+    Differences are forward, or backward where the box leaves more room; where it leaves none the
+    gradient is zero.
     """
     steps = _steps(x, box)
     free = np.flatnonzero(steps)
@@ -32,9 +32,9 @@ def fill(grad: Array, fun: Callable[[Array], float], x: Array, value: float, box
         box.clip(moved)  # x + (high - x) can be above high, by rounding
         return fun(moved)
 
-    found = approx_fprime(here, of_free, steps[free]) if free.size else 0.0
+    slopes = approx_fprime(here, of_free, steps[free]) if free.size else 0.0
     grad[...] = 0.0
-    grad[free] = found
+    grad[free] = slopes
 
 
 def _steps(x: Array, box: Box) -> Array:
@@ -44,4 +44,4 @@ def _steps(x: Array, box: Box) -> Array:
         above = np.minimum(steps, box.high - x)
         below = steps if box.low is None else np.minimum(steps, x - box.low)
         steps = np.where(below > above, -below, above)
-    return (x + steps) - x  # what is really added
+    return (x + steps) - x  # the step after rounding

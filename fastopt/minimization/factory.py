@@ -12,7 +12,7 @@ from fastopt.optimizers.registry import NAMES, optimizer_class
 
 
 def choose(optimizer: Any) -> Callable[..., Any]:
-    """What makes the optimizer, from an array and settings."""
+    """The function that makes the optimizer from an array and settings."""
     accepted = f"one of {', '.join(NAMES)}, a class, or a function from an array to an optimizer"
     if isinstance(optimizer, str):
         if optimizer.lower() not in NAMES:
@@ -26,7 +26,7 @@ def choose(optimizer: Any) -> Callable[..., Any]:
 
 
 def make(maker: Callable[..., Any], x: Array, box: Box, settings: Mapping[str, Any]) -> Optimizer:
-    """The optimizer of `x`, which stays in the box."""
+    """Make the optimizer of `x`, with the box as its bounds."""
     settings = dict(settings)
     if box.setting is not None:
         settings["bounds"] = box.setting

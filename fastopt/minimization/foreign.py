@@ -24,7 +24,7 @@ _INSTEAD = {
 
 
 def refuse(settings: dict[str, Any]) -> None:
-    """Drop SciPy's arguments that ask for nothing; the others are a TypeError that says what to use."""
+    """Drop SciPy's arguments that have no effect; raise a TypeError with a hint for the others."""
     for name in _INSTEAD.keys() & settings.keys():
         value = settings.pop(name)
         if value is not None and value is not False and (not tree.is_branch(value) or value):
@@ -32,7 +32,7 @@ def refuse(settings: dict[str, Any]) -> None:
 
 
 def limit(maxiter: Any) -> float:
-    """The most steps: a whole number, also as a float, an infinity, or the default for None."""
+    """The maximum number of steps, from an integer, a float, an infinity, or None for the default."""
     if maxiter is None:
         return MAXITER
     if isinstance(maxiter, Real) and not isinstance(maxiter, bool):

@@ -1,4 +1,4 @@
-"""The loop of a minimization: evaluate, keep, tell, stop or step."""
+"""The loop of a minimization: evaluate, record, call observers, stop or step."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class BestPoint:
         self.value = math.nan
         self._first = True
         self._last = last
-        # One of them is filled while the other is kept. As long as nothing is written they are NaN,
-        # so that a function that writes no gradient, or adds to it, is found out.
+        # One of them is filled while the other is kept. They start as NaN, so that a function that
+        # writes no gradient, or adds to it, is noticed.
         self._buffers = np.full_like(x, math.nan), np.full_like(x, math.nan)
         self.grad = self._buffers[0]
 
@@ -36,7 +36,7 @@ class BestPoint:
         return self._buffers[self.grad is self._buffers[0]]
 
     def offer(self, x: Array, value: float, grad: Array) -> None:
-        """Keep this point if it is to be preferred. Later ones that are not finite never are."""
+        """Keep this point if it is better, or the first one; points that are not finite are not."""
         preferred = self._last or value < self.value or not math.isfinite(self.value)
         if self._first or (math.isfinite(value) and preferred):
             self._first = False
@@ -54,7 +54,7 @@ def descend(
     told: Observers,
     history: list[float] | None,
 ) -> MinimizeResult:
-    """Step until it ends; all values go into `history`, where there is one."""
+    """Step until a rule stops it; append all values to `history`, if it is not None."""
     x = optimizer.params
     for nit in count():
         grad = kept.free()

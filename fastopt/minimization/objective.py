@@ -14,12 +14,12 @@ from fastopt.minimization import differences
 from fastopt.minimization.box import Box, is_real
 from fastopt.validation import whole_number
 
-# What functions are given if they have a parameter of this name, without default.
-GIVEN = frozenset({"out", "step", "rng"})
+# Arguments that are passed to functions with a parameter of this name that has no default.
+OPTIONAL_ARGUMENTS = frozenset({"out", "step", "rng"})
 
 
 def asked_for(function: Callable[..., Any], filled: int) -> frozenset[str]:
-    """Which of `GIVEN` a function has as parameters without default, beside the `filled` first ones."""
+    """The `OPTIONAL_ARGUMENTS` that a function requires, after its first `filled` parameters."""
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):  # some compiled functions do not say
@@ -28,11 +28,11 @@ def asked_for(function: Callable[..., Any], filled: int) -> frozenset[str]:
     by_name = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     taken = by_position[:filled]
     free = {p.name for p in by_name if p.default is p.empty and p not in taken}
-    return GIVEN & free
+    return OPTIONAL_ARGUMENTS & free
 
 
 class Call:
-    """A function of the caller's, with what it is given beside the point; counts its calls."""
+    """A function of the caller's with its further arguments; counts its calls."""
 
     def __init__(self, function: Any, args: tuple[Any, ...], seed: int) -> None:
         self.function = function
@@ -43,20 +43,20 @@ class Call:
         self._copies = Copies()
 
     def __call__(self, x: Array, out: Array, step: int) -> Any:
-        given: dict[str, Any] = {}
+        keywords: dict[str, Any] = {}
         if self.asks:
             if "out" in self.asks:
-                given["out"] = out
+                keywords["out"] = out
             if "step" in self.asks:
-                given["step"] = step
+                keywords["step"] = step
             if "rng" in self.asks:
                 # A new one for each step, so that `fun` and `jac` draw the same.
-                given["rng"] = np.random.default_rng((self._seed, step))
+                keywords["rng"] = np.random.default_rng((self._seed, step))
         self.count += 1
-        return self.function(self._shown(x), *self._args, **given)
+        return self.function(self._shown(x), *self._args, **keywords)
 
     def _shown(self, x: Array) -> Array:
-        """A copy, as from SciPy; functions that write to `out` get the point itself, to read only."""
+        """A copy of the point, as from SciPy, or a read-only view for functions that write to `out`."""
         if "out" not in self.asks:
             return self._copies.of(x)
         view = x.view()
@@ -65,10 +65,10 @@ class Call:
 
 
 class Copies:
-    """Copies that belong to whoever gets them; one that nobody kept is used again.
+    """Makes copies that the receiver may keep; one that nobody kept is reused.
 
-    With new memory in every step one for a million float32 took 4.4 ms, and 2.2 ms without: the
-    rest was page faults.
+    A copy of a million float32 took 4.4 ms with new memory in every step, and 2.2 ms without: the
+    difference was page faults.
     """
 
     def __init__(self) -> None:
@@ -86,18 +86,18 @@ class Copies:
 
 
 class Objective:
-    """The value of the function at a point, with the gradient in a buffer.
+    """Evaluates the function at a point, and its gradient into a buffer.
 
     Attributes
     ----------
     noisy : bool
-        Whether the function depends on the step or on random numbers: no two values compare.
+        Whether the function depends on the step or on random numbers: values cannot be compared.
     seed : int
-        For the random numbers of all steps.
+        Of the random numbers of all steps.
     njev : int
-        How many gradients there were.
+        The number of gradients.
     approximates : bool
-        Whether the gradient is made of differences.
+        Whether the gradient is approximated by differences.
     """
 
     def __init__(self, fun: Any, jac: Any, args: Any, box: Box, seed: Any) -> None:
@@ -121,18 +121,18 @@ class Objective:
 
     @property
     def nfev(self) -> int:
-        """How often `fun` was called."""
+        """The number of calls of `fun`."""
         return self._fun.count
 
     def __call__(self, x: Array, grad: Array, step: int) -> float:
-        """The value at `x`; the gradient is written to `grad`."""
-        given = self._fun(x, grad, step)
+        """Return the value at `x`, and write the gradient to `grad`."""
+        returned = self._fun(x, grad, step)
         if self._undecided:
-            self._decide(given, x.size)
+            self._decide(returned, x.size)
         slope: Any = None
         if self._both:
-            given, slope = self._pair(given)
-        value = _value(given)
+            returned, slope = self._pair(returned)
+        value = _value(returned)
         if self._jac is not None:
             slope = self._jac(x, grad, step)
         if self.approximates:
@@ -150,23 +150,23 @@ class Objective:
 
     @property
     def _writes(self) -> bool:
-        """Whether the gradient is in its buffer without being returned."""
+        """Whether the function writes the gradient to its buffer."""
         return "out" in (self._jac or self._fun).asks
 
-    def _pair(self, given: Any) -> tuple[Any, Any]:
-        if isinstance(given, (tuple, list)) and len(given) == 2:
-            return given[0], given[1]
+    def _pair(self, returned: Any) -> tuple[Any, Any]:
+        if isinstance(returned, (tuple, list)) and len(returned) == 2:
+            return returned[0], returned[1]
         if self._writes:
-            return given, None
+            return returned, None
         raise TypeError(
-            f"fun must return (value, gradient) where jac is True, not {_brief(given)}; "
+            f"fun must return (value, gradient) where jac is True, not {_brief(returned)}; "
             "it may also take a parameter out and write the gradient there"
         )
 
-    def _decide(self, given: Any, size: int) -> None:
-        """With ``jac=None``: see whether the function returns its gradient."""
+    def _decide(self, returned: Any, size: int) -> None:
+        """With ``jac=None``: find out from the first call whether the function returns its gradient."""
         self._undecided = False
-        self._both = isinstance(given, tuple)
+        self._both = isinstance(returned, tuple)
         self.approximates = not self._both
         if self.approximates and size > differences.LARGEST:
             raise ValueError(
@@ -190,17 +190,17 @@ def _entropy(seed: Any) -> int:
         ) from None
 
 
-def _value(given: Any) -> float:
-    if type(given) is float:
-        return given
-    if isinstance(given, (tuple, list)) and len(given) == 2:
+def _value(returned: Any) -> float:
+    if type(returned) is float:
+        return returned
+    if isinstance(returned, (tuple, list)) and len(returned) == 2:
         raise TypeError(
             "fun must return a number, not a pair; with its gradient in a pair, leave out jac or "
             "pass jac=True"
         )
-    array = np.asarray(given)
+    array = np.asarray(returned)
     if not is_real(array.dtype):
-        raise TypeError(f"fun must return a real number, not {_brief(given)}")
+        raise TypeError(f"fun must return a real number, not {_brief(returned)}")
     if array.size != 1:
         raise ValueError(f"fun must return one number, got an array of shape {array.shape}")
     return float(array.item())
@@ -217,12 +217,12 @@ def _fill(grad: Array, slope: Any) -> None:
     if array.dtype == grad.dtype:
         grad[...] = array
     else:
-        with np.errstate(all="ignore"):  # an infinity is noticed, and reported
+        with np.errstate(all="ignore"):  # the loop notices and reports an infinity
             grad[...] = array
 
 
-def _brief(given: Any) -> str:
-    """What came instead, without all its elements."""
-    if isinstance(given, np.ndarray):
-        return f"an array of {given.dtype} of shape {given.shape}"
-    return f"{type(given).__name__}"
+def _brief(returned: Any) -> str:
+    """Describe a value in an error, without its elements."""
+    if isinstance(returned, np.ndarray):
+        return f"an array of {returned.dtype} of shape {returned.shape}"
+    return f"{type(returned).__name__}"

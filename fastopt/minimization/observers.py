@@ -1,4 +1,4 @@
-"""Who is told of every iteration: the caller's callback, and a progress bar."""
+"""Observers of iterations: the caller's callback, and a progress bar."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastopt.validation import flag
 
 
 class Observers:
-    """Tells of iterations, within a ``with`` block that ends the bar."""
+    """Reports iterations to the observers; a context manager that closes the bar."""
 
     def __init__(self, callback: Any, progress: Any, maxiter: float) -> None:
         if callback is not None and not callable(callback):
@@ -30,7 +30,7 @@ class Observers:
             self._bar.close()
 
     def tell(self, nit: int, x: Array, value: float) -> bool:
-        """Tell of the point after `nit` steps; whether the callback asks for an end."""
+        """Report the point after `nit` steps; return whether the callback asks to stop."""
         if self._bar is not None:
             self._bar.set_postfix_str(f"fun={value:.6g}", refresh=False)
             self._bar.update()

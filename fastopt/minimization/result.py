@@ -1,4 +1,4 @@
-"""What a minimization returns: SciPy's result, with fields that type checkers know."""
+"""The result of a minimization: SciPy's, with fields that type checkers know."""
 
 from __future__ import annotations
 

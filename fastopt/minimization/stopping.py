@@ -1,4 +1,4 @@
-"""When a minimization ends, and what it says of it."""
+"""The rules that end a minimization, and their messages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CALLBACK = Outcome(99, "`callback` raised `StopIteration`.")
 
 
 def not_finite(nit: int) -> Outcome:
-    """For a value or gradient with a NaN or an infinity, after `nit` steps."""
+    """The outcome for a value or gradient that is not finite, after `nit` steps."""
     if nit == 0:
         return Outcome(3, "Stopped: the function or its gradient is not finite at x0.")
     return Outcome(
@@ -48,17 +48,17 @@ def tolerance(name: str, value: Any, usual: float | None) -> float | None:
 
 
 class Stopping:
-    """The rules, in the order in which they are looked at.
+    """The stopping rules, in the order in which they are checked.
 
     Parameters
     ----------
     gtol, ftol, xtol : float or None
         None is a rule that is off.
     window : int
-        In how many iterations in a row the function or the point must rest.
+        The number of consecutive iterations in which the function or the point must rest.
     maxiter : int or infinity
     over_nonfinite : bool
-        Go on where something is not finite.
+        Continue where a value or gradient is not finite.
     """
 
     def __init__(
@@ -74,12 +74,12 @@ class Stopping:
         self._window = whole_number("window", window, 1)
         self._maxiter = maxiter
         self._over_nonfinite = over_nonfinite
-        self._value = math.nan  # the last one
-        self._point: Array | None = None  # the last one, where xtol asks for it
+        self._value = math.nan  # of the previous iteration
+        self._point: Array | None = None  # of the previous iteration, kept for xtol
         self._rests = {"ftol": 0, "xtol": 0}
 
     def check(self, nit: int, x: Array, value: float, gradient_size: float) -> Outcome | None:
-        """Whether it ends at this point, after `nit` steps; None if it goes on."""
+        """The outcome if a rule ends the minimization after `nit` steps, else None."""
         finite = math.isfinite(value) and math.isfinite(gradient_size)
         if not finite and not self._over_nonfinite:
             return not_finite(nit)
@@ -104,9 +104,9 @@ class Stopping:
         return self._rests[rule] >= self._window
 
     def _value_rests(self, value: float) -> bool:
-        last, self._value = self._value, value
+        previous, self._value = self._value, value
         assert self._ftol is not None
-        return abs(value - last) <= self._ftol * max(abs(value), abs(last), 1.0)
+        return abs(value - previous) <= self._ftol * max(abs(value), abs(previous), 1.0)
 
     def _point_rests(self, x: Array) -> bool:
         assert self._xtol is not None

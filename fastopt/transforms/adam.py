@@ -59,7 +59,7 @@ def adam_no_gradient(update, param, state, hyper):
     beta1, beta2, eps = hyper[0], hyper[-4], hyper[-1]
     if beta1 != 0.0:
         raise ValueError(
-            "with beta1 > 0 moves the parameter on by an average over a root, which is not linear"
+            "with beta1 > 0 the parameter keeps moving by m / sqrt(v), which is not linear"
         )
     positive_eps(eps)
     exp_avg, exp_avg_sq, *largest = state
@@ -119,7 +119,7 @@ def scale_by_adam(
 
 
 def _named(beta1: Setting, beta2: Setting, eps: Setting) -> dict[str, Any]:
-    """The settings, checked, with what each was checked by."""
+    """The settings, checked, with the check of each."""
     return {
         "beta1": (decay_rate, decay_rate("beta1", beta1)),
         "beta2": (decay_rate, decay_rate("beta2", beta2)),
@@ -141,22 +141,22 @@ def _averages(beta1: Setting, beta2: Setting, eps: Setting, corrects: bool) -> d
     return {"hyper": hyper if varies else hyper(0), "settings": named}
 
 
-# A product of momenta below this, 2**-54, no longer changes any number of a step: 1.0 minus it is 1.0.
+# A product of momenta below this, 2**-54, no longer changes a hyperparameter: 1.0 minus it is 1.0.
 NEGLIGIBLE = 2.0**-54
 
 
 class _Momenta:
-    """The momentum of each step, ``mu_t``, and the product of all up to it.
+    """The momentum ``mu_t`` of each step, and the product of the momenta up to it.
 
     Products are kept for every step until they are negligible, which takes 355 steps with
-    ``beta1=0.9``: arrays that were left out of steps need those of earlier ones.
+    ``beta1=0.9``: arrays that skipped steps need those of earlier ones.
     """
 
     def __init__(self, beta1: Setting, momentum_decay: Setting | None) -> None:
         self._beta1 = beta1
         self._decay = momentum_decay
-        # Of the first 0, 1, ... momenta. Optimizers in several threads share this: an entry that is
-        # made twice is made with the same number, and there is no lock that a fork could copy taken.
+        # Of the first 0, 1, ... momenta. Optimizers in several threads share this without a lock, which
+        # a fork could copy while it is held: an entry that is computed twice gets the same value.
         self._products = {0: 1.0}
 
     def momentum(self, step: int) -> float:
@@ -175,14 +175,14 @@ class _Momenta:
 
 @lru_cache(maxsize=16)
 def _constant_momenta(beta1: float, momentum_decay: float | None) -> _Momenta:
-    """Shared: an assignment to any setting makes a new chain, which is not to begin again."""
+    """The shared momenta of constant settings: assigning any setting builds a new chain."""
     return _Momenta(beta1, momentum_decay)
 
 
 def nadam_numbers(
     step: int, beta1: float, beta2: float, eps: float, now: float, ahead: float, product: float
 ) -> Hyper:
-    """NAdam's numbers, with the momentum of now and of the next step, and the product up to now."""
+    """NAdam's hyperparameters, from the momenta of this step and the next, and their product so far."""
     weight, grad_weight = ahead / (1 - product * ahead), (1 - now) / (1 - product)
     unbias2 = bias_correction(beta2, step)
     return beta1, 1 - beta1, weight, grad_weight, beta2, 1 - beta2, unbias2, eps
@@ -197,7 +197,7 @@ def scale_by_nadam(
     momentum_decay: Setting | None = 4e-3,
     eps_inside_sqrt: bool = False,
 ) -> Transform:
-    """Adam that looks one step ahead, with a momentum that warms up.
+    """Adam with Nesterov momentum that warms up.
 
     With ``mu_t = beta1 * (1 - 0.96**(t * momentum_decay) / 2)`` and ``p_t = mu_1 * ... * mu_t``,
     ``u = (mu_(t+1) * m / (1 - p_(t+1)) + (1 - mu_t) * u / (1 - p_t)) / (sqrt(v') + eps)``,

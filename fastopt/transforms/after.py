@@ -45,7 +45,7 @@ def at_least(low: Any) -> Transform:
     Parameters
     ----------
     low : float, schedule, array or structure of arrays like the parameters
-        Numbers must be finite; what the parameters' format does not have is rounded inwards.
+        Numbers must be finite; they are rounded inwards to the parameters' format.
         Arrays are read in the same pass.
     """
     if is_number_or_schedule(low):
@@ -63,7 +63,7 @@ def at_most(high: Any) -> Transform:
     Parameters
     ----------
     high : float, schedule, array or structure of arrays like the parameters
-        Numbers must be finite; what the parameters' format does not have is rounded inwards.
+        Numbers must be finite; they are rounded inwards to the parameters' format.
         Arrays are read in the same pass.
     """
     if is_number_or_schedule(high):

@@ -1,4 +1,4 @@
-"""A transform is the mathematics of one element; a chain is several, one after the other."""
+"""Transforms, the mathematics of one element, and chains of them."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ class Transform:
         ``update(update, param, state, hyper) -> (update, state)``, on scalars. The first argument
         is the gradient on its way to becoming the step that is *subtracted* from the parameter,
         ``state`` a tuple with one number for each state array and ``hyper`` a tuple with the
-        numbers of this step. It may use arithmetic, comparisons, ``math`` and helper functions of
-        the same kind. Float literals take the dtype that the arithmetic is done in; write ``1.0``
+        hyperparameters of this step. It may use arithmetic, comparisons, ``math`` and helper
+        functions of the same kind. Float literals take the dtype of the arithmetic; write ``1.0``
         for ``1``, since an integer would turn float32 into float64 (which is an error).
     state : mapping of str to float, optional
         Name and initial value of each state array, in the order of the tuple. With the value
         ``START_FROM_PARAM`` it starts as a copy of the parameter.
     hyper : tuple of float or callable, optional
-        The hyperparameters: a tuple, or a function from the number of the step (0, 1, ...) to a
-        tuple of always the same length. It is evaluated on the host in float64 and rounded once.
+        The hyperparameters: a tuple, or a function from the step count (0, 1, ...) to a tuple of
+        constant length. It is evaluated on the host in float64 and rounded once.
     after : bool, optional
         With True the function acts after the update was applied: its first argument and result
         are then the *new* parameter, while ``param`` still is the old one.
     inputs : mapping of str to array or structure of arrays, optional
-        Arrays like the parameters that are only read. Their numbers follow the states in the tuple
+        Arrays like the parameters that are only read. Their elements follow the states in the tuple
         ``state`` that the function gets; it returns the states only.
     outputs : mapping of str to array or structure of arrays, optional
         Arrays like the parameters, of float16, float32 or float64, that are only written: the
-        function returns their numbers behind those of the states.
+        function returns their elements after those of the states.
     nonnegative : tuple of str, optional
         The states that are never negative, such as averages of squares: in 8 bits they need no sign.
     no_gradient : function or "once", optional
@@ -60,12 +60,12 @@ class Transform:
         parameter does not change); it may raise ValueError with a reason. ``"once"``, with `after`,
         is for an idempotent function, such as bounds. By default exact mode refuses the chain.
     settings : mapping of str to (callable, float or schedule), optional
-        The numbers in `hyper` that are settings as they were given, by name, each with the check of
-        `fastopt.validation` that it passed. Constants must pass it when rounded to the dtype of the
-        arithmetic too: an error then has their name.
+        The entries of `hyper` that are settings of the user's, by name, each with its check in
+        `fastopt.validation`. Constants must also pass it when rounded to the dtype of the
+        arithmetic; the error names them.
     round_towards : float, optional
-        An infinity: round numbers in `hyper` that the parameters' format does not have in this
-        direction, as limits of the parameters are. By default to the nearest.
+        An infinity: the direction in which `hyper` is rounded to the parameters' format, as for
+        limits of the parameters. By default rounding is to nearest.
 
     Notes
     -----
@@ -125,8 +125,8 @@ class Transform:
             raise TypeError(f"hyper must be a tuple or a function of the step, not {shown(self.hyper)}")
         self._check_no_gradient()
         for name in "inputs", "outputs":  # the caller may change these containers
-            if given := getattr(self, name):
-                object.__setattr__(self, name, read_only(dict(given)))
+            if arrays := getattr(self, name):
+                object.__setattr__(self, name, read_only(dict(arrays)))
 
     def _check_no_gradient(self) -> None:
         if self.no_gradient == ONCE:
@@ -142,7 +142,7 @@ class Transform:
         return self.update.__name__
 
     def slots(self) -> tuple[Slot, ...]:
-        """The arrays that it works with, in the order of the table's columns."""
+        """The transform's arrays, in the order of the table's columns."""
         states = [Slot(name, "state") for name in self.state]
         inputs = [Slot(name, "input") for name in self.inputs]
         outputs = [Slot(name, "output") for name in self.outputs]
@@ -153,7 +153,7 @@ class Transform:
         return call(self.hyper, step) if callable(self.hyper) else self.hyper
 
     def __getstate__(self) -> dict[str, Any]:
-        """Its parts; of what a `factory` made, the call, so that closures need not be pickled."""
+        """The fields, or for a transform of a `factory` its call, so that no closure is pickled."""
         state = vars(self)
         return {_MADE_BY: state[_MADE_BY]} if _MADE_BY in state else state
 
@@ -161,14 +161,14 @@ class Transform:
         state = {name: owned(value) for name, value in state.items()}
         if _MADE_BY in state:
             make, args, kwargs = state[_MADE_BY]
-            made = make(*args, **kwargs)
+            transform = make(*args, **kwargs)
         else:
-            made = Transform(**state)
-        vars(self).update(vars(made))
+            transform = Transform(**state)
+        vars(self).update(vars(transform))
 
     def __repr__(self) -> str:
-        if (made := vars(self).get(_MADE_BY)) is not None:
-            make, args, kwargs = made
+        if (factory_call := vars(self).get(_MADE_BY)) is not None:
+            make, args, kwargs = factory_call
             return f"{make.__name__}({arguments(signature(make).bind(*args, **kwargs).arguments)})"
         hyper = "per step" if callable(self.hyper) else ", ".join(f"{h:g}" for h in self.hyper)
         return f"{self.name}({hyper})"
@@ -178,7 +178,7 @@ _MADE_BY = "_made_by"
 
 
 def factory(make: Callable[_Arguments, Transform]) -> Callable[_Arguments, Transform]:
-    """Decorate a function that makes a transform, so that what it makes can be pickled.
+    """Decorate a function that makes a transform, so that the transform can be pickled.
 
     Pickles and copies then hold the function, by name, and its arguments: `update` and `hyper` may be
     closures.
@@ -200,26 +200,27 @@ def factory(make: Callable[_Arguments, Transform]) -> Callable[_Arguments, Trans
 
     @wraps(make)
     def remembered(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Transform:
-        made = make(*args, **kwargs)
-        if not isinstance(made, Transform):
-            raise TypeError(f"{make.__name__} must return a Transform, not {type(made).__name__}")
-        if made.inputs or made.outputs:  # kept like these: the caller may change these containers
+        transform = make(*args, **kwargs)
+        if not isinstance(transform, Transform):
+            raise TypeError(f"{make.__name__} must return a Transform, not {type(transform).__name__}")
+        if transform.inputs or transform.outputs:  # the caller may change these containers
             args, kwargs = read_only((args, kwargs))
-        vars(made).setdefault(_MADE_BY, (remembered, args, kwargs))  # if no other factory made it
-        return made
+        # Not if another factory made it.
+        vars(transform).setdefault(_MADE_BY, (remembered, args, kwargs))
+        return transform
 
     return remembered
 
 
 class Slot(NamedTuple):
-    """An array that a transform works with, beside parameter and gradient."""
+    """An array of a transform, besides parameter and gradient."""
 
     name: str
     kind: str  # "state" is read and written, "input" only read, "output" only written
 
 
 class Part(NamedTuple):
-    """What the compiled code of a transform depends on: everything but its numbers."""
+    """What the compiled code of a transform depends on: all but its hyperparameters."""
 
     update: Update
     slots: tuple[Slot, ...]
@@ -228,12 +229,12 @@ class Part(NamedTuple):
 
     @property
     def read(self) -> int:
-        """How many numbers the function gets as its state."""
+        """The length of the tuple `state` that the function takes."""
         return sum(slot.kind != "output" for slot in self.slots)
 
     @property
     def written(self) -> int:
-        """How many numbers the function returns as its state."""
+        """The length of the tuple `state` that the function returns."""
         return sum(slot.kind != "input" for slot in self.slots)
 
     @property
@@ -267,13 +268,13 @@ class Chain:
 
     def _states(self) -> Iterator[tuple[str, str, Transform]]:
         """Each state: its name in the chain, its name in its transform, and the transform."""
-        found: set[str] = set()
+        taken: set[str] = set()
         for transform in self.transforms:
             for name in transform.state:
                 unique, count = name, 1
-                while unique in found:  # a name used again gets a number
+                while unique in taken:  # a name used again gets a number
                     unique, count = f"{name}_{count}", count + 1
-                found.add(unique)
+                taken.add(unique)
                 yield unique, name, transform
 
     def states(self) -> dict[str, float | str]:
@@ -281,8 +282,8 @@ class Chain:
         return {unique: transform.state[name] for unique, name, transform in self._states()}
 
     def nonnegative(self) -> frozenset[str]:
-        """The names of those that are never negative."""
-        return frozenset(unique for unique, name, own in self._states() if name in own.nonnegative)
+        """The names of the states that are never negative."""
+        return frozenset(unique for unique, name, t in self._states() if name in t.nonnegative)
 
     def hyper_at(self, step: int) -> tuple[Hyper, ...]:
         """The hyperparameters of each transform at a step."""
@@ -296,18 +297,18 @@ class Chain:
 
     def inputs(self) -> list[Any]:
         """The arrays of the inputs, in order."""
-        return [given for t in self.transforms for given in t.inputs.values()]
+        return [arrays for t in self.transforms for arrays in t.inputs.values()]
 
     def outputs(self) -> list[Any]:
         """The arrays of the outputs, in order."""
-        return [given for t in self.transforms for given in t.outputs.values()]
+        return [arrays for t in self.transforms for arrays in t.outputs.values()]
 
     def __repr__(self) -> str:
         return "chain(" + ", ".join(map(repr, self.transforms)) + ")"
 
 
 def chain(*transforms: Transform | Chain) -> Chain:
-    """Put transforms in a row: each gets the update that the one before it returned.
+    """Chain transforms: each takes the update that the previous one returned.
 
     Parameters
     ----------
@@ -326,10 +327,10 @@ def chain(*transforms: Transform | Chain) -> Chain:
     return Chain(tuple(flat))
 
 
-def as_chain(given: Any) -> Chain:
-    """A chain, of a transform alone too."""
-    if isinstance(given, Transform):
-        return chain(given)
-    if not isinstance(given, Chain):
-        raise TypeError(f"chain must come from fastopt.chain, not be {type(given).__name__}")
-    return given
+def as_chain(value: Any) -> Chain:
+    """The chain itself, or a chain of a single transform."""
+    if isinstance(value, Transform):
+        return chain(value)
+    if not isinstance(value, Chain):
+        raise TypeError(f"chain must come from fastopt.chain, not be {type(value).__name__}")
+    return value

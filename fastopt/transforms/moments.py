@@ -14,7 +14,7 @@ def second_moment(average, update, beta, mix):
 
 
 def bias_correction(beta: float, step: int) -> float:
-    """What makes an average that began at zero unbiased, at step 0, 1, ...: ``1 / (1 - beta**t)``."""
+    """The factor that makes an average from zero unbiased: ``1 / (1 - beta**t)``, at step 0, 1, ..."""
     return 1.0 / (1.0 - beta ** (step + 1))
 
 

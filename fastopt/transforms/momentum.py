@@ -22,7 +22,7 @@ def nesterov_update(update, param, state, hyper):
 
 @factory
 def trace(momentum: Setting, dampening: Setting = 0.0, *, nesterov: bool = False) -> Transform:
-    """Gather updates into a momentum that starts from zero.
+    """Accumulate updates in a momentum that starts from zero.
 
     ``m = momentum * m + (1 - dampening) * u``, then ``u = m``, or with `nesterov`
     ``u = u + momentum * m``.
@@ -34,7 +34,7 @@ def trace(momentum: Setting, dampening: Setting = 0.0, *, nesterov: bool = False
     dampening : float or schedule, optional
         In [0, 1]. With ``dampening = momentum`` the buffer is an exponentially weighted average.
     nesterov : bool, optional
-        Look one step ahead.
+        Use Nesterov's momentum.
 
     Notes
     -----

@@ -70,7 +70,7 @@ _STDDEV = {(i, c): _stddev(_ROOTS[i], _CORRECTIONS[c]) for i, c in _VARIANTS}
 
 
 def _average(beta: Setting, eps: Setting, bias_correction: bool) -> dict[str, Any]:
-    """Arguments of a transform with the numbers beta, 1 - beta, eps and the bias correction."""
+    """The arguments `hyper`, of beta, 1 - beta, eps and bias correction, and `settings`."""
     beta, eps = decay_rate("beta", beta), nonnegative("eps", eps)
     named = {"beta": (decay_rate, beta), "eps": (nonnegative, eps)}
     if not bias_correction:
@@ -100,7 +100,7 @@ def scale_by_rms(
     Parameters
     ----------
     beta : float or schedule
-        The weight of the past, in [0, 1): the average looks back over about ``1 / (1 - beta)`` steps.
+        The weight of the past, in [0, 1): the average spans about ``1 / (1 - beta)`` steps.
     eps : float or schedule
         Keeps the division finite, >= 0. With 0 an element whose gradients were all zero gives
         0/0 = NaN, as in torch.

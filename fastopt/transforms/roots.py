@@ -1,4 +1,4 @@
-"""The two places of epsilon in a denominator."""
+"""Roots for denominators, with epsilon inside or outside."""
 
 import math
 

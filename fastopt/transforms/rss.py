@@ -33,14 +33,14 @@ def _guarded_rss(root: Any) -> Update:
 
 
 def rss_no_gradient(update, param, state, hyper):
-    """Where the sum may be zero."""
+    """The step without a gradient where the sum may be zero."""
     (eps,) = hyper
     positive_eps(eps)
     return update, state
 
 
 def positive_rss_no_gradient(update, param, state, hyper):
-    """Where it never is, or zero is guarded: the sum never falls."""
+    """The step without a gradient where the sum is positive, or zero is guarded."""
     return update, state
 
 
