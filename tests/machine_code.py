@@ -9,7 +9,7 @@ from llvmlite import binding
 from numba.core.codegen import CPUCodeLibrary
 from numba.core.llvm_bindings import create_pass_builder
 
-from fastopt.executors.cpu.kernels import PIECE, kernel
+from fastopt.executors.cpu.kernels import PREFETCH_STEP, kernel
 from fastopt.kernels.job import Job
 
 # By name: LLVM's triple, processor, features, how many float32 its vectors hold, and their registers.
@@ -75,4 +75,6 @@ def rounds(text: str, target: str) -> list[list[str]]:
     *_, width, register = TARGETS[target]
     root = re.compile(rf"sqrt.*{register}")
     blocks = basic_blocks(text)
-    return [own for own in blocks if sum(bool(root.search(line)) for line in own) == PIECE // width]
+    return [
+        own for own in blocks if sum(bool(root.search(line)) for line in own) == PREFETCH_STEP // width
+    ]

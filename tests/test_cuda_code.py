@@ -38,8 +38,8 @@ OPTIMIZERS = {
 FORMS = {
     "plain": {},
     "scaled": {},
-    "watched": {"watched": True, "recalls": True},
-    "capturable": {"watched": True, "capturable": True},
+    "clipped": {"clipped": True, "recalls": True},
+    "capturable": {"clipped": True, "capturable": True},
 }
 
 every_architecture = pytest.mark.parametrize("cc", ARCHITECTURES, ids=lambda cc: f"sm_{cc[0]}{cc[1]}")

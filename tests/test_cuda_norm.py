@@ -20,7 +20,7 @@ from tests.support import DTYPES, assert_same_bits, problem
 
 skip_without_device()
 
-BLOCK = norm.BLOCK
+BLOCK = norm.SUM_BLOCK
 
 
 @pytest.mark.parametrize(

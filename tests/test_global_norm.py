@@ -13,7 +13,9 @@ from tests.refusals import refusal
 from tests.subprocesses import needs_jit
 from tests.support import DTYPES, sizes
 
-LENGTHS = sizes(0, 1, 31, 32, 33, 300, norm.BLOCK - 1, norm.BLOCK, norm.BLOCK + 33, 3 * AUTO_THRESHOLD)
+LENGTHS = sizes(
+    0, 1, 31, 32, 33, 300, norm.SUM_BLOCK - 1, norm.SUM_BLOCK, norm.SUM_BLOCK + 33, 3 * AUTO_THRESHOLD
+)
 
 
 def numbers(size, dtype, seed=0):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt.executors.cpu.kernels import FAR, NEAR, PIECE, ahead
+from fastopt.executors.cpu.kernels import FAR, NEAR, PREFETCH_STEP, ahead
 from fastopt.kernels.identity import frozen
 from fastopt.kernels.job import ArrayFormat, Job
 from tests.subprocesses import needs_jit
@@ -57,7 +57,7 @@ def test_instructions_of_8_bit_states(
     """For a vector of numbers: decode, step, encode. Full codes took 33 for RMSProp, 56 for Adam."""
     text = machine_code.assembly(code(kind, stored, True, fast), target)
     rounds = machine_code.rounds(text, target)
-    vectors = PIECE // machine_code.TARGETS[target][3]
+    vectors = PREFETCH_STEP // machine_code.TARGETS[target][3]
     assert rounds
     assert max(map(len, rounds)) <= most * vectors
 

@@ -1,4 +1,4 @@
-"""Which executor runs a step, and how it is started."""
+"""The choice of the executor of a step, and how it is started."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EXECUTORS: tuple[Executor, ...] = get_args(Executor)
 FAST = {"fast": "auto", "cuda-fast": "cuda"}  # what these names have become, with fast=True
 
 # Below this many elements `auto` stays on one core. Measured for float32 RMSProp (bench_threshold.py)
-# on two cores with AVX-512 and GNU OpenMP, the threads still awake from the step before: starting them
+# on two cores with AVX-512 and GNU OpenMP, the threads awake from the previous step: starting them
 # takes about 4 us, so that 16,384 elements take the same on one core and on two (8.3 and 8.5 us), 8,192
 # take 4.6 and 6.5, 32,768 take 15.9 and 12.2. Twice the break-even, because a late thread costs more
 # than a timely one gains: where others use the cores too, a step can wait milliseconds for it.
@@ -33,7 +33,7 @@ AUTO_THRESHOLD = 32_768
 
 
 def check_executor(executor: Any, fast: Any) -> None:
-    """One of the names in `EXECUTORS`, and whether it may round in its own way."""
+    """Check the options `executor` and `fast`."""
     if not isinstance(executor, str):
         raise TypeError(f"executor must be one of {', '.join(EXECUTORS)}, not {executor!r}")
     if executor in FAST:
@@ -57,7 +57,7 @@ def _parallel(rows: Any, items: int, ranges: Any) -> int:
 
 
 def on_one_core(executor: str, size: int) -> bool:
-    """Whether work on `size` elements does without threads."""
+    """Whether `size` elements are stepped on one core."""
     return executor == "serial" or (executor != "parallel" and size < AUTO_THRESHOLD)
 
 
@@ -93,13 +93,13 @@ class TableNorm:
     """
 
     def __init__(self, executor: str, sizes: Sequence[int]) -> None:
-        # Compiled code writes here: of each block, and in the end the sum of all in front.
+        # Compiled code writes here: the sum of each block, and finally the total in the first element.
         self._sums = np.zeros(max(order_of_sums.blocks(sizes), 1))
         self._executor, self._size = executor, sum(sizes)
         self._launch: NormLaunch | None = None
 
     def measure(self, rows: Any, items: int, ranges: Any) -> int:
-        """Check the gradients, note their addresses, and add up: the status of the header check."""
+        """Check gradients, note addresses and sum squares; return the status of the header check."""
         status = norm.OTHER_FORMATS
         if self._launch is not None:
             status = self._launch(rows, items, ranges, self._sums)
@@ -110,26 +110,26 @@ class TableNorm:
 
     @property
     def squares(self) -> float:
-        """What was added up last."""
+        """The sum of the last measurement."""
         return float(self._sums[0])
 
 
 def allowed(executor: str, sizes: Sequence[int]) -> AbstractContextManager[int]:
-    """How many threads pieces of work of these sizes may use that are done together."""
+    """The number of threads that tasks of these sizes may use together, as a context manager."""
     if all(on_one_core(executor, size) for size in sizes):
         return nullcontext(1)
     return threads.parallel_allowed()
 
 
 def stepping(executor: str, size: int, count: int, *arguments: Any) -> Change:
-    """What checks and steps a table of `size` elements with at most so many threads."""
+    """A change that checks and steps a table of `size` elements with at most `count` threads."""
     if count == 1 or on_one_core(executor, size):
         return partial(drivers.serial(), *arguments)
     return partial(drivers.parallel(), *(*arguments, count))
 
 
 def stepping_stretch(executor: str, count: int, rows: Any, start: int, stop: int) -> Change:
-    """What steps a stretch of all elements of a table, whose gradients were checked before."""
+    """A change that steps a stretch of the elements of a table, whose gradients were checked."""
     if count == 1 or on_one_core(executor, stop - start):
         return partial(drivers.stretch_serial(), rows, start, stop, 1)
     return partial(drivers.stretch_parallel(), rows, start, stop, count)

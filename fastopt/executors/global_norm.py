@@ -1,4 +1,4 @@
-"""The norm of many arrays together, as `clip_norm` takes it."""
+"""The global norm of many arrays, as in `clip_norm`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def global_norm(arrays: Any) -> float:
 
     Parameters
     ----------
-    arrays : array, or list, tuple or dict of arrays, nested at will
+    arrays : array, or nested list, tuple or dict of arrays
         float16, bfloat16, float32 or float64, C-contiguous. A None inside counts as nothing, as in
         a step.
 
@@ -70,7 +70,9 @@ def sum_of_squares(leaves: list[Array]) -> float:
     """The sum of the squares of all elements of some arrays."""
     if numba.config.DISABLE_JIT:
         return norm.reference(leaves)
-    rows = np.zeros((len(leaves), STATE), np.int64)  # all that summing needs of an optimizer's table
+    rows = np.zeros(
+        (len(leaves), STATE), np.int64
+    )  # the columns of an optimizer's table that summing reads
     for row, leaf in zip(rows, leaves, strict=True):
         row[COUNT], row[ITEMSIZE], row[GRAD] = leaf.size, leaf.itemsize, checks.address(leaf)
         row[FORMAT] = NAMES.index(str(name_of(leaf.dtype)))

@@ -1,10 +1,10 @@
-"""The order of a sum over all elements, and the global norm that is taken with it.
+"""The order of summation of the global norm, and its NumPy reference.
 
 Squares are added in float64, where those of narrower formats cannot overflow; so the sum is finite if
 and only if every gradient is. The order is that of a binary tree: neighbours are added, then
-neighbouring results, and so on. It suits many threads of a processor and of a GPU alike, and how they
-share the work does not matter. Each array is cut into blocks, and what is added in a block are rows
-of `LANES` numbers at first, which a vector unit does at once.
+neighbouring results, and so on. It suits the threads of a CPU and of a GPU alike, and does not depend
+on how they share the work. Each array is divided into blocks, and a block into rows of `LANES`
+elements, which are added as vectors first.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from fastopt.arrays.checks import Array
 
 
 class Reducer(Protocol):
-    """How a number is combined with those of other processes, where an optimizer has but a part."""
+    """Reductions across processes, for an optimizer that has a shard of the parameters."""
 
     def sum(self, value: float) -> float:
-        """The sum over all of them."""
+        """The sum over all processes."""
 
     def max(self, value: float) -> float:
-        """The largest of them."""
+        """The largest over all processes."""
 
 
 class LocalReducer:
-    """There are no other processes."""
+    """The reductions of a single process."""
 
     def sum(self, value: float) -> float:
         return value
@@ -40,17 +40,17 @@ class LocalReducer:
 
 LOCAL = LocalReducer()
 
-BLOCK = 8192  # elements
+SUM_BLOCK = 8192  # elements
 LANES = 8  # doubles in the widest vector
 
 
 def blocks(sizes: Sequence[int]) -> int:
-    """How many blocks arrays of these sizes have."""
-    return sum(-(-size // BLOCK) for size in sizes)
+    """The number of blocks of arrays of these sizes."""
+    return sum(-(-size // SUM_BLOCK) for size in sizes)
 
 
 def tree_sum(rows: Array) -> Any:
-    """The sum over the first axis, neighbours first; the last waits where it has none."""
+    """The sum over the first axis, neighbours first; a last row without neighbour is kept."""
     while len(rows) > 1:
         half = len(rows) // 2
         rows = np.concatenate([rows[0 : 2 * half : 2] + rows[1 : 2 * half : 2], rows[2 * half :]])
@@ -58,7 +58,7 @@ def tree_sum(rows: Array) -> Any:
 
 
 def reference(gradients: Sequence[Array]) -> float:
-    """The sum of the squares of all elements, by NumPy, with the same bits."""
+    """The sum of the squares of all elements in NumPy, with the same bits as compiled code."""
     with np.errstate(all="ignore"):  # `careful` follows where squares overflow
         sums = [_block_reference(block) for block in _in_blocks(gradients)]
         return float(tree_sum(np.array(sums))) if sums else 0.0
@@ -67,9 +67,9 @@ def reference(gradients: Sequence[Array]) -> float:
 def _in_blocks(gradients: Sequence[Array]) -> Iterator[Array]:
     for gradient in gradients:
         flat = gradient.reshape(-1)
-        for start in range(0, flat.size, BLOCK):
+        for start in range(0, flat.size, SUM_BLOCK):
             with np.errstate(all="ignore"):  # signalling NaN
-                block = flat[start : start + BLOCK].astype(np.float64)
+                block = flat[start : start + SUM_BLOCK].astype(np.float64)
             yield block
 
 
@@ -104,7 +104,7 @@ def careful(gradients: Sequence[Array], across: Reducer = LOCAL) -> tuple[float,
                 strange = max(strange, float(not usable.all()))
                 largest = max(largest, float(sizes.max(initial=0.0)))
             elif largest > 0.0:
-                with np.errstate(all="ignore"):  # small ones beside the largest underflow
+                with np.errstate(all="ignore"):  # small elements beside the largest underflow
                     total_squares += float(np.square(sizes / largest).sum())
         if not scaled:
             largest, strange = across.max(largest), across.max(strange)

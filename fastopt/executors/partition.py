@@ -1,8 +1,8 @@
-"""How work is divided among threads and ranks: a static, contiguous partition into chunks."""
+"""The static, contiguous partition of work among threads and ranks."""
 
 from __future__ import annotations
 
 
 def chunk_bound(length: int, part: int, parts: int) -> int:
-    """Where one of `parts` nearly equal chunks of `length` items begins; behind the last is the end."""
+    """The start of one of `parts` nearly equal chunks of `length` items; chunk `parts` is the end."""
     return length * part // parts

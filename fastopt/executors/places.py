@@ -1,4 +1,4 @@
-"""The places that arrays can be in, and which executor and options go with each."""
+"""Registers CUDA as a place of arrays, and checks executor and options against the place."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ register(CUDA, _load_cuda)
 
 
 def check_home(executor: str, place: str | None, capturable: bool, sparse: str | None) -> None:
-    """An executor and options for where the arrays are: a place's name, or None for memory."""
+    """Check that executor and options fit the place of the arrays, its name or None for memory."""
     if sparse is not None and place is not None:
         raise ValueError(f"sparse must be None for arrays on a device, got {sparse!r}")
     if capturable and place != CUDA:

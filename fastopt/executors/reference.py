@@ -1,4 +1,4 @@
-"""The executable specification: the chain applied element by element in plain Python."""
+"""The reference executor, an executable specification: the chain in plain Python."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def _numpy_math(dtype: np.dtype[Any]) -> SimpleNamespace:
 
 @lru_cache(512)
 def scalar_functions(parts: tuple[Part, ...], dtype: np.dtype[Any]) -> list[FunctionType]:
-    """The chain's functions, ready to be called with NumPy scalars of this dtype."""
+    """The chain's functions for NumPy scalars of this dtype."""
     substitutes = {id(math): _numpy_math(dtype)}
     return [specialize(part.update, dtype.type, replace=substitutes) for part in parts]
 
 
 @lru_cache(512)
 def probe(parts: tuple[Part, ...], dtype: np.dtype[Any]) -> None:
-    """Try every transform on one element, so that mistakes surface before anything is compiled.
+    """Call every transform on one element, to find mistakes before anything is compiled.
 
     Raises
     ------
@@ -89,7 +89,7 @@ def probe(parts: tuple[Part, ...], dtype: np.dtype[Any]) -> None:
 
 
 def _check_arguments(part: Part) -> None:
-    """A transform takes four arguments, and nothing that is filled otherwise."""
+    """Check that a transform takes four arguments and no others."""
     code = getattr(part.update, "py_func", part.update).__code__
     taken = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     variadic = code.co_flags & (CO_VARARGS | CO_VARKEYWORDS)
@@ -102,7 +102,7 @@ def _check_arguments(part: Part) -> None:
 
 
 def _arrays(part: Part) -> str:
-    """The global or closed-over arrays that a transform uses, and what to do with them."""
+    """A hint for the error, if a transform uses global or closed-over arrays."""
     function = getattr(part.update, "py_func", part.update)
     closed = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
     used = {name: function.__globals__.get(name) for name in function.__code__.co_names}
@@ -114,7 +114,7 @@ def _arrays(part: Part) -> str:
 
 
 class StoredArray(NamedTuple):
-    """One array of a step: where it is, and how it is stored."""
+    """An array of a step with its codec."""
 
     array: Array
     codec: Codec
@@ -124,28 +124,28 @@ class StoredArray(NamedTuple):
 def stepped(
     parts: tuple[Part, ...], hyper: Array, first: int, zero_grad: bool, slots: Sequence[StoredArray]
 ) -> list[Change]:
-    """What updates arrays in place, computed one element after the other.
+    """Compute a step one element after the other; return the changes that write it to the arrays.
 
-    `hyper` is what a kernel reads, `first` the number of the first element among all. The slots are
-    parameter, gradient and those of the chain.
+    `hyper` is as for a kernel, `first` the index of the first element among those of all arrays. The
+    slots are parameter, gradient and those of the chain.
     """
     compute = hyper.dtype
-    param, grad, *own_slots = (slot.codec.decode(slot.array, compute) for slot in slots)
+    param, grad, *chain_slots = (slot.codec.decode(slot.array, compute) for slot in slots)
     size, functions = slots[0].array.size, scalar_functions(parts, compute)
-    work, numbers, remaining = [], tuple(hyper[NUMBERS:]), iter(own_slots)
+    work, hypers, remaining = [], tuple(hyper[NUMBERS:]), iter(chain_slots)
     for part, function in zip(parts, functions, strict=True):
-        own_numbers, numbers = numbers[: part.hypers], numbers[part.hypers :]
-        own = [(slot, next(remaining)) for slot in part.slots]
-        read = [array for slot, array in own if slot.kind != "output"]
-        written = [array for slot, array in own if slot.kind != "input"]
-        work.append((function, read, written, own_numbers, part.after))
+        part_hyper, hypers = hypers[: part.hypers], hypers[part.hypers :]
+        arrays = [(slot, next(remaining)) for slot in part.slots]
+        read = [array for slot, array in arrays if slot.kind != "output"]
+        written = [array for slot, array in arrays if slot.kind != "input"]
+        work.append((function, read, written, part_hyper, part.after))
     with np.errstate(all="ignore"):
         for i in range(size):
             old, value, applied = param[i], hyper[GRAD_FACTOR] * grad[i], False
-            for function, read, written, own_numbers, after in work:
+            for function, read, written, part_hyper, after in work:
                 if after and not applied:
                     value, applied = old - value, True
-                value, new = function(value, old, tuple(array[i] for array in read), own_numbers)
+                value, new = function(value, old, tuple(array[i] for array in read), part_hyper)
                 for array, item in zip(written, new, strict=True):
                     array[i] = item
             param[i] = value if applied else old - value
@@ -153,9 +153,9 @@ def stepped(
         grad[:] = 0
     kinds = "state", "state" if zero_grad else "input", *(s.kind for part in parts for s in part.slots)
     changes = []
-    for number, (slot, kind) in enumerate(zip(slots, kinds, strict=True)):
+    for index, (slot, kind) in enumerate(zip(slots, kinds, strict=True)):
         if kind != "input":
-            numbers_now = (param, grad, *own_slots)[number][:size]
-            bits = noise(first, size, hyper[PHASE], number) if slot.dithered else None
-            changes.append(put(slot.array.reshape(-1), slot.codec.encode(numbers_now, bits)))
+            computed = (param, grad, *chain_slots)[index][:size]
+            bits = noise(first, size, hyper[PHASE], index) if slot.dithered else None
+            changes.append(put(slot.array.reshape(-1), slot.codec.encode(computed, bits)))
     return changes

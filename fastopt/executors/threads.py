@@ -1,14 +1,14 @@
-"""How many threads a step uses, and when it must not use any.
+"""The number of threads of a step, and when it must run on one core.
 
 Numba's threading layers cannot all be entered from two Python threads at once (``workqueue`` ends the
-process), nor used in a child made by fork after the parent used them (GNU OpenMP kills the child,
-others hang). So one step at a time is parallel in a process, and whoever comes meanwhile steps
-on its own core: with the same bits, without waiting, and without more threads than cores. A
-forked child whose parent had started the threads steps on one core.
+process), nor used in a forked child after the parent used them (GNU OpenMP kills the child, others
+hang). So one step at a time is parallel in a process, and a concurrent step runs on its own core: with
+the same bits, without waiting, and without more threads than cores. A forked child whose parent had
+started the threads steps on one core.
 
-Under ``workqueue`` the other one who enters may also be a parallel function of the user's own. Whether
-a thread is in one cannot be seen; so steps are parallel there only while there is no other of Python's.
-To keep the interpreter's lock would not help: Numba releases it around every parallel loop.
+Under ``workqueue`` a parallel function of the user's own may conflict too, and whether a thread is in
+one cannot be determined; so steps are parallel there only while Python has no other thread.
+Keeping the interpreter's lock would not help: Numba releases it around every parallel loop.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def set_num_threads(n: int) -> None:
 
 
 def get_num_threads() -> int:
-    """How many threads a step of a large buffer uses here and now."""
+    """The number of threads of a step of a large buffer, in the current context."""
     return _in_context.get() or _chosen or _available()
 
 
@@ -110,7 +110,7 @@ def threads(n: int) -> Iterator[None]:
 
 @contextmanager
 def parallel_allowed() -> Iterator[int]:
-    """How many threads this step may use; more than one only for one step at a time."""
+    """The number of threads of this step; more than one only for one step at a time."""
     count = get_num_threads()
     if count == 1 or _in_forked_child() or not _running.acquire(blocking=False):
         yield 1
@@ -123,7 +123,7 @@ def parallel_allowed() -> Iterator[int]:
 
 @cache
 def layer() -> str:
-    """The name of Numba's threading layer, chosen when its threads start: now at the latest."""
+    """The name of Numba's threading layer, which is chosen when its threads start; start them."""
     import numba
     from numba.np.ufunc import parallel
 
@@ -137,7 +137,7 @@ def _may_enter() -> bool:
 
 @cache
 def _only_thread() -> Callable[[], bool]:
-    """What tells whether this is the only thread of Python's.
+    """Return a function that tells whether this is Python's only thread.
 
     `threading` does not know those of `_thread`, nor those of C code that calls Python, and one that
     waits for the interpreter's lock has no frame yet; but the interpreter has a state of each.
@@ -166,7 +166,7 @@ def _in_forked_child() -> bool:
 
 
 def _before_fork() -> None:
-    """Wait for a compilation in another thread, whose lock nobody would open in the child."""
+    """Wait for a compilation in another thread, whose lock nobody would release in the child."""
     module = sys.modules.get("numba.core.compiler_lock")
     _forking.lock = getattr(module, "global_compiler_lock", None)
     if _forking.lock is not None:

@@ -1,1 +1,1 @@
-"""What a kernel is, wherever it runs."""
+"""The definition, compilation, identity and caching of kernels, for every executor."""

@@ -1,4 +1,4 @@
-"""What every kernel does with the numbers of one element, as Python source."""
+"""The body of every kernel, the chain applied to one element, as Python source."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 def hypers_of(job: Job) -> list[str]:
-    """The names of the transforms' numbers."""
+    """The names of the transforms' hyperparameters."""
     return [f"hyper{i}" for i in range(sum(part.hypers for part in job.parts))]
 
 
 def chain_body(job: Job, scales: bool) -> list[str]:
-    """From numbers that were loaded to those that are stored; that of the parameter is `new` then.
+    """The lines from loaded elements to those to be stored, with the new parameter as `new`.
 
     `scales` says whether the gradient is multiplied by `grad_factor` first.
     """
@@ -27,17 +27,17 @@ def chain_body(job: Job, scales: bool) -> list[str]:
         if part.after and value == "update":
             body.append("new = param - update")
             value = "new"
-        own = list(islice(slots, len(part.slots)))
-        given = tuple_of(array.name for array in own if array.kind != "output")
-        returned = tuple_of(array.name for array in own if array.kind != "input")
-        numbers = tuple_of(islice(hypers, part.hypers))
+        arrays = list(islice(slots, len(part.slots)))
+        passed = tuple_of(array.name for array in arrays if array.kind != "output")
+        returned = tuple_of(array.name for array in arrays if array.kind != "input")
+        hyper = tuple_of(islice(hypers, part.hypers))
         targets = f"{value}, {returned if part.written else '_'}"
-        body.append(f"{targets} = transform{index}({value}, param, {given}, {numbers})  # {part.name}")
+        body.append(f"{targets} = transform{index}({value}, param, {passed}, {hyper})  # {part.name}")
     if value == "update":
         body.append("new = param - update")
     return body
 
 
 def tuple_of(names: Iterable[str]) -> str:
-    """A tuple of names."""
+    """The source of a tuple of names."""
     return "(" + "".join(f"{name}, " for name in names).rstrip() + ")"

@@ -1,8 +1,8 @@
-"""A function with all that it uses: looked at, written down as text, and copied.
+"""The closure of a function, all that it uses: described by a text, and copied.
 
-Two functions compile to the same code if their texts are equal. What a text holds of a value is the
-whole value, for the kinds that are named here; a name stands for what belongs to Python, NumPy or
-Numba. Every other object is known by its identity, and no text with such a one outlives the process.
+Two functions compile to the same code if their texts are equal. A text holds the whole content of the
+kinds of values handled here, and the name of objects of Python, NumPy or Numba. Any other object is
+described by its identity, and a text with one is valid in this process only.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ def python_of(value: Any) -> Any:
     """The Python function of a helper that Numba compiled, by njit, vectorize or cfunc."""
     if not type(value).__module__.startswith("numba."):
         return value
-    value = getattr(value, "_dispatcher", value)  # vectorize has it inside
-    found = getattr(value, "py_func", None) or getattr(value, "_pyfunc", None)
-    return found if isinstance(found, FunctionType) else value
+    value = getattr(value, "_dispatcher", value)  # inside of vectorize's
+    python = getattr(value, "py_func", None) or getattr(value, "_pyfunc", None)
+    return python if isinstance(python, FunctionType) else value
 
 
 def library_name(value: Any) -> str | None:
-    """The full name of what belongs to Python, NumPy or Numba, found under that name."""
+    """The full name of an object of Python, NumPy or Numba that can be imported by it, else None."""
     if isinstance(value, types.Type):
         return f"numba.types.{value}" if getattr(types, str(value), None) is value else None
     name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
@@ -52,85 +52,85 @@ def library_name(value: Any) -> str | None:
     in_c = module in C_MODULES and isinstance(value, (BuiltinFunctionType, type))
     if not in_c and module.partition(".")[0] not in LIBRARIES:
         return None
-    found: Any = sys.modules.get(module)
-    for step in name.split("."):
-        found = getattr(found, step, None)
-    return f"{module}.{name}" if found is value else None
+    imported: Any = sys.modules.get(module)
+    for attribute in name.split("."):
+        imported = getattr(imported, attribute, None)
+    return f"{module}.{name}" if imported is value else None
 
 
 def is_plain(value: Any) -> bool:
-    """Whether this is a Python function whose code matters; a library's is known to Numba by name."""
+    """Whether this is a Python function described by its code; those of libraries are by name."""
     return isinstance(value, FunctionType) and library_name(value) is None
 
 
 class CodeFacts(NamedTuple):
-    """What is to be known of code, inner functions included."""
+    """The description of a code object, inner functions included."""
 
-    text: str  # all that matters of it
-    global_names: frozenset[str]  # those that it loads
-    attribute_names: frozenset[str]  # those that it may load: all of its names
+    text: str  # equal for equal code
+    global_names: frozenset[str]  # loaded by its instructions
+    attribute_names: frozenset[str]  # all of its names: what it may load of a module
 
 
 @lru_cache(4096)
 def facts(code: CodeType) -> CodeFacts:
-    """Look at code, which never changes."""
+    """Describe a code object, which is immutable."""
     constants, inner = [], []
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             inner.append(facts(constant))
             constants.append(inner[-1].text)
         else:
-            constants.append(Look().at(constant)[0])
+            constants.append(Closure().describe(constant)[0])
     counts = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags
     names = code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars
     raw = code.co_code.hex(), code.co_exceptiontable.hex()
     return CodeFacts(
         f"{raw} {counts} {names} [{', '.join(constants)}]",
-        _loaded_names(code).union(*(own.global_names for own in inner)),
-        frozenset(code.co_names).union(*(own.attribute_names for own in inner)),
+        _loaded_names(code).union(*(one.global_names for one in inner)),
+        frozenset(code.co_names).union(*(one.attribute_names for one in inner)),
     )
 
 
 def _loaded_names(code: CodeType) -> frozenset[str]:
-    """The globals by its instructions: an attribute of the same name is none."""
-    found, raw, extended = set(), code.co_code, 0
+    """The globals that the instructions load, without attributes of the same name."""
+    names, raw, extended = set(), code.co_code, 0
     for i in range(0, len(raw), 2):
         operation, argument = raw[i], raw[i + 1] | extended
         extended = argument << 8 if operation == _EXTENDED_ARG else 0
         if operation == _LOAD_GLOBAL:  # its lowest bit is for calls
-            found.add(code.co_names[argument >> 1])
+            names.add(code.co_names[argument >> 1])
         elif operation in _LOAD_NAME:
-            found.add(code.co_names[argument])
-    return frozenset(found)
+            names.add(code.co_names[argument])
+    return frozenset(names)
 
 
 def outer_values(function: FunctionType) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The globals that a function uses, and its closed-over variables; what is not there yet is not."""
+    """The globals and closed-over variables that a function uses, but for undefined ones."""
     scope = function.__globals__
-    own = {name: scope[name] for name in sorted(facts(function.__code__).global_names & scope.keys())}
+    used = {name: scope[name] for name in sorted(facts(function.__code__).global_names & scope.keys())}
     closed = {}
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:
             closed[name] = cell.cell_contents
         except ValueError:  # empty
             continue
-    return own, closed
+    return used, closed
 
 
 def used_attributes(module: ModuleType, names: Set[str]) -> dict[str, Any]:
-    """What a function that mentions these names may read from a module."""
-    found = {name: vars(module)[name] for name in sorted(names & vars(module).keys())}
+    """The attributes of a module that a function with these names may read."""
+    used = {name: vars(module)[name] for name in sorted(names & vars(module).keys())}
     if "__getattr__" in vars(module) and module.__name__.partition(".")[0] not in LIBRARIES:
-        for name in sorted(names - found.keys()):  # made when they are asked for
+        for name in sorted(names - used.keys()):  # created on access
             try:
-                found[name] = getattr(module, name)
+                used[name] = getattr(module, name)
             except AttributeError:
                 continue
-    return found
+    return used
 
 
 def rebuilt(original: FunctionType, code: CodeType, defaults: Any, keywords: Any) -> FunctionType:
-    """A function like another, with empty globals and cells, to be filled by `fill`."""
+    """A copy of a function with empty globals and cells, to be filled by `fill`."""
     scope = {
         "__builtins__": original.__globals__.get("__builtins__", builtins),
         "__name__": original.__globals__.get("__name__"),
@@ -150,13 +150,13 @@ def fill(function: FunctionType, scope: dict[str, Any], closed: dict[str, Any]) 
             cell.cell_contents = closed[name]
 
 
-class Look:
-    """One look at a function, or at several things together.
+class Closure:
+    """Describes and copies a function, or several values together.
 
     Parameters
     ----------
     own : bool, optional
-        It is fastopt's own code: objects whose content is not in the text are in its files.
+        For fastopt's own code: objects that a text cannot describe are defined by its files.
 
     Attributes
     ----------
@@ -168,12 +168,12 @@ class Look:
         self.lasts = True
         self._own = own
         self._met: dict[int, tuple[str, Any]] = {}
-        self._kept: list[Any] = []  # whose ids these are
+        self._alive: list[Any] = []  # the objects with these ids
 
-    def at(self, value: Any, names: Set[str] = frozenset()) -> tuple[str, Any]:
-        """The text of a value, and a copy that no later change reaches.
+    def describe(self, value: Any, names: Set[str] = frozenset()) -> tuple[str, Any]:
+        """The text of a value, and a copy that later changes do not affect.
 
-        Of a module that is what a function that mentions these attributes can reach.
+        Of a module, only the attributes with these names are described and copied.
         """
         kind = type(value)
         if kind is float:
@@ -193,13 +193,13 @@ class Look:
         if isinstance(value, type):
             return self._class(value)
         if isinstance(value, enum.Enum):
-            return f"{self.at(type(value))[0]}.{value.name}", value
+            return f"{self.describe(type(value))[0]}.{value.name}", value
         return self._data(value)
 
     def _again(self, value: Any, copy: Any) -> None:
-        """Know a value when it is met again, as by a function that calls itself."""
-        self._met[id(value)] = f"again {len(self._kept)}", copy
-        self._kept.append(value)
+        """Refer to a value by number when it is met again, as in a recursive function."""
+        self._met[id(value)] = f"again {len(self._alive)}", copy
+        self._alive.append(value)
 
     def _unknown(self, value: Any) -> tuple[str, Any]:
         if self._own:
@@ -208,19 +208,21 @@ class Look:
         return f"object {id(value)}", value
 
     def _all(self, values: dict[str, Any], names: Set[str]) -> tuple[str, dict[str, Any]]:
-        found = {name: self.at(value, names) for name, value in values.items()}
-        text = "; ".join(f"{name} = {text}" for name, (text, _) in found.items())
-        return f"{{{text}}}", {name: copy for name, (_, copy) in found.items()}
+        described = {name: self.describe(value, names) for name, value in values.items()}
+        text = "; ".join(f"{name} = {text}" for name, (text, _) in described.items())
+        return f"{{{text}}}", {name: copy for name, (_, copy) in described.items()}
 
     def _function(self, original: FunctionType) -> tuple[str, Any]:
         code = original.__code__
         text, _, names = facts(code)
         copy = rebuilt(original, code, None, None)
         self._again(original, copy)
-        defaults, copy.__defaults__ = self.at(original.__defaults__)
+        defaults, copy.__defaults__ = self.describe(original.__defaults__)
         keywords, more = self._all(original.__kwdefaults__ or {}, names)
         copy.__kwdefaults__ = more or None
-        (outer, scope), (inner, closed) = (self._all(own, names) for own in outer_values(original))
+        (outer, scope), (inner, closed) = (
+            self._all(outside, names) for outside in outer_values(original)
+        )
         fill(copy, scope, closed)
         head = f"def {original.__name__} {text} {defaults} {keywords}"
         return f"{head} where {outer} and {inner}", copy
@@ -234,7 +236,7 @@ class Look:
         text, copies = self._all(used_attributes(module, names), names)
         vars(window).update(copies)
         del self._met[id(module)]  # another function uses other names
-        # The reference has functions of its own in the place of this very module.
+        # The reference executor replaces this very module by one of its own.
         return f"module {name} {text}", module if module is math else window
 
     def _class(self, value: type) -> tuple[str, Any]:
@@ -260,9 +262,9 @@ class Look:
         if kind is complex:
             return f"complex {struct.pack('>dd', value.real, value.imag).hex()}", value
         if kind is slice:
-            return f"slice {self.at((value.start, value.stop, value.step))[0]}", value
+            return f"slice {self.describe((value.start, value.stop, value.step))[0]}", value
         if kind is frozenset:
-            return f"set {sorted(self.at(item)[0] for item in value)}", value
+            return f"set {sorted(self.describe(item)[0] for item in value)}", value
         if isinstance(value, tuple):
             return self._tuple(value)
         if isinstance(value, np.dtype) and _is_known(value):
@@ -275,10 +277,10 @@ class Look:
 
     def _tuple(self, value: tuple[Any, ...]) -> tuple[str, Any]:
         kind = type(value)
-        what = "" if kind is tuple else self.at(kind)[0]
+        what = "" if kind is tuple else self.describe(kind)[0]
         if kind is not tuple and not hasattr(kind, "_fields"):
             return self._unknown(value)
-        pairs = [self.at(item) for item in value]
+        pairs = [self.describe(item) for item in value]
         copies = tuple(copy for _, copy in pairs)
         text = f"{what}({', '.join(text for text, _ in pairs)})"
         return text, copies if kind is tuple else tuple.__new__(kind, copies)
@@ -300,7 +302,7 @@ def _has_code(kind: type) -> bool:
 
 
 def _is_known(dtype: np.dtype[Any]) -> bool:
-    """Whether a dtype is NumPy's own, and its numbers are their bytes."""
+    """Whether a dtype is one of NumPy's own, whose elements are described by their bytes."""
     return not dtype.hasobject and dtype.isbuiltin != 2
 
 

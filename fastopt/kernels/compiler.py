@@ -1,4 +1,4 @@
-"""How functions are compiled, and what is checked of transforms before."""
+"""Compiling functions, and checking the types of transforms first."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def helper(function: Any, options: dict[str, Any] = OPTIONS) -> Any:
 
 
 class CheckedCFunc(ccallback.CFunc):  # type: ignore[misc]  # Any
-    """A compiled function with a C interface that is checked before it is compiled anew."""
+    """A C function of Numba's that runs `check` before it is compiled, but not if it is cached."""
 
     check: Callable[[], None]
 
@@ -45,10 +45,10 @@ def result_type(function: Any, arguments: tuple[Any, ...]) -> Any:
 def check_types(
     parts: tuple[Part, ...], functions: list[Any], number: Any, result_type: Callable[..., Any]
 ) -> None:
-    """Compile each transform by itself and see that numbers of the dtype come out."""
+    """Compile each transform by itself, and check that it returns numbers of the dtype."""
     for part, function in zip(parts, functions, strict=True):
-        given = types.Tuple((number,) * part.read)
-        arguments = number, number, given, types.Tuple((number,) * part.hypers)
+        state = types.Tuple((number,) * part.read)
+        arguments = number, number, state, types.Tuple((number,) * part.hypers)
         what = f"transform {part.name!r}"
         try:
             returned = result_type(function, arguments)
@@ -74,11 +74,11 @@ def check_types(
 
 
 def _cause(error: errors.NumbaError) -> str:
-    """The function that has no compiled form on numbers, if Numba's error names one."""
-    found = re.search(r"Function\(<(?:built-in )?(?:function|ufunc) '?(\w+)", str(error))
-    if found is None:
+    """The function that Numba cannot compile for numbers, if its error names one."""
+    match = re.search(r"Function\(<(?:built-in )?(?:function|ufunc) '?(\w+)", str(error))
+    if match is None:
         return ""
-    name = found[1]
+    name = match[1]
     instead = {"clip": "min(max(x, low), high)", "where": "a if condition else b"}
     return f", because of {name}" + (f" (write {instead[name]})" if name in instead else "")
 
@@ -97,7 +97,7 @@ def compile_function(
     parallel: bool = False,
     nogil: bool = True,
 ) -> Callable[..., Any]:
-    """Compile one of fastopt's own functions for one signature, through the same cache."""
+    """Compile one of fastopt's own functions for one signature, with the disk cache."""
     dispatcher = numba.njit(nogil=nogil, parallel=parallel, **OPTIONS)(python)
     if numba.config.DISABLE_JIT:
         return python

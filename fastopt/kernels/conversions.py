@@ -1,4 +1,4 @@
-"""Numbers of every format as LLVM values: from what is stored to what is computed with, and back.
+"""Conversions of LLVM values between the stored formats and the dtype of the arithmetic.
 
 The formulas are those of `fastopt.codecs`.
 """
@@ -17,7 +17,7 @@ WIDTHS = [HALF, SINGLE, DOUBLE]
 
 
 def require_conversion(stored: str) -> None:
-    """See that the processor that code is compiled for converts a format: LLVM would end the process.
+    """Check that the target processor converts a format: LLVM would end the process.
 
     Raises
     ------
@@ -33,7 +33,7 @@ def require_conversion(stored: str) -> None:
 
 
 def resize(builder: Any, number: Any, target: Any) -> Any:
-    """Another floating-point type, rounded to nearest, ties to even."""
+    """Convert to another floating-point type, rounding to nearest, ties to even."""
     if number.type == target:
         return number
     narrower = WIDTHS.index(target) < WIDTHS.index(number.type)
@@ -41,13 +41,13 @@ def resize(builder: Any, number: Any, target: Any) -> Any:
 
 
 def decode(builder: Any, stored: str, raw: Any, target: Any) -> Any:
-    """The number that was loaded, in the type `target`."""
+    """Convert a loaded number to the type `target`."""
     number = emitted(builder, floats.from_bfloat16, raw) if stored == "bfloat16" else raw
     return resize(builder, number, target)
 
 
 def encode(builder: Any, stored: str, number: Any, noise: Any) -> Any:
-    """What to store for a number; `noise` is None or as many random bits as are cut off."""
+    """Convert a number to its stored format; `noise` is None or has the random bits to add."""
     if stored == "bfloat16":
         if noise is None:
             bits = emitted(builder, floats.nearest_bfloat16, number)
@@ -60,5 +60,5 @@ def encode(builder: Any, stored: str, number: Any, noise: Any) -> Any:
 
 
 def hashed(builder: Any, number: Any) -> Any:
-    """32 bits for a number of 64."""
+    """A hash of 32 bits of an integer of 64."""
     return emitted(builder, rounding.mixed, builder.trunc(number, I32))

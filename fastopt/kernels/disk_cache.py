@@ -1,6 +1,6 @@
-"""Compiled code on disk: a file for each kernel, valid as long as what it was made from is.
+"""Compiled code on disk: a file for each kernel, valid while the code it was made from is unchanged.
 
-Numba's own cache looks at time stamps of source files and at pickled closures; kernels here are
+Numba's own cache goes by time stamps of source files and by pickled closures; kernels here are
 generated and their parts come from several files, or from no file at all. So the file is named after
 where the parts come from, and inside stands a stamp of what they contain: a new process finds it,
 an edit makes it a miss, and the next save goes to the same file, which keeps the newest few, so that
@@ -26,7 +26,7 @@ from fastopt.kernels.identity import compiler
 
 
 def folder() -> Path | None:
-    """The cache folder, or None where caching is off or there is no place for it.
+    """The cache folder, or None if caching is off or the user has no folder for caches.
 
     ``FASTOPT_CACHE=0`` turns it off; ``FASTOPT_CACHE_DIR`` and Numba's ``NUMBA_CACHE_DIR`` move it.
     """

@@ -1,4 +1,4 @@
-"""What fast code computes instead, where processors estimate quotients by roots.
+"""Roots as quotients in fast code, on processors that estimate inverse roots.
 
 LLVM takes the estimate of an inverse root for ``x / sqrt(y)``, as in RMSProp with epsilon inside. A
 root by itself it leaves to the divider, which then works out the quotient by a sum with it too. So such
@@ -27,12 +27,12 @@ def _root_eps_outside(square: float, eps: float) -> float:
 
 
 def replacements(job: Job, options: dict[str, Any]) -> dict[int, Any]:
-    """Functions to put in the place of others, by the ``id`` of their code."""
+    """Replacements of functions in fast code, by the ``id`` of the replaced one's code."""
     if not job.fast or job.compute != np.float32 or not estimates_roots():
         return {}
     # AMD's dividers are so fast that it pays only in short chains: on an EPYC with AVX-512, in the
     # caches of one core, AdaGrad took 0.71 of the time, Adam 0.97 and with 8-bit states 1.07.
     if processor().startswith("znver") and len(job.arrays) > 3:
         return {}
-    made = helper(specialize(_root_eps_outside, np.float32), options)
-    return {id(root_eps_outside.__code__): made}
+    root = helper(specialize(_root_eps_outside, np.float32), options)
+    return {id(root_eps_outside.__code__): root}

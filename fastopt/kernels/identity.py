@@ -1,10 +1,9 @@
-"""What code is, for every cache: the content of a function with all that it uses, and of fastopt.
+"""The identity of code in every cache: the content of a function with its closure, and of fastopt.
 
-`frozen` copies a function with its helpers, globals and closed-over values, and equal content gives
-one and the same copy: caches that go by the copy go by content, and what is compiled later is compiled
-from what the function was then. `content` has a digest of it for the disk, where it stands beside
-`package`, the digest of fastopt's own files. No source files of the user are needed: functions may be
-typed into a notebook.
+`frozen` copies a function with its helpers, globals and closed-over values, and returns the same copy
+for equal content: caches with the copy as key go by content, and a later compilation uses the function
+as it was. `content` has its digest, which identifies it on disk together with `package`, the digest of
+fastopt's own files. The user's source files are not needed: functions may be typed into a notebook.
 """
 
 from __future__ import annotations
@@ -25,19 +24,19 @@ import llvmlite
 import numba
 import numpy as np
 
-from fastopt.kernels.closure import Look, python_of
+from fastopt.kernels.closure import Closure, python_of
 
 
 @dataclass(frozen=True)
 class Content:
-    """What a function and all that it uses amount to.
+    """The digest of a function with all that it uses.
 
     Attributes
     ----------
     digest : str
     lasts : bool
-        Whether it means the same in another process: it does not where an object was met that is known
-        by its identity only.
+        Whether it means the same in another process: not if some object is described by its identity
+        only.
     """
 
     digest: str
@@ -46,13 +45,13 @@ class Content:
 
 _contents: WeakKeyDictionary[Any, Content] = WeakKeyDictionary()  # of frozen functions
 _frozen: WeakValueDictionary[str, Any] = WeakValueDictionary()  # by digest
-# Frozen copies of fastopt's own functions, which only an edit of its files changes: looking at them
-# anew would take as long as the rest of a one-shot call.
+# Frozen copies of fastopt's own functions, which only an edit of its files changes: describing them
+# again would take as long as the rest of a one-shot call.
 _own: dict[Any, Any] = {}
 
 
 def frozen(function: Any) -> Any:
-    """A copy of a function with all that it uses, as it is now: the same one for equal content.
+    """A copy of a function with all that it uses now; functions of equal content share one copy.
 
     Raises
     ------
@@ -66,23 +65,23 @@ def frozen(function: Any) -> Any:
         raise TypeError(f"a transform must be made of plain Python functions, not {function!r}")
     if function in _contents:
         return function
-    look = Look()
-    text, copy = look.at(function)
-    made = Content(digest(text), look.lasts)
-    copy = _frozen.setdefault(made.digest, copy)
-    _contents.setdefault(copy, made)
+    closure = Closure()
+    text, copy = closure.describe(function)
+    described = Content(digest(text), closure.lasts)
+    copy = _frozen.setdefault(described.digest, copy)
+    _contents.setdefault(copy, described)
     if _is_own(function):
         _own[function] = copy
     return copy
 
 
 def content(function: Any) -> Content:
-    """What a function amounts to as it is now, or as it was when it was frozen."""
+    """The content of a function as it is now, or as it was when it was frozen."""
     return _contents[frozen(function)]
 
 
 def _is_own(function: FunctionType) -> bool:
-    """Whether fastopt's own module defines a function, whose globals stay what they are."""
+    """Whether a module of fastopt defines a function; such globals do not change."""
     name = str(function.__globals__.get("__name__"))
     module = sys.modules.get(name) if name.startswith("fastopt.") else None
     return module is not None and vars(module) is function.__globals__
@@ -94,7 +93,7 @@ def digest(*texts: str) -> str:
 
 
 def origin(functions: Iterable[Any], *what: str) -> str:
-    """A file name for the cache that survives edits: where functions come from."""
+    """A file name for the cache, from where functions are defined: it survives edits of them."""
     origins, names = [], []
     for function in map(python_of, functions):
         file = function.__code__.co_filename
@@ -106,8 +105,9 @@ def origin(functions: Iterable[Any], *what: str) -> str:
     return f"{readable}-{digest(*what, *origins)}"
 
 
-# What stands above the compiler, so that nothing of it is compiled in; and what is identified
-# otherwise: transforms by the content of their functions, and CUDA kernels, which no disk holds.
+# Modules and folders that do not reach machine code on disk: those that import the compiler;
+# transforms, which are identified by the content of their functions; and CUDA kernels, which are not
+# kept on disk.
 APART = {
     "__main__",
     "cli",
@@ -126,7 +126,7 @@ _SUFFIXES = tuple(machinery.all_suffixes())
 
 
 def _files(folder: Any, within: str = "") -> Iterator[tuple[str, Any]]:
-    """The modules of fastopt, source or bytecode, with their names; from a folder or from a zip."""
+    """The modules of fastopt and their names, source or bytecode, in a folder or a zip."""
     for entry in sorted(folder.iterdir(), key=lambda entry: str(entry.name)):
         name = (within + entry.name).partition(".")[0]
         if name in APART or entry.name == "__pycache__":
@@ -138,9 +138,9 @@ def _files(folder: Any, within: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def digest_of(folder: Any) -> str | None:
-    """A digest of what reaches machine code in a folder with fastopt; None if it cannot be read.
+    """A digest of the files in fastopt's folder that affect machine code; None if one is unreadable.
 
-    Whatever is not named in `APART` counts, the version among it.
+    All but those in `APART` count, among them the version.
     """
     sums = hashlib.sha256()
     names = []
@@ -151,21 +151,21 @@ def digest_of(folder: Any) -> str | None:
             names.append(name)
     except OSError:
         return None
-    own = __name__.removeprefix("fastopt.").replace(".", "/")
-    return sums.hexdigest()[:32] if own in names else None
+    this = __name__.removeprefix("fastopt.").replace(".", "/")
+    return sums.hexdigest()[:32] if this in names else None
 
 
 @cache
 def package() -> str | None:
-    """A digest of fastopt's own code; None where it cannot be read: then nothing is kept on disk."""
+    """A digest of fastopt's own code; None if it is unreadable, and then nothing is kept on disk."""
     return digest_of(resources.files("fastopt"))
 
 
 def of_compiled(function: Any) -> str | None:
-    """What identifies one of fastopt's own functions that is compiled by itself.
+    """The identity of one of fastopt's own functions that is compiled by itself.
 
-    The files of the package, that of its module, which may be one of `APART`, and the values that it
-    uses. None where that cannot be read.
+    From the files of the package, that of its module, which may be one of `APART`, and the values that
+    it uses; None if a file is unreadable.
     """
     module = sys.modules[function.__module__]
     spec = module.__spec__
@@ -173,9 +173,9 @@ def of_compiled(function: Any) -> str | None:
         code: bytes = spec.loader.get_data(spec.origin)  # type: ignore[union-attr]
     except (AttributeError, OSError, TypeError):
         return None
-    text, _ = Look(own=True).at(function)
-    known = package()
-    return known and digest(known, hashlib.sha256(code).hexdigest(), text)
+    text, _ = Closure(own=True).describe(function)
+    files = package()
+    return files and digest(files, hashlib.sha256(code).hexdigest(), text)
 
 
 _OPTIONS = (
@@ -188,10 +188,10 @@ _OPTIONS = (
 
 
 def compiler() -> tuple[Any, ...]:
-    """What compiles: versions, and Numba's options by environment that change the code."""
+    """The identity of the compiler: versions, and Numba's environment options that change code."""
     python = platform.python_version(), sys.implementation.cache_tag, getattr(sys, "abiflags", "")
     versions = numba.__version__, llvmlite.__version__, np.__version__
     return *python, *versions, *(str(getattr(numba.config, name, None)) for name in _OPTIONS)
 
 
-package()  # now: an update while this process runs must not pass what it loaded before for the new
+package()  # at import: after an update the code in this process is still the old one

@@ -1,4 +1,4 @@
-"""What a kernel is compiled for, and what it reads beside its arrays."""
+"""Jobs, what kernels are compiled for, and the layout of a buffer of hyperparameters."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from fastopt.codecs.blocks import ITEM
 from fastopt.codecs.formats import FORMATS, compute_dtype
 from fastopt.transforms.base import Part
 
-# What stands where in a buffer of hyperparameters.
+# Indices into a buffer of hyperparameters.
 (
     GRAD_FACTOR,  # what gradients are multiplied by
     PHASE,  # of the random bits of this step
-    NUMBERS,  # of the transforms, one after the other
+    NUMBERS,  # the first hyperparameter of the transforms, which follow each other
 ) = range(3)
 
 
 class ArrayFormat(NamedTuple):
-    """How one array of a kernel is stored."""
+    """The storage format of one array of a kernel."""
 
     codec: str
-    dithered: bool = False  # rounded up or down at random
+    dithered: bool = False  # with stochastic rounding
 
     @property
     def in_blocks(self) -> bool:
@@ -36,11 +36,11 @@ class ArrayFormat(NamedTuple):
 
 
 class Job(NamedTuple):
-    """What a kernel is compiled for."""
+    """The specification of a kernel: chain, formats and options."""
 
     parts: tuple[Part, ...]
     storage: tuple[ArrayFormat, ...]  # of parameter, gradient and the chain's slots
-    zero_grad: bool  # clear the gradient on the way
+    zero_grad: bool  # clear the gradient in the same pass
     scales: bool  # multiply the gradient by a factor first
     fast: bool = False  # with approximate roots and quotients
 
@@ -51,10 +51,10 @@ class Job(NamedTuple):
 
     @property
     def arrays(self) -> list[KernelArray]:
-        """The arrays by the names that they have in the source."""
-        own = [slot.kind for part in self.parts for slot in part.slots]
-        kinds = ["state", "state" if self.zero_grad else "input", *own]
-        names = ["param", "update", *(f"{kind}{i}" for i, kind in enumerate(own))]
+        """The arrays, with their names in the source."""
+        slots = [slot.kind for part in self.parts for slot in part.slots]
+        kinds = ["state", "state" if self.zero_grad else "input", *slots]
+        names = ["param", "update", *(f"{kind}{i}" for i, kind in enumerate(slots))]
         return [KernelArray(*each) for each in zip(names, kinds, self.storage, strict=True)]
 
 

@@ -105,7 +105,7 @@ class Emitted:
 
 
 class LLVMOperations:
-    """Operations that emit instructions."""
+    """The operations of `codecs.operations`, which emit instructions."""
 
     def __init__(self, builder: Any) -> None:
         self._builder = builder
@@ -114,7 +114,7 @@ class LLVMOperations:
         return Emitted(self._builder, raw)
 
     def _raw(self, value: Any, kind: Any) -> Any:
-        """An operand; Python's numbers as constants with the lanes of `kind`."""
+        """An operand as a value; a Python number becomes a constant with the lanes of `kind`."""
         if isinstance(value, Emitted):
             return value.raw
         return _constant(_like(kind, SINGLE if type(value) is float else I32), value)

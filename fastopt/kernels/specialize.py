@@ -40,8 +40,8 @@ def specialize(
     compile_helper : callable, optional
         What to do with functions that it calls, after they were specialized.
     replace : dict, optional
-        Other objects to put in the place of globals, by ``id``, or of functions, by that of their
-        code: the reference executor has its own ``math``.
+        Replacements of globals, by ``id``, or of functions, by the ``id`` of their code: the
+        reference executor has its own ``math``.
     """
     done: dict[int, Any] = dict(replace or {})
 
@@ -81,10 +81,10 @@ def specialize(
         code = constant(code)
         keywords = {name: constant(value) for name, value in (original.__kwdefaults__ or {}).items()}
         result = rebuilt(original, code, constant(original.__defaults__), keywords or None)
-        # Numba imports the module of a cached function: let it be one that is there in every process.
+        # Numba imports the module of a cached function: it must exist in every process.
         result.__module__ = result.__globals__["__name__"] = __name__
         done[id(original)] = result  # before the helpers, which may call back
-        values = ({n: outer(v, names) for n, v in own.items()} for own in outer_values(original))
+        values = ({n: outer(v, names) for n, v in used.items()} for used in outer_values(original))
         fill(result, *values)
         return result
 

@@ -1,8 +1,8 @@
-"""What the processor can do that code is compiled for.
+"""The capabilities of the processor that code is compiled for.
 
 That need not be the processor of this machine: ``NUMBA_CPU_NAME`` and ``NUMBA_CPU_FEATURES`` choose
 another one, for instance ``generic`` for a cache that different machines share. LLVM cannot be asked
-for a list of what a processor has, so a few instructions are compiled, and looked at.
+for a processor's features, so a few instructions are compiled, and their assembly is inspected.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _VECTORS = (
 
 
 def processor() -> str:
-    """What LLVM calls the processor."""
+    """LLVM's name of the target processor."""
     return str(numba.config.CPU_NAME or binding.get_host_cpu_name())
 
 
@@ -72,7 +72,7 @@ def _assembly(kind: Any, emit: Callable[[Any, Any], Any]) -> str:
     """The code of a function of one argument of a type, with a result of the same."""
     module = ir.Module()
     function = ir.Function(module, ir.FunctionType(kind, [kind]), "function")
-    set.add(function.attributes, '"prefer-vector-width"="512"')  # as kernels have it
+    set.add(function.attributes, '"prefer-vector-width"="512"')  # as in kernels
     builder = ir.IRBuilder(function.append_basic_block())
     builder.ret(emit(builder, function.args[0]))
     machine = cpu_target.target_context.codegen()._tm

@@ -1,4 +1,4 @@
-"""Files whose content is run: which of them may be, and how they are made.
+"""Reading and writing files with code that is run, with checks of who can have written them.
 
 Whoever can write to a cache file can make this process run what they like. So it is read only where
 nobody but this user and root can have written it, whoever else may use the folder: the way of OpenSSH
@@ -79,7 +79,7 @@ def doubt_about_folder(folder: Path) -> str | None:
     """
     status = os.stat(folder)
     if status.st_mode & stat.S_ISVTX:
-        return None  # nobody can put anything in the place of files of others, which are checked
+        return None  # nobody can replace files of others, and files are checked too
     return _doubt(status)
 
 

@@ -55,10 +55,10 @@ def run(name, kinds):
 def test_gradients_of_all_kinds(name, kind, monkeypatch):
     kinds = "plain", "plain", kind, "plain", kind
     params, optimizer = run(name, kinds)
-    assert optimizer._plan._sight is not None
+    assert optimizer._plan._snapshot is not None
     monkeypatch.setattr(snapshot, "interface", lambda: None)
     others, plainly = run(name, kinds)
-    assert plainly._plan._sight is None
+    assert plainly._plan._snapshot is None
     for p, q in zip(params, others, strict=True):
         assert torch.equal(p, q)
         for key, value in optimizer.state[p].items():

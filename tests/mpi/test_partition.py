@@ -10,7 +10,7 @@ from fastopt.codecs.base import BLOCK
 from fastopt.interop.mpi import shard_slice
 from fastopt.interop.mpi.partition import (
     AT_ONCE,
-    PIECE,
+    PIECE_BYTES,
     Partition,
     small_pieces,
     usual_pieces,
@@ -45,8 +45,8 @@ def test_everything_once(length, ranks, pieces):
 def test_pieces_are_of_the_usual_size(length, ranks, itemsize):
     pieces = small_pieces(length, ranks, itemsize)
     assert pieces >= 1
-    assert length * itemsize <= pieces * ranks * PIECE
-    assert pieces == 1 or length * itemsize > (pieces - 1) * ranks * PIECE
+    assert length * itemsize <= pieces * ranks * PIECE_BYTES
+    assert pieces == 1 or length * itemsize > (pieces - 1) * ranks * PIECE_BYTES
     assert usual_pieces(length, ranks, itemsize) == (1 if length * itemsize <= AT_ONCE else pieces)
 
 

@@ -1,4 +1,4 @@
-"""New buffers: aligned to cache lines, and touched first by the threads that will use them."""
+"""New buffers, aligned to cache lines and first touched by the threads that will use them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WORTH_TOUCHING = 1 << 22  # bytes
 
 
 def empty(n: int | tuple[int, ...], dtype: Any = np.float32) -> Array:
-    """A new buffer: aligned to cache lines, its pages already mapped near the cores that will use them.
+    """A new buffer, aligned to cache lines, with pages mapped near the cores that will use them.
 
     Parameters
     ----------
@@ -29,8 +29,8 @@ def empty(n: int | tuple[int, ...], dtype: Any = np.float32) -> Array:
     Returns
     -------
     array
-        With undefined content. Each thread has touched the part that it works on in a step, so that
-        on a machine with several memory nodes every core finds its part in its own.
+        Uninitialized. Each thread has touched the chunk that it works on in a step, so that on a
+        machine with several memory nodes every core finds its chunk in its own.
 
     Examples
     --------
@@ -63,11 +63,11 @@ def _touch(array: Array) -> None:
 
 
 def flatten(arrays: Any) -> tuple[Array, Any]:
-    """Copy many arrays into one flat buffer, with views of it in their places.
+    """Copy many arrays into one flat buffer, and make views of it with their shapes.
 
     Parameters
     ----------
-    arrays : array, or list, tuple or dict of arrays, nested at will
+    arrays : array, or nested list, tuple or dict of arrays
         All of one dtype, float16, bfloat16, float32 or float64; any shapes.
 
     Returns
@@ -75,7 +75,7 @@ def flatten(arrays: Any) -> tuple[Array, Any]:
     flat : array
         All elements in order: what an optimizer steps in one go.
     views : structure of arrays
-        Shaped like `arrays`, each a window on `flat`: writing to one writes to the other.
+        Structured like `arrays`, each a view of `flat`.
 
     Raises
     ------
@@ -101,10 +101,10 @@ def flatten(arrays: Any) -> tuple[Array, Any]:
                 f"{tree.describe('arrays', path)} must be a {listed(NAMES)} array, not {kind}"
             )
         leaves.append(leaf)
-    found = {leaf.dtype for leaf in leaves} or {np.dtype(np.float32)}
-    if len(found) > 1:
-        raise TypeError(f"arrays must have one dtype, got {', '.join(sorted(map(str, found)))}")
-    flat = empty(sum(leaf.size for leaf in leaves), found.pop())
+    dtypes = {leaf.dtype for leaf in leaves} or {np.dtype(np.float32)}
+    if len(dtypes) > 1:
+        raise TypeError(f"arrays must have one dtype, got {', '.join(sorted(map(str, dtypes)))}")
+    flat = empty(sum(leaf.size for leaf in leaves), dtypes.pop())
     views, start = [], 0
     for leaf in leaves:
         view = flat[start : start + leaf.size].reshape(leaf.shape)

@@ -1,11 +1,11 @@
-"""Blocks of 8-bit codes in machine code; the formulas of a code are those of `fastopt.codecs.blocks`.
+"""Loads and stores of blocks of 8-bit codes in machine code, by the formulas of `codecs.blocks`.
 
-A number is decoded where it is loaded. New ones are gathered in a scratch of one block, which stays
-in the core's first cache, because a block is encoded as a whole: its largest number decides its scale.
+A number is decoded when it is loaded. New numbers are gathered in a scratch buffer of one block, which
+stays in the L1 cache, because a block is encoded as a whole: its largest number decides its scale.
 
-It is encoded a piece at a time between the pieces of the next one (`kernels.source`): while the
-processor's divider is at work on roots and quotients, which take most of the time, its other units
-have nothing else to do. It took RMSProp with an 8-bit state on one core from 0.67 ns an element, when a
+It is encoded in chunks that alternate with those of the next block (`kernels.source`): while the
+processor's divider computes roots and quotients, which take most of the time, its other units are idle
+otherwise. It took RMSProp with an 8-bit state on one core from 0.67 ns an element, when a
 block was encoded as soon as it was stepped, to 0.59; and to 0.52 that blocks of ordinary numbers are
 encoded and decoded by functions of their own, which was before these became fewer (`codecs.blocks`).
 """
@@ -54,7 +54,7 @@ def _item(builder: Any, address: Any, start: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def scratch(typing_context: Any) -> Any:
-    """The address of room for the numbers of a block, on the stack of the kernel."""
+    """The address of a scratch buffer for the numbers of a block, on the kernel's stack."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         prefer_512_bits(builder)
@@ -65,7 +65,7 @@ def scratch(typing_context: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def nowhere(typing_context: Any) -> Any:
-    """An address for the codes of the block before the first one."""
+    """The address of a dummy buffer, for the codes of a block before the first one."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return _room(builder, I8)
@@ -96,47 +96,47 @@ def codes_of(typing_context: Any, address: Any, start: Any) -> Any:
 def block_access(
     compute: str, stored: str, dithered: bool, slot: int, room: int, slots: int
 ) -> dict[str, Any]:
-    """What a kernel needs for one slot, by name; `place` is where in its block an element is.
+    """The functions of a kernel for one slot, by name; `position` is an element's in its block.
 
     ``scale(address, start)`` of the block that element `start` begins, ``is_plain(scale)``,
-    ``load(codes, place, scale)`` and ``store(scratch, place, value)``. Then ``rescale(address, start,
-    stop, scratch)`` writes and returns the new scale for ``encode_all(codes, scratch, scale, random)``,
-    which reads the scratch and writes codes.
+    ``load(codes, position, scale)`` and ``store(scratch, position, value)``. Then
+    ``rescale(address, start, stop, scratch)`` writes and returns the new scale, and
+    ``encode_all(codes, scratch, scale, random)`` encodes the scratch with it.
 
-    ``load_plain`` and ``encode(place, codes, scratch, scale, random)``, of one element, are for plain
-    blocks only.
+    ``load_plain`` and ``encode(position, codes, scratch, scale, random)``, of one element, are for
+    plain blocks only.
 
     The scratch is told apart as number `room`, codes that are written as the number after that.
     """
     number = getattr(types, compute)
     wide = {"float32": SINGLE, "float64": DOUBLE}[compute]
     codec = BLOCKS[stored]
-    # A block that is not full is encoded with zeros behind its end: LLVM knows the count then.
+    # A partial block is padded with zeros, so that the count is a constant to LLVM.
     all_of_it = [ir.Constant(I64, number) for number in (0, BLOCK, 1)]
 
-    def gathered(builder: Any, scratch: Any, place: Any, kind: Any) -> Any:
-        value = builder.load(element_pointer(builder, kind, scratch, place))
+    def gathered(builder: Any, scratch: Any, position: Any, kind: Any) -> Any:
+        value = builder.load(element_pointer(builder, kind, scratch, position))
         mark_noalias(builder.module, value, room, slots)
         return value
 
-    def encode_one(plain: bool, builder: Any, place: Any, *rest: Any) -> None:
+    def encode_one(plain: bool, builder: Any, position: Any, *rest: Any) -> None:
         codes, scratch, scale, random = rest
         offset, constant = emitted(builder, partial(codec.offsets, plain=plain), scale)
         bits = codec.dither(plain)
         if dithered:
-            part = noise_of(builder, place, random, slot, slots, bits, constant)
+            part = noise_of(builder, position, random, slot, slots, bits, constant)
         else:
             part = builder.or_(constant, int32(1 << (bits - 1)))
         formula = codec.plain_code if plain else codec.full_code
-        code = emitted(builder, formula, gathered(builder, scratch, place, SINGLE), offset, part)
-        raw = builder.store(builder.trunc(code, I8), element_pointer(builder, I8, codes, place))
+        code = emitted(builder, formula, gathered(builder, scratch, position, SINGLE), offset, part)
+        raw = builder.store(builder.trunc(code, I8), element_pointer(builder, I8, codes, position))
         mark_noalias(builder.module, raw, room + 1, slots)
 
     @intrinsic  # type: ignore[untyped-decorator]
     def scale(typing_context: Any, address: Any, start: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            place = builder.inttoptr(_item(builder, *args), I32.as_pointer())
-            bits = builder.load(place, align=ITEM.alignment)
+            position = builder.inttoptr(_item(builder, *args), I32.as_pointer())
+            bits = builder.load(position, align=ITEM.alignment)
             mark_noalias(builder.module, bits, slot, slots)
             return bits
 
@@ -151,10 +151,10 @@ def block_access(
 
     def loader(formula: Any) -> Any:
         @intrinsic  # type: ignore[untyped-decorator]
-        def load(typing_context: Any, codes: Any, place: Any, scale: Any) -> Any:
+        def load(typing_context: Any, codes: Any, position: Any, scale: Any) -> Any:
             def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-                codes, place, scale = args
-                code = builder.load(element_pointer(builder, I8, codes, place))
+                codes, position, scale = args
+                code = builder.load(element_pointer(builder, I8, codes, position))
                 mark_noalias(builder.module, code, slot, slots)
                 return resize(builder, emitted(builder, formula, code, scale), wide)
 
@@ -163,7 +163,7 @@ def block_access(
         return load
 
     @intrinsic  # type: ignore[untyped-decorator]
-    def store(typing_context: Any, scratch: Any, place: Any, value: Any) -> Any:
+    def store(typing_context: Any, scratch: Any, position: Any, value: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             pointer = element_pointer(builder, SINGLE, args[0], args[1])
             written = builder.store(resize(builder, args[2], SINGLE), pointer)
@@ -184,13 +184,13 @@ def block_access(
             smallest = cgutils.alloca_once_value(builder, int32(INFINITE_BITS))
 
             def find(found: Any, begin: Any, *formulas: Any) -> None:
-                """Reduce the sizes of all numbers."""
-                for place, bits in zip(found, begin, strict=True):
-                    builder.store(int32(bits), place)
+                """Reduce the magnitudes of all numbers."""
+                for position, bits in zip(found, begin, strict=True):
+                    builder.store(int32(bits), position)
                 with cgutils.for_range_slice(builder, *all_of_it) as (i, _):
                     size = emitted(builder, codec.size_bits, gathered(builder, scratch, i, I32))
-                    for place, formula in zip(found, formulas, strict=True):
-                        builder.store(formula(builder, builder.load(place), size), place)
+                    for position, formula in zip(found, formulas, strict=True):
+                        builder.store(formula(builder, builder.load(position), size), position)
 
             def too_small() -> Any:
                 """Whether there is a number, perhaps zero, that is too small for a plain block."""
@@ -217,8 +217,10 @@ def block_access(
                             builder.store(positive, smallest)
             found = builder.load(largest), builder.load(smallest)
             scale = emitted(builder, codec.scale_bits, *found)
-            place = builder.inttoptr(_item(builder, address, start), I32.as_pointer())
-            mark_noalias(builder.module, builder.store(scale, place, align=ITEM.alignment), slot, slots)
+            position = builder.inttoptr(_item(builder, address, start), I32.as_pointer())
+            mark_noalias(
+                builder.module, builder.store(scale, position, align=ITEM.alignment), slot, slots
+            )
             return scale
 
         return types.int32(types.intp, types.int64, types.int64, types.intp), emit
@@ -227,7 +229,7 @@ def block_access(
 
     @intrinsic  # type: ignore[untyped-decorator]
     def encode(
-        typing_context: Any, place: Any, codes: Any, scratch: Any, scale: Any, random: Any
+        typing_context: Any, position: Any, codes: Any, scratch: Any, scale: Any, random: Any
     ) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             encode_one(True, builder, *args)

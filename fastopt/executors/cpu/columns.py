@@ -1,8 +1,8 @@
-"""The columns of the table that tells compiled code what to work on.
+"""The columns of the table of arrays that compiled code steps.
 
-One row holds the whole work on one array: its kernel, the address of its hyperparameters, its length,
-what its gradient must look like, and the addresses of parameter, gradient and states. So one launch
-serves a single buffer and a thousand arrays of several dtypes and groups alike.
+A row describes the step of one array: its kernel, the address of its hyperparameters, its length, the
+type, dtype and flags of its gradient, and the addresses of parameter, gradient and states. So one
+launch serves a single buffer and a thousand arrays of several dtypes and groups alike.
 """
 
 (
@@ -14,20 +14,20 @@ serves a single buffer and a thousand arrays of several dtypes and groups alike.
     DTYPE,  # and the address of its dtype object; up to here a row changes as a whole
     LENGTH,  # elements
     COUNT,  # elements to step now: LENGTH, or 0 where the gradient is None
-    COUNTS,  # address of the counts of steps: what machine code writes lies apart from what it reads
+    COUNTS,  # address of the step counts: machine code reads the table, and writes elsewhere
     TYPE,  # of the gradient object: the address of numpy.ndarray,
     NONE,  # or this object, the address of None
     FLAGS,  # that the gradient must have: contiguous, aligned, perhaps writeable
     NDIM,
-    HEADERS,  # address of what the headers of the caller's arrays must say, see `arrays.object_headers`
-    FIRST,  # the number of the first element among all; from here on a kernel reads the row
+    HEADERS,  # address of the headers that the caller's arrays must have, see `arrays.object_headers`
+    FIRST,  # index of the first element among those of all arrays; from here on a kernel reads the row
     PARAM,
     GRAD,
     STATE,  # and more, as many as the chain has slots
 ) = range(18)
 
-# What the machine code of a step counts for each array.
+# The counts of an array that the machine code of a step keeps.
 (
-    STEPS,  # that were taken
-    LAG,  # steps that it was left out of
+    STEPS,  # taken
+    LAG,  # steps without its gradient
 ) = range(2)

@@ -1,9 +1,9 @@
-"""The loops over the table: on one core, and on all of them.
+"""The loops over the table of arrays, on one core and on all.
 
 Both call the same kernels, so the results are the same bits. They are compiled once for all
 chains: a new optimizer costs the compilation of its kernel only.
 
-They count the steps too: an interrupt is served when machine code has returned, before Python could.
+They count the steps too: an interrupt after the machine code could keep Python from counting.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from fastopt.kernels.compiler import compile_function, helper
 # Threads share an array at multiples of this many elements: whole cache lines and blocks of codes.
 GRAIN = BLOCK
 
-# What the system maps at a time, at least.
+# Bytes of the smallest page.
 PAGE = 4096
 
 chunk_bound = helper(partition.chunk_bound)
@@ -58,7 +58,7 @@ def _run(rows, row, start, stop):
 
 @helper
 def _bound(position, length):
-    """A position in the row of all elements, as an index into one array that starts at zero."""
+    """Clamp a position relative to an array to its length, and round it down to `GRAIN`."""
     if position >= length:
         return length
     return max(position, 0) // GRAIN * GRAIN
@@ -66,7 +66,7 @@ def _bound(position, length):
 
 @helper
 def _count(rows, row):
-    """Count a step of one array, or that it was left out of one."""
+    """Count a step of one array, or one without its gradient."""
     which = STEPS if rows[row, COUNT] == rows[row, LENGTH] else LAG
     address = rows[row, COUNTS] + 8 * which
     write_word(address, read_word(address) + 1)
@@ -135,22 +135,22 @@ def bind() -> Callable[[Any, int, Any], int]:
 
 @cache
 def serial() -> Callable[[Any, int, Any], int]:
-    """``serial()(rows, items, ranges)``: check gradients, then step; the first invalid row or -1."""
+    """``serial()(rows, items, ranges)``: check gradients, then step; return as `first_invalid`."""
     return compile_function(_serial, types.int64(_TABLE, types.int64, _TABLE), "serial")
 
 
 @cache
 def parallel() -> Callable[[Any, int, Any, int], int]:
-    """The same with the number of threads as the last argument."""
+    """As the serial function, with the number of threads as the last argument."""
     signature = types.int64(_TABLE, types.int64, _TABLE, types.int64)
     return compile_function(_parallel, signature, "parallel", parallel=True)
 
 
 @cache
 def stretch_serial() -> Callable[[Any, int, int, int], None]:
-    """``stretch_serial()(rows, start, stop, 1)``: step a stretch of all elements, in a row.
+    """``stretch_serial()(rows, start, stop, 1)``: step a stretch of all elements.
 
-    Their gradients were checked before. Nothing is counted.
+    Their gradients were checked. No steps are counted.
     """
     signature = types.void(_TABLE, *(types.int64,) * 3)
     return compile_function(_stretch, signature, "stretch-serial")
@@ -158,7 +158,7 @@ def stretch_serial() -> Callable[[Any, int, int, int], None]:
 
 @cache
 def stretch_parallel() -> Callable[[Any, int, int, int], None]:
-    """The same with the number of threads as the last argument."""
+    """As the serial function, with the number of threads as the last argument."""
     signature = types.void(_TABLE, *(types.int64,) * 3)
     return compile_function(_stretch, signature, "stretch-parallel", parallel=True)
 

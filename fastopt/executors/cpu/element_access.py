@@ -1,4 +1,4 @@
-"""Numbers of every format in machine code: how a kernel loads and stores one element.
+"""Loads and stores of one element of every format, in machine code.
 
 Functions that take a `builder` emit LLVM instructions.
 """
@@ -21,30 +21,30 @@ from fastopt.kernels.llvm_operations import I32, I64, int32
 
 
 def noise_of(
-    builder: Any, place: Any, random: Any, slot: int, slots: int, width: int, plus: Any = None
+    builder: Any, position: Any, random: Any, slot: int, slots: int, width: int, plus: Any = None
 ) -> Any:
-    """Random bits for the element at a place in its block; `random` is what `random_of` gives.
+    """Random bits for the element at a position in its block; `random` is from `random_of`.
 
-    They are the `width` upper ones of 32, and added to `plus`, whose lower bits are zero. Both are done
-    to the table and to what a block has in common, so that an element takes one instruction.
+    They are the `width` upper ones of 32, or-ed with `plus`, whose lower bits are zero. Both are
+    applied to the table and to the bits of a block, so that an element takes one instruction.
     """
     bits = [int32(int(number) >> (32 - width)) for number in rounding.table()]
     kind = ir.ArrayType(I32, len(bits))
     table = cgutils.global_constant(builder, "fastopt.noise", ir.Constant(kind, bits))
     table.align = LINE
-    own = builder.load(builder.gep(table, [ir.Constant(I64, 0), place], inbounds=True))
-    mark_noalias(builder.module, own, slots - 1, slots)
+    element_bits = builder.load(builder.gep(table, [ir.Constant(I64, 0), position], inbounds=True))
+    mark_noalias(builder.module, element_bits, slots - 1, slots)
     common = builder.add(random, int32(slot * rounding.PER_SLOT % 2**32))
     common = builder.lshr(common, int32(32 - width))
-    return builder.xor(own, common if plus is None else builder.or_(common, plus))
+    return builder.xor(element_bits, common if plus is None else builder.or_(common, plus))
 
 
 def prefer_512_bits(builder: Any) -> None:
-    """Let a kernel use the widest vectors, which pay where numbers are encoded by many instructions.
+    """Let a kernel use the widest vectors, which pay where encoding takes many instructions.
 
     LLVM prefers 256 bits. In the cache of one core RMSProp took, in ns an element, 0.73 with them and
-    0.53 with 512 where the state has 8 bits, and 0.61 and 0.57 for bfloat16 rounded at random; without
-    a difference for the other formats.
+    0.53 with 512 for an 8-bit state, 0.61 and 0.57 for bfloat16 with stochastic rounding; the other
+    formats take the same time.
     """
     # llvmlite's attributes are a set that only takes names that it knows.
     set.add(builder.function.attributes, '"prefer-vector-width"="512"')
@@ -52,7 +52,7 @@ def prefer_512_bits(builder: Any) -> None:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def random_of(typing_context: Any, element: Any, phase: Any) -> Any:
-    """The random bits that all elements of a block have in common, from the number of the first one."""
+    """The random bits that the elements of a block share, from the index of the first one."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.add(hashed(builder, args[0]), args[1])
@@ -62,7 +62,7 @@ def random_of(typing_context: Any, element: Any, phase: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def phase_bits(typing_context: Any, phase: Any) -> Any:
-    """From the float in the buffer of hyperparameters to the upper bits of an integer."""
+    """Convert the phase in the hyperparameters, a float, to the upper bits of an integer."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         prefer_512_bits(builder)
@@ -74,10 +74,10 @@ def phase_bits(typing_context: Any, phase: Any) -> Any:
 
 @cache
 def element_access(compute: str, stored: str, dithered: bool, slot: int, slots: int) -> tuple[Any, Any]:
-    """``load(address, index)`` and ``store(address, index, value, place, random)`` for one of `slots`.
+    """``load(address, index)`` and ``store(address, index, value, position, random)`` for a slot.
 
-    The loop computes in the dtype `compute`, the array holds `stored`. `place`, where in its block the
-    element is, and `random`, the bits of the block, only matter where rounding is `dithered`. The last
+    The arithmetic is in the dtype `compute`, the array has the format `stored`. `position`, that of the
+    element in its block, and `random`, the bits of the block, are used only with `dithered`. The last
     of the slots is the table of random bits.
     """
     number = getattr(types, compute)
@@ -94,7 +94,7 @@ def element_access(compute: str, stored: str, dithered: bool, slot: int, slots: 
 
     @intrinsic  # type: ignore[untyped-decorator]
     def store(
-        typing_context: Any, address: Any, index: Any, value: Any, place: Any, random: Any
+        typing_context: Any, address: Any, index: Any, value: Any, position: Any, random: Any
     ) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             pointer = element_pointer(builder, kind, args[0], args[1])

@@ -1,11 +1,10 @@
-"""The check of gradients at every step, in machine code: nanoseconds where Python takes microseconds.
+"""The check of gradients at every step, in machine code: nanoseconds instead of microseconds.
 
-A gradient passes as the object that the caller gave; its header says the type, dtype, shape, flags and
-address. The headers of the parameters, and of whatever else belongs to the caller, must still say
-what they did when the optimizer was made. The layout of a header is part of NumPy's and CPython's
-binary interface, and is tried out once before it is relied on. This only lets through what is
-surely right; whatever else comes is looked at again by Python (`arrays.checks`,
-`arrays.object_headers`), which either accepts it or raises the error.
+A gradient is passed as the caller's object, whose header has the type, dtype, shape, flags and address.
+The headers of the parameters, and of the caller's other arrays, must be unchanged since the optimizer
+was built. The layout of a header is part of NumPy's and CPython's binary interface, and is verified
+once before it is relied on. Only arrays that are certainly valid pass; all others are checked again in
+Python (`arrays.checks`, `arrays.object_headers`), which accepts them or raises the error.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ OBJECT_TYPE = _FIELDS - 8
 DATA, NDIM_AT, SHAPE_AT, DTYPE_AT, FLAGS_AT = (_FIELDS + offset for offset in (0, 8, 16, 40, 48))
 
 
-LIST_ITEMS = _FIELDS + 8  # behind the length
+LIST_ITEMS = _FIELDS + 8  # after the length
 
 
 _word_at = ctypes.c_ssize_t.from_address
@@ -53,24 +52,24 @@ def _word(item: Any, offset: int) -> int:
     return _word_at(id(item) + offset).value
 
 
-def items_of(found: list[Any]) -> int:
-    """The address of the addresses of a list's items; valid as long as the list does not change."""
-    return _word_at(id(found) + LIST_ITEMS).value
+def items_of(objects: list[Any]) -> int:
+    """The address of the pointers to a list's items; valid while the list does not change."""
+    return _word_at(id(objects) + LIST_ITEMS).value
 
 
-def identities(found: list[Any]) -> bytes:
-    """Which objects a list has: by their own == arrays and tensors would compare elements.
+def identities(objects: list[Any]) -> bytes:
+    """The ids of a list's objects, to compare lists: == of arrays and tensors compares elements.
 
-    A copy of the list's own content takes 2 us for a thousand objects, and to ask each for its id 35.
+    Copying the list's pointers takes 2 us for a thousand objects, and asking each for its id 35.
     """
     if headers_are_readable():
-        return ctypes.string_at(items_of(found), 8 * len(found))
-    return np.array(list(map(id, found)), np.int64).tobytes()
+        return ctypes.string_at(items_of(objects), 8 * len(objects))
+    return np.array(list(map(id, objects)), np.int64).tobytes()
 
 
 @cache
 def headers_are_readable() -> bool:
-    """Whether array headers are laid out as assumed, found by looking at a few."""
+    """Whether array headers have the assumed layout, verified on a few samples."""
     if object.__basicsize__ != 16 or ctypes.sizeof(ctypes.c_void_p) != 8:
         return False
 
@@ -102,7 +101,7 @@ overlaps = helper(checks.overlaps)
 
 @helper
 def _is_like(item, dtype, flags, ndim, lengths):
-    """Whether the header of an array says this."""
+    """Whether an array has this dtype, flags and shape."""
     if read_word(item + DTYPE_AT) != dtype or read_int(item + FLAGS_AT) & flags != flags:
         return False
     if read_int(item + NDIM_AT) != ndim:
@@ -115,7 +114,7 @@ def _is_like(item, dtype, flags, ndim, lengths):
 
 @helper
 def _are_unchanged(at):
-    """Whether so many arrays still have the headers that follow (`arrays.object_headers`)."""
+    """Whether arrays still have the headers at an address, which follow their number."""
     count, at = read_word(at), at + 8
     for _ in range(count):
         item, ndim = read_word(at + 8 * object_headers.OBJECT), read_word(at + 8 * object_headers.NDIM)
@@ -133,16 +132,16 @@ def _are_unchanged(at):
 
 @helper
 def can_be_at(start, length, itemsize, ranges):
-    """Whether so many elements can be there: aligned, and apart from what a step writes."""
+    """Whether a gradient may be at an address: aligned, and apart from memory that a step writes."""
     stop = start + length * itemsize
     return start % itemsize == 0 and not overlaps(start, stop, ranges[0], ranges[1])
 
 
 @helper
 def first_invalid(rows, items, ranges):
-    """Write the gradients' addresses into the table; the first row that needs another look.
+    """Write the gradients' addresses into the table; return the first row to be checked in Python.
 
-    Where all is well, -1, or `SKIPPED` if some gradients are None.
+    If all gradients are valid, -1, or `SKIPPED` if some are None.
 
     `rows` is the table (`executors.cpu.columns`), `items` the address of as many addresses of gradient
     objects (0 where the table has the gradient's address already), `ranges` the sorted starts and
@@ -153,7 +152,7 @@ def first_invalid(rows, items, ranges):
         item = read_word(items + 8 * row)
         if item == 0:
             continue
-        # Left out of a step whose end was interrupted: its hyperparameters are not those of its step.
+        # Skipped in a step whose end was interrupted: its hyperparameters are of another step.
         if read_word(rows[row, COUNTS] + 8 * LAG) != rows[row, HYPER_LAG]:
             return row
         if item == rows[row, NONE]:
@@ -162,20 +161,22 @@ def first_invalid(rows, items, ranges):
             continue
         if read_word(item + OBJECT_TYPE) != rows[row, TYPE]:
             return row
-        own = rows[row, HEADERS]
-        lengths = own + 8 * (1 + object_headers.LENGTHS)  # of the parameter, whose header comes first
+        headers = rows[row, HEADERS]
+        lengths = headers + 8 * (
+            1 + object_headers.LENGTHS
+        )  # of the parameter, whose header comes first
         if not _is_like(item, rows[row, DTYPE], rows[row, FLAGS], rows[row, NDIM], lengths):
             return row
-        if not _are_unchanged(own):
+        if not _are_unchanged(headers):
             return row
         start = read_word(item + DATA)
-        # An address that is in the table was found to be apart: what a step writes stays where it is.
-        # Not in a function of its own: to pass it a table takes 8 ns for each array.
+        # An address that is in the table was checked before, and the memory that a step writes does not
+        # move. Not in a separate function: passing the table takes 8 ns for each array.
         if start != rows[row, GRAD]:
             if not can_be_at(start, rows[row, LENGTH], rows[row, ITEMSIZE], ranges):
                 return row
             rows[row, GRAD] = start
-        # What is not written need not come from this core's cache to those of the other threads.
+        # Writing only on a change keeps the line in the caches of the other threads.
         if rows[row, COUNT] != rows[row, LENGTH]:
             rows[row, COUNT] = rows[row, LENGTH]
     return status

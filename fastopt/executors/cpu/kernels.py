@@ -1,7 +1,7 @@
-"""A chain becomes one kernel: generated source, compiled to machine code, found again on disk.
+"""The kernel of a chain for the CPU: generated source, compiled and cached on disk.
 
-A kernel works on one stretch of one array and its states. It knows nothing of threads or of how many
-arrays there are (see `drivers`), so serial and parallel runs execute the same machine code.
+A kernel steps a stretch of one array and its states. It does not depend on threads or the number of
+arrays (see `drivers`), so serial and parallel runs execute the same machine code.
 """
 
 from __future__ import annotations
@@ -28,38 +28,37 @@ from fastopt.kernels.identity import content, digest, origin, package
 from fastopt.kernels.job import GRAD_FACTOR, NUMBERS, PHASE, Job, KernelArray
 from fastopt.kernels.specialize import specialize
 
-# Elements that are worked on between two requests for those that come later. The processor fetches
-# ahead by itself, but stops at every page of 4 KiB. Measured on two cores of a Xeon, in rounds with
-# C's loop: 10^7 elements take 0.86 of C's time, and 1.01 if they are not fetched ahead; 10^8 0.97 and
-# 1.07; 10^7 of float64 0.98 and 1.06. Asking for a whole block at once was slower than not to ask:
-# 1.22 in float64. A piece of 32 is as good, but so few rounds of a short loop are unrolled before LLVM
-# looks for vectors (SGD); of 64 they are not. Short stretches are left alone: a thousand arrays take
-# 0.58 ms with it and 0.53 without.
-PIECE = 64
+# Elements that are stepped between two prefetches. The processor fetches ahead by itself, but stops at
+# every page of 4 KiB. Measured on two cores of a Xeon, in rounds with C's loop: 10^7 elements take 0.86
+# of C's time, and 1.01 if not fetched ahead; 10^8 0.97 and 1.07; 10^7 of float64 0.98 and 1.06.
+# Prefetching a whole block at once was slower than none: 1.22 in float64. 32 elements are as good, but
+# so short a loop is unrolled before LLVM vectorizes it (SGD); one of 64 is not. Short stretches are not
+# prefetched: a thousand arrays take 0.58 ms with it and 0.53 without.
+PREFETCH_STEP = 64
 WORTH_FETCHING = 65_536
 
 
-# How far ahead: near where arrays are of float32 but for one at most, else far. Measured there with
+# The prefetch distance: near if all arrays but one at most are float32, else far. Measured there with
 # 6 * 10^7 elements, as multiples of the time of C's RMSProp in the same rounds; c is centered with
 # momentum and decay, and 8-bit states had codes that took more instructions:
 #
-#     pieces | RMSProp |  Adam |     c | float16 | 8-bit state | float16 + 8 bit | Adam, 8 bit
+#      steps | RMSProp |  Adam |     c | float16 | 8-bit state | float16 + 8 bit | Adam, 8 bit
 #          2 |   0.978 | 1.317 | 1.692 |   0.635 |       0.722 |           0.602 |       1.059
 #          3 |   1.002 | 1.306 | 1.686 |   0.638 |       0.732 |           0.588 |       1.009
 #          4 |   1.013 | 1.342 | 1.782 |   0.598 |       0.756 |           0.541 |       1.003
 #          8 |   1.042 | 1.405 | 1.774 |   0.568 |       0.745 |           0.524 |       0.957
-NEAR, FAR = 3 * PIECE, 8 * PIECE
+NEAR, FAR = 3 * PREFETCH_STEP, 8 * PREFETCH_STEP
 
 
 def ahead(job: Job) -> int:
-    """How many elements ahead of those at hand a kernel asks for."""
+    """The number of elements that a kernel prefetches ahead."""
     narrow = [array for array in job.arrays if array.storage.codec != "float32"]
     return NEAR if len(narrow) <= 1 else FAR
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """Machine code for one chain and dtype."""
+    """Machine code of one job."""
 
     address: int
     source: str
@@ -131,19 +130,21 @@ def source(job: Job) -> str:
     if blocked:
         plain = [f"is_plain_{name}({name}_new_scale)" for name in names]
         lines += [f"        if not (whole and {' and '.join(plain)}):"]
-        lines += ["            # Nothing here takes turns with encoding the block before."]
+        lines += ["            # No step here to alternate with encoding the previous block."]
     for name in names:
         lines += [f"            encode_all_{name}({before.format(name)})"]
         lines += [f"            {name}_before, {name}_new_scale = nowhere(), plain"]
     lines += ["        if whole:"]
-    lines += ["            for piece in range(block, block + BLOCK, PIECE):"]
+    lines += ["            for begin in range(block, block + BLOCK, PREFETCH_STEP):"]
     lines += ["                if fetches:"]
-    lines += ["                    ahead = min(piece + AHEAD, stop - PIECE)"]
+    lines += ["                    ahead = min(begin + AHEAD, stop - PREFETCH_STEP)"]
     lines += [f"                    fetch_{array.name}({array.name}_at, ahead)" for array in arrays]
-    for name in names:  # of the block before, what this block will take the place of
-        lines += ["                for place in range(piece - block, piece - block + PIECE):"]
-        lines += [f"                    encode_{name}(place, {before.format(name)})"]
-    lines += ["                for i in range(piece, piece + PIECE):"]
+    for name in names:  # the previous block's elements that this block will overwrite in the scratch
+        lines += [
+            "                for position in range(begin - block, begin - block + PREFETCH_STEP):"
+        ]
+        lines += [f"                    encode_{name}(position, {before.format(name)})"]
+    lines += ["                for i in range(begin, begin + PREFETCH_STEP):"]
     lines += [f"                    {line}" for line in plain_loads + body]
     lines += ["        else:"]
     lines += ["            for i in range(block, end):"]
@@ -160,9 +161,9 @@ def source(job: Job) -> str:
 
 @cache
 def kernel(job: Job) -> Kernel:
-    """The compiled kernel for a job: from memory, from disk, or made now.
+    """The compiled kernel of a job, from memory, from disk, or compiled now.
 
-    Tables and launches hold its address, and Numba gives no machine code back: it is kept for good.
+    It is never freed: tables and launches hold its address, and Numba does not free machine code.
 
     Raises
     ------
@@ -175,7 +176,7 @@ def kernel(job: Job) -> Kernel:
     updates = [content(part.update) for part in parts]
     options = FAST if job.fast else OPTIONS
     how = text, str(job.arrays), compute.name, str(job.fast)
-    own = digest(*how, *(update.digest for update in updates))
+    key = digest(*how, *(update.digest for update in updates))
     lasts = package() is not None and all(update.lasts for update in updates)
     number = numba.from_dtype(compute)
     compile_helper = partial(helper, options=options)
@@ -184,40 +185,41 @@ def kernel(job: Job) -> Kernel:
         compile_helper(specialize(part.update, compute.type, compile_helper, replaced))
         for part in parts
     ]
-    # Numba imports the module of a cached function: let it be one that is there in every process.
+    # Numba imports the module of a cached function: it must exist in every process.
     scope: dict[str, Any] = {"__name__": __name__, "zero": compute.type(0)}
-    scope |= {"BLOCK": BLOCK, "PIECE": PIECE, "AHEAD": ahead(job), "WORTH_FETCHING": WORTH_FETCHING}
+    scope |= {"BLOCK": BLOCK, "PREFETCH_STEP": PREFETCH_STEP, "AHEAD": ahead(job)}
+    scope["WORTH_FETCHING"] = WORTH_FETCHING
     scope |= {"phase_bits": phase_bits, "random_of": random_of, "nothing": np.int32(0)}
     scope |= {"plain": np.int32(PLAIN)}
     scope |= {"scratch": scratch, "nowhere": nowhere, "codes_of": codes_of}
     scope |= {f"transform{i}": function for i, function in enumerate(functions)}
     scope |= _access(job)
-    exec(compile(text, f"<fastopt kernel {own}>", "exec"), scope)
+    exec(compile(text, f"<fastopt kernel {key}>", "exec"), scope)
     pointers = types.CPointer(types.intp), types.CPointer(number)
     signature = (*pointers, types.int64, types.int64), types.void
     code = CheckedCFunc(scope["kernel"], signature, {}, options)
     name = f"{origin((part.update for part in parts), text, str(job.fast))}-{compute.name}"
-    code._cache = DiskCache(name, f"{package()} {own}" if lasts else None)
+    code._cache = DiskCache(name, f"{package()} {key}" if lasts else None)
     code.check = lambda: check_types(parts, functions, number, result_type)
     code.compile()
     return Kernel(code.address, text, code)
 
 
 def _access(job: Job) -> dict[str, Any]:
-    """The functions that load and store the arrays of a job, by the names that its source uses."""
+    """The functions that load and store the arrays of a job, by their names in the source."""
     arrays = job.arrays
     blocked = [slot for slot, array in enumerate(arrays) if array.storage.in_blocks]
-    # A scratch is an array of its own, and so are a block before and the table of random bits.
-    apart = len(arrays) + 2 * len(blocked) + 1
-    found: dict[str, Any] = {}
+    # For aliasing, scratches, previous blocks and the table of random bits count as arrays.
+    slots = len(arrays) + 2 * len(blocked) + 1
+    access: dict[str, Any] = {}
     for slot, (name, kind, storage) in enumerate(arrays):
         require_conversion(storage.codec)
         written = kind != "input"
-        found[f"fetch_{name}"] = prefetch(storage.bytes_in_block, BLOCK, PIECE, written)
+        access[f"fetch_{name}"] = prefetch(storage.bytes_in_block, BLOCK, PREFETCH_STEP, written)
         how = job.compute.name, storage.codec, storage.dithered, slot
         if storage.in_blocks:
-            functions = block_access(*how, len(arrays) + 2 * blocked.index(slot), apart)
+            functions = block_access(*how, len(arrays) + 2 * blocked.index(slot), slots)
         else:
-            functions = dict(zip(("load", "store"), element_access(*how, apart), strict=True))
-        found |= {f"{verb}_{name}": function for verb, function in functions.items()}
-    return found
+            functions = dict(zip(("load", "store"), element_access(*how, slots), strict=True))
+        access |= {f"{verb}_{name}": function for verb, function in functions.items()}
+    return access

@@ -18,7 +18,7 @@ from fastopt.executors import partition
 from fastopt.executors.cpu import columns
 from fastopt.executors.cpu.header_check import first_invalid
 from fastopt.executors.cpu.pointers import LINE, prefetch_line
-from fastopt.executors.norm import BLOCK, LANES
+from fastopt.executors.norm import LANES, SUM_BLOCK
 from fastopt.kernels.compiler import compile_function, helper
 from fastopt.kernels.conversions import STORED, require_conversion
 from fastopt.kernels.llvm_operations import DOUBLE, I64, emitted
@@ -68,7 +68,7 @@ def _sum_squares(builder: Any, name: str, address: Any, count: Any) -> Any:
 
     # Sums of 1, 2, 4, ... groups that wait for their neighbours: few, so that they stay in the first
     # cache beside the numbers. With a sum for each group 2e7 float32 took 1.4 times as long.
-    waiting = cgutils.alloca_once(builder, VECTOR, (BLOCK // GROUP).bit_length())
+    waiting = cgutils.alloca_once(builder, VECTOR, (SUM_BLOCK // GROUP).bit_length())
     sum_ = cgutils.alloca_once(builder, VECTOR)
     rest = at(cgutils.alloca_once(builder, ir.ArrayType(DOUBLE, GROUP)), 0, 0)
     one, group = ir.Constant(I64, 1), ir.Constant(I64, GROUP)
@@ -105,7 +105,7 @@ def _sum_squares(builder: Any, name: str, address: Any, count: Any) -> Any:
     left = builder.load(groups)
     lowest = builder.cttz(left, ir.Constant(ir.IntType(1), 1))
     builder.store(builder.load(at(waiting, lowest)), sum_)
-    levels = ir.Constant(I64, (BLOCK // GROUP).bit_length())
+    levels = ir.Constant(I64, (SUM_BLOCK // GROUP).bit_length())
     with cgutils.for_range_slice(builder, builder.add(lowest, one), levels, one) as (level, _):
         waits = builder.trunc(builder.lshr(left, level), ir.IntType(1))
         with builder.if_then(waits):
@@ -146,7 +146,7 @@ def _add_up(sums, count):
 
 @helper
 def _blocks(rows, row):
-    return (rows[row, columns.COUNT] + BLOCK - 1) // BLOCK
+    return (rows[row, columns.COUNT] + SUM_BLOCK - 1) // SUM_BLOCK
 
 
 OTHER_FORMATS = -3  # status of a driver that has no code for a format in the table
@@ -164,7 +164,7 @@ def _driver(formats: tuple[str, ...]) -> Any:
 
     @helper
     def block_sum(rows, row, start):
-        count = min(rows[row, columns.COUNT] - start, BLOCK)
+        count = min(rows[row, columns.COUNT] - start, SUM_BLOCK)
         address = rows[row, columns.GRAD] + start * rows[row, columns.ITEMSIZE]
         return sum_squares(rows[row, columns.FORMAT], address, count)
 
@@ -184,7 +184,7 @@ def _driver(formats: tuple[str, ...]) -> Any:
                 for i in range(rows.shape[0]):
                     blocks = _blocks(rows, i)
                     for block in range(max(first - position, 0), min(last - position, blocks)):
-                        sums[position + block] = block_sum(rows, i, block * BLOCK)
+                        sums[position + block] = block_sum(rows, i, block * SUM_BLOCK)
                     position += blocks
             _add_up(sums, total)
         return status

@@ -22,7 +22,7 @@ LINE = 64  # bytes in a cache line
 
 
 def element_pointer(builder: Any, kind: Any, address: Any, index: Any) -> Any:
-    """A pointer to one of the numbers of an LLVM type that lie at an address."""
+    """A pointer to an element of an array of an LLVM type, by address and index."""
     pointer = builder.inttoptr(address, kind.as_pointer())
     return builder.gep(pointer, [index], inbounds=True)
 
@@ -38,7 +38,7 @@ def mark_noalias(module: Any, instruction: Any, slot: int, slots: int) -> None:
     instruction.set_metadata("noalias", module.add_metadata(others))
 
 
-def prefetch_line(builder: Any, place: Any, written: bool, nearness: int = 3) -> None:
+def prefetch_line(builder: Any, location: Any, written: bool, nearness: int = 3) -> None:
     """Emit the instruction that fetches a cache line ahead of its use.
 
     Into all caches with a `nearness` of 3, into all but the first with 2.
@@ -48,27 +48,27 @@ def prefetch_line(builder: Any, place: Any, written: bool, nearness: int = 3) ->
     hint = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
     # To write or to read, to be kept in which caches, data rather than code.
     how = [ir.Constant(i32, number) for number in (int(written), nearness, 1)]
-    builder.call(hint, [builder.bitcast(place, pointer), *how])
+    builder.call(hint, [builder.bitcast(location, pointer), *how])
 
 
 @cache
 def prefetch(block_bytes: int, block: int, count: int, written: bool) -> Any:
-    """``fetch(address, index)``: ask for `count` elements from `index` on; a block takes so many bytes.
+    """``fetch(address, index)``: prefetch `count` elements from `index` on, in blocks of `block_bytes`.
 
-    It is only a hint: an address behind the end of the array does no harm.
+    It is only a hint: an address after the end of the array does no harm.
     """
 
     @intrinsic  # type: ignore[untyped-decorator]
     def fetch(typing_context: Any, address: Any, index: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            before = builder.mul(args[1], ir.Constant(I64, block_bytes))
+            scaled = builder.mul(args[1], ir.Constant(I64, block_bytes))
             # No index is negative, and a block has a power of two elements.
             shift = ir.Constant(I64, block.bit_length() - 1)
-            first = builder.add(args[0], builder.lshr(before, shift))
-            # What reaches into another line is asked for with the elements that begin there.
+            first = builder.add(args[0], builder.lshr(scaled, shift))
+            # A line that is only partly covered is fetched with the elements that begin in it.
             for line in range(0, count * block_bytes // block // LINE * LINE, LINE):
-                place = builder.add(first, ir.Constant(I64, line))
-                prefetch_line(builder, builder.inttoptr(place, ir.IntType(8).as_pointer()), written)
+                line_at = builder.add(first, ir.Constant(I64, line))
+                prefetch_line(builder, builder.inttoptr(line_at, ir.IntType(8).as_pointer()), written)
             return context.get_dummy_value()
 
         return types.void(types.intp, types.int64), emit
@@ -77,7 +77,7 @@ def prefetch(block_bytes: int, block: int, count: int, written: bool) -> Any:
 
 
 def prefetch_arrays(columns: tuple[int, ...], lines: int) -> Any:
-    """``fetch(table, row, last)``: ask for the first lines of the arrays of a row of a table of words.
+    """``fetch(table, row, last)``: prefetch the first lines of the arrays of a row of a table.
 
     Their addresses are in these columns of the row and in the column `last`; `row` is the index of its
     first word. One function, because Numba takes longer to type calls than LLVM to compile them.
@@ -90,8 +90,8 @@ def prefetch_arrays(columns: tuple[int, ...], lines: int) -> Any:
             for column in [*(ir.Constant(I64, number) for number in columns), last]:
                 address = builder.load(element_pointer(builder, I64, table, builder.add(row, column)))
                 for line in range(lines):
-                    place = builder.add(address, ir.Constant(I64, line * LINE))
-                    pointer = builder.inttoptr(place, ir.IntType(8).as_pointer())
+                    line_at = builder.add(address, ir.Constant(I64, line * LINE))
+                    pointer = builder.inttoptr(line_at, ir.IntType(8).as_pointer())
                     prefetch_line(builder, pointer, written=False)
             return context.get_dummy_value()
 
@@ -101,7 +101,7 @@ def prefetch_arrays(columns: tuple[int, ...], lines: int) -> Any:
 
 
 def word_reader(dtype: Any) -> Any:
-    """``read(address)``: the number of this type that is there."""
+    """``read(address)``: load a number of this type."""
 
     @intrinsic  # type: ignore[untyped-decorator]
     def read(typing_context: Any, address: Any) -> Any:
@@ -120,7 +120,7 @@ read_int = word_reader(types.int32)
 
 @intrinsic  # type: ignore[untyped-decorator]
 def write_word(typing_context: Any, address: Any, value: Any) -> Any:
-    """``write_word(address, value)``: put a number of 64 bits there."""
+    """``write_word(address, value)``: store an integer of 64 bits."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         builder.store(args[1], builder.inttoptr(args[0], I64.as_pointer()))

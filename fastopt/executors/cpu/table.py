@@ -1,4 +1,4 @@
-"""Rows of addresses from arrays; `columns` says what stands where."""
+"""The table of the arrays of an optimizer that compiled code reads; `columns` has its columns."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ from fastopt.executors.cpu.columns import (
     TYPE,
 )
 
-# Columns of a row that change together.
+# The columns of a row that change together.
 _PLAN = np.s_[:, :LENGTH]
 
 
 class Table:
-    """The table of one optimizer, and what must stay alive while it is used.
+    """The table of one optimizer, with the objects that it has addresses of.
 
     Parameters
     ----------
     params : sequence of array
-        A row each.
+        One row each.
     states : sequence of sequence of array
         The arrays of each parameter's slots.
     headers : sequence of sequence of Header
-        Of the arrays among them that are the caller's, for each parameter first of all its own.
+        For each parameter its own header, then those of its other arrays that are the caller's.
     guarded : Guarded
-        Memory that no gradient may share.
+        Memory that gradients must not overlap.
     zero_grad : bool
         Gradients will be written too.
     may_skip : bool
@@ -66,30 +66,30 @@ class Table:
         zero_grad: bool,
         may_skip: bool,
     ) -> None:
-        most = max((len(own) for own in states), default=0)
+        most = max(map(len, states), default=0)
         grad_flags = CONTIGUOUS | ALIGNED | (WRITEABLE if zero_grad else 0)
         self.rows = np.zeros((len(params), STATE + most), np.int64)
-        # Beside the rows: the threads of a step read those, and would wait for each line of memory that
-        # one of them has written to. 20 ns for each of a thousand arrays.
+        # Separate from the rows, which the threads of a step read: they would wait for each cache line
+        # that one of them has written to, 20 ns for each of a thousand arrays.
         self.counts = np.zeros((len(params), 2), np.int64)
         self.rows[:, COUNTS] = address(self.counts) + self.counts.strides[0] * np.arange(len(params))
-        # What rows have the addresses of stays as long as they do.
-        self._arrays = [*params, *(array for own in states for array in own)]
+        # Kept alive: the rows have their addresses.
+        self._arrays = [*params, *(array for arrays in states for array in arrays)]
         self._headers, self._words = headers, np.array(_words(headers), np.int64)
-        first, place = 0, address(self._words)
-        for row, param, own, known in zip(self.rows, params, states, headers, strict=True):
+        first, headers_at = 0, address(self._words)
+        for row, param, slots, known in zip(self.rows, params, states, headers, strict=True):
             row[LENGTH] = row[COUNT] = param.size
             row[FIRST] = first
             first += param.size
             row[NDIM], row[FLAGS], row[TYPE] = param.ndim, grad_flags, id(np.ndarray)
             row[NONE] = id(None) if may_skip else 0
-            row[HEADERS], row[PARAM] = place, known[0].address
-            place += 8 * (1 + sum(LENGTHS + len(header.shape) for header in known))
-            for column, state in enumerate(own, STATE):
+            row[HEADERS], row[PARAM] = headers_at, known[0].address
+            headers_at += 8 * (1 + sum(LENGTHS + len(header.shape) for header in known))
+            for column, state in enumerate(slots, STATE):
                 row[column] = address(state)
         self.ranges = np.array([guarded.starts, guarded.stops], np.int64)
         self.size = sum(param.size for param in params)
-        self.nothing = 0  # steps of no arrays
+        self.nothing = 0  # the step count where there are no arrays
         self.dtypes: list[np.dtype[Any]] = [param.dtype for param in params]  # of the gradients
         self._kernels: Sequence[Any] = ()
         self._hypers: Sequence[Array] = ()
@@ -97,24 +97,24 @@ class Table:
 
     @property
     def count(self) -> int:
-        """Steps that were taken."""
+        """The step count."""
         if not len(self.rows):
             return self.nothing
         return self.counts.item(0, STEPS) + self.counts.item(0, LAG)
 
     @property
     def lags(self) -> list[int]:
-        """For each array, how many steps it was left out of."""
+        """For each array, the number of steps without its gradient."""
         lags: list[int] = self.counts[:, LAG].tolist()
         return lags
 
     @property
     def lags_moved(self) -> bool:
-        """Whether arrays were left out of steps since the table got its hyperparameters."""
+        """Whether a lag has changed since the table got its hyperparameters."""
         return bool((self.counts[:, LAG] != self.rows[:, HYPER_LAG]).any())
 
     def counted(self, count: int, lags: Sequence[int]) -> list[Change]:
-        """What lets so many steps have been taken, and arrays left out of so many."""
+        """The changes that set the step count and the lag of each array."""
         counts = np.array([[count - lag, lag] for lag in lags], np.int64).reshape(-1, 2)
         return [put(self.counts, counts), assign(self, "nothing", count)]
 
@@ -125,8 +125,9 @@ class Table:
         hypers: Sequence[Array] = (),
         lags: Sequence[int] = (),
     ) -> list[Change]:
-        """What lets the table have other formats of some gradients, and of all rows other kernels, or
-        hyperparameters, which are for these lags.
+        """The changes that set the formats of some gradients, the kernels, or the hyperparameters.
+
+        Kernels and hyperparameters, which are for these lags, are of all rows.
         """
         block = self.rows[_PLAN].copy()
         for row, dtype in dtypes.items():
@@ -137,12 +138,12 @@ class Table:
         if hypers:
             block[:, HYPER], block[:, HYPER_LAG] = list(map(address, hypers)), lags
         # Kept alive: the table has their addresses.
-        kept = [dtypes.get(row, dtype) for row, dtype in enumerate(self.dtypes)]
-        changes = [put(self.rows, block, _PLAN), assign(self, "dtypes", kept)]
+        updated = [dtypes.get(row, dtype) for row, dtype in enumerate(self.dtypes)]
+        changes = [put(self.rows, block, _PLAN), assign(self, "dtypes", updated)]
         changes += [assign(self, "_kernels", kernels)] if kernels else []
         return [*changes, assign(self, "_hypers", hypers)] if hypers else changes
 
 
 def _words(headers: Sequence[Sequence[Header]]) -> list[int]:
-    """For each parameter the number of its headers, then these."""
-    return [word for own in headers for word in (len(own), *chain(*(h.words() for h in own)))]
+    """The headers as words: for each parameter their number, then the headers."""
+    return [word for some in headers for word in (len(some), *chain(*(h.words() for h in some)))]

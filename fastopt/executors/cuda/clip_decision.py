@@ -1,4 +1,4 @@
-"""What `clip_norm` and `skip_nonfinite` ask for, decided on the device before a step."""
+"""The decision of `clip_norm` and `skip_nonfinite` on the device, before a step."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from fastopt.executors.cuda.kernel_source import (
     SKIPPED,
 )
 from fastopt.executors.cuda.launches import Launch, StagedTable
-from fastopt.executors.norm import BLOCK, tree_sum
+from fastopt.executors.norm import SUM_BLOCK, tree_sum
 
 
 class ClipDecision:
-    """The norm of all gradients, taken and kept on the device.
+    """The norm of all gradients, the clip factor and the decision to skip, kept on the device.
 
     Parameters
     ----------
     blocks : int
-        How many blocks of `BLOCK` elements all arrays have.
+        The number of blocks of `SUM_BLOCK` elements of all arrays.
     skips : bool
-        Steps with a NaN or infinity are left out.
+        Skip steps with a NaN or infinity.
 
     Attributes
     ----------
     address : int
-        Where a step finds what was decided.
+        Of the decision, in device memory.
     """
 
     def __init__(self, blocks: int, skips: bool, capturable: bool) -> None:
@@ -48,12 +48,12 @@ class ClipDecision:
         device.to_device(self._control.address, np.zeros(CONTROL_WORDS, np.int64))
         self.address = self._control.address
         self._factor_and_limit = np.zeros(2)
-        self._numbers = LaunchHyper(self._factor_and_limit, capturable)
+        self._hyper = LaunchHyper(self._factor_and_limit, capturable)
         self._kept = device.allocate((KEPT,), np.dtype(np.float64))
         self._capturable = capturable
-        last = self._numbers.address() if capturable else [self._kept.address, 0, 0]
+        last = self._hyper.address() if capturable else [self._kept.address, 0, 0]
         decide = norm.decide(capturable, device.architecture())
-        self._decide = Launch(decide, 5 + len(last), *self._numbers.in_launch((0, 1)))
+        self._decide = Launch(decide, 5 + len(last), *self._hyper.arguments((0, 1)))
         self._decide.words[:] = self._sums.address, self._capacity, 0, skips, self.address, *last
         self._squares: list[tuple[Launch, int]] = []
         self._tables: list[StagedTable] = []
@@ -61,42 +61,42 @@ class ClipDecision:
         self._arranged: Any = None
 
     def arrange(self, batches: Sequence[Any], sizes: Sequence[int], given: Sequence[bool]) -> None:
-        """Get ready to add the blocks of these gradients in their order."""
-        where = [batch.gradient_place for batch in batches]
-        if self._arranged == (where, given):
+        """Prepare the launches that add the blocks of these gradients in their order."""
+        addresses = [batch.gradient_address for batch in batches]
+        if self._arranged == (addresses, given):
             return
-        self._arranged = None  # until all is
-        counts = [-(-size // BLOCK) * own for size, own in zip(sizes, given, strict=True)]
+        self._arranged = None  # until all is arranged
+        counts = [-(-size // SUM_BLOCK) * has for size, has in zip(sizes, given, strict=True)]
         firsts = np.cumsum([0, *counts])
         self._decide.words[2] = firsts[-1]
         self._squares, self._tables = [], []
         for batch in batches:
             if isinstance(batch, OneArray):
                 first, size = int(firsts[batch.rows[0]]), batch.size * given[batch.rows[0]]
-                self._add_one(batch.gradient_format, batch.gradient_place, size, first)
+                self._add_one(batch.gradient_format, batch.gradient_address, size, first)
             else:
                 self._add_many(batch, sizes, counts, firsts)
-        self._arranged = where, list(given)
+        self._arranged = addresses, list(given)
 
     def _add_one(self, dtype: str, gradient: int, size: int, first: int) -> None:
         launch = Launch(norm.squares(dtype, False, device.architecture()), 5)
         launch.words[:] = self._sums.address, self._capacity, gradient, size, first
-        self._squares.append((launch, -(-size // BLOCK)))
+        self._squares.append((launch, -(-size // SUM_BLOCK)))
 
     def _add_many(self, batch: ManyArrays, sizes: Any, counts: Any, firsts: Any) -> None:
-        pieces = []
-        for place, row in enumerate(batch.rows):
+        chunks = []
+        for index, row in enumerate(batch.rows):
             block = np.arange(counts[row], dtype=np.int64)
-            starts = block * BLOCK
-            lengths = np.minimum(sizes[row] - starts, BLOCK)
-            at = np.full_like(block, batch.row_address(place))
-            pieces.append(np.stack([at, starts, lengths, firsts[row] + block], axis=1))
-        table = np.concatenate(pieces)
-        mirror = StagedTable(table.size)
-        mirror.words[:] = table.reshape(-1)
-        self._tables.append(mirror)
+            starts = block * SUM_BLOCK
+            lengths = np.minimum(sizes[row] - starts, SUM_BLOCK)
+            at = np.full_like(block, batch.row_address(index))
+            chunks.append(np.stack([at, starts, lengths, firsts[row] + block], axis=1))
+        table = np.concatenate(chunks)
+        staged = StagedTable(table.size)
+        staged.words[:] = table.reshape(-1)
+        self._tables.append(staged)
         launch = Launch(norm.squares(batch.gradient_format, True, device.architecture()), 4)
-        launch.words[:] = self._sums.address, self._capacity, mirror.address, len(table)
+        launch.words[:] = self._sums.address, self._capacity, staged.address, len(table)
         self._squares.append((launch, len(table)))
 
     def is_ready(self) -> bool:
@@ -104,17 +104,17 @@ class ClipDecision:
         return all(table.is_current for table in self._tables)
 
     def set_numbers(self, factor: float, limit: float) -> None:
-        """By what gradients are multiplied, and how large their norm may be then."""
+        """Set the factor of gradients, and the limit of their norm after that."""
         self._factor_and_limit[:] = factor, limit
 
     def expect(self, step: int, skipped: int) -> None:
-        """The step that this one is if so many were skipped, where launches are to be told."""
+        """Set the step count that launches assume, and the number of skipped steps that it is for."""
         if not self._capturable:
             self._decide.words[-2:] = step % KEPT, skipped
 
     def prepare(self, stream: int) -> None:
-        """Have the device know what it keeps and does not know yet."""
-        self._numbers.send(stream)
+        """Copy changed tables and hyperparameters to the device."""
+        self._hyper.send(stream)
         for table in self._tables:
             if not table.is_current:
                 table.send(stream)
@@ -128,11 +128,11 @@ class ClipDecision:
         self._decide.start(1, norm.SUM_THREADS, stream)
 
     def measure(self, arrays: Sequence[tuple[str, int, int]]) -> None:
-        """Take the norm of arrays, of which dtype, address and size are given, once."""
+        """Compute the norm of arrays, given their dtype, address and size, once."""
         first = 0
         for dtype, address, size in arrays:
             self._add_one(dtype, address, size, first)
-            first += -(-size // BLOCK)
+            first += -(-size // SUM_BLOCK)
         self._decide.words[2] = first
         self.set_numbers(1.0, math.inf)
         self.start(0, False)
@@ -142,13 +142,13 @@ class ClipDecision:
         for launch, blocks in self._squares:
             launch.start(blocks, norm.THREADS, stream)
         device.synchronize(stream)
-        found = np.zeros((norm.COLUMNS, self._capacity))
-        device.to_host(found, self._sums.address)
-        found = found[:, : max(int(self._decide.words[2]), 1)]
-        return np.asarray(tree_sum(found.T))
+        sums = np.zeros((norm.COLUMNS, self._capacity))
+        device.to_host(sums, self._sums.address)
+        sums = sums[:, : max(int(self._decide.words[2]), 1)]
+        return np.asarray(tree_sum(sums.T))
 
     def take(self, size: float, factor: float, skipped: bool) -> None:
-        """What the host has decided instead, where it knows more than this device."""
+        """Replace the decision by one of the host, which may know of other devices or processes."""
         words = np.zeros(CONTROL_WORDS, np.int64)
         words[[NORM, FACTOR]] = np.array([size, factor]).view(np.int64)
         words[FACTOR32 : FACTOR32 + 1].view(np.float32)[0] = factor
@@ -156,7 +156,7 @@ class ClipDecision:
         device.to_device(self.address, words)
 
     def read(self) -> tuple[float, bool, int]:
-        """The norm, whether the step was skipped, and how many ever were; waits for the device."""
+        """The norm, whether the step was skipped, and the number of skipped steps; synchronizes."""
         device.synchronize()
         words = np.zeros(CONTROL_WORDS, np.int64)
         device.to_host(words, self.address)

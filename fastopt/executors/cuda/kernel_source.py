@@ -2,8 +2,8 @@
 
 The mathematics of one element is one function, `element`, that all of them call. `wide` has a thread
 for each group of elements that fills 16 bytes and one for each element of the tail; `scalar` has a
-thread for each element, for arrays that are not aligned; `many` does both for pieces of many arrays,
-by a table in the memory of the device. Where a state is in blocks of 8-bit codes, all of them have a
+thread for each element, for arrays that are not aligned; `many` does both for chunks of many arrays,
+by a table in device memory. Where a state is in blocks of 8-bit codes, all of them have a
 warp for each block. None has a loop: a loop would be unrolled, with a division for its trip count and
 more registers.
 """
@@ -19,33 +19,33 @@ from fastopt.executors.cuda.device import WARP
 from fastopt.kernels.chain_source import chain_body, hypers_of, tuple_of
 from fastopt.kernels.job import GRAD_FACTOR, NUMBERS, PHASE, Job
 
-# What decides over a step on the device itself, in words of 8 bytes (see `norm`).
+# The clip decision on the device, in words of 8 bytes (see `norm`).
 NORM, FINITE, FACTOR, FACTOR32, SKIP, SKIPPED = range(6)
 CONTROL_WORDS = 6
 
-# Whether the steps just before were skipped is known on the device only, and so is the number of this
-# one. The launch brings the numbers for the case that none was; if some were, those of an earlier
-# launch are right, which are kept for so many steps.
+# Which steps were skipped, and so the step count, is known on the device only. The kernel arguments
+# have the hyperparameters for the case that none was skipped; if some were, those of an earlier launch
+# are used, which are kept for this many launches.
 KEPT = 1024
 
-# A block of codes is a warp's.
+# Elements of each thread: a warp has a block of codes.
 PER_THREAD = BLOCK // WARP
 
-# A piece of many arrays: the address of its row, first and last element, and how many whole groups.
+# A chunk of one of many arrays: address of its row, first element, end, and number of whole groups.
 ROW, START, STOP, GROUPS = range(4)
-PIECE_WORDS = 4
+CHUNK_WORDS = 4
 
 
 class KernelVariant(NamedTuple):
-    """What a kernel is compiled for, beside its job."""
+    """The options that a kernel is compiled for besides its job."""
 
-    watched: bool = False  # the factor, and whether to step at all, are found on the device
-    capturable: bool = False  # the numbers are in the memory of the device, not in the launch
-    recalls: bool = False  # the numbers of an earlier launch are taken after a step was skipped
+    clipped: bool = False  # reads the clip factor, and whether to skip, from device memory
+    capturable: bool = False  # reads hyperparameters from device memory, not from arguments
+    recalls: bool = False  # uses hyperparameters of an earlier launch after a skipped step
 
 
 class Names:
-    """The names in the kernels of a job: its arrays, and which of them are read and written."""
+    """The names in the kernels of a job: arrays and arguments."""
 
     def __init__(self, job: Job, form: KernelVariant) -> None:
         self.kinds = {array.name: array.kind for array in job.arrays}
@@ -58,27 +58,27 @@ class Names:
         codecs = {array.name: array.storage.codec for array in job.arrays}
         self.has_sign = {name: BLOCKS[codecs[name]].has_sign for name in self.blocked}
         self.hypers = hypers_of(job)
-        # The numbers of a step by their place in the buffer of hyperparameters.
-        self.places = {"phase": PHASE} if self.dithered else {}
-        self.places |= {name: place for place, name in enumerate(self.hypers, NUMBERS)}
-        # A watched step has its factor from the device.
-        self.factor = ["grad_factor"] if job.scales or form.watched else []
-        if self.factor and not form.watched:
-            self.places = {"grad_factor": GRAD_FACTOR, **self.places}
-        self.numbers = [*self.factor, *self.hypers]
-        self.given = ["numbers_at"] if form.capturable else list(self.places)
-        self.control = ["control_at"] if form.watched else []
-        self.recall = ["kept_at", "place", "expected"] if form.recalls else []
-        # For random bits: the number of the first element among all, and where the table is.
+        # The index of each in the buffer of hyperparameters.
+        self.indices = {"phase": PHASE} if self.dithered else {}
+        self.indices |= {name: index for index, name in enumerate(self.hypers, NUMBERS)}
+        # A clipped step reads its factor from device memory.
+        self.factor = ["grad_factor"] if job.scales or form.clipped else []
+        if self.factor and not form.clipped:
+            self.indices = {"grad_factor": GRAD_FACTOR, **self.indices}
+        self.hyper = [*self.factor, *self.hypers]
+        self.hyper_arguments = ["hyper_at"] if form.capturable else list(self.indices)
+        self.control = ["control_at"] if form.clipped else []
+        self.recall = ["kept_at", "position", "expected"] if form.recalls else []
+        # For random bits: the index of the first element among all, and the address of the table.
         self.first = ["first", "table"] if self.dithered else []
 
     def load(self, name: str, wide: bool = False) -> str:
-        """The expression that loads an element, or a group."""
+        """The expression that loads an element or a group."""
         more = f", {name}_scale" if name in self.blocked else ""
         return f"load_{'wide_' if wide else ''}{name}({name}_at, i{more})"
 
     def store(self, name: str, value: str, wide: bool = False) -> str:
-        """The statement that stores an element, or a group."""
+        """The statement that stores an element or a group."""
         more = f", {name}_scale" if name in self.blocked else ""
         if name in self.dithered:
             first = "first + begin" if name in self.blocked else "first"
@@ -91,48 +91,55 @@ class Names:
 
 
 def element(job: Job, form: KernelVariant) -> str:
-    """The mathematics: from the numbers of one element to those to be stored."""
+    """The function `element`: from loaded elements and hyperparameters to those to be stored."""
     names = Names(job, form)
     body = chain_body(job, bool(names.factor))
     body.append(f"return {tuple_of(['new', *names.stored[1:]])}")
-    arguments = ", ".join([*names.loaded, *names.numbers])
+    arguments = ", ".join([*names.loaded, *names.hyper])
     return _function(f"element({arguments})", body)
 
 
 def wide(job: Job, form: KernelVariant, width: int) -> str:
-    """One array whose addresses allow wide accesses: `groups` whole groups, then the tail."""
+    """The kernel for one array whose addresses allow wide accesses: `groups` groups, then the tail."""
     names = Names(job, form)
     body = [*_head(names, form), *_walk(names, job, width, "cuda.grid(1)", "", "length")]
     arguments = ["length", "groups", *names.addresses, *names.first]
-    arguments += [*names.control, *names.recall, *names.given]
+    arguments += [*names.control, *names.recall, *names.hyper_arguments]
     return _function(f"wide({', '.join(arguments)})", body)
 
 
 def scalar(job: Job, form: KernelVariant) -> str:
-    """One array at any address."""
+    """The kernel for one array at any address."""
     names = Names(job, form)
     body = [*_head(names, form), *_walk(names, job, 1, "cuda.grid(1)", "", "length")]
-    arguments = ["length", *names.addresses, *names.first, *names.control, *names.recall, *names.given]
+    arguments = [
+        "length",
+        *names.addresses,
+        *names.first,
+        *names.control,
+        *names.recall,
+        *names.hyper_arguments,
+    ]
     return _function(f"scalar({', '.join(arguments)})", body)
 
 
 def many(job: Job, form: KernelVariant, width: int) -> str:
-    """Many arrays: each block works on the piece that the table says."""
+    """The kernel for many arrays: each block of threads steps a chunk listed in the table."""
     names = Names(job, form)
-    body = [*_head(names, form), f"piece = pieces_at + {8 * PIECE_WORDS} * cuda.blockIdx.x"]
-    body += [f"row, start = load_word(piece, {ROW}), load_word(piece, {START})"]
-    body += [f"stop, groups = load_word(piece, {STOP}), load_word(piece, {GROUPS})"]
+    body = [*_head(names, form), f"chunk = chunks_at + {8 * CHUNK_WORDS} * cuda.blockIdx.x"]
+    body += [f"row, start = load_word(chunk, {ROW}), load_word(chunk, {START})"]
+    body += [f"stop, groups = load_word(chunk, {STOP}), load_word(chunk, {GROUPS})"]
     held = [*names.addresses, *names.first]
     body += [f"{name} = load_word(row, {i})" for i, name in enumerate(held)]
     body += _walk(names, job, width, "cuda.threadIdx.x", "start + ", "stop")
-    arguments = ["pieces_at", *names.control, *names.recall, *names.given]
+    arguments = ["chunks_at", *names.control, *names.recall, *names.hyper_arguments]
     return _function(f"many({', '.join(arguments)})", body)
 
 
 def _walk(names: Names, job: Job, width: int, thread: str, start: str, stop: str) -> list[str]:
-    """What each thread does with the elements up to `stop`, of which so many groups are whole.
+    """The body of each thread for the elements up to `stop`, in whole groups and a tail.
 
-    `start` is added to the places of elements. With a width of 1 there are no groups.
+    `start` is added to the indices of elements. With a width of 1 there are no groups.
     """
     if names.blocked:
         body = [f"lane = cuda.threadIdx.x & {WARP - 1}"]
@@ -150,34 +157,34 @@ def _walk(names: Names, job: Job, width: int, thread: str, start: str, stop: str
 
 
 def _head(names: Names, form: KernelVariant) -> list[str]:
-    """What comes first: whether there is a step at all, and the numbers that are not in the launch."""
+    """The head of a kernel: return if the step is skipped, load hyperparameters that are in memory."""
     body: list[str] = []
-    kept = list(names.places)
+    kept = list(names.indices)
     if form.recalls and kept:
         body += ["if cuda.blockIdx.x == 0 and cuda.threadIdx.x == 0:"]
-        row = f"place * {len(kept)}"
+        row = f"position * {len(kept)}"
         body += _indented(f"store_number(kept_at, {row} + {i}, {name})" for i, name in enumerate(kept))
-    if form.watched:
+    if form.clipped:
         body += [f"if load_word(control_at, {SKIP}) != 0:", "    return"]
         body += ["grad_factor = load_factor(control_at)"]
     if form.recalls and kept:
-        body += [f"behind = load_word(control_at, {SKIPPED}) - expected", "if behind != 0:"]
-        body += _indented([f"row = ((place - behind) & {KEPT - 1}) * {len(kept)}"])
+        body += [f"skipped = load_word(control_at, {SKIPPED}) - expected", "if skipped != 0:"]
+        body += _indented([f"row = ((position - skipped) & {KEPT - 1}) * {len(kept)}"])
         body += _indented(f"{name} = load_number(kept_at, row + {i})" for i, name in enumerate(kept))
     if form.capturable:
-        body += [f"{name} = load_number(numbers_at, {i})" for name, i in names.places.items()]
+        body += [f"{name} = load_number(hyper_at, {i})" for name, i in names.indices.items()]
     return body
 
 
 def _group(names: Names, job: Job, lanes: range) -> list[str]:
-    """A group by wide accesses; new numbers of blocks are not stored yet."""
+    """Step a group by wide accesses; new elements of blocks are not stored yet."""
     body = []
     for name in names.loaded:
         body.append(f"{_each(name, lanes)} = {names.load(name, wide=True)}")
     for lane in lanes:
-        given = ", ".join([*(f"{name}_{lane}" for name in names.loaded), *names.numbers])
+        arguments = ", ".join([*(f"{name}_{lane}" for name in names.loaded), *names.hyper])
         new = tuple_of(f"{name}_{lane}" for name in names.stored)
-        body.append(f"{new} = element({given})")
+        body.append(f"{new} = element({arguments})")
     for name in names.stored:
         if name not in names.blocked:
             body.append(names.store(name, f"({_each(name, lanes)})", wide=True))
@@ -188,53 +195,53 @@ def _group(names: Names, job: Job, lanes: range) -> list[str]:
 
 
 def _single(names: Names, job: Job) -> list[str]:
-    """One element; new numbers of blocks are not stored yet."""
+    """Step one element; new elements of blocks are not stored yet."""
     body = [f"{name} = {names.load(name)}" for name in names.loaded]
-    body.append(f"{tuple_of(names.stored)} = element({', '.join([*names.loaded, *names.numbers])})")
+    body.append(f"{tuple_of(names.stored)} = element({', '.join([*names.loaded, *names.hyper])})")
     body += [names.store(name, name) for name in names.stored if name not in names.blocked]
     return [*body, names.store("update", "zero")] if job.zero_grad else body
 
 
 def _block(names: Names, job: Job, width: int, stop: str) -> list[str]:
-    """A block of codes, by a warp: whole by accesses of a width, or with a width of 1 up to `stop`.
+    """Step a block of codes by a warp: whole by wide accesses, or with a width of 1 up to `stop`.
 
-    A block that is not full is encoded with zeros behind its end.
+    A partial block is padded with zeros.
     """
     body = [f"{name}_scale = scale_{name}({name}_at, begin)" for name in names.blocked]
     groups = [range(first, first + width) for first in range(0, PER_THREAD, width)]
-    apart = f" * {width}" if width > 1 else ""
-    places = [f"i = begin + {WARP * own[0]} + lane{apart}" for own in groups]
-    for own, place in zip(groups, places, strict=True):
-        body.append(place)
+    factor = f" * {width}" if width > 1 else ""
+    indices = [f"i = begin + {WARP * lanes[0]} + lane{factor}" for lanes in groups]
+    for lanes, index in zip(groups, indices, strict=True):
+        body.append(index)
         if width > 1:
-            body += _group(names, job, own)
+            body += _group(names, job, lanes)
         else:
-            kept = [f"{name}_{own[0]}" for name in names.blocked]
-            new = [f"{name}_{own[0]} = {name}" for name in names.blocked]
+            kept = [f"{name}_{lanes[0]}" for name in names.blocked]
+            new = [f"{name}_{lanes[0]} = {name}" for name in names.blocked]
             body += [f"{name} = zero" for name in kept]
             body += _branch(f"i < {stop}", [*_single(names, job), *new])
     for name in names.blocked:
         body += _new_scale(name, names.has_sign[name])
         body += _branch("lane == 0", [f"store_scale_{name}({name}_at, begin, {name}_scale)"])
-        for own, place in zip(groups, places, strict=True):
-            value = f"({_each(name, own)})" if width > 1 else f"{name}_{own[0]}"
-            body += [place, names.store(name, value, wide=width > 1)]
+        for lanes, index in zip(groups, indices, strict=True):
+            value = f"({_each(name, lanes)})" if width > 1 else f"{name}_{lanes[0]}"
+            body += [index, names.store(name, value, wide=width > 1)]
     return body
 
 
 def _new_scale(name: str, has_sign: bool) -> list[str]:
-    """The scale of a block, from the numbers of all threads of a warp."""
-    numbers = [f"{name}_{lane}" for lane in range(PER_THREAD)]
+    """Compute the scale of a block from the elements of all threads of a warp."""
+    elements = [f"{name}_{lane}" for lane in range(PER_THREAD)]
     largest, smallest = f"{name}_largest", f"{name}_smallest"
 
-    def gathered(found: str, verb: str) -> list[str]:
-        return [f"{found} = {verb}_{name}({found}, {number})" for number in numbers]
+    def reduced(result: str, verb: str) -> list[str]:
+        return [f"{result} = {verb}_{name}({result}, {element})" for element in elements]
 
-    body = [f"{largest}, {smallest} = nothing, infinite", *gathered(largest, "larger")]
+    body = [f"{largest}, {smallest} = nothing, infinite", *reduced(largest, "larger")]
     body.append(f"{largest} = largest_of_warp({largest})")
     if not has_sign:
-        body += [*gathered(smallest, "smaller"), f"{smallest} = smallest_of_warp({smallest})"]
-    rest = [f"{largest}, {smallest} = nothing, before_zero", *gathered(largest, "larger_finite")]
+        body += [*reduced(smallest, "smaller"), f"{smallest} = smallest_of_warp({smallest})"]
+    rest = [f"{largest}, {smallest} = nothing, before_zero", *reduced(largest, "larger_finite")]
     rest.append(f"{largest} = largest_of_warp({largest})")
     body += _branch(f"exceeds_{name}({largest})", rest)
     return [*body, f"{name}_scale = new_scale_{name}({largest}, {smallest})"]

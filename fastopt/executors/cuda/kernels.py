@@ -1,4 +1,4 @@
-"""The compiled kernels of a chain, made when they are first asked for."""
+"""The compiled kernels of a chain, compiled on first use."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from fastopt.kernels.specialize import specialize
 
 
 class JobKernels:
-    """The kernels of one job in one form, for one architecture.
+    """The kernels of one job and variant, for one architecture.
 
     Parameters
     ----------
     job : Job
-        The chain, how its arrays are stored, and what else is compiled in.
+        The chain, the formats of its arrays, and options.
     form : KernelVariant
     architecture : (int, int)
-        Compute capability: no such device needs to be there.
+        Compute capability; no such device is needed.
     """
 
     def __init__(self, job: Job, form: KernelVariant, architecture: tuple[int, int]) -> None:
@@ -39,27 +39,27 @@ class JobKernels:
         self.dtype = job.compute
         self.width = element_access.width_of(self.dtype.name)
         self.names = Names(job, form)
-        # A unit of work: so many elements, for so many threads.
+        # A unit of work: `unit` elements for a `team` of threads.
         blocked = bool(self.names.blocked)
         self.unit, self.team = (BLOCK, device.WARP) if blocked else (self.width, 1)
         self._scope: dict[str, Any] | None = None
         self._programs: dict[str, device.Program] = {}
 
     def alignments(self) -> list[int]:
-        """By what the address of each array must be divisible for wide accesses."""
+        """The alignment in bytes of each array for wide accesses."""
         return [
             ALIGNED if array.storage.in_blocks else self.width * FORMATS[array.storage.codec].itemsize
             for array in self._job.arrays
         ]
 
     def threads(self, size: int, aligned: bool) -> int:
-        """For one array of so many elements."""
+        """The number of threads for one array of `size` elements."""
         if self.team > 1:
             return -(-size // self.unit) * self.team
         return size // self.width + size % self.width if aligned else size
 
     def program(self, name: str) -> device.Program:
-        """``wide``, ``scalar`` or ``many``."""
+        """The compiled kernel ``wide``, ``scalar`` or ``many``."""
         if name not in self._programs:
             scope = self._prepare()
             exec(compile(self.source(name), f"<fastopt {name} kernel>", "exec"), scope)
@@ -83,11 +83,11 @@ class JobKernels:
         words += len(self.names.control) + len(self.names.recall)
         if name != "many":
             words += len(self.names.addresses) + len(self.names.first)
-        given = [types.int64] if self._form.capturable else [number] * len(self.names.given)
-        return [types.int64] * words + given
+        hyper = [types.int64] if self._form.capturable else [number] * len(self.names.hyper_arguments)
+        return [types.int64] * words + hyper
 
     def _prepare(self) -> dict[str, Any]:
-        """What the source refers to."""
+        """The globals of the kernels' source."""
         if self._scope is not None:
             return self._scope
         name = self.dtype.name
@@ -100,8 +100,8 @@ class JobKernels:
         assert factor_at < 2 * CONTROL_WORDS
         scope["load_factor"] = self._helper(lambda control_at: load(control_at, factor_at))
         for slot, array in enumerate(self._job.arrays):
-            made = self._blocks if array.storage.in_blocks else self._floats
-            functions = made(array.storage, slot)
+            access = self._blocks if array.storage.in_blocks else self._floats
+            functions = access(array.storage, slot)
             scope |= {f"{verb}_{array.name}": function for verb, function in functions.items()}
         if self.names.blocked:
             scope |= {"nothing": np.int32(0), "infinite": np.int32(INFINITE_BITS - 1)}
@@ -116,37 +116,37 @@ class JobKernels:
 
     def _floats(self, storage: ArrayFormat, slot: int) -> dict[str, Any]:
         """The functions that load and store numbers."""
-        how, found = (self.dtype.name, storage.codec), {}
+        formats, access = (self.dtype.name, storage.codec), {}
         for wide, width in (("", 1), ("_wide", self.width)):
-            found[f"load{wide}"] = element_access.loader(*how, width)
-            found[f"store{wide}"] = (
-                element_access.dithering_storer(*how, width, slot)
+            access[f"load{wide}"] = element_access.loader(*formats, width)
+            access[f"store{wide}"] = (
+                element_access.dithering_storer(*formats, width, slot)
                 if storage.dithered
-                else element_access.storer(*how, width)
+                else element_access.storer(*formats, width)
             )
-        return found
+        return access
 
     def _blocks(self, storage: ArrayFormat, slot: int) -> dict[str, Any]:
         """The functions that load and store codes."""
-        made = block_access.block_access(storage.codec, storage.dithered, slot, self.width)
-        return made._asdict()
+        access = block_access.block_access(storage.codec, storage.dithered, slot, self.width)
+        return access._asdict()
 
     def _helper(self, function: Any) -> Any:
         return device.helper(function, self._architecture, self._fast)
 
     def _transforms(self) -> list[Any]:
-        """The chain's own functions, checked one by one so that an error names the culprit."""
+        """The chain's functions, checked one by one so that an error names the transform."""
         if device.SIMULATED:  # with NumPy's float32, which plain Python does not have
             return list(reference.scalar_functions(self._job.parts, self.dtype))
-        made = [
+        functions = [
             self._helper(specialize(part.update, self.dtype.type, self._helper))
             for part in self._job.parts
         ]
-        check_types(self._job.parts, made, numba.from_dtype(self.dtype), device.result_type)
-        return made
+        check_types(self._job.parts, functions, numba.from_dtype(self.dtype), device.result_type)
+        return functions
 
 
 @cache
 def kernels(job: Job, form: KernelVariant, architecture: tuple[int, int]) -> JobKernels:
-    """The kernels of a job; the same for all optimizers that are made of the same."""
+    """The kernels of a job, shared by all optimizers with equal jobs."""
     return JobKernels(job, form, architecture)

@@ -1,4 +1,4 @@
-"""Launches that are prepared once: a step writes what changed, and starts them."""
+"""Kernel launches that are prepared once: a step writes the arguments that changed."""
 
 from __future__ import annotations
 
@@ -10,59 +10,59 @@ import numpy as np
 from fastopt.arrays.checks import Array, address
 from fastopt.executors.cuda import device
 
-# Uploads that may be under way at once; a host that is further ahead waits for the device.
+# Copies to the device in flight; a host that is further ahead waits for the device.
 UNDER_WAY = 16
 
 
 class Launch:
-    """A kernel with its arguments in place.
+    """A kernel with its arguments.
 
     Parameters
     ----------
     program : Program
     words : int
-        How many of its arguments are integers, which come first.
-    numbers : array, optional
-        Where the driver finds the others at every start,
-    places : sequence of int, optional
-        and at which places in it.
+        The number of integer arguments, which come first.
+    hyper : array, optional
+        The buffer from which the driver reads the other arguments at every launch.
+    indices : sequence of int, optional
+        Their indices in it.
 
     Attributes
     ----------
     words : array
-        The integers, to be written to.
+        The integer arguments, to be written to.
     """
 
     def __init__(
         self,
         program: device.Program,
         words: int,
-        numbers: Array | None = None,
-        places: Sequence[int] = (),
+        hyper: Array | None = None,
+        indices: Sequence[int] = (),
     ) -> None:
         program.load()
         self.program = program
         self.words = np.zeros(words, np.int64)
-        self._numbers = numbers  # keeps the memory
+        self._hyper = hyper  # kept alive
         addresses = [address(self.words) + 8 * i for i in range(words)]
-        if numbers is not None:
-            addresses += [address(numbers) + numbers.itemsize * place for place in places]
+        if hyper is not None:
+            addresses += [address(hyper) + hyper.itemsize * index for index in indices]
         if len(addresses) != len(program.arguments):
             raise AssertionError("a launch needs an address for every argument")
         self._pointers = np.array(addresses, np.int64)
 
     def start(self, blocks: int, threads: int, stream: int) -> None:
-        """Put it into a stream."""
+        """Launch the kernel on a stream."""
         if blocks:
             self.program.launch(blocks, threads, stream, self._pointers)
 
 
 class StagedTable:
-    """Words of the host that a device has a copy of.
+    """A table of words in host memory with a copy on a device.
 
-    The copy is brought up to date in the order of the stream, from one of several buffers that the
-    device can read while the host goes on. What was part of a captured graph stays as it is: changes
-    go to new memory (`renew`), or to the same if the graph is to see them.
+    The copy is updated in stream order, from one of several pinned buffers that the device can read
+    while the host continues. Memory that a captured graph reads is left unchanged: changes go to new
+    memory (`renew`), or to the same if the graph is to see them.
 
     Attributes
     ----------
@@ -82,15 +82,15 @@ class StagedTable:
         self.renew()
 
     def change(self) -> None:
-        """The words are others than before."""
+        """Mark the copy as outdated."""
         self.is_current = False
 
     def keep(self) -> None:
-        """What is on the device now belongs to a graph: leave it alone."""
+        """Leave the memory of the current copy to a graph."""
         self._is_kept = True
 
     def renew(self) -> None:
-        """Have memory that can be written to."""
+        """Allocate new device memory if the current copy belongs to a graph."""
         if self._is_kept:
             self._memory.append(device.allocate((max(self.words.size, 1),), np.dtype(np.int64)))
             self._is_kept = False
@@ -100,7 +100,7 @@ class StagedTable:
         return int(self._memory[-1].address)
 
     def send(self, stream: int) -> None:
-        """Copy the words."""
+        """Copy the words to the device, in stream order."""
         if len(self._buffers) < UNDER_WAY:
             self._buffers.append(device.Pinned(self.words.size))
             buffer = self._buffers[-1]

@@ -1,4 +1,4 @@
-"""The norm of all gradients, and what follows from it, on the device.
+"""The norm of all gradients and the clip decision, computed on the device.
 
 The sum has the bits of the CPU's (`executors.norm`). A block of threads adds the squares of a block of
 elements: a thread has eight rows of one lane at a time, whose loads are all under way before the first
@@ -17,38 +17,38 @@ import numpy as np
 from numba import types
 
 from fastopt.executors.cuda import device, element_access, kernel_source
-from fastopt.executors.norm import BLOCK, LANES
+from fastopt.executors.norm import LANES, SUM_BLOCK
 
 # Threads that add the squares of a block of elements, and those that add the sums of all blocks.
 THREADS = 32 if device.SIMULATED else 256
 SUM_THREADS = 32 if device.SIMULATED else 512
-ROWS = 8  # what a thread loads at once
+ROWS = 8  # that a thread loads at once
 GROUP = ROWS * LANES
 
-# What is gathered of each block: the sum of squares, the sum of squares of the elements made smaller,
-# for float64 whose squares overflow, and whether all is finite.
+# Of each block: the sum of squares, that of scaled elements, for float64 whose squares overflow, and
+# whether all elements are finite.
 COLUMNS = 3
 SMALLER = 2.0**-550
 LARGEST = float(np.finfo(np.float64).max)
 
-SIZE = BLOCK // ROWS  # numbers of a column in shared memory
+SIZE = SUM_BLOCK // ROWS  # elements of a column in shared memory
 SHARED, SUM_SHARED = COLUMNS * SIZE, COLUMNS * SUM_THREADS
 
-# A piece of many arrays: the address of its row, where it starts, its length, and where its sums go.
-PIECE_WORDS = 4
+# A chunk of one of many arrays: address of its row, start, length, and index of its sums.
+CHUNK_WORDS = 4
 
 _ONE = """
 def squares(sums_at, capacity, gradient_at, length, first):
-    start = cuda.blockIdx.x * BLOCK
-    count = min(length - start, BLOCK)
+    start = cuda.blockIdx.x * SUM_BLOCK
+    count = min(length - start, SUM_BLOCK)
     position = first + cuda.blockIdx.x
 """
 _MANY = """
-def squares(sums_at, capacity, pieces_at, pieces):
-    piece = pieces_at + 8 * PIECE_WORDS * cuda.blockIdx.x
-    gradient_at = load_word(load_word(piece, 0), 1)
-    start, count = load_word(piece, 1), load_word(piece, 2)
-    position = load_word(piece, 3)
+def squares(sums_at, capacity, chunks_at, chunks):
+    chunk = chunks_at + 8 * CHUNK_WORDS * cuda.blockIdx.x
+    gradient_at = load_word(load_word(chunk, 0), 1)
+    start, count = load_word(chunk, 1), load_word(chunk, 2)
+    position = load_word(chunk, 3)
 """
 _SQUARES = """
     thread = cuda.threadIdx.x
@@ -84,12 +84,12 @@ def add_neighbours(sums, size, items, width, thread, threads):
     cuda.syncthreads()
 """
 _DECIDE = """
-def decide(sums_at, capacity, count, skips, control_at, kept_at, place, expected, factor, limit):
+def decide(sums_at, capacity, count, skips, control_at, kept_at, slot, expected, factor, limit):
     if cuda.threadIdx.x == 0:
-        store_double(kept_at, place, limit)
-        behind = load_word(control_at, SKIPPED) - expected
-        if behind != 0:
-            limit = load_double(kept_at, (place - behind) & (KEPT - 1))
+        store_double(kept_at, slot, limit)
+        skipped = load_word(control_at, SKIPPED) - expected
+        if skipped != 0:
+            limit = load_double(kept_at, (slot - skipped) & (KEPT - 1))
 """
 _DECIDE_CAPTURABLE = """
 def decide(sums_at, capacity, count, skips, control_at, numbers_at):
@@ -111,7 +111,7 @@ _ADD_AND_DECIDE = """
                 sums[column * SUM_THREADS + thread] = sum_of_eight(at, first, left)
             items = min((left - base + ROWS - 1) // ROWS, SUM_THREADS)
             add_neighbours(sums, SUM_THREADS, items, 1, thread, SUM_THREADS)
-            if thread < COLUMNS:  # where nobody reads any more
+            if thread < COLUMNS:  # no thread reads these any more
                 store_double(sums_at, thread * capacity + base // round, sums[thread * SUM_THREADS])
             cuda.syncthreads()
         left = (left + round - 1) // round if left > round else 0
@@ -151,7 +151,7 @@ def _scope(architecture: tuple[int, int]) -> dict[str, Any]:
 
 
 def _row_squares(dtype: str, architecture: tuple[int, int]) -> tuple[Any, Any]:
-    """``sum(address, i, end)`` of the squares of `ROWS` rows, all there or only those before `end`."""
+    """``sum(address, i, end)`` of the squares of `ROWS` rows, all or only those before `end`."""
     load, wide = element_access.loader("float64", dtype), dtype == "float64"
 
     def compiled(function: Any) -> Any:
@@ -209,7 +209,7 @@ def _eight(architecture: tuple[int, int]) -> Any:
 
 @cache
 def squares(dtype: str, many: bool, architecture: tuple[int, int]) -> device.Program:
-    """The kernel that sums the squares of each block, of one array or of pieces of many."""
+    """The kernel that sums the squares of each block, of one array or of chunks of many."""
     scope = _scope(architecture)
     scope["squares_of_rows"], scope["squares_of_rows_before"] = _row_squares(dtype, architecture)
     exec((_MANY if many else _ONE) + _SQUARES, scope)

@@ -50,7 +50,7 @@ def save(ranks: Ranks, path: Any, optimizer: Optimizer, flat: Array, partition: 
 
 
 def load(ranks: Ranks, path: Any, optimizer: Optimizer, flat: Array, partition: Partition) -> None:
-    """Read the part of each rank, after a look at all of them.
+    """Read the shard of each rank, after checking all files.
 
     The optimizer refuses to step until its `_finish_loading` is called.
     """

@@ -1,4 +1,4 @@
-"""The collectives over arrays on a CUDA device: by an MPI that reads them, or through the host."""
+"""The collectives over CUDA arrays: by a CUDA-aware MPI, or staged through host memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ QUERY, GPU_QUERY, GPU_CUDA = "MPIX_Query_cuda_support", "MPIX_GPU_query_support"
 
 
 def reads_devices(comm: Any) -> bool:
-    """Whether this MPI says that it can read and write memory of CUDA devices.
+    """Whether this MPI reports CUDA support.
 
     MPI 4.1 tells in the information on a communicator; many MPIs before it have a function.
     """
@@ -88,7 +88,7 @@ def shown(params: Any, part: DeviceArray, own: slice, replicated: bool) -> Any:
 
 
 class DeviceExchange(Exchange):
-    """What both ways have in common. MPI does not know streams, so the host waits for them.
+    """The base of both exchanges. MPI does not know streams, so the host synchronizes them.
 
     The parameters are those of `Exchange`.
     """
@@ -97,20 +97,20 @@ class DeviceExchange(Exchange):
     _ordinal = 0
 
     def wait_for(self, grad: Any, stream: Any) -> Any:
-        """Wait until a gradient can be read; the stream to step in."""
+        """Wait until a gradient can be read; return the stream to step on."""
         self._stream = streams.default(grad)() if stream is None else streams.handle(stream)
         self._ordinal = device.ordinal(grad)
         self.wait()
         return self._stream
 
     def wait(self) -> None:
-        """Wait for what was launched."""
+        """Synchronize the stream of the steps."""
         with device.on(self._ordinal):
             device.synchronize(self._stream)
 
 
 class DirectExchange(DeviceExchange):
-    """For an MPI that reads and writes the memory of a device."""
+    """The exchange by a CUDA-aware MPI, with device pointers."""
 
     def _empty(self, size: int) -> DeviceArray:
         return device.allocate((size,), self._dtype)
@@ -131,39 +131,39 @@ class DirectExchange(DeviceExchange):
 
 
 class HostExchange(DeviceExchange):
-    """For any MPI: what it sends and receives is copied from and to the device."""
+    """The exchange by any MPI, staged through host memory."""
 
     def _host(self, role: str, size: int, dtype: np.dtype[Any]) -> Array:
-        """Memory of the host, which is kept for the next step."""
-        known = self._memory.get(role)
-        if known is None or known.size != size or known.dtype != dtype:
-            known = self._memory[role] = np.empty(size, dtype)
-        return known
+        """A buffer in host memory, which is kept for the next step."""
+        buffer = self._memory.get(role)
+        if buffer is None or buffer.size != size or buffer.dtype != dtype:
+            buffer = self._memory[role] = np.empty(size, dtype)
+        return buffer
 
     @cached_property
     def _memory(self) -> dict[str, Array]:
         return {}
 
     def broadcast(self, flat: Any) -> None:
-        """Have the content that rank 0 has."""
+        """Broadcast the content of rank 0."""
         if self._comm.size > 1:
             host = placement.to_host(flat)
             super().broadcast(host)
             placement.copy(flat, host)
 
     def reduced(self, grad: Any, into: Any) -> Iterator[int]:
-        """Sum the gradients of all ranks, each piece into its place in `into`."""
-        given = self._host("gradient", grad.size, grad.dtype)
-        place.read(given, grad)
+        """Sum the gradients of all ranks, each piece into its slice of `into`."""
+        staged = self._host("gradient", grad.size, grad.dtype)
+        place.read(staged, grad)
         host = self._host("sum", into.size, into.dtype)
-        for k in super().reduced(given, host):
-            own = self.own(k)
-            placement.copy(placement.part(into, own), host[own])
+        for k in super().reduced(staged, host):
+            piece = self.own(k)
+            placement.copy(placement.part(into, piece), host[piece])
             yield k
 
     @contextmanager
     def gathering(self) -> Iterator[Callable[..., None]]:
-        """``gather(flat, k)`` starts to bring chunk `k` to all ranks; the end waits for all."""
+        """``gather(flat, k)`` starts to gather chunk `k` on all ranks; the exit waits for all."""
         whole: list[tuple[Any, Array]] = []
         with super().gathering() as gather_host:
 

@@ -55,7 +55,7 @@ class Exchange:
     comm : mpi4py.MPI.Intracomm
     partition : Partition
     dtype : numpy.dtype
-        In which gradients are summed.
+        Of the sums of gradients.
 
     Raises
     ------
@@ -77,7 +77,7 @@ class Exchange:
             )
         self._in_place = MPI.IN_PLACE
         self._words = {2: MPI.UINT16_T, 4: MPI.UINT32_T, 8: MPI.UINT64_T}
-        # Two, one to fill while the other is sent; made when they are needed.
+        # Two, one to fill while the other is sent; allocated on first use.
         self._staging: list[Any] = []
         self.prepare(dtype)
 
@@ -86,7 +86,7 @@ class Exchange:
         return np.empty(size, self._dtype)
 
     def _fill(self, staging: Any, grad: Any, chunk: list[slice]) -> None:
-        """Bring the pieces of a chunk one behind the other, in the dtype of sums."""
+        """Pack the pieces of a chunk contiguously, in the dtype of sums."""
         position = 0
         for piece in chunk:
             following = position + piece.stop - piece.start
@@ -94,45 +94,45 @@ class Exchange:
             position = following
 
     def _buffer(self, array: Any) -> Any:
-        """An array as MPI takes it, of whatever format: lists beside it say what it holds."""
+        """An array of any format as a buffer for MPI, whose datatype is passed beside it."""
         return array.view(f"u{array.itemsize}")
 
     def _moved(self, array: Any) -> list[Any]:
-        """An array whose content is only moved, which needs no arithmetic."""
+        """The MPI arguments of an array that is only moved, without arithmetic."""
         return [self._buffer(array), array.size, self._words[array.itemsize]]
 
     def prepare(self, dtype: np.dtype[Any]) -> None:
-        """Get ready for gradients of this dtype."""
+        """Allocate staging buffers for gradients of this dtype, if they are needed."""
         if self._packs(dtype) and not self._staging and self._comm.size > 1:
             most = self._partition.largest_chunk
             self._staging = [self._empty(most) for _ in range(min(self._pieces, 2))]
 
     def _packs(self, dtype: np.dtype[Any]) -> bool:
-        """Whether gradients of this dtype must be brought into another form for MPI."""
+        """Whether gradients of this dtype must be packed for MPI."""
         return self._pieces > 1 or dtype != self._dtype
 
     def own(self, k: int) -> slice:
-        """This rank's piece of chunk `k`, as a part of its shard."""
+        """This rank's piece of chunk `k`, as a slice of its shard."""
         piece = self._partition.piece(self._comm.rank, k)
         start = self._partition.shards[self._comm.rank].start
         return slice(piece.start - start, piece.stop - start)
 
     def wait_for(self, grad: Any, stream: Any) -> Any:
-        """Wait until a gradient can be read; the stream to step in."""
+        """Wait until a gradient can be read; return the stream to step on."""
         return stream
 
     def wait(self) -> None:
         """Wait until what was stepped can be sent."""
 
     def broadcast(self, flat: Any) -> None:
-        """Have the content that rank 0 has."""
+        """Broadcast the content of rank 0."""
         if self._comm.size > 1:
             self._comm.Bcast(self._moved(flat), root=0)
 
     def reduced(self, grad: Any, into: Any) -> Iterator[int]:
-        """Sum the gradients of all ranks, each piece into its place in `into`.
+        """Sum the gradients of all ranks, each piece into its slice of `into`.
 
-        Gives the number of each chunk as it arrives; by then the next one is under way.
+        Yields the index of each chunk when it has arrived and the next one is being sent.
         """
         under_way: deque[Any] = deque()
         for k in range(self._pieces):
@@ -153,7 +153,7 @@ class Exchange:
         return self._comm.Ireduce_scatter(send, receive, counts)
 
     def _packed(self, grad: Any, chunk: list[slice], k: int) -> Any:
-        """The pieces of a chunk one behind the other, as MPI wants them, in the dtype of sums."""
+        """The pieces of a chunk in a staging buffer, in the dtype of sums."""
         staging = self._staging[k % 2]
         size = sum(piece.stop - piece.start for piece in chunk)
         self._fill(staging, grad, chunk)
@@ -161,9 +161,9 @@ class Exchange:
 
     @contextmanager
     def gathering(self) -> Iterator[Callable[..., None]]:
-        """``gather(flat, k)`` starts to bring chunk `k` of `flat` to all ranks; the end waits for all.
+        """``gather(flat, k)`` starts to gather chunk `k` of `flat` on all ranks; the exit waits.
 
-        Where a rank's shard is not a part of `flat`, it is the third argument.
+        A rank's shard that is not a part of `flat` is the third argument.
         """
         under_way: deque[Any] = deque()
 
@@ -182,7 +182,7 @@ class Exchange:
             request.Wait()
 
     def gather_all(self, flat: Any, shard: Any = None) -> None:
-        """Bring all of `flat` to all ranks."""
+        """Gather all of `flat` on all ranks."""
         with self.gathering() as gather:
             for k in range(self._pieces):
                 gather(flat, k, shard)

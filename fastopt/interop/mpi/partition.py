@@ -1,4 +1,4 @@
-"""Who owns what: a contiguous shard for each rank, and the pieces in which shards are exchanged."""
+"""The partition of the elements: a contiguous shard for each rank, exchanged in pieces."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from fastopt.validation import whole_number
 # Bytes of each rank's shard that are reduced, stepped and gathered at a time. Measured with MPICH 5 on
 # two ranks of one machine, 5e7 float32 in all: a step takes 100 ms in pieces of 1 MiB, 109 to 121 in
 # larger ones, which do not stay in the cache, 129 in pieces of 256 KiB, and 130 in one piece.
-PIECE = 1 << 20
+PIECE_BYTES = 1 << 20
 
-# Up to so many bytes of parameters in all, shards are exchanged in one piece. There 10^7 and
+# Up to this many bytes of parameters in all, shards are exchanged in one piece. There 10^7 and
 # 1.5 * 10^7 float32 took 1.2 times as long in pieces of 1 MiB, 2 and 2.5 * 10^7 0.9 and 0.8 times. On a
 # network that works by itself pieces hide at most the step, which is short beside so small an exchange.
 AT_ONCE = 64 << 20
@@ -27,7 +27,7 @@ def shard_slice(length: int, rank: int, ranks: int) -> slice:
     rank : int
         From 0 to ``ranks - 1``.
     ranks : int
-        How many there are; they may be more than elements.
+        The number of ranks, which may exceed that of elements.
 
     Returns
     -------
@@ -48,12 +48,12 @@ def shard_slice(length: int, rank: int, ranks: int) -> slice:
 
 
 def _bound(length: int, part: int, parts: int) -> int:
-    """Where one of so many parts begins; the one behind the last is the end."""
+    """The start of one of `parts` parts, a multiple of `BLOCK`; part `parts` is the end."""
     return length if part == parts else chunk_bound(length, part, parts) // BLOCK * BLOCK
 
 
 class Partition:
-    """The shards of all ranks, each cut into equally many pieces.
+    """The shards of all ranks, each divided into the same number of pieces.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ class Partition:
         Elements in all.
     ranks : int
     pieces : int
-        Piece `k` of every shard is exchanged at the same time.
+        The pieces `k` of all shards make chunk `k`, which is exchanged at once.
     """
 
     def __init__(self, length: int, ranks: int, pieces: int) -> None:
@@ -73,25 +73,25 @@ class Partition:
         self.largest_chunk = min(length, ranks * (most // pieces + 2 * BLOCK))
 
     def piece(self, rank: int, k: int) -> slice:
-        """Piece `k` of a rank's shard, among all elements."""
+        """Piece `k` of a rank's shard, as indices of elements."""
         start, size = self.shards[rank].start, self.size(rank)
         return slice(start + _bound(size, k, self.pieces), start + _bound(size, k + 1, self.pieces))
 
     def size(self, rank: int) -> int:
-        """Elements of a rank's shard."""
-        own = self.shards[rank]
-        return int(own.stop - own.start)
+        """The number of elements of a rank's shard."""
+        shard = self.shards[rank]
+        return int(shard.stop - shard.start)
 
     def chunk(self, k: int) -> list[slice]:
-        """Piece `k` of every shard."""
+        """Chunk `k`: piece `k` of every shard."""
         return [self.piece(rank, k) for rank in range(len(self.shards))]
 
 
 def small_pieces(length: int, ranks: int, itemsize: int) -> int:
-    """As many pieces as make each about `PIECE` bytes."""
-    return max(1, -(-length * itemsize // (ranks * PIECE)))
+    """The number of pieces of about `PIECE_BYTES` each."""
+    return max(1, -(-length * itemsize // (ranks * PIECE_BYTES)))
 
 
 def usual_pieces(length: int, ranks: int, itemsize: int) -> int:
-    """In how many pieces shards are exchanged if nobody says: in one, or in small ones."""
+    """The default number of pieces: one, or small ones for many parameters."""
     return 1 if length * itemsize <= AT_ONCE else small_pieces(length, ranks, itemsize)

@@ -56,7 +56,7 @@ class Ranks:
 
     @contextmanager
     def together(self, what: str) -> Iterator[Notes]:
-        """What fails in the block, on whichever rank, is an error on every one.
+        """Raise an error on every rank if the block fails on any.
 
         In the block there must be no communication. Its end is one small all-reduce, in which ranks
         also see whether all of them are here and noted the same.
@@ -103,7 +103,7 @@ class Ranks:
         return self._combined(value, self._sum)
 
     def max(self, value: float) -> float:
-        """The largest on all ranks."""
+        """The largest over all ranks."""
         return self._combined(value, self._max)
 
     def _combined(self, value: float, operation: Any) -> float:

@@ -1,4 +1,4 @@
-"""Checkpoints in a folder: a file for each shard, and an index that is put in place behind them.
+"""Checkpoints in a folder: a file for each shard, and an index that is written last.
 
 The index names the files of one save and no others, so whenever a crash comes it stands for a whole
 checkpoint: the new one or the last. Shards are ranges of all elements, so that any other number of
@@ -75,7 +75,7 @@ def write_index(
 
 
 def remove_others(folder: Path, save: str) -> None:
-    """Take away the shards of saves before, and what crashes left of them.
+    """Delete the shards of earlier saves, and the remains of crashed ones.
 
     The checkpoint is in place by now: what cannot be removed is no error, and belongs to none.
     """
@@ -138,7 +138,7 @@ class Shards:
                 yield saved
 
     def _open(self, saved: Saved, stack: ExitStack) -> Archive:
-        """A file of the checkpoint, after a look at all of it."""
+        """Open a file of the checkpoint, after checking all of it."""
         path = self._folder / saved.file
         if not path.exists():
             raise FileNotFoundError(f"{path} is missing, which is a part of the checkpoint")
@@ -158,7 +158,7 @@ class Shards:
         return archive
 
     def place(self) -> None:
-        """Take over settings and counts, then fill parameters and states.
+        """Load settings and step counts, then fill parameters and states.
 
         The optimizer refuses to step until its `_finish_loading` is called.
         """
@@ -174,7 +174,7 @@ class Shards:
 
 
 def _block(array: Array) -> int:
-    """How many elements an item of an array holds."""
+    """The number of elements in an item of an array."""
     return BLOCK if array.dtype == ITEM else 1
 
 

@@ -27,7 +27,7 @@ class ShardedOptimizer:
 
     A step sums the gradients of all ranks, each rank receiving the sum for its shard (reduce-scatter),
     steps the shard, and brings the new parameters to all ranks (all-gather). Shards are exchanged in
-    pieces: while one piece is stepped, those before and behind it are on their way.
+    pieces: while one piece is stepped, the previous and the next one are being sent.
 
     All methods but the plain attributes are collective: every rank must call them, in the same order.
 
@@ -41,7 +41,7 @@ class ShardedOptimizer:
         NumPy's, or on all of them on a CUDA device.
     make_optimizer : callable
         ``make_optimizer(shard)`` gives this rank's optimizer over `shard`, a flat array: any of
-        fastopt's, with the same settings on all ranks. ``clip_norm`` and ``skip_nonfinite`` look at the
+        fastopt's, with the same settings on all ranks. ``clip_norm`` and ``skip_nonfinite`` measure the
         gradients of all ranks.
     average : bool, default True
         Step with the mean of the gradients, and not with their sum.
@@ -161,7 +161,7 @@ class ShardedOptimizer:
         self._ranks.same("all ranks must have the same parameters and options", own)
 
     def _divide(self, overlap_chunks: int | None, device_exchange: str) -> None:
-        """Find this rank's shard, and make the buffers for exchanging it."""
+        """Find this rank's shard, and allocate the buffers for exchanging it."""
         size, rank = self._ranks.size, self._ranks.rank
         self._flat = flat = placement.part(self._entered, slice(0, self._entered.size))
         length = flat.size if self._replicated else sum(self._comm.allgather(flat.size))
@@ -205,12 +205,12 @@ class ShardedOptimizer:
 
     @property
     def params(self) -> Any:
-        """The array that was given: all parameters, or the own shard."""
+        """The caller's array: all parameters, or this rank's shard."""
         return self._params
 
     @property
     def length(self) -> int:
-        """How many parameters there are on all ranks together."""
+        """The number of parameters on all ranks together."""
         return self._partition.length
 
     @property
@@ -220,17 +220,17 @@ class ShardedOptimizer:
 
     @property
     def average(self) -> bool:
-        """Whether the gradients' mean is used, and not their sum."""
+        """Whether gradients are averaged rather than summed."""
         return self._average
 
     @property
     def overlap_chunks(self) -> int:
-        """In how many pieces a shard is exchanged."""
+        """The number of pieces in which a shard is exchanged."""
         return self._partition.pieces
 
     @property
     def step_count(self) -> int:
-        """How many steps were taken."""
+        """The step count."""
         return self.optimizer.step_count
 
     @property
@@ -282,7 +282,7 @@ class ShardedOptimizer:
                 placement.clear(flat)
 
     def _begin(self, stepper: Stepper, flat: Any, grad_scale: float, stream: Any) -> None:
-        """Get ready to step with a gradient of this rank that was checked."""
+        """Begin a step with a checked gradient of this rank."""
         grad = flat if self._ranks.size == 1 else self._received
         stepper.begin(grad, grad_scale, self._exchange.wait_for(flat, stream))
 
@@ -309,7 +309,7 @@ class ShardedOptimizer:
         return True
 
     def gather(self, out: Any = None, *, of: Any = None) -> Any:
-        """Bring an array that is spread over the ranks like the parameters to all of them.
+        """Gather an array that is sharded like the parameters on all ranks.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""What all of fastopt's torch optimizers have in common: everything but torch's arguments."""
+"""The base of fastopt's torch optimizers: all but torch's arguments."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from fastopt.steps.clipping import GradientStats
 from fastopt.transforms.base import Chain
 from fastopt.validation import decay_rate, flag, positive
 
-# By its name of now, and that of before.
+# Under its present name or its former one.
 _torchs_check: Any = getattr(
     torch.optim.Optimizer,
     "_accelerator_graph_capture_health_check",
@@ -47,7 +47,7 @@ class FastOptimizer(torch.optim.Optimizer):
 
     _is_made = False
     _plan: Plan | None = None
-    _on_cuda: bool | None = None  # whether any parameter is; None before it was looked at
+    _on_cuda: bool | None = None  # whether any parameter is; None before the first check
     _captured: list[Plan]  # what graphs work on: kept as long as the optimizer
 
     def __init__(
@@ -97,7 +97,7 @@ class FastOptimizer(torch.optim.Optimizer):
                 raise
 
     def _check_groups(self) -> tuple[list[Chain], TensorFormats]:
-        """The mathematics of all groups, and how states are stored; raises what is wrong with them."""
+        """The chains of all groups and the formats of states; raises if a setting is invalid."""
         formats = TensorFormats(self.state_dtype)
         chains = [self._check_group(index, formats) for index in range(len(self.param_groups))]
         formats.check_names(chains)
@@ -128,7 +128,7 @@ class FastOptimizer(torch.optim.Optimizer):
             From `state_dict`. States that are stored in another format than `state_dtype` asks for
             change to it in the next step.
         """
-        # torch would cast all states to the parameters' dtype. Behind the hooks that the user has:
+        # torch would cast all states to the parameters' dtype. After the user's hooks:
         handle = self.register_load_state_dict_pre_hook(keep_formats)
         try:
             super().load_state_dict(state_dict)
@@ -136,7 +136,7 @@ class FastOptimizer(torch.optim.Optimizer):
             handle.remove()
 
     def decoded(self, param: Tensor) -> dict[str, Any]:
-        """The states of a parameter with numbers in the place of 8-bit codes: in float32, in its shape.
+        """The states of a parameter with 8-bit codes decoded to float32 in its shape.
 
         Parameters
         ----------
@@ -189,7 +189,7 @@ class FastOptimizer(torch.optim.Optimizer):
         found_inf, grad_scale = (getattr(self, name, None) for name in ("found_inf", "grad_scale"))
         if capturing and (found_inf is not None or grad_scale is not None):
             raise RuntimeError(
-                "a step with a GradScaler cannot be captured in a CUDA graph: the host looks at its "
+                "a step with a GradScaler cannot be captured in a CUDA graph: the host reads its "
                 "scale and at found_inf; capture the passes, and step outside of the graph"
             )
         if found_inf is None or number(found_inf) == 0.0:
@@ -237,7 +237,7 @@ class FastOptimizer(torch.optim.Optimizer):
                 self._step_sparse(group, chain, param, grad_scale)
 
     def _key(self) -> Any:
-        """Groups, parameters, and all that decides which transforms there are."""
+        """A key of all that a plan depends on: groups, parameters, and options of chains."""
         return (
             [
                 (id(group), bool(group.get("capturable")), *switches(self._optimizer, group))
@@ -251,7 +251,7 @@ class FastOptimizer(torch.optim.Optimizer):
         )
 
     def _make_plan(self) -> Plan:
-        """Find out what there is to work on, and make the states that are missing."""
+        """Build the plan of the current parameters, and create missing states."""
         chains, formats = self._check_groups()
         self._on_cuda = None
         if self._plan is not None:

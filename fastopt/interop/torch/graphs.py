@@ -1,8 +1,8 @@
-"""Steps that a CUDA graph can replay: what a step needs to know is computed on the device.
+"""Steps that a CUDA graph can replay: their hyperparameters are computed on the device.
 
-The counts of steps are tensors there, which the graph itself moves on. From them the same functions
-that give the host its numbers (`Transform.hyper`) make those of the kernels, with tensors in the place
-of floats: a few operations of torch on a number for each parameter, captured with the rest.
+The step counts are tensors there, which the graph itself increments. From them the functions of
+`Transform.hyper`, which the host calls with floats, compute the kernels' hyperparameters with tensors: a
+few torch operations on a scalar for each parameter, captured with the rest.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _value(operand: Any) -> Any:
 
 
 class TensorScalar(DeviceScalar):
-    """A number on the device, of each of some parameters: a step, and what follows from it.
+    """A scalar of each of some parameters, on the device: a step count, or computed from one.
 
     Attributes
     ----------
@@ -60,14 +60,14 @@ class TensorScalar(DeviceScalar):
     __pow__, __rpow__ = _plain(operator.pow), _reflected(operator.pow)
 
     def known(self, value: Any) -> Any:
-        """A setting, as what can be computed with: a tensor on the device is read by each replay."""
+        """A setting as an operand; each replay reads a tensor on the device again."""
         if isinstance(value, Tensor) and value.is_cuda:
             return TensorScalar(value.detach().double().reshape(()))
         return super().known(value)
 
 
 class CountedRows:
-    """Rows of one section whose numbers have the same dtype.
+    """Rows of one section whose hyperparameters have the same dtype.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ class CountedRows:
         self.numbers = list(self._all.unbind())
 
     def write(self, factor: float, given: Sequence[bool]) -> None:
-        """Have the numbers of the coming step, and count it for the rows that have a gradient."""
+        """Compute the hyperparameters of the next step, and count it for rows with a gradient."""
         steps = TensorScalar(torch.stack(self._steps).double())
         if self._products:
             self._multiply(steps, given)
@@ -115,7 +115,7 @@ class CountedRows:
         return TensorScalar(whole_phase(self._seed, steps.values.long()).double())
 
     def _multiply(self, steps: TensorScalar, given: Sequence[bool]) -> None:
-        """Take the momenta of this step into NAdam's products, rounded as torch rounds them."""
+        """Multiply NAdam's products by the momenta of this step, rounded as in torch."""
         before = torch.stack(self._products)
         momenta: Any = nadam_momentum_of(self._section.group, steps)  # type: ignore[arg-type]
         products = before * momenta.values.to(before.dtype)
@@ -126,29 +126,29 @@ class CountedRows:
 
 
 class DeviceHyper(LaunchHyper):
-    """Hyperparameters that are on the device already."""
+    """Hyperparameters of a launch that are in device memory already."""
 
     def __init__(self, values: Tensor) -> None:
         self._values = values
 
-    def in_launch(self, places: Sequence[int]) -> tuple[None, Sequence[int]]:
-        """None of them."""
+    def arguments(self, indices: Sequence[int]) -> tuple[None, Sequence[int]]:
+        """No hyperparameters are kernel arguments."""
         return None, ()
 
     def address(self) -> list[int]:
-        """The argument with their place on the device."""
+        """The argument with their device address."""
         return [self._values.data_ptr()]
 
     def send(self, stream: int) -> None:
-        """They are there."""
+        """Nothing to copy."""
 
 
 class GraphHyperparameters(Hyperparameters):
-    """Hyperparameters that the device computes from the counts of steps that it keeps.
+    """Hyperparameters that the device computes from its step counts.
 
     Each array has its own, and so a launch of its own: gradients that are new in a capture are
-    arguments of it. A table of their addresses would have to be sent to the device from memory of the
-    graph's own.
+    kernel arguments. A table of their addresses would have to be copied to the device from memory that
+    belongs to the graph.
 
     Parameters
     ----------
@@ -161,36 +161,36 @@ class GraphHyperparameters(Hyperparameters):
 
     def __init__(self, sections: Sequence[Section], groups: Sequence[Group], seed: int | None) -> None:
         super().__init__(groups)
-        super().filled(0, 1.0)  # raises what is wrong with constants
+        super().filled(0, 1.0)  # raises if a constant is invalid
         members: dict[int, list[tuple[int, Section, Row]]] = {}
         rows = ((section, row) for section in sections for row in section.rows)
         for index, (section, row) in enumerate(rows):
             members.setdefault(id(super().of(index)), []).append((index, section, row))
         self._counted: list[tuple[list[int], CountedRows]] = []
         self._launched: dict[int, DeviceHyper] = {}
-        for own in members.values():
-            places, (first, *_), found = zip(*own, strict=True)
-            counted = CountedRows(first, found, super().of(places[0]), seed)
-            self._counted.append((list(places), counted))
-            self._launched.update(zip(places, map(DeviceHyper, counted.numbers), strict=True))
+        for together in members.values():
+            indices, (first, *_), counted_rows = zip(*together, strict=True)
+            counted = CountedRows(first, counted_rows, super().of(indices[0]), seed)
+            self._counted.append((list(indices), counted))
+            self._launched.update(zip(indices, map(DeviceHyper, counted.numbers), strict=True))
         self._settled: tuple[float, float] | None = None
 
     def of(self, row: int) -> Any:
-        """What the launch of one array reads."""
+        """The hyperparameters of the launch of one row."""
         return self._launched[row]
 
     def vary(self, chains: Sequence[Chain] | None = None) -> bool:
-        """Not as far as the host knows."""
+        """False: the host has no hyperparameters that vary."""
         return False
 
     def filled(
         self, step: int, grad_scale: float, chains: Sequence[Chain] | None = None
     ) -> list[Change]:
-        """Nothing: see `write`."""
+        """No changes on the host: see `write`."""
         return []
 
     def write(self, given: Sequence[bool], grad_scale: float, limit: float) -> None:
-        """Have the device compute those of the coming step and count it, or record that in a graph."""
+        """Compute and count the next step on the device, or record that in a graph."""
         if not torch.cuda.is_current_stream_capturing():
             self._settled = grad_scale, limit
         elif math.isfinite(limit) and self._settled != (grad_scale, limit):
@@ -198,5 +198,5 @@ class GraphHyperparameters(Hyperparameters):
                 f"clip_norm was changed to {limit} since the last step: take one step with it, then "
                 "capture the next"
             )
-        for places, counted in self._counted:
-            counted.write(1.0 / grad_scale, [given[place] for place in places])
+        for indices, counted in self._counted:
+            counted.write(1.0 / grad_scale, [given[index] for index in indices])

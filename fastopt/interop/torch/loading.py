@@ -1,4 +1,4 @@
-"""States of a checkpoint past torch, which casts all of them to the dtype of the parameter."""
+"""Loads states without torch's cast of all of them to the dtype of the parameter."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ COUNTS = ("step", "mu_product")
 
 
 class HiddenTensor:
-    """A tensor that torch does not see as one."""
+    """A wrapper that hides a tensor from torch."""
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
 
 
 def keep_formats(optimizer: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
-    """Hide the states that have a format of their own."""
+    """Hide the states with a format of their own."""
     every = optimizer.state_dtype is not None
 
     def hidden(name: Any, value: Any) -> Any:
@@ -38,8 +38,8 @@ def keep_formats(optimizer: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
 
 
 def release(own: Any, param: Any) -> None:
-    """Put what was hidden of a parameter's states back, on its device."""
+    """Restore the hidden states of a parameter, on its device."""
     for name, value in own.items() if isinstance(own, dict) else ():
         if isinstance(value, HiddenTensor):
-            place = param.device if isinstance(param, Tensor) else None
-            own[name] = value.tensor.to(device=place)
+            device = param.device if isinstance(param, Tensor) else None
+            own[name] = value.tensor.to(device=device)

@@ -1,4 +1,4 @@
-"""A param group's numbers as settings of fastopt's optimizers."""
+"""The hyperparameters of torch's param groups as settings of fastopt's optimizers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FLAGS = ("centered", "nesterov", "amsgrad", "decoupled_weight_decay", "maximize"
 
 
 class GroupValue:
-    """A number in a param group, as it is by then: a schedule that ignores the step."""
+    """A schedule that ignores the step: the current value of an entry of a param group."""
 
     def __init__(self, group: Mapping[str, Any], name: str, index: int | None = None) -> None:
         self._group, self._name, self._index = group, name, index
@@ -38,14 +38,14 @@ class GroupValue:
 
 @cache
 def names(optimizer: str) -> tuple[str, ...]:
-    """The entries of a param group that say what is computed."""
+    """The entries of a param group that affect the computation."""
     own = inspect.signature(DIALECTS[optimizer]["torch"]).parameters
     # Where a sum starts is seen to when it is made. Adam's dialect is that of its first years.
     return (*(name for name in own if name != "initial_accumulator_value"), "decoupled_weight_decay")
 
 
 def switches(optimizer: type[NamedOptimizer], group: ParamGroup) -> tuple[bool, ...]:
-    """What decides which transforms there are."""
+    """The entries that decide which transforms a chain has."""
     wanted = [name for name in (*PARTS, *FLAGS) if name in names(optimizer.__name__)]
     return tuple(bool(group.get(name, False)) for name in wanted)
 
@@ -56,7 +56,7 @@ def chain_of(
     average_decay: Callable[[int], float] | None,
     products: Mapping[int, float],
 ) -> Chain:
-    """The mathematics of a group, with numbers that are read from it at every step.
+    """The chain of a group, with hyperparameters that are read from it at every step.
 
     `products` has NAdam's products of momenta: step -> of all steps up to that one.
 
@@ -85,9 +85,9 @@ def chain_of(
 
 
 def _with_products(part: Transform, group: ParamGroup, products: Mapping[int, float]) -> Transform:
-    """NAdam's transform, with the product of the momenta that there were.
+    """NAdam's transform, with torch's product of the momenta so far.
 
-    Its own takes the product of those that there would have been with the settings of now.
+    fastopt's own computes the product from the current settings.
     """
     if part.name != "nadam_update":
         return part

@@ -1,4 +1,4 @@
-"""Parameters that take part in a launch, with what torch keeps for them."""
+"""Parameters that are stepped, with their state in torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MakeChain: TypeAlias = Callable[[ParamGroup, dict[int, float]], Chain]
 
 @dataclass(eq=False)
 class Row:
-    """A parameter that takes part."""
+    """A parameter that is stepped, with its state."""
 
     param: Tensor
     group: int
@@ -56,16 +56,16 @@ class Row:
 
     @property
     def tracked(self) -> tuple[str, ...]:
-        """The names of all states that are worked on."""
+        """The names of all states that a step writes."""
         return (*(name for name in ("step", "mu_product") if name in self.state), *self.names)
 
     def tensors(self) -> list[Tensor]:
-        """All whose memory is worked on."""
+        """All tensors whose memory a step uses."""
         return [self.param, *(self.state[name] for name in self.tracked)]
 
 
 class Section:
-    """Rows of one group, with one chain."""
+    """Rows of one param group that share a chain."""
 
     def __init__(self, rows: list[Row], group: ParamGroup, make_chain: MakeChain) -> None:
         self.rows, self.group = rows, group

@@ -1,4 +1,4 @@
-"""What the launches work on, one for each device; made anew when there is something else to work on."""
+"""The plan of a step, a launch for each device; rebuilt when parameters or states are replaced."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from fastopt.transforms.base import Chain
 
 
 def layout_of(tensor: Tensor) -> tuple[Any, ...]:
-    """Where a tensor is, and what it is there."""
+    """The address, dtype, shape and strides of a tensor."""
     return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 
 
 class Plan:
-    """Rows, and how to see that they still are what torch's optimizer has.
+    """Rows to step, with checks that they are still those of torch's optimizer.
 
     Parameters
     ----------
     key
-        What it depends on, beside the content of `state` and the tensors' places.
+        What the plan depends on, besides the content of `state` and the layouts of tensors.
     rows : list of Row
     sparse : list of (group, Chain, Tensor)
-        Parameters with a sparse gradient, which are torch's to step.
+        Parameters with a sparse gradient, which torch's functions step.
     others : list of Tensor
         Parameters without a gradient so far.
     state : mapping
@@ -45,11 +45,11 @@ class Plan:
     groups : list of dict
         torch's param groups.
     make_chain : callable
-        From a group, and NAdam's products, to its mathematics.
+        The chain of a group, given NAdam's products.
     clip_norm : float, optional
     stochastic_rounding : bool, optional
     taken : int
-        How many steps the optimizer has taken.
+        The optimizer's step count.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Plan:
     ) -> None:
         self._taken = taken
         self.key, self.sparse, self._others = key, sparse, others
-        self._groups = list(groups)  # the key has addresses: let nothing else come there
+        self._groups = list(groups)  # kept alive: the key has their ids
         self._sections = sections(rows, groups, make_chain)
         self.rows = [row for section in self._sections for row in section.rows]
         self._params = [row.param for row in self.rows]
@@ -80,34 +80,36 @@ class Plan:
         self._state, self._keys, self._owned = state, list(state), list(state.values())
         self._identities = identities(self._keys), identities(self._owned)
         self._tensors = [tensor for row in self.rows for tensor in row.tensors()]
-        self._places = list(map(layout_of, self._tensors))
+        self._layouts = list(map(layout_of, self._tensors))
         self._multiply()
         options = {"clip_norm": clip_norm, "stochastic_rounding": stochastic_rounding}
         self.launches: list[tuple[TensorStepper, slice]] = []
         position = 0
-        for _, own in groupby(self._sections, key=lambda section: (section.device, section.capturable)):
-            there = list(own)
-            first, position = position, position + sum(len(section.rows) for section in there)
-            self.launches.append((TensorStepper(there, **options), slice(first, position)))
+        for _, group in groupby(
+            self._sections, key=lambda section: (section.device, section.capturable)
+        ):
+            together = list(group)
+            first, position = position, position + sum(len(section.rows) for section in together)
+            self.launches.append((TensorStepper(together, **options), slice(first, position)))
         alone = len(self.launches) == 1
-        self._sight = Snapshot.of(self.rows, self.launches[0][0].stepper) if alone else None
+        self._snapshot = Snapshot.of(self.rows, self.launches[0][0].stepper) if alone else None
         self._needs_arrays = clip_norm is not None  # a norm that overflows is measured again
         if not self._counted:
-            # Where torch does not count, all that matters is which step is the first.
+            # Where torch does not count, only whether a step is the first matters.
             starts = np.array([0 if row.fresh else max(1, taken) for row in self.rows], np.int64)
             for launch, rows_ in self.launches:
                 launch.continue_from(starts[rows_])
 
     @property
     def last(self) -> GradientStats | None:
-        """The norm of the last gradients, where there is a limit."""
+        """The statistics of the last gradients, if there is a limit."""
         return self.launches[0][0].stepper.last if self.launches else None
 
     def _multiply(self) -> bool:
         return not self._has_products or all(section.multiply() for section in self._sections)
 
     def is_current(self, state: Mapping[Tensor, State]) -> bool:
-        """Whether all states are the same tensors, all tensors in the same places, and none is new.
+        """Whether all states are the same tensors, with the same layouts, and none is new.
 
         Anything may have been replaced since the last step: by loading, by ``.data``, by hand.
         """
@@ -115,7 +117,7 @@ class Plan:
             return False
         if (identities(list(state)), identities(list(state.values()))) != self._identities:
             return False
-        if not (self._are_same() if self._sight is None else self._sight.is_same()):
+        if not (self._are_same() if self._snapshot is None else self._snapshot.is_same()):
             return False
         if any(param.grad is not None for param in self._others):
             return False
@@ -124,25 +126,25 @@ class Plan:
         return self._multiply()
 
     def _are_same(self) -> bool:
-        """Whether all tensors are those that there were, with the same memory."""
-        found = [tensor for row in self.rows for tensor in row.tensors()]
+        """Whether all are the same tensors as at construction, with the same memory."""
+        tensors = [tensor for row in self.rows for tensor in row.tensors()]
         return (
-            len(found) == len(self._tensors)
-            and all(map(is_, found, self._tensors))
-            and list(map(layout_of, found)) == self._places
+            len(tensors) == len(self._tensors)
+            and all(map(is_, tensors, self._tensors))
+            and list(map(layout_of, tensors)) == self._layouts
         )
 
     def gradients(self) -> list[Any] | None:
-        """An array for each row that has a gradient; None in the place of all if one is sparse.
+        """The gradients of the rows as arrays, None for a missing one; None for all if one is sparse.
 
-        Tensors in the place of arrays, where their addresses are in the table already.
+        The tensors themselves if their addresses are in the table already.
         """
         grads = [param.grad for param in self._params]
         # A norm that overflows is measured again, with arrays.
         if (
-            self._sight is not None
+            self._snapshot is not None
             and self.launches[0][0].clip.clip_norm is None
-            and self._sight.note(grads)
+            and self._snapshot.note(grads)
         ):
             return grads
         try:
@@ -159,42 +161,42 @@ class Plan:
             ]
 
     def _steps(self) -> Array:
-        """How many steps each row has taken."""
-        if self._counted and self._sight is not None:
-            return self._sight.counts()
+        """The step count of each row."""
+        if self._counted and self._snapshot is not None:
+            return self._snapshot.counts()
         if self._counted:
             return np.array([0 if count is None else int(count) for count in self._counts])
         return np.concatenate([launch.taken for launch, _ in self.launches])
 
     @property
     def taken(self) -> int:
-        """How many steps the optimizer has taken, about: random bits differ from step to step."""
+        """The largest step count, from which random bits follow."""
         return int(self._steps().max(initial=self._taken)) if self.rows else self._taken
 
     def note_fresh(self) -> None:
-        """See whose momentum has started."""
+        """Note which rows have started their momentum."""
         if self._any_fresh:
             for row, step in zip(self.rows, self._steps(), strict=True):
                 row.fresh = row.fresh and not step
             self._any_fresh = any(row.fresh for row in self.rows)
 
-    def step(self, found: list[Any], grad_scale: float, clip_norm: float | None) -> None:
+    def step(self, grads: list[Any], grad_scale: float, clip_norm: float | None) -> None:
         """Step the rows that have a gradient."""
-        given = None if self._sight is None else self._sight.given
+        given = None if self._snapshot is None else self._snapshot.has_gradient
         if given is None:
-            given = np.array([grad is not None for grad in found], np.bool_)
+            given = np.array([grad is not None for grad in grads], np.bool_)
         if not given.any():
             return
         steps = self._steps()
-        for launch, own in self.launches:
-            launch.continue_from(steps[own])
+        for launch, rows in self.launches:
+            launch.continue_from(steps[rows])
             if clip_norm != launch.clip.clip_norm:
                 launch.clip.change(clip_norm)
         for param, shadow in self._shadows:
             shadow.copy_(param)
-        for launch, own in self.launches:
-            if given[own].any():
-                launch.step(found[own], steps[own], given[own], grad_scale)
+        for launch, rows in self.launches:
+            if given[rows].any():
+                launch.step(grads[rows], steps[rows], given[rows], grad_scale)
         self.note_fresh()
-        # autograd looks at it
+        # autograd checks versions.
         increment_version(self._params if given.all() else list(compress(self._params, given)))

@@ -1,4 +1,4 @@
-"""How states are stored, in torch's words: floating-point tensors, and bytes for blocks of 8 bits."""
+"""The formats of states as tensors: floating point, or bytes for blocks of 8-bit codes."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ class TensorFormats:
         self._is_usual = state_dtype is None
 
     def check_names(self, chains: list[Chain]) -> None:
-        """See that every state with a format of its own exists."""
+        """Check that every state with a format of its own exists."""
         self._formats.check_names(chains)
 
     def check(self, name: str, param: Tensor, chain: Chain) -> None:
-        """See that the states of a parameter can be stored as asked for."""
+        """Check that the states of a parameter can have the chosen formats."""
         if self._is_usual:
             return
         if param.is_complex():
@@ -77,12 +77,12 @@ class TensorFormats:
 
 
 def _translated(wanted: Any) -> Any:
-    """A format as fastopt names it."""
+    """fastopt's name of a format."""
     return FORMATS.get(wanted, wanted) if isinstance(wanted, torch.dtype) else wanted
 
 
 def is_packed(state: Any) -> bool:
-    """Whether these are the bytes of blocks of 8 bits."""
+    """Whether a state is the bytes of 8-bit blocks."""
     return isinstance(state, Tensor) and state.dtype == torch.uint8
 
 
@@ -92,7 +92,7 @@ def packed_shape(param: Tensor) -> tuple[int, int]:
 
 
 def dtype_of(param: Tensor, codec: Codec | None) -> torch.dtype:
-    """The dtype of a state that is a tensor of numbers."""
+    """The dtype of a floating-point state."""
     return param.dtype if codec is None else DTYPES[codec.name]
 
 

@@ -1,4 +1,4 @@
-"""What torch keeps for each parameter: made as torch makes it, and fit to be worked on in place."""
+"""The states of parameters in torch: created as torch does, in formats that kernels can update."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ COUNTS = (torch.float32, torch.float64)
 
 
 def count_dtype(group: ParamGroup) -> torch.dtype:
-    """The dtype in which torch counts steps."""
+    """The dtype of torch's step counts."""
     wide = torch.get_default_dtype() == torch.float64 and not group.get("fused")
     return torch.float64 if wide else torch.float32
 
 
 def count(state: State, param: Tensor, group: ParamGroup, counts: Mapping[str, float]) -> None:
-    """Make the single numbers that are missing, from their initial values.
+    """Create missing scalar states, from their initial values.
 
     They are on the CPU, which decides what is launched, and for graphs on the parameter's device.
     """
@@ -49,7 +49,7 @@ def count(state: State, param: Tensor, group: ParamGroup, counts: Mapping[str, f
 def complete(
     state: State, param: Tensor, group: ParamGroup, chain: Chain, formats: TensorFormats
 ) -> None:
-    """Make the states of a chain that are missing, and replace what cannot be worked on in place.
+    """Create missing states of a chain, and replace those that kernels cannot update in place.
 
     Parameters
     ----------
@@ -77,13 +77,13 @@ def complete(
 
 
 def _is_count(known: Any, device: torch.device) -> bool:
-    """A single number on this device, in a dtype that torch counts in."""
+    """A scalar tensor on this device, of the dtype of step counts."""
     usable = isinstance(known, Tensor) and known.device == device and known.dtype in COUNTS
     return bool(usable and known.dim() == 0)
 
 
 def _start(param: Tensor, group: ParamGroup, name: str, start: float | str) -> complex | Tensor:
-    """What a state starts as."""
+    """The initial value of a state."""
     if start == START_FROM_PARAM:
         return param.detach()
     value = group.get("initial_accumulator_value", 0.0) if name == "sum" else float(start)

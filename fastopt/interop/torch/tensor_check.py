@@ -1,8 +1,8 @@
-"""Many tensors looked at in machine code: 30 ns each, where an array of each takes 700.
+"""The check of many tensors in machine code: 30 ns each, where making an array takes 700.
 
-torch says what a tensor is to compiled code through DLPack's exchange interface: a function that
-writes address, dtype, shape and strides of a Python object into a struct. What is not just as it was
-expected is left to Python.
+torch describes tensors to compiled code by DLPack's exchange interface: a function that writes address,
+dtype, shape and strides of a Python object into a struct. Tensors that are not as expected are left to
+Python.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from fastopt.executors.cpu.pointers import read_word, word_reader
 from fastopt.kernels.compiler import compile_function, helper
 from fastopt.kernels.llvm_operations import I64
 
-# What a row of expectations holds.
+# The columns of a table of expected tensors.
 ID, DATA, FORM, NDIM, SIZE, SHAPE, STRIDES = range(7)
 
 # The words of DLPack's struct: address, device, dimensions and dtype, shape, strides, offset in bytes.
@@ -36,7 +36,7 @@ AT, DEVICE, FORM_AT, SHAPE_AT, STRIDES_AT, OFFSET = range(6)
 CPU = 1
 
 # Of a dtype, as DLPack has it: kind and bits.
-CODES = {getattr(torch, own.name): (own.dlpack, 8 * own.itemsize) for own in FORMATS.values()}
+CODES = {getattr(torch, row.name): (row.dlpack, 8 * row.itemsize) for row in FORMATS.values()}
 CODES[torch.uint8] = 1, 8
 
 
@@ -90,34 +90,34 @@ _store_float32, _store_float64 = _store(types.float32), _store(types.float64)
 
 
 @helper
-def _fits(interface, item, expected, found):
-    """Whether a tensor has this dtype, shape and strides, in memory; `found` then has the rest."""
-    if _describe(interface[0], item, found.ctypes.data) != 0:
+def _fits(interface, item, expected, dlpack):
+    """Whether a tensor in memory has this dtype, shape and strides; fills `dlpack`."""
+    if _describe(interface[0], item, dlpack.ctypes.data) != 0:
         _clear_error(interface[1])
         return False
-    if found[DEVICE] != CPU or found[FORM_AT] != expected[FORM] or found[STRIDES_AT] == 0:
+    if dlpack[DEVICE] != CPU or dlpack[FORM_AT] != expected[FORM] or dlpack[STRIDES_AT] == 0:
         return False
     for axis in range(expected[NDIM]):
-        if read_word(found[SHAPE_AT] + 8 * axis) != read_word(expected[SHAPE] + 8 * axis):
+        if read_word(dlpack[SHAPE_AT] + 8 * axis) != read_word(expected[SHAPE] + 8 * axis):
             return False
-        if read_word(found[STRIDES_AT] + 8 * axis) != read_word(expected[STRIDES] + 8 * axis):
+        if read_word(dlpack[STRIDES_AT] + 8 * axis) != read_word(expected[STRIDES] + 8 * axis):
             return False
     return True
 
 
 def _same(interface, items, table):
-    found = np.empty(6, np.int64)
+    dlpack = np.empty(6, np.int64)
     for i in range(table.shape[0]):
         item = read_word(items + 8 * i)
-        if item != table[i, ID] or not _fits(interface, item, table[i], found):
+        if item != table[i, ID] or not _fits(interface, item, table[i], dlpack):
             return False
-        if found[AT] + found[OFFSET] != table[i, DATA] and table[i, SIZE] > 0:
+        if dlpack[AT] + dlpack[OFFSET] != table[i, DATA] and table[i, SIZE] > 0:
             return False
     return True
 
 
 def _gradients(interface, items, table, rows, ranges, noted):
-    found, given = np.empty(6, np.int64), 0
+    dlpack, count = np.empty(6, np.int64), 0
     for i in range(table.shape[0]):
         item = read_word(items + 8 * i)
         if read_word(rows[i, COUNTS] + 8 * LAG) != rows[i, HYPER_LAG]:  # as in the header check
@@ -128,9 +128,9 @@ def _gradients(interface, items, table, rows, ranges, noted):
             continue
         if read_word(item + OBJECT_TYPE) != interface[2]:
             return -1
-        if not _fits(interface, item, table[i], found):
+        if not _fits(interface, item, table[i], dlpack):
             return -1
-        start = found[AT] + found[OFFSET]
+        start = dlpack[AT] + dlpack[OFFSET]
         if start != rows[i, GRAD]:
             if not can_be_at(start, rows[i, LENGTH], rows[i, ITEMSIZE], ranges):
                 return -1
@@ -138,14 +138,14 @@ def _gradients(interface, items, table, rows, ranges, noted):
         if rows[i, COUNT] != rows[i, LENGTH]:
             rows[i, COUNT] = rows[i, LENGTH]
         noted[i] = 0
-        given += 1
-    return given
+        count += 1
+    return count
 
 
-def _read(places, counts):
-    for i in range(places.shape[0]):
-        at = places[i, 0]
-        counts[i] = int(_float32(at)) if places[i, 1] == 4 else int(_float64(at))
+def _read(locations, counts):
+    for i in range(locations.shape[0]):
+        at = locations[i, 0]
+        counts[i] = int(_float32(at)) if locations[i, 1] == 4 else int(_float64(at))
 
 
 @helper
@@ -156,11 +156,11 @@ def _store_number(address, size, number):
         _store_float64(address, np.float64(number))
 
 
-def _note(counts, before, given, places, products):
-    for i in range(places.shape[0]):
+def _note(counts, before, given, locations, products):
+    for i in range(locations.shape[0]):
         if given[i] and counts[i, STEPS] != before[i]:
-            _store_number(places[i, 0], places[i, 1], counts[i, STEPS])
-            _store_number(places[i, 2], places[i, 3], products[i])
+            _store_number(locations[i, 0], locations[i, 1], counts[i, STEPS])
+            _store_number(locations[i, 2], locations[i, 3], products[i])
 
 
 _WORDS, _TABLE = types.Array(types.int64, 1, "C"), types.Array(types.int64, 2, "C")
@@ -180,17 +180,17 @@ def _gradients_compiled() -> Callable[..., int]:
 
 @cache
 def read_counts() -> Callable[[Array, Array], None]:
-    """``read_counts()(places, counts)``: whole numbers in floats, at addresses with their sizes."""
+    """``read_counts()(locations, counts)``: read step counts, floats at addresses with their sizes."""
     return compile_function(_read, types.void(_TABLE, _WORDS), "torch-counts")
 
 
 @cache
 def note_steps() -> Callable[..., None]:
-    """``note_steps()(counts, before, given, places, products)``: write down what was stepped.
+    """``note_steps()(counts, before, given, locations, products)``: write counts into torch's tensors.
 
-    Of each row that has a gradient, and a count that is not that of `before`: the count to the first
-    address in `places`, and the product to the second. Each is followed by a size in bytes, and there
-    is no place where that is 0.
+    For each row that has a gradient, and a count that differs from `before`: the count to the first
+    address in `locations`, and the product to the second. Each is followed by a size in bytes, 0 if
+    there is no such tensor.
     """
     flags, products = types.Array(types.boolean, 1, "C"), types.Array(types.float64, 1, "C")
     signature = types.void(_TABLE, _WORDS, flags, _TABLE, products)
@@ -201,22 +201,22 @@ def note_steps() -> Callable[..., None]:
 def interface() -> Array | None:
     """Addresses of DLPack's function, of the one that clears errors, of torch.Tensor and of None.
 
-    None where torch has no such interface, or one that is not known.
+    None if torch lacks the interface, or has an unknown version of it.
     """
     capsule = getattr(Tensor, "__dlpack_c_exchange_api__", None)
     if capsule is None or numba.config.DISABLE_JIT or not headers_are_readable():
         return None
     get = ctypes.pythonapi.PyCapsule_GetPointer
     get.restype, get.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
-    found = _Interface.from_address(get(capsule, b"dlpack_exchange_api"))
-    if found.major != 1 or not found.describe:
+    api = _Interface.from_address(get(capsule, b"dlpack_exchange_api"))
+    if api.major != 1 or not api.describe:
         return None
     clear = ctypes.cast(ctypes.pythonapi.PyErr_Clear, ctypes.c_void_p).value
-    return np.array([found.describe, clear, id(Tensor), id(None)], np.int64)
+    return np.array([api.describe, clear, id(Tensor), id(None)], np.int64)
 
 
 class Expected:
-    """What tensors should be like.
+    """Expected tensors, and checks against them.
 
     Parameters
     ----------
@@ -224,26 +224,26 @@ class Expected:
     """
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
-        self._tensors = list(tensors)  # kept: nothing else may come where one of them was
-        self._places = [np.array([*t.shape, *t.stride(), 0], np.int64) for t in tensors]
+        self._tensors = list(tensors)  # kept alive: the table has their ids
+        self._shapes = [np.array([*t.shape, *t.stride(), 0], np.int64) for t in tensors]
         self._table = np.zeros((len(self._tensors), STRIDES + 1), np.int64)
-        for row, tensor, place in zip(self._table, self._tensors, self._places, strict=True):
+        for row, tensor, shape in zip(self._table, self._tensors, self._shapes, strict=True):
             code, bits = CODES.get(tensor.dtype, (0, 0))
             row[ID], row[DATA], row[SIZE] = id(tensor), tensor.data_ptr(), tensor.numel()
             row[FORM] = tensor.dim() | code << 32 | bits << 40 | 1 << 48
-            row[NDIM], row[SHAPE] = tensor.dim(), address(place)
+            row[NDIM], row[SHAPE] = tensor.dim(), address(shape)
             row[STRIDES] = row[SHAPE] + 8 * tensor.dim()
 
-    def are(self, found: list[Any]) -> bool:
-        """Whether these are the very tensors, where and as they were."""
+    def are(self, tensors: list[Any]) -> bool:
+        """Whether these are the expected tensors themselves, with the same memory."""
         table, known = self._table, interface()
-        return len(found) == len(table) and bool(_same_compiled()(known, items_of(found), table))
+        return len(tensors) == len(table) and bool(_same_compiled()(known, items_of(tensors), table))
 
-    def note(self, found: list[Any], rows: Array, ranges: Array, noted: Array) -> int:
+    def note(self, grads: list[Any], rows: Array, ranges: Array, noted: Array) -> int:
         """Write the addresses of gradients like these tensors into an optimizer's table.
 
-        `noted` becomes what the header check is given in their place. Nothing is to be done with a
-        gradient that is None. How many are not is returned, and -1 if one needs another look.
+        `noted` becomes the argument of the header check in their place; it is not 0 for a gradient that
+        is None. Return how many are not None, or -1 if one is to be checked in Python.
         """
-        given = _gradients_compiled()(interface(), items_of(found), self._table, rows, ranges, noted)
-        return int(given)
+        count = _gradients_compiled()(interface(), items_of(grads), self._table, rows, ranges, noted)
+        return int(count)

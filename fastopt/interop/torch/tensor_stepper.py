@@ -1,4 +1,4 @@
-"""Steps over tensors: what a plan launches."""
+"""The stepper of tensors on one device, which a plan launches."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fastopt.steps.stepper import Stepper
 
 
 class TensorStepper:
-    """Steps the arrays of rows on one device, with the states that they have.
+    """Steps the rows on one device, with their states.
 
     Parameters
     ----------
@@ -58,44 +58,46 @@ class TensorStepper:
         built = build(arrays, chains, state=state, listed=True, **options)
         self.stepper, self.clip = built.stepper, built.clip
         self._rows = [row for section in sections for row in section.rows]
-        numbers = [(row.count, row.product) for row in self._rows]
-        # For machine code: where torch's numbers are, and what becomes of them.
-        self._places = np.array([[*_place(c), *_place(p)] for c, p in numbers], np.int64).reshape(-1, 4)
+        scalars = [(row.count, row.product) for row in self._rows]
+        # For machine code: the addresses of torch's counts and products, and their new values.
+        self._locations = np.array(
+            [[*_location(c), *_location(p)] for c, p in scalars], np.int64
+        ).reshape(-1, 4)
         self._before = np.zeros(len(self._rows), np.int64)
         self._given = np.zeros(len(self._rows), np.bool_)
         self._products = np.zeros(len(self._rows))
 
     @property
     def taken(self) -> Array:
-        """How many steps each array has taken."""
+        """The step count of each array."""
         if isinstance(self.stepper, MemoryStepper):
             return np.array(self.stepper.table.counts[:, STEPS])
         return np.array([self.stepper.count - lag for lag in self.stepper.lags], np.int64)
 
     def continue_from(self, steps: Array) -> None:
-        """Go on as if each array had taken so many steps; a device that counts them knows."""
+        """Set the step count of each array, unless the device counts them."""
         if not self.stepper.hyper.is_on_device and not np.array_equal(self.taken, steps):
             count = int(steps.max())
             self.stepper.continue_at(count, (count - steps).tolist())
 
-    def step(self, found: list[Any], steps: Array, given: Array, grad_scale: float) -> None:
-        """Step, and let torch's numbers and the parameters with gaps follow; all or nothing in memory.
+    def step(self, grads: list[Any], steps: Array, given: Array, grad_scale: float) -> None:
+        """Step, then update torch's counts and parameters with gaps; atomically in memory.
 
-        `steps` is how many steps there were before, and `given` which arrays have a gradient.
+        `steps` are the step counts before, and `given` says which arrays have a gradient.
         """
         self._before[:], self._given[:] = steps, given
-        numbers = iter(steps.tolist())
-        self._products[:] = [p for section in self._sections for p in section.products_after(numbers)]
+        counts = iter(steps.tolist())
+        self._products[:] = [p for section in self._sections for p in section.products_after(counts)]
         also = self._noted()
         also += [partial(row.param.copy_, row.shadow) for row in self._rows if row.shadow is not None]
-        self.stepper.step_also(found, grad_scale, also)
+        self.stepper.step_also(grads, grad_scale, also)
 
     def _noted(self) -> list[Change]:
-        """What lets torch's numbers follow."""
-        own = self.stepper
-        if isinstance(own, MemoryStepper) and own.compiled:
-            numbers = self._before, self._given, self._places, self._products
-            return [partial(note_steps(), own.table.counts, *numbers)]
+        """The changes that update torch's counts and products."""
+        stepper = self.stepper
+        if isinstance(stepper, MemoryStepper) and stepper.compiled:
+            noted = self._before, self._given, self._locations, self._products
+            return [partial(note_steps(), stepper.table.counts, *noted)]
         changes = []
         for row, step, product in compress(
             zip(self._rows, self._before, self._products, strict=True), self._given
@@ -105,6 +107,6 @@ class TensorStepper:
         return changes
 
 
-def _place(number: Array | None) -> tuple[int, int]:
-    """Where a number is, and how many bytes it has."""
+def _location(number: Array | None) -> tuple[int, int]:
+    """The address and the size in bytes of a scalar tensor, zeros for None."""
     return (0, 0) if number is None else (address(number), number.itemsize)
