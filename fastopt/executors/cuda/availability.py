@@ -1,4 +1,4 @@
-"""Whether CUDA can be used here, and what to do where it cannot."""
+"""Whether CUDA can be used, and how to install it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ INSTALL = "pip install 'numba-cuda[cu13]' (or 'numba-cuda[cu12]' for a driver th
 
 @cache
 def missing() -> str | None:
-    """What stands in the way of CUDA and how to get it, in a sentence; None if nothing does."""
+    """Why CUDA cannot be used, and how to install it, in a sentence; None if it can."""
     if not numba.config.ENABLE_CUDASIM and find_spec("numba_cuda") is None:
         return f"the package numba-cuda is not installed: {INSTALL}"
     try:
@@ -49,7 +49,7 @@ def _clash(error: Exception) -> str:
 
 
 def require() -> None:
-    """See that CUDA can be used.
+    """Check that CUDA can be used.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def require() -> None:
 
 
 def describe() -> str:
-    """What `fastopt info` says of CUDA."""
+    """The report of `fastopt info` on CUDA."""
     found = missing()
     if found is not None:
         return f"not available: {found}"

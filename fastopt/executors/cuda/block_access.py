@@ -38,7 +38,7 @@ ALL_THREADS, BUTTERFLY, LAST_LANE = 0xFFFFFFFF, 3, device.WARP - 1
 
 
 class BlockAccess(NamedTuple):
-    """What a kernel needs for a state in blocks, whose addresses are multiples of `ALIGNED`.
+    """The functions of a kernel for a state in blocks, whose addresses are multiples of `ALIGNED`.
 
     Numbers are tuples where `width` elements are loaded or stored at once.
     """
@@ -46,32 +46,32 @@ class BlockAccess(NamedTuple):
     scale: Any  # (address, index): the bits of the scale of the block with this element
     load: Any  # (address, index, scale)
     load_wide: Any
-    larger: Any  # (largest, value): gathers the bits of the largest number
-    larger_finite: Any  # the same of the largest finite number
-    smaller: Any  # (smallest, value): gathers what comes before the bits of the smallest but zero
+    larger: Any  # (largest, value): the larger of two numbers, as bits
+    larger_finite: Any  # the same, where only finite numbers count
+    smaller: Any  # (smallest, value): the smaller of two numbers but zero, as bits minus one
     exceeds: Any  # (largest): whether the largest number of a warp is above those of plain blocks
     new_scale: Any  # (largest, smallest): for those of a warp
     store_scale: Any  # (address, index, scale)
-    # (address, index, value, scale), and if it is rounded at random the number of the block's first
-    # element among all, table and phase.
+    # (address, index, value, scale), and with stochastic rounding the index of the block's first
+    # element among those of all arrays, table and phase.
     store: Any
     store_wide: Any
 
 
-def _place(builder: Any, address: Any, index: Any, offset: Any) -> Any:
-    """The address of what is `offset` bytes into the block with an element."""
+def _in_block(builder: Any, address: Any, index: Any, offset: Any) -> Any:
+    """The address `offset` bytes into the block that has an element."""
     item = builder.lshr(index, ir.Constant(I64, BLOCK.bit_length() - 1))
     begin = builder.mul(item, ir.Constant(I64, ITEM.itemsize))
     return builder.add(address, builder.add(begin, offset))
 
 
-def _code_place(builder: Any, address: Any, index: Any) -> Any:
+def _code_address(builder: Any, address: Any, index: Any) -> Any:
     within = builder.and_(index, ir.Constant(I64, BLOCK - 1))
-    return _place(builder, address, index, builder.add(within, ir.Constant(I64, CODES_AT)))
+    return _in_block(builder, address, index, builder.add(within, ir.Constant(I64, CODES_AT)))
 
 
-def _at(builder: Any, kind: Any, place: Any) -> Any:
-    return pointer_to(builder, kind, place, ir.Constant(I64, 0))
+def _at(builder: Any, kind: Any, address: Any) -> Any:
+    return pointer_to(builder, kind, address, ir.Constant(I64, 0))
 
 
 @cache
@@ -112,8 +112,8 @@ def _scales(stored: str) -> dict[str, Any]:
     @device.intrinsic  # type: ignore[untyped-decorator]
     def scale(typing_context: Any, address: Any, index: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            place = _place(builder, args[0], args[1], ir.Constant(I64, 0))
-            return builder.load(_at(builder, I32, place), align=ALIGNED)
+            scale_at = _in_block(builder, args[0], args[1], ir.Constant(I64, 0))
+            return builder.load(_at(builder, I32, scale_at), align=ALIGNED)
 
         return types.int32(types.int64, types.int64), emit
 
@@ -127,8 +127,8 @@ def _scales(stored: str) -> dict[str, Any]:
     @device.intrinsic  # type: ignore[untyped-decorator]
     def store_scale(typing_context: Any, address: Any, index: Any, scale: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            place = _place(builder, args[0], args[1], ir.Constant(I64, 0))
-            builder.store(args[2], _at(builder, I32, place), align=ALIGNED)
+            scale_at = _in_block(builder, args[0], args[1], ir.Constant(I64, 0))
+            builder.store(args[2], _at(builder, I32, scale_at), align=ALIGNED)
             return context.get_dummy_value()
 
         return types.void(types.int64, types.int64, types.int32), emit
@@ -172,8 +172,8 @@ def _loader(stored: str, width: int) -> Any:
     @device.intrinsic  # type: ignore[untyped-decorator]
     def load(typing_context: Any, address: Any, index: Any, scale: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            place = _at(builder, whole, _code_place(builder, args[0], args[1]))
-            found = builder.load(place, align=width)
+            pointer = _at(builder, whole, _code_address(builder, args[0], args[1]))
+            found = builder.load(pointer, align=width)
             each = [builder.lshr(found, ir.Constant(whole, 8 * lane)) for lane in range(width)]
             codes = [builder.trunc(code, I8) for code in each]
 
@@ -190,7 +190,7 @@ def _loader(stored: str, width: int) -> Any:
 
 
 def _code_in_lane(builder: Any, code: Any, whole: Any, lane: int) -> Any:
-    """The lower byte of a code at its place in a word of up to four."""
+    """The lower byte of a code, shifted to its position in a word of up to four."""
     own = builder.and_(builder.shl(code, int32(8 * lane)), int32(0xFF << 8 * lane))
     return own if whole == I32 else builder.trunc(own, whole)
 
@@ -205,8 +205,8 @@ def _storer(stored: str, dithered: bool, slot: int, width: int) -> Any:
         numbers = [value] if width == 1 else cgutils.unpack_tuple(builder, value, width)
         noise = [None] * width
         if dithered:
-            place = builder.and_(index, ir.Constant(I64, BLOCK - 1))
-            noise = noise_in_block(builder, how[0], place, how[1:], slot, width)
+            position = builder.and_(index, ir.Constant(I64, BLOCK - 1))
+            noise = noise_in_block(builder, how[0], position, how[1:], slot, width)
 
         def encode(plain: bool) -> list[Any]:
             bits = codec.dither(plain)
@@ -222,8 +222,8 @@ def _storer(stored: str, dithered: bool, slot: int, width: int) -> Any:
             return [codes]
 
         (codes,) = _either(builder, scale, encode)
-        place = _at(builder, whole, _code_place(builder, address, index))
-        builder.store(codes, place, align=width)
+        pointer = _at(builder, whole, _code_address(builder, address, index))
+        builder.store(codes, pointer, align=width)
         return context.get_dummy_value()
 
     words = types.int64, types.int64, given, types.int32
@@ -305,9 +305,9 @@ def smallest_of_warp(number):
 
 def _codes(address: int, index: int, width: int) -> Any:
     """Codes on Numba's simulator, where the memory of the device is the host's."""
-    place = address + index // BLOCK * ITEM.itemsize + CODES_AT + index % BLOCK
-    assert (place - address) % width == 0, "a misaligned access is a fault on a device"
-    raw: Any = (ctypes.c_uint8 * width).from_address(place)
+    code_at = address + index // BLOCK * ITEM.itemsize + CODES_AT + index % BLOCK
+    assert (code_at - address) % width == 0, "a misaligned access is a fault on a device"
+    raw: Any = (ctypes.c_uint8 * width).from_address(code_at)
     return np.frombuffer(raw, np.uint8)
 
 
@@ -331,8 +331,8 @@ def _simulated(stored: str, slot: int | None, width: int) -> BlockAccess:
             bits = None
             if slot is not None:
                 begin, _, phase = how
-                place = index % BLOCK
-                bits = rounding.noise(begin, place + width, phase, slot)[place:]
+                position = index % BLOCK
+                bits = rounding.noise(begin, position + width, phase, slot)[position:]
             numbers = np.array([value] if width == 1 else value, np.float32)
             codes = codec.codes(numbers, np.array([scale], np.int32), bits)
             _codes(address, index, width)[:] = codes

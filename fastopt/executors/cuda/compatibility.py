@@ -1,4 +1,4 @@
-"""What numba-cuda expects of NumPy and the newest NumPy no longer has."""
+"""Names that numba-cuda uses of NumPy and the newest NumPy no longer has."""
 
 from __future__ import annotations
 

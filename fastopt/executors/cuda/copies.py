@@ -17,7 +17,7 @@ from fastopt.executors.cuda import availability
 
 @cache
 def register() -> None:
-    """Teach `copy` and `pickle`, unless Numba has done so."""
+    """Register copies and pickles of device arrays, unless Numba supports them."""
     from fastopt.executors.cuda import device
 
     kind = device.array_type()
@@ -26,7 +26,7 @@ def register() -> None:
 
 
 class _Content:
-    """What an array holds: copied on its device, pickled as an array in memory."""
+    """The content of an array: copied on its device, pickled as an array in memory."""
 
     def __init__(self, array: Any, is_copy: bool = False) -> None:
         self.array, self.is_copy = array, is_copy

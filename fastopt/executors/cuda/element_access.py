@@ -25,7 +25,7 @@ from fastopt.kernels.conversions import STORED, decode, encode, hashed
 from fastopt.kernels.llvm_operations import I16, I32, I64, int32
 
 WIDEST = 16  # bytes of an access in the dtype of the arithmetic
-GLOBAL = 1  # the address space, for instructions that need not find out
+GLOBAL = 1  # the address space, which saves instructions for generic addresses
 
 
 # What is loaded and stored: float16 by its bits. The load of four elements of 16 bits would be split in
@@ -39,17 +39,17 @@ def width_of(dtype: str) -> int:
 
 
 def pointer_to(builder: Any, element: Any, address: Any, index: Any, width: int = 1) -> Any:
-    """To the number at an index, or to `width` of them."""
+    """A pointer to the element at an index, or to `width` of them."""
     first = builder.inttoptr(address, ir.PointerType(element, GLOBAL))
-    place = builder.gep(first, [index], inbounds=True)
+    pointer = builder.gep(first, [index], inbounds=True)
     if width == 1:
-        return place
+        return pointer
     whole = ir.IntType(16 * width) if element == I16 else ir.VectorType(element, width)
-    return builder.bitcast(place, ir.PointerType(whole, GLOBAL))
+    return builder.bitcast(pointer, ir.PointerType(whole, GLOBAL))
 
 
 def _lane(builder: Any, whole: Any, lane: int) -> Any:
-    """One of the elements that were loaded together."""
+    """One of several elements that were loaded together."""
     if isinstance(whole.type, ir.VectorType):
         return builder.extract_element(whole, I32(lane))
     return builder.trunc(builder.lshr(whole, ir.Constant(whole.type, 16 * lane)), I16)
@@ -66,8 +66,8 @@ def loader(dtype: str, stored: str, width: int = 1) -> Any:
     @device.intrinsic  # type: ignore[untyped-decorator]
     def load(typing_context: Any, address: Any, index: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            place = pointer_to(builder, element, args[0], args[1], width)
-            found = builder.load(place, align=width * FORMATS[stored].itemsize)
+            pointer = pointer_to(builder, element, args[0], args[1], width)
+            found = builder.load(pointer, align=width * FORMATS[stored].itemsize)
             if width == 1:
                 return _decode(builder, stored, found, dtype)
             each = [_lane(builder, found, lane) for lane in range(width)]
@@ -101,7 +101,7 @@ def storer(dtype: str, stored: str, width: int = 1) -> Any:
 
 @cache
 def dithering_storer(dtype: str, stored: str, width: int, slot: int) -> Any:
-    """``store(address, index, value, first, table, phase)``, rounded up or down at random.
+    """``store(address, index, value, first, table, phase)``, with stochastic rounding.
 
     `first` is the number of the array's first element among all, `table` the address of
     `codecs.rounding.table` and `phase` that of the step, as the buffer of hyperparameters has it.
@@ -135,25 +135,27 @@ def dithering_storer(dtype: str, stored: str, width: int, slot: int) -> Any:
 def noise_of(builder: Any, index: Any, how: Any, slot: int, width: int) -> list[Any]:
     """Random bits for `width` elements from `index` on; `how` is `first`, `table` and `phase`."""
     # A group never reaches into another block: both are powers of two.
-    place = builder.and_(index, ir.Constant(I64, BLOCK - 1))
-    block = builder.add(how[0], builder.sub(index, place))
-    return noise_in_block(builder, block, place, how[1:], slot, width)
+    position = builder.and_(index, ir.Constant(I64, BLOCK - 1))
+    block = builder.add(how[0], builder.sub(index, position))
+    return noise_in_block(builder, block, position, how[1:], slot, width)
 
 
-def noise_in_block(builder: Any, block: Any, place: Any, how: Any, slot: int, width: int) -> list[Any]:
-    """The same by the number of the first element of a block, and a place in it."""
+def noise_in_block(
+    builder: Any, block: Any, position: Any, how: Any, slot: int, width: int
+) -> list[Any]:
+    """As `noise_of`, by the index of the first element of a block and a position in it."""
     table, phase = how
     step = builder.shl(builder.fptoui(phase, I32), int32(32 - rounding.PHASE_BITS))
     common = builder.add(hashed(builder, block), step)
     common = builder.add(common, int32(slot * rounding.PER_SLOT % 2**32))
-    own = builder.load(pointer_to(builder, I32, table, place, width), align=4 * width)
+    own = builder.load(pointer_to(builder, I32, table, position, width), align=4 * width)
     each = [own] if width == 1 else [builder.extract_element(own, I32(k)) for k in range(width)]
     return [builder.xor(common, bits) for bits in each]
 
 
 @cache
 def rounding_table(ordinal: int) -> Any:
-    """`codecs.rounding.table` in the memory of a device, which is the current one."""
+    """`codecs.rounding.table` in the memory of the current device."""
     table = rounding.table().view(np.int64)
     made = device.allocate(table.shape, table.dtype)
     device.to_device(made.address, table)
@@ -171,7 +173,7 @@ def _encode(builder: Any, stored: str, number: Any, noise: Any) -> Any:
 
 
 def _emit_store(builder: Any, element: Any, stored: str, args: Any, width: int, noise: Any) -> None:
-    place = pointer_to(builder, element, args[0], args[1], width)
+    pointer = pointer_to(builder, element, args[0], args[1], width)
     if width == 1:
         whole = _encode(builder, stored, args[2], noise[0])
     else:
@@ -179,8 +181,8 @@ def _emit_store(builder: Any, element: Any, stored: str, args: Any, width: int, 
         whole = ir.Constant(ir.VectorType(element, width), ir.Undefined)
         for lane, own in enumerate(zip(numbers, noise, strict=True)):
             whole = builder.insert_element(whole, _encode(builder, stored, *own), I32(lane))
-        place = builder.bitcast(place, ir.PointerType(whole.type, GLOBAL))
-    builder.store(whole, place, align=width * FORMATS[stored].itemsize)
+        pointer = builder.bitcast(pointer, ir.PointerType(whole.type, GLOBAL))
+    builder.store(whole, pointer, align=width * FORMATS[stored].itemsize)
 
 
 @cache
@@ -221,7 +223,7 @@ def word_storer() -> Any:
 
 
 def _at(stored: str, address: int, index: int, width: int) -> Any:
-    """The memory behind an address, as an array: on Numba's simulator it is the host's."""
+    """A NumPy array over the memory at an address, on Numba's simulator."""
     size = FORMATS[stored].itemsize
     assert (address + index * size) % (width * size) == 0, "a misaligned access is a fault on a device"
     raw: Any = (ctypes.c_char * (width * size)).from_address(address + index * size)

@@ -14,7 +14,7 @@ from fastopt.executors.norm import blocks
 def global_norm(leaves: Sequence[DeviceArray]) -> float:
     """The norm of all arrays, which are on one device; NaN if an element is not finite."""
     with device.on(device.ordinal(leaves[0])):
-        device.synchronize()  # what fills the arrays may be under way, on any stream
+        device.synchronize()  # the arrays may still be written, on any stream
         decision = ClipDecision(blocks([leaf.size for leaf in leaves]), False, False)
         decision.measure([(str(name_of(leaf.dtype)), leaf.address, leaf.size) for leaf in leaves])
         return decision.read()[0]

@@ -1,4 +1,4 @@
-"""CUDA as a place of arrays (`arrays.places`): they are filled and copied when the functions return."""
+"""CUDA as a place of arrays (`arrays.places`); all functions are synchronous."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EXECUTORS: tuple[str, ...] = ("auto", "cuda")
 
 
 def where(array: DeviceArray) -> str:
-    """The place of an array, for people."""
+    """The device of an array, in words for messages."""
     return f"on CUDA device {device.ordinal(array)}"
 
 
@@ -32,7 +32,7 @@ def repeat(target: DeviceArray, item: Any) -> None:
     with device.on(device.ordinal(target)):
         device.to_device(target.address, item[: target.size])
         done = item.nbytes
-        while done < target.nbytes:  # what is there is copied behind itself, and so doubled
+        while done < target.nbytes:  # the filled part is copied after itself, and so doubled
             more = min(done, target.nbytes - done)
             device.across(target.address + done, target.address, more)
             done += more
@@ -40,7 +40,7 @@ def repeat(target: DeviceArray, item: Any) -> None:
 
 
 def convert(target: DeviceArray, source: DeviceArray, stream: int) -> None:
-    """Copy to an array of another format, in the order of a stream."""
+    """Convert to an array of another format, in stream order."""
     with device.on(device.ordinal(target)):
         if target.size:
             names = str(name_of(source.dtype)), str(name_of(target.dtype))
@@ -67,7 +67,7 @@ def _convert(source: str, target: str, architecture: tuple[int, int]) -> device.
 def copy(target: DeviceArray, source: Any) -> None:
     """Copy from an array of the same shape and dtype, in memory or on a device."""
     with device.on(device.ordinal(target)):
-        device.synchronize()  # what fills the source may be under way, on any stream
+        device.synchronize()  # the source may still be written, on any stream
         if isinstance(source, DeviceArray):
             device.across(target.address, source.address, target.nbytes)
         else:
@@ -83,14 +83,14 @@ def clear(array: DeviceArray) -> None:
 
 
 def read(host: Any, source: DeviceArray) -> None:
-    """Fill an array in memory."""
+    """Copy an array of the device to one in memory."""
     with device.on(device.ordinal(source)):
         device.synchronize()
         device.to_host(host, source.address)
 
 
 def synchronize(array: DeviceArray) -> None:
-    """Wait for all that the device of an array was given to do."""
+    """Wait until the device of an array has finished all its work."""
     with device.on(device.ordinal(array)):
         device.synchronize()
 

@@ -1,4 +1,4 @@
-"""Streams, of whichever library: what a driver knows of them is a number."""
+"""The handles of CUDA streams of any library."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ACCEPTED = (
 
 
 def handle(stream: Any) -> int:
-    """The handle of a stream that the caller gave.
+    """The handle of a caller's stream.
 
     Raises
     ------
@@ -34,7 +34,7 @@ def handle(stream: Any) -> int:
 
 
 def default(gradient: DeviceArray | None) -> Callable[[], int]:
-    """What tells the stream for steps where the caller names none.
+    """Return a function that gives the stream of steps without an explicit one.
 
     What the library of the gradients works on now; else the stream on which the gradients say that
     they are produced; else the default stream.

@@ -1,8 +1,8 @@
 """Steps that a CUDA graph can replay: their hyperparameters are computed on the device.
 
 The step counts are tensors there, which the graph itself increments. From them the functions of
-`Transform.hyper`, which the host calls with floats, compute the kernels' hyperparameters with tensors: a
-few torch operations on a scalar for each parameter, captured with the rest.
+`Transform.hyper`, which the host calls with floats, compute the kernels' hyperparameters with tensors:
+a few torch operations on a scalar for each parameter, captured with the rest.
 """
 
 from __future__ import annotations
