@@ -262,3 +262,28 @@ def test_processes_that_start_at_once(tmp_path: Path) -> None:
     assert {finish(process) for process in both} <= {COMPILED, LOADED}
     assert run(STEP, tmp_path) == LOADED
     assert len(files(tmp_path)) == 2
+
+
+def test_code_of_several_processes_meets(tmp_path: Path) -> None:
+    """Numba names code by a count of the process: two drivers of the norm had one name."""
+    norm = "print(fastopt.global_norm(np.full(9, 2.0, np.{})))\n"
+    head = "import numpy as np, fastopt\n"
+    formats = "float16", "float32", "float64"
+    for name in formats:
+        assert run(head + norm.format(name), tmp_path) == "6.0"
+    assert run(head + "".join(map(norm.format, formats)), tmp_path).split() == ["6.0"] * 3
+
+
+def test_machine_code_has_names_of_its_own(tmp_path: Path) -> None:
+    """Drivers, kernels and what they call: no name is met in the code of another process."""
+    code = """
+    import re, numba, numpy as np, fastopt
+    from fastopt.executors.cpu import drivers, norm
+    fastopt.SGD(np.zeros(3), lr=0.1, clip_norm=1.0).step(np.ones(3))
+    for driver in (drivers.serial(), norm.serial(("float64",))):
+        (asm,) = driver.inspect_asm().values()
+        print(*re.findall(r"^(_Z\\w*fastopt\\w*):", asm, re.MULTILINE), sep="\\n")
+    """
+    one, other = (run(script(code), tmp_path / name).split() for name in ("one", "other"))
+    assert len(one) == len(other) >= 2
+    assert not set(one) & set(other)

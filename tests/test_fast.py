@@ -90,10 +90,10 @@ def test_roots_that_stand_by_themselves_are_estimated():
         pytest.skip("the processor has no estimates")
     for kind, settings in OUTSIDE.values():
         opt = kind(np.zeros(1, np.float32), fast=True, **settings)
-        code = kernel(opt._work.job(0, "float32", False)).assembly
+        code = kernel(opt._steps.parameters.job(0, "float32", False)).assembly
         assert re.search(r"rsqrt", code)
         assert not re.search(r"\b(vf)?v?f?sqrt[ps]?s?\b", code)
-        double = kernel(kind(np.zeros(1), fast=True, **settings)._work.job(0, "float64", False))
+        double = kernel(kind(np.zeros(1), fast=True, **settings)._steps.parameters.job(0, "float64", False))
         assert "rsqrt" not in double.assembly
 
 
@@ -186,7 +186,7 @@ def test_estimates_take_the_place_of_the_divider(monkeypatch):
     monkeypatch.setenv("FASTOPT_CACHE", "0")  # what comes from disk has no assembly
     precise, fast = (
         kernel.__wrapped__(
-            fastopt.RMSProp(np.zeros(1, np.float32), fast=fast)._work.job(0, "float32", False)
+            fastopt.RMSProp(np.zeros(1, np.float32), fast=fast)._steps.parameters.job(0, "float32", False)
         )
         for fast in (False, True)
     )

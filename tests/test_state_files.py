@@ -154,7 +154,7 @@ def test_a_file_that_came_meanwhile_is_not_touched(tmp_path):
             (tmp_path / "000-exp_avg-params.npy").write_text("of others")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fastopt.optimizers.optimizer.StateFiles", Late)
+        patch.setattr("fastopt.steps.build.StateFiles", Late)
         with pytest.raises(FileExistsError):
             fastopt.Adam(np.ones(3), state_dir=tmp_path)
     assert (tmp_path / "000-exp_avg-params.npy").read_text() == "of others"
@@ -169,7 +169,7 @@ def test_folders_that_others_use_by_now_stay(tmp_path):
 
     w = np.ones(3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fastopt.optimizers.optimizer.StateFiles", Busy)
+        patch.setattr("fastopt.steps.build.StateFiles", Busy)
         with pytest.raises(ValueError, match="share memory"):
             fastopt.Adam([w, w], state_dir=tmp_path / "run" / "states")
     assert left(tmp_path) == ["run", "run/of others"]

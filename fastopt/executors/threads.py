@@ -174,8 +174,9 @@ def _before_fork() -> None:
 
 
 def _after_fork() -> None:
-    if _forking.lock is not None:
-        _forking.lock.release()
+    lock = getattr(_forking, "lock", None)  # not there if the fork began before this was imported
+    if lock is not None:
+        lock.release()
 
 
 def _after_fork_in_child() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import numba
@@ -22,9 +24,28 @@ OPTIONS: dict[str, Any] = {"error_model": "numpy"}
 FAST = {**OPTIONS, "fastmath": {"contract", "arcp", "afn"}}
 
 
+def uniquely_named(function: Any) -> FunctionType:
+    """A copy whose machine code has a name of its own, in this process and in all others.
+
+    Numba names it by function and a count of the process. Code from the disk cache meets code of other
+    processes, and of two functions of one name and count one would be called in the place of both.
+    """
+    copy = FunctionType(
+        function.__code__,
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    copy.__kwdefaults__, copy.__module__ = function.__kwdefaults__, function.__module__
+    copy.__qualname__ = f"{function.__qualname__}_{os.urandom(12).hex()}"
+    return copy
+
+
 def helper(function: Any, options: dict[str, Any] = OPTIONS) -> Any:
     """Compile a function that only compiled code calls: without the wrappers to call it from Python."""
-    return numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)(function)
+    own = uniquely_named(function)
+    return numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)(own)
 
 
 class CheckedCFunc(ccallback.CFunc):  # type: ignore[misc]  # Any
@@ -98,9 +119,9 @@ def compile_function(
     nogil: bool = True,
 ) -> Callable[..., Any]:
     """Compile one of fastopt's own functions for one signature, with the disk cache."""
-    dispatcher = numba.njit(nogil=nogil, parallel=parallel, **OPTIONS)(python)
     if numba.config.DISABLE_JIT:
         return python
+    dispatcher = numba.njit(nogil=nogil, parallel=parallel, **OPTIONS)(uniquely_named(python))
     dispatcher._cache = DiskCache(name, of_compiled(python))
     dispatcher.compile(signature)
     dispatcher.disable_compile()

@@ -20,7 +20,15 @@ from fastopt.executors.cpu.block_access import block_access, codes_of, nowhere, 
 from fastopt.executors.cpu.element_access import element_access, phase_bits, random_of
 from fastopt.executors.cpu.pointers import prefetch
 from fastopt.kernels.chain_source import chain_body, hypers_of
-from fastopt.kernels.compiler import FAST, OPTIONS, CheckedCFunc, check_types, helper, result_type
+from fastopt.kernels.compiler import (
+    FAST,
+    OPTIONS,
+    CheckedCFunc,
+    check_types,
+    helper,
+    result_type,
+    uniquely_named,
+)
 from fastopt.kernels.conversions import require_conversion
 from fastopt.kernels.disk_cache import DiskCache
 from fastopt.kernels.estimates import replacements
@@ -197,7 +205,7 @@ def kernel(job: Job) -> Kernel:
     exec(compile(text, f"<fastopt kernel {key}>", "exec"), scope)
     pointers = types.CPointer(types.intp), types.CPointer(number)
     signature = (*pointers, types.int64, types.int64), types.void
-    code = CheckedCFunc(scope["kernel"], signature, {}, options)
+    code = CheckedCFunc(uniquely_named(scope["kernel"]), signature, {}, options)
     name = f"{origin((part.update for part in parts), text, str(job.fast))}-{compute.name}"
     code._cache = DiskCache(name, f"{package()} {key}" if lasts else None)
     code.check = lambda: check_types(parts, functions, number, result_type)
