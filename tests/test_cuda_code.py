@@ -202,7 +202,9 @@ def own_program(chain):
     from fastopt.executors.cuda.kernels import kernels
 
     opt = fastopt.Optimizer(np.zeros(1, np.float32), chain, executor="reference")
-    return kernels(opt._steps.parameters.job(0, "float32", False), KernelVariant(), (9, 0)).program("wide")
+    return kernels(opt._steps.parameters.job(0, "float32", False), KernelVariant(), (9, 0)).program(
+        "wide"
+    )
 
 
 def test_constants_do_not_widen():

@@ -93,7 +93,9 @@ def test_roots_that_stand_by_themselves_are_estimated():
         code = kernel(opt._steps.parameters.job(0, "float32", False)).assembly
         assert re.search(r"rsqrt", code)
         assert not re.search(r"\b(vf)?v?f?sqrt[ps]?s?\b", code)
-        double = kernel(kind(np.zeros(1), fast=True, **settings)._steps.parameters.job(0, "float64", False))
+        double = kernel(
+            kind(np.zeros(1), fast=True, **settings)._steps.parameters.job(0, "float64", False)
+        )
         assert "rsqrt" not in double.assembly
 
 
@@ -186,7 +188,9 @@ def test_estimates_take_the_place_of_the_divider(monkeypatch):
     monkeypatch.setenv("FASTOPT_CACHE", "0")  # what comes from disk has no assembly
     precise, fast = (
         kernel.__wrapped__(
-            fastopt.RMSProp(np.zeros(1, np.float32), fast=fast)._steps.parameters.job(0, "float32", False)
+            fastopt.RMSProp(np.zeros(1, np.float32), fast=fast)._steps.parameters.job(
+                0, "float32", False
+            )
         )
         for fast in (False, True)
     )
