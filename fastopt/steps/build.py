@@ -1,4 +1,4 @@
-"""From parameters, chains and options to groups of checked arrays, and the stepper of their place."""
+"""Building an optimizer's groups and stepper from parameters, chains and options."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _loaders: dict[str | None, Callable[[], MakeStepper]] = {
 
 
 def register(place: str, load: Callable[[], MakeStepper]) -> None:
-    """Say how the stepper of a place is loaded when its first array comes."""
+    """Register the function that loads the stepper of a place on first use."""
     _loaders[place] = load
 
 
@@ -70,7 +70,7 @@ def build(
     listed: bool = False,
     hyperparameters: Callable[[Sequence[Group], int | None], Hyperparameters] = Hyperparameters,
 ) -> Built:
-    """Check all arrays and options, make the states, and get ready for the first step, or raise.
+    """Check all arrays and options, allocate states, and prepare the first step, or raise.
 
     Parameters
     ----------

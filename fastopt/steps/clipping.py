@@ -1,4 +1,4 @@
-"""What `clip_norm` and `skip_nonfinite` ask for: what follows from the norm of all gradients."""
+"""The policy of `clip_norm` and `skip_nonfinite`: factor and skip, from the global norm."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from fastopt.validation import Setting, at, flag, positive
 
 
 class GradientStats(NamedTuple):
-    """What is known of the last step when `clip_norm` or `skip_nonfinite` is on."""
+    """The statistics of the last step's gradients, with `clip_norm` or `skip_nonfinite`."""
 
     norm: float
     """The global norm of the gradients after unscaling, before clipping."""
     skipped: bool
-    """Whether the step was left out."""
+    """Whether the step was skipped."""
 
 
 class NormClip:
-    """The norm of all gradients, and what follows from it.
+    """The clip factor and the decision to skip, from the norm of all gradients.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class NormClip:
         self._limit, self.clip_norm = limit, clip_norm
 
     def change(self, clip_norm: Setting | None) -> None:
-        """Take another limit; whether there is one cannot change."""
+        """Change the limit; it cannot be switched on or off."""
         if (clip_norm is None) != (self.clip_norm is None):
             raise ValueError(
                 f"clip_norm = {clip_norm!r} would switch clipping on or off: make a new optimizer"
@@ -49,7 +49,7 @@ class NormClip:
 
     @property
     def is_on(self) -> bool:
-        """Whether the norm is wanted at all."""
+        """Whether an option needs the norm."""
         return self._limit is not None or self.skip_nonfinite
 
     @property

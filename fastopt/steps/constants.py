@@ -1,4 +1,4 @@
-"""What constants become in the dtype of the arithmetic: none may turn into another kind of number."""
+"""Checks of constants as rounded to the dtype of the arithmetic: none may vanish or overflow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fastopt.validation import check_rounded
 
 
 def check_constants(chain: Chain, format_: str) -> None:
-    """See that no constant of a chain vanishes when it is rounded, and that limits leave a number.
+    """Check that no constant of a chain vanishes when it is rounded, and that limits leave a number.
 
     An epsilon that becomes zero lets 0/0 happen, a decay rate that becomes one never forgets. What is
     decided anew in every step may underflow: a rate that decays is zero in the end.
@@ -49,7 +49,7 @@ def _vanishing(dtype: np.dtype[Any]) -> float:
 
 
 def check_start(name: str, codec: Codec, value: float) -> None:
-    """See that what a state starts with does not vanish or overflow in its format."""
+    """Check that the initial value of a state does not vanish or overflow in its format."""
     if value == 0.0 or not math.isfinite(value):
         return
     with np.errstate(all="ignore"):

@@ -1,4 +1,4 @@
-"""Steps on a CUDA device: nothing is copied and nobody waits, unless an answer is asked for."""
+"""Steps on a CUDA device, without copies and synchronization unless a result is read."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class CudaStepper(Stepper):
         copies.register()
         self.count = 0
         self._skipped = 0  # steps left out, as far as is known
-        self._since = 0  # steps since that was looked at
+        self._since = 0  # steps since that was read
         self._left_out: list[bool] | None = None  # of the last step, where lags do not have it yet
         self._unsettled = False  # the last steps may have been left out, which only the device knows
         leaves: list[DeviceArray] = list[Any](parameters.leaves)
@@ -61,7 +61,7 @@ class CudaStepper(Stepper):
     def planned(
         self, hyper: Hyperparameters, scales: bool, formats: list[str] | None = None
     ) -> list[Change]:
-        """What has launches read these hyperparameters, and scale gradients or not.
+        """The changes that let launches read these hyperparameters, and scale gradients or not.
 
         Arrays that share them are sorted into batches. `formats` are those of the gradients, where
         they are others than before.
@@ -93,12 +93,12 @@ class CudaStepper(Stepper):
         return kind(rows, own, firsts, gradient, made, numbers, control)
 
     def counted(self, count: int, lags: Sequence[int]) -> list[Change]:
-        """What lets so many steps have been taken, and arrays left out of so many."""
+        """The changes that set the step count and the lag of each array."""
         return [assign(self, "count", count)]
 
     @property
     def lags(self) -> list[int]:  # type: ignore[override]  # an attribute
-        """For each array, how many steps it was left out of."""
+        """For each array, the number of steps without its gradient."""
         return self.hyper.lags
 
     @property
@@ -107,19 +107,19 @@ class CudaStepper(Stepper):
         return str(self._batches[0].source)
 
     def take_part(self, first: int, reducer: Reducer) -> None:
-        """Step a part of what several processes have together."""
+        """Step a shard of parameters of several processes."""
         self.first, self.reducer = first, reducer
         make(self.planned(self.hyper, self.scales))
 
     @property
     def last(self) -> GradientStats | None:
-        """What is known of the last gradients; waits for the device."""
+        """The statistics of the last gradients; synchronizes."""
         if self._decision is not None and self._has_started:
             return GradientStats(*self._read_decision()[:2])
         return self.clip.last
 
     def _read_decision(self) -> tuple[float, bool, int]:
-        """Norm, whether the last step was skipped, and how many ever were: waits for the device."""
+        """The norm, whether the step was skipped, and the number of skipped steps; synchronizes."""
         with device.on(self.ordinal):
             return self._decides().read()
 
@@ -129,7 +129,7 @@ class CudaStepper(Stepper):
         return self._decision
 
     def begin(self, grads: Any, grad_scale: Any, stream: Any = None) -> None:
-        """Find and check the gradients, and have the device know the hyperparameters of the step."""
+        """Find and check the gradients, and copy the hyperparameters of the step to the device."""
         if self._left_out is not None:  # the end of the last step was interrupted
             self._keep_up()
         if type(grad_scale) is not float or grad_scale != self.grad_scale:
@@ -184,12 +184,12 @@ class CudaStepper(Stepper):
         return self._batches if self._decision is None else [self._decision, *self._batches]
 
     def _send(self) -> None:
-        """Have the device know what it is to keep and does not know yet."""
+        """Copy changed tables and hyperparameters to the device."""
         for work in self._work():
             work.prepare(self._stream)
 
     def decide(self) -> bool:
-        """Measure the gradients where their norm is wanted; False if the host knows of a skip."""
+        """Measure the gradients if an option needs their norm; False if the host decided to skip."""
         if self._decision is None:
             return True
         with self._on():
@@ -265,7 +265,7 @@ class CudaStepper(Stepper):
         self.settle()
 
     def advance(self, stream: Any) -> None:
-        """Get ready for the next replay of a graph that a step was captured in."""
+        """Prepare the next replay of a graph that captured a step."""
         if not self.setup.capturable:
             super().advance(stream)
         self.settle()

@@ -42,7 +42,7 @@ def reader(array: Any) -> Reader:
 
 
 def is_fixed(array: Any) -> bool:
-    """Whether an object stays on its memory, so that it need not be asked again, and may be kept."""
+    """Whether an object never changes its memory, so that its address can be cached."""
     return library_of(array) not in ("torch", "cupy")
 
 
@@ -66,7 +66,7 @@ def _torch_reader(array: Any) -> Reader:
 
 
 def _reader_by(address: str, *attributes: str) -> Callable[[Any], Reader]:
-    """A maker of readers that compare attributes."""
+    """Return a function that makes readers which compare attributes."""
     describe, find = attrgetter(*attributes), attrgetter(address)
 
     def make(array: Any) -> Reader:
@@ -157,7 +157,7 @@ class DeviceGradients:
         self._is_fixed = False
 
     def forget(self) -> None:
-        """Have the next gradients bound anew."""
+        """Forget the bound gradients, so that the next ones are bound again."""
         self._ids, self._readers = NONE, []
 
     def take(self, grads: Any) -> None:
@@ -181,7 +181,7 @@ class DeviceGradients:
         self._objects, self._ids = (found, ids) if self._is_fixed else ([], NONE)
 
     def _take_alike(self, found: list[Any]) -> bool:
-        """Take gradients that are like the last ones, in other places; False to check them anew."""
+        """Bind gradients like the previous ones at other addresses; False if they must be checked."""
         if not self._readers or self._setup.zero_grad:
             return False
         try:
@@ -199,7 +199,7 @@ class DeviceGradients:
         return True
 
     def _is_free(self, row: int, address: int) -> bool:
-        """Whether a gradient can be there: aligned, on this device, and apart from what is written."""
+        """Whether a gradient may be there: aligned, on this device, apart from written arrays."""
         size = self._itemsizes[row]
         return (
             address > 0

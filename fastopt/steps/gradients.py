@@ -1,4 +1,4 @@
-"""The gradients of a step: found in what the caller gave, checked, and noted in the table."""
+"""The gradients of a step: found in the caller's structure, checked, and noted in the table."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def check_gradients(
     leaves: Sequence[Array],
     also: Sequence[tuple[str, Array]] = (),
 ) -> None:
-    """See that gradients are what a step can take, or raise.
+    """Check gradients, or raise.
 
     This is the rule; machine code lets through what surely keeps it. None leaves out one of several.
     `also` are further arrays that are cleared with them.
@@ -46,7 +46,7 @@ def check_gradients(
 
 
 class Gradients:
-    """How an optimizer takes its gradients.
+    """Finds, checks and notes the gradients of an optimizer.
 
     Attributes
     ----------
@@ -113,7 +113,7 @@ class Gradients:
         return sparse, changed, noted
 
     def _take_sparse(self, names: list[str], found: list[Any]) -> dict[int, RowGradient]:
-        """The sparse ones among the gradients, checked."""
+        """The sparse gradients, checked."""
         taken = {}
         for index, (name, grad) in enumerate(zip(names, found, strict=True)):
             if not is_sparse(grad):

@@ -1,4 +1,4 @@
-"""A group: arrays that share a chain, with the arrays that the chain needs beside them."""
+"""A group: parameters that share a chain, with their states, inputs and outputs."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ class Group:
     ) -> None:
         self.structure = structure
         self.chain = chain
-        # As they are now: what is compiled later, for other formats, is made of the same.
+        # Frozen copies: kernels compiled later, for other formats, use the same functions.
         self.parts = chain.parts(frozen)
-        self.idles = [
+        self.no_gradient = [
             frozen(t.no_gradient) if callable(t.no_gradient) else t.no_gradient
             for t in chain.transforms
         ]
@@ -148,7 +148,7 @@ class Group:
 
     @property
     def params(self) -> Any:
-        """The parameters as the user knows them, in containers that cannot be changed."""
+        """The user's parameters, in read-only containers."""
         return self.structure.build_read_only(map(leave, self.leaves))
 
     def shown(self, name: str) -> list[Any]:
@@ -212,7 +212,7 @@ class Group:
 
     @property
     def dithers(self) -> bool:
-        """Whether anything is rounded at random."""
+        """Whether any array has stochastic rounding."""
         codecs = [*map(floats_of, self.leaves), *(own for each in self.codecs.values() for own in each)]
         return any(self._formats.storage(codec).dithered for codec in codecs)
 

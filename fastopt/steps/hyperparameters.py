@@ -1,4 +1,4 @@
-"""The numbers that kernels read: one small buffer for all arrays that are at the same step."""
+"""The buffers of hyperparameters that kernels read, one for all arrays at the same step."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Hyperparameters:
         return np.zeros(NUMBERS + hypers, compute_dtype(key.format))
 
     def vary(self, chains: Sequence[Chain] | None = None) -> bool:
-        """Whether the numbers depend on the step, with the chains of now or with others."""
+        """Whether hyperparameters depend on the step, with the current chains or others."""
         return self._seed is not None or any(chain.varies for chain in chains or self.chains)
 
     @property

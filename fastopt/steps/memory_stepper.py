@@ -161,7 +161,7 @@ class MemoryStepper(Stepper):
         self._check(found)
 
     def _check_first(self, found: list[Any], items: int) -> None:
-        """Check all gradients of a whole step, and measure them on the way where machine code can."""
+        """Check all gradients of a whole step, and sum their squares in the same pass if possible."""
         self._count_before = count = self.count
         self.limit = self.clip.limit_at(count)  # runs code of the caller's: before the check
         status = 0
@@ -177,7 +177,7 @@ class MemoryStepper(Stepper):
         self._left = self.parameters.size
 
     def _check(self, found: list[Any]) -> None:
-        """Check the gradients, or raise; gradients in another format than before get other kernels."""
+        """Check the gradients, or raise; switch kernels for gradients whose format has changed."""
         if self._keep_up() and self.varies:  # the step before was interrupted at its end
             self.hyper.fill(self.count, self.grad_scale)
         sparse, others, changes = self.gradients.check(found)
@@ -190,7 +190,7 @@ class MemoryStepper(Stepper):
         self.row_steps.prepare(sparse, self.hyper)
 
     def decide(self) -> bool:
-        """Read all gradients, where their norm is wanted; whether the step is to be taken."""
+        """Measure all gradients if an option needs it; return False to skip the step."""
         if not self.clip.is_on:
             return True
         grads, sparse = self._found, self._sparse
@@ -269,7 +269,7 @@ class MemoryStepper(Stepper):
 
     @property
     def params_behind(self) -> bool:
-        """Whether parameters are not what they are with dense gradients."""
+        """Whether parameters lag behind those of dense steps."""
         return self.row_steps.params_behind
 
     def catch_up(self, rows: Mapping[int, Array] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The arrays of all groups in a row, as the table has them, and what is to be done with each."""
+"""The arrays of all groups in the order of the table, with the job of each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fastopt.steps.hyperparameters import Hyperparameters
 
 
 class ParameterSet:
-    """What a step does to every array.
+    """The arrays of an optimizer, and what a step does to each.
 
     Parameters
     ----------
@@ -57,12 +57,12 @@ class ParameterSet:
         *self.firsts, self.size = accumulate(self.sizes, initial=0)
 
     def check_headers(self, row: int) -> None:
-        """See that the caller's arrays are what they were, or raise ValueError."""
+        """Check that the caller's arrays have not been changed, or raise ValueError."""
         for header in self.headers[row]:
             header.check()
 
     def job(self, row: int, gradient: str, scales: bool) -> Job:
-        """What the kernel of one array is compiled for, given the format of its gradient."""
+        """The job of one array, given the format of its gradient."""
         group, own = self.members[row]
         storage = group.storage(own, gradient)
         return Job(group.parts, storage, self._zero_grad, scales, self._fast)
@@ -104,7 +104,7 @@ class ParameterSet:
         return changes
 
     def interpreted(self, row: int, arrays: Sequence[Array]) -> list[reference.StoredArray]:
-        """Parameter, gradient and slots of one array, or parts of them, for the reference."""
+        """Parameter, gradient and slots of one array, or chunks of them, for the reference."""
         group, own = self.members[row]
         storage = group.storage(own, str(name_of(arrays[1].dtype)))
         codecs = group.codecs_of(own, floats(storage[1].codec))

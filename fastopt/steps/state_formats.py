@@ -1,4 +1,4 @@
-"""In which format each state is kept and how it is rounded: the options that say so."""
+"""The storage formats and the rounding of states, by the options that choose them."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ class StateFormats:
             self._named, self._usual = {}, _format(state_dtype, None)
 
     def check_names(self, chains: list[Chain]) -> None:
-        """See that every state with a format of its own exists."""
+        """Check that every state with a format of its own exists."""
         known = {name for chain in chains for name in chain.states()}
         unknown = sorted(self._named.keys() - known)
         if unknown:
             raise ValueError(f"state_dtype has unknown names {unknown}; the chain has {sorted(known)}")
 
     def codec(self, name: str, chain: Chain, param: Array) -> Codec:
-        """How a state that fastopt makes is stored."""
+        """The codec of a state that fastopt allocates."""
         own = str(name_of(param.dtype))
         if chain.states()[name] == START_FROM_PARAM:
             # An average of parameters moves by less than 16 bits can tell apart.
@@ -84,7 +84,7 @@ class StateFormats:
 
     @property
     def described(self) -> list[Any]:
-        """What a run that is resumed must have in common with the one that was saved."""
+        """The settings that must be the same when a run is resumed."""
         wanted = self.stochastic_rounding
         return [None if wanted is None else bool(wanted), self.seed]
 
@@ -106,7 +106,7 @@ def _format(wanted: Any, name: str | None) -> str | None:
 
 
 def codec_of(array: Array, name: str, chain: Chain) -> Codec | None:
-    """How an array of the caller's stores a state; None if it is in no known format."""
+    """The codec of a caller's state array; None if it has no known format."""
     if array.dtype == ITEM:
         return UNSIGNED if name in chain.nonnegative() else SIGNED
     found = name_of(array.dtype)

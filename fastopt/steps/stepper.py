@@ -1,4 +1,4 @@
-"""The life of a step, as an optimizer asks for it, in whatever place the arrays are."""
+"""The interface of a stepper, which takes the steps of arrays in one place."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fastopt.validation import finite_positive
 
 
 class Setup(NamedTuple):
-    """What else a stepper is made from."""
+    """The options that a stepper is built with."""
 
     structure: Structure  # the form of the parameters
     guarded: Guarded  # memory that no gradient may share
@@ -64,7 +64,7 @@ class Stepper(ABC):
     varies : bool
         Whether the hyperparameters depend on the step.
     first : int
-        The number of the first element: what is rounded at random depends on it.
+        The index of the first element, on which stochastic rounding depends.
     reducer : Reducer
         How the norm is combined with that of other processes.
     """
@@ -91,7 +91,7 @@ class Stepper(ABC):
             self.end()
 
     def step_also(self, grads: Any, grad_scale: Any, also: list[Change]) -> None:
-        """Take a step and make further changes, in memory all or nothing."""
+        """Take a step and make further changes, atomically in memory."""
         self.step(grads, grad_scale, None)
         make(also)
 
@@ -127,28 +127,28 @@ class Stepper(ABC):
 
     @abstractmethod
     def planned(self, hyper: Hyperparameters, scales: bool) -> list[Change]:
-        """What has kernels read these hyperparameters, and scale gradients or not."""
+        """The changes that let kernels read these hyperparameters, and scale gradients or not."""
 
     @abstractmethod
     def counted(self, count: int, lags: Sequence[int]) -> list[Change]:
-        """What lets so many steps have been taken, and arrays left out of so many."""
+        """The changes that set the step count and the lag of each array."""
 
     @abstractmethod
     def take_part(self, first: int, reducer: norm.Reducer) -> None:
-        """Step a part of what several processes have together: sets `first` and `reducer`."""
+        """Step a shard of parameters of several processes: set `first` and `reducer`."""
 
     @property
     @abstractmethod
     def source(self) -> str:
-        """What is compiled, as Python source."""
+        """The Python source of the kernels in use."""
 
     def advance(self, stream: Any) -> None:
-        """Get ready for the next replay of a graph that a step was captured in."""
+        """Prepare the next replay of a graph that captured a step."""
         raise ValueError("advance is for an optimizer made with capturable=True, on a device")
 
     @property
     def last(self) -> GradientStats | None:
-        """What is known of the last gradients, where something asks for it."""
+        """The statistics of the last gradients, if an option needs them."""
         return self.clip.last
 
     def settle(self) -> None:  # noqa: B027  # in memory that is always known
@@ -156,14 +156,14 @@ class Stepper(ABC):
 
     @property
     def params_behind(self) -> bool:
-        """Whether parameters are not what they are with dense gradients."""
+        """Whether parameters lag behind those of dense steps."""
         return False
 
     def catch_up(self, rows: Mapping[int, Array] | None = None) -> None:  # noqa: B027
         """Bring lagging rows up to date: some rows of some parameters, or all."""
 
     def prepare(self, grad_scale: Any) -> None:
-        """Have the hyperparameters of the next step, or raise."""
+        """Compute the hyperparameters of the next step, or raise."""
         if type(grad_scale) is not float or grad_scale != self.grad_scale:
             self.set_grad_scale(grad_scale)
         elif self.varies:
@@ -178,7 +178,7 @@ class Stepper(ABC):
         make([*changes, assign(self, "grad_scale", scale)])
 
     def continue_at(self, count: int, lags: Sequence[int]) -> None:
-        """Go on as if so many steps had been taken, with arrays left out of so many, or raise."""
+        """Set the step count and the lag of each array, or raise."""
         self.settle()
         hyper = self.hyper.arranged(lags)
         changes = hyper.filled(count, self.grad_scale) + self.planned(hyper, self.scales)
@@ -194,7 +194,7 @@ class Stepper(ABC):
         return [*changes, *self.planned(hyper, self.scales), assign(self, "hyper", hyper)]
 
     def go_to(self, step: int) -> None:
-        """Continue as if `step` steps had been taken, or raise."""
+        """Set the step count, or raise."""
         self.settle()
         make([*self.hyper.filled(step, self.grad_scale), *self.counted(step, self.lags)])
 

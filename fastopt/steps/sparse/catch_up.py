@@ -1,4 +1,4 @@
-"""Catching up is a step too: a chain of one generated function, whose numbers stand for many steps."""
+"""Catching up as a kernel: a generated transform whose hyperparameters stand for many steps."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from fastopt.transforms.base import ONCE, Part, Slot, Update
 
 
 @lru_cache(512)
-def catch_up_part(parts: tuple[Part, ...], idles: tuple[Any, ...], form: ClosedForm) -> Part:
-    """What brings an element up to date, as a part that works with all slots of the chain.
+def catch_up_part(parts: tuple[Part, ...], no_gradient: tuple[Any, ...], form: ClosedForm) -> Part:
+    """The transform that brings an element up to date, with all slots of the chain.
 
-    Its numbers are those of `ClosedForm.entries`, then those of the parts that act once.
+    Its hyperparameters are those of `ClosedForm.entries`, then those of the parts that act once.
     """
     names = {PARAM: "param"}  # of the variables
     given: list[Slot] = []
     read: list[str] = []
     once: list[tuple[int, str, list[str]]] = []
     hypers = 0
-    for index, (part, idle) in enumerate(zip(parts, idles, strict=True)):
+    for index, (part, function) in enumerate(zip(parts, no_gradient, strict=True)):
         own = []
         for slot in part.slots:
             name = f"x{len(given)}"
@@ -31,7 +31,7 @@ def catch_up_part(parts: tuple[Part, ...], idles: tuple[Any, ...], form: ClosedF
             if slot.kind != "output":
                 read.append(name)
                 own.append(name)
-        if idle == ONCE:
+        if function == ONCE:
             numbers = [f"n{hypers + i}" for i in range(part.hypers)]
             hypers += part.hypers
             once.append((index, _tuple(own), numbers))

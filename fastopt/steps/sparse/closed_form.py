@@ -1,8 +1,8 @@
-"""What a chain does where there is no gradient, as a linear map: k such steps are then a matrix.
+"""Zero-gradient steps of a chain as a linear map, so that k of them are one matrix.
 
-``sparse="exact"`` leaves rows without a gradient alone and lets them catch up later. That needs a form
-of many steps at once, and linear maps have one, their product: averages decay by ``beta**k``, a
-momentum carries its parameter on. `Transform.no_gradient` says what a transform does; its function
+``sparse="exact"`` applies zero-gradient steps to lagging rows lazily. That needs a closed form of many
+steps, and linear maps have one, their product: averages decay by ``beta**k``, a momentum carries its
+parameter on. `Transform.no_gradient` says what a transform does; its function
 is called with linear forms (`LinearForm`) in place of numbers.
 """
 
@@ -22,20 +22,20 @@ PARAM = 0  # the first variable; the others are what the chain writes, in the or
 
 
 class LinearForm:
-    """A sum of variables, each times a number.
+    """A linear combination of variables.
 
-    A coefficient that is the whole number 1 was never multiplied: what a step leaves as it is can
-    be told from what happens to keep its value, as with a momentum of 1.0.
+    A coefficient that is the integer 1 was never multiplied: this distinguishes what a step leaves
+    unchanged from what happens to keep its value, as with a momentum of 1.0.
     """
 
     __slots__ = ("terms",)
-    __array_ufunc__ = None  # let NumPy's numbers leave the arithmetic to this class
+    __array_ufunc__ = None  # NumPy scalars leave the arithmetic to this class
 
     def __init__(self, terms: Mapping[int, float]) -> None:
         self.terms = dict(terms)
 
     def is_just(self, variable: int) -> bool:
-        """Whether this is the variable itself, whatever the numbers of a step are."""
+        """Whether this is the variable itself, whatever the hyperparameters are."""
         return self.terms == {variable: 1} and type(self.terms[variable]) is int
 
     def __add__(self, other: Any) -> LinearForm:
@@ -67,20 +67,20 @@ class LinearForm:
         return self + -other if isinstance(other, LinearForm) else NotImplemented
 
 
-def idle_forms(
-    chain: Chain, idles: Sequence[Any], numbers: Sequence[Hyper], dtype: np.dtype[Any]
+def no_gradient_forms(
+    chain: Chain, functions: Sequence[Any], numbers: Sequence[Hyper], dtype: np.dtype[Any]
 ) -> list[LinearForm]:
-    """The parameter and all that a step writes, after a step without a gradient.
+    """The parameter and all that a step writes, after a zero-gradient step, as linear forms.
 
     Parameters
     ----------
     chain : Chain
-    idles : sequence
-        `Transform.no_gradient` of each, as it was when the optimizer was made.
+    functions : sequence
+        `Transform.no_gradient` of each, as it was when the optimizer was built.
     numbers : sequence of tuple of float
         The hyperparameters of each transform, as rounded for `dtype`.
     dtype : numpy.dtype
-        In which the step computes.
+        Of the arithmetic of a step.
 
     Raises
     ------
@@ -89,13 +89,13 @@ def idle_forms(
     """
     param, value, applied = LinearForm({PARAM: 1}), LinearForm({}), False
     forms: list[LinearForm] = []
-    for transform, idle, own in zip(chain, idles, numbers, strict=True):
+    for transform, function, own in zip(chain, functions, numbers, strict=True):
         if transform.after and not applied:
             value, applied = param - value, True
         first = 1 + len(forms)
         states = [LinearForm({first + i: 1}) for i in range(len(transform.state))]
         try:
-            value, new = _idle_step(transform, idle, value, param, states, own, dtype)
+            value, new = _no_gradient_form(transform, function, value, param, states, own, dtype)
         except ValueError as error:
             raise ValueError(
                 f"sparse='exact' needs a closed form for steps without a gradient, but "
@@ -105,33 +105,33 @@ def idle_forms(
     return [value if applied else param - value, *forms]
 
 
-def _idle_step(
+def _no_gradient_form(
     transform: Transform,
-    idle: Any,
+    function: Any,
     value: LinearForm,
     param: LinearForm,
     states: list[LinearForm],
     numbers: Hyper,
     dtype: np.dtype[Any],
 ) -> tuple[LinearForm, list[LinearForm]]:
-    if idle is None:
+    if function is None:
         raise ValueError("has none (its no_gradient is None)")
     stays = value.is_just(PARAM) if transform.after else not value.terms
     if transform.no_gradient is not transform.update and not stays:
         raise ValueError(
             "is not linear, and the parameter moves without a gradient too (weight decay, momentum)"
         )
-    if idle == ONCE:
+    if function == ONCE:
         if callable(transform.hyper):
             raise ValueError("changes with the step")
         return value, states
-    linear = specialize(idle, dtype.type)
+    linear = specialize(function, dtype.type)
     unread = (None,) * len(transform.inputs)
     written = len(states) + len(transform.outputs)
     try:
         with np.errstate(all="ignore"):  # a literal is a NumPy number of the dtype
             value, new = linear(value, param, (*states, *unread), numbers)
-        if not (isinstance(value, LinearForm) and all(isinstance(own, LinearForm) for own in new)):
+        if not (isinstance(value, LinearForm) and all(isinstance(item, LinearForm) for item in new)):
             raise TypeError("it returned something else than sums of its arguments times numbers")
         if len(new) != written:
             raise TypeError(f"it returned {len(new)} states for {written}")
@@ -141,13 +141,13 @@ def _idle_step(
 
 
 class ClosedForm(NamedTuple):
-    """Which numbers it takes to catch up, whatever the steps were.
+    """The entries of the matrices that catching up needs, which are the same for all steps.
 
-    The variables are the parameter and what the chain writes, as in `idle_forms`.
+    The variables are the parameter and what the chain writes, as in `no_gradient_forms`.
     """
 
-    variables: tuple[int, ...]  # those that take part: the rows and columns of the matrices
-    rows: tuple[tuple[int, ...] | None, ...]  # what each is the sum of; None for what stays
+    variables: tuple[int, ...]  # the rows and columns of the matrices
+    rows: tuple[tuple[int, ...] | None, ...]  # the variables in each one's sum; None if unchanged
 
     @property
     def moves(self) -> bool:
@@ -155,29 +155,29 @@ class ClosedForm(NamedTuple):
         return self.rows[PARAM] is not None
 
     def entries(self) -> Array:
-        """Where in a matrix the numbers stand, in the order in which the rows need them."""
+        """The indices of the entries in a matrix, in the order of the rows."""
         at = {variable: i for i, variable in enumerate(self.variables)}
-        pairs = ((own, other) for own, others in enumerate(self.rows) for other in others or ())
-        return np.array([(at[own], at[other]) for own, other in pairs], np.int64).reshape(-1, 2)
+        pairs = ((row, other) for row, others in enumerate(self.rows) for other in others or ())
+        return np.array([(at[row], at[other]) for row, other in pairs], np.int64).reshape(-1, 2)
 
     def matrix(self, forms: Sequence[LinearForm]) -> Array:
-        """A step without a gradient, among the variables that take part."""
-        rows = (forms[own].terms for own in self.variables)
+        """The matrix of a zero-gradient step."""
+        rows = (forms[variable].terms for variable in self.variables)
         return np.array(
             [[float(terms.get(other, 0.0)) for other in self.variables] for terms in rows], np.float64
         ).reshape(len(self.variables), len(self.variables))
 
 
 def closed_form(forms: Sequence[LinearForm]) -> ClosedForm:
-    """What catching up takes, from the forms of any one step."""
+    """The closed form, from the linear forms of any one step."""
     reach = np.zeros((len(forms), len(forms)), bool)
-    for own, form in enumerate(forms):
-        reach[own, list(form.terms)] = True
+    for variable, form in enumerate(forms):
+        reach[variable, list(form.terms)] = True
     while (further := reach | (reach @ reach)).sum() > reach.sum():
         reach = further
     rows = tuple(
-        None if form.is_just(own) else tuple(map(int, np.flatnonzero(reach[own])))
-        for own, form in enumerate(forms)
+        None if form.is_just(variable) else tuple(map(int, np.flatnonzero(reach[variable])))
+        for variable, form in enumerate(forms)
     )
-    used = {v for own, others in enumerate(rows) if others is not None for v in (own, *others)}
+    used = {v for row, others in enumerate(rows) if others is not None for v in (row, *others)}
     return ClosedForm(tuple(sorted(used)), rows)

@@ -15,7 +15,7 @@ from fastopt.steps.sparse import row_loops
 
 
 class RowGradient(NamedTuple):
-    """The gradient of some rows of a parameter; that of all others is zero."""
+    """The gradient of some rows of a parameter; the other rows have zero."""
 
     rows: Array  # int64, rising
     places: Array  # where the gradient of each is: a row of `values`, or behind them of `sums`
@@ -91,7 +91,7 @@ def _take_pair(name: str, rows: Any, values: Any, param: Array) -> RowGradient:
 
 
 def _take_unordered(given: Array, values: Array) -> RowGradient:
-    """Most rows come once: their gradient stays where it is."""
+    """Sort rows and sum duplicates; the gradient of a row without duplicates is not copied."""
     if not values.size:
         rows = np.unique(given)
         return RowGradient(rows, np.arange(rows.size), values[: rows.size], values[:0], ())
@@ -184,7 +184,7 @@ def _rises(numbers: Array) -> bool:
 
 
 def _first_of_each(ordered: Array) -> Array:
-    """Where a new row begins, and the end."""
+    """The indices where a new row begins, and the end."""
     new = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
     ends = [0, ordered.size] if ordered.size else [0]
     return np.concatenate([ends[:1], new, ends[1:]]).astype(np.int64)

@@ -1,4 +1,4 @@
-"""A parameter whose steps come by rows, and its rows that are behind."""
+"""A parameter that is stepped by rows, and its lagging rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fastopt.steps.group import Group
 from fastopt.steps.parameter_set import ParameterSet
 from fastopt.steps.sparse import row_driver, row_loops
 from fastopt.steps.sparse.catch_up import catch_up_part
-from fastopt.steps.sparse.closed_form import closed_form, idle_forms
+from fastopt.steps.sparse.closed_form import closed_form, no_gradient_forms
 from fastopt.steps.sparse.entries import RowGradient
 from fastopt.transforms.base import ONCE, Part
 from fastopt.validation import Hyper
@@ -30,13 +30,13 @@ REMEMBERED = 16_384
 
 
 def split_numbers(group: Group, hyper: Array) -> list[Hyper]:
-    """The hyperparameters of each part, as rounded in what the kernel reads."""
+    """The hyperparameters of each part, from the buffer that the kernel reads."""
     numbers = iter(hyper[NUMBERS:].tolist())
     return [tuple(islice(numbers, part.hypers)) for part in group.parts]
 
 
 def check_rows_can_step(work: ParameterSet, index: int, hyper: Array, exact: bool) -> None:
-    """See that a parameter can have sparse gradients, or raise ValueError that says why not."""
+    """Check that a parameter can have sparse gradients, or raise ValueError."""
     group, own = work.members[index]
     if any(codec.block > 1 for codecs in group.codecs.values() for codec in codecs[own : own + 1]):
         raise ValueError(
@@ -50,11 +50,11 @@ def check_rows_can_step(work: ParameterSet, index: int, hyper: Array, exact: boo
             "which catching up cuts otherwise than steps do; sparse='lazy' can"
         )
     if exact:
-        idle_forms(group.chain, group.idles, split_numbers(group, hyper), hyper.dtype)
+        no_gradient_forms(group.chain, group.no_gradient, split_numbers(group, hyper), hyper.dtype)
 
 
 class LaggingRows:
-    """One parameter that gets sparse gradients.
+    """A parameter with sparse gradients.
 
     Parameters
     ----------
@@ -105,17 +105,22 @@ class LaggingRows:
             self._get_ready(hyper)
 
     def _get_ready(self, hyper: Array) -> None:
-        """Make what catching up takes, if the chain does anything without a gradient."""
-        chain, parts, idles = self._group.chain, self._group.parts, self._group.idles
+        """Prepare catching up, if zero-gradient steps of the chain have an effect."""
+        chain, parts, no_gradient = self._group.chain, self._group.parts, self._group.no_gradient
         numbers = split_numbers(self._group, hyper)
-        self._form = closed_form(idle_forms(chain, idles, numbers, hyper.dtype))
-        self._catches_up = any(row is not None for row in self._form.rows) or ONCE in idles
+        self._form = closed_form(no_gradient_forms(chain, no_gradient, numbers, hyper.dtype))
+        self._catches_up = any(row is not None for row in self._form.rows) or ONCE in no_gradient
         if not self._catches_up:
             return
-        self.moves = self._form.moves or ONCE in idles
-        self._part = catch_up_part(parts, tuple(idles), self._form)
+        self.moves = self._form.moves or ONCE in no_gradient
+        self._part = catch_up_part(parts, tuple(no_gradient), self._form)
         self._entries = self._form.entries()
-        constant = [n for idle, own in zip(idles, numbers, strict=True) if idle == ONCE for n in own]
+        constant = [
+            n
+            for function, own in zip(no_gradient, numbers, strict=True)
+            if function == ONCE
+            for n in own
+        ]
         self._numbers = np.zeros((REMEMBERED, NUMBERS + self._part.hypers), hyper.dtype)
         if constant:
             self._numbers[:, NUMBERS + len(self._entries) :] = constant
@@ -134,11 +139,11 @@ class LaggingRows:
 
     @property
     def now(self) -> int:
-        """Steps since all rows were at the same one."""
+        """The number of steps since all rows were up to date."""
         return int(self._work[row_driver.NOW])
 
     def prepare(self, hyper: Array) -> None:
-        """Find out what the coming step does without a gradient, and have room to remember it.
+        """Find the matrix of the next step without a gradient, and make room to store it.
 
         Raises
         ------
@@ -147,7 +152,7 @@ class LaggingRows:
         """
         if self._catches_up and (seen := hyper[NUMBERS:].tobytes()) != self._seen:
             numbers = split_numbers(self._group, hyper)
-            forms = idle_forms(self._group.chain, self._group.idles, numbers, hyper.dtype)
+            forms = no_gradient_forms(self._group.chain, self._group.no_gradient, numbers, hyper.dtype)
             self._matrix, self._seen = self._form.matrix(forms), seen
         if self.now == REMEMBERED:
             self.catch_up()
@@ -188,7 +193,7 @@ class LaggingRows:
         return [*changes, *(put(array, 0) for array in gradient.given if clears)]
 
     def _note(self) -> None:
-        """Note the matrix of the coming step, and the products that it completes.
+        """Store the matrix of the next step, and the products that it completes.
 
         They have no part in what catches up before that step was taken.
         """
@@ -223,7 +228,7 @@ class LaggingRows:
             make([put(self._last, 0), put(self._work, 0, row_driver.NOW)])
 
     def _find_products(self, some: Array) -> None:
-        """Find what it takes to bring these rows up to date."""
+        """Compute the hyperparameters that bring these rows up to date."""
         if self.now:
             find, left = row_loops.products(self._numbers.dtype), (self._marks, self._last, some)
             find(self._tree, *left, self.now, self._entries, self._numbers)
@@ -241,7 +246,7 @@ class LaggingRows:
     def _step_in_python(
         self, parts: tuple[Part, ...], hyper: Array, row: int, grad: Array, clears: bool
     ) -> list[Change]:
-        """What steps one row by the reference."""
+        """The changes that step one row by the reference."""
         start, stop = row * self._width, (row + 1) * self._width
         param, *slots = (array.reshape(-1)[start:stop] for array in (self._param, *self._slots))
         views = self._all.interpreted(self._index, [param, grad.reshape(-1), *slots])

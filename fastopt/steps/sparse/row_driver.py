@@ -62,7 +62,7 @@ def _fetch(start, size):
 
 @helper
 def _place(work, addresses, row_bytes, place):
-    """Where the gradient of a row is."""
+    """The address of a row's gradient."""
     if place < work[ROWS]:
         return addresses[GRAD] + place * row_bytes[GRAD]
     return work[SUMS] + (place - work[ROWS]) * row_bytes[GRAD]
@@ -167,6 +167,6 @@ def walk(executor: str, size: int, *arguments: Any) -> None:
 
 
 def sweep(executor: str, size: int, *arguments: Any) -> None:
-    """``sweep(executor, size, work, addresses, last)``: all rows that are behind catch up."""
+    """``sweep(executor, size, work, addresses, last)``: all lagging rows catch up."""
     with allowed(executor, [size]) as count:
         _compiled(count > 1, True)(*arguments, count)

@@ -1,4 +1,4 @@
-"""What steps over rows need beside them: gradients sorted and summed by row, products of matrices."""
+"""Compiled loops for steps by rows: sorting and summing gradients, products of matrices."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ _LONG = types.Array(types.int64, 1, "C")
 
 @cache
 def nonempty(index: np.dtype[Any]) -> Callable[[Array, Array], int]:
-    """``nonempty(dtype)(indptr, found)``: the rows of a CSR matrix that have entries; how many."""
+    """``nonempty(dtype)(indptr, found)``: find the nonempty rows of a CSR matrix; their number."""
     signature = types.int64(_readable(numba.from_dtype(index)), _LONG)
     return compile_function(_nonempty, signature, f"nonempty-{index}")
 

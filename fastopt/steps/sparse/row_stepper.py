@@ -17,7 +17,7 @@ MODES = ("exact", "lazy")
 
 
 def check_mode(sparse: Any) -> str | None:
-    """None or one of the names in `MODES`."""
+    """Check the option `sparse`: None or one of `MODES`."""
     accepted = "'exact', 'lazy' or None"
     if sparse is not None and not isinstance(sparse, str):
         raise TypeError(f"sparse must be {accepted}, not {sparse!r}")
@@ -27,7 +27,7 @@ def check_mode(sparse: Any) -> str | None:
 
 
 class RowStepper:
-    """The parameters that got sparse gradients.
+    """The parameters with sparse gradients, and their steps.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class RowStepper:
             self._check_any(hyper)
 
     def _check_any(self, hyper: Hyperparameters) -> None:
-        """See that there is a parameter that can have sparse gradients."""
+        """Check that some parameter can have sparse gradients."""
         refusal = None
         for index in range(len(self._work.leaves)):
             try:
@@ -66,7 +66,7 @@ class RowStepper:
             raise refusal
 
     def prepare(self, gradients: Mapping[int, RowGradient], hyper: Hyperparameters) -> None:
-        """Get ready for these gradients, or raise before anything is written."""
+        """Prepare steps with these gradients, or raise before anything is written."""
         for index in gradients:
             if index not in self._known:
                 table, numbers = self._table[index], hyper.of(index)
@@ -74,7 +74,7 @@ class RowStepper:
             self._known[index].prepare(hyper.of(index))
 
     def sizes(self, gradients: Mapping[int, RowGradient]) -> list[int]:
-        """How many elements there are to step for each."""
+        """The number of elements to step for each gradient."""
         return [own.places.size * own.values.shape[1] for own in gradients.values()]
 
     def stepped(
@@ -84,7 +84,7 @@ class RowStepper:
         clears: bool,
         threads: int,
     ) -> list[Change]:
-        """What steps the rows that have a gradient."""
+        """The changes that step the rows with a gradient."""
         changes: list[Change] = []
         for index, gradient in gradients.items():
             self.behind = True  # perhaps: to catch up without need changes nothing
@@ -94,7 +94,7 @@ class RowStepper:
         return changes
 
     def note_lagging(self) -> None:
-        """See whether any rows have to catch up after a step."""
+        """Note whether rows lag after a step."""
         self.behind = any(rows.now for rows in self._known.values())
 
     def catch_up(self, found: Sequence[Any] | None = None) -> None:
@@ -122,5 +122,5 @@ class RowStepper:
 
     @property
     def params_behind(self) -> bool:
-        """Whether parameters, too, are not what they are with dense gradients."""
+        """Whether parameters, not only states, lag behind those of dense steps."""
         return any(rows.now and rows.moves for rows in self._known.values())
