@@ -178,7 +178,7 @@ def test_parameters_that_move_catch_up_where_asked():
 def test_parameters_that_stay_are_not_read_through():
     opt = fastopt.RMSProp(np.zeros((4, 1)), sparse="exact")
     opt.step((np.array([0]), np.ones((1, 1))))
-    assert opt._steps.row_steps.behind
+    assert opt._steps.row_steps.lagging
     assert not opt._steps.row_steps.params_behind
 
 

@@ -161,7 +161,7 @@ class CudaStepper(Stepper):
                 self._of_graphs.append(self._batches)
 
     def _bind(self, addresses: list[int]) -> None:
-        """Have the launches take the gradients from these addresses; 0 leaves an array out."""
+        """Set the addresses of the gradients in the launches; 0 leaves an array out."""
         with device.on(self.ordinal):
             self._single.clear()
             for batch in self._batches:
@@ -244,7 +244,7 @@ class CudaStepper(Stepper):
         if self._is_capturing or self.hyper.is_on_device:
             return
         left_out = self.gradients.left_out if self.gradients.leaves_out else None
-        # In one line, behind the launch: all that an interrupt could find half done.
+        # In one line, after the launch: an interrupt could leave several lines half done.
         self.count, self._unsettled, self._since, self._left_out = (
             self.count + 1,
             self.clip.skip_nonfinite and self.reducer is LOCAL,

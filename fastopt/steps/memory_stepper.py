@@ -114,7 +114,7 @@ class MemoryStepper(Stepper):
         if type(grad_scale) is not float or grad_scale != self.grad_scale or self.varies:
             self.prepare(grad_scale)
         found, items = self.gradients.enter(grads)
-        if self.row_steps.behind:
+        if self.row_steps.lagging:
             self.row_steps.catch_up(found)
         if self.by_header and not self._checks_first:
             launch = self.launch  # in a name of its own: Python 3.11 would look for a method
@@ -154,7 +154,7 @@ class MemoryStepper(Stepper):
             self._refuse(stream)
         self.prepare(grad_scale)
         found, _ = self.gradients.enter(grads)
-        if self.row_steps.behind:
+        if self.row_steps.lagging:
             self.row_steps.catch_up(found)
         self._count_before = count = self.count
         self.limit = self.clip.limit_at(count)
@@ -276,5 +276,5 @@ class MemoryStepper(Stepper):
         """Bring lagging rows up to date: some rows of some parameters, or all."""
         if rows is not None:
             self.row_steps.catch_up_rows(rows)
-        elif self.row_steps.behind:
+        elif self.row_steps.lagging:
             self.row_steps.catch_up()

@@ -21,7 +21,7 @@ class Added(TypedDict, total=False):
         are tensors of uint8 with a row for each 256 elements; parameters with fewer than 4096
         elements, or in another order in memory than C's, have states of float32 then.
     stochastic_rounding : bool, optional
-        Round what has less than 32 bits up or down at random, without bias, so that updates
+        Stochastic, unbiased rounding of formats of less than 32 bits, so that updates
         smaller than its precision are not lost; by default 8-bit states only.
     """
 

@@ -16,5 +16,5 @@ gradients make of them, without being touched:
 5. `lagging_rows` notes that matrix for each step, in a binary tree of products. A row remembers the
    step at which it was left, and so needs one matrix to catch up with any number of steps.
 6. `catch_up` generates the transform that applies such a matrix. It is compiled and run like any other,
-   just before the row's own step or when somebody looks.
+   just before the row's own step or when it is read.
 """

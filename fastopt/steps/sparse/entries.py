@@ -18,7 +18,7 @@ class RowGradient(NamedTuple):
     """The gradient of some rows of a parameter; the other rows have zero."""
 
     rows: Array  # int64, rising
-    places: Array  # where the gradient of each is: a row of `values`, or behind them of `sums`
+    positions: Array  # position of each one's gradient: a row of `values`, or after these one of `sums`
     values: Array  # two-dimensional
     sums: Array  # of rows that came more than once
     given: tuple[Array, ...]  # arrays of the caller's that the numbers were copied from
@@ -31,7 +31,9 @@ class RowGradient(NamedTuple):
         """An array with the gradient of each row once, in any order."""
         if not self.sums.size:
             return self.values
-        return np.concatenate([self.values[self.places[self.places < len(self.values)]], self.sums])
+        return np.concatenate(
+            [self.values[self.positions[self.positions < len(self.values)]], self.sums]
+        )
 
 
 def is_sparse(grad: Any) -> bool:
@@ -96,16 +98,16 @@ def _take_unordered(given: Array, values: Array) -> RowGradient:
         rows = np.unique(given)
         return RowGradient(rows, np.arange(rows.size), values[: rows.size], values[:0], ())
     numbers = values
-    rows, places, repeated = (np.empty(given.size, np.int64) for _ in range(3))
+    rows, positions, repeated = (np.empty(given.size, np.int64) for _ in range(3))
     starts = np.zeros(1 + given.size // 2, np.int64)
-    count, several = row_loops.group_duplicates()(given, rows, places, starts, repeated)
+    count, several = row_loops.group_duplicates()(given, rows, positions, starts, repeated)
     if several and (name := str(name_of(values.dtype))) in ("float16", "bfloat16"):
         # Sums would lose too much in 16 bits.
         numbers = floats(name).decode(values, compute_dtype(name)).reshape(values.shape)
     sums = np.empty((several, values.shape[1]), numbers.dtype)
     if several:
         row_loops.add_rows(numbers.dtype)(starts, repeated, numbers, sums)
-    return RowGradient(rows[:count], places[:count], numbers, sums, (values,) if several else ())
+    return RowGradient(rows[:count], positions[:count], numbers, sums, (values,) if several else ())
 
 
 def _checked_pointers(name: str, grad: Any) -> Any:
@@ -157,11 +159,11 @@ def _take_entries(name: str, grad: Any, param: Array, given: tuple[Array, ...]) 
     columns = np.zeros(len(first), np.int64)
     for size, own in zip(param.shape[1:], others, strict=True):
         columns = columns * size + own
-    ordered, places = (np.empty(len(first), np.int64) for _ in range(2))
-    row_loops.sort()(first.astype(np.int64), ordered, places)
+    ordered, positions = (np.empty(len(first), np.int64) for _ in range(2))
+    row_loops.sort()(first.astype(np.int64), ordered, positions)
     starts = _first_of_each(ordered)
     rows, width = ordered[starts[:-1]], math.prod(param.shape[1:])
-    return _dense_rows(name, rows, starts, columns[places], entries.data[places], width, given)
+    return _dense_rows(name, rows, starts, columns[positions], entries.data[positions], width, given)
 
 
 def _dense_rows(

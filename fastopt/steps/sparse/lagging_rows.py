@@ -176,14 +176,14 @@ class LaggingRows:
             self._row_bytes[row_driver.GRAD] = self._width * gradient.values.itemsize
             size = len(gradient.rows) * self._width
             walk = row_driver.walking(
-                self._executor, size, threads, *self._walk(gradient.rows, gradient.places)
+                self._executor, size, threads, *self._walk(gradient.rows, gradient.positions)
             )
             return [walk, *(put(array, 0) for array in gradient.given if clears)]
         self._walk_in_python(gradient.rows)
         found = [*gradient.values, *gradient.sums]
         changes: list[Change] = []
-        for row, place in zip(gradient.rows, gradient.places, strict=True):
-            changes += self._step_in_python(self._group.parts, hyper, row, found[place], clears)
+        for row, position in zip(gradient.rows, gradient.positions, strict=True):
+            changes += self._step_in_python(self._group.parts, hyper, row, found[position], clears)
         if self._catches_up:
             reached = self.now + 1
             changes += [
@@ -233,8 +233,8 @@ class LaggingRows:
             find, left = row_loops.products(self._numbers.dtype), (self._marks, self._last, some)
             find(self._tree, *left, self.now, self._entries, self._numbers)
 
-    def _walk(self, some: Array, places: Array) -> tuple[Array, ...]:
-        return self._work, self._addresses, self._row_bytes, some, places, self._last
+    def _walk(self, some: Array, positions: Array) -> tuple[Array, ...]:
+        return self._work, self._addresses, self._row_bytes, some, positions, self._last
 
     def _walk_in_python(self, some: Array) -> None:
         for row in some:

@@ -61,14 +61,14 @@ def _fetch(start, size):
 
 
 @helper
-def _place(work, addresses, row_bytes, place):
+def _gradient_address(work, addresses, row_bytes, position):
     """The address of a row's gradient."""
-    if place < work[ROWS]:
-        return addresses[GRAD] + place * row_bytes[GRAD]
-    return work[SUMS] + (place - work[ROWS]) * row_bytes[GRAD]
+    if position < work[ROWS]:
+        return addresses[GRAD] + position * row_bytes[GRAD]
+    return work[SUMS] + (position - work[ROWS]) * row_bytes[GRAD]
 
 
-def _walk(work, addresses, row_bytes, rows, places, last, threads):
+def _walk(work, addresses, row_bytes, rows, positions, last, threads):
     now = work[NOW]
     reached = now + 1 if work[KERNEL] != 0 else now
     for thread in numba.prange(threads):
@@ -82,7 +82,10 @@ def _walk(work, addresses, row_bytes, rows, places, last, threads):
                     if column != GRAD:
                         _fetch(addresses[column] + row * row_bytes[column], row_bytes[column])
                 if work[KERNEL] != 0:
-                    _fetch(_place(work, addresses, row_bytes, places[i + AHEAD]), row_bytes[GRAD])
+                    _fetch(
+                        _gradient_address(work, addresses, row_bytes, positions[i + AHEAD]),
+                        row_bytes[GRAD],
+                    )
                 if last.size > 0:
                     _fetch_line(last.ctypes.data + row * last.itemsize)
             row = rows[i]
@@ -94,7 +97,7 @@ def _walk(work, addresses, row_bytes, rows, places, last, threads):
                     call_kernel(work[CATCH_UP], own.ctypes.data, numbers, start, stop)
                 last[row] = reached
             if work[KERNEL] != 0:
-                gradient = _place(work, addresses, row_bytes, places[i])
+                gradient = _gradient_address(work, addresses, row_bytes, positions[i])
                 own[GRAD] = gradient - row * row_bytes[GRAD]
                 call_kernel(work[KERNEL], own.ctypes.data, work[HYPER], start, stop)
     if last.size > 0:
@@ -134,8 +137,9 @@ def _compiled(parallel: bool, whole: bool) -> Callable[..., None]:
 
 
 def walking(executor: str, size: int, count: int, *arguments: Any) -> Change:
-    """``walking(executor, size, count, work, addresses, row_bytes, rows, places, last)``: what works on
-    rows, with at most `count` threads.
+    """The change that steps rows or brings them up to date, with at most `count` threads.
+
+    Called as ``walking(executor, size, count, work, addresses, row_bytes, rows, positions, last)``.
 
     Parameters
     ----------
@@ -151,8 +155,8 @@ def walking(executor: str, size: int, count: int, *arguments: Any) -> Change:
         How much of each of them is a row.
     rows : array of int64
         Each at most once.
-    places : array of int64
-        Which row of the values, and behind them of the sums, is the gradient of each.
+    positions : array of int64
+        The row of each one's gradient in the values, or after these in the sums.
     last : array of int16
         The step at which each row of the matrix was left. Empty: none has to catch up.
     """

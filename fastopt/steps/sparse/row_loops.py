@@ -69,9 +69,9 @@ def _in_order(rows):
         for i in range(rows.size):
             number = both[i]
             value = number >> shift & mask
-            place = begins[value]
-            begins[value] = place + np.uint64(1)
-            other[place] = number
+            position = begins[value]
+            begins[value] = position + np.uint64(1)
+            other[position] = number
         both, other = other, both
         shift += width
     return both, low
@@ -84,21 +84,21 @@ def _sort(rows, ordered, order):
         order[i] = both[i] & ((np.uint64(1) << low) - np.uint64(1))
 
 
-def _tell_apart(given, rows, places, starts, repeated):
+def _group_duplicates(given, rows, positions, starts, repeated):
     both, low = _in_order(given)
-    behind = (np.uint64(1) << low) - np.uint64(1)
+    mask = (np.uint64(1) << low) - np.uint64(1)
     count = several = first = 0
     while first < given.size:
         row = both[first] >> low
-        rows[count], places[count] = row, both[first] & behind
+        rows[count], positions[count] = row, both[first] & mask
         stop = first + 1
         while stop < given.size and both[stop] >> low == row:
             stop += 1
         if stop > first + 1:
-            places[count] = given.size + several
+            positions[count] = given.size + several
             starts[several + 1] = starts[several] + stop - first
             for i in range(first, stop):
-                repeated[starts[several] + i - first] = both[i] & behind
+                repeated[starts[several] + i - first] = both[i] & mask
             several += 1
         count, first = count + 1, stop
     return count, several
@@ -193,14 +193,16 @@ def sort() -> Callable[[Array, Array, Array], None]:
 
 @cache
 def group_duplicates() -> Callable[..., tuple[int, int]]:
-    """``group_duplicates()(given, rows, places, starts, repeated)``: rows that come once or more.
+    """``group_duplicates()(given, rows, positions, starts, repeated)``: distinct rows.
 
-    Each of the `given` ones goes to `rows` once, sorted, and where its gradient is to `places`: where
-    it stood, or behind all of these the number of its sum, sum ``i`` being that of the places
-    ``repeated[starts[i]:starts[i + 1]]``. The number of rows and of sums is returned; of `starts`
-    the first must be zero.
+    Each of the `given` rows is written to `rows` once, sorted, and the position of its gradient to
+    `positions`: its index in `given`, or after all of these the index of its sum. Sum ``i`` is of the
+    gradients at ``repeated[starts[i]:starts[i + 1]]``. Returns the numbers of rows and of sums; the
+    first of `starts` must be zero.
     """
-    return compile_function(_tell_apart, types.UniTuple(types.int64, 2)(*(_LONG,) * 5), "tell-apart")
+    return compile_function(
+        _group_duplicates, types.UniTuple(types.int64, 2)(*(_LONG,) * 5), "group-duplicates"
+    )
 
 
 @cache
@@ -217,7 +219,7 @@ def add_rows(dtype: np.dtype[Any]) -> Callable[..., None]:
 def scatter(index: np.dtype[Any], dtype: np.dtype[Any]) -> Callable[..., bool]:
     """``scatter(index, dtype)(starts, columns, data, out)``: rows of a CSR matrix as dense ones.
 
-    Entries of one place are added from left to right, to zero. False if one has no place in `out`.
+    Entries of one element are added from left to right, to zero. False if one is outside of `out`.
     """
     columns, data = _readable(numba.from_dtype(index)), _readable(numba.from_dtype(dtype))
     out = types.Array(numba.from_dtype(dtype), 2, "C")

@@ -32,7 +32,7 @@ class RowStepper:
     Attributes
     ----------
     mode : str or None
-    behind : bool
+    lagging : bool
         Whether any rows have to catch up.
     """
 
@@ -45,7 +45,7 @@ class RowStepper:
         executor: str,
         compiled: bool,
     ) -> None:
-        self.mode, self.behind = mode, False
+        self.mode, self.lagging = mode, False
         self._table, self._work = table, work
         self._how = mode == "exact", executor, compiled
         self._known: dict[int, LaggingRows] = {}
@@ -75,7 +75,7 @@ class RowStepper:
 
     def sizes(self, gradients: Mapping[int, RowGradient]) -> list[int]:
         """The number of elements to step for each gradient."""
-        return [own.places.size * own.values.shape[1] for own in gradients.values()]
+        return [own.positions.size * own.values.shape[1] for own in gradients.values()]
 
     def stepped(
         self,
@@ -87,7 +87,7 @@ class RowStepper:
         """The changes that step the rows with a gradient."""
         changes: list[Change] = []
         for index, gradient in gradients.items():
-            self.behind = True  # perhaps: to catch up without need changes nothing
+            self.lagging = True  # perhaps: to catch up without need changes nothing
             code = int(self._table[index, KERNEL])
             own = self._known[index]
             changes += own.stepped(gradient, code, hyper.of(index), clears, threads)
@@ -95,7 +95,7 @@ class RowStepper:
 
     def note_lagging(self) -> None:
         """Note whether rows lag after a step."""
-        self.behind = any(rows.now for rows in self._known.values())
+        self.lagging = any(rows.now for rows in self._known.values())
 
     def catch_up(self, found: Sequence[Any] | None = None) -> None:
         """Bring all rows up to date: of all parameters, or of those with dense ones among gradients."""
