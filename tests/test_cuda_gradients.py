@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt.steps import device_gradients
 from tests.device import (
     assert_same_on_device,
     misaligned,
@@ -21,6 +20,8 @@ from tests.device import (
 from tests.support import problem
 
 skip_without_device()
+
+from fastopt.steps import device_gradients  # noqa: E402  # it imports what may not be installed
 
 
 class Wrapped:

@@ -200,7 +200,11 @@ class Player:
         return own
 
     def _assign(self, group: int | None, name: str, value: float) -> None:
-        setattr(self.opt if group is None else self.opt.groups[group], name, value)
+        try:
+            setattr(self.opt if group is None else self.opt.groups[group], name, value)
+        except ValueError as error:  # the values say whether it is so
+            if group is not None or "every group has its own" not in str(error):
+                raise
 
     def _look(self, what: str, seed: int) -> None:
         if what == "rows":
