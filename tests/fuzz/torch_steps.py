@@ -51,7 +51,7 @@ def _recipe(rng: Random) -> tuple[str, dict[str, Any], str]:
         kwargs["amsgrad"] = True
     if rng.random() < 0.3:
         kwargs["maximize"] = True
-    # Centered, two averages cancel: in float32 the last bits of torch's and fastopt's become whole digits.
+    # Centered, two averages cancel: in float32 the last bits of either library grow to whole digits.
     return name, kwargs, "float64" if kwargs.get("centered") else rng.choice(["float32", "float64"])
 
 
