@@ -42,7 +42,7 @@ def test_benchmarks_run(capsys):
 def test_benchmarks_look_at_the_result():
     from bench import cuda
 
-    cuda.check("fastopt", cuda.own(100, 2, "cuda"))
+    cuda.check("fastopt", cuda.own(100, 2, fast=False))
     with pytest.raises(AssertionError, match=r"gives 2\.0 after one step"):
         cuda.check("another", cuda.Way(lambda i: None, lambda: 2.0))
 
@@ -66,7 +66,7 @@ def test_kernel_of_cupy():
     cupy = SimpleNamespace(ones=np.ones, zeros=np.zeros, ElementwiseKernel=ElementwiseKernel)
     way = cuda.cupy_kernel(cupy, 10, 2)
     cuda.check("CuPy", way)
-    own = cuda.own(10, 2, "cuda")
+    own = cuda.own(10, 2, fast=False)
     for i in (0, 0, 1, 0):
         own.step(i)
     for i in (1, 0, 0):
