@@ -139,13 +139,15 @@ class ClipDecision:
 
     def add(self, stream: int) -> Array:
         """The sums of `norm.COLUMNS` over all blocks, on the host: waits for the device."""
-        for launch, blocks in self._squares:
-            launch.start(blocks, norm.THREADS, stream)
+        for launch, count in self._squares:
+            launch.start(count, norm.THREADS, stream)
         device.synchronize(stream)
         sums = np.zeros((norm.COLUMNS, self._capacity))
         device.to_host(sums, self._sums.address)
-        sums = sums[:, : max(int(self._decide.words[2]), 1)]
-        return np.asarray(tree_sum(sums.T))
+        blocks = int(self._decide.words[2])
+        if not blocks:  # a rank without elements: nothing was written there
+            return np.zeros(norm.COLUMNS)
+        return np.asarray(tree_sum(sums[:, :blocks].T))
 
     def take(self, size: float, factor: float, skipped: bool) -> None:
         """Replace the decision by one of the host, which may know of other devices or processes."""
