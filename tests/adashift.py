@@ -25,7 +25,7 @@ def scale_by_adashift(beta, eps):
 
 
 class AdaShift(fastopt.NamedOptimizer):
-    """Adam with an average of squares that leaves the gradient of now out (arXiv:1810.00143, n = 1)."""
+    """Adam with an average of squares that excludes the current gradient (arXiv:1810.00143, n = 1)."""
 
     __slots__ = ()
 

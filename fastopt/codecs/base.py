@@ -49,7 +49,7 @@ class Codec:
         """Encode a flat array of numbers to items.
 
         `noise` has 32 random bits for each number, for stochastic rounding, which is unbiased; with
-        None rounding is to nearest.
+        None it is nearest rounding.
         """
         raise NotImplementedError
 
