@@ -12,18 +12,19 @@ from tests.support import compiled_suite_only
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 OUTPUT = re.compile(r"^```text\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
-def blocks(page: Path) -> list[str]:
+def blocks(page: Path, language: str = "python") -> list[str]:
     """Python code, with its first line where it stands in the page, so that errors name the line."""
     text = page.read_text("utf-8")
-    return ["\n" * text.count("\n", 0, m.start(1)) + m[1] for m in BLOCK.finditer(text)]
+    block = re.compile(rf"^```{language}\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+    return ["\n" * text.count("\n", 0, m.start(1)) + m[1] for m in block.finditer(text)]
 
 
 # These need other libraries, as do blocks marked py: the tests of those libraries run them.
 ELSEWHERE = {"torch.md", "mpi.md"}
+WITH_LIBRARIES = ELSEWHERE | {"cuda.md", "recipes.md"}
 WITH_CODE = [page for page in PAGES if blocks(page) and page.name not in ELSEWHERE]
 
 
@@ -42,7 +43,17 @@ def test_code_runs(
 
 def test_code_is_found() -> None:
     assert {"README.md", "own-transform.md"} <= {page.name for page in WITH_CODE}
-    assert all(page.read_text("utf-8").count("```python") == len(blocks(page)) for page in PAGES)
+    assert {page.name for page in PAGES if blocks(page, "py")} == WITH_LIBRARIES
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_nothing_is_shown_that_does_not_run(page: Path) -> None:
+    """A fence has a language that some test runs, an output that one compares, or a directive."""
+    fences = re.findall(r"^ *```+(.*)$", page.read_text("utf-8"), re.MULTILINE)[::2]
+    assert {fence for fence in fences if not fence.startswith("{")} <= {"python", "py", "text"}
+    assert sum(fence in ("python", "py") for fence in fences) == sum(
+        len(blocks(page, language)) for language in ("python", "py")
+    )
 
 
 LINK = re.compile(r"""\]\(([^)\s]+)\)|(?:src|srcset|href)="([^"]+)\"""")

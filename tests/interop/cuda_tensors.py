@@ -192,3 +192,51 @@ def capture(monkeypatch, step, written):
     for tensor, content in zip(written, before, strict=True):
         to_cpu(tensor).copy_(content)
     return lambda: [each() for each in found]
+
+
+class _Moves(torch.overrides.TorchFunctionMode):
+    """What is made on ``"cuda"`` comes to the emulated GPU; a graph of derivatives stays on the CPU."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        device = kwargs.pop("device", None)
+        if not torch.is_grad_enabled():
+            return function(*args, **kwargs)
+        with torch._C.DisableTorchFunctionSubclass():
+            found = function(*args, **kwargs)
+        return to_cuda(found) if device == "cuda" else found
+
+
+@torch.no_grad()
+def _module_to_cuda(module, device):
+    for own in module.modules():
+        for name, param in own._parameters.items():
+            own._parameters[name] = moved = torch.nn.Parameter(to_cuda(param.detach()))
+            moved.register_post_accumulate_grad_hook(_grad_to_cuda)
+    return module
+
+
+@torch.no_grad()
+def _grad_to_cuda(param):
+    param.grad = to_cuda(param.grad)
+
+
+@contextlib.contextmanager
+def as_on_cuda(monkeypatch):
+    """Run a script written for a GPU; where it is emulated its graphs are run and not captured."""
+    if not EMULATED:
+        yield
+        return
+    stream = SimpleNamespace(cuda_stream=STREAM, wait_stream=lambda other: None)
+    with monkeypatch.context() as patch, _Moves():
+        for name, value in {
+            "Stream": lambda: stream,
+            "stream": contextlib.nullcontext,
+            "current_stream": lambda device=None: stream,
+            "is_current_stream_capturing": lambda: False,
+            "CUDAGraph": lambda: SimpleNamespace(replay=lambda: None),
+            "graph": contextlib.nullcontext,
+        }.items():
+            patch.setattr(torch.cuda, name, value)
+        patch.setattr(torch.nn.Module, "to", _module_to_cuda)
+        yield

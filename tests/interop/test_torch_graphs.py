@@ -2,13 +2,21 @@
 
 import copy
 import pickle
+from pathlib import Path
 
 import pytest
 
 from tests.device import EMULATED, needs_driver
+from tests.interop.cuda_tensors import (
+    as_on_cuda,
+    capture,
+    current_stream,
+    moves_to_cuda,
+    to_cpu,
+    to_cuda,
+)
 from tests.interop.torch_pairs import TOLERANCE, Pair, fast, torch
-
-from tests.interop.cuda_tensors import capture, current_stream, moves_to_cuda, to_cpu, to_cuda  # isort: skip
+from tests.test_readme import blocks
 
 pytestmark = [
     needs_driver,
@@ -252,3 +260,12 @@ def test_what_cannot_be_captured(monkeypatch):
     refused(fast.Adam([w], capturable=True), "only after one with the same parameters")
     refused(stepped(), "a step with a GradScaler cannot", found_inf=to_cuda(torch.zeros(1)))
     refused(stepped(clip_norm=1.0), r"clip_norm was changed to 0\.5", clip_norm=0.5)
+
+
+def test_code_of_the_page_runs(monkeypatch):
+    page = Path(__file__).parents[2] / "docs" / "torch.md"
+    (code,) = blocks(page, "py")
+    scope = {"torch": torch, "AdamW": fast.AdamW}
+    with as_on_cuda(monkeypatch):
+        exec(compile(code, str(page), "exec"), scope)
+        assert int(to_cpu(next(iter(scope["optimizer"].state.values()))["step"])) == 4

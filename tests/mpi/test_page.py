@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests import subprocesses
+from tests.device import needs_driver
 from tests.mpi.launch import compiled_suite_only, launch_python, needs_mpi
 from tests.test_readme import blocks
 
@@ -17,6 +18,17 @@ PAGE = Path(__file__).parents[2] / "docs" / "mpi.md"
 def test_code_runs(ranks, tmp_path):
     script = tmp_path / "train.py"
     script.write_text("\n".join(blocks(PAGE)))
+    ended = launch_python(ranks, "-W", "error", "-m", "mpi4py", str(script))
+    assert (ended.status, ended.complaints) == (0, "")
+
+
+@needs_mpi
+@needs_driver
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_code_for_devices_runs(ranks, tmp_path):
+    script = tmp_path / "train.py"
+    (code,) = blocks(PAGE, "py")
+    script.write_text(blocks(PAGE)[0] + code)
     ended = launch_python(ranks, "-W", "error", "-m", "mpi4py", str(script))
     assert (ended.status, ended.complaints) == (0, "")
 
