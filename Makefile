@@ -130,7 +130,7 @@ cuda-emulated: $(VENV)/.cuda-test ## the CUDA executor on an emulated GPU, where
 
 mpi-emulated: $(VENV)/.cuda-test $(VENV)/.mpich ## ranks with arrays on an emulated GPU, where there is one
 	$(call heading,MPI with arrays on an emulated GPU)
-	$(call emulated,tests/mpi/test_device.py)
+	$(call emulated,tests/mpi/test_device.py tests/mpi/test_page.py::test_code_for_devices_runs)
 
 torch-emulated: $(VENV)/.cuda-test $(VENV)/.interop ## tensors on an emulated GPU, where there is one
 	$(call heading,torch with tensors on an emulated GPU)

@@ -55,10 +55,12 @@ numpydoc_validation_exclude = {r"\.SharedOptions$", r"\.Added$"}
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
-    "filename_pattern": r"\.py$",
+    "filename_pattern": r"\.py$" if find_spec("torch") else r"(?<!torch_network)\.py$",
+    "run_stale_examples": True,  # they are tests too, of a package that may have changed
     "abort_on_example_error": True,
     "image_srcset": ["2x"],
-    "reset_modules": ("matplotlib", "gallery_style.neutral"),
+    "reset_modules": ("matplotlib", "gallery_style.neutral", "gallery_style.strict"),
+    "reset_modules_order": "both",
     "remove_config_comments": True,
     "show_signature": False,
     "download_all_examples": False,

@@ -327,5 +327,5 @@ def test_code_of_the_page_runs():
 
 def test_example_runs(tmp_path):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
-    code = (ROOT / "examples" / "interop" / "torch_network.py").read_text("utf-8")
+    code = (ROOT / "examples" / "torch_network.py").read_text("utf-8")
     assert run(code, tmp_path, MPLBACKEND="agg") == ""
