@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt.codecs.formats import NAMES
+from fastopt.codecs.formats import FORMATS
 from fastopt.executors import norm
 from fastopt.executors.global_norm import sum_of_squares
 from tests.subprocesses import COUNT_PASSES, needs_jit, run, script
@@ -116,7 +116,7 @@ def test_arm_converts_float16() -> None:
     assert target.widest_vectors() == (128, "NEON")
 
 
-DTYPES: dict[str, Any] = {name: np.dtype(name) for name in NAMES if name != "bfloat16"}
+DTYPES: dict[str, Any] = {name: np.dtype(name) for name in FORMATS if name != "bfloat16"}
 DTYPES["bfloat16"] = np.dtype(ml_dtypes.bfloat16)
 
 
@@ -127,7 +127,7 @@ def arrays(formats: tuple[str, ...]) -> list[Any]:
 
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_the_norm_has_the_same_bits_for_any_mixture(count: int) -> None:
-    for formats in combinations(NAMES, count):
+    for formats in combinations(FORMATS, count):
         mixed = arrays(formats)
         assert sum_of_squares(mixed) == norm.reference(mixed), formats
 

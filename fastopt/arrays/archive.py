@@ -16,7 +16,7 @@ import numpy as np
 from fastopt.arrays import placement
 from fastopt.arrays.checks import Array
 from fastopt.arrays.regular_files import open_regular, replacing
-from fastopt.codecs.formats import name_of
+from fastopt.codecs.formats import bits_of
 
 DESCRIPTION = "fastopt.json"
 LARGEST_DESCRIPTION = 1 << 26  # bytes: a million arrays with paths of 50 characters
@@ -55,8 +55,8 @@ def _write_array(member: IO[bytes], array: Array) -> None:
 
 
 def in_files(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The dtype in files: uint16 for bfloat16, which the .npy format does not have."""
-    return np.dtype(np.uint16) if name_of(dtype) == "bfloat16" else dtype
+    """The dtype in files: integers for formats that .npy does not have, such as bfloat16."""
+    return bits_of(dtype)
 
 
 def _bytes(array: Array) -> memoryview:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import Any, TypeAlias
 
@@ -12,7 +12,7 @@ import numpy as np
 from fastopt.arrays.device_array import DeviceArray
 from fastopt.arrays.tree import plain
 from fastopt.codecs.base import Array as Array
-from fastopt.codecs.formats import NAMES, listed, name_of, partners_of
+from fastopt.codecs.formats import FORMATS, listed, name_of, partners_of
 
 Range: TypeAlias = tuple[int, int, str]
 
@@ -87,7 +87,7 @@ def check_memory(name: str, array: Array) -> None:
         raise ValueError(f"{name} must be aligned to its item size of {array.itemsize} bytes")
 
 
-def check_readable(name: str, array: Any, formats: tuple[str, ...] = NAMES) -> None:
+def check_readable(name: str, array: Any, formats: Collection[str] = FORMATS) -> None:
     """Check that compiled code can read an array by its address."""
     check_kind(name, array)
     if name_of(array.dtype) not in formats:
@@ -95,7 +95,7 @@ def check_readable(name: str, array: Any, formats: tuple[str, ...] = NAMES) -> N
     check_memory(name, array)
 
 
-def check_writeable(name: str, array: Any, formats: tuple[str, ...] = NAMES) -> None:
+def check_writeable(name: str, array: Any, formats: Collection[str] = FORMATS) -> None:
     """Check a parameter, or another array that the step writes."""
     check_readable(name, array, formats)
     check_is_written(name, array)

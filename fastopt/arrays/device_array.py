@@ -19,6 +19,7 @@ import numpy as np
 
 from fastopt.arrays import places
 from fastopt.codecs.floats import floats
+from fastopt.codecs.formats import FORMATS
 
 CUDA = "cuda"
 LIBRARIES = "torch", "cupy", "numba"  # whose streams or dtypes are known beyond the interface
@@ -139,9 +140,10 @@ def interface(array: Any) -> dict[str, Any] | None:
         if not getattr(array, "is_cuda", False):
             return None
         array = array.detach()  # tensors that require a gradient have no interface
-        if str(array.dtype) == "torch.bfloat16":  # which the interface does not know
-            bits = array.view(import_module("torch").int16).__cuda_array_interface__
-            return {**bits, "typestr": floats("bfloat16").dtype}
+        name = str(array.dtype).removeprefix("torch.")
+        if name in FORMATS and (bits := FORMATS[name].bits):  # which the interface does not know
+            integers = array.view(getattr(import_module("torch"), bits.name.removeprefix("u")))
+            return {**integers.__cuda_array_interface__, "typestr": floats(name).dtype}
     described = getattr(array, "__cuda_array_interface__", None)
     if described is None and type(array).__name__ == "FakeCUDAArray":  # of Numba's simulator
         described = getattr(array, "__array_interface__", None)

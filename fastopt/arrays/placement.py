@@ -12,7 +12,7 @@ from fastopt.arrays.checks import Array
 from fastopt.arrays.device_array import DeviceArray
 from fastopt.arrays.places import Place, load
 from fastopt.codecs.base import Codec
-from fastopt.codecs.formats import name_of
+from fastopt.codecs.formats import bits_of
 
 
 def place_of(array: DeviceArray) -> Place:
@@ -37,11 +37,11 @@ def enter(name: str, array: Any) -> Any:
 def enter_like(name: str, array: Any, like: Any) -> Any:
     """As `enter`, for an array that must have the dtype of `like`.
 
-    Libraries without bfloat16 describe it as uint16.
+    Libraries describe formats that they lack, such as bfloat16, as integers.
     """
     entered = enter(name, array)
-    if isinstance(entered, DeviceArray) and entered.dtype == np.uint16:
-        return entered.as_dtype(like.dtype) if name_of(like.dtype) == "bfloat16" else entered
+    if isinstance(entered, DeviceArray) and entered.dtype.kind == "u":
+        return entered.as_dtype(like.dtype) if entered.dtype == bits_of(like.dtype) else entered
     return entered
 
 

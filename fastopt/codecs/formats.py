@@ -2,46 +2,77 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastopt.codecs import half_precision
+
 
 class Format(NamedTuple):
-    """A floating-point format; its name is also that of torch's dtype.
+    """A floating-point format: a row of the table is all that fastopt knows of one.
+
+    NumPy and the compiler convert the format themselves, or it is stored as bits that formulas over
+    `codecs.operations` convert; then its dtype is one of ml_dtypes.
 
     Attributes
     ----------
     name : str
+        That of its dtype, in NumPy or ml_dtypes and in torch.
     itemsize : int
         Bytes an element.
-    cut : int
-        Bits of a float32 that are not kept.
     dlpack : int
         DLPack's code of its kind.
     mpi : str or None
-        MPI's type for sums.
+        MPI's type for sums, None if it has none.
+    cut : int
+        Bits of a float32 that are not kept, which stochastic rounding replaces by noise.
+    number : function or None
+        ``number(o, bits)``: the stored bits as a float32.
+    nearest : function or None
+        ``nearest(o, number)``: a float32 as bits, rounded to nearest, ties to even.
+    stochastic : function or None
+        ``stochastic(o, number, noise)``: a float32 as the bits of one of its two neighbours, with
+        `cut` bits of noise; as a float32 where `nearest` is None.
     """
 
     name: str
     itemsize: int
-    cut: int
     dlpack: int
-    mpi: str | None
+    mpi: str | None = None
+    cut: int = 0
+    number: Callable[..., Any] | None = None
+    nearest: Callable[..., Any] | None = None
+    stochastic: Callable[..., Any] | None = None
+
+    @property
+    def formulas(self) -> tuple[Callable[..., Any], ...]:
+        return tuple(filter(None, (self.number, self.nearest, self.stochastic)))
+
+    @property
+    def bits(self) -> np.dtype[Any] | None:
+        """The dtype of the stored bits, None if NumPy knows the format itself."""
+        return np.dtype(f"uint{8 * self.itemsize}") if self.number else None
 
 
-FORMATS = {
-    row.name: row
-    for row in (
-        Format("float16", 2, cut=13, dlpack=2, mpi="FLOAT16_T"),
-        Format("bfloat16", 2, cut=16, dlpack=4, mpi=None),
-        Format("float32", 4, cut=0, dlpack=2, mpi="FLOAT"),
-        Format("float64", 8, cut=0, dlpack=2, mpi="DOUBLE"),
-    )
-}
-NAMES = tuple(FORMATS)
-SINGLE = tuple(name for name in NAMES if name != "float64")  # float32 represents all of their values
+FORMATS: dict[str, Format] = {}  # in the order of their numbers in compiled code
+
+
+def register(row: Format) -> None:
+    """Add a format, before the first array of it is used.
+
+    Raises
+    ------
+    ValueError
+        There is another one of this name, or formulas are missing.
+    """
+    if (row.number is None) != (row.nearest is None) or (row.cut > 0) != (row.stochastic is not None):
+        raise ValueError(f"{row.name} must have number with nearest, and cut with stochastic")
+    if FORMATS.setdefault(row.name, row) != row:
+        raise ValueError(f"there is another format with the name {row.name}")
+    name_of.cache_clear()
 
 
 @lru_cache
@@ -49,6 +80,18 @@ def name_of(dtype: np.dtype[Any]) -> str | None:
     """The name of a dtype's format in any byte order, or None if it is not one of `FORMATS`."""
     name = dtype.newbyteorder("=").name
     return name if name in FORMATS else None
+
+
+def bits_of(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype of stored elements: integers for formats that NumPy itself does not know."""
+    name = name_of(dtype)
+    bits = FORMATS[name].bits if name else None
+    return dtype if bits is None else bits
+
+
+def number_of(name: str) -> int:
+    """The number of a format in compiled code."""
+    return list(FORMATS).index(name)
 
 
 def compute_dtype(name: str) -> np.dtype[Any]:
@@ -59,14 +102,41 @@ def compute_dtype(name: str) -> np.dtype[Any]:
 def outputs_of(dtype: np.dtype[Any]) -> tuple[str, ...]:
     """The formats in which new parameters of `dtype` can be written to a copy."""
     # float64 to 16 bits would be rounded twice.
-    return ("float32", "float64") if dtype == np.float64 else NAMES
+    return ("float32", "float64") if dtype == np.float64 else tuple(FORMATS)
 
 
 def partners_of(dtype: np.dtype[Any]) -> tuple[str, ...]:
-    """The formats of gradients and states for parameters of `dtype`."""
-    return ("float64",) if dtype == np.float64 else SINGLE
+    """The formats of gradients and states for parameters of `dtype`: float32 has all their values."""
+    if dtype == np.float64:
+        return ("float64",)
+    return tuple(name for name in FORMATS if name != "float64")
 
 
-def listed(names: tuple[str, ...]) -> str:
+def listed(names: Iterable[str]) -> str:
     """Join names for an error: "float16, float32 or float64"."""
-    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+    *others, last = names
+    return " or ".join(filter(None, (", ".join(others), last)))
+
+
+for _row in (
+    Format(
+        "float16",
+        2,
+        dlpack=2,
+        mpi="FLOAT16_T",
+        cut=half_precision.FLOAT16_CUT,
+        stochastic=half_precision.float16_neighbour,
+    ),
+    Format(
+        "bfloat16",
+        2,
+        dlpack=4,
+        cut=half_precision.BFLOAT16_CUT,
+        number=half_precision.from_bfloat16,
+        nearest=half_precision.nearest_bfloat16,
+        stochastic=half_precision.random_bfloat16,
+    ),
+    Format("float32", 4, dlpack=2, mpi="FLOAT"),
+    Format("float64", 8, dlpack=2, mpi="DOUBLE"),
+):
+    register(_row)

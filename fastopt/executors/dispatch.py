@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from fastopt.changes import Change
-from fastopt.codecs.formats import NAMES
+from fastopt.codecs.formats import FORMATS
 from fastopt.executors import norm as order_of_sums
 from fastopt.executors import threads
 from fastopt.executors.cpu import drivers, norm
@@ -69,7 +69,7 @@ def norm_launcher(executor: str, size: int, formats: Collection[int]) -> NormLau
     RuntimeError
         The processor lacks the instructions for one of the formats, which are given by number.
     """
-    names = tuple(name for number, name in enumerate(NAMES) if number in formats)
+    names = tuple(name for number, name in enumerate(FORMATS) if number in formats)
     if on_one_core(executor, size):
         run = norm.serial(names)
         return lambda rows, items, ranges, sums: run(rows, items, ranges, sums, 1)

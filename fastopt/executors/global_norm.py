@@ -9,7 +9,7 @@ import numpy as np
 
 from fastopt.arrays import checks, placement, tree
 from fastopt.arrays.checks import Array
-from fastopt.codecs.formats import NAMES, name_of
+from fastopt.codecs.formats import name_of, number_of
 from fastopt.executors import norm
 from fastopt.executors.cpu.columns import COUNT, FORMAT, GRAD, ITEMSIZE, STATE
 from fastopt.executors.dispatch import norm_launcher
@@ -75,7 +75,7 @@ def sum_of_squares(leaves: list[Array]) -> float:
     )  # the columns of an optimizer's table that summing reads
     for row, leaf in zip(rows, leaves, strict=True):
         row[COUNT], row[ITEMSIZE], row[GRAD] = leaf.size, leaf.itemsize, checks.address(leaf)
-        row[FORMAT] = NAMES.index(str(name_of(leaf.dtype)))
+        row[FORMAT] = number_of(str(name_of(leaf.dtype)))
     known, nothing_written = np.zeros(len(leaves), np.int64), np.zeros((2, 0), np.int64)
     sizes = [leaf.size for leaf in leaves]
     sums = np.zeros(max(norm.blocks(sizes), 1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import FunctionType
 from typing import Any
 
@@ -117,12 +117,16 @@ def compile_function(
     *,
     parallel: bool = False,
     nogil: bool = True,
+    emits: Iterable[Callable[..., Any]] = (),
 ) -> Callable[..., Any]:
-    """Compile one of fastopt's own functions for one signature, with the disk cache."""
+    """Compile one of fastopt's own functions for one signature, with the disk cache.
+
+    `emits` are formulas that its intrinsics emit.
+    """
     if numba.config.DISABLE_JIT:
         return python
     dispatcher = numba.njit(nogil=nogil, parallel=parallel, **OPTIONS)(uniquely_named(python))
-    dispatcher._cache = DiskCache(name, of_compiled(python))
+    dispatcher._cache = DiskCache(name, of_compiled(python, emits))
     dispatcher.compile(signature)
     dispatcher.disable_compile()
     compiled: Callable[..., Any] = dispatcher

@@ -5,15 +5,28 @@ The formulas are those of `fastopt.codecs`.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from fastopt.codecs import floats, rounding
-from fastopt.kernels.llvm_operations import DOUBLE, HALF, I16, I32, SINGLE, emitted
+from llvmlite import ir
+
+from fastopt.codecs import rounding
+from fastopt.codecs.formats import FORMATS
+from fastopt.kernels.llvm_operations import DOUBLE, HALF, I32, SINGLE, emitted
 from fastopt.kernels.target import converts_float16, processor
 
-# By name: Numba has neither float16 nor bfloat16 on the CPU. LLVM's bfloat is not llvmlite's: bits.
-STORED = {"float16": HALF, "bfloat16": I16, "float32": SINGLE, "float64": DOUBLE}
-WIDTHS = [HALF, SINGLE, DOUBLE]
+WIDTHS = {2: HALF, 4: SINGLE, 8: DOUBLE}  # by item size
+
+
+def stored_type(name: str) -> Any:
+    """LLVM's type of what is stored: a float that it converts, or the bits."""
+    itemsize = FORMATS[name].itemsize
+    return ir.IntType(8 * itemsize) if FORMATS[name].bits else WIDTHS[itemsize]
+
+
+def formulas(names: Iterable[str]) -> list[Callable[..., Any]]:
+    """What the code of these formats is made of."""
+    return [formula for name in names if name in FORMATS for formula in FORMATS[name].formulas]
 
 
 def require_conversion(stored: str) -> None:
@@ -36,27 +49,27 @@ def resize(builder: Any, number: Any, target: Any) -> Any:
     """Convert to another floating-point type, rounding to nearest, ties to even."""
     if number.type == target:
         return number
-    narrower = WIDTHS.index(target) < WIDTHS.index(number.type)
+    widths = list(WIDTHS.values())
+    narrower = widths.index(target) < widths.index(number.type)
     return builder.fptrunc(number, target) if narrower else builder.fpext(number, target)
 
 
 def decode(builder: Any, stored: str, raw: Any, target: Any) -> Any:
     """Convert a loaded number to the type `target`."""
-    number = emitted(builder, floats.from_bfloat16, raw) if stored == "bfloat16" else raw
-    return resize(builder, number, target)
+    convert = FORMATS[stored].number
+    return resize(builder, emitted(builder, convert, raw) if convert else raw, target)
 
 
 def encode(builder: Any, stored: str, number: Any, noise: Any) -> Any:
     """Convert a number to its stored format; `noise` is None or has the random bits to add."""
-    if stored == "bfloat16":
-        if noise is None:
-            bits = emitted(builder, floats.nearest_bfloat16, number)
-        else:
-            bits = emitted(builder, floats.random_bfloat16, number, noise)
-        return builder.trunc(bits, I16)
-    if noise is not None and stored == "float16":
-        number = emitted(builder, floats.float16_neighbour, number, noise)
-    return resize(builder, number, STORED[stored])
+    row, kind = FORMATS[stored], stored_type(stored)
+    if row.nearest:
+        number = resize(builder, number, SINGLE)
+    if row.stochastic and noise is not None:
+        number = emitted(builder, row.stochastic, number, noise)
+    elif row.nearest:
+        number = emitted(builder, row.nearest, number)
+    return builder.trunc(number, kind) if row.bits else resize(builder, number, kind)
 
 
 def hashed(builder: Any, number: Any) -> Any:

@@ -11,7 +11,7 @@ from scipy.optimize import Bounds
 
 from fastopt.arrays.checks import Array, is_masked
 from fastopt.codecs.floats import rounded_towards
-from fastopt.codecs.formats import SINGLE, name_of
+from fastopt.codecs.formats import compute_dtype, name_of
 from fastopt.executors.cpu.allocate import empty
 from fastopt.validation import as_float, shown
 
@@ -39,8 +39,7 @@ def start(x0: Any) -> Array:
             f"x0 must have one dimension, as for SciPy, got shape {array.shape}; "
             "pass x0.ravel(), and reshape in fun"
         )
-    single = name_of(array.dtype) in SINGLE
-    x = empty(array.size, np.float32 if single else np.float64)
+    x = empty(array.size, compute_dtype(name_of(array.dtype) or "float64"))
     with np.errstate(all="ignore"):
         x[...] = array
     if not np.isfinite(x).all():

@@ -11,8 +11,8 @@ import numpy as np
 from fastopt.arrays.checks import Array
 from fastopt.codecs.base import Codec
 from fastopt.codecs.blocks import ITEM, SIGNED, UNSIGNED
-from fastopt.codecs.floats import Float, floats
-from fastopt.codecs.formats import compute_dtype, listed, name_of, partners_of
+from fastopt.codecs.floats import Float, as_dtype, floats
+from fastopt.codecs.formats import FORMATS, compute_dtype, listed, name_of, partners_of
 from fastopt.kernels.job import ArrayFormat
 from fastopt.transforms.base import START_FROM_PARAM, Chain
 
@@ -76,9 +76,9 @@ class StateFormats:
 
     def storage(self, codec: Codec) -> ArrayFormat:
         """The same for the compiler, with how it is rounded."""
-        if codec.name in ("float32", "float64"):
-            return ArrayFormat(codec.name)
         usual = not isinstance(codec, Float)
+        if not (usual or FORMATS[codec.name].cut):
+            return ArrayFormat(codec.name)
         wanted = self.stochastic_rounding
         return ArrayFormat(codec.name, usual if wanted is None else bool(wanted))
 
@@ -91,12 +91,12 @@ class StateFormats:
 
 def _format(wanted: Any, name: str | None) -> str | None:
     """A float format by name, `EIGHT_BITS`, or None for that of the parameters."""
-    if wanted is None or (isinstance(wanted, str) and wanted in (EIGHT_BITS, "bfloat16")):
+    if wanted is None or (isinstance(wanted, str) and wanted == EIGHT_BITS):
         return wanted
     label = "state_dtype" if name is None else f"state_dtype[{name!r}]"
     message = f"{label} must be None, a floating-point dtype or '{EIGHT_BITS}', not {wanted!r}"
     try:
-        dtype = np.dtype(wanted)
+        dtype = as_dtype(wanted)
     except TypeError as error:
         raise TypeError(message) from error
     found = name_of(dtype)

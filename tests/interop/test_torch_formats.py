@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import fastopt
+from tests.examples.toy_format import registered
 from tests.interop.torch_pairs import NAMES, SETTINGS, Pair, every, fast, through_file, torch
 
 COUNTS = ("step", "mu_product")
@@ -350,3 +351,20 @@ def test_unknown_arguments_are_refused():
 
 def test_complex_parameters_are_as_ever():
     Pair("Adam", dtype=torch.complex64).step()
+
+
+@registered()
+def test_a_registered_format():
+    w = np.linspace(-1, 1, 50, dtype=np.float32)
+    g = w[::-1] ** 3
+    param = torch.nn.Parameter(torch.tensor(w))
+    opt = fast.RMSprop([param], lr=0.01, state_dtype=torch.float8_e5m2)
+    param.grad = torch.tensor(g)
+    opt.step()
+    settings = {"lr": 0.01, "beta": 0.99, "eps_inside_sqrt": False, "state_dtype": "float8_e5m2"}
+    same = fastopt.RMSProp(w, **settings)
+    same.step(g)
+    stored = opt.state[param]["square_avg"]
+    assert stored.dtype == torch.float8_e5m2
+    assert stored.view(torch.uint8).numpy().tobytes() == same.state["square_avg"].tobytes()
+    np.testing.assert_array_equal(param.detach().numpy(), w)

@@ -10,8 +10,8 @@ import numpy as np
 from fastopt.arrays import tree
 from fastopt.arrays.aligned import aligned
 from fastopt.arrays.checks import Array
-from fastopt.codecs.floats import floats
-from fastopt.codecs.formats import NAMES, listed, name_of
+from fastopt.codecs.floats import as_dtype
+from fastopt.codecs.formats import FORMATS, listed, name_of
 
 WORTH_TOUCHING = 1 << 22  # bytes
 
@@ -39,9 +39,9 @@ def empty(n: int | tuple[int, ...], dtype: Any = np.float32) -> Array:
     >>> w.shape, w.dtype
     ((1000,), dtype('float32'))
     """
-    dtype = floats("bfloat16").dtype if dtype == "bfloat16" else np.dtype(dtype)
+    dtype = as_dtype(dtype)
     if name_of(dtype) is None or not dtype.isnative:
-        raise TypeError(f"dtype must be {listed(NAMES)}, not {dtype}")
+        raise TypeError(f"dtype must be {listed(FORMATS)}, not {dtype}")
     shape = (n,) if isinstance(n, Integral) else n
     if not isinstance(shape, tuple) or not all(isinstance(k, Integral) for k in shape):
         raise TypeError(f"n must be a length or a shape, not {n!r}")
@@ -98,7 +98,7 @@ def flatten(arrays: Any) -> tuple[Array, Any]:
         if not isinstance(leaf, np.ndarray) or name_of(leaf.dtype) is None or not leaf.dtype.isnative:
             kind = leaf.dtype if isinstance(leaf, np.ndarray) else type(leaf).__name__
             raise TypeError(
-                f"{tree.describe('arrays', path)} must be a {listed(NAMES)} array, not {kind}"
+                f"{tree.describe('arrays', path)} must be a {listed(FORMATS)} array, not {kind}"
             )
         leaves.append(leaf)
     dtypes = {leaf.dtype for leaf in leaves} or {np.dtype(np.float32)}

@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 from fastopt.codecs import rounding
 from fastopt.codecs.formats import FORMATS
 from fastopt.executors.cpu.pointers import LINE, element_pointer, mark_noalias
-from fastopt.kernels.conversions import STORED, decode, encode, hashed
+from fastopt.kernels.conversions import decode, encode, hashed, stored_type
 from fastopt.kernels.llvm_operations import I32, I64, int32
 
 
@@ -81,14 +81,14 @@ def element_access(compute: str, stored: str, dithered: bool, slot: int, slots: 
     of the slots is the table of random bits.
     """
     number = getattr(types, compute)
-    kind = STORED[stored]
+    kind = stored_type(stored)
 
     @intrinsic  # type: ignore[untyped-decorator]
     def load(typing_context: Any, address: Any, index: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             raw = builder.load(element_pointer(builder, kind, *args))
             mark_noalias(builder.module, raw, slot, slots)
-            return decode(builder, stored, raw, STORED[compute])
+            return decode(builder, stored, raw, stored_type(compute))
 
         return number(types.intp, types.int64), emit
 

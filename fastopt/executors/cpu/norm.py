@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numba
 from llvmlite import ir
@@ -12,16 +12,17 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastopt.codecs.floats import from_bfloat16
-from fastopt.codecs.formats import FORMATS, NAMES
+from fastopt.codecs.formats import FORMATS, number_of
 from fastopt.executors import partition
 from fastopt.executors.cpu import columns
 from fastopt.executors.cpu.header_check import first_invalid
 from fastopt.executors.cpu.pointers import LINE, prefetch_line
 from fastopt.executors.norm import LANES, SUM_BLOCK
 from fastopt.kernels.compiler import compile_function, helper
-from fastopt.kernels.conversions import STORED, require_conversion
+from fastopt.kernels.conversions import formulas, require_conversion, stored_type
 from fastopt.kernels.llvm_operations import DOUBLE, I64, emitted
+
+Driver: TypeAlias = Callable[[Any, int, Any, Any, int], int]
 
 chunk_bound = helper(partition.chunk_bound)
 
@@ -35,8 +36,8 @@ VECTOR = ir.VectorType(DOUBLE, LANES)
 
 def _in_doubles(builder: Any, name: str, value: Any) -> Any:
     """A number or a vector of a format, as float64."""
-    if name == "bfloat16":
-        value = emitted(builder, from_bfloat16, value)
+    if convert := FORMATS[name].number:
+        value = emitted(builder, convert, value)
     if name == "float64":
         return value
     lanes = value.type.count if isinstance(value.type, ir.VectorType) else 0
@@ -52,7 +53,7 @@ def _tree(builder: Any, items: list[Any]) -> Any:
 
 def _sum_squares(builder: Any, name: str, address: Any, count: Any) -> Any:
     """The sum of the squares of up to a block of numbers of a format, as a float64."""
-    number = STORED[name]
+    number = stored_type(name)
     first = builder.inttoptr(address, number.as_pointer())
 
     def at(pointer: Any, *index: Any) -> Any:
@@ -123,7 +124,7 @@ def _sum_squares_of(formats: tuple[str, ...]) -> Any:
         def emit(context, builder, signature, args):
             result = cgutils.alloca_once_value(builder, ir.Constant(DOUBLE, 0.0))
             for name in formats:
-                same = builder.icmp_signed("==", args[0], ir.Constant(I64, NAMES.index(name)))
+                same = builder.icmp_signed("==", args[0], ir.Constant(I64, number_of(name)))
                 with builder.if_then(same):
                     builder.store(_sum_squares(builder, name, args[1], args[2]), result)
             return builder.load(result)
@@ -160,7 +161,7 @@ def _driver(formats: tuple[str, ...]) -> Any:
     for name in formats:
         require_conversion(name)
     sum_squares = _sum_squares_of(formats)
-    known = sum(1 << NAMES.index(name) for name in formats)
+    known = sum(1 << number_of(name) for name in formats)
 
     @helper
     def block_sum(rows, row, start):
@@ -198,18 +199,27 @@ def _signature() -> Any:
 
 
 @cache
-def serial(formats: tuple[str, ...]) -> Callable[[Any, int, Any, Any, int], int]:
+def serial(formats: tuple[str, ...]) -> Driver:
     """Check the gradients, then write the sum of all squares to ``sums[0]``; the status of the check.
 
     `sums` has room for a number of each block, and for one at least. `formats` are those of the
-    gradients, in the order of `NAMES`. Where the table has another one, nothing is written, and the
+    gradients, in the order of `FORMATS`. Where the table has another one, nothing is written, and the
     status is `OTHER_FORMATS`.
     """
-    return compile_function(_driver(formats), _signature(), f"norm-serial-{'-'.join(formats)}")
+    return _compiled("serial", formats, parallel=False)
 
 
 @cache
-def parallel(formats: tuple[str, ...]) -> Callable[[Any, int, Any, Any, int], int]:
+def parallel(formats: tuple[str, ...]) -> Driver:
     """The same on several threads."""
-    name = f"norm-parallel-{'-'.join(formats)}"
-    return compile_function(_driver(formats), _signature(), name, parallel=True)
+    return _compiled("parallel", formats, parallel=True)
+
+
+def _compiled(executor: str, formats: tuple[str, ...], *, parallel: bool) -> Driver:
+    return compile_function(
+        _driver(formats),
+        _signature(),
+        f"norm-{executor}-{'-'.join(formats)}",
+        parallel=parallel,
+        emits=formulas(formats),
+    )

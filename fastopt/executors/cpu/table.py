@@ -11,7 +11,7 @@ import numpy as np
 from fastopt.arrays.checks import Array, Guarded, address
 from fastopt.arrays.object_headers import ALIGNED, CONTIGUOUS, LENGTHS, WRITEABLE, Header
 from fastopt.changes import Change, assign, make, put
-from fastopt.codecs.formats import NAMES, name_of
+from fastopt.codecs.formats import name_of, number_of
 from fastopt.executors.cpu.columns import (
     COUNT,
     COUNTS,
@@ -131,7 +131,7 @@ class Table:
         """
         block = self.rows[_PLAN].copy()
         for row, dtype in dtypes.items():
-            number = NAMES.index(str(name_of(dtype)))
+            number = number_of(str(name_of(dtype)))
             block[row, [FORMAT, ITEMSIZE, DTYPE]] = number, dtype.itemsize, id(dtype)
         if kernels:
             block[:, KERNEL] = [kernel.address for kernel in kernels]

@@ -18,7 +18,7 @@ import numpy as np
 from numba import types
 
 from fastopt.arrays.device_array import DeviceArray
-from fastopt.codecs.formats import name_of
+from fastopt.codecs.formats import bits_of
 from fastopt.executors.cuda.compatibility import older_numpy
 
 SIMULATED = bool(numba.config.ENABLE_CUDASIM)
@@ -280,8 +280,8 @@ def facts() -> str:
 def allocate(shape: tuple[int, ...], dtype: Any) -> DeviceArray:
     """New memory, with undefined content."""
     dtype = np.dtype(dtype)
-    # Numba has no bfloat16 of NumPy's kind: its bits.
-    made = cuda.device_array(shape, np.uint16 if name_of(dtype) == "bfloat16" else dtype)
+    # Numba does not know the dtypes of ml_dtypes: their bits.
+    made = cuda.device_array(shape, bits_of(dtype))
     return DeviceArray(made, shape, dtype, _address(made) if made.size else 0)
 
 

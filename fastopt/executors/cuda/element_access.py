@@ -21,21 +21,26 @@ from fastopt.codecs.base import BLOCK
 from fastopt.codecs.floats import floats
 from fastopt.codecs.formats import FORMATS
 from fastopt.executors.cuda import device
-from fastopt.kernels.conversions import STORED, decode, encode, hashed
-from fastopt.kernels.llvm_operations import I16, I32, I64, int32
+from fastopt.kernels.conversions import decode, encode, hashed, stored_type
+from fastopt.kernels.llvm_operations import I8, I16, I32, I64, int32
 
 WIDEST = 16  # bytes of an access in the dtype of the arithmetic
 GLOBAL = 1  # the address space, which saves instructions for generic addresses
 
 
-# What is loaded and stored: float16 by its bits. The load of four elements of 16 bits would be split in
-# two as a vector, so it is one number of 64; their store stays one.
-_MOVED = {**STORED, "float16": I16}
-
-
 def width_of(dtype: str) -> int:
     """How many elements a thread loads at once."""
     return WIDEST // FORMATS[dtype].itemsize
+
+
+def _moved(stored: str) -> Any:
+    """What is loaded and stored: bits where an element has 16 or fewer.
+
+    The load of four such elements would be split as a vector, so it is one number; their store stays
+    one.
+    """
+    itemsize = FORMATS[stored].itemsize
+    return ir.IntType(8 * itemsize) if itemsize <= 2 else stored_type(stored)
 
 
 def pointer_to(builder: Any, element: Any, address: Any, index: Any, width: int = 1) -> Any:
@@ -44,15 +49,16 @@ def pointer_to(builder: Any, element: Any, address: Any, index: Any, width: int 
     pointer = builder.gep(first, [index], inbounds=True)
     if width == 1:
         return pointer
-    whole = ir.IntType(16 * width) if element == I16 else ir.VectorType(element, width)
+    narrow = element in (I8, I16)
+    whole = ir.IntType(element.width * width) if narrow else ir.VectorType(element, width)
     return builder.bitcast(pointer, ir.PointerType(whole, GLOBAL))
 
 
-def _lane(builder: Any, whole: Any, lane: int) -> Any:
+def _lane(builder: Any, whole: Any, lane: int, element: Any) -> Any:
     """One of several elements that were loaded together."""
     if isinstance(whole.type, ir.VectorType):
         return builder.extract_element(whole, I32(lane))
-    return builder.trunc(builder.lshr(whole, ir.Constant(whole.type, 16 * lane)), I16)
+    return builder.trunc(builder.lshr(whole, ir.Constant(whole.type, element.width * lane)), element)
 
 
 @cache
@@ -60,7 +66,7 @@ def loader(dtype: str, stored: str, width: int = 1) -> Any:
     """``load(address, index)``: a number in `dtype` from an array that holds `stored`, or a tuple."""
     if device.SIMULATED:
         return _simulated_loader(dtype, stored, width)
-    number, element = getattr(types, dtype), _MOVED[stored]
+    number, element = getattr(types, dtype), _moved(stored)
     result = number if width == 1 else types.UniTuple(number, width)
 
     @device.intrinsic  # type: ignore[untyped-decorator]
@@ -70,7 +76,7 @@ def loader(dtype: str, stored: str, width: int = 1) -> Any:
             found = builder.load(pointer, align=width * FORMATS[stored].itemsize)
             if width == 1:
                 return _decode(builder, stored, found, dtype)
-            each = [_lane(builder, found, lane) for lane in range(width)]
+            each = [_lane(builder, found, lane, element) for lane in range(width)]
             numbers = [_decode(builder, stored, one, dtype) for one in each]
             return context.make_tuple(builder, result, numbers)
 
@@ -85,7 +91,7 @@ def storer(dtype: str, stored: str, width: int = 1) -> Any:
     if device.SIMULATED:
         simulated = _simulated_storer(stored, width, None)
         return lambda address, index, value: simulated(address, index, value, 0, 0, 0.0)
-    number, element = getattr(types, dtype), _MOVED[stored]
+    number, element = getattr(types, dtype), _moved(stored)
     given = number if width == 1 else types.UniTuple(number, width)
 
     @device.intrinsic  # type: ignore[untyped-decorator]
@@ -108,7 +114,7 @@ def dithering_storer(dtype: str, stored: str, width: int, slot: int) -> Any:
     """
     if device.SIMULATED:
         return _simulated_storer(stored, width, slot)
-    number, element = getattr(types, dtype), _MOVED[stored]
+    number, element = getattr(types, dtype), _moved(stored)
     given = number if width == 1 else types.UniTuple(number, width)
 
     @device.intrinsic  # type: ignore[untyped-decorator]
@@ -163,13 +169,13 @@ def rounding_table(ordinal: int) -> Any:
 
 
 def _decode(builder: Any, stored: str, raw: Any, dtype: str) -> Any:
-    return decode(builder, stored, builder.bitcast(raw, STORED[stored]), STORED[dtype])
+    return decode(builder, stored, builder.bitcast(raw, stored_type(stored)), stored_type(dtype))
 
 
 def _encode(builder: Any, stored: str, number: Any, noise: Any) -> Any:
     if noise is not None:
         noise = builder.lshr(noise, int32(32 - FORMATS[stored].cut))
-    return builder.bitcast(encode(builder, stored, number, noise), _MOVED[stored])
+    return builder.bitcast(encode(builder, stored, number, noise), _moved(stored))
 
 
 def _emit_store(builder: Any, element: Any, stored: str, args: Any, width: int, noise: Any) -> None:

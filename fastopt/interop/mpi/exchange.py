@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from fastopt.arrays import placement
+from fastopt.codecs.floats import as_dtype
 from fastopt.codecs.formats import FORMATS, listed, name_of, partners_of
 from fastopt.interop.mpi.partition import Partition
 
@@ -25,8 +26,8 @@ def mpi_type(dtype: np.dtype[Any]) -> Any:
     """MPI's type for sums of this dtype, None where this MPI has none."""
     from mpi4py import MPI
 
-    own = FORMATS.get(dtype.name)
-    found = getattr(MPI, own.mpi, MPI.DATATYPE_NULL) if own and own.mpi else MPI.DATATYPE_NULL
+    row = FORMATS.get(dtype.name)
+    found = getattr(MPI, row.mpi, MPI.DATATYPE_NULL) if row and row.mpi else MPI.DATATYPE_NULL
     return None if found == MPI.DATATYPE_NULL else found
 
 
@@ -35,8 +36,7 @@ def summed_in(reduce_dtype: Any, own: np.dtype[Any]) -> tuple[str, ...]:
     wanted = str(name_of(own))
     if reduce_dtype is not None:
         try:
-            is_bfloat16 = isinstance(reduce_dtype, str) and reduce_dtype == "bfloat16"
-            wanted = "bfloat16" if is_bfloat16 else np.dtype(reduce_dtype).name
+            wanted = as_dtype(reduce_dtype).name
         except TypeError as error:
             raise TypeError(f"reduce_dtype must be a dtype, not {reduce_dtype!r}") from error
     accepted = partners_of(own)
@@ -76,7 +76,7 @@ class Exchange:
                 f"this MPI cannot sum {dtype}: give reduce_dtype, such as numpy.float32, for gradients"
             )
         self._in_place = MPI.IN_PLACE
-        self._words = {2: MPI.UINT16_T, 4: MPI.UINT32_T, 8: MPI.UINT64_T}
+        self._words = {1: MPI.UINT8_T, 2: MPI.UINT16_T, 4: MPI.UINT32_T, 8: MPI.UINT64_T}
         # Two, one to fill while the other is sent; allocated on first use.
         self._staging: list[Any] = []
         self.prepare(dtype)

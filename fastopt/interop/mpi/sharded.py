@@ -11,7 +11,7 @@ from fastopt.arrays import checks, placement
 from fastopt.arrays.checks import Array
 from fastopt.arrays.device_array import leave
 from fastopt.codecs.floats import floats
-from fastopt.codecs.formats import NAMES
+from fastopt.codecs.formats import number_of
 from fastopt.interop.mpi import checkpoint
 from fastopt.interop.mpi.exchange import WAYS, Exchange, summed_in
 from fastopt.interop.mpi.partition import Partition, usual_pieces
@@ -341,7 +341,7 @@ class ShardedOptimizer:
             checks.Guarded([checks.memory_range("of", part)]).check_apart("out", filled)
             self._written.check_apart("out", filled)
             placement.synchronize(filled)
-            notes.fingerprint = NAMES.index(part.dtype.name)
+            notes.fingerprint = number_of(part.dtype.name)
             notes.describe = lambda: {"dtype": part.dtype.name}
         self._exchange.gather_all(filled, part)
         return leave(filled) if out is None else out

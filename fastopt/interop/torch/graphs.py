@@ -22,7 +22,7 @@ from fastopt.codecs.rounding import whole_phase
 from fastopt.executors.cuda.batches import LaunchHyper
 from fastopt.interop.torch.param_groups import nadam_momentum_of
 from fastopt.interop.torch.parameters import Row, Section
-from fastopt.interop.torch.state_formats import DTYPES
+from fastopt.interop.torch.tensors import dtype_of
 from fastopt.steps.group import Group
 from fastopt.steps.hyperparameters import Hyperparameters
 from fastopt.transforms.base import Chain
@@ -88,7 +88,7 @@ class CountedRows:
         self._section, self._seed = section, seed
         self._steps = [row.state["step"] for row in rows]
         self._products = [row.state["mu_product"] for row in rows if "mu_product" in row.state]
-        shape, dtype = (len(rows), like.size), DTYPES[like.dtype.name]
+        shape, dtype = (len(rows), like.size), dtype_of(like.dtype.name)
         self._all = rows[0].param.detach().new_zeros(shape, dtype=dtype)
         self.numbers = list(self._all.unbind())
 

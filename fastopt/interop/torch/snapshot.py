@@ -12,7 +12,7 @@ from torch import Tensor
 from fastopt.arrays.checks import Array, address
 from fastopt.interop.torch.parameters import Row
 from fastopt.interop.torch.tensor_check import Expected, interface, read_counts
-from fastopt.interop.torch.tensors import REAL
+from fastopt.interop.torch.tensors import format_of
 from fastopt.steps.memory_stepper import MemoryStepper
 
 
@@ -49,7 +49,7 @@ class Snapshot:
     @classmethod
     def of(cls, rows: Sequence[Row], steps: Any) -> Snapshot | None:
         """The snapshot of rows, or None if they cannot be checked in machine code."""
-        simple = isinstance(steps, MemoryStepper) and all(row.param.dtype in REAL for row in rows)
+        simple = isinstance(steps, MemoryStepper) and all(format_of(row.param.dtype) for row in rows)
         if not simple or not rows or interface() is None:
             return None
         snapshot = cls(rows, steps)

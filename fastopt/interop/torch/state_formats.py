@@ -14,11 +14,9 @@ from fastopt.arrays.device_array import DeviceArray
 from fastopt.codecs.base import BLOCK, Codec
 from fastopt.codecs.blocks import ITEM, SIGNED, UNSIGNED
 from fastopt.codecs.floats import floats
-from fastopt.interop.torch.tensors import FORMATS, reader
+from fastopt.interop.torch.tensors import dtype_of, format_of, reader
 from fastopt.steps.state_formats import StateFormats
 from fastopt.transforms.base import Chain
-
-DTYPES = {name: dtype for dtype, name in FORMATS.items()}
 
 
 class TensorFormats:
@@ -54,7 +52,7 @@ class TensorFormats:
             raise TypeError(
                 f"state_dtype must be None for complex parameters, and {name} is {param.dtype}"
             )
-        if param.dtype in FORMATS:  # otherwise it is refused when it has a gradient
+        if format_of(param.dtype):  # otherwise it is refused when it has a gradient
             for state in chain.states():
                 self.codec(state, chain, param)
 
@@ -68,7 +66,7 @@ class TensorFormats:
         """
         if param.is_complex():
             return None
-        dtype = floats(FORMATS[param.dtype]).dtype
+        dtype = floats(str(format_of(param.dtype))).dtype
         codec = self._formats.codec(name, chain, np.broadcast_to(np.empty((), dtype), param.shape))
         if codec.block > 1 and not param.is_contiguous():
             # Blocks follow the elements in memory. A checkpoint does not say what order that was.
@@ -78,7 +76,7 @@ class TensorFormats:
 
 def _translated(wanted: Any) -> Any:
     """fastopt's name of a format."""
-    return FORMATS.get(wanted, wanted) if isinstance(wanted, torch.dtype) else wanted
+    return format_of(wanted) or wanted if isinstance(wanted, torch.dtype) else wanted
 
 
 def is_packed(state: Any) -> bool:
@@ -91,9 +89,9 @@ def packed_shape(param: Tensor) -> tuple[int, int]:
     return -(-param.numel() // BLOCK), ITEM.itemsize
 
 
-def dtype_of(param: Tensor, codec: Codec | None) -> torch.dtype:
+def state_dtype_of(param: Tensor, codec: Codec | None) -> torch.dtype:
     """The dtype of a floating-point state."""
-    return param.dtype if codec is None else DTYPES[codec.name]
+    return param.dtype if codec is None else dtype_of(codec.name)
 
 
 def stored(param: Tensor, codec: Codec | None, value: complex | Tensor) -> Tensor:
@@ -101,7 +99,7 @@ def stored(param: Tensor, codec: Codec | None, value: complex | Tensor) -> Tenso
     if codec is None or codec.block == 1:
         made = torch.empty_like(
             param,
-            dtype=dtype_of(param, codec),
+            dtype=state_dtype_of(param, codec),
             memory_format=torch.preserve_format,
             requires_grad=False,
         )

@@ -12,10 +12,10 @@ from fastopt.codecs.base import Codec
 from fastopt.interop.torch.param_groups import ParamGroup
 from fastopt.interop.torch.state_formats import (
     TensorFormats,
-    dtype_of,
     is_packed,
     numbers,
     packed_shape,
+    state_dtype_of,
     stored,
 )
 from fastopt.interop.torch.tensors import number
@@ -98,7 +98,7 @@ def _fits(known: Any, param: Tensor, codec: Codec | None) -> bool:
     if codec is not None and codec.block > 1:
         return is_packed(known) and known.shape == packed_shape(param) and known.is_contiguous()
     expected = torch.empty_like(
-        param, dtype=dtype_of(param, codec), device="meta", memory_format=torch.preserve_format
+        param, dtype=state_dtype_of(param, codec), device="meta", memory_format=torch.preserve_format
     )
     same = known.dtype == expected.dtype and known.layout == param.layout
     plain = not (known.is_conj() or known.is_neg() or known.requires_grad)

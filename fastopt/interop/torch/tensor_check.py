@@ -25,6 +25,7 @@ from fastopt.codecs.formats import FORMATS
 from fastopt.executors.cpu.columns import COUNT, COUNTS, GRAD, HYPER_LAG, ITEMSIZE, LAG, LENGTH, STEPS
 from fastopt.executors.cpu.header_check import OBJECT_TYPE, can_be_at, headers_are_readable, items_of
 from fastopt.executors.cpu.pointers import read_word, word_reader
+from fastopt.interop.torch.tensors import format_of
 from fastopt.kernels.compiler import compile_function, helper
 from fastopt.kernels.llvm_operations import I64
 
@@ -35,9 +36,7 @@ ID, DATA, FORM, NDIM, SIZE, SHAPE, STRIDES = range(7)
 AT, DEVICE, FORM_AT, SHAPE_AT, STRIDES_AT, OFFSET = range(6)
 CPU = 1
 
-# Of a dtype, as DLPack has it: kind and bits.
-CODES = {getattr(torch, row.name): (row.dlpack, 8 * row.itemsize) for row in FORMATS.values()}
-CODES[torch.uint8] = 1, 8
+UNSIGNED_INTEGER = 1  # DLPack's code
 
 
 class _Interface(ctypes.Structure):
@@ -215,6 +214,14 @@ def interface() -> Array | None:
     return np.array([api.describe, clear, id(Tensor), id(None)], np.int64)
 
 
+def _dlpack_dtype(dtype: torch.dtype) -> tuple[int, int]:
+    """DLPack's code of the kind, and bits; zeros for a dtype that no array here has."""
+    if dtype == torch.uint8:
+        return UNSIGNED_INTEGER, 8
+    name = format_of(dtype)
+    return (FORMATS[name].dlpack, 8 * FORMATS[name].itemsize) if name else (0, 0)
+
+
 class Expected:
     """Expected tensors, and checks against them.
 
@@ -228,7 +235,7 @@ class Expected:
         self._shapes = [np.array([*t.shape, *t.stride(), 0], np.int64) for t in tensors]
         self._table = np.zeros((len(self._tensors), STRIDES + 1), np.int64)
         for row, tensor, shape in zip(self._table, self._tensors, self._shapes, strict=True):
-            code, bits = CODES.get(tensor.dtype, (0, 0))
+            code, bits = _dlpack_dtype(tensor.dtype)
             row[ID], row[DATA], row[SIZE] = id(tensor), tensor.data_ptr(), tensor.numel()
             row[FORM] = tensor.dim() | code << 32 | bits << 40 | 1 << 48
             row[NDIM], row[SHAPE] = tensor.dim(), address(shape)

@@ -10,14 +10,24 @@ from torch import Tensor
 
 from fastopt.arrays.checks import Array
 from fastopt.codecs.floats import floats
-from fastopt.codecs.formats import NAMES
+from fastopt.codecs.formats import FORMATS
 from fastopt.executors.cuda import availability
 
 Reader: TypeAlias = Callable[[Tensor], Any]
 
-FORMATS = {getattr(torch, name): name for name in NAMES}
-REAL = tuple(FORMATS)
 COMPLEX = (torch.complex64, torch.complex128)
+
+
+def format_of(dtype: torch.dtype) -> str | None:
+    """The name of a dtype's format, None if it is no format of arrays."""
+    name = str(dtype).removeprefix("torch.")
+    return name if name in FORMATS else None
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """The dtype of a format."""
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
 
 
 def check(name: str, tensor: Tensor) -> None:
@@ -31,8 +41,8 @@ def check(name: str, tensor: Tensor) -> None:
         )
     if tensor.layout != torch.strided:
         raise TypeError(f"{name} must be a dense tensor, not of layout {tensor.layout}")
-    if tensor.dtype not in REAL + COMPLEX:
-        accepted = ", ".join(str(dtype).removeprefix("torch.") for dtype in REAL + COMPLEX)
+    if format_of(tensor.dtype) is None and tensor.dtype not in COMPLEX:
+        accepted = ", ".join([*FORMATS, "complex64", "complex128"])
         raise TypeError(f"{name} must be of dtype {accepted}, not {tensor.dtype}")
     sizes = zip(tensor.stride(), tensor.shape, strict=True)
     # The strides of a tensor without elements may be zero, and mean nothing.
@@ -60,20 +70,21 @@ def reader(dtype: torch.dtype, order: tuple[int, ...], device: torch.device) -> 
     permuted = order != tuple(range(len(order)))
     if device.type == "cuda":
         return _device_reader(dtype, order if permuted else None)
-    if dtype in REAL and dtype != torch.bfloat16 and not permuted:
+    name = format_of(dtype)
+    bits = FORMATS[name].bits if name else None
+    if name and bits is None and not permuted:
         as_it_is: Reader = Tensor.numpy
         return as_it_is
-    bfloat16 = floats("bfloat16").dtype if dtype == torch.bfloat16 else None
 
     def read(tensor: Tensor) -> Array:
         if permuted:
             tensor = tensor.permute(order)
         if dtype in COMPLEX:
             tensor = torch.view_as_real(tensor)
-        if bfloat16 is not None:  # which NumPy knows from ml_dtypes, and torch does not
-            tensor = tensor.view(torch.int16)
+        if bits is not None:  # torch does not know the dtypes of ml_dtypes
+            tensor = tensor.view(getattr(torch, bits.name))
         array: Array = tensor.numpy()
-        return array if bfloat16 is None else array.view(bfloat16)
+        return array if bits is None else array.view(floats(str(name)).dtype)
 
     return read
 

@@ -10,7 +10,7 @@ import numpy as np
 from fastopt.arrays import checks
 from fastopt.arrays.checks import Array, loaded
 from fastopt.codecs.floats import floats
-from fastopt.codecs.formats import compute_dtype, name_of
+from fastopt.codecs.formats import FORMATS, compute_dtype, name_of
 from fastopt.steps.sparse import row_loops
 
 
@@ -101,7 +101,7 @@ def _take_unordered(given: Array, values: Array) -> RowGradient:
     rows, positions, repeated = (np.empty(given.size, np.int64) for _ in range(3))
     starts = np.zeros(1 + given.size // 2, np.int64)
     count, several = row_loops.group_duplicates()(given, rows, positions, starts, repeated)
-    if several and (name := str(name_of(values.dtype))) in ("float16", "bfloat16"):
+    if several and FORMATS[name := str(name_of(values.dtype))].cut:
         # Sums would lose too much in 16 bits.
         numbers = floats(name).decode(values, compute_dtype(name)).reshape(values.shape)
     sums = np.empty((several, values.shape[1]), numbers.dtype)
