@@ -119,6 +119,8 @@ def _checked(name: str, value: Any, accepted: Callable[[float], bool], rule: str
 
 
 def _constant(name: str, value: Any, accepted: Callable[[float], bool], rule: str) -> float:
+    if type(value) is float and math.isfinite(value) and accepted(value):  # a third of the time
+        return value
     number = _checked(name, value, accepted, rule)
     if number == 0.0 and as_scalar(value) != 0:
         raise ValueError(f"{name} must not round to zero in float64, got {shown(value)}")

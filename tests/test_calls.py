@@ -17,8 +17,8 @@ import pytest
 from numba.core import event
 
 import fastopt
+from fastopt.arrays import object_layout
 from fastopt.executors import dispatch
-from fastopt.executors.cpu import header_check
 from fastopt.steps import memory_stepper
 from tests.subprocesses import needs_jit, run, script
 
@@ -169,7 +169,7 @@ def test_gradients_are_not_kept_alive(executor: str, structure: str) -> None:
 
 def test_headers_are_readable_here() -> None:
     """Steps are only quick where they are: a new layout should be noticed."""
-    assert header_check.headers_are_readable()
+    assert object_layout.headers_are_readable()
 
 
 @pytest.mark.parametrize("count", [1, 5, 1000])
@@ -178,7 +178,7 @@ def test_items_of_a_list_are_found(count: int) -> None:
     for number in range(count):  # lists move when they grow
         objects.append(np.zeros(number % 3))
     objects[: count // 3] = [None] * (count // 3)
-    ids = (ctypes.c_ssize_t * count).from_address(header_check.items_of(objects))
+    ids = (ctypes.c_ssize_t * count).from_address(object_layout.items_of(objects))
     assert list(ids) == [id(item) for item in objects]
 
 

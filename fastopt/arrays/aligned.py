@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fastopt.arrays.object_layout import data_address
 from fastopt.codecs.base import Array
 
 ALIGNMENT = 64  # a cache line, and the widest vector
@@ -16,7 +17,7 @@ def aligned(allocate: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Arra
     """A new aligned array in memory from `allocate(size, dtype)`."""
     size = math.prod(shape) * dtype.itemsize
     raw: Array = allocate(size + ALIGNMENT, np.uint8)
-    skip = -raw.__array_interface__["data"][0] % ALIGNMENT
+    skip = -data_address(raw) % ALIGNMENT
     return raw[skip : skip + size].view(dtype).reshape(shape)
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fastopt.arrays.device_array import DeviceArray
+from fastopt.arrays.object_layout import data_address
 from fastopt.arrays.tree import plain
 from fastopt.codecs.base import Array as Array
 from fastopt.codecs.formats import FORMATS, listed, name_of, partners_of
@@ -21,7 +22,7 @@ def address(array: Any) -> int:
     """The address of the first element."""
     if isinstance(array, DeviceArray):
         return array.address
-    return int(array.__array_interface__["data"][0])
+    return data_address(array)
 
 
 def memory_range(name: str, array: Array) -> Range:

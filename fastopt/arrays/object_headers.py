@@ -13,9 +13,7 @@ import numpy as np
 
 from fastopt.arrays import checks
 from fastopt.arrays.checks import Array
-
-# Flags in the header of an array, as NumPy defines them.
-CONTIGUOUS, ALIGNED, WRITEABLE = 0x0001, 0x0100, 0x0400
+from fastopt.arrays.object_layout import ALIGNED, CONTIGUOUS, WRITEABLE
 
 # The words of a header, as compiled code reads them; the lengths of the dimensions follow.
 (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,7 @@ def enter_like(name: str, array: Any, like: Any) -> Any:
     return entered
 
 
-def check_one_home(named: Iterable[tuple[str, Any]]) -> str | None:
+def check_one_home(named: Sequence[tuple[str, Any]]) -> str | None:
     """Check that all arrays are in memory or on one device; return the name of its place, or None.
 
     Raises
@@ -53,6 +53,8 @@ def check_one_home(named: Iterable[tuple[str, Any]]) -> str | None:
     ValueError
         They are not; the message names two that differ.
     """
+    if not any(isinstance(array, DeviceArray) for _, array in named):
+        return None
     first: tuple[str, str] | None = None
     common: str | None = None
     for name, array in named:

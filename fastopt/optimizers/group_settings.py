@@ -29,16 +29,16 @@ class SettingValues:
         For each group what differs; None where there are no groups.
     on : sequence of set, optional
         For each group the settings whose part stays in the chain when they are set to zero: those
-        that were given a strength at first.
+        that were given a strength at first. None for the values of the beginning.
     """
 
-    __slots__ = ("_given", "common", "on")
+    __slots__ = ("_given", "_on", "common")
 
     def __init__(
         self, common: Values, own: Sequence[Values] | None, on: Sequence[Set[str]] | None = None
     ) -> None:
         self.common, self._given = common, None if own is None else list(own)
-        self.on = on if on is not None else [_strengths({**common, **group}) for group in self.own]
+        self._on = on
 
     @classmethod
     def of(cls, common: Values, own: Sequence[Values] | None, on: Any = None) -> Self:
@@ -52,19 +52,29 @@ class SettingValues:
         return [{}] if self._given is None else self._given
 
     @property
+    def are_grouped(self) -> bool:
+        """Whether there are groups, be it one."""
+        return self._given is not None
+
+    @property
+    def on(self) -> Sequence[Set[str]]:
+        """For each group the settings whose part stays in the chain, found out when it is asked for."""
+        if self._on is None:
+            self._on = [_strengths({**self.common, **group}) for group in self.own]
+        return self._on
+
+    @property
     def arguments(self) -> tuple[Any, ...]:
         """What another one like this is made of."""
         return self.common, self._given, self.on
 
     def of_groups(self) -> list[Values]:
         """For each group all values, with a schedule for a zero whose part of the chain stays."""
-        return [
-            {
-                name: _zero if name in on and is_number(value) and value == 0 else value
-                for name, value in {**self.common, **own}.items()
-            }
-            for own, on in zip(self.own, self.on, strict=True)
-        ]
+        groups = [{**self.common, **own} for own in self.own]
+        if self._on is not None:  # else they are what decides which parts there are
+            for values, on in zip(groups, self._on, strict=True):
+                values |= {n: _zero for n in on if is_number(values[n]) and values[n] == 0}
+        return groups
 
     def assigned(self, name: str, value: Any, group: int | None) -> Self:
         """With another value for one group, or for all that have none of their own."""

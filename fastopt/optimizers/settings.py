@@ -146,6 +146,7 @@ class Declared:
     _setting_names: ClassVar[tuple[str, ...]] = ()
     _positional: ClassVar[tuple[str, ...]] = ()
     _defaults: ClassVar[Values] = {}
+    _required: ClassVar[tuple[str, ...]] = ()
     _assignable: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
@@ -169,6 +170,7 @@ class Declared:
         known.sort(key=lambda field: (field.kw_only, field.shared))
         cls._fields = {field.name: field for field in known}
         cls._defaults = {field.name: field.default for field in known}
+        cls._required = tuple(field.name for field in known if field.default is REQUIRED)
         cls._positional = tuple(field.name for field in known if not field.kw_only)
         cls._setting_names = tuple(f.name for f in known if isinstance(f, SettingField))
         cls._assignable = frozenset(n for n in cls._setting_names if not cls._fields[n].fixed)
@@ -189,10 +191,9 @@ class Declared:
         if twice := given.keys() & named.keys():
             raise TypeError(f"{cls.__name__} got two values for {', '.join(sorted(twice))}")
         given |= named
-        values = {**cls._defaults, **given}
-        if missing := [name for name, value in values.items() if value is REQUIRED]:
+        if missing := [name for name in cls._required if name not in given]:
             raise TypeError(f"{cls.__name__} needs the argument {', '.join(missing)}")
-        return values
+        return {**cls._defaults, **given}
 
     @classmethod
     def _refuse_unknown(cls, given: Iterable[str], known: Collection[str]) -> None:

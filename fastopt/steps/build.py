@@ -96,19 +96,20 @@ def build(
         with StateFiles(state_dir) as files:
             clip.limit_at(0)
             groups = make_groups(structure, leaves, chain, dict(state or {}), files, formats)
-            place = placement.check_one_home(pair for group in groups for pair in group.everything())
+            outward = [pair for group in groups for pair in group.outward()]
+            inward = [pair for group in groups for pair in group.inward()]
+            place = placement.check_one_home([*outward, *inward])
             check_home(executor, place, capturable, sparse)
             parameters = ParameterSet(groups, zero_grad, fast)
-            written = [span for group in groups for span in group.written()]
+            written = [checks.memory_range(*pair) for pair in outward]
             checks.check_distinct(written)
             formats.check_names([group.chain for group in groups])
             guarded = checks.Guarded(written)
-            for group in groups:
-                group.check_inputs_apart(guarded)
+            for pair in inward:
+                guarded.check_apart(*pair)
             # Gradients that are cleared must leave alone what is only read.
-            if zero_grad:
-                read = [span for group in groups for span in group.read()]
-                guarded = checks.Guarded(written + read)
+            if zero_grad and inward:
+                guarded = checks.Guarded(written + [checks.memory_range(*pair) for pair in inward])
             setup = Setup(structure, guarded, zero_grad, sparse, executor, capturable, listed)
             dithers = any(group.dithers for group in groups)
             hyper = hyperparameters(groups, formats.seed if dithers else None)

@@ -15,8 +15,8 @@ import numpy as np
 
 from fastopt.arrays import placement
 from fastopt.arrays.device_array import DeviceArray, enter, library_of
+from fastopt.arrays.object_layout import identities
 from fastopt.codecs.formats import name_of
-from fastopt.executors.cpu.header_check import identities
 from fastopt.executors.cuda import device, streams
 from fastopt.steps.gradients import check_gradients
 from fastopt.steps.stepper import Setup

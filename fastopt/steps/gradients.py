@@ -9,10 +9,10 @@ import numpy as np
 
 from fastopt.arrays import checks
 from fastopt.arrays.checks import Array
+from fastopt.arrays.object_layout import items_of
 from fastopt.changes import Change, put
 from fastopt.codecs.formats import name_of
 from fastopt.executors.cpu.columns import COUNT, GRAD, ITEMSIZE
-from fastopt.executors.cpu.header_check import items_of
 from fastopt.executors.cpu.table import Table
 from fastopt.steps.parameter_set import ParameterSet
 from fastopt.steps.sparse.entries import RowGradient, is_sparse, take

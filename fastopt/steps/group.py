@@ -76,11 +76,13 @@ class Group:
         self.codecs: dict[str, list[Codec]] = {}
         self._given_states = [name for name in chain.states() if state.get(name) is not None]
         self.states = self._make_states(state, files)
-        self.inputs = [self._given(name, own, False) for name, own in self._pairs("inputs")]
-        self.outputs = [self._given(name, own, True) for name, own in self._pairs("outputs")]
-
-    def _pairs(self, kind: str) -> list[tuple[str, Any]]:
-        return [pair for part in self.chain for pair in getattr(part, kind).items()]
+        # The arrays of each input and output, with its name.
+        self.inputs = [
+            (name, self._given(name, own, False)) for t in chain for name, own in t.inputs.items()
+        ]
+        self.outputs = [
+            (name, self._given(name, own, True)) for t in chain for name, own in t.outputs.items()
+        ]
 
     def _make_states(self, given: Mapping[str, Any], files: StateFiles) -> dict[str, list[Array]]:
         initial = self.chain.states()
@@ -140,8 +142,8 @@ class Group:
         """For each parameter the arrays of the chain's slots, in the order of the table's columns."""
         iterators = {
             "state": iter(self.states.values()),
-            "input": iter(self.inputs),
-            "output": iter(self.outputs),
+            "input": (own for _, own in self.inputs),
+            "output": (own for _, own in self.outputs),
         }
         columns = [next(iterators[slot.kind]) for part in self.parts for slot in part.slots]
         return [[column[i] for column in columns] for i in range(len(self.leaves))]
@@ -175,7 +177,10 @@ class Group:
 
     def codecs_of(self, row: int, gradient: Codec) -> list[Codec]:
         """How parameter, gradient and slots of one of the parameters are stored."""
-        arrays_ = {"input": iter(self.inputs), "output": iter(self.outputs)}
+        arrays_ = {
+            "input": (own for _, own in self.inputs),
+            "output": (own for _, own in self.outputs),
+        }
         states = iter(self.codecs.values())
         found = [floats_of(self.leaves[row]), gradient]
         for slot in (slot for part in self.parts for slot in part.slots):
@@ -202,9 +207,8 @@ class Group:
         pairs = zip(self.names, self.leaves, strict=True)
         found = [headers_of(name, leaf, True) for name, leaf in pairs]
         given = [(f"state[{name!r}]", self.states[name], True) for name in self._given_states]
-        for kind, arrays_ in ("inputs", self.inputs), ("outputs", self.outputs):
-            labels = zip(self._pairs(kind), arrays_, strict=True) if arrays_ else ()
-            given += [(label, own, kind == "outputs") for (label, _), own in labels]
+        given += [(label, own, False) for label, own in self.inputs]
+        given += [(label, own, True) for label, own in self.outputs]
         for label, own, written in given:
             for path, array, headers in zip(self.paths, own, found, strict=True):
                 headers += headers_of(tree.describe(label, path), array, written)
@@ -216,39 +220,17 @@ class Group:
         codecs = [*map(floats_of, self.leaves), *(own for each in self.codecs.values() for own in each)]
         return any(self._formats.storage(codec).dithered for codec in codecs)
 
-    def written(self) -> Iterator[checks.Range]:
-        """The memory that a step writes, with names for errors."""
-        return (checks.memory_range(name, array) for name, array in self._outward())
-
-    def everything(self) -> Iterator[tuple[str, Any]]:
-        """All arrays that a step works with, beside the gradients, with names for errors."""
-        yield from self._outward()
-        for (name, _), own in zip(self._pairs("inputs"), self.inputs, strict=True):
-            for path, array in zip(self.paths, own, strict=True):
-                yield tree.describe(name, path), array
-
-    def _outward(self) -> Iterator[tuple[str, Any]]:
-        """The arrays that a step writes."""
+    def outward(self) -> Iterator[tuple[str, Array]]:
+        """The arrays that a step writes, beside the gradients, with names for errors."""
         yield from zip(self.names, self.leaves, strict=True)
         labelled = [(f"state[{name!r}]", own) for name, own in self.states.items()]
-        labelled += [
-            (name, own) for (name, _), own in zip(self._pairs("outputs"), self.outputs, strict=True)
-        ]
-        for label, own in labelled:
-            for path, array in zip(self.paths, own, strict=True):
-                yield tree.describe(label, path), array
+        for label, own in [*labelled, *self.outputs]:
+            yield from zip(self.structure.names(label), own, strict=True)
 
-    def read(self) -> Iterator[checks.Range]:
-        """The memory that a step only reads, beside the gradients."""
-        for (name, _), own in zip(self._pairs("inputs"), self.inputs, strict=True):
-            for path, array in zip(self.paths, own, strict=True):
-                yield checks.memory_range(tree.describe(name, path), array)
-
-    def check_inputs_apart(self, written: checks.Guarded) -> None:
-        """What is only read shares no memory with what is written."""
-        for (name, _), own in zip(self._pairs("inputs"), self.inputs, strict=True):
-            for path, array in zip(self.paths, own, strict=True):
-                written.check_apart(tree.describe(name, path), array)
+    def inward(self) -> Iterator[tuple[str, Array]]:
+        """The arrays that it only reads, with names for errors."""
+        for label, own in self.inputs:
+            yield from zip(self.structure.names(label), own, strict=True)
 
 
 def floats_of(array: Array) -> Float:

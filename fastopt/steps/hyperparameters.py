@@ -58,7 +58,7 @@ class Hyperparameters:
         self._groups = list(groups)
         self._seed = seed
         self._members = [
-            (index, own if limited else compute_dtype(own).name)
+            (index, own if limited else str(name_of(compute_dtype(own))))
             for index, group in enumerate(groups)
             for limited in [any(part.round_towards is not None for part in group.chain)]
             for own in [str(name_of(leaf.dtype)) for leaf in group.leaves]
@@ -75,8 +75,9 @@ class Hyperparameters:
         """Have one buffer for each group, dtype and lag that occurs."""
         self.lags = list(lags)
         self._scale, self._repeats = None, True
-        keys = {_Key(*member, lag) for member, lag in zip(self._members, self.lags, strict=True)}
-        self._buffers = {key: self._buffers.get(key, self._new(key)) for key in sorted(keys, key=str)}
+        members = zip(self._members, self.lags, strict=True)
+        keys = dict.fromkeys(_Key(*member, lag) for member, lag in members)
+        self._buffers = {key: self._buffers.get(key, self._new(key)) for key in keys}
         # A third of the time that an assignment takes.
         buffers: list[Any] = list(self._buffers.values())
         self._packs = [
@@ -101,6 +102,10 @@ class Hyperparameters:
     def chains(self) -> list[Chain]:
         """Of the groups."""
         return [group.chain for group in self._groups]
+
+    def of_all(self) -> list[Array]:
+        """The buffer of each array."""
+        return [self.of(row) for row in range(len(self.lags))]
 
     def of(self, row: int) -> Array:
         """The buffer of one array."""

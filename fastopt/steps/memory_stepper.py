@@ -8,12 +8,13 @@ from typing import Any
 import numba
 
 from fastopt.arrays.checks import Array
+from fastopt.arrays.object_layout import headers_are_readable
 from fastopt.changes import Change, make
 from fastopt.codecs.formats import name_of
 from fastopt.executors import norm
 from fastopt.executors.cpu import drivers
 from fastopt.executors.cpu.columns import FIRST
-from fastopt.executors.cpu.header_check import SKIPPED, headers_are_readable
+from fastopt.executors.cpu.header_check import SKIPPED
 from fastopt.executors.cpu.kernels import Kernel, kernel, source
 from fastopt.executors.cpu.table import Table
 from fastopt.executors.dispatch import TableNorm, allowed, launcher, stepping, stepping_stretch
@@ -40,6 +41,8 @@ class MemoryStepper(Stepper):
     ) -> None:
         super().__init__(parameters, hyper, clip, setup)
         self.executor, zero_grad = setup.executor, setup.zero_grad
+        self.compiled = self.executor != "reference" and not numba.config.DISABLE_JIT
+        self.scales = clip.clip_norm is not None
         self.table = Table(
             parameters.leaves,
             parameters.slots,
@@ -47,12 +50,12 @@ class MemoryStepper(Stepper):
             setup.guarded,
             zero_grad,
             not setup.structure.is_leaf,
+            self._kernels([leaf.dtype for leaf in parameters.leaves], self.scales),
+            hyper.of_all(),
         )
         self.rows, self.ranges = self.table.rows, self.table.ranges
         self.gradients = (ListedGradients if setup.listed else Gradients)(parameters, self.table, setup)
-        self.scales = clip.clip_norm is not None
         self._checks_first = clip.is_on or (zero_grad and len(parameters.leaves) > 1)
-        self.compiled = self.executor != "reference" and not numba.config.DISABLE_JIT
         self.by_header = self.compiled and headers_are_readable() and bool(parameters.leaves)
         self.also: list[Change] = []  # what is made together with the next step
         self.row_steps = RowStepper(
@@ -63,8 +66,6 @@ class MemoryStepper(Stepper):
         self._sparse: Mapping[int, RowGradient] = {}  # and those among them that are sparse
         self._is_measured = False
         self._left = self._count_before = 0  # elements still to be stepped, and steps before
-        kernels = self._kernels(self.table.dtypes, self.scales)
-        make(self.table.planned({}, kernels, *self._hypers(hyper)))
         if self.compiled:
             self.launch = launcher(self.executor, parameters.size)
 
@@ -75,13 +76,10 @@ class MemoryStepper(Stepper):
         names = [str(name_of(dtype)) for dtype in dtypes]
         return [kernel(self.parameters.job(row, name, scales)) for row, name in enumerate(names)]
 
-    def _hypers(self, hyper: Hyperparameters) -> tuple[list[Array], list[int]]:
-        return [hyper.of(row) for row in range(len(self.rows))], hyper.lags
-
     def planned(self, hyper: Hyperparameters, scales: bool) -> list[Change]:
         """What has kernels read these hyperparameters, and scale gradients or not."""
         kernels = self._kernels(self.table.dtypes, scales) if scales != self.scales else []
-        return self.table.planned({}, kernels, *self._hypers(hyper))
+        return self.table.planned({}, kernels, hyper.of_all(), hyper.lags)
 
     def counted(self, count: int, lags: Sequence[int]) -> list[Change]:
         """What lets so many steps have been taken, and arrays left out of so many."""

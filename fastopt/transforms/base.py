@@ -108,6 +108,8 @@ class Transform:
         if not isinstance(self.state, Mapping):
             raise TypeError(f"state must map names to initial values, not be {shown(self.state)}")
         for name, start in self.state.items():
+            if type(start) is float:
+                continue
             if isinstance(start, str):
                 if start != START_FROM_PARAM:
                     raise ValueError(
@@ -118,8 +120,7 @@ class Transform:
                     f"state[{name!r}] must start from a number, the same for each element, not from "
                     f"{shown(start)}; an optimizer takes arrays of states as its argument state"
                 )
-        unknown = sorted(set(self.nonnegative) - self.state.keys())
-        if unknown:
+        if unknown := sorted(name for name in self.nonnegative if name not in self.state):
             raise ValueError(f"nonnegative names {unknown}, but the states are {sorted(self.state)}")
         if not isinstance(self.hyper, tuple) and not callable(self.hyper):
             raise TypeError(f"hyper must be a tuple or a function of the step, not {shown(self.hyper)}")

@@ -2,21 +2,14 @@
 
 A gradient is passed as the caller's object, whose header has the type, dtype, shape, flags and address.
 The headers of the parameters, and of the caller's other arrays, must be unchanged since the optimizer
-was built. The layout of a header is part of NumPy's and CPython's binary interface, and is verified
-once before it is relied on. Only arrays that are certainly valid pass; all others are checked again in
+was built. Only arrays that are certainly valid pass; all others are checked again in
 Python (`arrays.checks`, `arrays.object_headers`), which accepts them or raises the error.
 """
 
 from __future__ import annotations
 
-import ctypes
-from functools import cache
-from typing import Any
-
-import numpy as np
-
 from fastopt.arrays import checks, object_headers
-from fastopt.arrays.object_headers import ALIGNED, CONTIGUOUS, WRITEABLE
+from fastopt.arrays.object_layout import DATA, DTYPE_AT, FLAGS_AT, NDIM_AT, OBJECT_TYPE, SHAPE_AT
 from fastopt.executors.cpu.columns import (
     COUNT,
     COUNTS,
@@ -36,65 +29,6 @@ from fastopt.executors.cpu.pointers import read_int, read_word
 from fastopt.kernels.compiler import helper
 
 SKIPPED = -2
-
-_FIELDS = object.__basicsize__  # the fields of an array follow the object's own
-OBJECT_TYPE = _FIELDS - 8
-DATA, NDIM_AT, SHAPE_AT, DTYPE_AT, FLAGS_AT = (_FIELDS + offset for offset in (0, 8, 16, 40, 48))
-
-
-LIST_ITEMS = _FIELDS + 8  # after the length
-
-
-_word_at = ctypes.c_ssize_t.from_address
-
-
-def _word(item: Any, offset: int) -> int:
-    return _word_at(id(item) + offset).value
-
-
-def items_of(objects: list[Any]) -> int:
-    """The address of the pointers to a list's items; valid while the list does not change."""
-    return _word_at(id(objects) + LIST_ITEMS).value
-
-
-def identities(objects: list[Any]) -> bytes:
-    """The ids of a list's objects, to compare lists: == of arrays and tensors compares elements.
-
-    Copying the list's pointers takes 2 us for a thousand objects, and asking each for its id 35.
-    """
-    if headers_are_readable():
-        return ctypes.string_at(items_of(objects), 8 * len(objects))
-    return np.array(list(map(id, objects)), np.int64).tobytes()
-
-
-@cache
-def headers_are_readable() -> bool:
-    """Whether array headers have the assumed layout, verified on a few samples."""
-    if object.__basicsize__ != 16 or ctypes.sizeof(ctypes.c_void_p) != 8:
-        return False
-
-    def matches(array: Any) -> bool:
-        shape = (ctypes.c_ssize_t * array.ndim).from_address(_word(array, SHAPE_AT))
-        flags = _word(array, FLAGS_AT) & (CONTIGUOUS | ALIGNED | WRITEABLE)
-        expected = CONTIGUOUS * array.flags.c_contiguous
-        expected += ALIGNED * array.flags.aligned + WRITEABLE * array.flags.writeable
-        return (
-            _word(array, OBJECT_TYPE) == id(np.ndarray)
-            and _word(array, DATA) == array.__array_interface__["data"][0]
-            and _word(array, NDIM_AT) & 0xFFFFFFFF == array.ndim
-            and tuple(shape) == array.shape
-            and _word(array, DTYPE_AT) == id(array.dtype)
-            and flags == expected
-        )
-
-    frozen = np.ones(3)
-    frozen.flags.writeable = False
-    samples = frozen, np.ones((5, 7)), np.ones((2, 3), np.float32)[:, ::2], np.ones(9, np.float32)[1:4]
-    bytewise = np.ones(33, np.int8)[1:].view(np.float64)
-    arrays = [*samples, bytewise]
-    ids = (ctypes.c_ssize_t * len(arrays)).from_address(items_of(arrays))
-    return list(ids) == list(map(id, arrays)) and all(map(matches, arrays))
-
 
 overlaps = helper(checks.overlaps)
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from fastopt.arrays.checks import Array, Guarded, address
-from fastopt.arrays.object_headers import ALIGNED, CONTIGUOUS, LENGTHS, WRITEABLE, Header
-from fastopt.changes import Change, assign, make, put
+from fastopt.arrays.object_headers import LENGTHS, Header
+from fastopt.arrays.object_layout import ALIGNED, CONTIGUOUS, WRITEABLE
+from fastopt.changes import Change, assign, put
 from fastopt.codecs.formats import name_of, number_of
 from fastopt.executors.cpu.columns import (
     COUNT,
@@ -55,6 +56,10 @@ class Table:
         Gradients will be written too.
     may_skip : bool
         A gradient may be None.
+    kernels : sequence of Kernel
+        For gradients of the dtypes of the parameters; none where nothing is compiled.
+    hypers : sequence of array
+        The hyperparameters of each parameter.
     """
 
     def __init__(
@@ -65,35 +70,39 @@ class Table:
         guarded: Guarded,
         zero_grad: bool,
         may_skip: bool,
+        kernels: Sequence[Any],
+        hypers: Sequence[Array],
     ) -> None:
         most = max(map(len, states), default=0)
         grad_flags = CONTIGUOUS | ALIGNED | (WRITEABLE if zero_grad else 0)
-        self.rows = np.zeros((len(params), STATE + most), np.int64)
         # Separate from the rows, which the threads of a step read: they would wait for each cache line
         # that one of them has written to, 20 ns for each of a thousand arrays.
         self.counts = np.zeros((len(params), 2), np.int64)
-        self.rows[:, COUNTS] = address(self.counts) + self.counts.strides[0] * np.arange(len(params))
         # Kept alive: the rows have their addresses.
         self._arrays = [*params, *(array for arrays in states for array in arrays)]
         self._headers, self._words = headers, np.array(_words(headers), np.int64)
-        first, headers_at = 0, address(self._words)
-        for row, param, slots, known in zip(self.rows, params, states, headers, strict=True):
-            row[LENGTH] = row[COUNT] = param.size
-            row[FIRST] = first
-            first += param.size
-            row[NDIM], row[FLAGS], row[TYPE] = param.ndim, grad_flags, id(np.ndarray)
-            row[NONE] = id(None) if may_skip else 0
-            row[HEADERS], row[PARAM] = headers_at, known[0].address
-            headers_at += 8 * (1 + sum(LENGTHS + len(header.shape) for header in known))
-            for column, state in enumerate(slots, STATE):
-                row[column] = address(state)
-        self.ranges = np.array([guarded.starts, guarded.stops], np.int64)
-        self.size = sum(param.size for param in params)
-        self.nothing = 0  # the step count where there are no arrays
+        self._kernels, self._hypers = kernels, hypers
         self.dtypes: list[np.dtype[Any]] = [param.dtype for param in params]  # of the gradients
-        self._kernels: Sequence[Any] = ()
-        self._hypers: Sequence[Array] = ()
-        make(self.planned(dict(enumerate(self.dtypes))))
+        self.size, counts_at, headers_at = 0, address(self.counts), address(self._words)
+        rows = []
+        for param, slots, known, hyper in zip(params, states, headers, hypers, strict=True):
+            row = [0] * (STATE + most)
+            row[HYPER], row[COUNTS], row[HEADERS] = address(hyper), counts_at, headers_at
+            row[FORMAT], row[ITEMSIZE], row[DTYPE] = _format_words(param.dtype)
+            row[LENGTH] = row[COUNT] = param.size
+            row[TYPE], row[NONE] = id(np.ndarray), id(None) if may_skip else 0
+            row[FLAGS], row[NDIM] = grad_flags, param.ndim
+            row[FIRST], row[PARAM] = self.size, known[0].address
+            row[STATE : STATE + len(slots)] = map(address, slots)
+            rows.append(row)
+            self.size += param.size
+            counts_at += self.counts.strides[0]
+            headers_at += 8 * (1 + sum(LENGTHS + len(header.shape) for header in known))
+        self.rows = np.array(rows, np.int64).reshape(len(params), STATE + most)
+        if kernels:
+            self.rows[:, KERNEL] = [kernel.address for kernel in kernels]
+        self.ranges = np.array([guarded.starts, guarded.stops], np.int64)
+        self.nothing = 0  # the step count where there are no arrays
 
     @property
     def count(self) -> int:
@@ -131,8 +140,7 @@ class Table:
         """
         block = self.rows[_PLAN].copy()
         for row, dtype in dtypes.items():
-            number = number_of(str(name_of(dtype)))
-            block[row, [FORMAT, ITEMSIZE, DTYPE]] = number, dtype.itemsize, id(dtype)
+            block[row, [FORMAT, ITEMSIZE, DTYPE]] = _format_words(dtype)
         if kernels:
             block[:, KERNEL] = [kernel.address for kernel in kernels]
         if hypers:
@@ -142,6 +150,11 @@ class Table:
         changes = [put(self.rows, block, _PLAN), assign(self, "dtypes", updated)]
         changes += [assign(self, "_kernels", kernels)] if kernels else []
         return [*changes, assign(self, "_hypers", hypers)] if hypers else changes
+
+
+def _format_words(dtype: np.dtype[Any]) -> tuple[int, int, int]:
+    """What a row says of the format of its gradient."""
+    return number_of(str(name_of(dtype))), dtype.itemsize, id(dtype)
 
 
 def _words(headers: Sequence[Sequence[Header]]) -> list[int]:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from fastopt.executors.cpu.header_check import identities
+from fastopt.arrays.object_layout import identities
 from fastopt.executors.threads import get_num_threads, threads
 from fastopt.interop.torch.loading import keep_formats, release
 from fastopt.interop.torch.options import Added

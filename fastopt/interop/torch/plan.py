@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from fastopt.arrays.checks import Array
-from fastopt.executors.cpu.header_check import identities
+from fastopt.arrays.object_layout import identities
 from fastopt.interop.torch.param_groups import ParamGroup
 from fastopt.interop.torch.parameters import MakeChain, Row, sections
 from fastopt.interop.torch.snapshot import Snapshot

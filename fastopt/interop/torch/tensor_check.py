@@ -21,9 +21,10 @@ from numba.extending import intrinsic
 from torch import Tensor
 
 from fastopt.arrays.checks import Array, address
+from fastopt.arrays.object_layout import OBJECT_TYPE, headers_are_readable, items_of
 from fastopt.codecs.formats import FORMATS
 from fastopt.executors.cpu.columns import COUNT, COUNTS, GRAD, HYPER_LAG, ITEMSIZE, LAG, LENGTH, STEPS
-from fastopt.executors.cpu.header_check import OBJECT_TYPE, can_be_at, headers_are_readable, items_of
+from fastopt.executors.cpu.header_check import can_be_at
 from fastopt.executors.cpu.pointers import read_word, word_reader
 from fastopt.interop.torch.tensors import format_of
 from fastopt.kernels.compiler import compile_function, helper
