@@ -43,6 +43,9 @@ class Operations(Protocol):
     def is_nan(self, number: Value) -> Value:
         """Whether a float32 is NaN."""
 
+    def multiply_add(self, one: Value, other: Value, more: Value) -> Value:
+        """``one * other + more`` of float32, whose product must be exact: it may be rounded or not."""
+
     def widen(self, code: Value) -> Value:
         """Zero-extend a code of 8 bits, or 16 bits of a bfloat16, to 32 bits."""
 
@@ -81,6 +84,9 @@ class _NumPy:
 
     def is_nan(self, number: Value) -> Value:
         return np.isnan(number)
+
+    def multiply_add(self, one: Value, other: Value, more: Value) -> Value:
+        return one * other + more
 
     def widen(self, code: Value) -> Value:
         return code.astype(np.int32)

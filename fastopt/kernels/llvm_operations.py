@@ -142,6 +142,14 @@ class LLVMOperations:
     def is_nan(self, number: Any) -> Emitted:
         return self._of(self._builder.fcmp_unordered("uno", number.raw, number.raw))
 
+    def multiply_add(self, one: Any, other: Any, more: Any) -> Emitted:
+        values = one.raw, other.raw, more.raw
+        kind = values[0].type
+        function = self._builder.module.declare_intrinsic(
+            "llvm.fmuladd", [kind], ir.FunctionType(kind, [kind] * 3)
+        )
+        return self._of(self._builder.call(function, values))
+
     def widen(self, code: Any) -> Emitted:
         return self._of(self._builder.zext(code.raw, _like(code.raw.type, I32)))
 
@@ -156,19 +164,6 @@ def emitted(builder: Any, formula: Callable[..., Any], *values: Any) -> Any:
     return tuple(own.raw for own in found) if isinstance(found, tuple) else found.raw
 
 
-# Of two integers without a sign.
-
-
 def larger_word(builder: Any, one: Any, other: Any) -> Any:
-    """The larger one."""
+    """The larger of two integers without a sign."""
     return builder.select(builder.icmp_unsigned(">", one, other), one, other)
-
-
-def smaller_word(builder: Any, one: Any, other: Any) -> Any:
-    """The smaller one."""
-    return builder.select(builder.icmp_unsigned("<", one, other), one, other)
-
-
-def smaller_predecessor(builder: Any, one: Any, other: Any) -> Any:
-    """The smaller of one and what comes before the other, where that of 0 is the largest of all."""
-    return smaller_word(builder, one, builder.sub(other, int32(1)))

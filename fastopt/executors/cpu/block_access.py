@@ -12,7 +12,7 @@ encoded and decoded by functions of their own, which was before these became few
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 from llvmlite import ir
@@ -24,8 +24,8 @@ from fastopt.codecs.base import BLOCK
 from fastopt.codecs.blocks import (
     BLOCKS,
     CODES_AT,
-    INFINITE_BITS,
     ITEM,
+    STEP,
     is_plain,
     larger_finite,
 )
@@ -41,8 +41,6 @@ from fastopt.kernels.llvm_operations import (
     emitted,
     int32,
     larger_word,
-    smaller_predecessor,
-    smaller_word,
 )
 
 
@@ -121,13 +119,12 @@ def block_access(
 
     def encode_one(plain: bool, builder: Any, position: Any, *rest: Any) -> None:
         codes, scratch, scale, random = rest
-        offset, constant = emitted(builder, partial(codec.offsets, plain=plain), scale)
-        bits = codec.dither(plain)
+        offset, constant = emitted(builder, lambda o, scale: codec.offsets(scale), scale)
         if dithered:
-            part = noise_of(builder, position, random, slot, slots, bits, constant)
+            part = noise_of(builder, position, random, slot, slots, STEP, constant)
         else:
-            part = builder.or_(constant, int32(1 << (bits - 1)))
-        formula = codec.plain_code if plain else codec.full_code
+            part = builder.or_(constant, int32(1 << (STEP - 1)))
+        formula = codec.plain_code if plain else codec.other_code
         code = emitted(builder, formula, gathered(builder, scratch, position, SINGLE), offset, part)
         raw = builder.store(builder.trunc(code, I8), element_pointer(builder, I8, codes, position))
         mark_noalias(builder.module, raw, room + 1, slots)
@@ -180,43 +177,21 @@ def block_access(
             with cgutils.for_range_slice(builder, *missing) as (i, _):
                 zero = builder.store(int32(0), element_pointer(builder, I32, scratch, i))
                 mark_noalias(builder.module, zero, room, slots)
-            largest = cgutils.alloca_once_value(builder, int32(0))
-            smallest = cgutils.alloca_once_value(builder, int32(INFINITE_BITS))
+            largest = cgutils.alloca_once(builder, I32)
 
-            def find(found: Any, begin: Any, *formulas: Any) -> None:
-                """Reduce the magnitudes of all numbers."""
-                for position, bits in zip(found, begin, strict=True):
-                    builder.store(int32(bits), position)
+            def find(formula: Any) -> Any:
+                """The largest magnitude."""
+                builder.store(int32(0), largest)
                 with cgutils.for_range_slice(builder, *all_of_it) as (i, _):
                     size = emitted(builder, codec.size_bits, gathered(builder, scratch, i, I32))
-                    for position, formula in zip(found, formulas, strict=True):
-                        builder.store(formula(builder, builder.load(position), size), position)
+                    builder.store(formula(builder, builder.load(largest), size), largest)
+                return builder.load(largest)
 
-            def too_small() -> Any:
-                """Whether there is a number, perhaps zero, that is too small for a plain block."""
-                scale = emitted(builder, codec.unmarked_scale, builder.load(largest))
-                least = emitted(builder, lambda o, scale: codec.plain_least(scale), scale)
-                return builder.icmp_signed("<", builder.load(smallest), least)
-
-            # Nothing but plain instructions for the blocks that have no zeros and are plain.
-            if codec.has_sign:
-                find([largest], [0], larger_word)
-            else:
-                find([largest, smallest], [0, INFINITE_BITS], larger_word, smaller_word)
-            outside = builder.icmp_unsigned(">", builder.load(largest), int32(codec.plain_most))
-            with builder.if_else(outside, likely=False) as (full, within):
-                with full:
-                    find([largest], [0], _larger_finite)
-                    builder.store(int32(0), smallest)
-                with within:
-                    if not codec.has_sign:
-                        with builder.if_then(too_small(), likely=False):
-                            # By what comes before each: zero does not count.
-                            find([smallest], [INFINITE_BITS - 1], smaller_predecessor)
-                            positive = builder.add(builder.load(smallest), int32(1))
-                            builder.store(positive, smallest)
-            found = builder.load(largest), builder.load(smallest)
-            scale = emitted(builder, codec.scale_bits, *found)
+            # One instruction a vector where all numbers are finite.
+            plain = builder.icmp_unsigned("<=", find(larger_word), int32(codec.plain_most))
+            with builder.if_then(builder.not_(plain), likely=False):
+                find(_larger_finite)
+            scale = emitted(builder, codec.scale_bits, builder.load(largest), plain)
             position = builder.inttoptr(_item(builder, address, start), I32.as_pointer())
             mark_noalias(
                 builder.module, builder.store(scale, position, align=ITEM.alignment), slot, slots

@@ -7,7 +7,7 @@ largest of all 256 is known, which the threads find among themselves.
 from __future__ import annotations
 
 import ctypes
-from functools import cache, partial
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,20 +17,11 @@ from numba.core import cgutils
 
 from fastopt.codecs import rounding
 from fastopt.codecs.base import BLOCK
-from fastopt.codecs.blocks import BLOCKS, CODES_AT, ITEM, Blocks, is_plain, larger_finite
-from fastopt.codecs.operations import NUMPY, Operations, Value
+from fastopt.codecs.blocks import BLOCKS, CODES_AT, ITEM, STEP, is_plain, larger_finite
+from fastopt.codecs.operations import NUMPY
 from fastopt.executors.cuda import device
 from fastopt.executors.cuda.element_access import noise_in_block, pointer_to
-from fastopt.kernels.llvm_operations import (
-    I8,
-    I32,
-    I64,
-    emitted,
-    int32,
-    larger_word,
-    smaller_predecessor,
-    smaller_word,
-)
+from fastopt.kernels.llvm_operations import I8, I32, I64, emitted, int32, larger_word
 
 ALIGNED = 4  # bytes: of a block's scale, and of four codes that move together
 
@@ -48,9 +39,8 @@ class BlockAccess(NamedTuple):
     load_wide: Any
     larger: Any  # (largest, value): the larger of two numbers, as bits
     larger_finite: Any  # the same, where only finite numbers count
-    smaller: Any  # (smallest, value): the smaller of two numbers but zero, as bits minus one
-    exceeds: Any  # (largest): whether the largest number of a warp is above those of plain blocks
-    new_scale: Any  # (largest, smallest): for those of a warp
+    is_plain: Any  # (largest): whether the block is plain whose largest number this is
+    new_scale: Any  # (largest, plain): of the block
     store_scale: Any  # (address, index, scale)
     # (address, index, value, scale), and with stochastic rounding the index of the block's first
     # element among those of all arrays, table and phase.
@@ -103,9 +93,9 @@ def _scales(stored: str) -> dict[str, Any]:
         return gather_number
 
     @device.intrinsic  # type: ignore[untyped-decorator]
-    def exceeds(typing_context: Any, largest: Any) -> Any:
+    def within(typing_context: Any, largest: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return builder.icmp_unsigned(">", args[0], int32(codec.plain_most))
+            return builder.icmp_unsigned("<=", args[0], int32(codec.plain_most))
 
         return types.boolean(types.int32), emit
 
@@ -118,11 +108,11 @@ def _scales(stored: str) -> dict[str, Any]:
         return types.int32(types.int64, types.int64), emit
 
     @device.intrinsic  # type: ignore[untyped-decorator]
-    def new_scale(typing_context: Any, largest: Any, smallest: Any) -> Any:
+    def new_scale(typing_context: Any, largest: Any, plain: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return emitted(builder, partial(_scale_of, codec), *args)
+            return emitted(builder, codec.scale_bits, *args)
 
-        return types.int32(types.int32, types.int32), emit
+        return types.int32(types.int32, types.boolean), emit
 
     @device.intrinsic  # type: ignore[untyped-decorator]
     def store_scale(typing_context: Any, address: Any, index: Any, scale: Any) -> Any:
@@ -137,15 +127,10 @@ def _scales(stored: str) -> dict[str, Any]:
         "scale": scale,
         "larger": gatherer(larger_word),
         "larger_finite": gatherer(lambda builder, *values: emitted(builder, larger_finite, *values)),
-        "smaller": gatherer(smaller_predecessor),
-        "exceeds": exceeds,
+        "is_plain": within,
         "new_scale": new_scale,
         "store_scale": store_scale,
     }
-
-
-def _scale_of(codec: Blocks, o: Operations, largest: Value, smallest: Value) -> Value:
-    return codec.scale_bits(o, largest, smallest + 1)
 
 
 def _either(builder: Any, scale: Any, emit: Any) -> list[Any]:
@@ -178,7 +163,7 @@ def _loader(stored: str, width: int) -> Any:
             codes = [builder.trunc(code, I8) for code in each]
 
             def decode(plain: bool) -> list[Any]:
-                formula = codec.plain_number if plain else codec.full_number
+                formula = codec.plain_number if plain else codec.other_number
                 return [emitted(builder, formula, code, args[2]) for code in codes]
 
             numbers = _either(builder, args[2], decode)
@@ -189,10 +174,16 @@ def _loader(stored: str, width: int) -> Any:
     return load
 
 
-def _code_in_lane(builder: Any, code: Any, whole: Any, lane: int) -> Any:
-    """The lower byte of a code, shifted to its position in a word of up to four."""
-    own = builder.and_(builder.shl(code, int32(8 * lane)), int32(0xFF << 8 * lane))
-    return own if whole == I32 else builder.trunc(own, whole)
+def _joined(builder: Any, codes: list[Any]) -> Any:
+    """One code as a byte, or four as a word, the first lowest."""
+    if len(codes) == 1:
+        return builder.trunc(codes[0], I8)
+    word = codes[-1]
+    for code in codes[-2::-1]:
+        word = builder.add(builder.shl(word, int32(8)), code)
+    # A code below zero borrowed from the next one, but not one that is 128 larger.
+    larger = int32(0x80808080)
+    return builder.xor(builder.add(word, larger), larger)
 
 
 def _storer(stored: str, dithered: bool, slot: int, width: int) -> Any:
@@ -209,17 +200,15 @@ def _storer(stored: str, dithered: bool, slot: int, width: int) -> Any:
             noise = noise_in_block(builder, how[0], position, how[1:], slot, width)
 
         def encode(plain: bool) -> list[Any]:
-            bits = codec.dither(plain)
-            formula = codec.plain_code if plain else codec.full_code
-            offset, constant = emitted(builder, partial(codec.offsets, plain=plain), scale)
-            codes = ir.Constant(whole, 0)
-            for lane, (number, own) in enumerate(zip(numbers, noise, strict=True)):
-                half = int32(1 << (bits - 1))
-                part = half if own is None else builder.lshr(own, int32(32 - bits))
+            formula = codec.plain_code if plain else codec.other_code
+            offset, constant = emitted(builder, lambda o, scale: codec.offsets(scale), scale)
+            codes = []
+            for number, own in zip(numbers, noise, strict=True):
+                half = int32(1 << (STEP - 1))
+                part = half if own is None else builder.lshr(own, int32(32 - STEP))
                 dither = builder.or_(constant, part)
-                code = emitted(builder, formula, number, offset, dither)
-                codes = builder.or_(codes, _code_in_lane(builder, code, whole, lane))
-            return [codes]
+                codes.append(emitted(builder, formula, number, offset, dither))
+            return [_joined(builder, codes)]
 
         (codes,) = _either(builder, scale, encode)
         pointer = _at(builder, whole, _code_address(builder, address, index))
@@ -251,29 +240,25 @@ def _storer(stored: str, dithered: bool, slot: int, width: int) -> Any:
     return store_dithered
 
 
-@cache
-def of_warp(choose: Any) -> Any:
-    """``found(number)``: the chosen one of those that the threads of a warp have; all must ask."""
+@device.intrinsic  # type: ignore[untyped-decorator]
+def largest_of_warp(typing_context: Any, number: Any) -> Any:
+    """The largest of the numbers that the threads of a warp have; all must ask."""
 
-    @device.intrinsic  # type: ignore[untyped-decorator]
-    def of_all(typing_context: Any, number: Any) -> Any:
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            (found,) = args
-            result = ir.LiteralStructType((I32, ir.IntType(1)))
-            kind = ir.FunctionType(result, [I32] * 5)
-            shuffle = cgutils.get_or_insert_function(builder.module, kind, "llvm.nvvm.shfl.sync.i32")
-            distance = device.WARP // 2
-            while distance:
-                numbers = ALL_THREADS, BUTTERFLY, None, distance, LAST_LANE
-                given = [found if own is None else int32(own) for own in numbers]
-                other = builder.extract_value(builder.call(shuffle, given), 0)
-                found = choose(builder, found, other)
-                distance //= 2
-            return found
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        (found,) = args
+        result = ir.LiteralStructType((I32, ir.IntType(1)))
+        kind = ir.FunctionType(result, [I32] * 5)
+        shuffle = cgutils.get_or_insert_function(builder.module, kind, "llvm.nvvm.shfl.sync.i32")
+        distance = device.WARP // 2
+        while distance:
+            numbers = ALL_THREADS, BUTTERFLY, None, distance, LAST_LANE
+            given = [found if own is None else int32(own) for own in numbers]
+            other = builder.extract_value(builder.call(shuffle, given), 0)
+            found = larger_word(builder, found, other)
+            distance //= 2
+        return found
 
-        return types.int32(types.int32), emit
-
-    return of_all
+    return types.int32(types.int32), emit
 
 
 def define_warp_functions(scope: dict[str, Any]) -> None:
@@ -282,24 +267,18 @@ def define_warp_functions(scope: dict[str, Any]) -> None:
         scope |= {"uint32": types.uint32, "WARP": device.WARP}
         exec(_SIMULATED_WARP, scope)
     else:
-        scope |= {"largest_of_warp": of_warp(larger_word), "smallest_of_warp": of_warp(smaller_word)}
+        scope["largest_of_warp"] = largest_of_warp
 
 
 # On Numba's simulator there are no shuffles: threads meet in shared memory. A block there is a warp.
 _SIMULATED_WARP = """
-def of_warp(choose, number):
+def largest_of_warp(number):
     shared = cuda.shared.array(WARP, uint32)
     shared[cuda.threadIdx.x] = number
     cuda.syncthreads()
-    found = choose(int(own) for own in shared)
+    found = max(int(own) for own in shared)
     cuda.syncthreads()
     return found
-
-def largest_of_warp(number):
-    return of_warp(max, number)
-
-def smallest_of_warp(number):
-    return of_warp(min, number)
 """
 
 
@@ -348,8 +327,8 @@ def _simulated(stored: str, slot: int | None, width: int) -> BlockAccess:
     def finite(largest: int, value: Any) -> int:
         return int(larger_finite(NUMPY, *np.array([largest, size_of(value)], np.uint32).view(np.int32)))
 
-    def new_scale(largest: int, smallest: int) -> int:
-        return int(_scale_of(codec, NUMPY, *np.array([[largest], [smallest]], np.int32))[0])
+    def new_scale(largest: int, plain: bool) -> int:
+        return int(codec.scale_bits(NUMPY, np.array([largest], np.int32), plain)[0])
 
     def store_scale(address: int, index: int, scale: int) -> None:
         scale_at(address, index).value = scale
@@ -360,8 +339,7 @@ def _simulated(stored: str, slot: int | None, width: int) -> BlockAccess:
         load_wide=loader(width),
         larger=lambda largest, value: max(int(largest), size_of(value)),
         larger_finite=finite,
-        smaller=lambda smallest, value: min(int(smallest), (size_of(value) - 1) % 2**32),
-        exceeds=lambda largest: largest > codec.plain_most,
+        is_plain=lambda largest: largest <= codec.plain_most,
         new_scale=new_scale,
         store_scale=store_scale,
         store=storer(1),

@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from fastopt.codecs.base import BLOCK
-from fastopt.codecs.blocks import BLOCKS
 from fastopt.executors.cuda.device import WARP
 from fastopt.kernels.chain_source import chain_body, hypers_of, tuple_of
 from fastopt.kernels.job import GRAD_FACTOR, NUMBERS, PHASE, Job
@@ -55,8 +54,6 @@ class Names:
         self.stored = ["param", *(name for name in self.slots if self.kinds[name] != "input")]
         self.dithered = {array.name for array in job.arrays if array.storage.dithered}
         self.blocked = [array.name for array in job.arrays if array.storage.in_blocks]
-        codecs = {array.name: array.storage.codec for array in job.arrays}
-        self.has_sign = {name: BLOCKS[codecs[name]].has_sign for name in self.blocked}
         self.hypers = hypers_of(job)
         # The index of each in the buffer of hyperparameters.
         self.indices = {"phase": PHASE} if self.dithered else {}
@@ -221,7 +218,7 @@ def _block(names: Names, job: Job, width: int, stop: str) -> list[str]:
             body += [f"{name} = zero" for name in kept]
             body += _branch(f"i < {stop}", [*_single(names, job), *new])
     for name in names.blocked:
-        body += _new_scale(name, names.has_sign[name])
+        body += _new_scale(name)
         body += _branch("lane == 0", [f"store_scale_{name}({name}_at, begin, {name}_scale)"])
         for lanes, index in zip(groups, indices, strict=True):
             value = f"({_each(name, lanes)})" if width > 1 else f"{name}_{lanes[0]}"
@@ -229,22 +226,18 @@ def _block(names: Names, job: Job, width: int, stop: str) -> list[str]:
     return body
 
 
-def _new_scale(name: str, has_sign: bool) -> list[str]:
+def _new_scale(name: str) -> list[str]:
     """Compute the scale of a block from the elements of all threads of a warp."""
-    elements = [f"{name}_{lane}" for lane in range(PER_THREAD)]
-    largest, smallest = f"{name}_largest", f"{name}_smallest"
+    largest, plain = f"{name}_largest", f"{name}_plain"
 
-    def reduced(result: str, verb: str) -> list[str]:
-        return [f"{result} = {verb}_{name}({result}, {element})" for element in elements]
+    def reduced(verb: str) -> list[str]:
+        body = [f"{largest} = nothing"]
+        body += [f"{largest} = {verb}_{name}({largest}, {name}_{lane})" for lane in range(PER_THREAD)]
+        return [*body, f"{largest} = largest_of_warp({largest})"]
 
-    body = [f"{largest}, {smallest} = nothing, infinite", *reduced(largest, "larger")]
-    body.append(f"{largest} = largest_of_warp({largest})")
-    if not has_sign:
-        body += [*reduced(smallest, "smaller"), f"{smallest} = smallest_of_warp({smallest})"]
-    rest = [f"{largest}, {smallest} = nothing, before_zero", *reduced(largest, "larger_finite")]
-    rest.append(f"{largest} = largest_of_warp({largest})")
-    body += _branch(f"exceeds_{name}({largest})", rest)
-    return [*body, f"{name}_scale = new_scale_{name}({largest}, {smallest})"]
+    body = [*reduced("larger"), f"{plain} = is_plain_{name}({largest})"]
+    body += _branch(f"not {plain}", reduced("larger_finite"))
+    return [*body, f"{name}_scale = new_scale_{name}({largest}, {plain})"]
 
 
 def _each(name: str, lanes: range) -> str:

@@ -10,7 +10,6 @@ import numpy as np
 from numba import types
 
 from fastopt.codecs.base import BLOCK
-from fastopt.codecs.blocks import INFINITE_BITS
 from fastopt.codecs.formats import FORMATS
 from fastopt.executors import reference
 from fastopt.executors.cuda import block_access, device, element_access, kernel_source
@@ -104,8 +103,7 @@ class JobKernels:
             functions = access(array.storage, slot)
             scope |= {f"{verb}_{array.name}": function for verb, function in functions.items()}
         if self.names.blocked:
-            scope |= {"nothing": np.int32(0), "infinite": np.int32(INFINITE_BITS - 1)}
-            scope |= {"before_zero": np.int32(-1)}
+            scope["nothing"] = np.int32(0)
             block_access.define_warp_functions(scope)
         for index, function in enumerate(self._transforms()):
             scope[f"transform{index}"] = function
