@@ -82,7 +82,9 @@ if not TYPE_CHECKING:  # so that a name that is not there is an error to type ch
 
     def __getattr__(name: str) -> Any:
         if name not in _HOMES:
-            raise AttributeError(f"module 'fastopt' has no attribute {name!r}")
+            from fastopt.optimizers.suggestions import meant
+
+            raise AttributeError(f"module 'fastopt' has no attribute {name!r}{meant(name, __all__)}")
         home = _HOMES[name]
         value = getattr(import_module(home), name) if home else import_module(f"fastopt.{name}")
         globals()[name] = value

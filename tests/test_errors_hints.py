@@ -25,8 +25,44 @@ def test_dtypes_name_astype():
     assert "astype" not in str(found.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"), [("RMSprop", "RMSProp"), ("Adagrad", "AdaGrad"), ("schedule", "schedules")]
+)
+def test_names_of_the_package_are_suggested(name, meant):
+    with refusal(AttributeError, [f"{name!r} (did you mean {meant}?)"]):
+        getattr(fastopt, name)
+
+
+def test_names_of_torch_are_suggested():
+    pytest.importorskip("torch", reason="torch is not installed")
+    home = pytest.importorskip("fastopt.interop.torch")
+    with refusal(AttributeError, ["'RMSProp' (did you mean RMSprop?)"]):
+        _ = home.RMSProp
+
+
+def test_keys_that_differ_are_named():
+    opt = fastopt.SGD({"a": np.ones(3), "b": np.ones(3)})
+    with pytest.raises(ValueError, match=r"params: missing \['b'\]$"):
+        opt.step({"a": np.ones(3)})
+    with pytest.raises(ValueError, match=r"params: missing \['b'\], unknown \['c'\]$"):
+        opt.step({"a": np.ones(3), "c": np.ones(3)})
+
+
+@pytest.mark.parametrize("name", ["clip_norm", "state_dtype", "skip_nonfinite"])
+def test_what_groups_share_is_no_setting_of_one(name):
+    with refusal(TypeError, [name, "for all groups alike", "SGD"]):
+        fastopt.SGD([{"params": np.ones(3), name: None}])
+
+
+def test_a_class_is_no_method_of_scipy():
+    from scipy.optimize import minimize
+
+    with refusal(TypeError, ["fastopt.interop.scipy.method(fastopt.Adam)"]):
+        minimize(lambda x: (x @ x, 2 * x), ARRAY, jac=True, method=fastopt.Adam)
+
+
 def test_what_is_no_array_names_what_makes_one():
-    with refusal(TypeError, ["params", "generator", "make a list"]):
+    with refusal(TypeError, ["params", "generator", "make a list", "fastopt.interop.torch"]):
         fastopt.SGD(np.ones(3) for _ in range(2))
 
     class Library:

@@ -100,6 +100,16 @@ def integer_in_the_state(update, param, state, hyper):
     return update, (count + 1,)
 
 
+def whole_numbers(update, param, state, hyper):
+    return 1 if update > 0 else -1, state
+
+
+@only_compiled
+def test_whole_numbers_are_named():
+    with refusal(TypeError, ["'whole_numbers'", "float32 numbers", "write 1.0 for 1"]):
+        fastopt.Optimizer(np.ones(3, np.float32), fastopt.Transform(whole_numbers))
+
+
 @only_compiled
 @pytest.mark.parametrize(
     ("transform", "name"),

@@ -64,7 +64,7 @@ def _bytes(array: Array) -> memoryview:
     return memoryview(content)
 
 
-class _Mismatch(ValueError):
+class Mismatch(ValueError):
     """The file is intact, but holds other arrays."""
 
 
@@ -73,7 +73,7 @@ def _readable(path: Path) -> Iterator[None]:
     """Turn the many errors of a damaged file into one ValueError."""
     try:
         yield
-    except _Mismatch:
+    except Mismatch:
         raise
     except Exception as error:
         # A damaged file may have invalid offsets: "invalid argument".
@@ -112,12 +112,12 @@ class Archive:
             with _readable(self._path), self._open(name) as (member, header, size):
                 shape, fortran, dtype = header
                 if shape != array.shape or dtype != in_files(array.dtype):
-                    raise _Mismatch(
+                    raise Mismatch(
                         f"{self._path} has {name!r} with shape {shape} and dtype {dtype}, but this "
                         f"optimizer has {array.shape} and {array.dtype}"
                     )
                 if size != array.nbytes or (fortran and array.ndim > 1):
-                    raise _Mismatch(f"{self._path} has {name!r} in another layout than save() writes")
+                    raise Mismatch(f"{self._path} has {name!r} in another layout than save() writes")
                 for _ in _chunks(member, size):
                     pass  # at the end of the member its checksum is compared
 

@@ -57,7 +57,10 @@ def check_kind(name: str, array: Any) -> None:
 def _instead(value: Any) -> str:
     """A hint for the error: how to get an array from a value that is none."""
     if isinstance(value, Iterator):
-        return ": make a list of it"
+        return (
+            ": make a list of it; for model.parameters() of PyTorch, "
+            "fastopt.interop.torch has optimizers"
+        )
     for module, name in (("torch", "Tensor"), ("torch.nn", "Module")):
         kind = loaded(module, name)
         if kind is not None and isinstance(value, kind):
@@ -66,7 +69,7 @@ def _instead(value: Any) -> str:
                 "has optimizers for PyTorch's models and tensors"
             )
     if hasattr(value, "__array__"):
-        return ": numpy.asarray makes one of it"
+        return ": pass it through numpy.asarray"
     return ""
 
 

@@ -114,11 +114,13 @@ class Structure:
                     f"{describe(name, path)} must be a dict with the keys of params, not {kind}"
                 )
             if structure.keys() != self._key_set:
-                missing = sorted(map(str, self._key_set - structure.keys()))
-                unknown = sorted(map(str, structure.keys() - self._key_set))
+                differing = {
+                    "missing": sorted(map(str, self._key_set - structure.keys())),
+                    "unknown": sorted(map(str, structure.keys() - self._key_set)),
+                }
                 raise ValueError(
-                    f"{describe(name, path)} must have the keys of params: missing {missing}, "
-                    f"unknown {unknown}"
+                    f"{describe(name, path)} must have the keys of params: "
+                    + ", ".join(f"{what} {keys}" for what, keys in differing.items() if keys)
                 )
             return [structure[key] for key in self._keys]
         if not isinstance(structure, (list, tuple)):

@@ -89,8 +89,10 @@ def check_types(
             )
         if isinstance(returned, types.Optional):
             raise TypeError(f"{what} must return (update, state) in every branch: one returns nothing")
+        integers = any(isinstance(leaf, types.Integer) for leaf in _leaves(returned))
         raise TypeError(
             f"{what} must return {number} numbers as (update, state), but returns {returned}"
+            + ("; write 1.0 for 1" if integers else "")
         )
 
 

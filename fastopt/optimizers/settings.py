@@ -198,6 +198,15 @@ class Declared:
     @classmethod
     def _refuse_unknown(cls, given: Iterable[str], known: Collection[str]) -> None:
         if unknown := [name for name in given if name not in known]:
+            if common := [name for name in unknown if name in cls._fields]:
+                raise TypeError(
+                    f"{', '.join(common)} is for all groups alike: pass it to {cls.__name__} itself"
+                )
+            if {"hess", "hessp"} <= set(unknown):
+                raise TypeError(
+                    f"{cls.__name__} is no method of scipy.optimize.minimize: "
+                    f"pass method=fastopt.interop.scipy.method(fastopt.{cls.__name__})"
+                )
             raise TypeError(
                 f"{cls.__name__} has no argument {refusal(unknown, known)}; it takes {', '.join(known)}"
             )

@@ -32,12 +32,14 @@ _ELSEWHERE: dict[str, tuple[str, ...]] = {
 
 def refusal(unknown: Iterable[str], known: Collection[str]) -> str:
     """The unknown names, each with what may be meant by it: ``betas (did you mean beta1, beta2?)``."""
-    return ", ".join(f"{name}{_meant(name, known)}" for name in unknown)
+    return ", ".join(f"{name}{meant(name, known)}" for name in unknown)
 
 
-def _meant(name: str, known: Collection[str]) -> str:
+def meant(name: str, known: Collection[str]) -> str:
+    """Suggest a known name, if one is close: `` (did you mean lr?)``."""
     from difflib import get_close_matches  # for errors alone
 
     found = [own for own in _ELSEWHERE.get(name, ()) if own in known]
+    found = found or [own for own in known if own.lower() == name.lower()]
     found = found or get_close_matches(name, list(known), 1, 0.75)
     return f" (did you mean {', '.join(found)}?)" if found else ""

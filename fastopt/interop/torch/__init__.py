@@ -10,4 +10,11 @@ except ImportError as error:
 from fastopt.interop.torch.optimizers import SGD, Adagrad, Adam, AdamW, NAdam, RMSprop
 from fastopt.interop.torch.options import Added as Added
 
+
+def __getattr__(name: str) -> object:
+    from fastopt.optimizers.suggestions import meant
+
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{meant(name, __all__)}")
+
+
 __all__ = ["SGD", "Adagrad", "Adam", "AdamW", "NAdam", "RMSprop"]
