@@ -12,7 +12,7 @@ from bench.tables import banded, table
 from fastopt.interop.mpi.partition import small_pieces
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGE, FIGURE = DOCS / "mpi.md", DOCS / "mpi-model.svg"
+PAGE = DOCS / "mpi.md"
 SIZES, RANKS = (10**9, 10**10, 10**11, 10**12), (8, 64, 1024)
 
 MEASURED = [
@@ -85,7 +85,7 @@ def _time(seconds: Mapping[str, float]) -> str:
 
 
 def of_case(case: Mapping[str, Any]) -> Parts:
-    """The least times of the parts: those that neighbours disturbed least."""
+    """The least times of the parts: those that other programs disturbed least."""
     seconds = {name: own["least"] for name, own in case["seconds"].items()}
     return Parts(seconds["agree"], seconds["reduce"], seconds["local"], seconds["gather"])
 
@@ -130,27 +130,21 @@ def predicted(here: Machine) -> str:
     return table(heads, rows)
 
 
-def draw(here: Machine) -> None:
+def draw(here: Machine, folder: Path = DOCS / "figures") -> list[Path]:
     """A step against the number of ranks, for each network."""
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
+    from bench import drawing
 
-    machines = networks(here.memory)
-    with matplotlib.rc_context({"svg.hashsalt": "fastopt"}):
-        figure = Figure(figsize=(9.0, 3.6), layout="constrained")
-        FigureCanvasSVG(figure)
+    def by_ranks(figure: Any) -> None:
+        machines, ranks = networks(here.memory), [2**k for k in range(3, 11)]
         places = figure.subplots(1, len(machines), sharey=True)
-        ranks = [2**k for k in range(3, 11)]
         for axes, machine in zip(places, machines, strict=True):
             for size in SIZES:
                 times = [overlapped(machine, size, p, small_pieces(size, p, 4)) for p in ranks]
                 local = [parts(machine, size, p, 1).local for p in ranks]
-                (line,) = axes.plot(ranks, times, label=power(size), linewidth=2)
+                (line,) = axes.plot(ranks, times, label=power(size))
                 axes.plot(ranks, local, color=line.get_color(), linestyle=":", linewidth=1)
             axes.set(title=machine.name, xscale="log", yscale="log", xlabel="ranks")
-            axes.grid(alpha=0.3)
         places[0].set_ylabel("seconds a step")
-        places[0].legend(title="parameters", frameon=False, fontsize="small")
-        figure.suptitle("A model, not measured: a step with overlap (dotted: its local part)")
-        figure.savefig(FIGURE, metadata={"Date": None})
+        places[0].legend(title="parameters", fontsize="small")
+
+    return drawing.save(by_ranks, folder, "mpi-model", (9.0, 3.6))

@@ -25,6 +25,7 @@ class Links(HTMLParser):
         self.anchors: set[str] = set()
         self.loaded: list[str] = []  # at once, when the page is opened
         self.without_text: list[str] = []
+        self.for_one_theme: list[str] = []
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         given = dict(attributes)
@@ -34,6 +35,8 @@ class Links(HTMLParser):
             self.loaded += [value for key in ("href", "src", "srcset") if (value := given.get(key))]
         if tag == "img" and given.get("alt") is None:  # empty beside a title that says it
             self.without_text.append(str(given.get("src")))
+        if tag == "img" and ".svg" in str(given.get("src")) and "only-" not in str(given.get("class")):
+            self.for_one_theme.append(str(given.get("src")))
 
 
 @cache
@@ -80,6 +83,11 @@ def test_what_readers_look_for_is_found() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(SITE)))
 def test_pictures_have_a_text(page: Path) -> None:
     assert not read(page).without_text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(SITE)))
+def test_drawn_figures_belong_to_a_theme(page: Path) -> None:
+    assert not read(page).for_one_theme
 
 
 def test_figures_come_for_light_and_dark() -> None:
