@@ -173,7 +173,8 @@ def details(results: Mapping[str, Any]) -> str:
     sections = []
     for question in questions:
         cases = [case for case in results["cases"] if case["question"] == question]
-        rows = f"<details><summary>{len(cases)} cases</summary>\n\n{_details(cases)}\n\n</details>"
+        count = f"{len(cases)} case{'s'[: len(cases) > 1]}"
+        rows = f"<details><summary>{count}</summary>\n\n{_details(cases)}\n\n</details>"
         sections.append(f"## {QUESTIONS.get(question, question)}\n\n{rows}")
     return "\n\n".join([_main_table(results), _machine_line(results["machine"]), *sections])
 
