@@ -78,7 +78,15 @@ def set_num_threads(n: int) -> None:
 
 
 def get_num_threads() -> int:
-    """The number of threads of a step of a large buffer, in the current context."""
+    """The number of threads of a step of a large buffer, in the current context.
+
+    Examples
+    --------
+    >>> import fastopt
+    >>> with fastopt.threads(1):
+    ...     fastopt.get_num_threads()
+    1
+    """
     return _in_context.get() or _chosen or _available()
 
 

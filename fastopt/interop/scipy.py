@@ -58,6 +58,23 @@ _DOC = """Minimize with `{kind}`, as a method of `scipy.optimize.minimize`.
     scipy.optimize.OptimizeResult
     """
 
+_EXAMPLE = """
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scipy.optimize import minimize
+    >>> import fastopt.interop.scipy
+    >>> found = minimize(
+    ...     lambda x: (((x - 3) ** 2).sum(), 2 * (x - 3)),
+    ...     np.zeros(2),
+    ...     jac=True,
+    ...     method=fastopt.interop.scipy.{name},
+    ... )
+    >>> found.x.round(1)
+    array([3., 3.])
+    """
+
 
 def method(optimizer: type[NamedOptimizer]) -> Callable[..., Any]:
     """A method for `scipy.optimize.minimize` of an optimizer's class.
@@ -126,7 +143,8 @@ def method(optimizer: type[NamedOptimizer]) -> Callable[..., Any]:
         return result
 
     minimize_with.__name__ = minimize_with.__qualname__ = name
-    minimize_with.__doc__ = _DOC.format(kind=optimizer.__name__, name=name)
+    example = _EXAMPLE if name in NAMES else ""
+    minimize_with.__doc__ = (_DOC.rstrip() + example).format(kind=optimizer.__name__, name=name)
     return minimize_with
 
 

@@ -45,6 +45,18 @@ _DOC = """One step of `{kind}` on arrays that the caller keeps, all updated in p
     {kind} : keeps state and count, checks once, and is quicker to call.
     """
 
+_EXAMPLE = """
+
+    Examples
+    --------
+    >>> import numpy as np, fastopt
+    >>> w = np.ones(3)
+    >>> states = dict(fastopt.{kind}(w).state)  # arrays as {kind} starts with
+    >>> fastopt.{name}(w, 2 * w, step=0, lr=0.1, **states)
+    >>> bool((w < 1).all())
+    True
+    """
+
 
 class OneShot(Protocol):
     """What `one_shot` makes."""
@@ -93,8 +105,10 @@ def one_shot(optimizer: type[NamedOptimizer]) -> OneShot:
         state = {k: v for k, v in states_and_settings.items() if k not in settings and v is not None}
         return _take(optimizer, take.__name__, param, grad, step, grad_scale, settings, state)
 
-    take.__name__ = take.__qualname__ = f"{optimizer.__name__.lower()}_step"
-    take.__doc__ = inspect.cleandoc(_DOC.format(kind=optimizer.__name__))
+    kind = optimizer.__name__
+    take.__name__ = take.__qualname__ = name = f"{kind.lower()}_step"
+    example = _EXAMPLE if kind.lower() in NAMES else ""
+    take.__doc__ = inspect.cleandoc((_DOC.rstrip() + example).format(kind=kind, name=name))
     return take
 
 

@@ -106,6 +106,19 @@ def setting(
         Whether it cannot be assigned once the optimizer is made, such as what a state starts with.
     init : bool, optional
         False takes an argument of a base class away.
+
+    Examples
+    --------
+    >>> import numpy as np, fastopt
+    >>> from fastopt import transforms as t
+    >>> class SignedMomentum(fastopt.NamedOptimizer):
+    ...     lr: fastopt.Number = fastopt.setting(default=0.1)
+    ...     momentum: fastopt.Number = fastopt.setting(default=0.9, kw_only=True)
+    ...
+    ...     def make_parts(self):
+    ...         return [t.trace(self.momentum), t.clip_by_value(1.0), *self.decay_and_rate()]
+    >>> SignedMomentum(np.zeros(3), momentum=0.5).momentum
+    0.5
     """
     return SettingField(default, kw_only=kw_only, fixed=fixed, init=init)
 

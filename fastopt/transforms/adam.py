@@ -104,6 +104,16 @@ def scale_by_adam(
     -----
     State: ``exp_avg``, ``exp_avg_sq`` and with `amsgrad` ``max_exp_avg_sq``. Keras compares epsilon
     with the uncorrected ``sqrt(v)``; ``Adam.like("keras", ...)`` does the same.
+
+    Examples
+    --------
+    >>> import numpy as np, fastopt
+    >>> from fastopt import chain, transforms as t
+    >>> w = np.array([5.0, -3.0])
+    >>> opt = fastopt.Optimizer(w, chain(t.scale_by_adam(), t.scale_by_learning_rate(0.1)))
+    >>> opt.step(2 * w)
+    >>> w.round(4)
+    array([ 4.9, -2.9])
     """
     inside = flag("eps_inside_sqrt", eps_inside_sqrt)
     names = ["exp_avg", "exp_avg_sq"]
@@ -214,6 +224,16 @@ def scale_by_nadam(
     Notes
     -----
     State: ``exp_avg``, ``exp_avg_sq``.
+
+    Examples
+    --------
+    >>> import numpy as np, fastopt
+    >>> from fastopt import chain, transforms as t
+    >>> w = np.array([5.0, -3.0])
+    >>> opt = fastopt.Optimizer(w, chain(t.scale_by_nadam(), t.scale_by_learning_rate(0.1)))
+    >>> opt.step(2 * w)
+    >>> bool((abs(w) < [5.0, 3.0]).all())
+    True
     """
     named = _named(beta1, beta2, eps)
     first, second, epsilon = (value for _, value in named.values())

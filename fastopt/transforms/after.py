@@ -47,6 +47,15 @@ def at_least(low: Any) -> Transform:
     low : float, schedule, array or structure of arrays like the parameters
         Numbers must be finite; they are rounded inwards to the parameters' format.
         Arrays are read in the same pass.
+
+    Examples
+    --------
+    >>> import numpy as np, fastopt
+    >>> from fastopt import chain, transforms as t
+    >>> w = np.array([0.1, 5.0])
+    >>> fastopt.Optimizer(w, chain(t.scale_by_learning_rate(1.0), t.at_least(0.0))).step(np.ones(2))
+    >>> w
+    array([0., 4.])
     """
     if is_number_or_schedule(low):
         hyper = per_step(lambda x: (x,), finite("low", low))
@@ -65,6 +74,16 @@ def at_most(high: Any) -> Transform:
     high : float, schedule, array or structure of arrays like the parameters
         Numbers must be finite; they are rounded inwards to the parameters' format.
         Arrays are read in the same pass.
+
+    Examples
+    --------
+    >>> import numpy as np, fastopt
+    >>> from fastopt import chain, transforms as t
+    >>> w = np.array([0.5, 5.0])
+    >>> upper = np.array([2.0, 4.5])
+    >>> fastopt.Optimizer(w, chain(t.scale(-1.0), t.at_most(upper))).step(np.ones(2))
+    >>> w
+    array([1.5, 4.5])
     """
     if is_number_or_schedule(high):
         hyper = per_step(lambda x: (x,), finite("high", high))
@@ -91,6 +110,16 @@ def average_params(decay: Setting) -> Transform:
     ----------
     decay : float or schedule
         The weight of the past, in [0, 1).
+
+    Examples
+    --------
+    >>> import numpy as np, fastopt
+    >>> from fastopt import chain, transforms as t
+    >>> w = np.array([1.0])
+    >>> opt = fastopt.Optimizer(w, chain(t.scale_by_learning_rate(1.0), t.average_params(0.9)))
+    >>> opt.step(np.ones(1))
+    >>> w, opt.state["average"]
+    (array([0.]), array([0.9]))
     """
     decay = decay_rate("average_decay", decay)
     return Transform(
@@ -115,5 +144,15 @@ def copy_params(target: Any) -> Transform:
     ----------
     target : array or structure of arrays like the parameters
         float16, bfloat16, float32 or float64, shaped alike.
+
+    Examples
+    --------
+    >>> import numpy as np, fastopt
+    >>> from fastopt import chain, transforms as t
+    >>> w, half = np.array([1.0, 2.0], np.float32), np.zeros(2, np.float16)
+    >>> opt = fastopt.Optimizer(w, chain(t.scale_by_learning_rate(1.0), t.copy_params(half)))
+    >>> opt.step(np.ones(2, np.float32))
+    >>> half
+    array([0., 1.], dtype=float16)
     """
     return Transform(copy_update, outputs={"copy_to": target}, after=True, no_gradient=copy_update)

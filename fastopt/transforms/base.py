@@ -250,6 +250,12 @@ class Chain:
     ----------
     transforms : tuple of Transform
         Those with ``after=True`` at the end.
+
+    Examples
+    --------
+    >>> from fastopt import chain, transforms as t
+    >>> chain(t.clip_by_value(1.0), t.scale_by_learning_rate(0.1))
+    chain(clip_by_value(limit=1.0), scale_by_learning_rate(lr=0.1))
     """
 
     def __init__(self, transforms: tuple[Transform, ...]) -> None:
@@ -321,6 +327,16 @@ def chain(*transforms: Transform | Chain) -> Chain:
     -------
     Chain
         To be given to `Optimizer`, which compiles it into one loop.
+
+    Examples
+    --------
+    >>> import numpy as np, fastopt
+    >>> from fastopt import chain, transforms as t
+    >>> parts = chain(t.clip_by_value(1.0), t.scale_by_rms(), t.scale_by_learning_rate(0.1))
+    >>> w = np.array([5.0])
+    >>> fastopt.Optimizer(w, parts).step(2 * w)
+    >>> w.round(4)
+    array([4.6838])
     """
     flat: list[Transform] = []
     for part in transforms:

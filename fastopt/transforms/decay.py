@@ -25,6 +25,16 @@ def add_decayed_weights(weight_decay: Setting, lr: Setting = 1.0) -> Transform:
         >= 0.
     lr : float or schedule, optional
         A factor, >= 0.
+
+    Examples
+    --------
+    >>> import numpy as np, fastopt
+    >>> from fastopt import chain, transforms as t
+    >>> w = np.array([1.0, -2.0])
+    >>> opt = fastopt.Optimizer(w, chain(t.add_decayed_weights(0.1), t.scale_by_learning_rate(0.5)))
+    >>> opt.step(np.zeros(2))
+    >>> w
+    array([ 0.95, -1.9 ])
     """
     settings = nonnegative("weight_decay", weight_decay), nonnegative("lr", lr)
     hyper = per_step(lambda decay, rate: (decay * rate,), *settings)

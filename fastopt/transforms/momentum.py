@@ -39,6 +39,17 @@ def trace(momentum: Setting, dampening: Setting = 0.0, *, nesterov: bool = False
     Notes
     -----
     State: ``momentum_buffer``. torch's SGD leaves `dampening` out of the very first step.
+
+    Examples
+    --------
+    >>> import numpy as np, fastopt
+    >>> from fastopt import chain, transforms as t
+    >>> w = np.zeros(1)
+    >>> opt = fastopt.Optimizer(w, chain(t.trace(0.9), t.scale_by_learning_rate(0.1)))
+    >>> for _ in range(2):
+    ...     opt.step(np.ones(1))
+    >>> opt.state["momentum_buffer"], w
+    (array([1.9]), array([-0.29]))
     """
     settings = fraction("momentum", momentum), fraction("dampening", dampening)
     update = nesterov_update if flag("nesterov", nesterov) else trace_update

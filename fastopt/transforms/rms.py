@@ -114,6 +114,16 @@ def scale_by_rms(
     Notes
     -----
     State: ``square_avg``.
+
+    Examples
+    --------
+    >>> import numpy as np, fastopt
+    >>> from fastopt import chain, transforms as t
+    >>> w = np.array([5.0])
+    >>> opt = fastopt.Optimizer(w, chain(t.scale_by_rms(0.9), t.scale_by_learning_rate(0.1)))
+    >>> opt.step(2 * w)
+    >>> w.round(4)
+    array([4.6838])
     """
     return Transform(
         _RMS[flag("eps_inside_sqrt", eps_inside_sqrt), flag("bias_correction", bias_correction)],
@@ -147,6 +157,16 @@ def scale_by_stddev(
     -----
     State: ``square_avg`` and ``grad_avg``. torch does not clamp the variance, and gives NaN where
     rounding makes it negative.
+
+    Examples
+    --------
+    >>> import numpy as np, fastopt
+    >>> from fastopt import chain, transforms as t
+    >>> w = np.array([5.0])
+    >>> opt = fastopt.Optimizer(w, chain(t.scale_by_stddev(0.9), t.scale_by_learning_rate(0.1)))
+    >>> opt.step(2 * w)
+    >>> sorted(opt.state), w.round(4)
+    (['grad_avg', 'square_avg'], array([4.6667]))
     """
     return Transform(
         _STDDEV[flag("eps_inside_sqrt", eps_inside_sqrt), flag("bias_correction", bias_correction)],

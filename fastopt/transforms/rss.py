@@ -80,6 +80,17 @@ def scale_by_rss(
     Notes
     -----
     State: ``sum``.
+
+    Examples
+    --------
+    >>> import numpy as np, fastopt
+    >>> from fastopt import chain, transforms as t
+    >>> w = np.array([5.0])
+    >>> opt = fastopt.Optimizer(w, chain(t.scale_by_rss(), t.scale_by_learning_rate(0.1)))
+    >>> for _ in range(2):
+    ...     opt.step(np.full(1, 3.0))
+    >>> opt.state["sum"], w.round(4)
+    (array([18.]), array([4.8293]))
     """
     eps = nonnegative("eps", eps)
     first = nonnegative_number("initial_accumulator", initial_accumulator)

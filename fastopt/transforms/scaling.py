@@ -21,6 +21,15 @@ def scale(factor: Setting) -> Transform:
     ----------
     factor : float or schedule
         Finite. With -1 the optimizer climbs instead of descending.
+
+    Examples
+    --------
+    >>> import numpy as np, fastopt
+    >>> from fastopt import transforms as t
+    >>> w = np.zeros(2)
+    >>> fastopt.Optimizer(w, t.scale(0.5)).step(np.array([1.0, -4.0]))
+    >>> w
+    array([-0.5,  2. ])
     """
     return _scale("factor", finite, factor)
 
@@ -33,6 +42,17 @@ def scale_by_learning_rate(lr: Setting) -> Transform:
     ----------
     lr : float or schedule
         >= 0.
+
+    Examples
+    --------
+    >>> import numpy as np, fastopt
+    >>> from fastopt import transforms as t
+    >>> w = np.zeros(1)
+    >>> opt = fastopt.Optimizer(w, t.scale_by_learning_rate(lambda step: 0.1 / (1 + step)))
+    >>> for _ in range(2):
+    ...     opt.step(np.ones(1))
+    >>> w
+    array([-0.15])
     """
     return _scale("lr", nonnegative, lr)
 
@@ -67,6 +87,15 @@ def clip_by_value(limit: Setting) -> Transform:
     ----------
     limit : float or schedule
         > 0.
+
+    Examples
+    --------
+    >>> import numpy as np, fastopt
+    >>> from fastopt import transforms as t
+    >>> w = np.zeros(3)
+    >>> fastopt.Optimizer(w, t.clip_by_value(1.0)).step(np.array([0.5, -3.0, 7.0]))
+    >>> w
+    array([-0.5,  1. , -1. ])
     """
     limit = positive("clip_value", limit)
     hyper = per_step(lambda x: (-x, x), limit)

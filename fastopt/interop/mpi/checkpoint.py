@@ -77,6 +77,20 @@ def load_checkpoint(path: Any, optimizer: Optimizer) -> None:
         There is no checkpoint, or a part of it is missing.
     TypeError, ValueError
         It is damaged, or belongs to another optimizer. Nothing was changed.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np, fastopt
+    >>> from mpi4py import MPI
+    >>> from fastopt.interop.mpi import ShardedOptimizer, load_checkpoint
+    >>> folder, w = tempfile.mkdtemp(), np.array([5.0])
+    >>> sharded = ShardedOptimizer(MPI.COMM_WORLD, w, lambda shard: fastopt.RMSProp(shard, lr=0.1))
+    >>> sharded.step(2 * w)
+    >>> sharded.save(folder)
+    >>> plain = fastopt.RMSProp(np.empty(1), lr=0.1)
+    >>> load_checkpoint(folder, plain)
+    >>> plain.step_count, plain.params
+    (1, array([4.68377223]))
     """
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer must be one of fastopt's, not {type(optimizer).__name__}")

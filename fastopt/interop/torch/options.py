@@ -23,6 +23,17 @@ class Added(TypedDict, total=False):
     stochastic_rounding : bool, optional
         Stochastic, unbiased rounding of formats of less than 32 bits, so that updates
         smaller than its precision are not lost; by default 8-bit states only.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fastopt.interop.torch import AdamW
+    >>> w = torch.nn.Parameter(torch.ones(3))
+    >>> optimizer = AdamW([w], clip_norm=1.0, average_decay=0.99)
+    >>> w.sum().backward()
+    >>> optimizer.step()
+    >>> round(optimizer.last.norm, 4), sorted(optimizer.state[w])
+    (1.7321, ['average', 'exp_avg', 'exp_avg_sq', 'step'])
     """
 
     clip_norm: float | None
