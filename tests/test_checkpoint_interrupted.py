@@ -11,6 +11,7 @@ import pytest
 
 import fastopt
 from fastopt.arrays import archive
+from fastopt.optimizers import checkpoint
 from tests.runs import falling, snapshot
 from tests.support import compiled_suite_only
 
@@ -71,7 +72,7 @@ def from_dict(opt, saved, path):
 
 def content(opt):
     """What `snapshot` has, of an optimizer that refuses to be read too."""
-    return [leaf.tobytes() for leaf in opt._leaves], [a.tobytes() for _, _, a in opt._arrays()]
+    return [leaf.tobytes() for leaf in opt._leaves], [a.tobytes() for _, _, a in checkpoint.arrays(opt)]
 
 
 def assert_refuses(opt, folder):
@@ -191,16 +192,16 @@ def test_a_file_that_is_damaged_between_its_two_readings(tmp_path, monkeypatch):
     path = tmp_path / "state.npz"
     opt = fastopt.SGD(np.ones(100_000), momentum=0.5, executor="reference")  # beyond what is buffered
     opt.save(path)
-    start_loading = type(opt)._start_loading
+    start_loading = checkpoint.start_loading
 
-    def damage(self, *arguments):
-        start_loading(self, *arguments)
+    def damage(*arguments):
+        start_loading(*arguments)
         with open(path, "r+b") as file:
             file.seek(400_000)
             file.write(b"damaged")
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(opt), "_start_loading", damage)
+        patch.setattr(checkpoint, "start_loading", damage)
         with pytest.raises(ValueError, match="damaged"):
             opt.load(path)
     with pytest.raises(RuntimeError, match="loading was interrupted"):

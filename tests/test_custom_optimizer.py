@@ -100,10 +100,15 @@ def test_what_is_missing():
     class Needy(fastopt.NamedOptimizer):
         mass: fastopt.Number = fastopt.setting(kw_only=True)
 
-    with refusal(TypeError, ["Needy", "needs the argument mass"]):
-        Needy(np.ones(3))
-    with refusal(NotImplementedError, ["Needy", "make_parts"]):
+    with refusal(TypeError, ["Needy", "make_parts"]):
         Needy(np.ones(3), mass=1.0)
+
+    class Complete(Needy):
+        def make_parts(self):
+            return self.decay_and_rate()
+
+    with refusal(TypeError, ["Complete", "needs the argument mass"]):
+        Complete(np.ones(3))
 
 
 def test_signatures():

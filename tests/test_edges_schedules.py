@@ -9,6 +9,7 @@ import pytest
 
 import fastopt
 from fastopt import schedules
+from fastopt.steps.stepper import stepper_of
 from fastopt.transforms.adam import nadam_numbers
 from tests.refusals import refusal
 
@@ -172,7 +173,7 @@ def test_momenta_are_asked_for_once():
 def test_resuming_late_asks_for_few_momenta():
     beta = Counted(0.9)
     opt = fastopt.NAdam(np.ones(1), beta1=beta)
-    opt._go_to_step(10**7)
+    stepper_of(opt)().go_to(10**7)
     assert len(beta.taken()) < 1000
 
 
@@ -221,9 +222,9 @@ def test_zero_times_whatever_is_zero():
     assert schedules.exponential(1.0, 2.0)(1024) == math.inf
     assert schedules.exponential(-1.0, 2.0, end=-8.0)(5000) <= -8.0
     opt = fastopt.SGD(np.ones(1), lr=schedules.exponential(1.0, 2.0))
-    opt._go_to_step(1023)
+    stepper_of(opt)().go_to(1023)
     with refusal(ValueError, ["lr", "1024", "inf"]):
-        opt._go_to_step(1024)
+        stepper_of(opt)().go_to(1024)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ The codecs are the specification, in NumPy; compiled code uses the same formulas
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -20,7 +21,7 @@ ENCODE_CHUNK = 256 * BLOCK  # elements that are encoded at a time
 
 
 @dataclass(frozen=True)
-class Codec:
+class Codec(ABC):
     """The storage format of one array.
 
     Parameters
@@ -41,17 +42,17 @@ class Codec:
         """The shape of the array that holds elements of this shape."""
         return shape if self.block == 1 else (-(-math.prod(shape) // self.block),)
 
+    @abstractmethod
     def decode(self, stored: Array, compute: np.dtype[Any]) -> Array:
         """Decode to a flat array; after the end of a partial last block its content is arbitrary."""
-        raise NotImplementedError
 
+    @abstractmethod
     def encode(self, numbers: Array, noise: Array | None) -> Array:
         """Encode a flat array of numbers to items.
 
         `noise` has 32 random bits for each number, for stochastic rounding, which is unbiased; with
         None it is nearest rounding.
         """
-        raise NotImplementedError
 
     def fill(self, stored: Array, number: float) -> None:
         """Fill an array with one number."""

@@ -28,6 +28,7 @@ Decoded numbers are encoded to the same codes again. Nearest rounding is off by 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import numpy as np
@@ -83,38 +84,38 @@ class Blocks(Codec):
     has_sign: bool
     plain_most: int  # bits of the largest number that a plain block can have
 
+    @abstractmethod
     def plain_number(self, o: Operations, code: Value, scale: Value) -> Value:
         """The number of a code in a plain block."""
-        raise NotImplementedError
 
+    @abstractmethod
     def other_number(self, o: Operations, code: Value, scale: Value) -> Value:
         """The number of a code in another block."""
-        raise NotImplementedError
 
     def number(self, o: Operations, code: Value, scale: Value) -> Value:
         """The number of a code in any block."""
         plain, other = (f(o, code, scale) for f in (self.plain_number, self.other_number))
         return o.where(is_plain(scale), plain, other)
 
+    @abstractmethod
     def offsets(self, scale: Value) -> tuple[Value, Value]:
         """Two constants of a block: `offset`, and the part of `dither` above its lower bits."""
-        raise NotImplementedError
 
+    @abstractmethod
     def plain_code(self, o: Operations, number: Value, offset: Value, dither: Value) -> Value:
         """The code of a number of a plain block, as a byte with a sign."""
-        raise NotImplementedError
 
+    @abstractmethod
     def other_code(self, o: Operations, number: Value, offset: Value, dither: Value) -> Value:
         """The code of any number, in another block."""
-        raise NotImplementedError
 
     def size_bits(self, o: Operations, bits: Value) -> Value:
         """Integers that compare as magnitudes do; without a sign, negative numbers come first."""
         return bits & SIZE_BITS if self.has_sign else bits
 
+    @abstractmethod
     def scale_bits(self, o: Operations, largest: Value, plain: Value) -> Value:
         """The bits of a block's scale, from those of its largest finite number."""
-        raise NotImplementedError
 
     @quiet
     def decode(self, stored: Array, compute: np.dtype[Any]) -> Array:

@@ -9,7 +9,7 @@ from fastopt.arrays import tree
 from fastopt.optimizers import repr as text
 from fastopt.optimizers.saved_settings import check_settings, merge, plain
 from fastopt.optimizers.settings import Values, is_number
-from fastopt.validation import as_float, as_scalar
+from fastopt.validation import as_float, as_scalar, shown
 
 if TYPE_CHECKING:
     from fastopt.optimizers.optimizer import Optimizer
@@ -160,6 +160,21 @@ def are_groups(params: Any) -> bool:
     if not isinstance(params, (list, tuple)) or not params:
         return False
     return all(isinstance(own, Mapping) and "params" in own for own in params)
+
+
+def read_groups(
+    kind: type[Optimizer], params: Sequence[Values], common: Values
+) -> tuple[list[Any], list[Values]]:
+    """The parameters and the settings of each group, of ``[{"params": ..., "lr": ...}, ...]``."""
+    groups = [{name: value for name, value in own.items() if name != "params"} for own in params]
+    for own in groups:
+        kind._refuse_unknown(own, kind._setting_names)
+    for name in set.intersection(*map(set, groups)):
+        if common[name] is not kind._fields[name].default:
+            raise ValueError(
+                f"{name} = {shown(common[name])} has no effect: every group has its own {name}"
+            )
+    return [own["params"] for own in params], groups
 
 
 def _without_containers(settings: Values) -> Values:

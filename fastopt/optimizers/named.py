@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal, Self
 
+from fastopt.optimizers.chains import read_chain
 from fastopt.optimizers.dialects import Dialect, translate
 from fastopt.optimizers.group_settings import are_groups
-from fastopt.optimizers.optimizer import Optimizer, read_chain
+from fastopt.optimizers.optimizer import Optimizer
 from fastopt.optimizers.settings import Field, Number, argument, setting
 from fastopt.optimizers.shared_options import check_decoupled_decay, decoupled_decay
 from fastopt.transforms.base import Transform
@@ -63,12 +65,12 @@ class NamedOptimizer(Optimizer):
     chain: Field[Any, Any] = argument(read_chain, init=False)  # made from settings
     lr: Number = setting(default=1e-3)
 
+    @abstractmethod
     def make_parts(self) -> Iterable[Transform]:
         """The transforms for these settings, from the gradient to what is subtracted.
 
         `self` has the settings of one group, and nothing else of an optimizer.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define make_parts")
 
     def decay_and_rate(self) -> list[Transform]:
         """What comes last as a rule: decoupled weight decay, if there is any, and the learning rate."""

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from fastopt.optimizers.named import NamedOptimizer
 from fastopt.optimizers.registry import NAMES, optimizer_class
 from fastopt.steps.clipping import GradientStats
+from fastopt.validation import whole_number
 
 _DOC = """One step of `{kind}` on arrays that the caller keeps, all updated in place.
 
@@ -126,8 +127,8 @@ def _take(
     if missing := optimizer._state.keys() - state.keys():
         raise ValueError(f"these settings need the state {', '.join(sorted(missing))}")
     if step is not None:
-        optimizer._go_to_step(step)
-    elif optimizer._depends_on_step:
+        optimizer._steps.go_to(whole_number("step", step))
+    elif optimizer._steps.varies or optimizer._watch.varies:
         raise TypeError(f"{name} needs step, the number of this step (0, 1, ...), with these settings")
     optimizer.step(grad, grad_scale=grad_scale)
     optimizer.catch_up()

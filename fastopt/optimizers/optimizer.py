@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from fastopt.arrays import checks, tree
 from fastopt.arrays.device_array import leave
-from fastopt.changes import assign
+from fastopt.optimizers import checkpoint, group_settings
 from fastopt.optimizers import repr as text
-from fastopt.optimizers.checkpoint import Checkpoint
-from fastopt.optimizers.group_settings import GroupSettings, SettingValues, are_groups, number_at
+from fastopt.optimizers.chains import make_chains, read_chain, use_settings
+from fastopt.optimizers.checkpoint import Match
+from fastopt.optimizers.group_settings import SettingValues
 from fastopt.optimizers.settings import Field, Values, argument
-from fastopt.optimizers.shared_options import SharedOptions, check_decoupled_decay, complete
+from fastopt.optimizers.shared_options import SharedOptions, check_decoupled_decay
+from fastopt.owned import owned
 from fastopt.steps.build import build
 from fastopt.steps.clipping import GradientStats
 from fastopt.transforms.base import Chain, Transform, as_chain
-from fastopt.validation import Setting, shown, whole_number
+from fastopt.validation import Setting, shown
 
 
-def read_chain(optimizer: Any) -> Any:
-    """The chain of an optimizer, a list if every group has its own."""
-    chains = [group.chain for group in optimizer._groups]
-    return chains[0] if optimizer._groups[0].structure is optimizer._structure else chains
-
-
-class Optimizer(Checkpoint, SharedOptions, shared=True):
+class Optimizer(SharedOptions, shared=True):
     """Update arrays in place with a chain of transforms, fused into one pass over memory.
 
     Parameters
@@ -84,7 +80,9 @@ class Optimizer(Checkpoint, SharedOptions, shared=True):
         "_leaves",
         "_options",
         "_params",
+        "_settings",
         "_state",
+        "_steps",
         "_structure",
         "_watch",
     )
@@ -107,74 +105,41 @@ class Optimizer(Checkpoint, SharedOptions, shared=True):
         groups: list[Values] | None = None
         if "chain" in values:
             given = values.pop("chain")
-            given = given if isinstance(given, (list, tuple)) else as_chain(given)
-            groups = [{} for _ in given] if isinstance(given, (list, tuple)) else None
-        elif are_groups(params):
-            groups = [{k: v for k, v in own.items() if k != "params"} for own in params]
-            for own in groups:
-                self._refuse_unknown(own, self._setting_names)
-            params = [own["params"] for own in params]
-            self._refuse_unused(settings, groups)
+            several = isinstance(given, (list, tuple))
+            given = list(map(as_chain, given if several else [given]))
+            groups = [{} for _ in given] if several else None
+        elif group_settings.are_groups(params):
+            params, groups = group_settings.read_groups(type(self), params, settings)
         self._set_up(params, (settings, groups, None, given), values)
 
-    def _refuse_unused(self, settings: Values, groups: list[Values]) -> None:
-        """Settings for all groups are for some."""
-        for name in set.intersection(*map(set, groups)):
-            if settings[name] is not self._fields[name].default:
-                raise ValueError(
-                    f"{name} = {shown(settings[name])} has no effect: every group has its own {name}"
-                )
-
     def _set_up(self, params: Any, arguments: tuple[Any, ...], options: Values) -> None:
-        """What is made of checked arguments, or for a copy of `_arguments`."""
+        """What is made of checked arguments, or of those that a copy has."""
         self._settings = SettingValues.of(*arguments[:3])
-        many = isinstance(arguments[3], (list, tuple))
-        chains_given = arguments[3] if many else [arguments[3]]
-        self._chains_given = None if arguments[3] is None else list(map(as_chain, chains_given))
+        self._chains_given = arguments[3]
         self._options = {k: v for k, v in options.items() if k not in ("state", "clip_norm")}
-        chains = self._chains(self._settings)
+        chains = make_chains(self, self._settings)
         built = build(params, chains if self._settings.are_grouped else chains[0], **options)
         self._structure, self._groups, self._formats, self._watch, self._steps = built
         self._leaves = self._steps.parameters.leaves
         self._params = self._structure.build_read_only(map(leave, self._leaves))
         names = dict.fromkeys(name for group in self._groups for name in group.states)
-        self._state = tree.ReadOnlyDict((name, self._shown(name)) for name in names)
-
-    def _chains(self, settings: SettingValues) -> list[Chain]:
-        """The chain of each group, by these settings."""
-        chains = []
-        for index, values in enumerate(settings.of_groups()):
-            group = type(self).__new__(type(self))  # has settings, and nothing else
-            group._settings, group._options = SettingValues(values, None, ()), self._options
-            group._chains_given = self._chains_given
-            chains.append(complete(group, group._parts(index)))
-        return chains
+        arrays = ([own for group in self._groups for own in group.shown(name)] for name in names)
+        states = map(self._structure.build_read_only, arrays)
+        self._state = tree.ReadOnlyDict(zip(names, states, strict=True))
 
     def _parts(self, index: int) -> Iterable[Transform]:
         """The transforms of a group without what the options add."""
-        advice = "have transforms.add_decayed_weights in the chain, in front of the learning rate"
-        check_decoupled_decay(self, (), advice)
+        check_decoupled_decay(self, ())
         return self._chains_given[index] if self._chains_given else ()
 
     def _assign(self, name: str, value: Any, group: int | None = None) -> None:
         """Take another value for a setting of one group, or of all that have none of their own."""
-        settings = self._settings.assigned(name, value, group)
-        self._use_settings(settings, f"{name} = {shown(value)}")
-
-    def _use_settings(self, settings: SettingValues, what: str) -> None:
-        chains = self._chains(settings)
-        if list(map(_kinds, chains)) != [_kinds(group.chain) for group in self._groups]:
-            raise ValueError(
-                f"{what} would change which transforms the optimizer is made of: make a new optimizer"
-            )
-        groups = zip(self._groups, chains, strict=True)
-        changes = [assign(group, "chain", chain) for group, chain in groups]
-        self._steps.refresh(chains, [*changes, assign(self, "_settings", settings)])
+        use_settings(self, self._settings.assigned(name, value, group), f"{name} = {shown(value)}")
 
     @property
-    def groups(self) -> tuple[GroupSettings, ...]:
+    def groups(self) -> tuple[group_settings.GroupSettings, ...]:
         """The settings of each group, to read and to assign: ``opt.groups[1].lr = 1e-4``."""
-        return tuple(GroupSettings(self, index) for index in range(len(self._groups)))
+        return tuple(group_settings.GroupSettings(self, index) for index in range(len(self._groups)))
 
     def current(self, name: str) -> float:
         """A number as it is in the coming step: of a schedule its value.
@@ -201,7 +166,7 @@ class Optimizer(Checkpoint, SharedOptions, shared=True):
         """
         if name not in self._setting_names and name != "clip_norm":
             raise AttributeError(f"{type(self).__name__} has no setting {name!r}")
-        return number_at(name, getattr(self, name), self.step_count)
+        return group_settings.number_at(name, getattr(self, name), self.step_count)
 
     def _params_now(self) -> Any:
         if self._steps.params_behind:
@@ -211,11 +176,6 @@ class Optimizer(Checkpoint, SharedOptions, shared=True):
     def _state_now(self) -> Mapping[str, Any]:
         self.catch_up()
         return self._state
-
-    def _shown(self, name: str) -> Any:
-        """A state in the form of `params`, with the arrays as the user knows them."""
-        found = [array for group in self._groups for array in group.shown(name)]
-        return self._structure.build_read_only(found)
 
     @property
     def last(self) -> GradientStats | None:
@@ -276,15 +236,6 @@ class Optimizer(Checkpoint, SharedOptions, shared=True):
         """
         self._steps.advance(stream)
 
-    @property
-    def _depends_on_step(self) -> bool:
-        """Whether the number of a step has an effect on it."""
-        return self._steps.varies or self._watch.varies
-
-    def _go_to_step(self, step: Any) -> None:
-        """Continue as if `step` steps had been taken."""
-        self._steps.go_to(whole_number("step", step))
-
     def decoded(self, name: str) -> Any:
         """A state as numbers to compute with, whatever it is stored in.
 
@@ -328,26 +279,121 @@ class Optimizer(Checkpoint, SharedOptions, shared=True):
         array([0.25, 0.25])
         """
         if rows is None:
-            self._steps.catch_up()
-            return
-        wanted = {}
-        names, found = self._structure.names("rows"), self._structure.match(rows, "rows")
-        for index, (name, own) in enumerate(zip(names, found, strict=True)):
-            if own is not None:
-                wanted[index] = np.unique(checks.check_rows(name, own, self._leaves[index]))
+            return self._steps.catch_up()
+        names, wanted = self._structure.names("rows"), {}
+        for index, indices in enumerate(self._structure.match(rows, "rows")):
+            if indices is not None:
+                checked = checks.check_rows(names[index], indices, self._leaves[index])
+                wanted[index] = np.unique(checked)
         self._steps.catch_up(wanted)
 
-    def _arguments(self) -> tuple[Any, ...]:
-        """What `_set_up` makes another one like this from, beside the parameters and options."""
-        chains, settings = self._chains_given, self._settings.arguments
-        return *settings, chains[0] if chains and settings[1] is None else chains
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next step depends on, beside parameters and code.
+
+        Returns
+        -------
+        dict
+            ``version``, ``optimizer`` (its name), ``transforms`` (of each group), ``clips_norm`` and
+            ``skips_nonfinite``, ``rounding``, ``step_count``, ``paths`` (the keys that lead to each
+            array of `params`), ``lags`` (steps that each of them was left out of), ``settings`` and
+            ``state``. The arrays in it are the live ones, as in torch: ``copy.deepcopy`` keeps them
+            as they are now.
+
+        Raises
+        ------
+        ValueError
+            Rows of the parameters lag behind: call `catch_up`, before they are copied.
+        """
+        return checkpoint.as_dict(self)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *, match: Match = "path") -> None:
+        """Continue from a `state_dict` of the same kind of optimizer over arrays of the same shapes.
+
+        Its content is copied. Numbers like ``lr`` are taken over. Where this optimizer has a schedule,
+        or the other one had, the setting stays, and so do ``bounds`` and ``copy_to``. An optimizer
+        made with a chain keeps all of its hyperparameters but ``clip_norm``.
+
+        Parameters
+        ----------
+        state_dict : dict
+            What `state_dict` gave.
+        match : {"path", "position"}
+            Which array belongs to which: the one with the same keys, in whatever order they come; or
+            the one in the same position, whatever its keys.
+
+        Raises
+        ------
+        TypeError, ValueError
+            It belongs to another optimizer, other transforms, paths, shapes, dtypes or another
+            version. Nothing was changed.
+        """
+        checkpoint.from_dict(self, state_dict, match)
+
+    def save(self, path: Any, *, params: bool = False) -> None:
+        """Write the state to a file, which then holds the whole of it, or what it held before.
+
+        The format is NumPy's ``.npz``, without pickles. Arrays are streamed.
+
+        Parameters
+        ----------
+        path : str or path
+            Written aside, synchronised with the disk and moved into place, so that a crash never
+            leaves half a file. A process killed meanwhile leaves at most a file ``<path>.saving``,
+            which the next save to this path writes over. A file that is there hands on its
+            permissions.
+        params : bool, default False
+            Write the parameters to the same file: `load` puts them back. Otherwise they are the
+            caller's to save.
+
+        Raises
+        ------
+        ValueError
+            There is something else than a file at `path`; or rows of the parameters lag behind and
+            are not saved here: call `catch_up`, before they are saved elsewhere.
+        OSError
+            The file cannot be written. What was there before stays.
+        """
+        checkpoint.save(self, path, params)
+
+    def load(self, path: Any, *, match: Match = "path") -> None:
+        """Continue from a file written by `save`. The checks are those of `load_state_dict`.
+
+        The file is read twice: checked as a whole, then streamed into place. No second copy of the
+        arrays is made in memory, so if the second reading is interrupted, the optimizer refuses to
+        step, to be saved and to be copied until a load succeeds.
+
+        Parameters
+        ----------
+        path : str or path
+            The file.
+        match : {"path", "position"}
+            As for `load_state_dict`.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is no such file.
+        TypeError, ValueError
+            The file is damaged, is not one of `save`, or belongs to another optimizer. Nothing was
+            changed.
+        """
+        checkpoint.load(self, path, match)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return checkpoint.pickled(self)
+
+    def __setstate__(self, saved: dict[str, Any]) -> None:
+        copies = {name: owned(saved[name]) for name in ("params", "arguments", "options")}
+        checkpoint.restore(self, {**saved, **copies})
+
+    def __copy__(self) -> Self:
+        """Another optimizer over the same arrays."""
+        other = type(self).__new__(type(self))
+        checkpoint.restore(other, self.__getstate__())
+        return other
 
     def __repr__(self) -> str:
         return text.as_call(self)
 
     def _repr_html_(self) -> str:
         return text.as_table(self)
-
-
-def _kinds(chain: Chain) -> list[Any]:
-    return [(transform.update, transform.slots()) for transform in chain]

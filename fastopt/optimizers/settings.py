@@ -7,6 +7,7 @@ read the same declarations (`typing.dataclass_transform`).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping
 from inspect import Parameter, Signature
 from numbers import Real
@@ -147,7 +148,7 @@ Flag: TypeAlias = SettingField[bool, bool]
 
 
 @dataclass_transform(field_specifiers=(setting, option, argument))
-class Declared:
+class Declared(ABC):
     """Arguments are the fields that a class and its bases declare.
 
     A field that is declared again keeps its position.
@@ -165,9 +166,9 @@ class Declared:
     def __init__(self, *arguments: Any, **named: Any) -> None:
         self._make(self._bound(arguments, named))
 
+    @abstractmethod
     def _make(self, values: Values) -> None:
         """Make what is declared, from the values of all fields."""
-        raise NotImplementedError
 
     def __init_subclass__(cls, *, shared: bool = False, **kwargs: Any) -> None:
         """Collect the fields. With `shared` those that are new are options of all subclasses."""

@@ -138,7 +138,11 @@ def _decay(s: Any, lr: Setting = 1.0) -> list[Transform]:
     return [t.add_decayed_weights(s.weight_decay, lr)] if on else []
 
 
-def check_decoupled_decay(s: Any, parts: Iterable[Transform], advice: str) -> None:
+def check_decoupled_decay(
+    s: Any,
+    parts: Iterable[Transform],
+    advice: str = "have transforms.add_decayed_weights in the chain, in front of the learning rate",
+) -> None:
     """See that decoupled decay is among the parts, if it is asked for."""
     if decoupled_decay(s) and not any(part.update is decay_update for part in parts):
         raise ValueError(f"decoupled_weight_decay=True needs the learning rate: {advice}")

@@ -13,6 +13,7 @@ import ml_dtypes
 import numpy as np
 
 import fastopt
+from fastopt.optimizers import checkpoint
 from fastopt.steps.stepper import stepper_of
 
 PACKAGE = str(Path(fastopt.__file__).parent)
@@ -148,9 +149,9 @@ SCENARIOS = {
 
 def outcome(opt):
     """What can be read of an optimizer, its counts and its settings."""
-    states = [own.tobytes() for _, _, own in (opt.state, *opt._arrays())[1:]]
+    states = [own.tobytes() for _, _, own in (opt.state, *checkpoint.arrays(opt))[1:]]
     params = opt.params if isinstance(opt.params, list) else [opt._leaves]
-    counts = opt.step_count, tuple(opt._description()["lags"])
+    counts = opt.step_count, tuple(checkpoint.description(opt)["lags"])
     return [np.asarray(p).tobytes() for p in opt._leaves], states, counts, repr(opt), len(params)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import fastopt
 from fastopt.codecs.floats import floats
 from fastopt.interop.mpi import RankError, ShardedOptimizer
+from fastopt.steps.stepper import stepper_of
 from tests.mpi.step_jobs import exact_gradients, start
 
 SIZE = 1100
@@ -160,9 +161,9 @@ def settings(comm):
         assert_all_raise_alike(ValueError, ["'beta1': 0.5"], lambda: opt.step(good))
         opt.optimizer.beta1 = 0.9
         if comm.rank == culprit:
-            opt.optimizer._go_to_step(7)
+            stepper_of(opt.optimizer)().go_to(7)
         assert_all_raise_alike(ValueError, ["number of the step", "7"], lambda: opt.step(good))
-        opt.optimizer._go_to_step(0)
+        stepper_of(opt.optimizer)().go_to(0)
         call = opt.gather if comm.rank == culprit else lambda: opt.step(good)
         assert_all_raise_alike(ValueError, ["the call is 'step'", "'gather'"], call)
     assert opt.params.tobytes() == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,7 +45,7 @@ class LaunchHyper:
             self._sent = self._host.tobytes()
 
 
-class Batch:
+class Batch(ABC):
     """The base of launches over one array and over many.
 
     Parameters
@@ -113,13 +114,13 @@ class Batch:
             self._launches[name] = launch
         return self._launches[name]
 
+    @abstractmethod
     def bind(self, addresses: Sequence[int]) -> None:
         """Take the addresses of the gradients; 0 leaves an array out."""
-        raise NotImplementedError
 
+    @abstractmethod
     def start(self, stream: int, capturing: bool) -> None:
         """Step these arrays."""
-        raise NotImplementedError
 
     @property
     def source(self) -> str:

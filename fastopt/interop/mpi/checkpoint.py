@@ -15,6 +15,7 @@ from fastopt.arrays.device_array import DeviceArray
 from fastopt.interop.mpi import shard_files
 from fastopt.interop.mpi.partition import Partition
 from fastopt.interop.mpi.ranks import Ranks
+from fastopt.optimizers.checkpoint import description, finish_loading
 from fastopt.optimizers.optimizer import Optimizer
 
 
@@ -39,7 +40,7 @@ def save(ranks: Ranks, path: Any, optimizer: Optimizer, flat: Array, partition: 
             )
         with ranks.together("save"):
             if ranks.rank == 0:
-                shard_files.write_index(folder, name, flat.dtype, saved, optimizer._description())
+                shard_files.write_index(folder, name, flat.dtype, saved, description(optimizer))
     except Exception:
         with suppress(FileNotFoundError):
             (folder / saved[ranks.rank].file).unlink()
@@ -52,7 +53,7 @@ def save(ranks: Ranks, path: Any, optimizer: Optimizer, flat: Array, partition: 
 def load(ranks: Ranks, path: Any, optimizer: Optimizer, flat: Array, partition: Partition) -> None:
     """Read the shard of each rank, after checking all files.
 
-    The optimizer refuses to step until its `_finish_loading` is called.
+    The optimizer refuses to step until `finish_loading`.
     """
     with ranks.together("load"):
         own = partition.shards[ranks.rank]
@@ -100,4 +101,4 @@ def load_checkpoint(path: Any, optimizer: Optimizer) -> None:
     flat = placement.part(params, slice(0, params.size))
     shards = shard_files.Shards(Path(path), optimizer, flat, slice(0, flat.size), flat.size)
     shards.place()
-    optimizer._finish_loading()
+    finish_loading(optimizer)

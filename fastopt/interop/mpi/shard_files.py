@@ -21,6 +21,7 @@ from fastopt.arrays.checks import Array, check_is_written
 from fastopt.arrays.regular_files import open_regular, replacing
 from fastopt.codecs.base import BLOCK
 from fastopt.codecs.blocks import ITEM
+from fastopt.optimizers.checkpoint import arrays, description, start_loading
 from fastopt.optimizers.optimizer import Optimizer
 from fastopt.optimizers.saved_description import check_description
 
@@ -45,7 +46,7 @@ def file_name(save: str, rank: int, ranks: int) -> str:
 def arrays_of(optimizer: Optimizer, flat: Array) -> dict[str, Array]:
     """What a shard consists of: its parameters and all states, by name."""
     own: dict[str, Array] = {"params": flat}
-    for name, _, array in optimizer._arrays():
+    for name, _, array in arrays(optimizer):
         own[f"state/{name}"] = placement.part(array, slice(0, array.size))
     return own
 
@@ -119,7 +120,7 @@ class Shards:
             check_is_written(name, array)
         self._index = _read_index(folder)
         self._check_size(length, flat.dtype)
-        check_description(self._index["optimizer"], optimizer._description(), str(folder / INDEX))
+        check_description(self._index["optimizer"], description(optimizer), str(folder / INDEX))
         self._saved = _check_cover(self._index, folder)
         for saved in self._overlapping():
             with ExitStack() as stack:
@@ -160,9 +161,9 @@ class Shards:
     def place(self) -> None:
         """Load settings and step counts, then fill parameters and states.
 
-        The optimizer refuses to step until its `_finish_loading` is called.
+        The optimizer refuses to step until `finish_loading`.
         """
-        self._optimizer._start_loading(self._index["optimizer"], [0], str(self._folder / INDEX))
+        start_loading(self._optimizer, self._index["optimizer"], [0], str(self._folder / INDEX))
         for saved in self._overlapping():
             start, stop = max(saved.start, self._part.start), min(saved.stop, self._part.stop)
             with read_archive(self._folder / saved.file) as archive:

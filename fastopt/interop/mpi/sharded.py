@@ -16,6 +16,7 @@ from fastopt.interop.mpi import checkpoint
 from fastopt.interop.mpi.exchange import WAYS, Exchange, summed_in
 from fastopt.interop.mpi.partition import Partition, usual_pieces
 from fastopt.interop.mpi.ranks import Ranks, describe, fingerprint
+from fastopt.optimizers.checkpoint import description, finish_loading, settings
 from fastopt.optimizers.optimizer import Optimizer
 from fastopt.steps.clipping import GradientStats
 from fastopt.steps.stepper import Stepper, stepper_of
@@ -144,7 +145,7 @@ class ShardedOptimizer:
                 raise ValueError("capturable must be False: a graph cannot hold what MPI does")
             self._stepper_of = stepper_of(self.optimizer)
             self._stepper_of().take_part(self.slice.start, self._ranks)
-        own = self.optimizer._description() | {"zero_grad": self.optimizer.zero_grad}
+        own = description(self.optimizer) | {"zero_grad": self.optimizer.zero_grad}
         self._ranks.same("optimizers of all ranks must be alike", own)
 
     def _check_same(self, overlap_chunks: int | None, device_exchange: str) -> None:
@@ -275,7 +276,7 @@ class ShardedOptimizer:
             stepper = self._stepper_of()  # after a load that was interrupted it refuses
             self._begin(stepper, flat, scale * self._ranks.size if self._average else scale, stream)
             notes.fingerprint = fingerprint(stepper)
-            notes.describe = lambda: describe(stepper, self.optimizer._plain_settings())
+            notes.describe = lambda: describe(stepper, settings(self.optimizer))
         if self._exchange_and_step(stepper, flat):
             stepper.end()
             if self.optimizer.zero_grad and self._ranks.size > 1:
@@ -386,7 +387,7 @@ class ShardedOptimizer:
         checkpoint.load(self._ranks, path, self.optimizer, self._part, self._partition)
         if self._all is not None:
             self._exchange.gather_all(self._all)
-        self.optimizer._finish_loading()
+        finish_loading(self.optimizer)
 
     def __reduce__(self) -> Any:
         raise TypeError("a ShardedOptimizer cannot be copied or pickled: use save and load")
