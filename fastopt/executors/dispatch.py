@@ -14,6 +14,7 @@ from fastopt.codecs.formats import FORMATS
 from fastopt.executors import norm as order_of_sums
 from fastopt.executors import threads
 from fastopt.executors.cpu import drivers, norm
+from fastopt.executors.cpu import sums as cpu_sums
 from fastopt.executors.cpu.columns import FORMAT
 from fastopt.validation import flag
 
@@ -112,6 +113,40 @@ class TableNorm:
     def squares(self) -> float:
         """The sum of the last measurement."""
         return float(self._sums[0])
+
+
+class TableSums:
+    """The sums of a pass over the arrays of a table, see `executors.cpu.sums`.
+
+    Parameters
+    ----------
+    executor : str
+    sizes : sequence of int
+        Of the arrays.
+    count : int
+        How many sums.
+    per_array : bool
+        Over each array, rather than over all.
+    """
+
+    def __init__(self, executor: str, sizes: Sequence[int], count: int, per_array: bool) -> None:
+        self._sums = np.zeros(count * max(order_of_sums.blocks(sizes), 1))
+        self._totals = np.zeros((count, len(sizes) if per_array else 1))
+        self._kernels = np.zeros(len(sizes), np.int64)
+        self._kept: Sequence[Any] = ()
+        self._executor, self._size = executor, sum(sizes)
+
+    def use(self, kernels: Sequence[Any]) -> None:
+        """Take the kernel of each array, None where nothing is summed."""
+        self._kept = kernels  # the machine code
+        self._kernels[:] = [0 if own is None else own.address for own in kernels]
+
+    def measure(self, rows: Any) -> Any:
+        """Sum all arrays of a table, whose gradients were checked: a row of totals for each sum."""
+        with allowed(self._executor, [self._size]) as count:
+            run = cpu_sums.serial() if count == 1 else cpu_sums.parallel()
+            run(rows, self._kernels, self._sums, self._totals, count)
+        return self._totals
 
 
 def allowed(executor: str, sizes: Sequence[int]) -> AbstractContextManager[int]:

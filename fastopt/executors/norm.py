@@ -74,8 +74,13 @@ def _in_blocks(gradients: Sequence[Array]) -> Iterator[Array]:
 
 
 def _block_reference(block: Array) -> Any:
-    rows = np.zeros((-(-block.size // LANES), LANES))
-    rows.reshape(-1)[: block.size] = block * block
+    return sum_of_block(block * block)
+
+
+def sum_of_block(terms: Array) -> Any:
+    """The sum of the terms of a block: rows first, then lanes."""
+    rows = np.zeros((-(-terms.size // LANES), LANES))
+    rows.reshape(-1)[: terms.size] = terms
     return tree_sum(tree_sum(rows))
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
 from inspect import CO_VARARGS, CO_VARKEYWORDS
+from itertools import islice
+from numbers import Real
 from types import FunctionType, SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -15,9 +17,10 @@ from fastopt.arrays.checks import Array
 from fastopt.changes import Change, put
 from fastopt.codecs.base import Codec
 from fastopt.codecs.rounding import noise
+from fastopt.executors.norm import SUM_BLOCK, sum_of_block
 from fastopt.kernels.job import GRAD_FACTOR, NUMBERS, PHASE
 from fastopt.kernels.specialize import specialize
-from fastopt.transforms.base import Part
+from fastopt.transforms.base import Part, sums_in
 
 
 @cache
@@ -86,6 +89,27 @@ def probe(parts: tuple[Part, ...], dtype: np.dtype[Any]) -> None:
             raise TypeError(
                 f"{what} must return numbers, not arrays: it is called for each element{_arrays(part)}"
             )
+        if part.sums is not None:
+            _probe_sums(part)
+
+
+def _probe_sums(part: Part) -> None:
+    """Call every summand on one element, or raise."""
+    sums = sums_in(part)
+    state, hyper = (np.float64(0.25),) * part.read, (np.float64(0.5),) * part.given
+    for name, summand in zip(sums.names, _summands(part), strict=True):
+        what = f"sum {name!r} of transform {part.name!r}"
+        try:
+            with np.errstate(all="ignore"):
+                term = summand(np.float64(0.5), np.float64(0.75), state, hyper)
+        except Exception as error:
+            raise TypeError(
+                f"{what} failed on one element ({type(error).__name__}: {error}): its function gets "
+                f"(update, param, state, hyper), numbers and tuples of {len(state)} states and "
+                f"{len(hyper)} hyperparameters"
+            ) from error
+        if np.ndim(term) != 0 or not isinstance(term, (Real, np.bool_)):
+            raise TypeError(f"{what} must return a number, not {term!r:.200}")
 
 
 def _check_arguments(part: Part) -> None:
@@ -121,6 +145,76 @@ class StoredArray(NamedTuple):
     dithered: bool
 
 
+class _Work(NamedTuple):
+    """What is done with a transform, for all elements."""
+
+    function: FunctionType
+    read: list[Array]
+    written: list[Array]
+    given: tuple[Any, ...]
+    hyper: tuple[Any, ...]
+    after: bool
+
+
+def _work(parts: tuple[Part, ...], hyper: Array, chain_slots: Iterable[Array]) -> list[_Work]:
+    hypers, remaining = iter(hyper[NUMBERS:]), iter(chain_slots)
+    work = []
+    for part, function in zip(parts, scalar_functions(parts, hyper.dtype), strict=True):
+        given, own = tuple(islice(hypers, part.given)), tuple(islice(hypers, part.hypers))
+        arrays = [(slot, next(remaining)) for slot in part.slots]
+        read = [array for slot, array in arrays if slot.kind != "output"]
+        written = [array for slot, array in arrays if slot.kind != "input"]
+        work.append(_Work(function, read, written, given, own, part.after))
+    return work
+
+
+def _applied(work: Iterable[_Work], i: int, old: Any, value: Any) -> tuple[Any, bool]:
+    """Apply transforms to one element; whether the value is the new parameter by then."""
+    applied = False
+    for function, read, written, _, hyper, after in work:
+        if after and not applied:
+            value, applied = old - value, True
+        value, new = function(value, old, tuple(array[i] for array in read), hyper)
+        for array, item in zip(written, new, strict=True):
+            array[i] = item
+    return value, applied
+
+
+@lru_cache(512)
+def in_float64(function: Any) -> FunctionType:
+    """A function of sums for NumPy's float64."""
+    substitutes = {id(math): _numpy_math(np.dtype(np.float64))}
+    return specialize(function, np.float64, replace=substitutes)
+
+
+@lru_cache(512)
+def _summands(part: Part) -> list[FunctionType]:
+    sums = sums_in(part)
+    return [in_float64(summand) for summand in sums.summands]
+
+
+def summed(parts: tuple[Part, ...], hyper: Array, slots: Sequence[StoredArray]) -> list[list[Any]]:
+    """For each sum of the last transform, the sums of the blocks of an array, without changing it."""
+    compute, exact = hyper.dtype, np.float64
+    param, grad, *chain_slots = (slot.codec.decode(slot.array, compute) for slot in slots)
+    size = slots[0].array.size
+    *before, last = _work(parts, hyper, chain_slots)
+    given, summands = tuple(map(exact, last.given)), _summands(parts[-1])
+    terms = np.zeros((len(summands), size))
+    with np.errstate(all="ignore"):
+        for i in range(size):
+            old, state = param[i], tuple(exact(array[i]) for array in last.read)
+            if before or last.after:
+                value, applied = _applied(before, i, old, hyper[GRAD_FACTOR] * grad[i])
+                value = old - value if last.after and not applied else value
+            else:
+                value = exact(hyper[GRAD_FACTOR]) * exact(grad[i])
+            for own, summand in zip(terms, summands, strict=True):
+                own[i] = summand(exact(value), exact(old), state, given)
+        starts = range(0, size, SUM_BLOCK)
+        return [[sum_of_block(own[k : k + SUM_BLOCK]) for k in starts] for own in terms]
+
+
 def stepped(
     parts: tuple[Part, ...], hyper: Array, first: int, zero_grad: bool, slots: Sequence[StoredArray]
 ) -> list[Change]:
@@ -131,24 +225,11 @@ def stepped(
     """
     compute = hyper.dtype
     param, grad, *chain_slots = (slot.codec.decode(slot.array, compute) for slot in slots)
-    size, functions = slots[0].array.size, scalar_functions(parts, compute)
-    work, hypers, remaining = [], tuple(hyper[NUMBERS:]), iter(chain_slots)
-    for part, function in zip(parts, functions, strict=True):
-        part_hyper, hypers = hypers[: part.hypers], hypers[part.hypers :]
-        arrays = [(slot, next(remaining)) for slot in part.slots]
-        read = [array for slot, array in arrays if slot.kind != "output"]
-        written = [array for slot, array in arrays if slot.kind != "input"]
-        work.append((function, read, written, part_hyper, part.after))
+    size, work = slots[0].array.size, _work(parts, hyper, chain_slots)
     with np.errstate(all="ignore"):
         for i in range(size):
-            old, value, applied = param[i], hyper[GRAD_FACTOR] * grad[i], False
-            for function, read, written, part_hyper, after in work:
-                if after and not applied:
-                    value, applied = old - value, True
-                value, new = function(value, old, tuple(array[i] for array in read), part_hyper)
-                for array, item in zip(written, new, strict=True):
-                    array[i] = item
-            param[i] = value if applied else old - value
+            value, applied = _applied(work, i, param[i], hyper[GRAD_FACTOR] * grad[i])
+            param[i] = value if applied else param[i] - value
     if zero_grad:
         grad[:] = 0
     kinds = "state", "state" if zero_grad else "input", *(s.kind for part in parts for s in part.slots)

@@ -13,7 +13,7 @@ from numba.core import ccallback, errors, types
 
 from fastopt.kernels.disk_cache import DiskCache
 from fastopt.kernels.identity import of_compiled
-from fastopt.transforms.base import Part
+from fastopt.transforms.base import Part, sums_in
 
 # "numpy": division by zero gives infinity; Python's check for it would stop vectorisation.
 OPTIONS: dict[str, Any] = {"error_model": "numpy"}
@@ -94,6 +94,24 @@ def check_types(
             f"{what} must return {number} numbers as (update, state), but returns {returned}"
             + ("; write 1.0 for 1" if integers else "")
         )
+
+
+def check_summands(part: Part, functions: list[Any], result_type: Callable[..., Any]) -> None:
+    """Compile each summand of a transform by itself, and check that it returns a number."""
+    sums = sums_in(part)
+    number = types.float64
+    state, hyper = types.Tuple((number,) * part.read), types.Tuple((number,) * sums.given)
+    for name, function in zip(sums.names, functions, strict=True):
+        what = f"sum {name!r} of transform {part.name!r}"
+        try:
+            returned = result_type(function, (number, number, state, hyper))
+        except errors.NumbaError as error:
+            raise TypeError(
+                f"{what} cannot be compiled{_cause(error)}: its function may use arithmetic on "
+                f"numbers, comparisons, math and helper functions of the same kind.\n{error}"
+            ) from error
+        if not isinstance(returned, (types.Number, types.Boolean)):
+            raise TypeError(f"{what} must return a number, but returns {returned}")
 
 
 def _cause(error: errors.NumbaError) -> str:

@@ -42,4 +42,4 @@ def use_settings(optimizer: Optimizer, settings: SettingValues, what: str) -> No
 
 
 def _kinds(chain: Chain) -> list[Any]:
-    return [(transform.update, transform.slots()) for transform in chain]
+    return [(t.update, t.slots(), *t.sums.values(), t.from_sums) for t in chain]

@@ -101,7 +101,9 @@ def description(optimizer: Optimizer) -> dict[str, Any]:
     """What is saved beside the arrays."""
     steps = optimizer._steps
     steps.settle()
+    carried = {"carried": steps.decisions.saved()} if steps.decisions.carries else {}
     return {
+        **carried,
         "version": VERSION,
         "optimizer": type(optimizer).__name__,
         "transforms": [[part.name for part in group.parts] for group in optimizer._groups],
@@ -148,6 +150,8 @@ def start_loading(
     try:
         _take_settings(optimizer, saved["settings"], what)
         steps.continue_at(saved["step_count"], [saved["lags"][index] for index in order])
+        if steps.decisions.carries:
+            steps.decisions.carried = steps.decisions.loaded(saved["carried"], order, what)
     except BaseException:
         optimizer._settings = known
         optimizer._watch.change(clip_norm)
@@ -175,6 +179,7 @@ def pickled(optimizer: Optimizer) -> dict[str, Any]:
         "options": {**optimizer._options, **own},
         "step_count": optimizer._steps.count,
         "lags": list(optimizer._steps.lags),
+        "carried": optimizer._steps.decisions.carried,
         "last": optimizer.last,
     }
 
@@ -184,6 +189,8 @@ def restore(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
     optimizer._set_up(saved["params"], saved["arguments"], saved["options"])
     optimizer._watch.last = saved["last"]
     optimizer._steps.continue_at(saved["step_count"], saved["lags"])
+    if optimizer._steps.decisions.carries:
+        optimizer._steps.decisions.carried = saved["carried"]
 
 
 def _in_file(optimizer: Optimizer, params: bool) -> Iterator[tuple[str, int, Array]]:

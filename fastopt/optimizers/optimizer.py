@@ -296,8 +296,8 @@ class Optimizer(SharedOptions, shared=True):
             ``version``, ``optimizer`` (its name), ``transforms`` (of each group), ``clips_norm`` and
             ``skips_nonfinite``, ``rounding``, ``step_count``, ``paths`` (the keys that lead to each
             array of `params`), ``lags`` (steps that each of them was left out of), ``settings`` and
-            ``state``. The arrays in it are the live ones, as in torch: ``copy.deepcopy`` keeps them
-            as they are now.
+            ``state``, and ``carried`` where transforms carry numbers. The arrays in it are the live
+            ones, as in torch: ``copy.deepcopy`` keeps them as they are now.
 
         Raises
         ------

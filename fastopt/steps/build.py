@@ -18,6 +18,7 @@ from fastopt.steps.parameter_set import ParameterSet
 from fastopt.steps.sparse.row_stepper import check_mode
 from fastopt.steps.state_formats import StateFormats
 from fastopt.steps.stepper import Setup, Stepper
+from fastopt.steps.sums import check_sums
 from fastopt.transforms.base import Chain
 from fastopt.validation import Setting, each_called_once, flag
 
@@ -100,6 +101,7 @@ def build(
             inward = [pair for group in groups for pair in group.inward()]
             place = placement.check_one_home([*outward, *inward])
             check_home(executor, place, capturable, sparse)
+            check_sums(groups, place, sparse)
             parameters = ParameterSet(groups, zero_grad, fast)
             written = [checks.memory_range(*pair) for pair in outward]
             checks.check_distinct(written)

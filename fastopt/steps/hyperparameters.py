@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from functools import cache, partial
 from operator import is_
@@ -22,13 +22,23 @@ from fastopt.steps.group import Group
 from fastopt.transforms.base import Chain
 from fastopt.validation import each_called_once
 
-_EVERY_STEP = slice(GRAD_FACTOR, PHASE + 1)  # what can be another although no setting is
+_EVERY_STEP = ..., slice(GRAD_FACTOR, PHASE + 1)  # what can be another although no setting is
+_FACTOR = ..., GRAD_FACTOR
 
 
 class _Key(NamedTuple):
     group: int
     format: str  # of the parameters where limits are rounded to it, else of the arithmetic
     lag: int  # steps that these arrays were skipped for
+
+
+class Entry(NamedTuple):
+    """Arrays with the same hyperparameters, but for those that follow from sums of each."""
+
+    number: int  # among the buffers
+    group: int
+    rows: list[int]
+    buffers: list[Array]  # of each array, or one for all
 
 
 class Hyperparameters:
@@ -63,6 +73,20 @@ class Hyperparameters:
             for limited in [any(part.round_towards is not None for part in group.chain)]
             for own in [str(name_of(leaf.dtype)) for leaf in group.leaves]
         ]
+        self._rows: dict[tuple[int, str], list[int]] = {}  # of each member of that kind
+        self._index: list[int] = []  # of each array among those of its kind
+        for row, member in enumerate(self._members):
+            rows = self._rows.setdefault(member, [])
+            self._index.append(len(rows))
+            rows.append(row)
+        # Groups whose arrays have hyperparameters of their own, each a row of the buffer.
+        self._apart = {
+            index
+            for index, group in enumerate(groups)
+            if any(part.sums is not None and part.sums.per_array for part in group.parts)
+        }
+        self._current: Sequence[list[float]] = ()  # what was written to each buffer, in float64
+        self._views: dict[_Key, list[Array]] = {}
         self._scale: float | None = None  # of the last time, where all but the random bits stays
         self._chains: Sequence[Chain] = self.chains  # whose numbers are in the buffers
         self._are_constant = False
@@ -75,14 +99,12 @@ class Hyperparameters:
         """Have one buffer for each group, dtype and lag that occurs."""
         self.lags = list(lags)
         self._scale, self._repeats = None, True
+        self._entries: Sequence[Entry] = ()
         members = zip(self._members, self.lags, strict=True)
         keys = dict.fromkeys(_Key(*member, lag) for member, lag in members)
         self._buffers = {key: self._buffers.get(key, self._new(key)) for key in keys}
-        # A third of the time that an assignment takes.
-        buffers: list[Any] = list(self._buffers.values())
-        self._packs = [
-            partial(pack_into, f"{own.size}{own.dtype.char}", own.data, 0) for own in buffers
-        ]
+        self._views = {key: self._views.get(key, self._rows_of(key)) for key in self._buffers}
+        self._packs = list(map(_packer, self._buffers.values()))
 
     def arranged(self, lags: Sequence[int]) -> Hyperparameters:
         """The same for other lags; buffers that are needed on are those of this one."""
@@ -91,8 +113,32 @@ class Hyperparameters:
         return other
 
     def _new(self, key: _Key) -> Array:
-        hypers = sum(part.hypers for part in self._groups[key.group].parts)
-        return np.zeros(NUMBERS + hypers, compute_dtype(key.format))
+        size = NUMBERS + sum(part.given + part.hypers for part in self._groups[key.group].parts)
+        rows = [len(self._rows[key[:2]])] if key.group in self._apart else []
+        return np.zeros([*rows, size], compute_dtype(key.format))
+
+    def _rows_of(self, key: _Key) -> list[Array]:
+        """The buffer that each array reads, or the one that all read."""
+        buffer = self._buffers[key]
+        return [buffer] if buffer.ndim == 1 else list(buffer)
+
+    def entries(self) -> Sequence[Entry]:
+        """What has the same hyperparameters, at the end what has lagged least."""
+        if not self._entries:
+            keys = sorted(enumerate(self._views), key=lambda pair: -pair[1].lag)
+            self._entries = [self._entry(number, key) for number, key in keys]
+        return self._entries
+
+    def _entry(self, number: int, key: _Key) -> Entry:
+        rows = [row for row in self._rows[key[:2]] if self.lags[row] == key.lag]
+        views = self._views[key]
+        if key.group in self._apart:
+            views = [views[self._index[row]] for row in rows]
+        return Entry(number, key.group, rows, views)
+
+    def given(self, entry: Entry) -> Sequence[float]:
+        """The hyperparameters of the step that was filled in last, in float64."""
+        return self._current[entry.number]
 
     def vary(self, chains: Sequence[Chain] | None = None) -> bool:
         """Whether hyperparameters depend on the step, with the current chains or others."""
@@ -109,7 +155,9 @@ class Hyperparameters:
 
     def of(self, row: int) -> Array:
         """The buffer of one array."""
-        return self._buffers[_Key(*self._members[row], self.lags[row])]
+        member = self._members[row]
+        views = self._views[_Key(*member, self.lags[row])]
+        return views[self._index[row] if member[0] in self._apart else 0]
 
     def fill(self, step: int, grad_scale: float) -> None:
         """Write what varies for a step, or raise as `filled`; every step does it anew."""
@@ -123,6 +171,7 @@ class Hyperparameters:
             numbers, self._repeats = each_called_once(self._all_numbers, *given)
         else:
             numbers = self._all_numbers(*given)
+        self._current = numbers
         for pack, own in zip(self._packs, numbers, strict=True):
             pack(*own)
         if self._are_constant:
@@ -153,6 +202,7 @@ class Hyperparameters:
         ]
         constant = not any(chain.varies for chain in chains)
         new: dict[str, Any] = {"_chains": chains, "_are_constant": constant, "_repeats": True}
+        new["_current"] = numbers
         new["_scale"] = grad_scale if constant else None
         return [*changes, partial(vars(self).update, new)]
 
@@ -173,10 +223,10 @@ class Hyperparameters:
         numbers = [factor, self._phase_at(step)]
         for part, before in zip(chains[key.group], parts, strict=True):
             own = part.hyper_at(step)
-            if len(own) != before.hypers:
+            if len(own) != (before.given if before.sums else before.hypers):
                 raise ValueError(
                     f"transform {part.name!r} must always have as many hyperparameters: its hyper gave "
-                    f"{len(own)} numbers at step {step}, {before.hypers} before"
+                    f"{len(own)} numbers at step {step}, {before.given or before.hypers} before"
                 )
             if (direction := part.round_towards) is not None:
                 own = tuple(limit_in(key.format, number, direction) for number in own)
@@ -187,6 +237,8 @@ class Hyperparameters:
                     f"got {own} at step {step}"
                 )
             numbers += own
+            if before.sums is not None:
+                numbers += (0.0,) * before.hypers  # decided later
         return numbers
 
     def _phase_at(self, step: int) -> float:
@@ -194,7 +246,18 @@ class Hyperparameters:
 
     def scale_gradients(self, factor: float) -> None:
         """Multiply gradients by another factor, until the next `fill`."""
-        make([put(buffer, factor, GRAD_FACTOR) for buffer in self._buffers.values()])
+        make([put(buffer, factor, _FACTOR) for buffer in self._buffers.values()])
+
+
+def _packer(buffer: Any) -> Callable[..., Any]:
+    """``pack(*numbers)`` writes to a buffer: in a third of the time that an assignment takes."""
+    if buffer.ndim == 1:
+        return partial(pack_into, f"{buffer.size}{buffer.dtype.char}", buffer.data, 0)
+
+    def pack(*numbers: float) -> None:
+        buffer[:] = numbers
+
+    return pack
 
 
 @cache

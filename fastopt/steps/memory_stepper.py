@@ -16,14 +16,22 @@ from fastopt.executors.cpu import drivers
 from fastopt.executors.cpu.columns import FIRST
 from fastopt.executors.cpu.header_check import SKIPPED
 from fastopt.executors.cpu.kernels import Kernel, kernel, source
+from fastopt.executors.cpu.sum_kernels import sum_kernel
 from fastopt.executors.cpu.table import Table
-from fastopt.executors.dispatch import TableNorm, allowed, launcher, stepping, stepping_stretch
+from fastopt.executors.dispatch import (
+    TableNorm,
+    TableSums,
+    allowed,
+    launcher,
+    stepping,
+    stepping_stretch,
+)
 from fastopt.executors.global_norm import sum_of_squares
 from fastopt.executors.norm import Reducer
 from fastopt.steps.clipping import NormClip
 from fastopt.steps.gradients import Gradients, ListedGradients
 from fastopt.steps.hyperparameters import Hyperparameters
-from fastopt.steps.parameter_set import ParameterSet
+from fastopt.steps.parameter_set import ParameterSet, sum_job
 from fastopt.steps.sparse.entries import RowGradient
 from fastopt.steps.sparse.row_stepper import RowStepper
 from fastopt.steps.stepper import Setup, Stepper
@@ -55,7 +63,7 @@ class MemoryStepper(Stepper):
         )
         self.rows, self.ranges = self.table.rows, self.table.ranges
         self.gradients = (ListedGradients if setup.listed else Gradients)(parameters, self.table, setup)
-        self._checks_first = clip.is_on or (zero_grad and len(parameters.leaves) > 1)
+        self._checks_first = self.reads_first or (zero_grad and len(parameters.leaves) > 1)
         self.by_header = self.compiled and headers_are_readable() and bool(parameters.leaves)
         self.also: list[Change] = []  # what is made together with the next step
         self.row_steps = RowStepper(
@@ -66,8 +74,14 @@ class MemoryStepper(Stepper):
         self._sparse: Mapping[int, RowGradient] = {}  # and those among them that are sparse
         self._is_measured = False
         self._left = self._count_before = 0  # elements still to be stepped, and steps before
+        self._sums = [
+            TableSums(self.executor, parameters.sizes, own.sums, own.per_array)
+            for own in self.decisions.passes
+        ]
+        self._summed: Any = None, False  # what the kernels of the sums are for
         if self.compiled:
             self.launch = launcher(self.executor, parameters.size)
+            self._compile_sums()
 
     def _kernels(self, dtypes: Sequence[Any], scales: bool) -> list[Kernel]:
         """The kernel of each row for gradients of these dtypes, compiled now if it is new."""
@@ -75,6 +89,18 @@ class MemoryStepper(Stepper):
             return []
         names = [str(name_of(dtype)) for dtype in dtypes]
         return [kernel(self.parameters.job(row, name, scales)) for row, name in enumerate(names)]
+
+    def _compile_sums(self) -> None:
+        """Get the kernels of the sums, for the gradients that are in the table."""
+        if self._summed[0] is self.table.dtypes and self._summed[1] == self.scales:
+            return
+        names = [str(name_of(dtype)) for dtype in self.table.dtypes]
+        jobs = [self.parameters.job(row, name, self.scales) for row, name in enumerate(names)]
+        pairs = list(zip(jobs, self.parameters.group_of, strict=True))
+        for own, sums in zip(self.decisions.passes, self._sums, strict=True):
+            at = own.positions
+            sums.use([sum_kernel(sum_job(job, at[g])) if g in at else None for job, g in pairs])
+        self._summed = self.table.dtypes, self.scales
 
     def planned(self, hyper: Hyperparameters, scales: bool) -> list[Change]:
         """What has kernels read these hyperparameters, and scale gradients or not."""
@@ -138,7 +164,7 @@ class MemoryStepper(Stepper):
         size = self.parameters.size
         with allowed(self.executor, [size]) as threads:
             step = stepping(self.executor, size, threads, rows, items, ranges)
-            status: int = make([step, *self.also])[0]
+            status: int = make([step, *self.also, *self.decisions.committed()])[0]
         return status
 
     def _refuse(self, stream: Any) -> None:
@@ -189,8 +215,27 @@ class MemoryStepper(Stepper):
 
     def decide(self) -> bool:
         """Measure all gradients if an option needs it; return False to skip the step."""
-        if not self.clip.is_on:
+        if not self.reads_first:
             return True
+        if self.clip.is_on and not self._clip():
+            return False
+        if self._sums:
+            given = [grad is not None for grad in self._found]
+            if self.compiled:
+                self._compile_sums()
+            self.decisions.decide(self._total, self.hyper, given, self.reducer)
+        return True
+
+    def _total(self, number: int) -> Array:
+        """The sums of a pass."""
+        if self.compiled:
+            totals: Array = self._sums[number].measure(self.rows)
+            return totals
+        own = self.decisions.passes[number]
+        return self.parameters.interpret_sums(own, self._found, self.hyper)
+
+    def _clip(self) -> bool:
+        """Decide from the norm of all gradients; return False to skip the step."""
         grads, sparse = self._found, self._sparse
         if sparse or not self.compiled:
             grads = [sparse[i].once() if i in sparse else grad for i, grad in enumerate(grads)]
@@ -213,7 +258,8 @@ class MemoryStepper(Stepper):
         if left < 0:  # nothing more of no elements
             return
         if self.compiled and stop - start == self.parameters.size and self._found and not self._sparse:
-            self.launch(self.rows, self.gradients.known, self.ranges)  # counts the step
+            launch = self._launch_also if self.decisions.carries else self.launch
+            launch(self.rows, self.gradients.known, self.ranges)  # counts the step
         else:
             self._run_stretch(start, stop, is_last=left == 0)
         self._left = left or -1
@@ -236,7 +282,7 @@ class MemoryStepper(Stepper):
             elif has_dense:
                 changes.append(stepping_stretch(self.executor, threads, self.rows, start, stop))
             if is_last:  # the step is counted, whatever comes between this and `end`
-                changes += [*self._step_counted(), *self.also]
+                changes += [*self._step_counted(), *self.also, *self.decisions.committed()]
             make(changes)
         self.row_steps.note_lagging()
 
@@ -250,7 +296,7 @@ class MemoryStepper(Stepper):
     def end(self) -> None:
         """Count the step, if the last elements did not do so."""
         if self._left >= 0:
-            make(self._step_counted())
+            make([*self._step_counted(), *self.decisions.committed()])
         self._release()
         self._keep_up()
 

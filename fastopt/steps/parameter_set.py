@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,11 @@ from fastopt.changes import Change
 from fastopt.codecs.floats import floats
 from fastopt.codecs.formats import name_of
 from fastopt.executors import reference
+from fastopt.executors.norm import tree_sum
 from fastopt.kernels.job import Job
 from fastopt.steps.group import Group
 from fastopt.steps.hyperparameters import Hyperparameters
+from fastopt.steps.sums import SumPass
 
 
 class ParameterSet:
@@ -49,6 +51,8 @@ class ParameterSet:
 
     def __init__(self, groups: Sequence[Group], zero_grad: bool, fast: bool) -> None:
         self.members = [(group, i) for group in groups for i in range(len(group.leaves))]
+        self.groups = list(groups)
+        self.group_of = [i for i, group in enumerate(groups) for _ in group.leaves]
         self._zero_grad, self._fast = zero_grad, fast
         self.leaves = [group.leaves[i] for group, i in self.members]
         self.slots = [own for group in groups for own in group.slots()]
@@ -103,6 +107,22 @@ class ParameterSet:
             changes += reference.stepped(group.parts, own, number, self._zero_grad, parts)
         return changes
 
+    def interpret_sums(self, own: SumPass, found: Sequence[Any], hyper: Hyperparameters) -> Array:
+        """The sums of a pass, computed in plain Python."""
+        blocks: list[Any] = [[[] for _ in self.leaves] for _ in range(own.sums)]
+        for row, group in enumerate(self.group_of):
+            if group not in own.positions or found[row] is None:
+                continue
+            arrays = [np.asarray(array) for array in (self.leaves[row], found[row], *self.slots[row])]
+            flat = [a.reshape(-1) for a in arrays]
+            parts = self.groups[group].parts[: own.positions[group] + 1]
+            summed = reference.summed(parts, hyper.of(row), self.interpreted(row, flat))
+            for total, by_block in zip(blocks, summed, strict=True):
+                total[row] = by_block
+        if own.per_array:
+            return np.array([[_total(own) for own in total] for total in blocks])
+        return np.array([[_total(list(chain(*total)))] for total in blocks])
+
     def interpreted(self, row: int, arrays: Sequence[Array]) -> list[reference.StoredArray]:
         """Parameter, gradient and slots of one array, or chunks of them, for the reference."""
         group, own = self.members[row]
@@ -112,3 +132,14 @@ class ParameterSet:
             reference.StoredArray(array, codec, how.dithered)
             for array, codec, how in zip(arrays, codecs, storage, strict=True)
         ]
+
+
+def _total(blocks: list[Any]) -> float:
+    return float(tree_sum(np.array(blocks))) if blocks else 0.0
+
+
+def sum_job(job: Job, position: int) -> Job:
+    """The job that sums what a transform in the chain of another job declares."""
+    parts = job.parts[: position + 1]
+    slots = sum(len(part.slots) for part in parts)
+    return job._replace(parts=parts, storage=job.storage[: 2 + slots], zero_grad=False)

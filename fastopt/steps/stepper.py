@@ -14,6 +14,7 @@ from fastopt.executors import norm
 from fastopt.steps.clipping import GradientStats, NormClip
 from fastopt.steps.hyperparameters import Hyperparameters
 from fastopt.steps.parameter_set import ParameterSet
+from fastopt.steps.sums import Decisions
 from fastopt.transforms.base import Chain
 from fastopt.validation import finite_positive
 
@@ -66,7 +67,11 @@ class Stepper(ABC):
     first : int
         The index of the first element, on which stochastic rounding depends.
     reducer : Reducer
-        How the norm is combined with that of other processes.
+        How norm and sums are combined with those of other processes.
+    decisions : Decisions
+        What follows from the sums of transforms.
+    reads_first : bool
+        Whether `decide` reads the gradients of all arrays before any is stepped.
     """
 
     count: int
@@ -80,6 +85,8 @@ class Stepper(ABC):
         self.scales = False
         self.first = 0
         self.reducer: norm.Reducer = norm.LOCAL
+        self.decisions = Decisions(parameters.groups, parameters.group_of)
+        self.reads_first = clip.is_on or bool(self.decisions.passes)
         make(hyper.filled(0, 1.0))
         self.varies = hyper.vary()
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeAlias
 from fastopt.arrays.tree import read_only
 from fastopt.owned import owned
 from fastopt.text import arguments
+from fastopt.transforms.sums import FromSums, Summand, Sums, check_declared, sums_of
 from fastopt.validation import Hyper, Setting, as_scalar, call, shown
 
 Scalars: TypeAlias = tuple[Any, ...]
@@ -66,6 +67,18 @@ class Transform:
     round_towards : float, optional
         An infinity: the direction in which `hyper` is rounded to the parameters' format, as for
         limits of the parameters. By default rounding is to nearest.
+    sums : mapping of str to function, optional
+        Name and summand of each sum over all elements, which `from_sums` gets in the same step. The
+        arrays are read once more for them. ``summand(update, param, state, hyper) -> number`` gets
+        what `update` will get in this step, but in float64, and its literals are float64.
+    from_sums : function, optional
+        ``from_sums(hyper, sums, carried) -> (hyper, carried)``, on tuples of float64, once in each
+        step: the hyperparameters that `update` gets, from those of `hyper` and the sums. It may use
+        what `update` may use.
+    carried : mapping of str to float, optional
+        Name and initial value of numbers that `from_sums` hands to that of the next step.
+    per_array : bool, optional
+        With True each array has sums, carried numbers and hyperparameters of its own.
 
     Notes
     -----
@@ -101,6 +114,10 @@ class Transform:
     no_gradient: Update | str | None = None
     settings: Mapping[str, tuple[Callable[..., Any], Setting]] = field(default_factory=dict)
     round_towards: float | None = None
+    sums: Mapping[str, Summand] = field(default_factory=dict)
+    from_sums: FromSums | None = None
+    carried: Mapping[str, float] = field(default_factory=dict)
+    per_array: bool = False
 
     def __post_init__(self) -> None:
         if not hasattr(self.update, "__code__") and not hasattr(self.update, "py_func"):
@@ -125,9 +142,10 @@ class Transform:
         if not isinstance(self.hyper, tuple) and not callable(self.hyper):
             raise TypeError(f"hyper must be a tuple or a function of the step, not {shown(self.hyper)}")
         self._check_no_gradient()
-        for name in "inputs", "outputs":  # the caller may change these containers
-            if arrays := getattr(self, name):
-                object.__setattr__(self, name, read_only(dict(arrays)))
+        check_declared(self)
+        for name in "inputs", "outputs", "sums", "carried":  # the caller may change these containers
+            if own := getattr(self, name):
+                object.__setattr__(self, name, read_only(dict(own)))
 
     def _check_no_gradient(self) -> None:
         if self.no_gradient == ONCE:
@@ -225,8 +243,14 @@ class Part(NamedTuple):
 
     update: Update
     slots: tuple[Slot, ...]
-    hypers: int
+    hypers: int  # that `update` takes
     after: bool
+    sums: Sums | None = None
+
+    @property
+    def given(self) -> int:
+        """The number of hyperparameters from the host that `update` does not take itself."""
+        return 0 if self.sums is None else self.sums.given
 
     @property
     def read(self) -> int:
@@ -241,6 +265,13 @@ class Part(NamedTuple):
     @property
     def name(self) -> str:
         return self.update.__name__
+
+
+def sums_in(part: Part) -> Sums:
+    """The sums of a part that has some."""
+    if part.sums is None:
+        raise AssertionError(f"transform {part.name!r} has no sums")
+    return part.sums
 
 
 class Chain:
@@ -298,9 +329,7 @@ class Chain:
 
     def parts(self, copy: Callable[[Update], Update]) -> tuple[Part, ...]:
         """What the code compiled from the chain depends on, with copies of the functions."""
-        return tuple(
-            Part(copy(t.update), t.slots(), len(t.hyper_at(0)), t.after) for t in self.transforms
-        )
+        return tuple(_part(transform, copy) for transform in self.transforms)
 
     def inputs(self) -> list[Any]:
         """The arrays of the inputs, in order."""
@@ -312,6 +341,13 @@ class Chain:
 
     def __repr__(self) -> str:
         return "chain(" + ", ".join(map(repr, self.transforms)) + ")"
+
+
+def _part(transform: Transform, copy: Callable[[Any], Any]) -> Part:
+    update, hyper = copy(transform.update), transform.hyper_at(0)
+    sums = sums_of(transform, len(hyper), copy)
+    decided = hyper if sums is None else sums.trial(transform.name, hyper)
+    return Part(update, transform.slots(), len(decided), transform.after, sums)
 
 
 def chain(*transforms: Transform | Chain) -> Chain:

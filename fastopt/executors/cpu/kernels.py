@@ -19,6 +19,7 @@ from fastopt.codecs.blocks import PLAIN
 from fastopt.executors.cpu.block_access import block_access, codes_of, nowhere, scratch
 from fastopt.executors.cpu.element_access import element_access, phase_bits, random_of
 from fastopt.executors.cpu.pointers import prefetch
+from fastopt.executors.cpu.tree_sum import term_storer
 from fastopt.kernels.chain_source import chain_body, hypers_of
 from fastopt.kernels.compiler import (
     FAST,
@@ -78,8 +79,8 @@ class Kernel:
         return str(self.code._library.get_asm_str())
 
 
-def _load(array: KernelArray, plain: bool) -> str:
-    """`plain`: from a plain block of codes."""
+def load(array: KernelArray, plain: bool) -> str:
+    """The statement that loads an element; with `plain` from a plain block of codes."""
     name = array.name
     if array.storage.in_blocks:
         load = f"load_plain_{name}" if plain else f"load_{name}"
@@ -95,6 +96,12 @@ def _store(array: KernelArray, value: str) -> str:
     return f"store_{name}({name}_at, i, {value}, {random})"
 
 
+def loads_hyper(job: Job) -> list[str]:
+    """The statements that load the hyperparameters."""
+    head = [f"grad_factor = hyper[{GRAD_FACTOR}]"] if job.scales else []
+    return head + [f"{name} = hyper[{i}]" for i, name in enumerate(hypers_of(job), NUMBERS)]
+
+
 def source(job: Job) -> str:
     """The loop over one stretch of one array, as Python source."""
     arrays = job.arrays
@@ -103,9 +110,7 @@ def source(job: Job) -> str:
     dithers = any(array.storage.dithered for array in arrays)
     if dithers:
         head.append(f"first, phase = addresses[0], phase_bits(hyper[{PHASE}])")
-    if job.scales:
-        head.append(f"grad_factor = hyper[{GRAD_FACTOR}]")
-    head += [f"{name} = hyper[{i}]" for i, name in enumerate(hypers_of(job), NUMBERS)]
+    head += loads_hyper(job)
     if blocked:
         head.append("random_before = nothing")
     for name in (array.name for array in blocked):
@@ -115,7 +120,7 @@ def source(job: Job) -> str:
     names = [array.name for array in blocked]
     before = "{0}_before, {0}_new, {0}_new_scale, random_before"
     loads, plain_loads = (
-        [_load(array, plain) for array in arrays if array.kind != "output"] for plain in (False, True)
+        [load(array, plain) for array in arrays if array.kind != "output"] for plain in (False, True)
     )
     body = chain_body(job, job.scales)
     body.append(_store(arrays[0], "new"))
@@ -202,7 +207,7 @@ def kernel(job: Job) -> Kernel:
     scope |= {"plain": np.int32(PLAIN)}
     scope |= {"scratch": scratch, "nowhere": nowhere, "codes_of": codes_of}
     scope |= {f"transform{i}": function for i, function in enumerate(functions)}
-    scope |= _access(job)
+    scope |= access(job)
     exec(compile(text, f"<fastopt kernel {key}>", "exec"), scope)
     pointers = types.CPointer(types.intp), types.CPointer(number)
     signature = (*pointers, types.int64, types.int64), types.void
@@ -214,20 +219,25 @@ def kernel(job: Job) -> Kernel:
     return Kernel(code.address, text, code)
 
 
-def _access(job: Job) -> dict[str, Any]:
-    """The functions that load and store the arrays of a job, by their names in the source."""
+def access(job: Job, sums: int = 0) -> dict[str, Any]:
+    """The functions that load and store the arrays of a job, by their names in the source.
+
+    Those that store terms of `sums` count as arrays too.
+    """
     arrays = job.arrays
     blocked = [slot for slot, array in enumerate(arrays) if array.storage.in_blocks]
     # For aliasing, scratches, previous blocks and the table of random bits count as arrays.
-    slots = len(arrays) + 2 * len(blocked) + 1
-    access: dict[str, Any] = {}
+    slots = len(arrays) + sums + 2 * len(blocked) + 1
+    first = len(arrays) + sums
+    storers = ((f"store_term{k}", term_storer(len(arrays) + k, slots)) for k in range(sums))
+    access: dict[str, Any] = dict(storers)
     for slot, (name, kind, storage) in enumerate(arrays):
         require_conversion(storage.codec)
         written = kind != "input"
         access[f"fetch_{name}"] = prefetch(storage.bytes_in_block, BLOCK, PREFETCH_STEP, written)
         how = job.compute.name, storage.codec, storage.dithered, slot
         if storage.in_blocks:
-            functions = block_access(*how, len(arrays) + 2 * blocked.index(slot), slots)
+            functions = block_access(*how, first + 2 * blocked.index(slot), slots)
         else:
             functions = dict(zip(("load", "store"), element_access(*how, slots), strict=True))
         access |= {f"{verb}_{name}": function for verb, function in functions.items()}

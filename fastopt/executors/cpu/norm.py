@@ -17,6 +17,17 @@ from fastopt.executors import partition
 from fastopt.executors.cpu import columns
 from fastopt.executors.cpu.header_check import first_invalid
 from fastopt.executors.cpu.pointers import LINE, prefetch_line
+from fastopt.executors.cpu.tree_sum import (
+    GROUP,
+    ROWS,
+    VECTOR,
+    add_group,
+    add_up,
+    allocate_waiting,
+    at,
+    row,
+    total,
+)
 from fastopt.executors.norm import LANES, SUM_BLOCK
 from fastopt.kernels.compiler import compile_function, helper
 from fastopt.kernels.conversions import formulas, require_conversion, stored_type
@@ -29,9 +40,6 @@ chunk_bound = helper(partition.chunk_bound)
 # Elements that are fetched while others are added. The hardware sees a stream coming too, but stops at
 # the end of a page: one core read 3e7 float32 at 13.2 GB/s with this and at 10.1 without.
 AHEAD = 1024
-ROWS = 8  # are added before a result is stored: the latency of an addition is hidden
-GROUP = ROWS * LANES
-VECTOR = ir.VectorType(DOUBLE, LANES)
 
 
 def _in_doubles(builder: Any, name: str, value: Any) -> Any:
@@ -44,76 +52,37 @@ def _in_doubles(builder: Any, name: str, value: Any) -> Any:
     return builder.fpext(value, ir.VectorType(DOUBLE, lanes) if lanes else DOUBLE)
 
 
-def _tree(builder: Any, items: list[Any]) -> Any:
-    """The sum of a power of two of values, neighbours first."""
-    while len(items) > 1:
-        items = [builder.fadd(*items[i : i + 2]) for i in range(0, len(items), 2)]
-    return items[0]
-
-
 def _sum_squares(builder: Any, name: str, address: Any, count: Any) -> Any:
     """The sum of the squares of up to a block of numbers of a format, as a float64."""
-    number = stored_type(name)
+    number, itemsize = stored_type(name), FORMATS[name].itemsize
     first = builder.inttoptr(address, number.as_pointer())
-
-    def at(pointer: Any, *index: Any) -> Any:
-        return builder.gep(pointer, [ir.Constant(I64, i) if isinstance(i, int) else i for i in index])
 
     def square(value: Any) -> Any:
         value = _in_doubles(builder, name, value)
         return builder.fmul(value, value)
 
-    def row(pointer: Any, kind: Any, k: int) -> Any:
-        vector = builder.bitcast(at(pointer, k * LANES), ir.VectorType(kind, LANES).as_pointer())
-        return builder.load(vector, align=FORMATS[name].itemsize if kind is number else 8)
-
-    # Sums of 1, 2, 4, ... groups that wait for their neighbours: few, so that they stay in the first
-    # cache beside the numbers. With a sum for each group 2e7 float32 took 1.4 times as long.
-    waiting = cgutils.alloca_once(builder, VECTOR, (SUM_BLOCK // GROUP).bit_length())
-    sum_ = cgutils.alloca_once(builder, VECTOR)
-    rest = at(cgutils.alloca_once(builder, ir.ArrayType(DOUBLE, GROUP)), 0, 0)
+    waiting = allocate_waiting(builder)
+    rest = at(builder, cgutils.alloca_once(builder, ir.ArrayType(DOUBLE, GROUP)), 0, 0)
     one, group = ir.Constant(I64, 1), ir.Constant(I64, GROUP)
-
-    def add_waiting(level: Any) -> None:
-        total = builder.fadd(builder.load(at(waiting, level)), builder.load(sum_))
-        builder.store(total, sum_)
-
-    def add_group(rows: list[Any], number: Any) -> None:
-        """Add the sums that have waited for this group and for those that it completes."""
-        builder.store(_tree(builder, rows), sum_)
-        levels = builder.cttz(builder.add(number, one), ir.Constant(ir.IntType(1), 1))
-        with cgutils.for_range(builder, levels) as loop:
-            add_waiting(loop.index)
-        builder.store(builder.load(sum_), at(waiting, levels))
-
     full = builder.udiv(count, group)
     groups = cgutils.alloca_once_value(builder, full)
     with cgutils.for_range(builder, full) as loop:
-        place = at(first, builder.mul(loop.index, group))
-        for line in range(0, GROUP, LINE // FORMATS[name].itemsize):
-            prefetch_line(builder, at(place, AHEAD + line), False)
-        add_group([square(row(place, number, k)) for k in range(ROWS)], loop.index)
+        place = at(builder, first, builder.mul(loop.index, group))
+        for line in range(0, GROUP, LINE // itemsize):
+            prefetch_line(builder, at(builder, place, AHEAD + line), False)
+        rows = [square(row(builder, place, number, k, itemsize)) for k in range(ROWS)]
+        add_group(builder, waiting, rows, loop.index)
     done = builder.mul(full, group)
     with builder.if_then(builder.icmp_signed("<", done, count)):
         for k in range(ROWS):
-            vector = builder.bitcast(at(rest, k * LANES), VECTOR.as_pointer())
+            vector = builder.bitcast(at(builder, rest, k * LANES), VECTOR.as_pointer())
             builder.store(ir.Constant(VECTOR, [0.0] * LANES), vector, align=8)
         with cgutils.for_range_slice(builder, done, count, one) as (i, _):
-            builder.store(square(builder.load(at(first, i))), at(rest, builder.sub(i, done)))
-        add_group([row(rest, DOUBLE, k) for k in range(ROWS)], full)
+            term = square(builder.load(at(builder, first, i)))
+            builder.store(term, at(builder, rest, builder.sub(i, done)))
+        add_group(builder, waiting, [row(builder, rest, DOUBLE, k, 8) for k in range(ROWS)], full)
         builder.store(builder.add(full, one), groups)
-    # What still waits is one sum for each bit of the number of groups.
-    left = builder.load(groups)
-    lowest = builder.cttz(left, ir.Constant(ir.IntType(1), 1))
-    builder.store(builder.load(at(waiting, lowest)), sum_)
-    levels = ir.Constant(I64, (SUM_BLOCK // GROUP).bit_length())
-    with cgutils.for_range_slice(builder, builder.add(lowest, one), levels, one) as (level, _):
-        waits = builder.trunc(builder.lshr(left, level), ir.IntType(1))
-        with builder.if_then(waits):
-            add_waiting(level)
-    lanes = builder.load(sum_)
-    numbers = [builder.extract_element(lanes, ir.Constant(ir.IntType(32), k)) for k in range(LANES)]
-    return _tree(builder, numbers)
+    return total(builder, waiting, builder.load(groups))
 
 
 def _sum_squares_of(formats: tuple[str, ...]) -> Any:
@@ -132,17 +101,6 @@ def _sum_squares_of(formats: tuple[str, ...]) -> Any:
         return types.float64(types.intp, types.intp, types.intp), emit
 
     return sum_squares
-
-
-@helper
-def _add_up(sums, count):
-    """The sum of `count` numbers, neighbours first; they are lost."""
-    while count > 1:
-        half = count // 2
-        for i in range(half):
-            sums[i] = sums[2 * i] + sums[2 * i + 1]
-        sums[half] = sums[count - 1]  # without a neighbour if `count` is odd; else nobody reads it
-        count -= half
 
 
 @helper
@@ -187,7 +145,7 @@ def _driver(formats: tuple[str, ...]) -> Any:
                     for block in range(max(first - position, 0), min(last - position, blocks)):
                         sums[position + block] = block_sum(rows, i, block * SUM_BLOCK)
                     position += blocks
-            _add_up(sums, total)
+            add_up(sums, 0, total)
         return status
 
     return squares

@@ -129,16 +129,35 @@ def write_word(typing_context: Any, address: Any, value: Any) -> Any:
     return types.void(types.intp, types.int64), emit
 
 
+def _caller(words: int) -> Any:
+    """The function that calls machine code at an address with so many words."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        function_type = ir.FunctionType(ir.VoidType(), [I64] * words)
+        builder.call(builder.inttoptr(args[0], function_type.as_pointer()), args[1:])
+        return context.get_dummy_value()
+
+    return emit
+
+
 @intrinsic  # type: ignore[untyped-decorator]
 def call_kernel(
     typing_context: Any, kernel: Any, addresses: Any, hyper: Any, start: Any, stop: Any
 ) -> Any:
     """Call the compiled kernel at an address, on the elements from `start` up to `stop`."""
+    return types.void(*(types.intp,) * 3, *(types.int64,) * 2), _caller(4)
 
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        function_type = ir.FunctionType(ir.VoidType(), [I64] * 4)
-        builder.call(builder.inttoptr(args[0], function_type.as_pointer()), args[1:])
-        return context.get_dummy_value()
 
-    words = types.intp, types.intp, types.intp, types.int64, types.int64
-    return types.void(*words), emit
+@intrinsic  # type: ignore[untyped-decorator]
+def call_sum_kernel(
+    typing_context: Any,
+    kernel: Any,
+    addresses: Any,
+    hyper: Any,
+    start: Any,
+    stop: Any,
+    sums: Any,
+    stride: Any,
+) -> Any:
+    """Call the compiled kernel for sums at an address, which writes those of each block."""
+    return types.void(*(types.intp,) * 3, *(types.int64,) * 4), _caller(6)

@@ -296,7 +296,7 @@ class ShardedOptimizer:
                 self._exchange.wait()
             return taken
         arrived: Iterable[int] = self._exchange.reduced(flat, self._received)
-        if stepper.clip.is_on:  # the norm is of the whole gradient
+        if stepper.reads_first:  # norm and sums are of the whole gradient
             arrived = list(arrived)
             if not stepper.decide():
                 return False

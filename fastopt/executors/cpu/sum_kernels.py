@@ -1,0 +1,148 @@
+"""The kernel that sums what a transform declares, for the CPU: generated source, compiled and cached.
+
+It reads a stretch of one array and its states, computes the chain as far as that transform, without
+storing anything, and writes one number for each sum and each block of `SUM_BLOCK` elements.
+"""
+
+from __future__ import annotations
+
+import dis
+from functools import cache, partial
+from typing import Any
+
+import numba
+import numpy as np
+from numba.core import types
+
+from fastopt.codecs.base import BLOCK
+from fastopt.executors.cpu import tree_sum
+from fastopt.executors.cpu.block_access import codes_of
+from fastopt.executors.cpu.kernels import Kernel, access, load, loads_hyper
+from fastopt.executors.norm import SUM_BLOCK
+from fastopt.kernels.chain_source import sums_body
+from fastopt.kernels.closure import python_of
+from fastopt.kernels.compiler import (
+    FAST,
+    OPTIONS,
+    CheckedCFunc,
+    check_summands,
+    check_types,
+    helper,
+    result_type,
+    uniquely_named,
+)
+from fastopt.kernels.conversions import formulas
+from fastopt.kernels.disk_cache import DiskCache
+from fastopt.kernels.estimates import replacements
+from fastopt.kernels.identity import content, digest, origin, package
+from fastopt.kernels.job import Job, KernelArray
+from fastopt.kernels.specialize import specialize
+from fastopt.transforms.base import sums_in
+
+AHEAD = 1024  # as many elements ahead as for the norm, see `norm.AHEAD`
+
+
+def _is_read(function: Any, position: int) -> bool:
+    """Whether a function reads an argument."""
+    code = python_of(function).__code__
+    name = code.co_varnames[position]
+    values = (instruction.argval for instruction in dis.get_instructions(code))
+    return any(value == name or (type(value) is tuple and name in value) for value in values)
+
+
+def _read(job: Job) -> list[KernelArray]:
+    """The arrays that are read: not the parameter, if no function needs it."""
+    *before, last = job.parts
+    sums = sums_in(last)
+    functions = [*(part.update for part in before), *sums.summands]
+    reads_param = last.after or any(part.after or _is_read(part.update, 1) for part in before)
+    reads_param = reads_param or any(_is_read(function, 1) for function in functions)
+    arrays = [array for array in job.arrays if array.kind != "output"]
+    return arrays if reads_param else arrays[1:]
+
+
+def source(job: Job) -> str:
+    """The loop over one stretch of one array, as Python source."""
+    arrays, (body, terms) = job.arrays, sums_body(job, job.scales)
+    read, count = _read(job), len(terms)
+    blocked = [array.name for array in read if array.storage.in_blocks]
+    lines = ["def kernel(addresses, hyper, start, stop, sums, stride):"]
+    lines += [f"    {array.name}_at = addresses[{i}]" for i, array in enumerate(arrays, 1)]
+    lines += ["    param = zero", *(f"    {line}" for line in loads_hyper(job))]
+    lines += [f"    waiting{k}, terms{k} = waiting_sums(), group_terms()" for k in range(count)]
+    lines += ["    for first in range(start, stop, SUM_BLOCK):"]
+    lines += ["        end = min(first + SUM_BLOCK, stop)"]
+    lines += ["        groups = (end - first + GROUP - 1) // GROUP"]
+    lines += ["        for group in range(groups):"]
+    lines += ["            begin = first + group * GROUP"]
+    lines += ["            block = begin // BLOCK * BLOCK"] if blocked else []
+    for name in blocked:
+        lines += [f"            {name}_codes = codes_of({name}_at, block)"]
+        lines += [f"            {name}_scale = scale_{name}({name}_at, block)"]
+    element = [load(array, False) for array in read] + body
+    element += [f"store_term{k}(terms{k}, i - begin, {term})" for k, term in enumerate(terms)]
+    lines += ["            if begin + GROUP <= end:"]
+    lines += ["                ahead = min(begin + AHEAD, stop - GROUP)"]
+    lines += [f"                fetch_{array.name}({array.name}_at, ahead)" for array in read]
+    lines += ["                for i in range(begin, begin + GROUP):"]
+    lines += [f"                    {line}" for line in element]
+    lines += ["            else:"]
+    lines += [f"                clear_terms(terms{k})" for k in range(count)]
+    lines += ["                for i in range(begin, end):"]
+    lines += [f"                    {line}" for line in element]
+    lines += [f"            add_terms(waiting{k}, terms{k}, group)" for k in range(count)]
+    lines += ["        position = (first - start) // SUM_BLOCK"]
+    for k in range(count):
+        lines += [f"        store_total(waiting{k}, groups, sums, {k} * stride + position)"]
+    return "\n".join(lines) + "\n"
+
+
+@cache
+def sum_kernel(job: Job) -> Kernel:
+    """The compiled kernel for the sums of the last transform of a job, kept like `kernels.kernel`.
+
+    Raises
+    ------
+    TypeError
+        A function cannot be compiled. The message names it.
+    RuntimeError
+        The processor lacks the instructions for one of the formats.
+    """
+    text, parts, compute = source(job), job.parts, job.compute
+    sums = sums_in(parts[-1])
+    functions = [*(part.update for part in parts[:-1]), *sums.summands]
+    emitted = formulas(storage.codec for storage in job.storage)
+    contents = [content(function) for function in (*functions, *emitted)]
+    how = text, str(job.arrays), compute.name, str(job.fast)
+    key = digest(*how, *(own.digest for own in contents))
+    lasts = package() is not None and all(own.lasts for own in contents)
+    options = FAST if job.fast else OPTIONS
+    number = numba.from_dtype(compute)
+    compile_helper = partial(helper, options=options)
+    replaced = replacements(job, options)
+    updates = [
+        compile_helper(specialize(part.update, compute.type, compile_helper, replaced))
+        for part in parts[:-1]
+    ]
+    summands = [compile_helper(specialize(own, np.float64, compile_helper)) for own in sums.summands]
+    scope: dict[str, Any] = {"__name__": __name__, "zero": compute.type(0), "float64": np.float64}
+    scope |= {"BLOCK": BLOCK, "SUM_BLOCK": SUM_BLOCK, "GROUP": tree_sum.GROUP, "AHEAD": AHEAD}
+    names = "waiting_sums", "group_terms", "clear_terms", "add_terms", "store_total"
+    scope |= {name: getattr(tree_sum, name) for name in names} | {"codes_of": codes_of}
+    scope |= {f"transform{i}": function for i, function in enumerate(updates)}
+    scope |= {f"summand{k}": function for k, function in enumerate(summands)}
+    scope |= access(job, len(summands))
+    exec(compile(text, f"<fastopt sums {key}>", "exec"), scope)
+    pointers = types.CPointer(types.intp), types.CPointer(number)
+    words = types.int64, types.int64, types.intp, types.int64
+    code = CheckedCFunc(uniquely_named(scope["kernel"]), ((*pointers, *words), types.void), {}, options)
+    name = f"sums-{origin(functions, text, str(job.fast))}-{compute.name}"
+    code._cache = DiskCache(name, f"{package()} {key}" if lasts else None)
+
+    def check() -> None:
+        check_types(parts[:-1], updates, number, result_type)
+        check_summands(parts[-1], summands, result_type)
+
+    code.check = check
+    code.compile()
+    return Kernel(code.address, text, code)

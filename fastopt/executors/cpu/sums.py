@@ -1,0 +1,83 @@
+"""The loop over the table of arrays that sums what transforms declare, on one core and on all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numba
+from numba import types
+
+from fastopt.executors import partition
+from fastopt.executors.cpu.columns import COUNT, FIRST, HYPER
+from fastopt.executors.cpu.pointers import call_sum_kernel
+from fastopt.executors.cpu.tree_sum import add_up
+from fastopt.executors.norm import SUM_BLOCK
+from fastopt.kernels.compiler import compile_function, helper
+
+chunk_bound = helper(partition.chunk_bound)
+
+
+@helper
+def _blocks(rows, row, kernel):
+    return (rows[row, COUNT] + SUM_BLOCK - 1) // SUM_BLOCK if kernel != 0 else 0
+
+
+def _sums(rows, kernels, sums, totals, threads):
+    stride, blocks = sums.shape[0] // totals.shape[0], 0
+    for i in range(rows.shape[0]):
+        blocks += _blocks(rows, i, kernels[i])
+    for thread in numba.prange(threads):
+        first = chunk_bound(blocks, thread, threads)
+        last = chunk_bound(blocks, thread + 1, threads)
+        position = 0
+        for i in range(rows.shape[0]):
+            count = _blocks(rows, i, kernels[i])
+            begin, end = max(first - position, 0), min(last - position, count)
+            if begin < end:
+                addresses = rows.ctypes.data + 8 * (i * rows.shape[1] + FIRST)
+                start, stop = begin * SUM_BLOCK, min(end * SUM_BLOCK, rows[i, COUNT])
+                place = sums.ctypes.data + 8 * (position + begin)
+                call_sum_kernel(kernels[i], addresses, rows[i, HYPER], start, stop, place, stride)
+            position += count
+    for k in range(totals.shape[0]):
+        position = k * stride
+        if totals.shape[1] == rows.shape[0]:  # of each array; a single one is all
+            for i in range(rows.shape[0]):
+                count = _blocks(rows, i, kernels[i])
+                if count > 0:
+                    add_up(sums, position, count)
+                totals[k, i] = sums[position] if count > 0 else 0.0
+                position += count
+        else:
+            if blocks > 0:
+                add_up(sums, position, blocks)
+            totals[k, 0] = sums[position] if blocks > 0 else 0.0
+
+
+_NUMBERS = types.Array(types.float64, 1, "C")
+_SIGNATURE = types.void(
+    types.Array(types.int64, 2, "C"),
+    types.Array(types.int64, 1, "C"),
+    _NUMBERS,
+    types.Array(types.float64, 2, "C"),
+    types.int64,
+)
+
+
+@cache
+def serial() -> Callable[[Any, Any, Any, Any, int], None]:
+    """``serial()(rows, kernels, sums, totals, 1)``: write the sums over all arrays, or over each.
+
+    `kernels` has the address of a kernel of `sum_kernels` for each row, 0 where nothing is summed,
+    `sums` room for a number of each sum and block, and `totals` a row for each sum, with a number for
+    each array or for all.
+    """
+    return compile_function(_sums, _SIGNATURE, "sums-serial")
+
+
+@cache
+def parallel() -> Callable[[Any, Any, Any, Any, int], None]:
+    """The same on several threads."""
+    return compile_function(_sums, _SIGNATURE, "sums-parallel", parallel=True)

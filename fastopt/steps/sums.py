@@ -1,0 +1,228 @@
+"""From sums to hyperparameters: the passes over all arrays, and what `from_sums` decides after each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastopt.arrays.checks import Array
+from fastopt.changes import Change, assign
+from fastopt.executors import reference
+from fastopt.executors.norm import Reducer
+from fastopt.kernels.job import NUMBERS
+from fastopt.steps.group import Group
+from fastopt.steps.hyperparameters import Hyperparameters
+from fastopt.transforms.base import Part, sums_in
+from fastopt.transforms.sums import Sums
+
+Carried = dict[int, tuple[float, ...]]  # of each group, or of each array
+
+
+class SumPass(NamedTuple):
+    """One read of the arrays, for a transform of one or several groups."""
+
+    positions: dict[int, int]  # group -> index of the transform in its chain
+    sums: int  # how many
+    per_array: bool
+
+
+def passes_of(groups: Sequence[Group]) -> list[SumPass]:
+    """The passes of a step, in order: groups with the same transform share its sums.
+
+    Raises
+    ------
+    ValueError
+        Groups have the same transforms in different orders.
+    """
+    waiting = [list(_sums_in(group.parts)) for group in groups]
+    passes: list[SumPass] = []
+    while any(waiting):
+        for key, _ in (own[0] for own in waiting if own):
+            holders = {i: own for i, own in enumerate(waiting) if any(k == key for k, _ in own)}
+            if all(own[0][0] == key for own in holders.values()):
+                break
+        else:
+            raise ValueError(
+                "groups must have transforms with sums in the same order: each waits for the other's"
+            )
+        positions = {i: own.pop(0)[1] for i, own in holders.items()}
+        first = next(iter(positions))
+        sums = sums_in(groups[first].parts[positions[first]])
+        passes.append(SumPass(positions, len(sums.names), sums.per_array))
+    return passes
+
+
+def _sums_in(parts: Sequence[Part]) -> Iterator[tuple[Any, int]]:
+    """What is equal for the same transform of other groups, and its index in the chain."""
+    known: list[Any] = []
+    for position, part in enumerate(parts):
+        if part.sums is not None:
+            same = part.update, part.sums.summands, part.sums.per_array
+            known.append(same)
+            yield (*same, known.count(same)), position
+
+
+def check_sums(groups: Sequence[Group], place: str | None, sparse: str | None) -> None:
+    """Check that transforms with sums can be used here, or raise ValueError."""
+    names = [part.name for group in groups for part in group.parts if part.sums is not None]
+    if names and sparse is not None:
+        raise ValueError(
+            f"sparse must be None with transform {names[0]!r}, got {sparse!r}: its sums are over all "
+            "rows, and a step with sparse gradients reads the touched ones"
+        )
+    if names and place is not None:
+        raise ValueError(
+            f"transform {names[0]!r} has sums, which are for arrays in memory so far, not on a device"
+        )
+
+
+class Decisions:
+    """The hyperparameters that depend on sums, and the numbers that are carried to the next step.
+
+    Parameters
+    ----------
+    groups : sequence of Group
+    group_of : sequence of int
+        The group of each array.
+
+    Attributes
+    ----------
+    passes : list of SumPass
+    carried : list of dict
+        For each pass, the carried numbers of each group or array.
+    """
+
+    def __init__(self, groups: Sequence[Group], group_of: Sequence[int]) -> None:
+        self._groups, self._group_of = groups, group_of
+        self.passes = passes_of(groups)
+        self._parts = [{g: self._part(own, g) for g in own.positions} for own in self.passes]
+        self.carried = [self._start(own) for own in self.passes]
+        self.next = self.carried  # that of the step after the one that was begun
+        self.carries = any(value for own in self.carried for value in own.values())
+
+    def _start(self, own: SumPass) -> Carried:
+        holders = [
+            (row if own.per_array else group, group)
+            for row, group in enumerate(self._group_of)
+            if group in own.positions
+        ]
+        return {key: self._part(own, group)[1].carried for key, group in holders}
+
+    def _part(self, own: SumPass, group: int) -> tuple[int, Sums]:
+        """The index of the first hyperparameter of a pass's transform, and its sums."""
+        parts, position = self._groups[group].parts, own.positions[group]
+        *_, first = accumulate((p.given + p.hypers for p in parts[:position]), initial=NUMBERS)
+        return first, sums_in(parts[position])
+
+    def decide(
+        self,
+        total: Callable[[int], Array],
+        hyper: Hyperparameters,
+        given: Sequence[bool],
+        reducer: Reducer,
+    ) -> None:
+        """Sum, and write the hyperparameters that follow, pass by pass.
+
+        Parameters
+        ----------
+        total : callable
+            The sums of a pass: a row for each, with a number for each array or one for all.
+        hyper : Hyperparameters
+        given : sequence of bool
+            Which arrays have a gradient.
+        reducer : Reducer
+            Adds the sums of several processes.
+        """
+        carried = []
+        for number, own in enumerate(self.passes):
+            totals = [[reducer.sum(x) for x in row] for row in total(number).tolist()]
+            columns = list(zip(*totals, strict=True))
+            with np.errstate(all="ignore"):
+                carried.append(self._conclude(number, own.per_array, columns, hyper, given))
+        self.next = carried
+
+    def committed(self) -> list[Change]:
+        """The changes with which the step that was begun is over, if numbers are carried."""
+        return [assign(self, "carried", self.next)] if self.carries else []
+
+    def saved(self) -> list[list[list[float] | None]]:
+        """The carried numbers of each pass: of each group or array, None where there are none."""
+        return [
+            [list(own[key]) if key in own else None for key in range(self._holders(each))]
+            for each, own in zip(self.passes, self.carried, strict=True)
+        ]
+
+    def loaded(self, saved: Any, order: Sequence[int], what: str) -> list[Carried]:
+        """Carried numbers as they were saved; `order` has the index that each array had then.
+
+        Raises
+        ------
+        ValueError
+            They are not those of an optimizer like this.
+        """
+        own: list[Carried] = []
+        try:
+            for each, before, found in zip(self.passes, self.carried, saved, strict=True):
+                at = order if each.per_array else range(len(self._groups))
+                own.append({key: tuple(map(float, found[at[key]])) for key in before})
+            fits = [
+                list(map(len, old.values())) == list(map(len, new.values()))
+                for old, new in zip(self.carried, own, strict=True)
+            ]
+        except (TypeError, ValueError, IndexError):
+            fits = [False]
+        if not all(fits):
+            raise ValueError(f"{what} must have other carried numbers than {saved!r:.200}")
+        return own
+
+    def _holders(self, own: SumPass) -> int:
+        return len(self._group_of if own.per_array else self._groups)
+
+    def _conclude(
+        self,
+        number: int,
+        per_array: bool,
+        columns: list[tuple[float, ...]],
+        hyper: Hyperparameters,
+        given: Sequence[bool],
+    ) -> Carried:
+        parts, before = self._parts[number], self.carried[number]
+        following = dict(before)
+        # The carried numbers of a group are those of its arrays that were left out of fewest steps.
+        for entry in hyper.entries():
+            part = parts.get(entry.group)
+            if part is None:
+                continue
+            first, sums = part
+            start = first + sums.given
+            settings = tuple(hyper.given(entry)[first:start])
+            if not per_array:
+                key = entry.group
+                decided, following[key] = concluded(sums, settings, columns[0], before[key])
+                for buffer in entry.buffers:
+                    buffer[start : start + len(decided)] = decided
+                continue
+            for row, buffer in zip(entry.rows, entry.buffers, strict=True):
+                if given[row]:
+                    own = columns[row if len(columns) > 1 else 0]
+                    decided, following[row] = concluded(sums, settings, own, before[row])
+                    buffer[start : start + len(decided)] = decided
+        return following
+
+
+def concluded(
+    sums: Sums, hyper: tuple[float, ...], totals: tuple[float, ...], carried: tuple[float, ...]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """What `from_sums` returns, with the numbers of IEEE where Python raises."""
+    try:
+        decided, following = sums.from_sums(hyper, totals, carried)
+        return tuple(map(float, decided)), tuple(map(float, following))
+    except (ArithmeticError, ValueError, TypeError):
+        function = reference.in_float64(sums.from_sums)
+        with np.errstate(all="ignore"):
+            arguments = (tuple(map(np.float64, own)) for own in (hyper, totals, carried))
+            decided, following = function(*arguments)
+        return tuple(map(float, decided)), tuple(map(float, following))

@@ -1,0 +1,89 @@
+"""Sums over all elements that a transform declares, and the hyperparameters decided from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from numbers import Real
+from typing import Any, NamedTuple, TypeAlias
+
+from fastopt.validation import Hyper, as_scalar, flag, shown
+
+Summand: TypeAlias = Callable[[Any, Any, Any, Any], Any]
+FromSums: TypeAlias = Callable[[Any, Any, Any], tuple[Hyper, Hyper]]
+
+
+class Sums(NamedTuple):
+    """What compiled code and a step need to know of the sums of a transform."""
+
+    names: tuple[str, ...]
+    summands: tuple[Summand, ...]
+    from_sums: FromSums
+    given: int  # hyperparameters that summands and `from_sums` take
+    carried: tuple[float, ...]  # initial values
+    per_array: bool
+
+    def trial(self, name: str, hyper: Hyper) -> Hyper:
+        """Call `from_sums` once, to learn how many hyperparameters it returns, or raise."""
+        what = f"from_sums of transform {name!r}"
+        ones = (1.0,) * len(self.summands)
+        try:
+            result = self.from_sums(tuple(map(float, hyper)), ones, self.carried)
+        except Exception as error:
+            raise TypeError(
+                f"{what} failed on sums of 1.0 ({type(error).__name__}: {error}): it gets tuples of "
+                f"{len(hyper)} hyperparameters, {len(ones)} sums and {len(self.carried)} numbers that "
+                "are carried"
+            ) from error
+        if not (isinstance(result, tuple) and len(result) == 2 and _are_tuples(result)):
+            raise TypeError(f"{what} must return (hyper, carried), two tuples, not {result!r:.200}")
+        decided, carried = result
+        if len(carried) != len(self.carried):
+            raise TypeError(
+                f"{what} returned {len(carried)} carried numbers, but the transform declares "
+                f"{len(self.carried)}"
+            )
+        for number in (*decided, *carried):
+            if isinstance(number, bool) or not isinstance(number, Real):
+                raise TypeError(f"{what} must return real numbers, not {number!r:.200}")
+        return decided
+
+
+def _are_tuples(pair: tuple[Any, ...]) -> bool:
+    return all(isinstance(item, tuple) for item in pair)
+
+
+def sums_of(transform: Any, given: int, copy: Callable[[Any], Any]) -> Sums | None:
+    """The sums of a transform, with copies of its functions."""
+    if transform.from_sums is None:
+        return None
+    return Sums(
+        tuple(transform.sums),
+        tuple(map(copy, transform.sums.values())),
+        copy(transform.from_sums),
+        given,
+        tuple(map(float, transform.carried.values())),
+        transform.per_array,
+    )
+
+
+def check_declared(transform: Any) -> None:
+    """Check what a transform says about sums, or raise."""
+    for name in "sums", "carried":
+        if not isinstance(getattr(transform, name), Mapping):
+            raise TypeError(
+                f"{name} must map names to values, not be {shown(getattr(transform, name))}"
+            )
+    functions = {f"sums[{name!r}]": summand for name, summand in transform.sums.items()}
+    if transform.from_sums is not None:
+        functions["from_sums"] = transform.from_sums
+    for name, function in functions.items():
+        if not hasattr(function, "__code__") and not hasattr(function, "py_func"):
+            raise TypeError(f"{name} must be a Python function, not {function!r}")
+    for name, start in transform.carried.items():
+        if isinstance(start, bool) or not isinstance(as_scalar(start), Real):
+            raise TypeError(f"carried[{name!r}] must start from a number, not {shown(start)}")
+    per_array = flag("per_array", transform.per_array)
+    if (transform.from_sums is None) != (not transform.sums):
+        raise ValueError("sums and from_sums go together: each needs the other")
+    if not transform.sums and (transform.carried or per_array):
+        raise ValueError("carried and per_array are for a transform with sums")

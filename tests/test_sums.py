@@ -1,0 +1,444 @@
+"""Sums as part of a transform: the same bits wherever they are computed, and right."""
+
+import copy
+import math
+import pickle
+
+import numpy as np
+import pytest
+
+import fastopt
+from fastopt import chain
+from fastopt import transforms as t
+from tests.refusals import everywhere, refusal
+from tests.subprocesses import COUNT_PASSES, finish, needs_jit, script, start
+from tests.support import COMPILED, DTYPES, EXECUTORS, assert_same_bits, problem, sizes
+
+both_dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
+
+
+def square(update, param, state, hyper):
+    return update * update
+
+
+def scaled(update, param, state, hyper):
+    (factor,) = hyper
+    return factor * update, state
+
+
+def limited(hyper, sums, carried):
+    limit, squares = hyper[0], sums[0]
+    size = math.sqrt(squares)
+    return (limit / size if size > limit else 1.0,), carried
+
+
+def clip(limit, **how):
+    """What the option `clip_norm` does, at any place in a chain."""
+    limit = limit if callable(limit) else (limit,)
+    return fastopt.Transform(scaled, hyper=limit, sums={"squares": square}, from_sums=limited, **how)
+
+
+# Reads whatever a summand can read, and has several sums.
+def product(update, param, state, hyper):
+    weight, _ = hyper
+    return weight * update * param + 0.1 * state[0]
+
+
+def positive_share(update, param, state, hyper):
+    return update > 0.0
+
+
+def averaged(update, param, state, hyper):
+    (average,) = state
+    mix, bias, factor = hyper
+    average = (1.0 - mix) * average + mix * update
+    return factor * average + bias * param, (average,)
+
+
+def blended(hyper, sums, carried):
+    weight, mix = hyper
+    total, _ = sums
+    (trend,) = carried
+    trend = 0.5 * trend + total
+    return (mix, 1e-3 * total / (1.0 + abs(total)), weight + 0.1 / (1.0 + trend * trend)), (trend,)
+
+
+def blend(mix=0.25, **how):
+    return fastopt.Transform(
+        averaged,
+        state={"average": 0.0},
+        hyper=lambda step: (1.0 / (1.0 + step), mix),
+        sums={"total": product, "share": positive_share},
+        from_sums=blended,
+        carried={"trend": 0.25},
+        **how,
+    )
+
+
+def everything(**how):
+    """Three passes: the second and third see what the ones before decided."""
+    parts = clip(0.5), t.scale_by_rms(), blend(**how), clip(0.3, per_array=True)
+    return chain(*parts, t.add_decayed_weights(0.01), t.scale_by_learning_rate(0.1))
+
+
+SIZES = sizes(1, 7, 65, 300, 8193, 24_577)
+
+
+def run(params, grads, parts, **options):
+    opt = fastopt.Optimizer(copy.deepcopy(params), parts, **options)
+    for own in grads:
+        opt.step(copy.deepcopy(own))
+    return opt
+
+
+def assert_same(one, other):
+    assert one.step_count == other.step_count
+    for name in (None, *one.state):
+        first, second = (_listed(o.params if name is None else o.state[name]) for o in (one, other))
+        for a, b in zip(first, second, strict=True):
+            assert_same_bits(a, b, str(name))
+    assert one.state_dict().get("carried") == other.state_dict().get("carried")
+
+
+def _listed(found):
+    return found if isinstance(found, (list, tuple)) else [found]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@both_dtypes
+@everywhere
+def test_a_transform_that_clips_is_the_option(executor, dtype, size):
+    w, grads = problem(size, dtype)
+    rest = t.scale_by_rms(), t.scale_by_learning_rate(0.1)
+    expected = run(w, grads, chain(*rest), clip_norm=0.5, executor=executor)
+    assert_same(run(w, grads, chain(clip(0.5), *rest), executor=executor), expected)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_same_bits_on_every_executor(size):
+    w, grads = problem(size, np.float32, 2)
+    expected = run(w, grads, everything(), executor="serial")
+    assert_same(run(w, grads, everything(), executor="reference"), expected)
+    for threads in (1, 2, 3, 8):
+        with fastopt.threads(threads):
+            assert_same(run(w, grads, everything(), executor="parallel"), expected)
+
+
+FORMATS = {
+    "float16": (np.float16, {}),
+    "8bit": (np.float32, {"state_dtype": "8bit", "clip_norm": 0.4, "maximize": True}),
+    "16bit": (np.float32, {"state_dtype": np.float16, "zero_grad": True}),
+}
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_formats_and_options(format_):
+    param, how = FORMATS[format_]
+    size = 8300 if COMPILED else 300
+    w, grads = (np.array(own, param) for own in problem(size, np.float32, 2))
+    runs = [run(w, grads, everything(), executor=executor, **how) for executor in EXECUTORS]
+    for other in runs[1:]:
+        assert_same(other, runs[0])
+
+
+@both_dtypes
+def test_sums_are_right(dtype):
+    """Beside NumPy in float64: the update as it comes to the transform, old states, old parameter."""
+    w, grads = problem(5000 if COMPILED else 200, dtype, 4)
+    seen = []
+
+    def note(hyper, sums, carried):
+        seen.append(sums)
+        return (0.5, 0.0, 1.0), carried
+
+    noting = fastopt.Transform(
+        averaged,
+        state={"average": 0.0},
+        hyper=(2.0, 0.25),
+        sums={"total": product, "share": positive_share},
+        from_sums=note,
+    )
+    opt = fastopt.Optimizer(w, chain(t.scale(3.0), noting, t.scale_by_learning_rate(0.1)))
+    seen.clear()
+    average, exact = np.zeros(w.size), w.astype(np.float64)
+    for g in grads:
+        update = 3.0 * g.astype(np.float64)
+        expected = np.sum(2.0 * update * exact + 0.1 * average), np.sum(update > 0)
+        opt.step(g)
+        tolerance = 1e-5 if dtype == np.float32 else 1e-13
+        scale = np.sum(abs(2.0 * update * exact) + abs(0.1 * average))
+        assert abs(seen[-1][0] - expected[0]) <= tolerance * scale
+        assert seen[-1][1] == expected[1]
+        average, exact = (own.astype(np.float64) for own in (opt.state["average"], w))
+
+
+@everywhere
+def test_gradients_whose_squares_overflow_float32(executor):
+    w, g = np.ones(9, np.float32), np.full(9, 1e30, np.float32)
+    opt = fastopt.Optimizer(w, clip(3.0), executor=executor)
+    opt.step(g, grad_scale=1e-8)
+    np.testing.assert_allclose(w, 0.0, atol=1e-6)
+
+
+@everywhere
+def test_what_python_cannot_divide(executor):
+    def inverse(hyper, sums, carried):
+        return (1.0 / sums[0] + math.sqrt(-sums[0]) + math.exp(1e4 * sums[0]),), carried
+
+    w = np.ones(3)
+    parts = fastopt.Transform(scaled, sums={"sum": square}, from_sums=lambda h, s, c: ((1 / s[0],), c))
+    opt = fastopt.Optimizer(w, parts, executor=executor)
+    opt.step(np.array([0.0, 0.0, 0.0]))  # infinity times zero
+    assert np.isnan(w).all()
+    with refusal(TypeError, ["from_sums", "scaled", "sums of 1.0"]):
+        fastopt.Optimizer(w, fastopt.Transform(scaled, sums={"sum": square}, from_sums=inverse))
+
+
+@everywhere
+def test_many_arrays_groups_and_missing_gradients(executor):
+    shapes = [(3, 5), (), (0,), (300,), (17,)]
+    params = [problem(shape, dtype)[0] for shape in shapes for dtype in DTYPES]
+    grads = [[problem(shape, dtype)[1][k] for shape in shapes for dtype in DTYPES] for k in range(3)]
+    grads[1][0] = grads[1][3] = grads[2][6] = None
+    parts = clip(0.5), t.scale_by_rms(), t.scale_by_learning_rate(0.1)
+    rest = chain(*parts[1:])
+    option = run(params, grads, rest, clip_norm=0.5, executor=executor)
+    assert_same(run(params, grads, chain(*parts), executor=executor), option)
+    expected = run(params, grads, everything(), executor="serial")
+    assert_same(run(params, grads, everything(), executor=executor), expected)
+    # Groups: sums over all of them, and those of a transform that one has are over that one.
+    both = [params[:4], params[4:]]
+    split = [[own[:4], own[4:]] for own in grads]
+    groups = run(both, split, [chain(*parts), chain(*parts)], executor=executor)
+    for own, alike in zip([*groups.params[0], *groups.params[1]], option.params, strict=True):
+        assert_same_bits(own, alike)
+    one = run(both, split, [chain(*parts), rest], executor=executor)
+    alone = run(both[0], [own[0] for own in split], chain(*parts), executor=executor)
+    for own, alike in zip(one.params[0], alone.params, strict=True):
+        assert_same_bits(own, alike)
+
+
+@everywhere
+def test_each_array_for_itself(executor):
+    params = [problem(size, np.float32)[0] for size in (3, 90, 1)]
+    grads = [[problem(size, np.float32)[1][k] for size in (3, 90, 1)] for k in range(3)]
+    grads[1][1] = None
+    parts = chain(blend(per_array=True), t.scale_by_learning_rate(0.1))
+    opt = run(params, grads, parts, executor=executor)
+    for i, w in enumerate(params):
+        alone = run(w, [own[i] for own in grads if own[i] is not None], parts, executor=executor)
+        assert_same_bits(opt.params[i], alone.params)
+        assert opt.state_dict()["carried"][0][i] == alone.state_dict()["carried"][0][0]
+
+
+@pytest.mark.parametrize("per_array", [False, True])
+def test_resumed_runs_have_the_bits_of_whole_ones(tmp_path, per_array):
+    params = {"a": problem(5, np.float32)[0], "b": problem((2, 3), np.float32)[0]}
+    grads = [
+        {"a": problem(5, np.float32)[1][k], "b": problem((2, 3), np.float32)[1][k]} for k in range(3)
+    ]
+    whole = run(params, grads, everything(per_array=per_array))
+    half = run(params, grads[:2], everything(per_array=per_array))
+    half.save(tmp_path / "run.npz", params=True)
+    state = copy.deepcopy(half.state_dict())
+
+    def others():
+        empty = {"b": np.zeros((2, 3), np.float32), "a": np.zeros(5, np.float32)}
+        from_file = fastopt.Optimizer(empty, everything(per_array=per_array))
+        from_file.load(tmp_path / "run.npz")
+        yield from_file
+        from_dict = fastopt.Optimizer(copy.deepcopy(half.params), everything(per_array=per_array))
+        from_dict.load_state_dict(state)
+        yield from_dict
+        yield copy.deepcopy(half) if not per_array else half
+
+    for opt in others():
+        opt.step(grads[2])
+        for name in params:
+            assert_same_bits(opt.params[name], whole.params[name])
+    with refusal(ValueError, ["carried"]):
+        whole.load_state_dict({key: own for key, own in state.items() if key != "carried"})
+    with refusal(ValueError, ["carried"]):
+        whole.load_state_dict({**state, "carried": [[[1.0, 2.0]]]})
+    assert whole.step_count == 3
+
+
+def test_pickled_and_copied():
+    w, grads = problem(5, np.float64)
+    parts = chain(clip(0.5), CARRYING, t.scale_by_learning_rate(0.1))
+    whole, half = run(w, grads, parts), run(w, grads[:2], parts)
+    for opt in pickle.loads(pickle.dumps(half)), copy.deepcopy(half):
+        opt.step(grads[2])
+        assert_same(opt, whole)
+
+
+CARRYING = fastopt.Transform(
+    averaged,
+    state={"average": 0.0},
+    hyper=(0.5, 0.25),
+    sums={"total": product, "share": positive_share},
+    from_sums=blended,
+    carried={"trend": 0.25},
+)
+
+
+def test_numbers_change_and_transforms_do_not():
+    w, grads = problem(5, np.float64)
+
+    def limit(step):
+        return (0.5 / (1 + step),)
+
+    opt = run(w, grads, chain(clip(limit), t.scale_by_learning_rate(0.1)))
+    expected = fastopt.SGD(w.copy(), lr=0.1, clip_norm=lambda step: limit(step)[0])
+    for g in grads:
+        expected.step(g)
+    assert_same_bits(opt.params, expected.params)
+
+
+@everywhere
+def test_a_step_that_is_refused_changes_nothing(executor):
+    w, grads = problem(5, np.float32)
+    opt = run(w, grads[:1], everything(), executor=executor)
+    before = opt.params.copy(), opt.state_dict()["carried"]
+    with pytest.raises(ValueError, match="grads"):
+        opt.step(grads[1][:3])
+    assert_same_bits(opt.params, before[0])
+    assert opt.state_dict()["carried"] == before[1]
+    skipping = fastopt.Optimizer(opt.params, everything(), skip_nonfinite=True, executor=executor)
+    before = skipping.state_dict()["carried"]
+    skipping.step(np.full(5, np.nan, np.float32))
+    assert skipping.last.skipped
+    assert skipping.state_dict()["carried"] == before
+
+
+def no_sum(hyper, sums, carried):
+    return hyper, carried
+
+
+BAD = {
+    "no from_sums": ({"sums": {"s": square}}, ValueError, ["sums", "from_sums"]),
+    "no sums": ({"from_sums": no_sum}, ValueError, ["sums", "from_sums"]),
+    "a number": ({"sums": {"s": 1.0}, "from_sums": no_sum}, TypeError, ["sums['s']", "1.0"]),
+    "a list": ({"sums": [square], "from_sums": no_sum}, TypeError, ["sums", "map"]),
+    "not a function": ({"sums": {"s": square}, "from_sums": 3}, TypeError, ["from_sums", "3"]),
+    "carried word": (
+        {"sums": {"s": square}, "from_sums": no_sum, "carried": {"c": "x"}},
+        TypeError,
+        ["carried['c']", "'x'"],
+    ),
+    "carried alone": ({"carried": {"c": 1.0}}, ValueError, ["carried"]),
+    "per_array alone": ({"per_array": True}, ValueError, ["per_array"]),
+    "per_array": (
+        {"sums": {"s": square}, "from_sums": no_sum, "per_array": 1},
+        TypeError,
+        ["per_array"],
+    ),
+}
+
+
+@pytest.mark.parametrize("how", BAD.values(), ids=BAD)
+def test_bad_declarations(how):
+    fields, error, words = how
+    with refusal(error, words):
+        fastopt.Transform(scaled, **fields)
+
+
+def returns_nothing(hyper, sums, carried):
+    pass
+
+
+def returns_hyper(hyper, sums, carried):
+    return hyper
+
+
+def returns_more(hyper, sums, carried):
+    return hyper, (1.0,)
+
+
+def returns_words(hyper, sums, carried):
+    return ("x",), ()
+
+
+@pytest.mark.parametrize("function", [returns_nothing, returns_hyper, returns_more, returns_words])
+def test_bad_from_sums(function):
+    parts = fastopt.Transform(scaled, hyper=(1.0,), sums={"s": square}, from_sums=function)
+    with refusal(TypeError, ["from_sums", "scaled"]):
+        fastopt.Optimizer(np.ones(3), parts)
+
+
+def unknown_name(update, param, state, hyper):
+    return update * nowhere  # noqa: F821
+
+
+def array_term(update, param, state, hyper):
+    return np.array([update])
+
+
+def nothing(update, param, state, hyper):
+    pass
+
+
+@pytest.mark.parametrize("function", [unknown_name, array_term, nothing])
+@everywhere
+def test_bad_summands(executor, function):
+    parts = fastopt.Transform(scaled, hyper=(1.0,), sums={"s": function}, from_sums=no_sum)
+    with refusal(TypeError, ["sum 's'", "scaled"]):
+        fastopt.Optimizer(np.ones(3), parts, executor=executor)
+
+
+@needs_jit
+def test_a_summand_that_cannot_be_compiled():
+    seen = []
+
+    def noted(update, param, state, hyper):
+        seen.append(update)
+        return update
+
+    parts = fastopt.Transform(scaled, hyper=(1.0,), sums={"s": noted}, from_sums=no_sum)
+    with refusal(TypeError, ["sum 's'", "compiled", "scaled"]):
+        fastopt.Optimizer(np.ones(3), parts, executor="serial")
+    fastopt.Optimizer(np.ones(3), parts, executor="reference")
+
+
+@pytest.mark.parametrize("sparse", ["exact", "lazy"])
+def test_sparse_gradients_are_refused(sparse):
+    with refusal(ValueError, ["sparse", "scaled", "sums"]):
+        fastopt.Optimizer(np.ones((3, 2)), clip(1.0), sparse=sparse)
+
+
+def test_groups_in_different_orders_are_refused():
+    one, other = chain(clip(1.0), blend()), chain(blend(), clip(1.0))
+    with refusal(ValueError, ["same order"]):
+        fastopt.Optimizer([[np.ones(3)], [np.ones(3)]], [one, other])
+
+
+CACHED = script(
+    COUNT_PASSES,
+    """
+import numpy as np, fastopt
+from tests.test_sums import everything
+w = np.ones(70, np.float32)
+opt = fastopt.Optimizer(w, everything())
+opt.step(np.ones(70, np.float32))
+print(compiled())
+""",
+)
+
+
+@needs_jit
+def test_a_second_process_compiles_nothing(tmp_path):
+    assert finish(start(CACHED, tmp_path)) == "True"
+    assert finish(start(CACHED, tmp_path)) == "False"
+
+
+@everywhere
+def test_gradients_in_other_formats(executor):
+    w, grads = problem(70, np.float32)
+    grads[1] = grads[1].astype(np.float16)
+    with np.errstate(all="ignore"):
+        opt = run(w, grads, everything(), executor=executor)
+    wide = run(w, [g.astype(np.float32) for g in grads], everything(), executor=executor)
+    assert_same(opt, wide)
+    opt.step(grads[0], grad_scale=4.0)
+    wide.step(grads[0] / np.float32(4.0))
+    assert_same(opt, wide)
