@@ -100,9 +100,9 @@ def test_names(optimizer, dialect, given, expected):
     [
         (fastopt.RMSProp, "jax", {}, ValueError, ["dialect", "torch", "keras", "graves", "'jax'"]),
         (fastopt.Adam, "graves", {}, ValueError, ["dialect", "torch", "Adam", "'graves'"]),
-        (fastopt.RMSProp, "torch", {"rho": 0.9}, TypeError, ["torch's RMSProp", "rho", "alpha"]),
-        (fastopt.RMSProp, "keras", {"lr": 0.9}, TypeError, ["keras's RMSProp", "lr", "learning_rate"]),
-        (fastopt.RMSProp, "graves", {"centered": False}, TypeError, ["graves's", "centered"]),
+        (fastopt.RMSProp, "torch", {"rho": 0.9}, TypeError, ["RMSProp.like('torch')", "rho", "alpha"]),
+        (fastopt.RMSProp, "keras", {"lr": 0.9}, TypeError, ["like('keras')", "lr", "learning_rate"]),
+        (fastopt.RMSProp, "graves", {"centered": False}, TypeError, ["like('graves')", "centered"]),
         (fastopt.RMSProp, "optax", {}, TypeError, ["optax's RMSProp needs", "learning_rate"]),
         (fastopt.RMSProp, "torch", {"alpha": 1.0}, ValueError, ["beta", "[0, 1)", "1.0"]),
         (fastopt.Adam, "optax", {"learning_rate": 1.0, "eps_root": 1e-8}, ValueError,

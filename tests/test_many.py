@@ -209,7 +209,7 @@ def test_bad_assignment_to_groups():
     ("own", "error", "words"),
     [
         ({"rate": 1.0}, TypeError, ["RMSProp has no argument rate", "momentum"]),
-        ({"clip_norm": 1.0}, TypeError, ["RMSProp has no argument clip_norm"]),
+        ({"clip_norm": 1.0}, TypeError, ["clip_norm is for all groups alike", "RMSProp"]),
         ({"lr": -1.0}, ValueError, ["lr", ">= 0", "-1.0"]),
         ({"nesterov": True}, ValueError, ["nesterov", "momentum > 0"]),
         ({"params": [1.0]}, TypeError, ["params[0][0]", "NumPy array", "float"]),

@@ -120,8 +120,8 @@ def minimize(
     "auto" is 1e-5 for `gtol`, 1e-12 for `ftol` and "best" for `keep`. Where a function asks for
     ``step`` or ``rng`` its values do not compare: there "auto" is None for both, and "last".
 
-    With ``skip_nonfinite=True`` what is not finite does not end the minimization: such gradients are
-    left out, as the optimizer does it.
+    With ``skip_nonfinite=True`` a gradient with a NaN or an infinity is left out and does not end the
+    minimization.
 
     Examples
     --------

@@ -305,7 +305,7 @@ def translate(
     if unknown:
         meant = refusal(unknown, [*parameters, *shared])
         raise TypeError(
-            f"{dialect}'s {optimizer} has no argument {meant}; it takes "
+            f"{optimizer}.like({dialect!r}) has no argument {meant}; it takes "
             f"{', '.join(parameters)}, and fastopt's shared options"
         )
     missing = [

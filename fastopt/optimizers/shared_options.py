@@ -71,13 +71,14 @@ class SharedOptions(Declared, shared=True):
         scale each, and arrays of fewer than 4096 elements in float32. Parameters of float64 have
         states of float64.
     stochastic_rounding : bool, optional
-        Round parameters and states of less than 32 bits up or down at random, so that they are right
-        in expectation, instead of to the nearest. By default 8-bit states only.
+        Round parameters and states of less than 32 bits stochastically: up or down at random, so that
+        the expectation is exact (unbiased). By default 8-bit states only; the others to nearest.
     seed : int, default 0
-        Of stochastic rounding, which depends on it, the step and the element alone.
+        The seed of stochastic rounding, whose bits depend on it, the step and the element alone.
     executor : {"auto", "serial", "parallel", "reference", "cuda"}
-        Where the loop runs: on one core, on all, or on one or all by size; in plain Python; on a CUDA
-        device, which "auto" is too for arrays that are there. The result is the same, to the last bit.
+        Where the loop runs: "serial" on one core, "parallel" on all, "reference" in plain Python,
+        "cuda" on a CUDA device. "auto" chooses by size, and "cuda" for device arrays. The result is
+        the same, to the last bit.
     fast : bool, default False
         Allow fused multiply-adds, and roots and quotients of float32 that are a few ULP off.
     capturable : bool, default False

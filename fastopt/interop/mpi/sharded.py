@@ -50,14 +50,14 @@ class ShardedOptimizer:
         Every rank has all parameters. If False it owns its shard alone, and `gather` brings the others
         on request.
     overlap_chunks : int, optional
-        In how many pieces a shard is exchanged; by default pieces are of about 1 MiB, and up to 64 MiB
-        of parameters in all, and on a device, there is one.
+        The number of chunks in which a shard is exchanged. By default chunks have about 1 MiB; with up
+        to 64 MiB of parameters, and on a device, there is one.
     reduce_dtype : dtype, optional
-        In which gradients are summed, by default that of the parameters. With float32, gradients of
-        float16 and bfloat16 are summed in float32, and the step takes that sum as it is.
+        The dtype in which gradients are summed, by default that of the parameters. With float32,
+        gradients of float16 and bfloat16 are summed in float32, and the step takes that sum as it is.
     device_exchange : {"auto", "direct", "host"}, default "auto"
-        Of arrays on a CUDA device: MPI is given their memory, through the memory of the host, or the
-        former if MPI says that it can read a device; if it does not, that is an error.
+        For arrays on a CUDA device: "direct" passes device pointers, "host" stages through host memory,
+        "auto" is "direct" if MPI reports CUDA support, and an error if it does not.
 
     Attributes
     ----------
