@@ -102,11 +102,32 @@ def test_compiled_and_in_numpy():
     assert fastopt.global_norm(grads) == norm.reference([grads]) ** 0.5
 
 
-@pytest.mark.parametrize("scale", [1e-150, 1e150, 1e200, 1e300])
-def test_large_and_small(scale):
-    """Squares of the last two are beyond float64."""
-    found = fastopt.global_norm([np.array([3.0 * scale]), np.array([4.0 * scale])])
-    assert found == pytest.approx(5.0 * scale, rel=1e-15)
+@pytest.mark.parametrize(
+    "scale", [2.0**e for e in (-1073, -1000, -600, -500, -481, -480, -479, 500, 600, 1020)]
+)
+@pytest.mark.parametrize("count", [1, 30, 9000])
+def test_large_and_small(scale, count):
+    """Squares of most of these are beyond float64: the norm has the bits that it has without scale."""
+    x, plain = np.array([3.0] * count), [np.array([4.0]), np.zeros(5, np.float32)]
+    exact = fastopt.global_norm([x, *plain])
+    found = fastopt.global_norm([x * scale, plain[0] * scale, plain[1]])
+    # The norm itself is not a normal number at the one end, and infinite at the other.
+    assert found == (exact * scale if scale > 2.0**-1000 else pytest.approx(exact * scale, abs=5e-324))
+
+
+def test_small_beside_zeros_of_other_formats():
+    grads = [np.zeros(100, np.float16), np.full(4, 1e-200), np.zeros(3), np.zeros(0)]
+    assert fastopt.global_norm(grads) == pytest.approx(2e-200, rel=1e-15)
+    assert fastopt.global_norm([np.full(4, 1e-45, np.float32)]) == 2 * float(np.float32(1e-45))
+
+
+@pytest.mark.parametrize("executor", ["serial", "reference"])
+def test_small_in_a_step(executor):
+    w, grads = np.zeros(2), np.array([3e-200, 4e-200])
+    opt = fastopt.SGD(w, lr=1.0, clip_norm=1e-200, executor=executor)
+    opt.step(grads)
+    assert opt.last.norm == fastopt.global_norm(grads)
+    np.testing.assert_allclose(w, [-0.6e-200, -0.8e-200], 1e-15)
 
 
 @pytest.mark.parametrize("executor", ["serial", "reference"])

@@ -80,6 +80,13 @@ def test_squares_that_overflow(executor):
 
 
 @everywhere
+@pytest.mark.parametrize("scale", [2.0**-1000, 2.0**-520, 2.0**600])
+def test_same_bits_where_squares_overflow_or_vanish(scale, executor):
+    x = numbers((5, 8193), np.float64)
+    assert norm_of([g * scale for g in x], executor) == norm_of(x, "serial") * scale
+
+
+@everywhere
 @both_dtypes
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_nonfinite_gradients_are_clipped_without_them(bad, dtype, executor):

@@ -170,17 +170,15 @@ def test_threads_step_at_once(layer: dict[str, str], cache: Path) -> None:
     """
     code = """
     from concurrent.futures import ThreadPoolExecutor
-    from contextlib import contextmanager
 
-    allowed, used = threads.parallel_allowed, set()
+    parallel_turn, used = threads.parallel_turn, set()
 
-    @contextmanager
     def watched():
-        with allowed() as count:
-            used.add(count)
-            yield count
+        count, turn = parallel_turn()
+        used.add(count)
+        return count, turn
 
-    threads.parallel_allowed = watched
+    threads.parallel_turn = watched
     barrier = threading.Barrier(8)
 
     def work(i):

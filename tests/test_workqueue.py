@@ -33,16 +33,14 @@ used = set()
 
 def watch():
     '''From here on, note how many threads steps may use.'''
-    from contextlib import contextmanager
-    allowed = threads.parallel_allowed
+    parallel_turn = threads.parallel_turn
 
-    @contextmanager
     def watched():
-        with allowed() as count:
-            used.add(count)
-            yield count
+        count, turn = parallel_turn()
+        used.add(count)
+        return count, turn
 
-    threads.parallel_allowed = watched
+    threads.parallel_turn = watched
 
 @numba.njit(parallel=True, nogil=True)
 def own(x):

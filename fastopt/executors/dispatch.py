@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -51,7 +50,8 @@ def check_executor(executor: Any, fast: Any) -> None:
 
 
 def _parallel(rows: Any, items: int, ranges: Any) -> int:
-    with threads.parallel_allowed() as count:
+    count, turn = threads.parallel_turn()
+    with turn:
         if count == 1:
             return drivers.serial()(rows, items, ranges)
         return drivers.parallel()(rows, items, ranges, count)
@@ -76,7 +76,8 @@ def norm_launcher(executor: str, size: int, formats: Collection[int]) -> NormLau
         return lambda rows, items, ranges, sums: run(rows, items, ranges, sums, 1)
 
     def launch(rows: Any, items: int, ranges: Any, sums: Any) -> int:
-        with threads.parallel_allowed() as count:
+        count, turn = threads.parallel_turn()
+        with turn:
             run = norm.serial(names) if count == 1 else norm.parallel(names)
             return run(rows, items, ranges, sums, count)
 
@@ -143,17 +144,18 @@ class TableSums:
 
     def measure(self, rows: Any) -> Any:
         """Sum all arrays of a table, whose gradients were checked: a row of totals for each sum."""
-        with allowed(self._executor, [self._size]) as count:
+        count, turn = turn_for(self._executor, [self._size])
+        with turn:
             run = cpu_sums.serial() if count == 1 else cpu_sums.parallel()
             run(rows, self._kernels, self._sums, self._totals, count)
         return self._totals
 
 
-def allowed(executor: str, sizes: Sequence[int]) -> AbstractContextManager[int]:
-    """The number of threads that tasks of these sizes may use together, as a context manager."""
+def turn_for(executor: str, sizes: Sequence[int]) -> threads.Turn:
+    """The number of threads that tasks of these sizes may use together, see `parallel_turn`."""
     if all(on_one_core(executor, size) for size in sizes):
-        return nullcontext(1)
-    return threads.parallel_allowed()
+        return threads.ALONE
+    return threads.parallel_turn()
 
 
 def stepping(executor: str, size: int, count: int, *arguments: Any) -> Change:

@@ -40,8 +40,8 @@ def global_norm(arrays: Any) -> float:
 
     Notes
     -----
-    Where squares overflow float64 a second, careful read follows. Squares below 1e-308 are lost, as
-    in every sum of squares.
+    Where squares of float64 overflow, or are so small that they lose bits, a second read follows, of
+    scaled elements.
 
     Examples
     --------

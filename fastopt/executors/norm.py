@@ -10,7 +10,8 @@ elements, which are added as vectors first.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -43,6 +44,10 @@ LOCAL = LocalReducer()
 SUM_BLOCK = 8192  # elements
 LANES = 8  # doubles in the widest vector
 
+# Only squares of float64 overflow or vanish: a sum below SMALL may have lost bits, or all of them. Then
+# the elements are multiplied by a power of two first.
+SMALL, UP, DOWN = 2.0**-960, 2.0**600, 2.0**-550
+
 
 def blocks(sizes: Sequence[int]) -> int:
     """The number of blocks of arrays of these sizes."""
@@ -59,8 +64,12 @@ def tree_sum(rows: Array) -> Any:
 
 def reference(gradients: Sequence[Array]) -> float:
     """The sum of the squares of all elements in NumPy, with the same bits as compiled code."""
-    with np.errstate(all="ignore"):  # `careful` follows where squares overflow
-        sums = [_block_reference(block) for block in _in_blocks(gradients)]
+    return _sum_of_squares(_in_blocks(gradients))
+
+
+def _sum_of_squares(blocks: Iterable[Array]) -> float:
+    with np.errstate(all="ignore"):  # `measure` sees to squares that overflow or vanish
+        sums = [_block_reference(block) for block in blocks]
         return float(tree_sum(np.array(sums))) if sums else 0.0
 
 
@@ -88,29 +97,38 @@ def measure(
     squares: float, gradients: Sequence[Array | None], across: Reducer = LOCAL
 ) -> tuple[float, bool]:
     """The norm of the finite elements, from the sum of all squares, and whether all are finite."""
-    size = math.sqrt(across.sum(squares))
-    if math.isfinite(size):
-        return size, True
-    return careful([gradient for gradient in gradients if gradient is not None], across)
+    given = [gradient for gradient in gradients if gradient is not None]
+    return conclude(squares, partial(_scaled, given), partial(_are_finite, given), across)
 
 
-def careful(gradients: Sequence[Array], across: Reducer = LOCAL) -> tuple[float, bool]:
-    """The norm of the finite elements, however large, and whether all elements are finite.
+def conclude(
+    squares: float,
+    scaled: Callable[[float], float],
+    are_finite: Callable[[], bool],
+    across: Reducer = LOCAL,
+) -> tuple[float, bool]:
+    """The norm and whether all elements are finite, where the sum of all squares is only the first try.
 
-    For the rare case that the quick sum is not finite: NaN and infinity among the gradients, or
-    float64 squares that overflow.
+    ``scaled(scale)`` is the sum of the squares of all finite elements, each multiplied by `scale`.
     """
-    largest, strange, total_squares = 0.0, 0.0, 0.0
-    for scaled in (False, True):
-        for block in _in_blocks(gradients):
-            usable = np.isfinite(block)
-            sizes = np.abs(block[usable])
-            if not scaled:
-                strange = max(strange, float(not usable.all()))
-                largest = max(largest, float(sizes.max(initial=0.0)))
-            elif largest > 0.0:
-                with np.errstate(all="ignore"):  # small elements beside the largest underflow
-                    total_squares += float(np.square(sizes / largest).sum())
-        if not scaled:
-            largest, strange = across.max(largest), across.max(strange)
-    return largest * across.sum(total_squares) ** 0.5, strange == 0.0
+    total = across.sum(squares)
+    if SMALL <= total < math.inf:
+        return math.sqrt(total), True
+    if total < SMALL:
+        return math.sqrt(across.sum(scaled(UP))) / UP, True
+    finite = across.max(float(not are_finite())) == 0.0
+    total = across.sum(scaled(1.0))
+    if total < math.inf:
+        return math.sqrt(total), finite
+    return math.sqrt(across.sum(scaled(DOWN))) / DOWN, finite
+
+
+def _are_finite(gradients: Sequence[Array]) -> bool:
+    return all(np.isfinite(block).all() for block in _in_blocks(gradients))
+
+
+def _scaled(gradients: Sequence[Array], scale: float) -> float:
+    if scale == UP:  # where the squares of other formats would not be so small
+        gradients = [own for own in gradients if own.dtype == np.float64 and own.any()]
+    blocks = (np.where(np.isfinite(block), block, 0.0) * scale for block in _in_blocks(gradients))
+    return _sum_of_squares(blocks)

@@ -18,10 +18,13 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import cache
-from typing import Any, SupportsIndex
+from typing import Any, SupportsIndex, TypeAlias
+
+Turn: TypeAlias = tuple[int, AbstractContextManager[Any]]
+ALONE: Turn = 1, nullcontext()
 
 _chosen: int | None = None
 _in_context: ContextVar[int | None] = ContextVar("fastopt_threads", default=None)
@@ -116,17 +119,17 @@ def threads(n: int) -> Iterator[None]:
         _in_context.reset(token)
 
 
-@contextmanager
-def parallel_allowed() -> Iterator[int]:
-    """The number of threads of this step; more than one only for one step at a time."""
+def parallel_turn() -> Turn:
+    """The number of threads that a step may use now; more than one only for one step at a time.
+
+    ``count, turn = parallel_turn()``, and the step is taken ``with turn``. That is entered and left by
+    C: an interrupt cannot come in between and keep the lock. Of two steps that find it open in the same
+    moment one waits for the other.
+    """
     count = get_num_threads()
-    if count == 1 or _in_forked_child() or not _running.acquire(blocking=False):
-        yield 1
-        return
-    try:
-        yield count if _may_enter() else 1
-    finally:
-        _running.release()
+    if count == 1 or _in_forked_child() or _running.locked() or not _may_enter():
+        return ALONE
+    return count, _running
 
 
 @cache

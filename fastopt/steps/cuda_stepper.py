@@ -15,8 +15,7 @@ from fastopt.executors.cuda.batches import Batch, LaunchHyper, ManyArrays, OneAr
 from fastopt.executors.cuda.clip_decision import ClipDecision
 from fastopt.executors.cuda.kernel_source import KEPT, KernelVariant
 from fastopt.executors.cuda.kernels import kernels
-from fastopt.executors.cuda.norm import SMALLER
-from fastopt.executors.norm import LOCAL, Reducer, blocks
+from fastopt.executors.norm import DOWN, LOCAL, UP, Reducer, blocks, conclude
 from fastopt.kernels.job import Job
 from fastopt.steps.clipping import GradientStats, NormClip
 from fastopt.steps.device_gradients import DeviceGradients
@@ -204,16 +203,10 @@ class CudaStepper(Stepper):
         self._has_started = True
         return factor is not None
 
-    def _measure(self, total: float, smaller: float, infinite: float) -> tuple[float, bool]:
+    def _measure(self, total: float, down: float, up: float) -> tuple[float, bool]:
         """The norm of the finite elements of all processes, and whether all are finite."""
-        size = math.sqrt(self.reducer.sum(math.nan if infinite else total))
-        if math.isfinite(size):
-            return size, True
-        finite = self.reducer.max(infinite) == 0.0
-        size = math.sqrt(self.reducer.sum(total))
-        if not math.isfinite(size):  # squares of float64 overflow
-            size = math.sqrt(self.reducer.sum(smaller)) / SMALLER
-        return size, finite
+        sums, finite = {1.0: total, DOWN: down, UP: up}, not math.isnan(up)
+        return conclude(total if finite else up, sums.__getitem__, lambda: finite, self.reducer)
 
     def run(self, start: int, stop: int) -> None:
         """Launch the step of the elements from `start` to `stop`."""

@@ -21,10 +21,10 @@ from fastopt.executors.cpu.table import Table
 from fastopt.executors.dispatch import (
     TableNorm,
     TableSums,
-    allowed,
     launcher,
     stepping,
     stepping_stretch,
+    turn_for,
 )
 from fastopt.executors.global_norm import sum_of_squares
 from fastopt.executors.norm import Reducer
@@ -162,7 +162,8 @@ class MemoryStepper(Stepper):
 
     def _launch_also(self, rows: Array, items: int, ranges: Array) -> int:
         size = self.parameters.size
-        with allowed(self.executor, [size]) as threads:
+        threads, turn = turn_for(self.executor, [size])
+        with turn:
             step = stepping(self.executor, size, threads, rows, items, ranges)
             status: int = make([step, *self.also, *self.decisions.committed()])[0]
         return status
@@ -275,7 +276,8 @@ class MemoryStepper(Stepper):
         dense = [None if i in self._sparse else grad for i, grad in enumerate(self._found)]
         has_dense = len(self._sparse) < len(dense)
         sizes = [stop - start] * has_dense + self.row_steps.sizes(sparse)
-        with allowed(self.executor, sizes if self.compiled else []) as threads:
+        threads, turn = turn_for(self.executor, sizes if self.compiled else [])
+        with turn:
             changes = self.row_steps.stepped(sparse, self.hyper, self.setup.zero_grad, threads)
             if not self.compiled:
                 changes += self.parameters.interpret(dense, self.hyper, self.first, start, stop)

@@ -7,12 +7,14 @@ drawn by the seed, and writes how many there were, or how to see again what went
 import functools
 import random
 import sys
+from linecache import getline
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 
 import fastopt
+from fastopt.executors import threads
 from fastopt.optimizers import checkpoint
 from fastopt.steps.stepper import stepper_of
 
@@ -159,7 +161,7 @@ class Lines:
     """Counts the lines of the package that are run, and raises at one of them."""
 
     def __init__(self, stop=None, error=None):
-        self.stop, self.error, self.count, self.place = stop, error, 0, ""
+        self.stop, self.error, self.count, self.place, self.text = stop, error, 0, "", ""
 
     def _trace(self, frame, event, argument):
         if not frame.f_code.co_filename.startswith(PACKAGE):
@@ -168,6 +170,7 @@ class Lines:
             self.count += 1
             if self.count == self.stop:
                 self.place = f"{frame.f_code.co_filename.removeprefix(PACKAGE)}:{frame.f_lineno}"
+                self.text = getline(frame.f_code.co_filename, frame.f_lineno).strip()
                 raise self.error
         return self._trace
 
@@ -212,6 +215,11 @@ def interrupted(scenario, executor, index, line):
             actions[index](opt)
     except ERRORS:
         pass
+    if threads._running.locked():
+        # Only a trace can raise between the body of a `with` and its end: Python serves nothing there.
+        if lines.text != "with turn:":
+            return lines.place, "no step is parallel any more"
+        threads._running.release()
     now = outcome(opt)
     if now not in expected[index : index + 2]:
         return lines.place, "neither taken nor left"

@@ -109,3 +109,45 @@ def test_keras(name):
     found = run(ours(name, "keras", w, **settings), w, g)
     expected = by_keras(theirs, settings, np.ones(3, np.float32), g)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "named"),
+    [
+        ("RMSprop", {"eps": 1e-50}, "eps"),
+        ("Adam", {"betas": (0.9, 1 - 1e-9)}, "beta2"),
+        ("SGD", {"momentum": 1e-60}, "momentum"),
+        ("Adagrad", {"weight_decay": 1e-50}, "weight_decay"),
+    ],
+)
+def test_constants_that_vanish_are_refused_for_tensors_too(name, settings, named):
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    from fastopt.interop import torch as fast
+
+    kind = getattr(fast, name)
+    with pytest.raises(ValueError, match=named):
+        kind([torch.zeros(3)], **settings)
+    if named != "beta2":
+        kind([torch.zeros(3, dtype=torch.float64)], **settings)
+    opt = kind([torch.zeros(3)])
+    with pytest.raises(ValueError, match=named):
+        opt.add_param_group({"params": [torch.zeros(2)], **settings})
+    assert len(opt.param_groups) == 1
+
+
+def test_a_rate_that_decays_to_zero_is_none_of_them():
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    from fastopt.interop import torch as fast
+
+    w = torch.ones(3)
+    opt = fast.SGD([w], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(opt, gamma=1e-60)
+    for _ in range(3):
+        w.grad = torch.ones(3)
+        opt.step()
+        scheduler.step()
+    opt.add_param_group({"params": [v := torch.ones(2)]})  # which takes another plan
+    v.grad = torch.ones(2)
+    opt.step()
+    assert w.tolist() == [0.0] * 3
+    assert v.tolist() == [0.0] * 2

@@ -57,7 +57,8 @@ def _touch(array: Array) -> None:
     from fastopt.executors import threads  # Numba is loaded only for large buffers
     from fastopt.executors.cpu import drivers
 
-    with threads.parallel_allowed() as count:
+    count, turn = threads.parallel_turn()
+    with turn:
         if count > 1:
             drivers.touch()(array.reshape(-1).view(np.uint8), count)
 

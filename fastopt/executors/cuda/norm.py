@@ -17,7 +17,7 @@ import numpy as np
 from numba import types
 
 from fastopt.executors.cuda import device, element_access, kernel_source
-from fastopt.executors.norm import LANES, SUM_BLOCK
+from fastopt.executors.norm import DOWN, LANES, SMALL, SUM_BLOCK, UP
 
 # Threads that add the squares of a block of elements, and those that add the sums of all blocks.
 THREADS = 32 if device.SIMULATED else 256
@@ -25,10 +25,10 @@ SUM_THREADS = 32 if device.SIMULATED else 512
 ROWS = 8  # that a thread loads at once
 GROUP = ROWS * LANES
 
-# Of each block: the sum of squares, that of scaled elements, for float64 whose squares overflow, and
-# whether all elements are finite.
+# Of each block: the sum of the squares of finite elements, and for float64 the same of elements times
+# DOWN and times UP. The last one is NaN if an element is not finite.
 COLUMNS = 3
-SMALLER = 2.0**-550
+NAN = math.nan
 LARGEST = float(np.finfo(np.float64).max)
 
 SIZE = SUM_BLOCK // ROWS  # elements of a column in shared memory
@@ -116,13 +116,16 @@ _ADD_AND_DECIDE = """
             cuda.syncthreads()
         left = (left + round - 1) // round if left > round else 0
     if thread == 0:
+        up = sums[2 * SUM_THREADS]
+        finite = up == up
         size = math.sqrt(sums[0])
         if not sums[0] <= LARGEST:
-            size = math.sqrt(sums[SUM_THREADS]) / SMALLER
+            size = math.sqrt(sums[SUM_THREADS]) / DOWN
+        elif finite and sums[0] < SMALL:
+            size = math.sqrt(up) / UP
         size = size * factor
         if size > limit:
             factor = factor * limit / size
-        finite = sums[2 * SUM_THREADS] == 0.0
         skipped = skips != 0 and not finite
         if not finite:
             size = NAN
@@ -140,7 +143,7 @@ def _scope(architecture: tuple[int, int]) -> dict[str, Any]:
     constants = {**vars(kernel_source), **globals()}
     scope = {name: value for name, value in constants.items() if name.isupper() and name[0] != "_"}
     scope |= {"__name__": __name__, "cuda": device.cuda, "math": math, "float64": types.float64}
-    scope["NAN"] = math.nan
+    scope["SMALL"] = SMALL
     exec(_NEIGHBOURS, scope)
     scope["add_neighbours"] = device.helper(scope["add_neighbours"], architecture, False)
     scope |= {"load_word": element_access.word_loader(), "store_word": element_access.word_storer()}
@@ -159,11 +162,10 @@ def _row_squares(dtype: str, architecture: tuple[int, int]) -> tuple[Any, Any]:
 
     @compiled
     def square(x: Any) -> Any:
-        infinite = 0.0
-        if not abs(x) <= LARGEST:
-            x, infinite = 0.0, 1.0
-        small = SMALLER * x if wide else 0.0
-        return x * x, small * small, infinite
+        infinite = not abs(x) <= LARGEST
+        x = 0.0 if infinite else x
+        down, up = (DOWN * x, UP * x) if wide else (0.0, 0.0)
+        return x * x, down * down, NAN if infinite else up * up
 
     @compiled
     def plus(one: Any, other: Any) -> Any:

@@ -13,7 +13,13 @@ from fastopt.arrays.object_layout import identities
 from fastopt.executors.threads import get_num_threads, threads
 from fastopt.interop.torch.loading import keep_formats, release
 from fastopt.interop.torch.options import Added
-from fastopt.interop.torch.param_groups import GroupValue, ParamGroup, chain_of, switches
+from fastopt.interop.torch.param_groups import (
+    GroupValue,
+    ParamGroup,
+    chain_of,
+    check_constants,
+    switches,
+)
 from fastopt.interop.torch.parameters import Row
 from fastopt.interop.torch.plan import Plan
 from fastopt.interop.torch.sparse import Sparse
@@ -72,7 +78,9 @@ class FastOptimizer(torch.optim.Optimizer):
         self.state_dtype = state_dtype
         self.stochastic_rounding = stochastic_rounding
         super().__init__(params, **theirs)
-        self._check_groups()
+        chains, _ = self._check_groups()
+        for group, chain in zip(self.param_groups, chains, strict=True):
+            check_constants(group, chain)
         self._captured = []
         self._is_made = True
 
@@ -91,7 +99,8 @@ class FastOptimizer(torch.optim.Optimizer):
         super().add_param_group(param_group)
         if self._is_made:
             try:
-                self._check_group(len(self.param_groups) - 1, TensorFormats(self.state_dtype))
+                made = self._check_group(len(self.param_groups) - 1, TensorFormats(self.state_dtype))
+                check_constants(self.param_groups[-1], made)
             except BaseException:
                 self.param_groups.pop()
                 raise

@@ -9,13 +9,14 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from torch import complex128, float64
 
 from fastopt.optimizers.dialects import DIALECTS
 from fastopt.optimizers.named import NamedOptimizer
 from fastopt.transforms.adam import nadam_numbers
 from fastopt.transforms.base import Chain, Transform, chain
 from fastopt.transforms.moments import nadam_momentum
-from fastopt.validation import DeviceScalar, Hyper, at, decay_rate, nonnegative
+from fastopt.validation import DeviceScalar, Hyper, at, check_rounded, decay_rate, nonnegative
 
 ParamGroup = dict[str, Any]
 
@@ -82,6 +83,23 @@ def chain_of(
     )
     parts = [_with_products(part, group, products) for part in made.chain]
     return chain(*parts)
+
+
+def check_constants(group: ParamGroup, made: Chain) -> None:
+    """Check that no number of a new group vanishes in the dtype of the arithmetic.
+
+    Those that are assigned later may be a scheduler's, which decays to zero.
+
+    Raises
+    ------
+    ValueError
+        It names the setting.
+    """
+    wide = float64, complex128
+    for dtype in {np.dtype(np.float64 if p.dtype in wide else np.float32) for p in group["params"]}:
+        for part in made:
+            for name, (rule, value) in part.settings.items():
+                check_rounded(name, at(value, 0), dtype, rule)
 
 
 def _with_products(part: Transform, group: ParamGroup, products: Mapping[int, float]) -> Transform:

@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 from fastopt.changes import Change
 from fastopt.executors import partition
 from fastopt.executors.cpu.pointers import LINE, call_kernel, prefetch_line
-from fastopt.executors.dispatch import allowed, on_one_core
+from fastopt.executors.dispatch import on_one_core, turn_for
 from fastopt.kernels.compiler import compile_function, helper
 
 chunk_bound = helper(partition.chunk_bound)
@@ -166,11 +166,13 @@ def walking(executor: str, size: int, count: int, *arguments: Any) -> Change:
 
 def walk(executor: str, size: int, *arguments: Any) -> None:
     """``walk(executor, size, work, ...)``: work on rows now."""
-    with allowed(executor, [size]) as count:
+    count, turn = turn_for(executor, [size])
+    with turn:
         walking(executor, size, count, *arguments)()
 
 
 def sweep(executor: str, size: int, *arguments: Any) -> None:
     """``sweep(executor, size, work, addresses, last)``: all lagging rows catch up."""
-    with allowed(executor, [size]) as count:
+    count, turn = turn_for(executor, [size])
+    with turn:
         _compiled(count > 1, True)(*arguments, count)
