@@ -4,6 +4,8 @@ import numba
 import numpy as np
 import pytest
 
+from fastopt.steps.stepper import stepper_of
+
 # With NUMBA_DISABLE_JIT=1 every executor is the plain Python one, and one of them stands for all.
 COMPILED = not numba.config.DISABLE_JIT
 EXECUTORS = ("serial", "parallel", "reference") if COMPILED else ("serial",)
@@ -45,3 +47,8 @@ def assert_same_run(one, other):
     assert one.state.keys() == other.state.keys()
     for name in one.state:
         assert_same_bits(one.state[name], other.state[name], name)
+
+
+def parameters_of(optimizer):
+    """All arrays of an optimizer in a row, whether or not it shows them, and their kernels' jobs."""
+    return stepper_of(optimizer)().parameters

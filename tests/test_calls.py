@@ -20,6 +20,7 @@ import fastopt
 from fastopt.arrays import object_layout
 from fastopt.executors import dispatch
 from fastopt.steps import memory_stepper
+from fastopt.steps.stepper import stepper_of
 from tests.subprocesses import needs_jit, run, script
 
 EXECUTORS = ["serial", "parallel"]
@@ -214,7 +215,7 @@ def test_steps_are_the_same_with_and_without_headers(by_header: bool, executor: 
     expected = [p.copy() for p in params]
     opt = fastopt.RMSProp(params, lr=0.1, executor=executor)
     reference = fastopt.RMSProp(expected, lr=0.1, executor="reference")
-    assert opt._steps.by_header is by_header
+    assert stepper_of(opt)().by_header is by_header
     for _ in range(3):
         opt.step(grads)
         reference.step(grads)

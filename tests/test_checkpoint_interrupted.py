@@ -13,7 +13,7 @@ import fastopt
 from fastopt.arrays import archive
 from fastopt.optimizers import checkpoint
 from tests.runs import falling, snapshot
-from tests.support import compiled_suite_only
+from tests.support import compiled_suite_only, parameters_of
 
 PACKAGE = str(Path(fastopt.__file__).parent)
 
@@ -72,7 +72,8 @@ def from_dict(opt, saved, path):
 
 def content(opt):
     """What `snapshot` has, of an optimizer that refuses to be read too."""
-    return [leaf.tobytes() for leaf in opt._leaves], [a.tobytes() for _, _, a in checkpoint.arrays(opt)]
+    leaves = parameters_of(opt).leaves
+    return [leaf.tobytes() for leaf in leaves], [a.tobytes() for _, _, a in checkpoint.arrays(opt)]
 
 
 def assert_refuses(opt, folder):
@@ -153,7 +154,8 @@ def test_an_exception_at_any_line_of_a_load(load, error, saved, tmp_path):
 def now_is_start_params(opt, start):
     """Whether the parameters, which a state dict does not hold, were not stepped meanwhile."""
     return all(
-        own.tobytes() == other.tobytes() for own, other in zip(opt._leaves, start._leaves, strict=True)
+        own.tobytes() == other.tobytes()
+        for own, other in zip(parameters_of(opt).leaves, parameters_of(start).leaves, strict=True)
     )
 
 

@@ -8,6 +8,7 @@ import pytest
 
 import fastopt
 from tests.runs import STRUCTURES, assert_same, make, snapshot, structure, train
+from tests.support import parameters_of
 
 
 def lagging(table=None, rows=(1,), steps=3, **settings):
@@ -29,9 +30,9 @@ def test_a_file_with_the_parameters(kind, name, tmp_path):
     opt.save(tmp_path / "all.npz", params=True)
     fresh = make(name, structure(kind))
     train(fresh, range(1))
-    arrays = list(fresh._leaves)
+    arrays = list(parameters_of(fresh).leaves)
     fresh.load(tmp_path / "all.npz")
-    assert all(own is other for own, other in zip(fresh._leaves, arrays, strict=True))
+    assert all(own is other for own, other in zip(parameters_of(fresh).leaves, arrays, strict=True))
     assert_same(fresh, opt)
     train(opt, range(4, 7))
     train(fresh, range(4, 7))
@@ -94,13 +95,13 @@ def test_parameters_that_lag_behind_are_not_left_for_later(call, tmp_path):
     """Whoever has saved them before saved other ones than those that belong to the state."""
     opt = lagging()
     save = opt.state_dict if call == "state_dict" else lambda: opt.save(tmp_path / "state.npz")
-    before = opt._leaves[0].copy()
+    before = parameters_of(opt).leaves[0].copy()
     with pytest.raises(ValueError, match=r"lag behind.*catch_up\(\) before.*params=True"):
         save()
-    assert opt._leaves[0].tobytes() == before.tobytes()
+    assert parameters_of(opt).leaves[0].tobytes() == before.tobytes()
     assert not list(tmp_path.iterdir())
     opt.catch_up()
-    assert opt._leaves[0].tobytes() != before.tobytes()
+    assert parameters_of(opt).leaves[0].tobytes() != before.tobytes()
     save()
 
 

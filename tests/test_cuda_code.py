@@ -13,6 +13,7 @@ import pytest
 
 import fastopt
 from tests.cases import ADAGRAD, ADAM, NADAM, RMSPROP, SGD
+from tests.support import parameters_of
 
 MISSING = next((name for name in ("numba_cuda", "nvidia") if find_spec(name) is None), None)
 if MISSING is not None or numba.config.ENABLE_CUDASIM or numba.config.DISABLE_JIT:
@@ -55,7 +56,7 @@ def program(name, kernel, dtype, form, fast):
     kind, settings = OPTIMIZERS[name]
     settings = settings | {"zero_grad": form == "scaled"}
     opt = kind(np.zeros(1, dtype), executor="reference", **settings)
-    job = opt._steps.parameters.job(0, np.dtype(dtype).name, form == "scaled")._replace(fast=fast)
+    job = parameters_of(opt).job(0, np.dtype(dtype).name, form == "scaled")._replace(fast=fast)
     return kernels(job, KernelVariant(**FORMS[form]), ARCHITECTURES[0]).program(kernel)
 
 
@@ -202,9 +203,7 @@ def own_program(chain):
     from fastopt.executors.cuda.kernels import kernels
 
     opt = fastopt.Optimizer(np.zeros(1, np.float32), chain, executor="reference")
-    return kernels(opt._steps.parameters.job(0, "float32", False), KernelVariant(), (9, 0)).program(
-        "wide"
-    )
+    return kernels(parameters_of(opt).job(0, "float32", False), KernelVariant(), (9, 0)).program("wide")
 
 
 def test_constants_do_not_widen():
@@ -235,7 +234,7 @@ def test_16_bits(dtype, dithered, cc, tmp_path):
 
     w = np.zeros(1, floats(dtype).dtype)
     opt = fastopt.Adam(w, executor="reference", stochastic_rounding=dithered)
-    made = kernels(opt._steps.parameters.job(0, dtype, False), KernelVariant(), ARCHITECTURES[0])
+    made = kernels(parameters_of(opt).job(0, dtype, False), KernelVariant(), ARCHITECTURES[0])
     code = made.program("wide").ptx(cc)
     assert ".f64" not in code
     wide = r"ld\.global\.(nc\.)?(v4\.[a-z]+16|v2\.[a-z]+32|[bu]64)"
@@ -259,7 +258,7 @@ def kernels_of_blocks(name, dithered):
     kind, settings, _ = BLOCKS[name]
     how = {"state_dtype": "8bit", "stochastic_rounding": dithered, "executor": "reference"}
     opt = kind(np.zeros(4096, np.float32), **settings, **how)
-    return kernels(opt._steps.parameters.job(0, "float32", False), KernelVariant(), ARCHITECTURES[0])
+    return kernels(parameters_of(opt).job(0, "float32", False), KernelVariant(), ARCHITECTURES[0])
 
 
 @pytest.mark.parametrize(

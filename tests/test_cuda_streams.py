@@ -11,6 +11,7 @@ import pytest
 
 import fastopt
 from fastopt.executors.cuda import streams
+from fastopt.steps.stepper import stepper_of
 from tests.device import (
     assert_same_on_device,
     needs_device,
@@ -299,7 +300,7 @@ class TestCapturable:
         params, one, two = ([to_device(np.ones(n, np.float32)) for n in (9, 20)] for _ in range(3))
         opt = fastopt.RMSProp(params, capturable=True)
         opt.step(one)
-        batch = opt._steps._batches[0]
+        batch = stepper_of(opt)()._batches[0]
         with monkeypatch.context() as patch:
             patch.setattr(device, "is_capturing", lambda stream: True)
             patch.setattr(device.Program, "launch", lambda *arguments: None)

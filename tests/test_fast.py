@@ -8,7 +8,7 @@ import pytest
 import fastopt
 from tests.nearness import OPTIMIZERS, ulps
 from tests.subprocesses import needs_jit
-from tests.support import sizes
+from tests.support import parameters_of, sizes
 
 # Of one update. The estimate of an inverse root has an error of 1.5 * 2**-12 at most (x86 without
 # AVX-512), after a step of Newton's method 3.5 units, and that step, the products and the fused sums
@@ -90,11 +90,11 @@ def test_roots_that_stand_by_themselves_are_estimated():
         pytest.skip("the processor has no estimates")
     for kind, settings in OUTSIDE.values():
         opt = kind(np.zeros(1, np.float32), fast=True, **settings)
-        code = kernel(opt._steps.parameters.job(0, "float32", False)).assembly
+        code = kernel(parameters_of(opt).job(0, "float32", False)).assembly
         assert re.search(r"rsqrt", code)
         assert not re.search(r"\b(vf)?v?f?sqrt[ps]?s?\b", code)
         double = kernel(
-            kind(np.zeros(1), fast=True, **settings)._steps.parameters.job(0, "float64", False)
+            parameters_of(kind(np.zeros(1), fast=True, **settings)).job(0, "float64", False)
         )
         assert "rsqrt" not in double.assembly
 
@@ -188,9 +188,7 @@ def test_estimates_take_the_place_of_the_divider(monkeypatch):
     monkeypatch.setenv("FASTOPT_CACHE", "0")  # what comes from disk has no assembly
     precise, fast = (
         kernel.__wrapped__(
-            fastopt.RMSProp(np.zeros(1, np.float32), fast=fast)._steps.parameters.job(
-                0, "float32", False
-            )
+            parameters_of(fastopt.RMSProp(np.zeros(1, np.float32), fast=fast)).job(0, "float32", False)
         )
         for fast in (False, True)
     )

@@ -14,6 +14,7 @@ from fastopt.executors.cpu.columns import KERNEL
 from fastopt.executors.cpu.kernels import Kernel, kernel
 from fastopt.kernels.identity import frozen
 from fastopt.kernels.job import ArrayFormat, Job
+from fastopt.steps.stepper import stepper_of
 from tests.subprocesses import needs_jit
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -143,8 +144,8 @@ def test_kernel_is_packed(dtype: type, settings: dict[str, Any]) -> None:
 def test_serial_and_parallel_share_machine_code() -> None:
     w, g = np.zeros(10, np.float32), np.zeros(10, np.float32)
     serial, parallel = (fastopt.RMSProp(w, executor=name) for name in ("serial", "parallel"))
-    addresses = {int(opt._steps.rows[0, KERNEL]) for opt in (serial, parallel)}
+    addresses = {int(stepper_of(opt)().rows[0, KERNEL]) for opt in (serial, parallel)}
     assert addresses == {kernel(job(serial.chain.parts(frozen), "float32")).address}
     serial.step(g)
     parallel.step(g)
-    assert serial._steps.launch is not parallel._steps.launch
+    assert stepper_of(serial)().launch is not stepper_of(parallel)().launch

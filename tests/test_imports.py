@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,6 +104,85 @@ def test_private_names_stay_in_their_package(module: str) -> None:
         if name.startswith("_") and not name.startswith("__") and target.rpartition(".")[0] != package
     ]
     assert wrong == []
+
+
+# Names of other libraries' that the package defines too.
+OTHERS = {
+    ("kernels.closure", "_fields"),  # of named tuples
+    ("kernels.disk_cache", "_reduce"),  # of Numba's libraries
+    ("executors.cpu.kernels", "_library"),
+}
+# What tests look at behind the public names, and why. Those of numba and of torch are not ours.
+TESTS = {
+    ("interop/cuda_tensors.py", "_parameters"): "of torch",
+    ("interop/test_torch_graphs.py", "_captured"): "how long memory is kept that a graph writes",
+    ("interop/test_torch_scan.py", "_plan"): "whether a step found what it knew",
+    ("interop/test_torch_scan.py", "_reads"): "the same",
+    ("interop/test_torch_scan.py", "_snapshot"): "the same",
+    ("interop/test_torch_tensors.py", "_plan"): "the same",
+    ("machine_code.py", "_library"): "of numba",
+    ("test_calls.py", "_HOMES"): "the table of public names is complete",
+    ("test_copies.py", "_repr_html_"): "of notebooks",
+    ("test_cuda.py", "_array"): "of the tests",
+    ("test_cuda_code.py", "_job"): "the formats of a kernel whose instructions are counted",
+    ("test_cuda_fast.py", "_batches"): "the kernels of an optimizer",
+    ("test_cuda_fast.py", "_kernels"): "the same",
+    ("test_cuda_norm.py", "_decide"): "sums of so many blocks that no array of a test has them",
+    ("test_cuda_norm.py", "_sums"): "the same",
+    ("test_cuda_streams.py", "_batches"): "launches while a graph is captured",
+    ("test_half_imported.py", "_after_fork_in_child"): "a fork in the middle of an import",
+    ("test_half_imported.py", "_before_fork"): "the same",
+    ("test_half_imported.py", "_forked"): "the same",
+    ("test_half_imported.py", "_running"): "the same",
+    ("test_identity.py", "_bind"): "the identities of functions that are compiled",
+    ("test_identity.py", "_serial"): "the same",
+    ("test_identity.py", "_touch"): "the same",
+}
+
+
+PRIVATE = r"_[A-Za-z]\w*"
+
+
+def private_attributes(path: Path) -> Iterator[str]:
+    """Underscored attributes of other objects than a method's own."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Attribute) and re.fullmatch(PRIVATE, node.attr):
+            is_own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+            yield from () if is_own else (node.attr,)
+
+
+def private_names() -> dict[str, set[str]]:
+    """The underscored functions and attributes that packages define."""
+    defined: dict[str, set[str]] = {}
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            name = next((getattr(node, k) for k in ("name", "attr", "id") if hasattr(node, k)), None)
+            stored = isinstance(getattr(node, "ctx", ast.Store()), ast.Store)
+            if isinstance(name, str) and re.fullmatch(PRIVATE, name) and stored:
+                defined.setdefault(name, set()).add(module.rpartition(".")[0])
+    return defined
+
+
+def test_private_attributes_stay_in_their_package() -> None:
+    defined = private_names()
+    wrong = [
+        (module, name)
+        for module, path in MODULES.items()
+        for name in private_attributes(path)
+        if name in defined and module.rpartition(".")[0] not in defined[name]
+    ]
+    assert [each for each in wrong if each not in OTHERS] == []
+
+
+def test_tests_use_the_public_interface() -> None:
+    defined, folder = private_names(), Path(__file__).parent
+    wrong = {
+        (path.relative_to(folder).as_posix(), name)
+        for path in folder.rglob("*.py")
+        for name in private_attributes(path)
+        if name in defined
+    }
+    assert wrong == TESTS.keys()
 
 
 def test_there_is_no_cycle() -> None:

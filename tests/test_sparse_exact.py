@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastopt
+from fastopt.steps.stepper import stepper_of
 from tests.sparse_runs import CLOSED, FORMATS, SAME_BITS, Sizes, dense, pair, scipy_array
 from tests.support import (
     COMPILED,
@@ -178,8 +179,8 @@ def test_parameters_that_move_catch_up_where_asked():
 def test_parameters_that_stay_are_not_read_through():
     opt = fastopt.RMSProp(np.zeros((4, 1)), sparse="exact")
     opt.step((np.array([0]), np.ones((1, 1))))
-    assert opt._steps.row_steps.lagging
-    assert not opt._steps.row_steps.params_behind
+    assert stepper_of(opt)().row_steps.lagging
+    assert not stepper_of(opt)().row_steps.params_behind
 
 
 # Structures

@@ -18,6 +18,7 @@ from mpi4py import MPI
 
 import fastopt
 from fastopt.interop.mpi import ShardedOptimizer
+from fastopt.steps.stepper import stepper_of
 
 LR = 1e-3
 
@@ -38,16 +39,17 @@ def jobs(comm: Any, size: int) -> dict[str, Callable[[], object]]:
         "step_at_once": lambda: at_once.step(grad),
     }
     for name, own in (("", opt), ("_at_once", at_once)):
-        exchange, received, flat, pieces = own._exchange, own._received, own._all, own._pieces
+        exchange, received, flat = own._exchange, own._received, own._all
+        stepper = stepper_of(own.optimizer)()
         parts = [exchange.own(k) for k in range(own.overlap_chunks)]
 
         def reduce(exchange: Any = exchange, received: Any = received) -> None:
             for _ in exchange.reduced(grad, received):
                 pass
 
-        def local(pieces: Any = pieces, parts: Any = parts) -> None:
+        def local(stepper: Any = stepper, parts: Any = parts) -> None:
             for part in parts:
-                pieces.run(part.start, part.stop)
+                stepper.run(part.start, part.stop)
 
         def gather(exchange: Any = exchange, flat: Any = flat) -> None:
             exchange.gather_all(flat)

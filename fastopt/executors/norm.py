@@ -132,3 +132,11 @@ def _scaled(gradients: Sequence[Array], scale: float) -> float:
         gradients = [own for own in gradients if own.dtype == np.float64 and own.any()]
     blocks = (np.where(np.isfinite(block), block, 0.0) * scale for block in _in_blocks(gradients))
     return _sum_of_squares(blocks)
+
+
+def clip_factor(size: float, factor: float, limit: float) -> float:
+    """What gradients of a norm are multiplied by: `factor`, or less where the norm is above the limit.
+
+    Compiled for devices too.
+    """
+    return factor * limit / size if size > limit else factor

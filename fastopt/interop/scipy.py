@@ -21,6 +21,7 @@ from scipy.optimize import OptimizeWarning
 from fastopt.minimization.minimize import minimize
 from fastopt.optimizers.named import NamedOptimizer
 from fastopt.optimizers.registry import NAMES, optimizer_class
+from fastopt.optimizers.settings import arguments_of
 
 __all__ = ["method", *NAMES]
 
@@ -100,7 +101,7 @@ def method(optimizer: type[NamedOptimizer]) -> Callable[..., Any]:
     if not (isinstance(optimizer, type) and issubclass(optimizer, NamedOptimizer)):
         raise TypeError(f"optimizer must be a class of a named optimizer, not {optimizer!r}")
     name = optimizer.__name__.lower()
-    known = (_OPTIONS | optimizer._fields.keys()) - {"params", *_NOT_OPTIONS}
+    known = _OPTIONS.union(arguments_of(optimizer)) - {"params", *_NOT_OPTIONS}
 
     def minimize_with(
         fun: Callable[..., Any],

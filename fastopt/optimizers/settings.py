@@ -226,6 +226,11 @@ class Declared(ABC):
             )
 
 
+def arguments_of(kind: type[Declared]) -> Collection[str]:
+    """The names of a class's arguments."""
+    return kind._fields.keys()
+
+
 def is_number(value: Any) -> bool:
     """Whether a setting is a plain number."""
     return type(value) is float or (isinstance(value, Real) and not isinstance(value, bool))

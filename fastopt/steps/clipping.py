@@ -83,4 +83,4 @@ class NormClip:
         self.last = GradientStats(size if finite else float("nan"), skipped)
         if skipped:
             return None
-        return factor * limit / size if size > limit else factor
+        return norm.clip_factor(size, factor, limit)

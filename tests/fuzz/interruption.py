@@ -17,6 +17,7 @@ import fastopt
 from fastopt.executors import threads
 from fastopt.optimizers import checkpoint
 from fastopt.steps.stepper import stepper_of
+from tests.support import parameters_of
 
 PACKAGE = str(Path(fastopt.__file__).parent)
 ERRORS = KeyboardInterrupt, MemoryError
@@ -32,7 +33,7 @@ def step(*made, **options):
     """An action: a step with gradients of these numbers, or (number, dtype), None or rows."""
 
     def act(opt):
-        leaves = opt._leaves
+        leaves = parameters_of(opt).leaves
         found = [
             g
             if g is None or (isinstance(g, tuple) and isinstance(g[0], list))
@@ -152,9 +153,10 @@ SCENARIOS = {
 def outcome(opt):
     """What can be read of an optimizer, its counts and its settings."""
     states = [own.tobytes() for _, _, own in (opt.state, *checkpoint.arrays(opt))[1:]]
-    params = opt.params if isinstance(opt.params, list) else [opt._leaves]
+    leaves = parameters_of(opt).leaves
+    params = opt.params if isinstance(opt.params, list) else [leaves]
     counts = opt.step_count, tuple(checkpoint.description(opt)["lags"])
-    return [np.asarray(p).tobytes() for p in opt._leaves], states, counts, repr(opt), len(params)
+    return [leaf.tobytes() for leaf in leaves], states, counts, repr(opt), len(params)
 
 
 class Lines:

@@ -282,14 +282,15 @@ def killed_in_a_step(comm, folder):
     opt = ShardedOptimizer(comm, w, lambda s: fastopt.Adam(s, lr=0.1), overlap_chunks=3)
     opt.step(exact_gradients(SIZE, np.float32, comm.size)[0, comm.rank])
     opt.save(folder)
-    run = opt._pieces.run
+    stepper = stepper_of(opt.optimizer)()
+    run = stepper.run
 
     def die(first, last):
         if comm.rank == comm.size - 1 and first > 0:
             os.kill(os.getpid(), signal.SIGKILL)
         run(first, last)
 
-    opt._pieces.run = die
+    stepper.run = die
     opt.step(exact_gradients(SIZE, np.float32, comm.size)[1, comm.rank])
     opt.save(folder)
     sys.stdout.write("not reached")

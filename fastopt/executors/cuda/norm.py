@@ -17,7 +17,7 @@ import numpy as np
 from numba import types
 
 from fastopt.executors.cuda import device, element_access, kernel_source
-from fastopt.executors.norm import DOWN, LANES, SMALL, SUM_BLOCK, UP
+from fastopt.executors.norm import DOWN, LANES, SMALL, SUM_BLOCK, UP, clip_factor
 
 # Threads that add the squares of a block of elements, and those that add the sums of all blocks.
 THREADS = 32 if device.SIMULATED else 256
@@ -124,8 +124,7 @@ _ADD_AND_DECIDE = """
         elif finite and sums[0] < SMALL:
             size = math.sqrt(up) / UP
         size = size * factor
-        if size > limit:
-            factor = factor * limit / size
+        factor = clip_factor(size, factor, limit)
         skipped = skips != 0 and not finite
         if not finite:
             size = NAN
@@ -223,6 +222,7 @@ def decide(capturable: bool, architecture: tuple[int, int]) -> device.Program:
     """The kernel that adds all blocks and decides: norm, factor, and whether to step."""
     scope = _scope(architecture)
     scope["sum_of_eight"] = _eight(architecture)
+    scope["clip_factor"] = device.helper(clip_factor, architecture, False)
     exec((_DECIDE_CAPTURABLE if capturable else _DECIDE) + _ADD_AND_DECIDE, scope)
     numbers = [types.int64] if capturable else [types.int64] * 3 + [types.float64] * 2
     return device.Program(scope["decide"], [types.int64] * 5 + numbers, architecture)
