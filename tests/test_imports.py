@@ -114,6 +114,7 @@ OTHERS = {
 }
 # What tests look at behind the public names, and why. Those of numba and of torch are not ours.
 TESTS = {
+    ("fuzz/interruption.py", "_running"): "whether a lock was given back",
     ("interop/cuda_tensors.py", "_parameters"): "of torch",
     ("interop/test_torch_graphs.py", "_captured"): "how long memory is kept that a graph writes",
     ("interop/test_torch_scan.py", "_plan"): "whether a step found what it knew",

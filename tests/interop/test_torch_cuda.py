@@ -1,79 +1,23 @@
 """Tensors on a CUDA device, beside torch's own optimizers on the CPU."""
 
-import copy
 import gc
-import pickle
 import weakref
 
 import pytest
 
-from tests.device import EMULATED, needs_driver
-from tests.interop.torch_pairs import INFOS, NAMES, TOLERANCE, Pair, fast, state_keys, torch
+from tests.device import EMULATED
+from tests.interop.cuda_pairs import CudaPair, Twins, every, needs_torch_on_cuda, usual_settings
+from tests.interop.torch_pairs import INFOS, NAMES, TOLERANCE, fast, state_keys, torch
+
+from tests.interop.cuda_tensors import to_cpu, to_cuda, to_sparse  # isort: skip
 
 from torch.testing._internal.common_optimizers import (  # isort: skip
     _get_optim_inputs_including_global_cliquey_kwargs,
 )
 
-from tests.interop.cuda_tensors import current_stream, moves_to_cuda, to_cpu, to_cuda, to_sparse  # isort: skip
+__all__ = ["usual_settings"]  # a fixture
 
-pytestmark = [
-    needs_driver,
-    pytest.mark.skipif(
-        not (EMULATED or torch.cuda.is_available()),
-        reason="torch is without CUDA, and there is no emulated GPU",
-    ),
-]
-every = pytest.mark.parametrize("name", NAMES)
-
-
-@pytest.fixture(autouse=True)
-def _usual(monkeypatch):
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    with current_stream(monkeypatch):
-        yield
-    torch.set_default_dtype(before)
-
-
-class CudaPair(Pair):
-    """torch's optimizer on the CPU, and fastopt's on a device."""
-
-    def make(self, which, name):
-        if which == "fastopt":
-            own = self.params[which]
-            self.params[which] = [
-                torch.nn.Parameter(self.place(i, p.detach())) for i, p in enumerate(own)
-            ]
-        return super().make(which, name)
-
-    def place(self, i, tensor):
-        return to_cuda(tensor)
-
-    def assert_same(self, **tolerance):
-        tolerance = tolerance or TOLERANCE[self.dtype.to_real()]
-        for i, (p, q) in enumerate(zip(*self.params.values(), strict=True)):
-            torch.testing.assert_close(
-                to_cpu(q), p.detach(), msg=lambda m, i=i: f"parameter {i}: {m}", **tolerance
-            )
-            theirs, ours = self.torch.state.get(p, {}), self.fast.state.get(q, {})
-            assert ours.keys() == theirs.keys()
-            for name, value in theirs.items():
-                found = ours[name]
-                if (
-                    value.dim() == p.dim()
-                    and value.shape == p.shape
-                    and name not in ("step", "mu_product")
-                ):
-                    assert found.device == q.device
-                    assert found.stride() == value.stride()
-                else:
-                    assert found.device.type == "cpu"
-                torch.testing.assert_close(
-                    to_cpu(found),
-                    value,
-                    msg=lambda m, i=i, n=name: f"{n} of parameter {i}: {m}",
-                    **tolerance,
-                )
+pytestmark = needs_torch_on_cuda
 
 
 def configurations():
@@ -94,29 +38,6 @@ def test_numbers(name, kwargs):
         pair.step(without)
         pair.assert_same()
     assert state_keys(pair.fast) == state_keys(pair.torch)
-
-
-class Twins(CudaPair):
-    """fastopt's optimizer over parameters on the CPU and on a device: the same bits."""
-
-    def make(self, which, name):
-        home, self.home = fast, which
-        if which == "fastopt":
-            return super().make(which, name)
-        return getattr(home, name)(self.params[which], **copy.deepcopy(self.kwargs))
-
-    def assert_same(self, **_):
-        def same(found, expected, what):
-            found, expected = to_cpu(found), expected.detach()
-            assert found.dtype == expected.dtype
-            assert torch.equal(found, expected), what
-
-        for i, (p, q) in enumerate(zip(*self.params.values(), strict=True)):
-            same(q, p, i)
-            theirs, ours = self.torch.state.get(p, {}), self.fast.state.get(q, {})
-            assert ours.keys() == theirs.keys()
-            for name, value in theirs.items():
-                same(ours[name], value, (name, i))
 
 
 @pytest.mark.parametrize(
@@ -152,104 +73,6 @@ def test_extras(name, extra):
         if "clip_norm" in extra:
             assert pair.fast.last == pair.torch.last
             pair.fast.clip_norm = pair.torch.clip_norm = pair.fast.clip_norm / 2
-
-
-@pytest.mark.parametrize(
-    ("name", "dtype"),
-    [("Adam", torch.bfloat16), ("RMSprop", {"square_avg": torch.float16}), ("Adagrad", torch.bfloat16)],
-)
-def test_formats_of_states(name, dtype):
-    pair = Twins(name, {"lr": 0.1, "state_dtype": dtype})
-    for without in ((), (1,), ()):
-        pair.step(without)
-        pair.assert_same()
-
-
-EIGHT = (65, 64), (7,)  # the first has blocks, the last of them not full, the second none
-
-
-@pytest.mark.parametrize(
-    ("name", "rounding"), [*((name, None) for name in NAMES), ("RMSprop", False), ("Adam", True)]
-)
-def test_states_of_8_bits(name, rounding):
-    momentum = {"momentum": 0.9} if name in ("SGD", "RMSprop") else {}
-    settings = {"lr": 0.1, "weight_decay": 0.05, "average_decay": 0.9, **momentum}
-    extra = {"state_dtype": "8bit", "stochastic_rounding": rounding}
-    pair = Twins(name, {**settings, **extra}, shapes=EIGHT)
-    for without in ((), (1,), ()):
-        pair.step(without)
-        pair.assert_same()
-    q = pair.params["fastopt"][0]
-    packed = {n: v for n, v in pair.fast.state[q].items() if v.dtype == torch.uint8}
-    assert packed
-    for state in packed.values():
-        assert (state.device, state.shape) == (q.device, (17, 260))
-    found, expected = pair.fast.decoded(q), pair.torch.decoded(pair.params["torch"][0])
-    for key in packed:
-        assert (found[key].device, found[key].dtype) == (q.device, torch.float32)
-        assert torch.equal(to_cpu(found[key]), expected[key])
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_states_of_8_bits_beside_16(dtype):
-    pair = Twins(
-        "Adam", {"lr": 0.1, "state_dtype": "8bit", "clip_norm": 1.0}, dtype=dtype, shapes=EIGHT
-    )
-    for _ in range(2):
-        pair.step()
-        pair.assert_same()
-
-
-def test_states_of_8_bits_need_the_plain_order():
-    image = torch.ones(8, 16, 8, 8).to(memory_format=torch.channels_last)
-    w = torch.nn.Parameter(to_cuda(image))
-    w.grad = to_cuda(image)
-    optimizer = fast.RMSprop([w], state_dtype="8bit")
-    optimizer.step()
-    average = optimizer.state[w]["square_avg"]
-    assert (average.dtype, average.stride()) == (torch.float32, w.stride())
-
-
-def load(pair, of_torch, of_fast, monkeypatch):
-    """Checkpoints into both, as a script loads them: tensors on the CPU."""
-
-    def on_cpu(found):
-        states = {i: {k: to_cpu(v).clone() for k, v in s.items()} for i, s in found["state"].items()}
-        return {**found, "state": states}
-
-    pair.torch.load_state_dict(on_cpu(of_torch))
-    with moves_to_cuda(monkeypatch):
-        pair.fast.load_state_dict(on_cpu(of_fast))
-
-
-@pytest.mark.parametrize("name", ["RMSprop", "NAdam"])
-def test_checkpoints_of_8_bits(name, monkeypatch):
-    """The CPU's go on here and the reverse, those of other formats too, and so do copies."""
-    pair = Twins(name, {"lr": 0.1, "state_dtype": "8bit"}, shapes=EIGHT)
-    usual = Twins(name, {"lr": 0.1}, shapes=EIGHT)
-    for each in (pair, usual):
-        each.step()
-    load(pair, pair.fast.state_dict(), pair.torch.state_dict(), monkeypatch)
-    pair.step()
-    pair.assert_same()
-    load(pair, usual.fast.state_dict(), usual.torch.state_dict(), monkeypatch)
-    pair.step()
-    pair.assert_same()
-    load(usual, pair.fast.decoded_state_dict(), pair.torch.decoded_state_dict(), monkeypatch)
-    usual.step()
-    usual.assert_same()
-
-    twins = copy.deepcopy(pair.fast), pickle.loads(pickle.dumps(pair.fast))
-    pair.step()
-    for twin in twins:
-        own = twin.param_groups[0]["params"]
-        for p, q in zip(own, pair.params["fastopt"], strict=True):
-            p.grad = q.grad
-        twin.step()
-        for p, q in zip(own, pair.params["fastopt"], strict=True):
-            assert torch.equal(to_cpu(p), to_cpu(q))
-            for key, value in pair.fast.state[q].items():
-                assert torch.equal(to_cpu(twin.state[p][key]), to_cpu(value))
 
 
 def laid_out():
@@ -324,22 +147,6 @@ def test_a_limit_on_several_devices_is_refused():
     assert not pair.fast.state
     for q, w in zip(pair.params["fastopt"], before, strict=True):
         assert torch.equal(to_cpu(q), w)
-
-
-@every
-def test_checkpoints_both_ways(name, monkeypatch):
-    """torch's on the CPU resumes here on a device, and the reverse."""
-    pair = CudaPair(name, {"lr": 0.1})
-    for _ in range(2):
-        pair.step()
-    ours, theirs = pair.fast.state_dict(), copy.deepcopy(pair.torch.state_dict())
-    states = {i: {k: to_cpu(v).clone() for k, v in s.items()} for i, s in ours["state"].items()}
-    with moves_to_cuda(monkeypatch):
-        pair.fast.load_state_dict(theirs)
-    pair.torch.load_state_dict({**ours, "state": states})
-    for _ in range(2):
-        pair.step()
-        pair.assert_same()
 
 
 @every

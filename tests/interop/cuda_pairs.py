@@ -1,0 +1,93 @@
+"""torch's optimizers on the CPU beside fastopt's on a CUDA device."""
+
+import copy
+
+import pytest
+
+from tests.device import EMULATED, needs_driver
+from tests.interop.torch_pairs import NAMES, TOLERANCE, Pair, fast, torch
+
+from tests.interop.cuda_tensors import current_stream, to_cpu, to_cuda  # isort: skip
+
+needs_torch_on_cuda = [
+    needs_driver,
+    pytest.mark.skipif(
+        not (EMULATED or torch.cuda.is_available()),
+        reason="torch is without CUDA, and there is no emulated GPU",
+    ),
+]
+every = pytest.mark.parametrize("name", NAMES)
+
+
+@pytest.fixture(autouse=True)
+def usual_settings(monkeypatch):
+    """torch's default dtype and a stream that it works on, for all tests of the importing file."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    with current_stream(monkeypatch):
+        yield
+    torch.set_default_dtype(before)
+
+
+class CudaPair(Pair):
+    """torch's optimizer on the CPU, and fastopt's on a device."""
+
+    def make(self, which, name):
+        if which == "fastopt":
+            own = self.params[which]
+            self.params[which] = [
+                torch.nn.Parameter(self.place(i, p.detach())) for i, p in enumerate(own)
+            ]
+        return super().make(which, name)
+
+    def place(self, i, tensor):
+        return to_cuda(tensor)
+
+    def assert_same(self, **tolerance):
+        tolerance = tolerance or TOLERANCE[self.dtype.to_real()]
+        for i, (p, q) in enumerate(zip(*self.params.values(), strict=True)):
+            torch.testing.assert_close(
+                to_cpu(q), p.detach(), msg=lambda m, i=i: f"parameter {i}: {m}", **tolerance
+            )
+            theirs, ours = self.torch.state.get(p, {}), self.fast.state.get(q, {})
+            assert ours.keys() == theirs.keys()
+            for name, value in theirs.items():
+                found = ours[name]
+                if (
+                    value.dim() == p.dim()
+                    and value.shape == p.shape
+                    and name not in ("step", "mu_product")
+                ):
+                    assert found.device == q.device
+                    assert found.stride() == value.stride()
+                else:
+                    assert found.device.type == "cpu"
+                torch.testing.assert_close(
+                    to_cpu(found),
+                    value,
+                    msg=lambda m, i=i, n=name: f"{n} of parameter {i}: {m}",
+                    **tolerance,
+                )
+
+
+class Twins(CudaPair):
+    """fastopt's optimizer over parameters on the CPU and on a device: the same bits."""
+
+    def make(self, which, name):
+        home, self.home = fast, which
+        if which == "fastopt":
+            return super().make(which, name)
+        return getattr(home, name)(self.params[which], **copy.deepcopy(self.kwargs))
+
+    def assert_same(self, **_):
+        def same(found, expected, what):
+            found, expected = to_cpu(found), expected.detach()
+            assert found.dtype == expected.dtype
+            assert torch.equal(found, expected), what
+
+        for i, (p, q) in enumerate(zip(*self.params.values(), strict=True)):
+            same(q, p, i)
+            theirs, ours = self.torch.state.get(p, {}), self.fast.state.get(q, {})
+            assert ours.keys() == theirs.keys()
+            for name, value in theirs.items():
+                same(ours[name], value, (name, i))
