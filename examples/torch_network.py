@@ -1,9 +1,9 @@
 """
-A network in torch
-==================
+A network in PyTorch
+====================
 
-A small network learns two spirals, once with torch's RMSprop and once with fastopt's: only the
-import differs. The loss curves lie on each other.
+A small network takes its first 200 steps on two spirals, once with torch's RMSprop and once with
+fastopt's: only the import differs. The loss curves lie on each other.
 """
 
 import matplotlib.pyplot as plt
