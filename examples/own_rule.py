@@ -3,7 +3,7 @@ A rule of your own: Lion
 ========================
 
 Lion (Chen et al., 2023) moves every parameter by the sign of an average of gradients. The rule is a
-function of one element. Decay, schedules, clipping and checkpoints come with it.
+function of one element, and the optimizer a class of ten lines.
 """
 
 import math
@@ -12,37 +12,66 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import fastopt
-from fastopt import chain, schedules
-from fastopt import transforms as t
+from fastopt import schedules
+from fastopt.validation import at, decay_rate
 
 # %%
 # The rule
 # --------
-# The sign is taken of a short average of the gradients, and a longer one is kept.
+# The sign is taken of a short average of the gradients, and a longer one is kept. ``hyper`` has the
+# numbers of a step; ``at`` gives the value of a setting that may be a schedule.
 
 
 def lion_update(update, param, state, hyper):
     (exp_avg,) = state
-    beta1, mix1, beta2, mix2, one, zero = hyper
+    beta1, mix1, beta2, mix2 = hyper
     short = beta1 * exp_avg + mix1 * update
     exp_avg = beta2 * exp_avg + mix2 * update
-    sign = zero if short == zero else math.copysign(one, short)
+    sign = 0.0 if short == 0.0 else math.copysign(1.0, short)
     return sign, (exp_avg,)
 
 
-def scale_by_lion(beta1=0.9, beta2=0.99):
-    return fastopt.Transform(
-        lion_update,
-        state={"exp_avg": 0.0},
-        hyper=(beta1, 1 - beta1, beta2, 1 - beta2, 1.0, 0.0),
-    )
+def scale_by_lion(beta1, beta2):
+    beta1, beta2 = decay_rate("beta1", beta1), decay_rate("beta2", beta2)
+
+    def hyper(step):
+        first, second = at(beta1, step), at(beta2, step)
+        return first, 1 - first, second, 1 - second
+
+    return fastopt.Transform(lion_update, state={"exp_avg": 0.0}, hyper=hyper)
 
 
-def lion(params, lr, weight_decay=0.0, **options):
-    """The decay is decoupled: it acts beside the sign."""
-    parts = chain(scale_by_lion(), t.add_decayed_weights(weight_decay), t.scale_by_learning_rate(lr))
-    return fastopt.Optimizer(params, parts, **options)
+# %%
+# The class
+# ---------
+# It declares the settings, and says which transforms they ask for. Groups, schedules, decay, clipping,
+# checkpoints and the other options come with it.
 
+
+class Lion(fastopt.NamedOptimizer):
+    """The sign of an average of gradients (Chen et al., 2023)."""
+
+    __slots__ = ()
+
+    lr: fastopt.Number = fastopt.setting(default=1e-4)
+    beta1: fastopt.Number = fastopt.setting(default=0.9)
+    beta2: fastopt.Number = fastopt.setting(default=0.99)
+
+    def make_parts(self):
+        return [scale_by_lion(self.beta1, self.beta2), *self.decay_and_rate()]
+
+
+# %%
+# Groups
+# ------
+# The weights decay, beside the sign as in AdamW; the biases do not, and have a rate of their own.
+
+weights, biases = np.ones((4, 3), np.float32), np.ones(3, np.float32)
+groups = [{"params": weights}, {"params": biases, "lr": 1e-2, "weight_decay": 0.0}]
+opt = Lion(groups, lr=1e-3, weight_decay=0.1, decoupled_weight_decay=True)
+opt.step([np.ones((4, 3), np.float32), np.zeros(3, np.float32)])
+assert np.allclose(weights, 1 - 1e-3 * (1 + 0.1))
+assert (biases == 1).all()
 
 # %%
 # A regression
@@ -67,7 +96,7 @@ def train(make, steps=600):
 
 
 curves = {
-    "Lion": train(lambda w, lr: lion(w, lr, weight_decay=1e-3, clip_norm=100.0)),
+    "Lion": train(lambda w, lr: Lion(w, lr=lr, clip_norm=100.0)),
     "Adam": train(lambda w, lr: fastopt.Adam(w, lr=lr)),
     "RMSProp": train(lambda w, lr: fastopt.RMSProp(w, lr=lr)),
 }
