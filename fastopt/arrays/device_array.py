@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from fastopt.arrays import places
+from fastopt.arrays.places import CUDA
 from fastopt.codecs.floats import floats
 from fastopt.codecs.formats import FORMATS
 
-CUDA = "cuda"
 LIBRARIES = "torch", "cupy", "numba"  # whose streams or dtypes are known beyond the interface
 
 CUDA_DEVICE = (2, 13)  # kinds of memory in DLPack: of a device, and managed

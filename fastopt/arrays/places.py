@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+CUDA = "cuda"  # the name of the place of CUDA's arrays
+
 
 class Place(Protocol):
     """Operations on arrays of a place, each a `DeviceArray`; all of them are synchronous."""

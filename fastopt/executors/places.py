@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from fastopt.arrays.device_array import CUDA
-from fastopt.arrays.places import Place, load, register
+from fastopt.arrays.places import CUDA, Place, load, register
 
 
 def _load_cuda() -> Place:
