@@ -240,25 +240,29 @@ def _storer(stored: str, dithered: bool, slot: int, width: int) -> Any:
     return store_dithered
 
 
-@device.intrinsic  # type: ignore[untyped-decorator]
-def largest_of_warp(typing_context: Any, number: Any) -> Any:
-    """The largest of the numbers that the threads of a warp have; all must ask."""
+@cache
+def _largest_of_warp() -> Any:
+    """``largest(number)``: the largest that the threads of a warp have; all of them must ask."""
 
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        (found,) = args
-        result = ir.LiteralStructType((I32, ir.IntType(1)))
-        kind = ir.FunctionType(result, [I32] * 5)
-        shuffle = cgutils.get_or_insert_function(builder.module, kind, "llvm.nvvm.shfl.sync.i32")
-        distance = device.WARP // 2
-        while distance:
-            numbers = ALL_THREADS, BUTTERFLY, None, distance, LAST_LANE
-            given = [found if own is None else int32(own) for own in numbers]
-            other = builder.extract_value(builder.call(shuffle, given), 0)
-            found = larger_word(builder, found, other)
-            distance //= 2
-        return found
+    @device.intrinsic  # type: ignore[untyped-decorator]
+    def largest(typing_context: Any, number: Any) -> Any:
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            (found,) = args
+            result = ir.LiteralStructType((I32, ir.IntType(1)))
+            kind = ir.FunctionType(result, [I32] * 5)
+            shuffle = cgutils.get_or_insert_function(builder.module, kind, "llvm.nvvm.shfl.sync.i32")
+            distance = device.WARP // 2
+            while distance:
+                numbers = ALL_THREADS, BUTTERFLY, None, distance, LAST_LANE
+                given = [found if own is None else int32(own) for own in numbers]
+                other = builder.extract_value(builder.call(shuffle, given), 0)
+                found = larger_word(builder, found, other)
+                distance //= 2
+            return found
 
-    return types.int32(types.int32), emit
+        return types.int32(types.int32), emit
+
+    return largest
 
 
 def define_warp_functions(scope: dict[str, Any]) -> None:
@@ -267,7 +271,7 @@ def define_warp_functions(scope: dict[str, Any]) -> None:
         scope |= {"uint32": types.uint32, "WARP": device.WARP}
         exec(_SIMULATED_WARP, scope)
     else:
-        scope["largest_of_warp"] = largest_of_warp
+        scope["largest_of_warp"] = _largest_of_warp()
 
 
 # On Numba's simulator there are no shuffles: threads meet in shared memory. A block there is a warp.
