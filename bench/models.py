@@ -6,7 +6,7 @@ Shape = tuple[int, ...]
 
 
 def resnet50() -> list[Shape]:
-    """25.6 million numbers in 161 arrays: convolutions, and scale and shift of each normalisation."""
+    """25.6 million numbers in 161 arrays: convolutions, and scale and shift of each normalization."""
     shapes: list[Shape] = [(64, 3, 7, 7), (64,), (64,)]
     channels = 64
     for width, blocks in ((64, 3), (128, 4), (256, 6), (512, 3)):

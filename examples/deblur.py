@@ -36,7 +36,7 @@ seen = blur(sharp) + 0.01 * np.random.default_rng(0).standard_normal(sharp.shape
 # %%
 # Least squares
 # -------------
-# Minimise half the squared difference between the blurred image and what was seen. Its gradient is
+# Minimize half the squared difference between the blurred image and what was seen. Its gradient is
 # the blurred difference.
 
 

@@ -3,7 +3,7 @@ Ten million parameters
 ======================
 
 A signal of ten million samples under noise is smoothed: each sample is a parameter. The function to
-be minimised is the distance from what was measured plus a penalty on differences between
+be minimized is the distance from what was measured plus a penalty on differences between
 neighbours, rounded so that jumps are cheap. The parameters, the gradient and the accumulator are 40
 MB each.
 """

@@ -170,7 +170,7 @@ def test_what_is_no_file_is_not_replaced(tmp_path):
 
 
 def test_a_failing_write_leaves_the_old_file(saved, monkeypatch):
-    """Here because the disk cannot be synchronised; a full one fails before that."""
+    """Here because the disk cannot be synchronized; a full one fails before that."""
     opt, path = saved
     before = path.read_bytes()
     train(opt, range(3, 5))

@@ -63,7 +63,7 @@ def logistic(x):
     return -scores[rows, labels].mean(), pixels.T @ excess / len(labels)
 
 
-def minimise(function, start, kind, lr, steps):
+def minimize(function, start, kind, lr, steps):
     x = np.array(start, float)
     opt = KINDS[kind](x, lr=lr)
     for _ in range(steps):

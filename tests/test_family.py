@@ -15,7 +15,7 @@ RATE = 0.1
 
 
 def descend(optimizer, steps, executor="serial", **settings):
-    """The parameter after each step of minimising w^2, in float64."""
+    """The parameter after each step of minimizing w^2, in float64."""
     w = np.array([SQUARED])
     opt = optimizer(w, lr=RATE, executor=executor, **settings)
     passed = []

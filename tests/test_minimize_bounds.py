@@ -69,7 +69,7 @@ def test_gradients_of_16_bits():
     assert_same_bits(points[0], np.array([1.5, -3], np.float32))
 
 
-def test_nothing_to_optimise():
+def test_nothing_to_optimize():
     for bounds in (None, []):
         result = fastopt.minimize(lambda x: (0.5, x), [], bounds=bounds)
         assert (result.success, result.fun, result.x.shape) == (True, 0.5, (0,))

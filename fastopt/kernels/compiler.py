@@ -15,7 +15,7 @@ from fastopt.kernels.disk_cache import DiskCache
 from fastopt.kernels.identity import of_compiled
 from fastopt.transforms.base import Part, sums_in
 
-# "numpy": division by zero gives infinity; Python's check for it would stop vectorisation.
+# "numpy": division by zero gives infinity; Python's check for it would stop vectorization.
 OPTIONS: dict[str, Any] = {"error_model": "numpy"}
 
 # Fused multiply-adds, and for division by a root the processor's estimate of the inverse root with one

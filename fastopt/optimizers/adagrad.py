@@ -24,7 +24,7 @@ class AdaGrad(NamedOptimizer):
     Parameters
     ----------
     params : array, or list, tuple or dict of arrays, or groups
-        What to optimise, updated in place.
+        What to optimize, updated in place.
     lr : float or schedule, default 1e-2
         Learning rate, >= 0.
     eps : float or schedule, default 1e-10
@@ -79,7 +79,7 @@ class AdaGrad(NamedOptimizer):
 
     def make_parts(self) -> list[Transform]:
         """Which transforms these settings ask for, in which order."""
-        normalise = t.scale_by_rss(
+        normalize = t.scale_by_rss(
             self.eps,
             eps_inside_sqrt=self.eps_inside_sqrt,
             initial_accumulator=self.initial_accumulator,
@@ -94,4 +94,4 @@ class AdaGrad(NamedOptimizer):
         scale = t.scale_by_learning_rate(rate if falls else lr)
         if falls:  # a constant rate is one in front of its decay too
             scale = replace(scale, settings={"lr": (nonnegative, lr)})
-        return [normalise, *decoupled_decay(self), scale]
+        return [normalize, *decoupled_decay(self), scale]

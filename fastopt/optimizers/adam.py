@@ -21,7 +21,7 @@ class Adam(NamedOptimizer):
     Parameters
     ----------
     params : array, or list, tuple or dict of arrays, or groups
-        What to optimise, updated in place.
+        What to optimize, updated in place.
     lr : float or schedule, default 1e-3
         Learning rate, >= 0.
     beta1, beta2 : float or schedule, default 0.9 and 0.999
@@ -77,7 +77,7 @@ class Adam(NamedOptimizer):
 
     def make_parts(self) -> list[Transform]:
         """Which transforms these settings ask for, in which order."""
-        normalise = t.scale_by_adam(
+        normalize = t.scale_by_adam(
             self.beta1,
             self.beta2,
             self.eps,
@@ -85,7 +85,7 @@ class Adam(NamedOptimizer):
             bias_correction=self.bias_correction,
             amsgrad=self.amsgrad,
         )
-        return [normalise, *self.decay_and_rate()]
+        return [normalize, *self.decay_and_rate()]
 
 
 class AdamW(Adam):
@@ -136,7 +136,7 @@ class NAdam(NamedOptimizer):
     Parameters
     ----------
     params : array, or list, tuple or dict of arrays, or groups
-        What to optimise, updated in place.
+        What to optimize, updated in place.
     lr : float or schedule, default 2e-3
         Learning rate, >= 0.
     beta1, beta2 : float or schedule, default 0.9 and 0.999
@@ -188,11 +188,11 @@ class NAdam(NamedOptimizer):
 
     def make_parts(self) -> list[Transform]:
         """Which transforms these settings ask for, in which order."""
-        normalise = t.scale_by_nadam(
+        normalize = t.scale_by_nadam(
             self.beta1,
             self.beta2,
             self.eps,
             momentum_decay=self.momentum_decay,
             eps_inside_sqrt=self.eps_inside_sqrt,
         )
-        return [normalise, *self.decay_and_rate()]
+        return [normalize, *self.decay_and_rate()]

@@ -26,7 +26,7 @@ class NamedOptimizer(Optimizer):
     Parameters
     ----------
     params : array, or list, tuple or dict of arrays, nested at will
-        What to optimise, updated in place. Or groups with settings of their own:
+        What to optimize, updated in place. Or groups with settings of their own:
         ``[{"params": ..., "lr": ...}, ...]``.
     lr : float or schedule, default 1e-3
         Learning rate, >= 0.

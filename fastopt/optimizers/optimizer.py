@@ -29,7 +29,7 @@ class Optimizer(SharedOptions, shared=True):
     Parameters
     ----------
     params : array, or list, tuple or dict of arrays, nested at will
-        What to optimise: float16, bfloat16, float32 or float64, C-contiguous, writeable, of any shape.
+        What to optimize: float16, bfloat16, float32 or float64, C-contiguous, writeable, of any shape.
         Never copied. 16-bit numbers are computed with in float32.
     chain : Chain, or list of Chain
         The mathematics, see `fastopt.chain`. A list has a chain for each entry of the list `params`.
@@ -40,7 +40,7 @@ class Optimizer(SharedOptions, shared=True):
     Attributes
     ----------
     params
-        The arrays being optimised: those that were given, in containers that cannot be changed.
+        The arrays being optimized: those that were given, in containers that cannot be changed.
     chain
         What is compiled, with what the options added; a list if every group has its own.
     state : mapping
@@ -337,7 +337,7 @@ class Optimizer(SharedOptions, shared=True):
         Parameters
         ----------
         path : str or path
-            Written aside, synchronised with the disk and moved into place, so that a crash never
+            Written aside, synchronized with the disk and moved into place, so that a crash never
             leaves half a file. A process killed meanwhile leaves at most a file ``<path>.saving``,
             which the next save to this path writes over. A file that is there hands on its
             permissions.

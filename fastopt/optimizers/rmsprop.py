@@ -22,7 +22,7 @@ class RMSProp(NamedOptimizer):
     Parameters
     ----------
     params : array, or list, tuple or dict of arrays
-        What to optimise, updated in place: float16, bfloat16, float32 or float64, C-contiguous.
+        What to optimize, updated in place: float16, bfloat16, float32 or float64, C-contiguous.
     lr : float or schedule, default 1e-3
         Learning rate, >= 0. A schedule is a function from the step (0, 1, ...) to a number; all
         numbers here may be schedules, and may be assigned between steps: ``opt.lr = 1e-4``.
@@ -36,7 +36,7 @@ class RMSProp(NamedOptimizer):
         Divide by the standard deviation instead: also average the gradient, ``m``, and use
         ``max(v - m * m, 0)`` in the place of ``v``.
     momentum : float or schedule, default 0
-        In [0, 1]: gather the normalised steps, ``b = momentum * b + u``, and move by ``b``.
+        In [0, 1]: gather the normalized steps, ``b = momentum * b + u``, and move by ``b``.
     nesterov : bool, default False
         Move by ``u + momentum * b``.
     lr_in_momentum : bool, default False
@@ -80,7 +80,7 @@ class RMSProp(NamedOptimizer):
     Examples
     --------
     >>> import numpy as np, fastopt
-    >>> w = np.array([5.0])                       # minimise w**2
+    >>> w = np.array([5.0])                       # minimize w**2
     >>> opt = fastopt.RMSProp(w, lr=0.1)
     >>> for _ in range(2):
     ...     opt.step(2 * w)
@@ -109,11 +109,11 @@ class RMSProp(NamedOptimizer):
     def make_parts(self) -> list[Transform]:
         """Which transforms these settings ask for, in which order."""
         scale = t.scale_by_stddev if flag("centered", self.centered) else t.scale_by_rms
-        normalise = scale(
+        normalize = scale(
             self.beta,
             self.eps,
             eps_inside_sqrt=self.eps_inside_sqrt,
             bias_correction=self.bias_correction,
             initial_accumulator=self.initial_accumulator,
         )
-        return [normalise, *momentum_and_rate(self)]
+        return [normalize, *momentum_and_rate(self)]

@@ -22,7 +22,7 @@ class SGD(NamedOptimizer):
     Parameters
     ----------
     params : array, or list, tuple or dict of arrays, or groups
-        What to optimise, updated in place.
+        What to optimize, updated in place.
     lr : float or schedule, default 1e-2
         Learning rate, >= 0.
     momentum : float or schedule, default 0
@@ -53,7 +53,7 @@ class SGD(NamedOptimizer):
     Examples
     --------
     >>> import numpy as np, fastopt
-    >>> w = np.array([5.0])                       # minimise w**2
+    >>> w = np.array([5.0])                       # minimize w**2
     >>> opt = fastopt.SGD(w, lr=0.1, momentum=0.9, dampening=0.9)
     >>> for _ in range(3):
     ...     opt.step(2 * w)

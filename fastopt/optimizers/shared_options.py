@@ -41,7 +41,7 @@ class SharedOptions(Declared, shared=True):
         more read of the gradients. The norm is then in ``opt.last``.
     weight_decay : float or schedule, default 0
         Added to the gradient as ``weight_decay * w``; with `decoupled_weight_decay` it bypasses the
-        normalisation and takes ``lr * weight_decay * w`` from the parameter.
+        normalization and takes ``lr * weight_decay * w`` from the parameter.
     decoupled_weight_decay : bool, default False (AdamW: True)
         Which of the two. A chain that was given has its learning rate inside: there the decoupled
         decay is a transform in the chain.

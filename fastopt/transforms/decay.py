@@ -15,8 +15,8 @@ def decay_update(update, param, state, hyper):
 def add_decayed_weights(weight_decay: Setting, lr: Setting = 1.0) -> Transform:
     """Pull the parameters towards zero: ``u = u + weight_decay * lr * w``.
 
-    Before the normalisation this is the classic L2 penalty (torch's ``weight_decay`` of RMSprop
-    and Adam); between normalisation and learning rate it is decoupled decay (AdamW). Behind the
+    Before the normalization this is the classic L2 penalty (torch's ``weight_decay`` of RMSprop
+    and Adam); between normalization and learning rate it is decoupled decay (AdamW). Behind the
     learning rate, where nothing multiplies by it any more, pass it as `lr`.
 
     Parameters

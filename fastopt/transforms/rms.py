@@ -1,4 +1,4 @@
-"""Normalisation by a moving average of squares: the heart of RMSProp."""
+"""Normalization by a moving average of squares: the heart of RMSProp."""
 
 from __future__ import annotations
 

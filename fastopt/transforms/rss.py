@@ -1,4 +1,4 @@
-"""Normalisation by the sum of all squares: AdaGrad."""
+"""Normalization by the sum of all squares: AdaGrad."""
 
 from __future__ import annotations
 

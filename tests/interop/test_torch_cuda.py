@@ -265,7 +265,7 @@ class TestLaunches:
             assert [launch["stream"] for launch in own] == [STREAM] * 2
 
     def test_nobody_waits(self, monkeypatch):
-        """With new gradients, a schedule and groups: no synchronisation, and no copy that waits."""
+        """With new gradients, a schedule and groups: no synchronization, and no copy that waits."""
         from fastopt.executors.cuda import device
 
         pair = CudaPair("Adam", shapes=((3, 5), (7,)))
