@@ -22,8 +22,7 @@ from fastopt.steps.group import Group
 from fastopt.transforms.base import Chain
 from fastopt.validation import each_called_once
 
-_EVERY_STEP = ..., slice(GRAD_FACTOR, PHASE + 1)  # what can be another although no setting is
-_FACTOR = ..., GRAD_FACTOR
+_EVERY_STEP = slice(GRAD_FACTOR, PHASE + 1)  # what can be another although no setting is
 
 
 class _Key(NamedTuple):
@@ -73,18 +72,14 @@ class Hyperparameters:
             for limited in [any(part.round_towards is not None for part in group.chain)]
             for own in [str(name_of(leaf.dtype)) for leaf in group.leaves]
         ]
-        self._rows: dict[tuple[int, str], list[int]] = {}  # of each member of that kind
-        self._index: list[int] = []  # of each array among those of its kind
-        for row, member in enumerate(self._members):
-            rows = self._rows.setdefault(member, [])
-            self._index.append(len(rows))
-            rows.append(row)
+        # For each transform how many come from the host, and room for those that follow from sums.
+        self._lengths = [
+            [(p.given, (0.0,) * p.hypers) if p.sums else (p.hypers, ()) for p in group.parts]
+            for group in groups
+        ]
         # Groups whose arrays have hyperparameters of their own, each a row of the buffer.
-        self._apart = {
-            index
-            for index, group in enumerate(groups)
-            if any(part.sums is not None and part.sums.per_array for part in group.parts)
-        }
+        sums = ((i, part.sums) for i, group in enumerate(groups) for part in group.parts)
+        self._apart = {index for index, own in sums if own is not None and own.per_array}
         self._current: Sequence[list[float]] = ()  # what was written to each buffer, in float64
         self._views: dict[_Key, list[Array]] = {}
         self._scale: float | None = None  # of the last time, where all but the random bits stays
@@ -103,7 +98,8 @@ class Hyperparameters:
         members = zip(self._members, self.lags, strict=True)
         keys = dict.fromkeys(_Key(*member, lag) for member, lag in members)
         self._buffers = {key: self._buffers.get(key, self._new(key)) for key in keys}
-        self._views = {key: self._views.get(key, self._rows_of(key)) for key in self._buffers}
+        if self._apart:
+            self._views = {key: self._views.get(key, list(own)) for key, own in self._buffers.items()}
         self._packs = list(map(_packer, self._buffers.values()))
 
     def arranged(self, lags: Sequence[int]) -> Hyperparameters:
@@ -114,27 +110,21 @@ class Hyperparameters:
 
     def _new(self, key: _Key) -> Array:
         size = NUMBERS + sum(part.given + part.hypers for part in self._groups[key.group].parts)
-        rows = [len(self._rows[key[:2]])] if key.group in self._apart else []
+        rows = [self._members.count(key[:2])] if key.group in self._apart else []
         return np.zeros([*rows, size], compute_dtype(key.format))
-
-    def _rows_of(self, key: _Key) -> list[Array]:
-        """The buffer that each array reads, or the one that all read."""
-        buffer = self._buffers[key]
-        return [buffer] if buffer.ndim == 1 else list(buffer)
 
     def entries(self) -> Sequence[Entry]:
         """What has the same hyperparameters, at the end what has lagged least."""
         if not self._entries:
-            keys = sorted(enumerate(self._views), key=lambda pair: -pair[1].lag)
+            keys = sorted(enumerate(self._buffers), key=lambda pair: -pair[1].lag)
             self._entries = [self._entry(number, key) for number, key in keys]
         return self._entries
 
     def _entry(self, number: int, key: _Key) -> Entry:
-        rows = [row for row in self._rows[key[:2]] if self.lags[row] == key.lag]
-        views = self._views[key]
-        if key.group in self._apart:
-            views = [views[self._index[row]] for row in rows]
-        return Entry(number, key.group, rows, views)
+        members = zip(self._members, self.lags, strict=True)
+        rows = [row for row, own in enumerate(members) if _Key(*own[0], own[1]) == key]
+        buffers = list(map(self.of, rows)) if key.group in self._apart else [self._buffers[key]]
+        return Entry(number, key.group, rows, buffers)
 
     def given(self, entry: Entry) -> Sequence[float]:
         """The hyperparameters of the step that was filled in last, in float64."""
@@ -156,15 +146,17 @@ class Hyperparameters:
     def of(self, row: int) -> Array:
         """The buffer of one array."""
         member = self._members[row]
-        views = self._views[_Key(*member, self.lags[row])]
-        return views[self._index[row] if member[0] in self._apart else 0]
+        key = _Key(*member, self.lags[row])
+        if member[0] not in self._apart:
+            return self._buffers[key]
+        return self._views[key][self._members[:row].count(member)]
 
     def fill(self, step: int, grad_scale: float) -> None:
         """Write what varies for a step, or raise as `filled`; every step does it anew."""
         if grad_scale == self._scale:
             factor = 1.0 / grad_scale
             for key, buffer in self._buffers.items():
-                buffer[_EVERY_STEP] = factor, self._phase_at(step - key.lag)
+                buffer.T[_EVERY_STEP].T[...] = factor, self._phase_at(step - key.lag)
             return
         given = self._chains, step, grad_scale
         if self._repeats:
@@ -219,14 +211,14 @@ class Hyperparameters:
             raise ValueError(
                 f"grad_scale must have a finite inverse above zero in {dtype}, got {grad_scale!r}"
             )
-        parts = self._groups[key.group].parts
+        lengths = self._lengths[key.group]
         numbers = [factor, self._phase_at(step)]
-        for part, before in zip(chains[key.group], parts, strict=True):
+        for part, (length, room) in zip(chains[key.group], lengths, strict=True):
             own = part.hyper_at(step)
-            if len(own) != (before.given if before.sums else before.hypers):
+            if len(own) != length:
                 raise ValueError(
                     f"transform {part.name!r} must always have as many hyperparameters: its hyper gave "
-                    f"{len(own)} numbers at step {step}, {before.given or before.hypers} before"
+                    f"{len(own)} numbers at step {step}, {length} before"
                 )
             if (direction := part.round_towards) is not None:
                 own = tuple(limit_in(key.format, number, direction) for number in own)
@@ -237,8 +229,8 @@ class Hyperparameters:
                     f"got {own} at step {step}"
                 )
             numbers += own
-            if before.sums is not None:
-                numbers += (0.0,) * before.hypers  # decided later
+            if room:
+                numbers += room
         return numbers
 
     def _phase_at(self, step: int) -> float:
@@ -246,7 +238,7 @@ class Hyperparameters:
 
     def scale_gradients(self, factor: float) -> None:
         """Multiply gradients by another factor, until the next `fill`."""
-        make([put(buffer, factor, _FACTOR) for buffer in self._buffers.values()])
+        make([put(buffer.T, factor, GRAD_FACTOR) for buffer in self._buffers.values()])
 
 
 def _packer(buffer: Any) -> Callable[..., Any]:

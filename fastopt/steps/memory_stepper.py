@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numba
@@ -16,11 +17,9 @@ from fastopt.executors.cpu import drivers
 from fastopt.executors.cpu.columns import FIRST
 from fastopt.executors.cpu.header_check import SKIPPED
 from fastopt.executors.cpu.kernels import Kernel, kernel, source
-from fastopt.executors.cpu.sum_kernels import sum_kernel
 from fastopt.executors.cpu.table import Table
 from fastopt.executors.dispatch import (
     TableNorm,
-    TableSums,
     launcher,
     stepping,
     stepping_stretch,
@@ -31,7 +30,8 @@ from fastopt.executors.norm import Reducer
 from fastopt.steps.clipping import NormClip
 from fastopt.steps.gradients import Gradients, ListedGradients
 from fastopt.steps.hyperparameters import Hyperparameters
-from fastopt.steps.parameter_set import ParameterSet, sum_job
+from fastopt.steps.memory_sums import MemorySums
+from fastopt.steps.parameter_set import ParameterSet
 from fastopt.steps.sparse.entries import RowGradient
 from fastopt.steps.sparse.row_stepper import RowStepper
 from fastopt.steps.stepper import Setup, Stepper
@@ -74,14 +74,11 @@ class MemoryStepper(Stepper):
         self._sparse: Mapping[int, RowGradient] = {}  # and those among them that are sparse
         self._is_measured = False
         self._left = self._count_before = 0  # elements still to be stepped, and steps before
-        self._sums = [
-            TableSums(self.executor, parameters.sizes, own.sums, own.per_array)
-            for own in self.decisions.passes
-        ]
-        self._summed: Any = None, False  # what the kernels of the sums are for
+        passes = self.decisions.passes
+        how = self.executor, self.compiled, self.scales
+        self.sums = MemorySums(passes, parameters, self.table, *how) if passes else None
         if self.compiled:
             self.launch = launcher(self.executor, parameters.size)
-            self._compile_sums()
 
     def _kernels(self, dtypes: Sequence[Any], scales: bool) -> list[Kernel]:
         """The kernel of each row for gradients of these dtypes, compiled now if it is new."""
@@ -89,18 +86,6 @@ class MemoryStepper(Stepper):
             return []
         names = [str(name_of(dtype)) for dtype in dtypes]
         return [kernel(self.parameters.job(row, name, scales)) for row, name in enumerate(names)]
-
-    def _compile_sums(self) -> None:
-        """Get the kernels of the sums, for the gradients that are in the table."""
-        if self._summed[0] is self.table.dtypes and self._summed[1] == self.scales:
-            return
-        names = [str(name_of(dtype)) for dtype in self.table.dtypes]
-        jobs = [self.parameters.job(row, name, self.scales) for row, name in enumerate(names)]
-        pairs = list(zip(jobs, self.parameters.group_of, strict=True))
-        for own, sums in zip(self.decisions.passes, self._sums, strict=True):
-            at = own.positions
-            sums.use([sum_kernel(sum_job(job, at[g])) if g in at else None for job, g in pairs])
-        self._summed = self.table.dtypes, self.scales
 
     def planned(self, hyper: Hyperparameters, scales: bool) -> list[Change]:
         """What has kernels read these hyperparameters, and scale gradients or not."""
@@ -216,42 +201,30 @@ class MemoryStepper(Stepper):
 
     def decide(self) -> bool:
         """Measure all gradients if an option needs it; return False to skip the step."""
-        if not self.reads_first:
-            return True
-        if self.clip.is_on and not self._clip():
-            return False
-        if self._sums:
-            given = [grad is not None for grad in self._found]
-            if self.compiled:
-                self._compile_sums()
-            self.decisions.decide(self._total, self.hyper, given, self.reducer)
+        if self.clip.is_on:
+            grads, sparse = self._found, self._sparse
+            if sparse or not self.compiled:
+                grads = [sparse[i].once() if i in sparse else grad for i, grad in enumerate(grads)]
+                given = [grad for grad in grads if grad is not None]
+                squares = sum_of_squares(given) if self.compiled else norm.reference(given)
+            else:
+                if not self._is_measured:
+                    self.norm.measure(self.rows, self.gradients.known, self.ranges)
+                squares = self.norm.squares
+            factor = self.clip.decide(squares, grads, self.grad_scale, self.limit, self.reducer)
+            if factor is None:
+                self._release()
+                return False
+            self.hyper.scale_gradients(factor)
+        if self.sums is not None:
+            self._decide_from_sums(self.sums)
         return True
 
-    def _total(self, number: int) -> Array:
-        """The sums of a pass."""
-        if self.compiled:
-            totals: Array = self._sums[number].measure(self.rows)
-            return totals
-        own = self.decisions.passes[number]
-        return self.parameters.interpret_sums(own, self._found, self.hyper)
-
-    def _clip(self) -> bool:
-        """Decide from the norm of all gradients; return False to skip the step."""
-        grads, sparse = self._found, self._sparse
-        if sparse or not self.compiled:
-            grads = [sparse[i].once() if i in sparse else grad for i, grad in enumerate(grads)]
-            given = [grad for grad in grads if grad is not None]
-            squares = sum_of_squares(given) if self.compiled else norm.reference(given)
-        else:
-            if not self._is_measured:
-                self.norm.measure(self.rows, self.gradients.known, self.ranges)
-            squares = self.norm.squares
-        factor = self.clip.decide(squares, grads, self.grad_scale, self.limit, self.reducer)
-        if factor is None:
-            self._release()
-            return False
-        self.hyper.scale_gradients(factor)
-        return True
+    def _decide_from_sums(self, sums: MemorySums) -> None:
+        sums.prepare(self.scales)
+        total = partial(sums.totals, found=self._found, hyper=self.hyper)
+        given = [grad is not None for grad in self._found]
+        self.decisions.decide(total, self.hyper, given, self.reducer)
 
     def run(self, start: int, stop: int) -> None:
         """Step the elements from `start` to `stop`; of sparse gradients whole arrays only."""

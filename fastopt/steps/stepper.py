@@ -70,8 +70,6 @@ class Stepper(ABC):
         How norm and sums are combined with those of other processes.
     decisions : Decisions
         What follows from the sums of transforms.
-    reads_first : bool
-        Whether `decide` reads the gradients of all arrays before any is stepped.
     """
 
     count: int
@@ -86,7 +84,6 @@ class Stepper(ABC):
         self.first = 0
         self.reducer: norm.Reducer = norm.LOCAL
         self.decisions = Decisions(parameters.groups, parameters.group_of)
-        self.reads_first = clip.is_on or bool(self.decisions.passes)
         make(hyper.filled(0, 1.0))
         self.varies = hyper.vary()
 
@@ -101,6 +98,11 @@ class Stepper(ABC):
         """Take a step and make further changes, atomically in memory."""
         self.step(grads, grad_scale, None)
         make(also)
+
+    @property
+    def reads_first(self) -> bool:
+        """Whether `decide` reads the gradients of all arrays before any is stepped."""
+        return self.clip.is_on or bool(self.decisions.passes)
 
     @abstractmethod
     def begin(self, grads: Any, grad_scale: Any, stream: Any = None) -> None:

@@ -97,7 +97,14 @@ class Decisions:
 
     def __init__(self, groups: Sequence[Group], group_of: Sequence[int]) -> None:
         self._groups, self._group_of = groups, group_of
-        self.passes = passes_of(groups)
+        self.carries = False
+        self.carried: list[Carried] = []
+        self.passes: list[SumPass] = []
+        if any(part.sums for group in groups for part in group.parts):
+            self._find_passes()
+
+    def _find_passes(self) -> None:
+        self.passes = passes_of(self._groups)
         self._parts = [{g: self._part(own, g) for g in own.positions} for own in self.passes]
         self.carried = [self._start(own) for own in self.passes]
         self.next = self.carried  # that of the step after the one that was begun

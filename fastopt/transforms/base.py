@@ -142,7 +142,8 @@ class Transform:
         if not isinstance(self.hyper, tuple) and not callable(self.hyper):
             raise TypeError(f"hyper must be a tuple or a function of the step, not {shown(self.hyper)}")
         self._check_no_gradient()
-        check_declared(self)
+        if self.sums or self.from_sums is not None or self.carried or self.per_array is not False:
+            check_declared(self)
         for name in "inputs", "outputs", "sums", "carried":  # the caller may change these containers
             if own := getattr(self, name):
                 object.__setattr__(self, name, read_only(dict(own)))
@@ -344,10 +345,11 @@ class Chain:
 
 
 def _part(transform: Transform, copy: Callable[[Any], Any]) -> Part:
-    update, hyper = copy(transform.update), transform.hyper_at(0)
-    sums = sums_of(transform, len(hyper), copy)
-    decided = hyper if sums is None else sums.trial(transform.name, hyper)
-    return Part(update, transform.slots(), len(decided), transform.after, sums)
+    update, hyper, sums = copy(transform.update), transform.hyper_at(0), None
+    if transform.from_sums is not None:
+        sums = sums_of(transform, len(hyper), copy)
+        hyper = sums.trial(transform.name, hyper)
+    return Part(update, transform.slots(), len(hyper), transform.after, sums)
 
 
 def chain(*transforms: Transform | Chain) -> Chain:

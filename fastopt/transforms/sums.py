@@ -52,10 +52,8 @@ def _are_tuples(pair: tuple[Any, ...]) -> bool:
     return all(isinstance(item, tuple) for item in pair)
 
 
-def sums_of(transform: Any, given: int, copy: Callable[[Any], Any]) -> Sums | None:
-    """The sums of a transform, with copies of its functions."""
-    if transform.from_sums is None:
-        return None
+def sums_of(transform: Any, given: int, copy: Callable[[Any], Any]) -> Sums:
+    """The sums of a transform that has some, with copies of its functions."""
     return Sums(
         tuple(transform.sums),
         tuple(map(copy, transform.sums.values())),
