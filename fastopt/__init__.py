@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from fastopt.optimizers.adam import Adam as Adam
     from fastopt.optimizers.adam import AdamW as AdamW
     from fastopt.optimizers.adam import NAdam as NAdam
+    from fastopt.optimizers.lamb import LAMB as LAMB
+    from fastopt.optimizers.lars import LARS as LARS
     from fastopt.optimizers.named import NamedOptimizer as NamedOptimizer
     from fastopt.optimizers.one_shot import OneShot as _OneShot
     from fastopt.optimizers.one_shot import one_shot as one_shot
@@ -46,6 +48,8 @@ if TYPE_CHECKING:
     adagrad_step: _OneShot
     adam_step: _OneShot
     adamw_step: _OneShot
+    lamb_step: _OneShot
+    lars_step: _OneShot
     nadam_step: _OneShot
     rmsprop_step: _OneShot
     sgd_step: _OneShot

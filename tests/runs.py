@@ -16,6 +16,10 @@ def rising(step):
     return step / (1 + step)
 
 
+def rising_from_one(step):
+    return 1.0 + 0.5 * step
+
+
 # All optimizers, with what depends on the number of the step, and all options.
 OPTIMIZERS = {
     "sgd": (fastopt.SGD, {"momentum": 0.9, "dampening": 0.5}),
@@ -24,6 +28,11 @@ OPTIMIZERS = {
     "adam": (fastopt.Adam, {"amsgrad": True}),
     "adamw": (fastopt.AdamW, {}),
     "nadam": (fastopt.NAdam, {"momentum_decay": 0.1}),
+    "lars": (
+        fastopt.LARS,
+        {"momentum": 0.5, "weight_decay": 0.1, "trust_coefficient": rising_from_one},
+    ),
+    "lamb": (fastopt.LAMB, {"weight_decay": 0.1}),
     "schedules": (
         fastopt.RMSProp,
         {"lr": falling, "beta": rising, "momentum": rising, "clip_norm": falling},

@@ -17,7 +17,7 @@ from tests.support import assert_same_bits
 
 X0 = np.array([-1.2, 1.0, 0.8])
 
-NAMES = ["sgd", "rmsprop", "adagrad", "adam", "adamw", "nadam"]
+NAMES = ["sgd", "rmsprop", "adagrad", "adam", "adamw", "nadam", "lars", "lamb"]
 each = pytest.mark.parametrize("name", NAMES)
 
 

@@ -16,6 +16,8 @@ MODULES = {
     "Adam": "fastopt.optimizers.adam",
     "AdamW": "fastopt.optimizers.adam",
     "NAdam": "fastopt.optimizers.adam",
+    "LARS": "fastopt.optimizers.lars",
+    "LAMB": "fastopt.optimizers.lamb",
 }
 NAMES = {name.lower(): name for name in MODULES}
 

@@ -4,6 +4,11 @@ from fastopt.transforms.adam import scale_by_adam, scale_by_nadam
 from fastopt.transforms.after import at_least, at_most, average_params, copy_params
 from fastopt.transforms.base import START_FROM_PARAM, Chain, Transform, chain, factory
 from fastopt.transforms.decay import add_decayed_weights
+from fastopt.transforms.layerwise import (
+    adaptive_grad_clip,
+    clip_by_global_norm,
+    scale_by_trust_ratio,
+)
 from fastopt.transforms.momentum import trace
 from fastopt.transforms.rms import scale_by_rms, scale_by_stddev
 from fastopt.transforms.rss import scale_by_rss
@@ -13,11 +18,13 @@ __all__ = [
     "START_FROM_PARAM",
     "Chain",
     "Transform",
+    "adaptive_grad_clip",
     "add_decayed_weights",
     "at_least",
     "at_most",
     "average_params",
     "chain",
+    "clip_by_global_norm",
     "clip_by_value",
     "copy_params",
     "factory",
@@ -28,5 +35,6 @@ __all__ = [
     "scale_by_rms",
     "scale_by_rss",
     "scale_by_stddev",
+    "scale_by_trust_ratio",
     "trace",
 ]
