@@ -95,7 +95,7 @@ class constant(_Schedule):
 
 @dataclass(frozen=True)
 class exponential(_Schedule):
-    """Multiply by the same factor again and again: ``init * rate**(step / steps)``.
+    """Exponential decay: ``init * rate**(step / steps)``.
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ class exponential(_Schedule):
 
 @dataclass(frozen=True)
 class cosine(_Schedule):
-    """Fall along half a cosine, and stay.
+    """Half a cosine from `init` to ``alpha * init``, constant from step `steps` on.
 
     With ``x = min(step, steps) / steps`` the value is
     ``init * ((1 - alpha) * (1 + cos(pi * x)) / 2 + alpha)``.
@@ -209,7 +209,7 @@ def _half_cosine(step: int, steps: int) -> float:
 
 @dataclass(frozen=True)
 class warmup_cosine(_Schedule):
-    """Rise along a line, then fall along half a cosine, and stay.
+    """Linear warm-up to `peak`, then half a cosine to `end`, constant from step `steps` on.
 
     For the first ``warmup_steps`` the value is
     ``init + (peak - init) * step / warmup_steps``; after them, with
@@ -269,7 +269,7 @@ class warmup_cosine(_Schedule):
 
 @dataclass(frozen=True)
 class polynomial(_Schedule):
-    """Go from one value to another along a power of the time left, and stay.
+    """A power of the remaining steps, from `init` to `end`, constant from step `steps` on.
 
     With ``x = min(step, steps) / steps`` the value is
     ``(init - end) * (1 - x)**power + end``: a straight line with power 1.
@@ -321,7 +321,7 @@ class polynomial(_Schedule):
 
 @dataclass(frozen=True)
 class inverse_time(_Schedule):
-    """Fall like one over the time: ``init / (1 + rate * step / steps)``.
+    """Inverse-time decay: ``init / (1 + rate * step / steps)``.
 
     Parameters
     ----------
@@ -359,7 +359,7 @@ class inverse_time(_Schedule):
 
 @dataclass(frozen=True)
 class piecewise(_Schedule):
-    """One value after the other: ``values[i]`` from step ``boundaries[i - 1]`` on.
+    """Piecewise constant: ``values[i]`` from step ``boundaries[i - 1]`` on.
 
     Parameters
     ----------

@@ -16,7 +16,7 @@ from fastopt.executors.dispatch import norm_launcher
 
 
 def global_norm(arrays: Any) -> float:
-    """The root of the sum of the squares of all elements of all arrays.
+    """The Euclidean norm of all elements of all arrays together.
 
     One read of the arrays, on all cores where they are large. Squares are added in float64 and in a
     fixed order, so that the result is the same, to the last bit, on any number of threads, and that

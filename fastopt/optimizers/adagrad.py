@@ -14,7 +14,7 @@ from fastopt.validation import at, nonnegative
 
 
 class AdaGrad(NamedOptimizer):
-    """Gradient descent with a rate for every element that only ever falls.
+    """Gradient descent with a rate for every element: divided by the root of the sum of its squares.
 
     With gradient ``g``, sum of squares ``s`` and parameter ``w``, step ``t = 0, 1, ...`` is ::
 

@@ -10,7 +10,7 @@ from fastopt.transforms.base import Transform
 
 
 class Adam(NamedOptimizer):
-    """RMSProp with momentum, and with both averages corrected for their start from zero.
+    """RMSProp with momentum, and with bias correction of both averages.
 
     With gradient ``g``, averages ``m`` and ``v`` and parameter ``w``, step ``t = 1, 2, ...`` is ::
 

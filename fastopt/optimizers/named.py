@@ -25,7 +25,7 @@ class NamedOptimizer(Optimizer):
 
     Parameters
     ----------
-    params : array, or list, tuple or dict of arrays, nested at will
+    params : array, or nested lists, tuples and dicts of arrays
         What to optimize, updated in place. Or groups with settings of their own:
         ``[{"params": ..., "lr": ...}, ...]``.
     lr : float or schedule, default 1e-3
@@ -73,7 +73,7 @@ class NamedOptimizer(Optimizer):
         """
 
     def decay_and_rate(self) -> list[Transform]:
-        """What comes last as a rule: decoupled weight decay, if there is any, and the learning rate."""
+        """The usual end of a chain: decoupled weight decay, if it is on, and the learning rate."""
         return [*decoupled_decay(self), scale_by_learning_rate(self.lr)]
 
     def _parts(self, index: int) -> Iterable[Transform]:

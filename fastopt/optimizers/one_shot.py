@@ -74,7 +74,7 @@ class OneShot(Protocol):
 
 
 def one_shot(optimizer: type[NamedOptimizer]) -> OneShot:
-    """A function that takes a step with arrays that the caller keeps, of an optimizer's class.
+    """Make a function that takes one step of an optimizer's class on arrays that the caller keeps.
 
     Parameters
     ----------

@@ -28,7 +28,7 @@ class Optimizer(SharedOptions, shared=True):
 
     Parameters
     ----------
-    params : array, or list, tuple or dict of arrays, nested at will
+    params : array, or nested lists, tuples and dicts of arrays
         What to optimize: float16, bfloat16, float32 or float64, C-contiguous, writeable, of any shape.
         Never copied. 16-bit numbers are computed with in float32.
     chain : Chain, or list of Chain
@@ -142,7 +142,7 @@ class Optimizer(SharedOptions, shared=True):
         return tuple(group_settings.GroupSettings(self, index) for index in range(len(self._groups)))
 
     def current(self, name: str) -> float:
-        """A number as it is in the coming step: of a schedule its value.
+        """The value of a setting at the coming step, of a schedule too.
 
         Parameters
         ----------
@@ -179,7 +179,7 @@ class Optimizer(SharedOptions, shared=True):
 
     @property
     def last(self) -> GradientStats | None:
-        """Norm of the last gradients and whether the step was skipped, where something asks for it."""
+        """Norm of the last gradients and whether the step was skipped; None if no option needs them."""
         return self._steps.last
 
     @property
@@ -218,7 +218,7 @@ class Optimizer(SharedOptions, shared=True):
         self._steps.step(grads, grad_scale, stream)
 
     def advance(self, *, stream: Any = None) -> None:
-        """Get ready for the next replay of a CUDA graph that a step was captured in.
+        """Prepare the next replay of a CUDA graph in which a step was captured.
 
         A captured launch cannot be given other arguments. With ``capturable=True`` the numbers of a
         step (learning rate, bias corrections, the limit of `clip_norm`) are in the memory of the
@@ -237,7 +237,7 @@ class Optimizer(SharedOptions, shared=True):
         self._steps.advance(stream)
 
     def decoded(self, name: str) -> Any:
-        """A state as numbers to compute with, whatever it is stored in.
+        """A state as floating-point numbers, decoded from the format that it is stored in.
 
         Parameters
         ----------
@@ -256,7 +256,7 @@ class Optimizer(SharedOptions, shared=True):
         return self._structure.build(numbers)
 
     def catch_up(self, rows: Any = None) -> None:
-        """Bring rows up to date that had no gradient lately, where ``sparse="exact"`` left them behind.
+        """Bring lagging rows up to date, those without recent gradients under ``sparse="exact"``.
 
         Reading `state` does so by itself. It is needed before parameters are read, copied or saved that
         move without a gradient (with momentum or weight decay); other parameters never are behind.
@@ -330,7 +330,7 @@ class Optimizer(SharedOptions, shared=True):
         checkpoint.from_dict(self, state_dict, match)
 
     def save(self, path: Any, *, params: bool = False) -> None:
-        """Write the state to a file, which then holds the whole of it, or what it held before.
+        """Write the state to a file, atomically: a crash leaves the old file or the new one.
 
         The format is NumPy's ``.npz``, without pickles. Arrays are streamed.
 

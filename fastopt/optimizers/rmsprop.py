@@ -12,7 +12,7 @@ from fastopt.validation import flag
 
 
 class RMSProp(NamedOptimizer):
-    """Gradient descent with a rate for every element: divided by the gradient's recent size.
+    """Gradient descent with a rate for every element: divided by the gradient's root mean square.
 
     With gradient ``g``, accumulator ``v`` and parameter ``w``, one step is ::
 

@@ -1,4 +1,4 @@
-"""The building blocks of optimizers: scalar functions and what they need to remember."""
+"""The building blocks of optimizers: scalar functions and their states."""
 
 from fastopt.transforms.adam import scale_by_adam, scale_by_nadam
 from fastopt.transforms.after import at_least, at_most, average_params, copy_params

@@ -14,7 +14,7 @@ from fastopt.steps.stepper import Stepper
 
 
 class RankError(RuntimeError):
-    """Something failed on another rank, so that this one did not go on either.
+    """An operation failed on another rank, and was not carried out on this one either.
 
     Where it failed, the error is raised as it is.
 
