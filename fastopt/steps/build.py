@@ -69,6 +69,7 @@ def build(
     fast: bool = False,
     capturable: bool = False,
     listed: bool = False,
+    indices: Sequence[int] | None = None,
     hyperparameters: Callable[[Sequence[Group], int | None], Hyperparameters] = Hyperparameters,
 ) -> Built:
     """Check all arrays and options, allocate states, and prepare the first step, or raise.
@@ -79,6 +80,9 @@ def build(
         As of `Optimizer`.
     listed : bool
         Gradients come in a list in the order of the parameters, whatever the structure of `params`.
+    indices : sequence of int, optional
+        The index of the first element of each array, on which random bits depend, where these arrays
+        are some of many.
     hyperparameters : callable
         ``hyperparameters(groups, seed)`` makes the hyperparameters; `seed` is None where nothing is
         rounded stochastically.
@@ -102,7 +106,7 @@ def build(
             place = placement.check_one_home([*outward, *inward])
             check_home(executor, place, capturable, sparse)
             check_sums(groups, place, sparse)
-            parameters = ParameterSet(groups, zero_grad, fast)
+            parameters = ParameterSet(groups, zero_grad, fast, indices)
             written = [checks.memory_range(*pair) for pair in outward]
             checks.check_distinct(written)
             formats.check_names([group.chain for group in groups])

@@ -86,7 +86,7 @@ class CudaStepper(Stepper):
         kind = OneArray if len(rows) == 1 else ManyArrays
         control = self._decision.address if self._decision is not None else 0
         own = [self._arrays[row] for row in rows]
-        firsts = [self.first + self.parameters.firsts[row] for row in rows]
+        firsts = [self.first + self.parameters.indices[row] for row in rows]
         host: Any = hyper.of(rows[0])
         numbers = host if isinstance(host, LaunchHyper) else LaunchHyper(host, self.setup.capturable)
         return kind(rows, own, firsts, gradient, made, numbers, control)
@@ -225,7 +225,7 @@ class CudaStepper(Stepper):
         found = self._single.get(row)
         if found is None:
             batch: Any = next(own for own in self._batches if row in own.rows)
-            first = self.first + self.parameters.firsts[row]
+            first = self.first + self.parameters.indices[row]
             is_alone = isinstance(batch, OneArray)
             found = batch if is_alone else batch.alone(row, self._arrays[row], first)
             found.bind([self.gradients.addresses[row]])

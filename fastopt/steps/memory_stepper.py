@@ -55,6 +55,7 @@ class MemoryStepper(Stepper):
             parameters.leaves,
             parameters.slots,
             parameters.headers,
+            parameters.indices,
             setup.guarded,
             zero_grad,
             not setup.structure.is_leaf,

@@ -30,6 +30,8 @@ class ParameterSet:
         Clear the gradients on the way.
     fast : bool
         With approximate roots and quotients.
+    indices : sequence of int, optional
+        The attribute, where it is not `firsts`.
 
     Attributes
     ----------
@@ -47,9 +49,17 @@ class ParameterSet:
         The number of the first of them among all, counted from 0.
     size : int
         How many there are in all.
+    indices : sequence of int
+        The index of the first element of each for random bits.
     """
 
-    def __init__(self, groups: Sequence[Group], zero_grad: bool, fast: bool) -> None:
+    def __init__(
+        self,
+        groups: Sequence[Group],
+        zero_grad: bool,
+        fast: bool,
+        indices: Sequence[int] | None = None,
+    ) -> None:
         self.members = [(group, i) for group in groups for i in range(len(group.leaves))]
         self.groups = list(groups)
         self.group_of = [i for i, group in enumerate(groups) for _ in group.leaves]
@@ -59,6 +69,7 @@ class ParameterSet:
         self.headers = [own for group in groups for own in group.headers()]
         self.sizes = [leaf.size for leaf in self.leaves]
         *self.firsts, self.size = accumulate(self.sizes, initial=0)
+        self.indices = self.firsts if indices is None else indices
 
     def check_headers(self, row: int) -> None:
         """Check that the caller's arrays have not been changed, or raise ValueError."""
@@ -88,7 +99,7 @@ class ParameterSet:
     ) -> list[Change]:
         """What steps a stretch of all elements, computed in plain Python, with checked gradients.
 
-        `first` is the number of the very first element, and `view` shows an array as NumPy's.
+        `first` is added to the index of each element, and `view` shows an array as NumPy's.
         """
         changes = list[Change]()
         for row, part in self.spans(start, stop):
@@ -102,7 +113,7 @@ class ParameterSet:
                 items = array.reshape(-1)[part.start // block : -(-part.stop // block)]
                 parts.append(slot._replace(array=items))
             group, _ = self.members[row]
-            number = first + self.firsts[row] + part.start
+            number = first + self.indices[row] + part.start
             own = hyper.of(row)
             changes += reference.stepped(group.parts, own, number, self._zero_grad, parts)
         return changes

@@ -171,7 +171,7 @@ def test_gradients_of_16_bits_pass_the_gate(half, monkeypatch):
     w.grad = torch.ones_like(w)
     optimizer.step()
     closely = []
-    ((launch, _),) = optimizer._plan.launches
+    ((launch, _),) = optimizer._planner.plan.launches
     steps = launch.stepper
     monkeypatch.setattr(steps.gradients, "check", closely.append)
     w.grad = torch.ones_like(w)
@@ -199,7 +199,7 @@ def test_a_group_of_several_dtypes():
 def test_one_launch_steps_the_memory_of_the_tensors(monkeypatch):
     pair = Pair("RMSprop", shapes=((64,),) * 50)
     pair.step()
-    ((launch, _),) = pair.fast._plan.launches
+    ((launch, _),) = pair.fast._planner.plan.launches
     places = [p.data_ptr() for p in pair.params["fastopt"]]
     assert [leaf.__array_interface__["data"][0] for leaf in launch.stepper.parameters.leaves] == places
     calls = []
@@ -301,7 +301,7 @@ def test_threads_are_as_many_as_torch_may_use(monkeypatch):
     optimizer = fast.SGD([w])
     w.grad = torch.ones(8)
     optimizer.step()
-    plan = optimizer._plan
+    plan = optimizer._planner.plan
     monkeypatch.setattr(plan, "step", lambda *a: seen.append(fastopt.get_num_threads()))
     before = torch.get_num_threads()
     try:
@@ -319,7 +319,7 @@ def test_a_plan_does_not_keep_what_was_replaced():
     for _ in range(2):
         w.grad = torch.ones(8)
         optimizer.step()
-        old, optimizer._plan = optimizer._plan, None
+        old, optimizer._planner.plan = optimizer._planner.plan, None
     del old
     gc.collect()
     optimizer.step()

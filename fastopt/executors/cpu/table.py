@@ -50,6 +50,8 @@ class Table:
         The arrays of each parameter's slots.
     headers : sequence of sequence of Header
         For each parameter its own header, then those of its other arrays that are the caller's.
+    indices : sequence of int
+        The index of the first element of each, for random bits.
     guarded : Guarded
         Memory that gradients must not overlap.
     zero_grad : bool
@@ -67,6 +69,7 @@ class Table:
         params: Sequence[Array],
         states: Sequence[Sequence[Array]],
         headers: Sequence[Sequence[Header]],
+        indices: Sequence[int],
         guarded: Guarded,
         zero_grad: bool,
         may_skip: bool,
@@ -85,14 +88,16 @@ class Table:
         self.dtypes: list[np.dtype[Any]] = [param.dtype for param in params]  # of the gradients
         self.size, counts_at, headers_at = 0, address(self.counts), address(self._words)
         rows = []
-        for param, slots, known, hyper in zip(params, states, headers, hypers, strict=True):
+        for param, slots, known, index, hyper in zip(
+            params, states, headers, indices, hypers, strict=True
+        ):
             row = [0] * (STATE + most)
             row[HYPER], row[COUNTS], row[HEADERS] = address(hyper), counts_at, headers_at
             row[FORMAT], row[ITEMSIZE], row[DTYPE] = _format_words(param.dtype)
             row[LENGTH] = row[COUNT] = param.size
             row[TYPE], row[NONE] = id(np.ndarray), id(None) if may_skip else 0
             row[FLAGS], row[NDIM] = grad_flags, param.ndim
-            row[FIRST], row[PARAM] = self.size, known[0].address
+            row[FIRST], row[PARAM] = index, known[0].address
             row[STATE : STATE + len(slots)] = map(address, slots)
             rows.append(row)
             self.size += param.size

@@ -7,6 +7,7 @@ except ImportError as error:
         "fastopt.interop.torch needs PyTorch 2.7 or newer: pip install 'torch>=2.7'"
     ) from error
 
+from fastopt.interop.torch.backward_steps import step_in_backward as step_in_backward
 from fastopt.interop.torch.optimizers import SGD, Adagrad, Adam, AdamW, NAdam, RMSprop
 from fastopt.interop.torch.options import Added as Added
 

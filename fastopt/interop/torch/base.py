@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from fastopt.arrays.object_layout import identities
-from fastopt.executors.threads import get_num_threads, threads
 from fastopt.interop.torch.loading import keep_formats, release
 from fastopt.interop.torch.options import Added
-from fastopt.interop.torch.param_groups import (
-    GroupValue,
-    ParamGroup,
-    chain_of,
-    check_constants,
-    switches,
-)
-from fastopt.interop.torch.parameters import Row
-from fastopt.interop.torch.plan import Plan
+from fastopt.interop.torch.param_groups import GroupValue, ParamGroup, chain_of, check_constants
+from fastopt.interop.torch.planner import Planner, key_of
 from fastopt.interop.torch.sparse import Sparse
 from fastopt.interop.torch.state_formats import TensorFormats, is_packed, numbers
-from fastopt.interop.torch.states import complete, count
-from fastopt.interop.torch.tensors import check, number
+from fastopt.interop.torch.tensors import number
 from fastopt.optimizers.named import NamedOptimizer
 from fastopt.steps.clipping import GradientStats
 from fastopt.transforms.base import Chain
 from fastopt.validation import decay_rate, flag, positive
+
+if TYPE_CHECKING:
+    from fastopt.interop.torch.backward_steps import BackwardSteps
 
 # Under its present name or its former one.
 _torchs_check: Any = getattr(
@@ -43,7 +35,7 @@ class FastOptimizer(torch.optim.Optimizer):
     """In front of one of torch's optimizers, it replaces ``step`` and adds arguments.
 
     Arguments, defaults, errors, param groups and checkpoints stay torch's own. What a step works on is
-    found once and kept, as a `Plan`; each step sees whether it still holds.
+    found once and kept, as a `Plan`; each step sees whether it still holds (`Planner`).
     """
 
     _optimizer: ClassVar[type[NamedOptimizer]]
@@ -52,9 +44,9 @@ class FastOptimizer(torch.optim.Optimizer):
     _step_supports_amp_scaling = True  # what GradScaler asks for
 
     _is_made = False
-    _plan: Plan | None = None
+    _planner: Planner
+    _backward: BackwardSteps | None = None  # with `step_in_backward`
     _on_cuda: bool | None = None  # whether any parameter is; None before the first check
-    _captured: list[Plan]  # what graphs work on: kept as long as the optimizer
 
     def __init__(
         self,
@@ -81,7 +73,7 @@ class FastOptimizer(torch.optim.Optimizer):
         chains, _ = self._check_groups()
         for group, chain in zip(self.param_groups, chains, strict=True):
             check_constants(group, chain)
-        self._captured = []
+        self._planner = Planner()
         self._is_made = True
 
     def __getstate__(self) -> dict[str, Any]:
@@ -92,7 +84,7 @@ class FastOptimizer(torch.optim.Optimizer):
         for param, own in state.get("state", {}).items():
             release(own, param)
         super().__setstate__(state)
-        self.__dict__.setdefault("_captured", [])  # torch loads checkpoints with this too
+        self.__dict__.setdefault("_planner", Planner())  # torch loads checkpoints with this too
 
     def add_param_group(self, param_group: ParamGroup) -> None:
         """Add parameters, with settings of their own."""
@@ -104,6 +96,14 @@ class FastOptimizer(torch.optim.Optimizer):
             except BaseException:
                 self.param_groups.pop()
                 raise
+        if self._backward is not None:
+            self._backward.attach()
+
+    def remove_hooks(self) -> None:
+        """With `step_in_backward`: step in ``step`` from now on, from gradients that are kept."""
+        if self._backward is not None:
+            self._backward.detach()
+            self._backward = None
 
     def _check_groups(self) -> tuple[list[Chain], TensorFormats]:
         """The chains of all groups and the formats of states; raises if a setting is invalid."""
@@ -178,7 +178,7 @@ class FastOptimizer(torch.optim.Optimizer):
     @property
     def last(self) -> GradientStats | None:
         """With `clip_norm`: the norm of the last gradients, before clipping."""
-        return self._plan.last if self._plan is not None else None
+        return None if self._planner.plan is None else self._planner.plan.last
 
     @torch._disable_dynamo  # type: ignore[untyped-decorator]
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -189,6 +189,9 @@ class FastOptimizer(torch.optim.Optimizer):
         closure : callable, optional
             Evaluates the model again, and returns the loss.
         """
+        if self._backward is not None:
+            self._backward.end(closure)
+            return None
         loss = None
         capturing = self._is_capturing()
         if closure is not None:
@@ -203,7 +206,8 @@ class FastOptimizer(torch.optim.Optimizer):
             )
         if found_inf is None or number(found_inf) == 0.0:
             with torch.no_grad():
-                self._step(1.0 if grad_scale is None else number(grad_scale), capturing)
+                scale = 1.0 if grad_scale is None else number(grad_scale)
+                self._planner.step(self, key_of(self), scale, capturing)
         return loss
 
     def _is_capturing(self) -> bool:
@@ -222,132 +226,3 @@ class FastOptimizer(torch.optim.Optimizer):
                 "capturable=True in all param_groups, which SGD and Adagrad do not have"
             )
         return capturing
-
-    def _step(self, grad_scale: float, capturing: bool) -> None:
-        plan = self._plan
-        if plan is None or plan.key != self._key() or not plan.is_current(self.state):
-            if capturing:
-                raise RuntimeError(
-                    "a step can be captured in a CUDA graph only after one with the same parameters "
-                    "and settings, which makes what it needs: take a step, then capture the next"
-                )
-            plan = self._make_plan()
-        if capturing and plan not in self._captured:
-            self._captured.append(plan)
-        found = plan.gradients()
-        if found is None:  # one of them has become sparse
-            plan = self._make_plan()
-            found = plan.gradients() or []
-        allowed = torch.get_num_threads()
-        with threads(allowed) if allowed < get_num_threads() else nullcontext():
-            plan.step(found, grad_scale, self.clip_norm)
-        for group, chain, param in plan.sparse:
-            if param.grad is not None:
-                self._step_sparse(group, chain, param, grad_scale)
-
-    def _key(self) -> Any:
-        """A key of all that a plan depends on: groups, parameters, and options of chains."""
-        return (
-            [
-                (id(group), bool(group.get("capturable")), *switches(self._optimizer, group))
-                for group in self.param_groups
-            ],
-            [identities(group["params"]) for group in self.param_groups],
-            self.clip_norm is None,
-            self.average_decay is None,
-            self.state_dtype,
-            self.stochastic_rounding,
-        )
-
-    def _make_plan(self) -> Plan:
-        """Build the plan of the current parameters, and create missing states."""
-        chains, formats = self._check_groups()
-        self._on_cuda = None
-        if self._plan is not None:
-            self._plan.note_fresh()
-        before = {} if self._plan is None else {id(row.param): row for row in self._plan.rows}
-        taken: list[tuple[int, Tensor]] = []
-        sparse: list[tuple[ParamGroup, Chain, Tensor]] = []
-        others: list[Tensor] = []
-        for index, group in enumerate(self.param_groups):
-            wanted = {*self._counts, *chains[index].states()}
-            for i, param in enumerate(group["params"]):
-                grad = param.grad
-                if grad is not None:
-                    self._check_param(f"param_groups[{index}]['params'][{i}]", group, param)
-                elif id(param) not in before or not wanted <= self.state.get(param, {}).keys():
-                    others.append(param)
-                    continue
-                if grad is not None and grad.is_sparse:
-                    sparse.append((group, chains[index], param))
-                else:
-                    taken.append((index, param))
-        places = list(dict.fromkeys(str(param.device) for _, param in taken))
-        if self.clip_norm is not None and len(places) > 1:
-            raise ValueError(
-                f"clip_norm must be None for parameters on several devices, which are {places}: no "
-                "device sees the norm of all gradients"
-            )
-        capturable = {bool(self.param_groups[index].get("capturable")) for index, _ in taken}
-        if self.clip_norm is not None and len(capturable) > 1:
-            raise ValueError(
-                "clip_norm must be None where some param_groups are capturable and some are not: they "
-                "are stepped apart"
-            )
-        rows = [
-            self._make_row(index, param, chains[index], formats, before.get(id(param)))
-            for index, param in taken
-        ]
-        self._plan = Plan(
-            self._key(),
-            rows,
-            sparse,
-            others,
-            self.state,
-            self.param_groups,
-            self._chain,
-            self.clip_norm,
-            self.stochastic_rounding,
-            taken=0 if self._plan is None else self._plan.taken,
-        )
-        return self._plan
-
-    def _check_param(self, name: str, group: ParamGroup, param: Tensor) -> None:
-        check(name, param)
-        if group.get("capturable") and param.device.type == "cpu":
-            raise AssertionError(  # as torch does
-                f"capturable=True needs parameters on devices with graphs, but {name} is on the CPU"
-            )
-        if group.get("fused") and not param.is_floating_point():
-            raise RuntimeError(
-                f"fused=True needs floating-point parameters, but {name} is {param.dtype}"
-            )
-        if param.grad is None or not param.grad.is_sparse:
-            return
-        if not self._sparse:
-            raise RuntimeError(f"{type(self).__name__} does not support sparse gradients")
-        added = ("clip_norm", "average_decay", "state_dtype")
-        if any(getattr(self, option) is not None for option in added):
-            raise RuntimeError(f"{', '.join(added)} need dense gradients, but that of {name} is sparse")
-
-    def _make_row(
-        self, index: int, param: Tensor, chain: Chain, formats: TensorFormats, before: Row | None
-    ) -> Row:
-        group, names, fresh = self.param_groups[index], tuple(chain.states()), False
-        # As in torch, a parameter without states has no entry at all.
-        state = self.state[param] if self._counts or names else {}
-        if "momentum_buffer" in names and not self._counts:
-            known = state.get("momentum_buffer")
-            fresh = known is None or (before is not None and before.is_fresh(known))
-        count(state, param, group, self._counts)
-        complete(state, param, group, chain, formats)
-        return Row(param, index, state, names, fresh, bool(group.get("capturable")))
-
-    def _step_sparse(self, group: ParamGroup, chain: Chain, param: Tensor, grad_scale: float) -> None:
-        grad = param.grad if grad_scale == 1.0 else param.grad * (1.0 / grad_scale)
-        state = self.state[param] if self._counts or group["momentum"] else {}
-        if self._counts:  # SGD's momentum is sparse too, and torch's to make
-            count(state, param, group, self._counts)
-            complete(state, param, group, chain, TensorFormats(None))
-        for step in self._sparse:
-            step(group, state, param, grad)

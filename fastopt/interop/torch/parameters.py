@@ -29,6 +29,7 @@ class Row:
     names: tuple[str, ...]  # of the states that have a number for each of its elements
     fresh: bool  # its momentum starts with the next gradient
     capturable: bool  # its steps are counted on its device
+    first: int | None = None  # the index of its first element among all; None counts the rows' own
     count: Array | None = field(init=False)  # the steps that torch counts
     product: Array | None = field(init=False)  # of NAdam's momenta
     array: Any = field(init=False)  # NumPy's, or on a device a tensor

@@ -50,6 +50,8 @@ class Plan:
     stochastic_rounding : bool, optional
     taken : int
         The optimizer's step count.
+    is_whole : bool
+        Whether no other plan steps parameters that are in `state`.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Plan:
         clip_norm: float | None,
         stochastic_rounding: bool | None,
         taken: int,
+        is_whole: bool,
     ) -> None:
         self._taken = taken
         self.key, self.sparse, self._others = key, sparse, others
@@ -77,8 +80,9 @@ class Plan:
         self._any_fresh = any(row.fresh for row in self.rows)
         self._has_products = any(row.product is not None for row in self.rows)
         self._shadows = [(row.param, row.shadow) for row in self.rows if row.shadow is not None]
-        self._state, self._keys, self._owned = state, list(state), list(state.values())
-        self._identities = identities(self._keys), identities(self._owned)
+        self._state, self._stateful = state, [row for row in self.rows if row.tracked]
+        self._keys, self._owned = (list(state), list(state.values())) if is_whole else ([], [])
+        self._identities = (identities(self._keys), identities(self._owned)) if is_whole else None
         self._tensors = [tensor for row in self.rows for tensor in row.tensors()]
         self._layouts = list(map(layout_of, self._tensors))
         self._multiply()
@@ -115,7 +119,10 @@ class Plan:
         """
         if state is not self._state:
             return False
-        if (identities(list(state)), identities(list(state.values()))) != self._identities:
+        if self._identities is None:
+            if any(state.get(row.param) is not row.state for row in self._stateful):
+                return False
+        elif (identities(list(state)), identities(list(state.values()))) != self._identities:
             return False
         if not (self._are_same() if self._snapshot is None else self._snapshot.is_same()):
             return False

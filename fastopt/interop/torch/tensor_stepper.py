@@ -55,9 +55,10 @@ class TensorStepper:
             from fastopt.interop.torch.graphs import GraphHyperparameters
 
             options |= {"capturable": True, "hyperparameters": partial(GraphHyperparameters, sections)}
-        built = build(arrays, chains, state=state, listed=True, **options)
-        self.stepper, self.clip = built.stepper, built.clip
         self._rows = [row for section in sections for row in section.rows]
+        indices = [row.first for row in self._rows if row.first is not None]
+        built = build(arrays, chains, state=state, listed=True, indices=indices or None, **options)
+        self.stepper, self.clip = built.stepper, built.clip
         scalars = [(row.count, row.product) for row in self._rows]
         # For machine code: the addresses of torch's counts and products, and their new values.
         self._locations = np.array(

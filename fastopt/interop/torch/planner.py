@@ -1,0 +1,193 @@
+"""Finds what a step works on and keeps it as a plan, for all parameters or for some."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from fastopt.arrays.object_layout import identities
+from fastopt.executors.threads import get_num_threads, threads
+from fastopt.interop.torch.param_groups import ParamGroup, switches
+from fastopt.interop.torch.parameters import Row
+from fastopt.interop.torch.plan import Plan
+from fastopt.interop.torch.state_formats import TensorFormats
+from fastopt.interop.torch.states import complete, count
+from fastopt.interop.torch.tensors import check
+from fastopt.transforms.base import Chain
+
+if TYPE_CHECKING:
+    from fastopt.interop.torch.base import FastOptimizer
+
+
+def key_of(optimizer: FastOptimizer) -> Any:
+    """A key of all that a plan depends on: groups, parameters, and options of chains."""
+    return (
+        [
+            (id(group), bool(group.get("capturable")), *switches(optimizer._optimizer, group))
+            for group in optimizer.param_groups
+        ],
+        [identities(group["params"]) for group in optimizer.param_groups],
+        optimizer.clip_norm is None,
+        optimizer.average_decay is None,
+        optimizer.state_dtype,
+        optimizer.stochastic_rounding,
+    )
+
+
+class Planner:
+    """Steps parameters of an optimizer, by a plan that is made anew when it does not hold any more.
+
+    The optimizer comes as an argument: a reference to it would make a cycle, and keep memory longer.
+
+    Parameters
+    ----------
+    members : mapping, optional
+        The parameters by their `id`, with the index of the first element of each among those of all
+        parameters, on which random bits depend; by default all parameters.
+
+    Attributes
+    ----------
+    plan : Plan, optional
+        That of the last step.
+    captured : list of Plan
+        What graphs work on: kept as long as the optimizer.
+    """
+
+    plan: Plan | None = None
+
+    def __init__(self, members: Mapping[int, int] | None = None) -> None:
+        self._members = members
+        self.captured: list[Plan] = []
+
+    def step(self, optimizer: FastOptimizer, key: Any, grad_scale: float, capturing: bool) -> None:
+        """Step the parameters that have a gradient; `key` is the optimizer's `key_of` now."""
+        plan = self.plan
+        if plan is None or plan.key != key or not plan.is_current(optimizer.state):
+            if capturing:
+                raise RuntimeError(
+                    "a step can be captured in a CUDA graph only after one with the same parameters "
+                    "and settings, which makes what it needs: take a step, then capture the next"
+                )
+            plan = self._make_plan(optimizer, key)
+        if capturing and plan not in self.captured:
+            self.captured.append(plan)
+        found = plan.gradients()
+        if found is None:  # one of them has become sparse
+            plan = self._make_plan(optimizer, key)
+            found = plan.gradients() or []
+        allowed = torch.get_num_threads()
+        with threads(allowed) if allowed < get_num_threads() else nullcontext():
+            plan.step(found, grad_scale, optimizer.clip_norm)
+        for group, chain, param in plan.sparse:
+            if param.grad is not None:
+                _step_sparse(optimizer, group, chain, param, grad_scale)
+
+    def _make_plan(self, optimizer: FastOptimizer, key: Any) -> Plan:
+        """Build the plan of the current parameters, and create missing states."""
+        chains, formats = optimizer._check_groups()
+        optimizer._on_cuda = None
+        if self.plan is not None:
+            self.plan.note_fresh()
+        before = {} if self.plan is None else {id(row.param): row for row in self.plan.rows}
+        groups, members = optimizer.param_groups, self._members
+        taken: list[tuple[int, Tensor]] = []
+        sparse: list[tuple[ParamGroup, Chain, Tensor]] = []
+        others: list[Tensor] = []
+        for index, group in enumerate(groups):
+            wanted = {*optimizer._counts, *chains[index].states()}
+            for i, param in enumerate(group["params"]):
+                if members is not None and id(param) not in members:
+                    continue
+                grad = param.grad
+                if grad is not None:
+                    _check_param(optimizer, f"param_groups[{index}]['params'][{i}]", group, param)
+                elif id(param) not in before or not wanted <= optimizer.state.get(param, {}).keys():
+                    others.append(param)
+                    continue
+                if grad is not None and grad.is_sparse:
+                    sparse.append((group, chains[index], param))
+                else:
+                    taken.append((index, param))
+        places = list(dict.fromkeys(str(param.device) for _, param in taken))
+        if optimizer.clip_norm is not None and len(places) > 1:
+            raise ValueError(
+                f"clip_norm must be None for parameters on several devices, which are {places}: no "
+                "device sees the norm of all gradients"
+            )
+        capturable = {bool(groups[index].get("capturable")) for index, _ in taken}
+        if optimizer.clip_norm is not None and len(capturable) > 1:
+            raise ValueError(
+                "clip_norm must be None where some param_groups are capturable and some are not: they "
+                "are stepped apart"
+            )
+        rows = [
+            self._make_row(optimizer, index, param, chains[index], formats, before.get(id(param)))
+            for index, param in taken
+        ]
+        self.plan = Plan(
+            key,
+            rows,
+            sparse,
+            others,
+            optimizer.state,
+            groups,
+            optimizer._chain,
+            optimizer.clip_norm,
+            optimizer.stochastic_rounding,
+            taken=0 if self.plan is None else self.plan.taken,
+            is_whole=members is None,
+        )
+        return self.plan
+
+    def _make_row(
+        self,
+        optimizer: FastOptimizer,
+        index: int,
+        param: Tensor,
+        chain: Chain,
+        formats: TensorFormats,
+        before: Row | None,
+    ) -> Row:
+        group, names, fresh = optimizer.param_groups[index], tuple(chain.states()), False
+        # As in torch, a parameter without states has no entry at all.
+        state = optimizer.state[param] if optimizer._counts or names else {}
+        if "momentum_buffer" in names and not optimizer._counts:
+            known = state.get("momentum_buffer")
+            fresh = known is None or (before is not None and before.is_fresh(known))
+        count(state, param, group, optimizer._counts)
+        complete(state, param, group, chain, formats)
+        first = None if self._members is None else self._members[id(param)]
+        return Row(param, index, state, names, fresh, bool(group.get("capturable")), first)
+
+
+def _check_param(optimizer: FastOptimizer, name: str, group: ParamGroup, param: Tensor) -> None:
+    check(name, param)
+    if group.get("capturable") and param.device.type == "cpu":
+        raise AssertionError(  # as torch does
+            f"capturable=True needs parameters on devices with graphs, but {name} is on the CPU"
+        )
+    if group.get("fused") and not param.is_floating_point():
+        raise RuntimeError(f"fused=True needs floating-point parameters, but {name} is {param.dtype}")
+    if param.grad is None or not param.grad.is_sparse:
+        return
+    if not optimizer._sparse:
+        raise RuntimeError(f"{type(optimizer).__name__} does not support sparse gradients")
+    added = ("clip_norm", "average_decay", "state_dtype")
+    if any(getattr(optimizer, option) is not None for option in added):
+        raise RuntimeError(f"{', '.join(added)} need dense gradients, but that of {name} is sparse")
+
+
+def _step_sparse(
+    optimizer: FastOptimizer, group: ParamGroup, chain: Chain, param: Tensor, grad_scale: float
+) -> None:
+    grad = param.grad if grad_scale == 1.0 else param.grad * (1.0 / grad_scale)
+    state = optimizer.state[param] if optimizer._counts or group["momentum"] else {}
+    if optimizer._counts:  # SGD's momentum is sparse too, and torch's to make
+        count(state, param, group, optimizer._counts)
+        complete(state, param, group, chain, TensorFormats(None))
+    for step in optimizer._sparse:
+        step(group, state, param, grad)
