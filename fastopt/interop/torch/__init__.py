@@ -7,7 +7,7 @@ except ImportError as error:
         "fastopt.interop.torch needs PyTorch 2.7 or newer: pip install 'torch>=2.7'"
     ) from error
 
-from fastopt.interop.torch.backward_steps import step_in_backward as step_in_backward
+from fastopt.interop.torch.backward_steps import step_in_backward
 from fastopt.interop.torch.optimizers import SGD, Adagrad, Adam, AdamW, NAdam, RMSprop
 from fastopt.interop.torch.options import Added as Added
 
@@ -18,4 +18,4 @@ def __getattr__(name: str) -> object:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}{meant(name, __all__)}")
 
 
-__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "NAdam", "RMSprop"]
+__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "NAdam", "RMSprop", "step_in_backward"]
