@@ -22,20 +22,20 @@ __all__ = [
 ]  # fmt: skip
 
 
-def _items(name: str, given: Any) -> list[tuple[str, Any]]:
-    if not isinstance(given, (list, tuple)):
-        raise TypeError(f"{name} must be a list or tuple of numbers, not {validation.shown(given)}")
-    return [(f"{name}[{i}]", item) for i, item in enumerate(given)]
+def _items(name: str, values: Any) -> list[tuple[str, Any]]:
+    if not isinstance(values, (list, tuple)):
+        raise TypeError(f"{name} must be a list or tuple of numbers, not {validation.shown(values)}")
+    return [(f"{name}[{i}]", item) for i, item in enumerate(values)]
 
 
-def _numbers(name: str, given: Any) -> tuple[float, ...]:
-    return tuple(validation.finite_number(*item) for item in _items(name, given))
+def _numbers(name: str, values: Any) -> tuple[float, ...]:
+    return tuple(validation.finite_number(*item) for item in _items(name, values))
 
 
-def _rising_steps(name: str, given: Any) -> tuple[int, ...]:
-    steps = tuple(validation.whole_number(*item) for item in _items(name, given))
+def _rising_steps(name: str, values: Any) -> tuple[int, ...]:
+    steps = tuple(validation.whole_number(*item) for item in _items(name, values))
     if any(one >= other for one, other in pairwise(steps)):
-        raise ValueError(f"{name} must rise, got {validation.shown(given)}")
+        raise ValueError(f"{name} must rise, got {validation.shown(values)}")
     return steps
 
 

@@ -55,10 +55,10 @@ def usable_cores() -> int:
 
 def vector_width() -> str:
     """The widest vector registers that the compiler may use."""
-    found = target.widest_vectors()
-    if found is None:
+    widest = target.widest_vectors()
+    if widest is None:
         return "unknown"
-    bits, name = found
+    bits, name = widest
     return f"{bits} bits ({name}): {bits // 32} float32 in a register"
 
 
@@ -92,5 +92,5 @@ def _cache_state() -> str:
         return f"NOT usable: {error.strerror}"
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     writable = existing.is_dir() and os.access(existing, os.W_OK)
-    found = f"{len(sizes)} kernels, {sum(sizes) / 1e6:.1f} MB"
-    return f"{found}, {'writable' if writable else 'NOT writable'}"
+    text = f"{len(sizes)} kernels, {sum(sizes) / 1e6:.1f} MB"
+    return f"{text}, {'writable' if writable else 'NOT writable'}"

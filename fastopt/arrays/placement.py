@@ -45,7 +45,7 @@ def enter_like(name: str, array: Any, like: Any) -> Any:
     return entered
 
 
-def check_one_home(named: Sequence[tuple[str, Any]]) -> str | None:
+def check_one_place(named: Sequence[tuple[str, Any]]) -> str | None:
     """Check that all arrays are in memory or on one device; return the name of its place, or None.
 
     Raises

@@ -58,7 +58,7 @@ def global_norm(arrays: Any) -> float:
         checks.check_readable(name, leaf)
         leaves.append(leaf)
         named.append((name, leaf))
-    if placement.check_one_home(named):
+    if placement.check_one_place(named):
         from fastopt.executors.cuda import global_norm as on_device
 
         return on_device.global_norm(leaves)

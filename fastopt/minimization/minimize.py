@@ -10,7 +10,7 @@ from fastopt.minimization.default_lr import usual as usual_rate
 from fastopt.minimization.factory import choose, make
 from fastopt.minimization.foreign import MAXITER, limit, refuse
 from fastopt.minimization.loop import KEEP, BestPoint, descend
-from fastopt.minimization.objective import Objective
+from fastopt.minimization.objective import Gradient, Objective
 from fastopt.minimization.observers import Observers
 from fastopt.minimization.result import MinimizeResult
 from fastopt.minimization.stopping import FTOL, GTOL, Stopping, tolerance
@@ -23,7 +23,7 @@ def minimize(
     args: Any = (),
     *,
     optimizer: Any = "rmsprop",
-    jac: Any = None,
+    jac: Gradient = None,
     bounds: Any = None,
     maxiter: float | None = MAXITER,
     tol: float | None = None,

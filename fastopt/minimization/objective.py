@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from fastopt.minimization.box import Box, is_real
 from fastopt.validation import whole_number
 
 # Arguments that are passed to functions with a parameter of this name that has no default.
+# The gradient: a function, True if `fun` returns it too, by differences, or whichever is found out.
+Gradient: TypeAlias = Callable[..., Any] | bool | Literal["2-point"] | None
+
 OPTIONAL_ARGUMENTS = frozenset({"out", "step", "rng"})
 
 
@@ -100,7 +103,7 @@ class Objective:
         Whether the gradient is approximated by differences.
     """
 
-    def __init__(self, fun: Any, jac: Any, args: Any, box: Box, seed: Any) -> None:
+    def __init__(self, fun: Any, jac: Gradient, args: Any, box: Box, seed: Any) -> None:
         if not callable(fun):
             raise TypeError(f"fun must be a function, not {fun!r}")
         self.seed = _entropy(seed)

@@ -21,8 +21,8 @@ Dialect: TypeAlias = Callable[..., Settings]
 def _rmsprop_torch(
     lr=1e-2, alpha=0.99, eps=1e-8, weight_decay=0.0, momentum=0.0, centered=False, maximize=False
 ):
-    own = {"lr": lr, "beta": alpha, "eps": eps, "momentum": momentum, "centered": centered}
-    return {**own, "eps_inside_sqrt": False, "weight_decay": weight_decay, "maximize": maximize}
+    settings = {"lr": lr, "beta": alpha, "eps": eps, "momentum": momentum, "centered": centered}
+    return {**settings, "eps_inside_sqrt": False, "weight_decay": weight_decay, "maximize": maximize}
 
 
 def _rmsprop_keras(
@@ -35,14 +35,14 @@ def _rmsprop_keras(
     clipvalue=None,
     global_clipnorm=None,
 ):
-    own = {"lr": learning_rate, "beta": rho, "eps": epsilon, "momentum": momentum}
-    own |= {"centered": centered, "lr_in_momentum": True}
-    return {**own, **_keras(weight_decay, clipvalue, global_clipnorm)}
+    settings = {"lr": learning_rate, "beta": rho, "eps": epsilon, "momentum": momentum}
+    settings |= {"centered": centered, "lr_in_momentum": True}
+    return {**settings, **_keras(weight_decay, clipvalue, global_clipnorm)}
 
 
 def _rmsprop_tensorflow1(learning_rate, decay=0.9, momentum=0.0, epsilon=1e-10, centered=False):
-    own = {"lr": learning_rate, "beta": decay, "eps": epsilon, "momentum": momentum}
-    return {**own, "centered": centered, "lr_in_momentum": True, "initial_accumulator": 1.0}
+    settings = {"lr": learning_rate, "beta": decay, "eps": epsilon, "momentum": momentum}
+    return {**settings, "centered": centered, "lr_in_momentum": True, "initial_accumulator": 1.0}
 
 
 def _rmsprop_optax(
@@ -56,10 +56,10 @@ def _rmsprop_optax(
     nesterov=False,
     bias_correction=False,
 ):
-    own = {"lr": learning_rate, "beta": decay, "eps": eps, "momentum": momentum or 0.0}
-    own |= {"initial_accumulator": initial_scale, "eps_inside_sqrt": eps_in_sqrt}
-    own |= {"centered": centered, "bias_correction": bias_correction}
-    return {**own, "nesterov": nesterov and momentum is not None, "lr_in_momentum": True}
+    settings = {"lr": learning_rate, "beta": decay, "eps": eps, "momentum": momentum or 0.0}
+    settings |= {"initial_accumulator": initial_scale, "eps_inside_sqrt": eps_in_sqrt}
+    settings |= {"centered": centered, "bias_correction": bias_correction}
+    return {**settings, "nesterov": nesterov and momentum is not None, "lr_in_momentum": True}
 
 
 def _rmsprop_timm(
@@ -72,21 +72,21 @@ def _rmsprop_timm(
     decoupled_decay=False,
     lr_in_momentum=True,
 ):
-    own = {"lr": lr, "beta": alpha, "eps": eps, "momentum": momentum, "centered": centered}
-    own |= {"initial_accumulator": 1.0, "lr_in_momentum": lr_in_momentum}
-    return {**own, "weight_decay": weight_decay, "decoupled_weight_decay": decoupled_decay}
+    settings = {"lr": lr, "beta": alpha, "eps": eps, "momentum": momentum, "centered": centered}
+    settings |= {"initial_accumulator": 1.0, "lr_in_momentum": lr_in_momentum}
+    return {**settings, "weight_decay": weight_decay, "decoupled_weight_decay": decoupled_decay}
 
 
 def _rmsprop_graves(lr=1e-4, beta=0.95, momentum=0.9, eps=1e-4):
-    own = {"lr": lr, "beta": beta, "momentum": momentum, "eps": eps}
-    return {**own, "centered": True, "lr_in_momentum": True}
+    settings = {"lr": lr, "beta": beta, "momentum": momentum, "eps": eps}
+    return {**settings, "centered": True, "lr_in_momentum": True}
 
 
 def _sgd_torch(lr=1e-3, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False, maximize=False):
     # torch starts the buffer with the first gradient, undamped.
     later = partial(_not_at_first, dampening) if is_on(dampening) else 0.0
-    own = {"lr": lr, "momentum": momentum, "dampening": later, "nesterov": nesterov}
-    return {**own, "weight_decay": weight_decay, "maximize": maximize}
+    settings = {"lr": lr, "momentum": momentum, "dampening": later, "nesterov": nesterov}
+    return {**settings, "weight_decay": weight_decay, "maximize": maximize}
 
 
 def _sgd_keras(
@@ -97,9 +97,9 @@ def _sgd_keras(
     clipvalue=None,
     global_clipnorm=None,
 ):
-    own = {"lr": learning_rate, "momentum": momentum, "nesterov": nesterov and is_on(momentum)}
-    own |= {"lr_in_momentum": True}
-    return {**own, **_keras(weight_decay, clipvalue, global_clipnorm)}
+    settings = {"lr": learning_rate, "momentum": momentum, "nesterov": nesterov and is_on(momentum)}
+    settings |= {"lr_in_momentum": True}
+    return {**settings, **_keras(weight_decay, clipvalue, global_clipnorm)}
 
 
 def _sgd_tensorflow1(learning_rate, momentum=0.0, use_nesterov=False):
@@ -114,9 +114,9 @@ def _sgd_optax(learning_rate, momentum=None, nesterov=False):
 def _adagrad_torch(
     lr=1e-2, lr_decay=0.0, weight_decay=0.0, initial_accumulator_value=0.0, eps=1e-10, maximize=False
 ):
-    own = {"lr": lr, "lr_decay": lr_decay, "eps": eps, "eps_inside_sqrt": False}
-    own |= {"initial_accumulator": initial_accumulator_value}
-    return {**own, "weight_decay": weight_decay, "maximize": maximize}
+    settings = {"lr": lr, "lr_decay": lr_decay, "eps": eps, "eps_inside_sqrt": False}
+    settings |= {"initial_accumulator": initial_accumulator_value}
+    return {**settings, "weight_decay": weight_decay, "maximize": maximize}
 
 
 def _adagrad_keras(
@@ -127,8 +127,8 @@ def _adagrad_keras(
     clipvalue=None,
     global_clipnorm=None,
 ):
-    own = {"lr": learning_rate, "eps": epsilon, "initial_accumulator": initial_accumulator_value}
-    return {**own, **_keras(weight_decay, clipvalue, global_clipnorm)}
+    settings = {"lr": learning_rate, "eps": epsilon, "initial_accumulator": initial_accumulator_value}
+    return {**settings, **_keras(weight_decay, clipvalue, global_clipnorm)}
 
 
 def _adagrad_tensorflow1(learning_rate, initial_accumulator_value=0.1):
@@ -136,13 +136,13 @@ def _adagrad_tensorflow1(learning_rate, initial_accumulator_value=0.1):
 
 
 def _adagrad_optax(learning_rate, initial_accumulator_value=0.1, eps=1e-7):
-    own = {"lr": learning_rate, "eps": eps, "initial_accumulator": initial_accumulator_value}
-    return {**own, "guard_zero": True}
+    settings = {"lr": learning_rate, "eps": eps, "initial_accumulator": initial_accumulator_value}
+    return {**settings, "guard_zero": True}
 
 
 def _adam_torch(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, amsgrad=False, maximize=False):
-    own = {"lr": lr, "beta1": betas[0], "beta2": betas[1], "eps": eps, "amsgrad": amsgrad}
-    return {**own, "weight_decay": weight_decay, "maximize": maximize}
+    settings = {"lr": lr, "beta1": betas[0], "beta2": betas[1], "eps": eps, "amsgrad": amsgrad}
+    return {**settings, "weight_decay": weight_decay, "maximize": maximize}
 
 
 def _adamw_torch(
@@ -161,9 +161,9 @@ def _adam_keras(
     clipvalue=None,
     global_clipnorm=None,
 ):
-    own = {"lr": learning_rate, "beta1": beta_1, "beta2": beta_2, "amsgrad": amsgrad}
-    own |= {"eps": _beside_uncorrected(epsilon, beta_2)}
-    return {**own, **_keras(weight_decay, clipvalue, global_clipnorm)}
+    settings = {"lr": learning_rate, "beta1": beta_1, "beta2": beta_2, "amsgrad": amsgrad}
+    settings |= {"eps": _beside_uncorrected(epsilon, beta_2)}
+    return {**settings, **_keras(weight_decay, clipvalue, global_clipnorm)}
 
 
 def _adamw_keras(
@@ -186,12 +186,12 @@ def _adam_tensorflow1(learning_rate=1e-3, beta1=0.9, beta2=0.999, epsilon=1e-8):
 
 
 def _adam_optax(learning_rate, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0):
-    own = {"lr": learning_rate, "beta1": b1, "beta2": b2}
+    settings = {"lr": learning_rate, "beta1": b1, "beta2": b2}
     if not is_on(eps_root):
-        return {**own, "eps": eps}
+        return {**settings, "eps": eps}
     if is_on(eps):
         raise ValueError(f"eps must be 0 where eps_root is not: one epsilon is supported, got {eps}")
-    return {**own, "eps": eps_root, "eps_inside_sqrt": True}
+    return {**settings, "eps": eps_root, "eps_inside_sqrt": True}
 
 
 def _adamw_optax(learning_rate, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, weight_decay=1e-4):
@@ -207,9 +207,9 @@ def _nadam_torch(
     decoupled_weight_decay=False,
     maximize=False,
 ):
-    own = {"lr": lr, "beta1": betas[0], "beta2": betas[1], "eps": eps}
-    own |= {"momentum_decay": momentum_decay, "weight_decay": weight_decay}
-    return {**own, "decoupled_weight_decay": decoupled_weight_decay, "maximize": maximize}
+    settings = {"lr": lr, "beta1": betas[0], "beta2": betas[1], "eps": eps}
+    settings |= {"momentum_decay": momentum_decay, "weight_decay": weight_decay}
+    return {**settings, "decoupled_weight_decay": decoupled_weight_decay, "maximize": maximize}
 
 
 def _nadam_keras(
@@ -221,9 +221,9 @@ def _nadam_keras(
     clipvalue=None,
     global_clipnorm=None,
 ):
-    own = {"lr": learning_rate, "beta1": beta_1, "beta2": beta_2, "eps": epsilon}
-    own |= {"momentum_decay": 1.0}
-    return {**own, **_keras(weight_decay, clipvalue, global_clipnorm)}
+    settings = {"lr": learning_rate, "beta1": beta_1, "beta2": beta_2, "eps": epsilon}
+    settings |= {"momentum_decay": 1.0}
+    return {**settings, **_keras(weight_decay, clipvalue, global_clipnorm)}
 
 
 def _nadam_optax(learning_rate, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0):
@@ -289,7 +289,7 @@ def translate(
     optimizer: str,
     known: Mapping[str, Dialect],
     dialect: str,
-    given: Mapping[str, Any],
+    arguments: Mapping[str, Any],
     shared: Iterable[str],
 ) -> Settings:
     """The settings of fastopt's optimizer for another library's arguments."""
@@ -298,8 +298,8 @@ def translate(
             f"dialect must be one of {', '.join(known) or 'none'} for {optimizer}, got {dialect!r}"
         )
     parameters = inspect.signature(known[dialect]).parameters
-    theirs = {name: value for name, value in given.items() if name in parameters}
-    ours = {name: value for name, value in given.items() if name not in parameters}
+    theirs = {name: value for name, value in arguments.items() if name in parameters}
+    ours = {name: value for name, value in arguments.items() if name not in parameters}
     shared = set(shared)
     unknown = [name for name in ours if name not in shared]
     if unknown:

@@ -70,7 +70,7 @@ class SettingValues:
 
     def of_groups(self) -> list[Values]:
         """For each group all values, with a schedule for a zero whose part of the chain stays."""
-        groups = [{**self.common, **own} for own in self.own]
+        groups = [{**self.common, **values} for values in self.own]
         if self._on is not None:  # else they are what decides which parts there are
             for values, on in zip(groups, self._on, strict=True):
                 values |= {n: _zero for n in on if is_number(values[n]) and values[n] == 0}
@@ -159,32 +159,32 @@ def are_groups(params: Any) -> bool:
     """Whether this is ``[{"params": ...}, ...]``."""
     if not isinstance(params, (list, tuple)) or not params:
         return False
-    return all(isinstance(own, Mapping) and "params" in own for own in params)
+    return all(isinstance(group, Mapping) and "params" in group for group in params)
 
 
 def read_groups(
     kind: type[Optimizer], params: Sequence[Values], common: Values
 ) -> tuple[list[Any], list[Values]]:
     """The parameters and the settings of each group, of ``[{"params": ..., "lr": ...}, ...]``."""
-    groups = [{name: value for name, value in own.items() if name != "params"} for own in params]
-    for own in groups:
-        kind._refuse_unknown(own, kind._setting_names)
+    groups = [{name: value for name, value in group.items() if name != "params"} for group in params]
+    for group in groups:
+        kind._refuse_unknown(group, kind._setting_names)
     for name in set.intersection(*map(set, groups)):
         if common[name] is not kind._fields[name].default:
             raise ValueError(
                 f"{name} = {shown(common[name])} has no effect: every group has its own {name}"
             )
-    return [own["params"] for own in params], groups
+    return [group["params"] for group in params], groups
 
 
 def _without_containers(settings: Values) -> Values:
     """Settings without the caller's containers, which may change."""
-    given = {
+    changed = {
         name: tree.read_only(value) if name in _STRUCTURES else _number(value)
         for name, value in settings.items()
         if value is not None and type(value) not in _PLAIN
     }
-    return {**settings, **given} if given else settings
+    return {**settings, **changed} if changed else settings
 
 
 def _number(value: Any) -> Any:

@@ -101,16 +101,16 @@ class Optimizer(SharedOptions, shared=True):
 
     def _make(self, values: Values) -> None:
         settings = {name: values.pop(name) for name in self._setting_names}
-        params, given = values.pop("params"), None
+        params, chains = values.pop("params"), None
         groups: list[Values] | None = None
         if "chain" in values:
-            given = values.pop("chain")
-            several = isinstance(given, (list, tuple))
-            given = list(map(as_chain, given if several else [given]))
-            groups = [{} for _ in given] if several else None
+            chains = values.pop("chain")
+            several = isinstance(chains, (list, tuple))
+            chains = list(map(as_chain, chains if several else [chains]))
+            groups = [{} for _ in chains] if several else None
         elif group_settings.are_groups(params):
             params, groups = group_settings.read_groups(type(self), params, settings)
-        self._set_up(params, (settings, groups, None, given), values)
+        self._set_up(params, (settings, groups, None, chains), values)
 
     def _set_up(self, params: Any, arguments: tuple[Any, ...], options: Values) -> None:
         """What is made of checked arguments, or of those that a copy has."""

@@ -14,12 +14,12 @@ _ALIKE = ("optimizer", "transforms", "clips_norm", "skips_nonfinite", "rounding"
 LARGEST_COUNT = 1 << 62  # of steps: more than can be taken, and less than overflows
 
 
-def check_description(given: Mapping[str, Any], own: Mapping[str, Any], what: str) -> None:
+def check_description(saved: Mapping[str, Any], current: Mapping[str, Any], what: str) -> None:
     """See that a description is whole, and that of an optimizer like one's own.
 
     Parameters
     ----------
-    given, own : mapping
+    saved, current : mapping
         That of the checkpoint, and that of the optimizer that loads it.
     what : str
         How errors name the checkpoint.
@@ -29,21 +29,22 @@ def check_description(given: Mapping[str, Any], own: Mapping[str, Any], what: st
     TypeError, ValueError
         It is not.
     """
-    version = given.get("version", VERSION)
+    version = saved.get("version", VERSION)
     if type(version) is not int or version not in VERSIONS:
         raise ValueError(f"{what} has version {version!r}, but this one reads {VERSIONS}")
-    missing = sorted(own.keys() - given.keys() - ({"paths"} if version == 1 else set()))
+    missing = sorted(current.keys() - saved.keys() - ({"paths"} if version == 1 else set()))
     if missing:
         raise ValueError(f"{what} must come from an optimizer's state: it lacks {missing}")
     for key in _ALIKE:
-        if given[key] != own[key]:
-            raise ValueError(f"{what} has {key} {given[key]!r}, but this one has {own[key]!r}")
-    count, lags, settings = given["step_count"], given["lags"], given["settings"]
+        if saved[key] != current[key]:
+            raise ValueError(f"{what} has {key} {saved[key]!r}, but this one has {current[key]!r}")
+    count, lags, settings = saved["step_count"], saved["lags"], saved["settings"]
     if type(count) is not int or not 0 <= count <= LARGEST_COUNT:
         raise ValueError(f"{what} must have a whole number >= 0 as step_count, not {count!r}")
-    if not isinstance(lags, list) or len(lags) != len(own["lags"]):
+    if not isinstance(lags, list) or len(lags) != len(current["lags"]):
         raise ValueError(
-            f"{what} must be for {len(own['lags'])} arrays, with as many lags, but has {lags!r:.200}"
+            f"{what} must be for {len(current['lags'])} arrays, with as many lags, but has "
+            f"{lags!r:.200}"
         )
     if not all(type(lag) is int and 0 <= lag <= count for lag in lags):
         raise ValueError(f"{what} must have lags from 0 to step_count {count}, not {lags!r:.200}")

@@ -75,22 +75,22 @@ def check_match(match: Any) -> None:
         raise ValueError(f"match must be {PATH!r} or {POSITION!r}, got {match!r}")
 
 
-def order_of(own: Sequence[Path], saved: Sequence[Path], match: str, what: str) -> list[int]:
-    """For each of one's own arrays the number of the saved one."""
+def order_of(current: Sequence[Path], saved: Sequence[Path], match: str, what: str) -> list[int]:
+    """For each of the current arrays the number of the saved one."""
     if match == POSITION:
-        if len(own) != len(saved):
-            raise ValueError(f"{what} is for {len(saved)} arrays, but params has {len(own)} arrays")
-        return list(range(len(own)))
+        if len(current) != len(saved):
+            raise ValueError(f"{what} is for {len(saved)} arrays, but params has {len(current)} arrays")
+        return list(range(len(current)))
     places = {path: index for index, path in enumerate(saved)}
-    missing = [path for path in own if path not in places]
-    unknown = sorted(set(saved) - set(own), key=places.__getitem__)
+    missing = [path for path in current if path not in places]
+    unknown = sorted(set(saved) - set(current), key=places.__getitem__)
     if missing or unknown:
-        offer = f"; {OFFER}" if len(own) == len(saved) else ""
+        offer = f"; {OFFER}" if len(current) == len(saved) else ""
         raise ValueError(
             f"{what} is for arrays of other paths: "
             f"missing {_listed(missing)}, unknown {_listed(unknown)}{offer}"
         )
-    return [places[path] for path in own]
+    return [places[path] for path in current]
 
 
 def _listed(paths: Sequence[Path]) -> str:

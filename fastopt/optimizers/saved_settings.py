@@ -22,11 +22,11 @@ def plain(settings: Mapping[str, Any], names: Set[str]) -> dict[str, Any]:
     return {name: plain_value(value) for name, value in settings.items() if name in names}
 
 
-def merge(own: Mapping[str, Any], saved: Mapping[str, Any], names: Set[str]) -> dict[str, Any]:
+def merge(current: Mapping[str, Any], saved: Mapping[str, Any], names: Set[str]) -> dict[str, Any]:
     """Settings with saved numbers in the place of numbers; schedules stay, whoever has one."""
     kept = {
         name: value
-        for name, value in own.items()
+        for name, value in current.items()
         if name not in names or callable(value) or saved.get(name) == SCHEDULE
     }
     return {**{name: value for name, value in saved.items() if value != SCHEDULE}, **kept}
@@ -36,13 +36,13 @@ def check_settings(
     settings: Mapping[str, Any], names: Set[str], groups: int, what: str
 ) -> tuple[Mapping[str, Any], list[Mapping[str, Any]]]:
     """The common settings and those of each group, after a look at their form."""
-    common, own = settings.get("common"), settings.get("groups")
-    if not isinstance(common, Mapping) or not isinstance(own, list) or len(own) != groups:
+    common, each = settings.get("common"), settings.get("groups")
+    if not isinstance(common, Mapping) or not isinstance(each, list) or len(each) != groups:
         raise ValueError(f"{what} must have settings in 'common', and in a list of {groups} 'groups'")
-    if not all(isinstance(group, Mapping) for group in own):
+    if not all(isinstance(group, Mapping) for group in each):
         raise TypeError(f"{what} must have a dict of settings for each group")
-    unknown = sorted({str(name) for group in (common, *own) for name in group} - names)
+    unknown = sorted({str(name) for group in (common, *each) for name in group} - names)
     if unknown or names - common.keys():
         missing = sorted(names - common.keys())
         raise ValueError(f"{what} has other settings: missing {missing}, unknown {unknown}")
-    return common, own
+    return common, each

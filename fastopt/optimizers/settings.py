@@ -173,14 +173,14 @@ class Declared(ABC):
     def __init_subclass__(cls, *, shared: bool = False, **kwargs: Any) -> None:
         """Collect the fields. With `shared` those that are new are options of all subclasses."""
         super().__init_subclass__(**kwargs)
-        own = {name: value for name, value in vars(cls).items() if isinstance(value, Field)}
-        for name in cls._fields.keys() & vars(cls).keys() - own.keys():
+        declared = {name: value for name, value in vars(cls).items() if isinstance(value, Field)}
+        for name in cls._fields.keys() & vars(cls).keys() - declared.keys():
             raise TypeError(
                 f"{cls.__name__}.{name} must be declared: {name}: Number = setting(default=...)"
             )
-        for field in own.values():
+        for field in declared.values():
             field.shared = shared and field.kw_only
-        known = [field for field in {**cls._fields, **own}.values() if field.init]
+        known = [field for field in {**cls._fields, **declared}.values() if field.init]
         known.sort(key=lambda field: (field.kw_only, field.shared))
         cls._fields = {field.name: field for field in known}
         cls._defaults = {field.name: field.default for field in known}
@@ -201,17 +201,17 @@ class Declared(ABC):
                 f"but got {len(arguments)}"
             )
         cls._refuse_unknown(named, cls._fields)
-        given = dict(zip(cls._positional, arguments, strict=False))
-        if twice := given.keys() & named.keys():
+        values = dict(zip(cls._positional, arguments, strict=False))
+        if twice := values.keys() & named.keys():
             raise TypeError(f"{cls.__name__} got two values for {', '.join(sorted(twice))}")
-        given |= named
-        if missing := [name for name in cls._required if name not in given]:
+        values |= named
+        if missing := [name for name in cls._required if name not in values]:
             raise TypeError(f"{cls.__name__} needs the argument {', '.join(missing)}")
-        return {**cls._defaults, **given}
+        return {**cls._defaults, **values}
 
     @classmethod
-    def _refuse_unknown(cls, given: Iterable[str], known: Collection[str]) -> None:
-        if unknown := [name for name in given if name not in known]:
+    def _refuse_unknown(cls, names: Iterable[str], known: Collection[str]) -> None:
+        if unknown := [name for name in names if name not in known]:
             if common := [name for name in unknown if name in cls._fields]:
                 raise TypeError(
                     f"{', '.join(common)} is for all groups alike: pass it to {cls.__name__} itself"

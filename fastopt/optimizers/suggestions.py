@@ -39,7 +39,7 @@ def meant(name: str, known: Collection[str]) -> str:
     """Suggest a known name, if one is close: `` (did you mean lr?)``."""
     from difflib import get_close_matches  # for errors alone
 
-    found = [own for own in _ELSEWHERE.get(name, ()) if own in known]
-    found = found or [own for own in known if own.lower() == name.lower()]
-    found = found or get_close_matches(name, list(known), 1, 0.75)
-    return f" (did you mean {', '.join(found)}?)" if found else ""
+    close = [candidate for candidate in _ELSEWHERE.get(name, ()) if candidate in known]
+    close = close or [candidate for candidate in known if candidate.lower() == name.lower()]
+    close = close or get_close_matches(name, list(known), 1, 0.75)
+    return f" (did you mean {', '.join(close)}?)" if close else ""

@@ -103,7 +103,7 @@ def build(
             groups = make_groups(structure, leaves, chain, dict(state or {}), files, formats)
             outward = [pair for group in groups for pair in group.outward()]
             inward = [pair for group in groups for pair in group.inward()]
-            place = placement.check_one_home([*outward, *inward])
+            place = placement.check_one_place([*outward, *inward])
             check_home(executor, place, capturable, sparse)
             check_sums(groups, place, sparse)
             parameters = ParameterSet(groups, zero_grad, fast, indices)

@@ -84,12 +84,12 @@ class Group:
             (name, self._given(name, own, True)) for t in chain for name, own in t.outputs.items()
         ]
 
-    def _make_states(self, given: Mapping[str, Any], files: StateFiles) -> dict[str, list[Array]]:
+    def _make_states(self, state: Mapping[str, Any], files: StateFiles) -> dict[str, list[Array]]:
         initial = self.chain.states()
         states: dict[str, list[Array]] = {}
         for name, value in initial.items():
             if name in self._given_states:
-                states[name] = self._take_states(name, given[name])
+                states[name] = self._take_states(name, state[name])
                 continue
             states[name] = []
             self.codecs[name] = [self._formats.codec(name, self.chain, leaf) for leaf in self.leaves]
@@ -110,9 +110,9 @@ class Group:
     def _take_states(self, name: str, structure: Any) -> list[Array]:
         """The caller's own arrays for a state, in the format that they are in."""
         label = f"state[{name!r}]"
-        found = [placement.enter(label, own) for own in self.structure.match(structure, label)]
+        arrays = [placement.enter(label, own) for own in self.structure.match(structure, label)]
         self.codecs[name] = []
-        for array, leaf, path in zip(found, self.leaves, self.paths, strict=True):
+        for array, leaf, path in zip(arrays, self.leaves, self.paths, strict=True):
             own = tree.describe(label, path)
             checks.check_kind(own, array)
             codec = codec_of(array, name, self.chain)
@@ -124,26 +124,26 @@ class Group:
                 )
             checks.check_stored(own, array, codec.shape(leaf.shape), codec.dtype)
             self.codecs[name].append(codec)
-        return found
+        return arrays
 
     def _given(self, label: str, structure: Any, written: bool) -> list[Array]:
         """The caller's arrays, checked: of the parameters' shapes, and what they are used for."""
-        found = [placement.enter(label, own) for own in self.structure.match(structure, label)]
-        for array, leaf, path in zip(found, self.leaves, self.paths, strict=True):
+        arrays = [placement.enter(label, own) for own in self.structure.match(structure, label)]
+        for array, leaf, path in zip(arrays, self.leaves, self.paths, strict=True):
             name = tree.describe(label, path)
             if not written:
                 checks.check_input(name, array, leaf)
                 continue
             checks.check_writeable(name, array, formats.outputs_of(leaf.dtype))
             checks.check_shape(name, array, leaf)
-        return found
+        return arrays
 
     def slots(self) -> list[list[Array]]:
         """For each parameter the arrays of the chain's slots, in the order of the table's columns."""
         iterators = {
             "state": iter(self.states.values()),
-            "input": (own for _, own in self.inputs),
-            "output": (own for _, own in self.outputs),
+            "input": (arrays for _, arrays in self.inputs),
+            "output": (arrays for _, arrays in self.outputs),
         }
         columns = [next(iterators[slot.kind]) for part in self.parts for slot in part.slots]
         return [[column[i] for column in columns] for i in range(len(self.leaves))]
@@ -160,35 +160,35 @@ class Group:
         """
         if name not in self.states:
             return [None] * len(self.leaves)
-        own = self.states[name]
-        if name in self._given_states or any(map(placement.is_on_device, own)):
-            return [leave(array) for array in own]
-        return [array.view() for array in own]
+        states = self.states[name]
+        if name in self._given_states or any(map(placement.is_on_device, states)):
+            return [leave(array) for array in states]
+        return [array.view() for array in states]
 
     def decoded(self, name: str) -> list[Array | None]:
         """A state of each parameter in the dtype of the arithmetic."""
         if name not in self.states:
             return [None] * len(self.leaves)
-        found: list[Array | None] = []
+        every: list[Array | None] = []
         for leaf, array, codec in zip(self.leaves, self.states[name], self.codecs[name], strict=True):
             numbers = codec.decode(placement.to_host(array), compute_dtype(str(name_of(leaf.dtype))))
-            found.append(numbers[: leaf.size].reshape(leaf.shape))
-        return found
+            every.append(numbers[: leaf.size].reshape(leaf.shape))
+        return every
 
     def codecs_of(self, row: int, gradient: Codec) -> list[Codec]:
         """How parameter, gradient and slots of one of the parameters are stored."""
         arrays_ = {
-            "input": (own for _, own in self.inputs),
-            "output": (own for _, own in self.outputs),
+            "input": (arrays for _, arrays in self.inputs),
+            "output": (arrays for _, arrays in self.outputs),
         }
         states = iter(self.codecs.values())
-        found = [floats_of(self.leaves[row]), gradient]
+        codecs = [floats_of(self.leaves[row]), gradient]
         for slot in (slot for part in self.parts for slot in part.slots):
             if slot.kind == "state":
-                found.append(next(states)[row])
+                codecs.append(next(states)[row])
             else:
-                found.append(floats_of(next(arrays_[slot.kind])[row]))
-        return found
+                codecs.append(floats_of(next(arrays_[slot.kind])[row]))
+        return codecs
 
     def storage(self, row: int, gradient: str) -> tuple[ArrayFormat, ...]:
         """The same for the compiler, with how each is rounded."""
@@ -205,32 +205,35 @@ class Group:
         if any(map(placement.is_on_device, self.leaves)):
             return [[] for _ in self.leaves]
         pairs = zip(self.names, self.leaves, strict=True)
-        found = [headers_of(name, leaf, True) for name, leaf in pairs]
-        given = [(f"state[{name!r}]", self.states[name], True) for name in self._given_states]
-        given += [(label, own, False) for label, own in self.inputs]
-        given += [(label, own, True) for label, own in self.outputs]
-        for label, own, written in given:
-            for path, array, headers in zip(self.paths, own, found, strict=True):
+        collected = [headers_of(name, leaf, True) for name, leaf in pairs]
+        inputs = [(f"state[{name!r}]", self.states[name], True) for name in self._given_states]
+        inputs += [(label, arrays, False) for label, arrays in self.inputs]
+        inputs += [(label, arrays, True) for label, arrays in self.outputs]
+        for label, arrays, written in inputs:
+            for path, array, headers in zip(self.paths, arrays, collected, strict=True):
                 headers += headers_of(tree.describe(label, path), array, written)
-        return found
+        return collected
 
     @property
     def dithers(self) -> bool:
         """Whether any array has stochastic rounding."""
-        codecs = [*map(floats_of, self.leaves), *(own for each in self.codecs.values() for own in each)]
+        codecs = [
+            *map(floats_of, self.leaves),
+            *(codec for each in self.codecs.values() for codec in each),
+        ]
         return any(self._formats.storage(codec).dithered for codec in codecs)
 
     def outward(self) -> Iterator[tuple[str, Array]]:
         """The arrays that a step writes, beside the gradients, with names for errors."""
         yield from zip(self.names, self.leaves, strict=True)
-        labelled = [(f"state[{name!r}]", own) for name, own in self.states.items()]
-        for label, own in [*labelled, *self.outputs]:
-            yield from zip(self.structure.names(label), own, strict=True)
+        labelled = [(f"state[{name!r}]", arrays) for name, arrays in self.states.items()]
+        for label, arrays in [*labelled, *self.outputs]:
+            yield from zip(self.structure.names(label), arrays, strict=True)
 
     def inward(self) -> Iterator[tuple[str, Array]]:
         """The arrays that it only reads, with names for errors."""
-        for label, own in self.inputs:
-            yield from zip(self.structure.names(label), own, strict=True)
+        for label, arrays in self.inputs:
+            yield from zip(self.structure.names(label), arrays, strict=True)
 
 
 def floats_of(array: Array) -> Float:
@@ -251,9 +254,11 @@ def make_groups(
     if isinstance(chain, (list, tuple)):
         if not structure.is_list or len(structure.children) != len(chain):
             raise ValueError(f"params must be a list with {len(chain)} entries, one for each chain")
-        for name, given in state.items():
-            if not isinstance(given, (list, tuple)) or len(given) != len(chain):
-                found = f"{len(given)} entries" if isinstance(given, (list, tuple)) else repr(given)
+        for name, entries in state.items():
+            if not isinstance(entries, (list, tuple)) or len(entries) != len(chain):
+                found = (
+                    f"{len(entries)} entries" if isinstance(entries, (list, tuple)) else repr(entries)
+                )
                 raise ValueError(
                     f"state[{name!r}] must be a list with {len(chain)} entries, one for each chain "
                     f"(None for one without this state), not {found:.80}"

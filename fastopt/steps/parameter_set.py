@@ -65,8 +65,8 @@ class ParameterSet:
         self.group_of = [i for i, group in enumerate(groups) for _ in group.leaves]
         self._zero_grad, self._fast = zero_grad, fast
         self.leaves = [group.leaves[i] for group, i in self.members]
-        self.slots = [own for group in groups for own in group.slots()]
-        self.headers = [own for group in groups for own in group.headers()]
+        self.slots = [arrays for group in groups for arrays in group.slots()]
+        self.headers = [headers for group in groups for headers in group.headers()]
         self.sizes = [leaf.size for leaf in self.leaves]
         *self.firsts, self.size = accumulate(self.sizes, initial=0)
         self.indices = self.firsts if indices is None else indices
@@ -78,8 +78,8 @@ class ParameterSet:
 
     def job(self, row: int, gradient: str, scales: bool) -> Job:
         """The job of one array, given the format of its gradient."""
-        group, own = self.members[row]
-        storage = group.storage(own, gradient)
+        group, index = self.members[row]
+        storage = group.storage(index, gradient)
         return Job(group.parts, storage, self._zero_grad, scales, self._fast)
 
     def spans(self, start: int, stop: int) -> Iterator[tuple[int, slice]]:
@@ -90,7 +90,7 @@ class ParameterSet:
 
     def interpret(
         self,
-        found: Sequence[Any],
+        grads: Sequence[Any],
         hyper: Hyperparameters,
         first: int,
         start: int,
@@ -103,10 +103,10 @@ class ParameterSet:
         """
         changes = list[Change]()
         for row, part in self.spans(start, stop):
-            grad = found[row]
+            grad = grads[row]
             if grad is None:
                 continue
-            arrays = [view(own) for own in (self.leaves[row], grad, *self.slots[row])]
+            arrays = [view(array) for array in (self.leaves[row], grad, *self.slots[row])]
             parts = []
             for array, slot in zip(arrays, self.interpreted(row, arrays), strict=True):
                 block = slot.codec.block
@@ -114,31 +114,31 @@ class ParameterSet:
                 parts.append(slot._replace(array=items))
             group, _ = self.members[row]
             number = first + self.indices[row] + part.start
-            own = hyper.of(row)
-            changes += reference.stepped(group.parts, own, number, self._zero_grad, parts)
+            values = hyper.of(row)
+            changes += reference.stepped(group.parts, values, number, self._zero_grad, parts)
         return changes
 
-    def interpret_sums(self, own: SumPass, found: Sequence[Any], hyper: Hyperparameters) -> Array:
+    def interpret_sums(self, sum_pass: SumPass, grads: Sequence[Any], hyper: Hyperparameters) -> Array:
         """The sums of a pass, computed in plain Python."""
-        blocks: list[Any] = [[[] for _ in self.leaves] for _ in range(own.sums)]
+        blocks: list[Any] = [[[] for _ in self.leaves] for _ in range(sum_pass.sums)]
         for row, group in enumerate(self.group_of):
-            if group not in own.positions or found[row] is None:
+            if group not in sum_pass.positions or grads[row] is None:
                 continue
-            arrays = [np.asarray(array) for array in (self.leaves[row], found[row], *self.slots[row])]
+            arrays = [np.asarray(array) for array in (self.leaves[row], grads[row], *self.slots[row])]
             flat = [a.reshape(-1) for a in arrays]
-            parts = self.groups[group].parts[: own.positions[group] + 1]
+            parts = self.groups[group].parts[: sum_pass.positions[group] + 1]
             summed = reference.summed(parts, hyper.of(row), self.interpreted(row, flat))
             for total, by_block in zip(blocks, summed, strict=True):
                 total[row] = by_block
-        if own.per_array:
-            return np.array([[_total(own) for own in total] for total in blocks])
+        if sum_pass.per_array:
+            return np.array([[_total(each) for each in total] for total in blocks])
         return np.array([[_total(list(chain(*total)))] for total in blocks])
 
     def interpreted(self, row: int, arrays: Sequence[Array]) -> list[reference.StoredArray]:
         """Parameter, gradient and slots of one array, or chunks of them, for the reference."""
-        group, own = self.members[row]
-        storage = group.storage(own, str(name_of(arrays[1].dtype)))
-        codecs = group.codecs_of(own, floats(storage[1].codec))
+        group, index = self.members[row]
+        storage = group.storage(index, str(name_of(arrays[1].dtype)))
+        codecs = group.codecs_of(index, floats(storage[1].codec))
         return [
             reference.StoredArray(array, codec, how.dithered)
             for array, codec, how in zip(arrays, codecs, storage, strict=True)

@@ -41,7 +41,7 @@ class StateFormats:
             raise ValueError(f"seed must be in [0, 2**32), got {seed}")
         self.stochastic_rounding = stochastic_rounding
         if isinstance(state_dtype, Mapping):
-            self._named = {name: _format(own, name) for name, own in state_dtype.items()}
+            self._named = {name: _format(dtype, name) for name, dtype in state_dtype.items()}
             self._usual = None
         else:
             self._named, self._usual = {}, _format(state_dtype, None)
@@ -55,22 +55,22 @@ class StateFormats:
 
     def codec(self, name: str, chain: Chain, param: Array) -> Codec:
         """The codec of a state that fastopt allocates."""
-        own = str(name_of(param.dtype))
+        format_ = str(name_of(param.dtype))
         if chain.states()[name] == START_FROM_PARAM:
             # An average of parameters moves by less than 16 bits can tell apart.
-            wanted = self._named.get(name, compute_dtype(own).name)
+            wanted = self._named.get(name, compute_dtype(format_).name)
         else:
             wanted = self._named.get(name, self._usual)
         if wanted is None:
-            return floats(own)
+            return floats(format_)
         accepted = partners_of(param.dtype)
-        if wanted == EIGHT_BITS and own != "float64":
+        if wanted == EIGHT_BITS and format_ != "float64":
             if param.size < WORTH_EIGHT_BITS:
                 return floats("float32")
             return UNSIGNED if name in chain.nonnegative() else SIGNED
         if wanted not in accepted:
             raise TypeError(
-                f"state_dtype must be {listed(accepted)} for parameters of {own}, not {wanted!r}"
+                f"state_dtype must be {listed(accepted)} for parameters of {format_}, not {wanted!r}"
             )
         return floats(wanted)
 
@@ -99,18 +99,18 @@ def _format(wanted: Any, name: str | None) -> str | None:
         dtype = as_dtype(wanted)
     except TypeError as error:
         raise TypeError(message) from error
-    found = name_of(dtype)
-    if found is None:
+    format_ = name_of(dtype)
+    if format_ is None:
         raise TypeError(message)
-    return found
+    return format_
 
 
 def codec_of(array: Array, name: str, chain: Chain) -> Codec | None:
     """The codec of a caller's state array; None if it has no known format."""
     if array.dtype == ITEM:
         return UNSIGNED if name in chain.nonnegative() else SIGNED
-    found = name_of(array.dtype)
-    return None if found is None else floats(found)
+    format_ = name_of(array.dtype)
+    return None if format_ is None else floats(format_)
 
 
 def states_of(dtype: np.dtype[Any]) -> tuple[str, ...]:

@@ -114,7 +114,7 @@ class ToyStepper(Stepper):
         entered = [placement.enter(name, own) for name, own in zip(names, found, strict=True)]
         check_gradients(self.setup, names, entered, self.parameters.leaves)
         given = [pair for pair in zip(names, entered, strict=True) if pair[1] is not None]
-        placement.check_one_home([("params", self.parameters.leaves[0]), *given])
+        placement.check_one_place([("params", self.parameters.leaves[0]), *given])
         self.limit = self.clip.limit_at(self.count)
         self._grads = entered
 

@@ -29,8 +29,8 @@ def save(ranks: Ranks, path: Any, optimizer: Optimizer, flat: Array, partition: 
         if ranks.rank == 0:
             folder.mkdir(parents=True, exist_ok=True)
     saved = [
-        shard_files.Saved(shard_files.file_name(name, rank, ranks.size), own.start, own.stop)
-        for rank, own in enumerate(partition.shards)
+        shard_files.Saved(shard_files.file_name(name, rank, ranks.size), shard.start, shard.stop)
+        for rank, shard in enumerate(partition.shards)
     ]
     try:
         with ranks.together("save"):
@@ -56,8 +56,8 @@ def load(ranks: Ranks, path: Any, optimizer: Optimizer, flat: Array, partition: 
     The optimizer refuses to step until `finish_loading`.
     """
     with ranks.together("load"):
-        own = partition.shards[ranks.rank]
-        shards = shard_files.Shards(Path(path), optimizer, flat, own, partition.length)
+        shard = partition.shards[ranks.rank]
+        shards = shard_files.Shards(Path(path), optimizer, flat, shard, partition.length)
     with ranks.together("load"):
         shards.place()
 

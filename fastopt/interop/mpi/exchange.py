@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -19,7 +19,8 @@ from fastopt.codecs.formats import FORMATS, listed, name_of, partners_of
 from fastopt.interop.mpi.partition import Partition
 
 UNDER_WAY = 2  # all-gathers at a time
-WAYS = ("auto", "direct", "host")  # in which arrays on a device are exchanged
+Way: TypeAlias = Literal["auto", "direct", "host"]  # in which arrays on a device are exchanged
+WAYS: tuple[Way, ...] = get_args(Way)
 
 
 def mpi_type(dtype: np.dtype[Any]) -> Any:
@@ -27,22 +28,22 @@ def mpi_type(dtype: np.dtype[Any]) -> Any:
     from mpi4py import MPI
 
     row = FORMATS.get(dtype.name)
-    found = getattr(MPI, row.mpi, MPI.DATATYPE_NULL) if row and row.mpi else MPI.DATATYPE_NULL
-    return None if found == MPI.DATATYPE_NULL else found
+    datatype = getattr(MPI, row.mpi, MPI.DATATYPE_NULL) if row and row.mpi else MPI.DATATYPE_NULL
+    return None if datatype == MPI.DATATYPE_NULL else datatype
 
 
-def summed_in(reduce_dtype: Any, own: np.dtype[Any]) -> tuple[str, ...]:
+def summed_in(reduce_dtype: Any, dtype: np.dtype[Any]) -> tuple[str, ...]:
     """The formats that gradients may have, the last of them the one in which they are summed."""
-    wanted = str(name_of(own))
+    wanted = str(name_of(dtype))
     if reduce_dtype is not None:
         try:
             wanted = as_dtype(reduce_dtype).name
         except TypeError as error:
             raise TypeError(f"reduce_dtype must be a dtype, not {reduce_dtype!r}") from error
-    accepted = partners_of(own)
+    accepted = partners_of(dtype)
     if wanted not in accepted:
         raise ValueError(
-            f"reduce_dtype must be {listed(accepted)} for parameters of {own}, got {wanted}"
+            f"reduce_dtype must be {listed(accepted)} for parameters of {dtype}, got {wanted}"
         )
     return accepted if wanted == "float32" else (wanted,)
 

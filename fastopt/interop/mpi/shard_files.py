@@ -45,16 +45,16 @@ def file_name(save: str, rank: int, ranks: int) -> str:
 
 def arrays_of(optimizer: Optimizer, flat: Array) -> dict[str, Array]:
     """What a shard consists of: its parameters and all states, by name."""
-    own: dict[str, Array] = {"params": flat}
+    named: dict[str, Array] = {"params": flat}
     for name, _, array in arrays(optimizer):
-        own[f"state/{name}"] = placement.part(array, slice(0, array.size))
-    return own
+        named[f"state/{name}"] = placement.part(array, slice(0, array.size))
+    return named
 
 
-def write_shard(folder: Path, save: str, saved: Saved, own: Mapping[str, Array]) -> None:
+def write_shard(folder: Path, save: str, saved: Saved, content: Mapping[str, Array]) -> None:
     """Write the file of one rank."""
     description = {"save": save, "start": saved.start, "stop": saved.stop}
-    named = ((name, placement.to_host(array)) for name, array in own.items())
+    named = ((name, placement.to_host(array)) for name, array in content.items())
     write_archive(folder / saved.file, description, named, like=folder / INDEX)
 
 
@@ -68,7 +68,7 @@ def write_index(
         "save": save,
         "length": shards[-1].stop,
         "dtype": dtype.name,
-        "shards": [own._asdict() for own in shards],
+        "shards": [shard._asdict() for shard in shards],
         "optimizer": description,
     }
     with replacing(folder / INDEX) as file:
@@ -127,10 +127,11 @@ class Shards:
                 self._open(saved, stack)
 
     def _check_size(self, length: int, dtype: np.dtype[Any]) -> None:
-        for name, own in (("length", length), ("dtype", dtype.name)):
-            if self._index[name] != own:
+        for name, expected in (("length", length), ("dtype", dtype.name)):
+            if self._index[name] != expected:
                 raise ValueError(
-                    f"{self._folder} has parameters of {name} {self._index[name]}, but these have {own}"
+                    f"{self._folder} has parameters of {name} {self._index[name]}, but these have "
+                    f"{expected}"
                 )
 
     def _overlapping(self) -> Iterator[Saved]:
@@ -144,10 +145,10 @@ class Shards:
         if not path.exists():
             raise FileNotFoundError(f"{path} is missing, which is a part of the checkpoint")
         archive = stack.enter_context(read_archive(path))
-        own = {"save": self._index["save"], "start": saved.start, "stop": saved.stop}
-        if archive.description != own:
+        expected = {"save": self._index["save"], "start": saved.start, "stop": saved.stop}
+        if archive.description != expected:
             raise ValueError(
-                f"{path} is a part of another checkpoint: {archive.description} is not {own}"
+                f"{path} is a part of another checkpoint: {archive.description} is not {expected}"
             )
         size = saved.stop - saved.start
         archive.check(
@@ -210,12 +211,12 @@ def _check_cover(index: Mapping[str, Any], folder: Path) -> list[Saved]:
     except (TypeError, KeyError, ValueError) as error:
         raise ValueError(f"{folder / INDEX} is damaged: its shards are {index['shards']!r}") from error
     position = 0
-    for own in saved:
-        if own.start != position or own.stop < own.start or Path(own.file).name != own.file:
-            raise ValueError(f"{folder / INDEX} is damaged: {own} does not follow element {position}")
-        if own.start % BLOCK:
-            raise ValueError(f"{folder / INDEX} is damaged: {own} begins within a block of {BLOCK}")
-        position = own.stop
+    for shard in saved:
+        if shard.start != position or shard.stop < shard.start or Path(shard.file).name != shard.file:
+            raise ValueError(f"{folder / INDEX} is damaged: {shard} does not follow element {position}")
+        if shard.start % BLOCK:
+            raise ValueError(f"{folder / INDEX} is damaged: {shard} begins within a block of {BLOCK}")
+        position = shard.stop
     if position != index["length"]:
         raise ValueError(f"{folder / INDEX} is damaged: its shards end at {position}")
     return saved

@@ -13,7 +13,7 @@ from fastopt.arrays.device_array import leave
 from fastopt.codecs.floats import floats
 from fastopt.codecs.formats import number_of
 from fastopt.interop.mpi import checkpoint
-from fastopt.interop.mpi.exchange import WAYS, Exchange, summed_in
+from fastopt.interop.mpi.exchange import WAYS, Exchange, Way, summed_in
 from fastopt.interop.mpi.partition import Partition, usual_pieces
 from fastopt.interop.mpi.ranks import Ranks, describe, fingerprint
 from fastopt.optimizers.checkpoint import description, finish_loading, settings
@@ -99,7 +99,7 @@ class ShardedOptimizer:
         replicated: bool = True,
         overlap_chunks: int | None = None,
         reduce_dtype: Any = None,
-        device_exchange: str = "auto",
+        device_exchange: Way = "auto",
     ) -> None:
         self._ranks = Ranks(comm)
         self._comm = comm
@@ -145,11 +145,11 @@ class ShardedOptimizer:
                 raise ValueError("capturable must be False: a graph cannot hold what MPI does")
             self._stepper_of = stepper_of(self.optimizer)
             self._stepper_of().take_part(self.slice.start, self._ranks)
-        own = description(self.optimizer) | {"zero_grad": self.optimizer.zero_grad}
-        self._ranks.same("optimizers of all ranks must be alike", own)
+        described = description(self.optimizer) | {"zero_grad": self.optimizer.zero_grad}
+        self._ranks.same("optimizers of all ranks must be alike", described)
 
-    def _check_same(self, overlap_chunks: int | None, device_exchange: str) -> None:
-        own = {
+    def _check_same(self, overlap_chunks: int | None, device_exchange: Way) -> None:
+        options = {
             "place": "a device" if self._on_device else "memory",
             "device_exchange": device_exchange,
             "dtype": self._entered.dtype.name,
@@ -158,10 +158,10 @@ class ShardedOptimizer:
             "overlap_chunks": overlap_chunks,
             "reduce_dtype": self._accepted[-1],
         }
-        own |= {"shape": self._entered.shape} if self._replicated else {}
-        self._ranks.same("all ranks must have the same parameters and options", own)
+        options |= {"shape": self._entered.shape} if self._replicated else {}
+        self._ranks.same("all ranks must have the same parameters and options", options)
 
-    def _divide(self, overlap_chunks: int | None, device_exchange: str) -> None:
+    def _divide(self, overlap_chunks: int | None, device_exchange: Way) -> None:
         """Find this rank's shard, and allocate the buffers for exchanging it."""
         size, rank = self._ranks.size, self._ranks.rank
         self._flat = flat = placement.part(self._entered, slice(0, self._entered.size))
@@ -171,16 +171,16 @@ class ShardedOptimizer:
         self._partition = Partition(length, size, pieces)
         self.slice = self._partition.shards[rank]
         with self._ranks.together("ShardedOptimizer"):
-            own = self._partition.size(rank)
-            if not self._replicated and flat.size != own:
+            shard_size = self._partition.size(rank)
+            if not self._replicated and flat.size != shard_size:
                 raise ValueError(
-                    f"params must be the shard of {own} elements that rank {rank} owns of {length} in "
-                    f"all (see shard_slice), got {flat.size}"
+                    f"params must be the shard of {shard_size} elements that rank {rank} owns of "
+                    f"{length} in all (see shard_slice), got {flat.size}"
                 )
             summed = floats(self._accepted[-1]).dtype
             self._exchange = self._make_exchange(summed, device_exchange)
             # Where there are no others, the gradient is used where it is.
-            self._received = placement.empty(flat, own if size > 1 else 0, summed)
+            self._received = placement.empty(flat, shard_size if size > 1 else 0, summed)
             self._part = placement.part(flat, self.slice) if self._replicated else flat
             self.shard: Any = self._part
             if self._on_device:
@@ -192,7 +192,7 @@ class ShardedOptimizer:
         self._like: Array = np.broadcast_to(flat.dtype.type(0), shape)
         self._written = checks.Guarded([checks.memory_range("params", self._entered)])
 
-    def _make_exchange(self, summed: np.dtype[Any], device_exchange: str) -> Exchange:
+    def _make_exchange(self, summed: np.dtype[Any], device_exchange: Way) -> Exchange:
         if not self._on_device:
             return Exchange(self._comm, self._partition, summed)
         from fastopt.interop.mpi import device_exchange as on_device
@@ -262,16 +262,16 @@ class ShardedOptimizer:
             That is so on another rank. Nothing was changed.
         """
         with self._ranks.together("step") as notes:
-            given = placement.enter("local_grad", local_grad)
-            checks.check_readable("local_grad", given, self._accepted)
-            checks.check_shape("local_grad", given, self._like)
-            placement.check_one_home([("params", self._entered), ("local_grad", given)])
-            self._written.check_apart("local_grad", given)
+            grad = placement.enter("local_grad", local_grad)
+            checks.check_readable("local_grad", grad, self._accepted)
+            checks.check_shape("local_grad", grad, self._like)
+            placement.check_one_place([("params", self._entered), ("local_grad", grad)])
+            self._written.check_apart("local_grad", grad)
             checks.check_is_written("params", self._entered)  # by now too
             if self.optimizer.zero_grad:
-                checks.check_writeable("local_grad", given)
-            self._exchange.prepare(given.dtype)
-            flat = placement.part(given, slice(0, given.size))
+                checks.check_writeable("local_grad", grad)
+            self._exchange.prepare(grad.dtype)
+            flat = placement.part(grad, slice(0, grad.size))
             scale = finite_positive("grad_scale", grad_scale)
             stepper = self._stepper_of()  # after a load that was interrupted it refuses
             self._begin(stepper, flat, scale * self._ranks.size if self._average else scale, stream)
@@ -302,8 +302,8 @@ class ShardedOptimizer:
                 return False
         with self._exchange.gathering() as gather:
             for k in arrived:
-                own = self._exchange.own(k)
-                stepper.run(own.start, own.stop)
+                piece = self._exchange.own(k)
+                stepper.run(piece.start, piece.stop)
                 self._exchange.wait()
                 if self._all is not None:
                     gather(self._all, k)
@@ -338,7 +338,7 @@ class ShardedOptimizer:
             filled = placement.empty(part, self.length) if out is None else placement.enter("out", out)
             checks.check_writeable("out", filled, (part.dtype.name,))
             checks.check_like("out", filled, whole)
-            placement.check_one_home([("params", self._entered), ("of", part), ("out", filled)])
+            placement.check_one_place([("params", self._entered), ("of", part), ("out", filled)])
             checks.Guarded([checks.memory_range("of", part)]).check_apart("out", filled)
             self._written.check_apart("out", filled)
             placement.synchronize(filled)

@@ -81,8 +81,8 @@ class FastOptimizer(torch.optim.Optimizer):
         return {**super().__getstate__(), **{name: getattr(self, name) for name in names}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        for param, own in state.get("state", {}).items():
-            release(own, param)
+        for param, state_of_param in state.get("state", {}).items():
+            release(state_of_param, param)
         super().__setstate__(state)
         self.__dict__.setdefault("_planner", Planner())  # torch loads checkpoints with this too
 
@@ -91,8 +91,8 @@ class FastOptimizer(torch.optim.Optimizer):
         super().add_param_group(param_group)
         if self._is_made:
             try:
-                made = self._check_group(len(self.param_groups) - 1, TensorFormats(self.state_dtype))
-                check_constants(self.param_groups[-1], made)
+                chain = self._check_group(len(self.param_groups) - 1, TensorFormats(self.state_dtype))
+                check_constants(self.param_groups[-1], chain)
             except BaseException:
                 self.param_groups.pop()
                 raise
@@ -119,10 +119,10 @@ class FastOptimizer(torch.optim.Optimizer):
                 "differentiable=True is not supported: autograd does not see fastopt's step; "
                 "torch.optim has this optimizer with it"
             )
-        made = self._chain(group, {})
+        chain = self._chain(group, {})
         for i, param in enumerate(group["params"]):
-            formats.check(f"param_groups[{index}]['params'][{i}]", param, made)
-        return made
+            formats.check(f"param_groups[{index}]['params'][{i}]", param, chain)
+        return chain
 
     def _chain(self, group: ParamGroup, products: dict[int, float]) -> Chain:
         average = None if self.average_decay is None else GroupValue(vars(self), "average_decay")
@@ -171,9 +171,9 @@ class FastOptimizer(torch.optim.Optimizer):
     def decoded_state_dict(self) -> dict[str, Any]:
         """`state_dict` with `decoded` states: a checkpoint that torch's optimizer can load."""
         params = [param for group in self.param_groups for param in group["params"]]
-        found: dict[str, Any] = self.state_dict()
-        states = {key: self.decoded(params[key]) for key in found["state"]}
-        return {**found, "state": states}
+        saved: dict[str, Any] = self.state_dict()
+        states = {key: self.decoded(params[key]) for key in saved["state"]}
+        return {**saved, "state": states}
 
     @property
     def last(self) -> GradientStats | None:

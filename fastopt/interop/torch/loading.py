@@ -23,23 +23,22 @@ def keep_formats(optimizer: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
     every = optimizer.state_dtype is not None
 
     def hidden(name: Any, value: Any) -> Any:
-        own = every or name == "average" or is_packed(value)
-        return (
-            HiddenTensor(value) if own and isinstance(value, Tensor) and name not in COUNTS else value
-        )
+        keeps = every or name == "average" or is_packed(value)
+        hides = keeps and isinstance(value, Tensor) and name not in COUNTS
+        return HiddenTensor(value) if hides else value
 
     states = {
-        key: {name: hidden(name, value) for name, value in own.items()}
-        if isinstance(own, dict)
-        else own
-        for key, own in state_dict["state"].items()
+        key: {name: hidden(name, value) for name, value in states_of_param.items()}
+        if isinstance(states_of_param, dict)
+        else states_of_param
+        for key, states_of_param in state_dict["state"].items()
     }
     return {**state_dict, "state": states}
 
 
-def release(own: Any, param: Any) -> None:
+def release(states: Any, param: Any) -> None:
     """Restore the hidden states of a parameter, on its device."""
-    for name, value in own.items() if isinstance(own, dict) else ():
+    for name, value in states.items() if isinstance(states, dict) else ():
         if isinstance(value, HiddenTensor):
             device = param.device if isinstance(param, Tensor) else None
-            own[name] = value.tensor.to(device=device)
+            states[name] = value.tensor.to(device=device)

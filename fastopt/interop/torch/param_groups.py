@@ -85,7 +85,7 @@ def chain_of(
     return chain(*parts)
 
 
-def check_constants(group: ParamGroup, made: Chain) -> None:
+def check_constants(group: ParamGroup, chain: Chain) -> None:
     """Check that no number of a new group vanishes in the dtype of the arithmetic.
 
     Those that are assigned later may be a scheduler's, which decays to zero.
@@ -97,7 +97,7 @@ def check_constants(group: ParamGroup, made: Chain) -> None:
     """
     wide = float64, complex128
     for dtype in {np.dtype(np.float64 if p.dtype in wide else np.float32) for p in group["params"]}:
-        for part in made:
+        for part in chain:
             for name, (rule, value) in part.settings.items():
                 check_rounded(name, at(value, 0), dtype, rule)
 

@@ -189,10 +189,10 @@ class Plan:
 
     def step(self, grads: list[Any], grad_scale: float, clip_norm: float | None) -> None:
         """Step the rows that have a gradient."""
-        given = None if self._snapshot is None else self._snapshot.has_gradient
-        if given is None:
-            given = np.array([grad is not None for grad in grads], np.bool_)
-        if not given.any():
+        has_gradient = None if self._snapshot is None else self._snapshot.has_gradient
+        if has_gradient is None:
+            has_gradient = np.array([grad is not None for grad in grads], np.bool_)
+        if not has_gradient.any():
             return
         steps = self._steps()
         for launch, rows in self.launches:
@@ -202,8 +202,10 @@ class Plan:
         for param, shadow in self._shadows:
             shadow.copy_(param)
         for launch, rows in self.launches:
-            if given[rows].any():
-                launch.step(grads[rows], steps[rows], given[rows], grad_scale)
+            if has_gradient[rows].any():
+                launch.step(grads[rows], steps[rows], has_gradient[rows], grad_scale)
         self.note_fresh()
         # autograd checks versions.
-        increment_version(self._params if given.all() else list(compress(self._params, given)))
+        increment_version(
+            self._params if has_gradient.all() else list(compress(self._params, has_gradient))
+        )

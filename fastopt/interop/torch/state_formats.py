@@ -34,7 +34,7 @@ class TensorFormats:
 
     def __init__(self, state_dtype: Any) -> None:
         if isinstance(state_dtype, Mapping):
-            wanted: Any = {name: _translated(own) for name, own in state_dtype.items()}
+            wanted: Any = {name: _translated(dtype) for name, dtype in state_dtype.items()}
         else:
             wanted = _translated(state_dtype)
         self._formats = StateFormats(wanted, None, 0)
@@ -97,21 +97,21 @@ def state_dtype_of(param: Tensor, codec: Codec | None) -> torch.dtype:
 def stored(param: Tensor, codec: Codec | None, value: complex | Tensor) -> Tensor:
     """A state of a parameter: the same number everywhere, or numbers of its shape."""
     if codec is None or codec.block == 1:
-        made = torch.empty_like(
+        tensor = torch.empty_like(
             param,
             dtype=state_dtype_of(param, codec),
             memory_format=torch.preserve_format,
             requires_grad=False,
         )
-        return made.copy_(value) if isinstance(value, Tensor) else made.fill_(value)
-    made = param.detach().new_empty(packed_shape(param), dtype=torch.uint8)
+        return tensor.copy_(value) if isinstance(value, Tensor) else tensor.fill_(value)
+    tensor = param.detach().new_empty(packed_shape(param), dtype=torch.uint8)
     if isinstance(value, Tensor):  # once in a run, so by way of the CPU
-        bytes_ = np.zeros(made.shape, np.uint8)
+        bytes_ = np.zeros(tensor.shape, np.uint8)
         codec.store(_items(bytes_), value.detach().cpu().contiguous().float().numpy())
     else:
         bytes_ = np.zeros((1, ITEM.itemsize), np.uint8)
         codec.fill(_items(bytes_), value.real)
-    return made.copy_(torch.from_numpy(bytes_))
+    return tensor.copy_(torch.from_numpy(bytes_))
 
 
 def numbers(name: str, state: Any, param: Tensor, chain: Chain) -> Tensor:
@@ -131,8 +131,8 @@ def numbers(name: str, state: Any, param: Tensor, chain: Chain) -> Tensor:
     codec = UNSIGNED if name in chain.nonnegative() else SIGNED
     items = _items(state.cpu().contiguous().numpy())
     decoded = codec.decode(items, np.dtype(np.float32))[: param.numel()]
-    made = param.detach().new_empty(param.shape, dtype=torch.float32)
-    return made.copy_(torch.from_numpy(decoded).reshape(param.shape))
+    tensor = param.detach().new_empty(param.shape, dtype=torch.float32)
+    return tensor.copy_(torch.from_numpy(decoded).reshape(param.shape))
 
 
 def _items(bytes_: Array) -> Array:

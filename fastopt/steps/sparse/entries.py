@@ -65,12 +65,12 @@ def take(name: str, grad: Any, param: Array, clears: bool) -> RowGradient:
         raise TypeError(
             f"{name} must have dtype {compute} for a parameter of {param.dtype}, not {grad.dtype}"
         )
-    given = (_data_to_clear(name, grad),) if clears else ()
+    cleared = (_data_to_clear(name, grad),) if clears else ()
     if grad.format in ("csr", "csc", "bsr"):
         grad = _checked_pointers(name, grad)
     if grad.format == "csr" and grad.ndim == 2:
-        return _take_csr(name, grad, given)
-    return _take_entries(name, grad, param, given)
+        return _take_csr(name, grad, cleared)
+    return _take_entries(name, grad, param, cleared)
 
 
 def _data_to_clear(name: str, grad: Any) -> Array:
@@ -92,15 +92,15 @@ def _take_pair(name: str, rows: Any, values: Any, param: Array) -> RowGradient:
     return _take_unordered(rows, values)
 
 
-def _take_unordered(given: Array, values: Array) -> RowGradient:
+def _take_unordered(indices: Array, values: Array) -> RowGradient:
     """Sort rows and sum duplicates; the gradient of a row without duplicates is not copied."""
     if not values.size:
-        rows = np.unique(given)
+        rows = np.unique(indices)
         return RowGradient(rows, np.arange(rows.size), values[: rows.size], values[:0], ())
     numbers = values
-    rows, positions, repeated = (np.empty(given.size, np.int64) for _ in range(3))
-    starts = np.zeros(1 + given.size // 2, np.int64)
-    count, several = row_loops.group_duplicates()(given, rows, positions, starts, repeated)
+    rows, positions, repeated = (np.empty(indices.size, np.int64) for _ in range(3))
+    starts = np.zeros(1 + indices.size // 2, np.int64)
+    count, several = row_loops.group_duplicates()(indices, rows, positions, starts, repeated)
     if several and FORMATS[name := str(name_of(values.dtype))].cut:
         # Sums would lose too much in 16 bits.
         numbers = floats(name).decode(values, compute_dtype(name)).reshape(values.shape)
@@ -136,34 +136,34 @@ def _checked_pointers(name: str, grad: Any) -> Any:
     return grad
 
 
-def _take_csr(name: str, grad: Any, given: tuple[Array, ...]) -> RowGradient:
+def _take_csr(name: str, grad: Any, cleared: tuple[Array, ...]) -> RowGradient:
     indptr, columns, data = map(np.ascontiguousarray, (grad.indptr, grad.indices, grad.data))
-    found = np.empty(min(len(indptr) - 1, len(data)), np.int64)
-    rows = found[: row_loops.nonempty(indptr.dtype)(indptr, found)].copy()
+    nonempty = np.empty(min(len(indptr) - 1, len(data)), np.int64)
+    rows = nonempty[: row_loops.nonempty(indptr.dtype)(indptr, nonempty)].copy()
     starts = np.append(indptr[rows], indptr[-1:]).astype(np.int64)
     if starts[0] < 0 or not _rises(starts):
         raise ValueError(f"{name} is no valid CSR array: its indptr falls")
-    return _dense_rows(name, rows, starts, columns, data, grad.shape[1], given)
+    return _dense_rows(name, rows, starts, columns, data, grad.shape[1], cleared)
 
 
-def _take_entries(name: str, grad: Any, param: Array, given: tuple[Array, ...]) -> RowGradient:
+def _take_entries(name: str, grad: Any, param: Array, cleared: tuple[Array, ...]) -> RowGradient:
     entries = grad.tocoo()
     coords = getattr(entries, "coords", None) or (entries.row, entries.col)
-    if any(len(own) != len(entries.data) for own in coords):
+    if any(len(indices) != len(entries.data) for indices in coords):
         raise ValueError(f"{name} is no valid sparse array: it has not as many numbers as indices")
-    for axis, (size, own) in enumerate(zip(param.shape, coords, strict=True)):
-        if len(own) and (own.min() < 0 or own.max() >= size):
+    for axis, (size, indices) in enumerate(zip(param.shape, coords, strict=True)):
+        if len(indices) and (indices.min() < 0 or indices.max() >= size):
             what = ("rows", "columns", "indices")[min(axis, 2)]
             raise ValueError(f"{name} is no valid sparse array: it has {what} beyond its shape")
     first, *others = coords
     columns = np.zeros(len(first), np.int64)
-    for size, own in zip(param.shape[1:], others, strict=True):
-        columns = columns * size + own
+    for size, indices in zip(param.shape[1:], others, strict=True):
+        columns = columns * size + indices
     ordered, positions = (np.empty(len(first), np.int64) for _ in range(2))
     row_loops.sort()(first.astype(np.int64), ordered, positions)
     starts = _first_of_each(ordered)
     rows, width = ordered[starts[:-1]], math.prod(param.shape[1:])
-    return _dense_rows(name, rows, starts, columns[positions], entries.data[positions], width, given)
+    return _dense_rows(name, rows, starts, columns[positions], entries.data[positions], width, cleared)
 
 
 def _dense_rows(
@@ -173,12 +173,12 @@ def _dense_rows(
     columns: Array,
     data: Array,
     width: int,
-    given: tuple[Array, ...],
+    cleared: tuple[Array, ...],
 ) -> RowGradient:
     values = np.empty((rows.size, width), data.dtype)
     if not row_loops.scatter(columns.dtype, data.dtype)(starts, columns, data, values):
         raise ValueError(f"{name} is no valid sparse array: it has columns beyond its shape")
-    return RowGradient(rows, np.arange(rows.size), values, values[:0], given)
+    return RowGradient(rows, np.arange(rows.size), values, values[:0], cleared)
 
 
 def _rises(numbers: Array) -> bool:

@@ -180,10 +180,10 @@ class LaggingRows:
             )
             return [walk, *(put(array, 0) for array in gradient.given if clears)]
         self._walk_in_python(gradient.rows)
-        found = [*gradient.values, *gradient.sums]
+        numbers_ = [*gradient.values, *gradient.sums]
         changes: list[Change] = []
         for row, position in zip(gradient.rows, gradient.positions, strict=True):
-            changes += self._step_in_python(self._group.parts, hyper, row, found[position], clears)
+            changes += self._step_in_python(self._group.parts, hyper, row, numbers_[position], clears)
         if self._catches_up:
             reached = self.now + 1
             changes += [
