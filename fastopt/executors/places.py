@@ -17,7 +17,7 @@ def _load_cuda() -> Place:
 register(CUDA, _load_cuda)
 
 
-def check_home(executor: str, place: str | None, capturable: bool, sparse: str | None) -> None:
+def check_place(executor: str, place: str | None, capturable: bool, sparse: str | None) -> None:
     """Check that executor and options fit the place of the arrays, its name or None for memory."""
     if sparse is not None and place is not None:
         raise ValueError(f"sparse must be None for arrays on a device, got {sparse!r}")

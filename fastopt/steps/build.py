@@ -9,7 +9,7 @@ from fastopt.arrays import checks, placement, tree
 from fastopt.arrays.memory_maps import StateFiles
 from fastopt.arrays.tree import Structure
 from fastopt.executors.dispatch import check_executor
-from fastopt.executors.places import check_home
+from fastopt.executors.places import check_place
 from fastopt.steps.clipping import NormClip
 from fastopt.steps.group import Group, make_groups
 from fastopt.steps.hyperparameters import Hyperparameters
@@ -104,7 +104,7 @@ def build(
             outward = [pair for group in groups for pair in group.outward()]
             inward = [pair for group in groups for pair in group.inward()]
             place = placement.check_one_place([*outward, *inward])
-            check_home(executor, place, capturable, sparse)
+            check_place(executor, place, capturable, sparse)
             check_sums(groups, place, sparse)
             parameters = ParameterSet(groups, zero_grad, fast, indices)
             written = [checks.memory_range(*pair) for pair in outward]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from fastopt.transforms.base import ONCE, START_FROM_PARAM, Transform, factory
+from fastopt.transforms.base import ONCE, START_FROM_PARAM, Transform, Update, factory
 from fastopt.validation import Setting, decay_rate, finite, is_number_or_schedule, per_step
 
 
@@ -57,12 +57,7 @@ def at_least(low: Any) -> Transform:
     >>> w
     array([0., 4.])
     """
-    if is_number_or_schedule(low):
-        hyper = per_step(lambda x: (x,), finite("low", low))
-        return Transform(
-            raise_update, hyper=hyper, after=True, no_gradient=ONCE, round_towards=math.inf
-        )
-    return Transform(raise_to_array_update, inputs={"low": low}, after=True, no_gradient=ONCE)
+    return _limit("low", low, raise_update, raise_to_array_update, math.inf)
 
 
 @factory
@@ -85,12 +80,15 @@ def at_most(high: Any) -> Transform:
     >>> w
     array([1.5, 4.5])
     """
-    if is_number_or_schedule(high):
-        hyper = per_step(lambda x: (x,), finite("high", high))
-        return Transform(
-            lower_update, hyper=hyper, after=True, no_gradient=ONCE, round_towards=-math.inf
-        )
-    return Transform(lower_to_array_update, inputs={"high": high}, after=True, no_gradient=ONCE)
+    return _limit("high", high, lower_update, lower_to_array_update, -math.inf)
+
+
+def _limit(name: str, limit: Any, by_number: Update, by_array: Update, inwards: float) -> Transform:
+    """A limit that is a number, or an array that is read in the same pass."""
+    if not is_number_or_schedule(limit):
+        return Transform(by_array, inputs={name: limit}, after=True, no_gradient=ONCE)
+    hyper = per_step(lambda x: (x,), finite(name, limit))
+    return Transform(by_number, hyper=hyper, after=True, no_gradient=ONCE, round_towards=inwards)
 
 
 def average_update(new, param, state, hyper):

@@ -195,6 +195,13 @@ def test_norm_clipping_and_allocation() -> None:
     assert_same_bits(copy, rounded(copied.params, None))
 
 
+def test_bounds_are_rounded_inwards() -> None:
+    w, (g, *_) = problem(100 if COMPILED else 30, DTYPE, SINGLE)
+    opt = fastopt.SGD(w, lr=1.0, bounds=(-0.3, 0.3))
+    opt.step(g)
+    assert float(np.abs(decoded(w)).max()) == 0.25  # 0.3125 is the nearest, and beyond
+
+
 def test_a_format_is_registered_once() -> None:
     formats.register(FLOAT8)  # again is no error
     with pytest.raises(ValueError, match="another format with the name float8_e5m2"):
