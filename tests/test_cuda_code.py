@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 import fastopt
+from fastopt.codecs.floats import floats
+from tests import cuda_paths
 from tests.cases import ADAGRAD, ADAM, NADAM, RMSPROP, SGD
 from tests.support import parameters_of
 
@@ -228,7 +230,6 @@ CONSTANT = 0.125
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("dithered", [False, True])
 def test_16_bits(dtype, dithered, cc, tmp_path):
-    from fastopt.codecs.floats import floats
     from fastopt.executors.cuda.kernel_source import KernelVariant
     from fastopt.executors.cuda.kernels import kernels
 
@@ -251,14 +252,14 @@ BLOCKS = {  # with the most registers that any kernel of any architecture takes
 
 
 @functools.cache
-def kernels_of_blocks(name, dithered):
+def kernels_of_blocks(name, dithered, dtype="float32"):
     from fastopt.executors.cuda.kernel_source import KernelVariant
     from fastopt.executors.cuda.kernels import kernels
 
     kind, settings, _ = BLOCKS[name]
     how = {"state_dtype": "8bit", "stochastic_rounding": dithered, "executor": "reference"}
-    opt = kind(np.zeros(4096, np.float32), **settings, **how)
-    return kernels(parameters_of(opt).job(0, "float32", False), KernelVariant(), ARCHITECTURES[0])
+    opt = kind(np.zeros(4096, floats(dtype).dtype), **settings, **how)
+    return kernels(parameters_of(opt).job(0, dtype, False), KernelVariant(), ARCHITECTURES[0])
 
 
 @pytest.mark.parametrize(
@@ -294,3 +295,13 @@ def test_states_in_blocks(name, kernel, dithered, cc, tmp_path):
     report, _ = assembled(code, cc, tmp_path)
     assert_no_spills(report)
     assert registers(report) <= BLOCKS[name][2]
+
+
+@pytest.mark.parametrize(("name", "most"), [("RMSProp", 66), ("Adam", 98)])
+def test_machine_instructions_of_blocks(name, most, tmp_path):
+    """Of an element of bfloat16: 20 are the root and the quotient, rounded right, and 6 bfloat16."""
+    code = kernels_of_blocks(name, None, "bfloat16").program("wide").ptx((9, 0))
+    _, listing = assembled(code, (9, 0), tmp_path)
+    if listing is None:
+        pytest.skip("nvdisasm is not there")
+    assert cuda_paths.shortest(listing) / 8 <= most

@@ -171,7 +171,7 @@ def larger_finite(o: Operations, largest: Value, size: Value) -> Value:
 
 class _Unsigned(Blocks):
     has_sign = False
-    plain_most = INFINITE_BITS - 1
+    plain_most = MOST_BITS
 
     def plain_number(self, o: Operations, code: Value, scale: Value) -> Value:
         return o.as_float((o.widen_signed(code) << STEP) + (scale - (LEAST << STEP) - PLAIN))
@@ -192,12 +192,11 @@ class _Unsigned(Blocks):
         return scale, (LEAST << STEP) - (scale & ~MARKS)
 
     def plain_code(self, o: Operations, number: Value, offset: Value, dither: Value) -> Value:
-        # To a byte with a sign, which processors cut numbers off to as they make bytes of them.
-        return _clipped(o, (o.as_bits(number) + dither) >> STEP, LEAST, NAN)
+        return o.signed_byte(o.as_bits(number) + dither, STEP)
 
     def other_code(self, o: Operations, number: Value, offset: Value, dither: Value) -> Value:
         bits = o.as_bits(number)
-        code = _clipped(o, (o.maximum(bits, 0) + dither) >> STEP, LEAST, LARGEST)
+        code = o.minimum(o.signed_byte(o.maximum(bits, 0) + dither, STEP), LARGEST)
         return o.where(o.is_nan(number), NAN, o.where(is_not_finite(o, bits), INFINITE, code))
 
     def scale_bits(self, o: Operations, largest: Value, plain: Value) -> Value:
@@ -209,10 +208,6 @@ class _Unsigned(Blocks):
 def _special(number: Value) -> Value:
     """The bits of infinity and of NaN, for 0 and 1."""
     return (number << (EXPONENT - 1)) + INFINITE_BITS
-
-
-def _clipped(o: Operations, code: Value, least: int, most: int) -> Value:
-    return o.maximum(o.minimum(code, most), least)
 
 
 class _Signed(Blocks):

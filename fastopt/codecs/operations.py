@@ -43,6 +43,9 @@ class Operations(Protocol):
     def is_nan(self, number: Value) -> Value:
         """Whether a float32 is NaN."""
 
+    def signed_byte(self, bits: Value, count: int) -> Value:
+        """``bits >> count``, but at least -128; more than 127 must not come out."""
+
     def multiply_add(self, one: Value, other: Value, more: Value) -> Value:
         """``one * other + more`` of float32, whose product must be exact: it may be rounded or not."""
 
@@ -84,6 +87,9 @@ class _NumPy:
 
     def is_nan(self, number: Value) -> Value:
         return np.isnan(number)
+
+    def signed_byte(self, bits: Value, count: int) -> Value:
+        return np.maximum(bits >> count, np.int32(-128))
 
     def multiply_add(self, one: Value, other: Value, more: Value) -> Value:
         return one * other + more

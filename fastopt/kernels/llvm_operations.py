@@ -142,6 +142,10 @@ class LLVMOperations:
     def is_nan(self, number: Any) -> Emitted:
         return self._of(self._builder.fcmp_unordered("uno", number.raw, number.raw))
 
+    def signed_byte(self, bits: Any, count: int) -> Emitted:
+        # With both bounds it is what processors do as they convert a vector to bytes.
+        return self.maximum(self.minimum(bits >> count, 127), -128)
+
     def multiply_add(self, one: Any, other: Any, more: Any) -> Emitted:
         values = one.raw, other.raw, more.raw
         kind = values[0].type
@@ -157,10 +161,12 @@ class LLVMOperations:
         return self._of(self._builder.sext(code.raw, _like(code.raw.type, I32)))
 
 
-def emitted(builder: Any, formula: Callable[..., Any], *values: Any) -> Any:
+def emitted(
+    builder: Any, formula: Callable[..., Any], *values: Any, operations: Any = LLVMOperations
+) -> Any:
     """Emit a formula for LLVM values: its result, or a tuple of them."""
     given = (Emitted(builder, value) for value in values)
-    found = formula(LLVMOperations(builder), *given)
+    found = formula(operations(builder), *given)
     return tuple(own.raw for own in found) if isinstance(found, tuple) else found.raw
 
 

@@ -21,7 +21,15 @@ from fastopt.codecs.blocks import BLOCKS, CODES_AT, ITEM, STEP, is_plain, larger
 from fastopt.codecs.operations import NUMPY
 from fastopt.executors.cuda import device
 from fastopt.executors.cuda.element_access import noise_in_block, pointer_to
-from fastopt.kernels.llvm_operations import I8, I32, I64, emitted, int32, larger_word
+from fastopt.kernels.llvm_operations import (
+    I8,
+    I32,
+    I64,
+    LLVMOperations,
+    emitted,
+    int32,
+    larger_word,
+)
 
 ALIGNED = 4  # bytes: of a block's scale, and of four codes that move together
 
@@ -174,6 +182,14 @@ def _loader(stored: str, width: int) -> Any:
     return load
 
 
+class _Operations(LLVMOperations):
+    """The same operations where a device has better instructions for one of them."""
+
+    def signed_byte(self, bits: Any, count: int) -> Any:
+        # A sum and its lower bound are one instruction.
+        return self.maximum(bits, -128 << count) >> count
+
+
 def _joined(builder: Any, codes: list[Any]) -> Any:
     """One code as a byte, or four as a word, the first lowest."""
     if len(codes) == 1:
@@ -206,8 +222,9 @@ def _storer(stored: str, dithered: bool, slot: int, width: int) -> Any:
             for number, own in zip(numbers, noise, strict=True):
                 half = int32(1 << (STEP - 1))
                 part = half if own is None else builder.lshr(own, int32(32 - STEP))
-                dither = builder.or_(constant, part)
-                codes.append(emitted(builder, formula, number, offset, dither))
+                # Added, and not or-ed as on the CPU: sums of three are one instruction.
+                given = number, offset, builder.add(constant, part)
+                codes.append(emitted(builder, formula, *given, operations=_Operations))
             return [_joined(builder, codes)]
 
         (codes,) = _either(builder, scale, encode)
