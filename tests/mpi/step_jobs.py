@@ -1,5 +1,7 @@
 """What ranks run for `test_step`: sharded steps beside the plain optimizer over everything."""
 
+import shutil
+import tempfile
 from unittest import mock
 
 import numpy as np
@@ -159,6 +161,59 @@ def norms(comm):
     assert sharded.last.norm == 32 * 2.0**600
 
 
+def _square(update, param, state, hyper):
+    return update * update
+
+
+def _scaled(update, param, state, hyper):
+    (factor,) = hyper
+    return factor * update, state
+
+
+def _by_trend(hyper, sums, carried):
+    """A factor from what sums of squares have been."""
+    trend = 0.5 * carried[0] + sums[0]
+    return (1.0 / (1.0 + trend),), (trend,)
+
+
+def sums(comm):
+    """The sums of transforms are over all ranks; what is carried is saved with the shards."""
+    trend = fastopt.Transform(
+        _scaled, sums={"squares": _square}, from_sums=_by_trend, carried={"trend": 0.25}
+    )
+    rate = fastopt.transforms.scale_by_learning_rate(0.5)
+
+    def make(shard):
+        clip = fastopt.transforms.clip_by_global_norm(2.0)
+        return fastopt.Optimizer(shard, fastopt.chain(clip, rate), skip_nonfinite=True)
+
+    def carrying(shard):
+        return fastopt.Optimizer(shard, fastopt.chain(trend, rate))
+
+    for size, count in ((1, 1), (1300, 1), (1300, 3)):
+        how = {"average": False, "overlap_chunks": count}  # so that all squares are exact
+        compare(comm, make, size, np.float32, **how)
+        sharded, plain = compare(comm, carrying, size, np.float32, **how)
+        carried = plain.state_dict()["carried"]
+        assert sharded.optimizer.state_dict()["carried"] == carried
+    folder = comm.bcast(tempfile.mkdtemp() if comm.rank == 0 else None)
+    sharded.save(folder)
+    other = ShardedOptimizer(comm, start(1300, np.float32), carrying)
+    other.load(folder)
+    assert other.optimizer.state_dict()["carried"] == carried
+    comm.barrier()
+    if comm.rank == 0:
+        shutil.rmtree(folder)
+    # Norms of an array are of all its shards.
+    w, whole = start(1300, np.float64), start(1300, np.float64)
+    sharded = ShardedOptimizer(comm, w, lambda s: fastopt.LAMB(s, lr=0.1, weight_decay=0.1))
+    plain = fastopt.LAMB(whole, lr=0.1, weight_decay=0.1)
+    for own in exact_gradients(1300, np.float64, comm.size):
+        sharded.step(own[comm.rank])
+        plain.step(own.sum(axis=0), grad_scale=float(comm.size))
+        np.testing.assert_allclose(w, whole, rtol=1e-13)
+
+
 def owned(comm):
     """A rank has its shard and nothing else, until it asks."""
     for size in (0, 1, 700, 1300):
@@ -270,7 +325,7 @@ def shown(comm):
     assert opt.last is None
 
 
-JOBS = (every_case, pieces, shapes, rounding, norms, owned, options, storage, shown)
+JOBS = (every_case, pieces, shapes, rounding, norms, sums, owned, options, storage, shown)
 
 
 def all_of_them(comm):
