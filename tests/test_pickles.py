@@ -36,6 +36,7 @@ TRANSFORMS = {
     "scale": lambda x: t.scale(x),
     "rate": lambda x: t.scale_by_learning_rate(x),
     "clip": lambda x: t.clip_by_value(x),
+    "skip": lambda x: t.skip_nonfinite(),
     "clip by norm": lambda x: t.clip_by_global_norm(x),
     "trust ratio": lambda x: t.scale_by_trust_ratio(x, eps=x),
     "adaptive clip": lambda x: t.adaptive_grad_clip(x, eps=x),

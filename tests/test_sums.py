@@ -311,6 +311,43 @@ def test_a_step_that_is_refused_changes_nothing(executor):
     assert skipping.state_dict()["carried"] == before
 
 
+def skipping(hyper, sums, carried):
+    return (1.0,), (carried[0] + 1.0,), sums[0] > 1.0
+
+
+@pytest.mark.parametrize("per_array", [False, True])
+@everywhere
+def test_steps_that_are_skipped(executor, per_array):
+    parts = fastopt.Transform(
+        scaled,
+        sums={"s": square},
+        from_sums=skipping,
+        carried={"count": 0.0},
+        per_array=per_array,
+    )
+    w = [np.zeros(2), np.zeros(1)]
+    opt = fastopt.Optimizer(w, parts, executor=executor, zero_grad=True)
+    small, large = [np.full(2, 0.5), np.zeros(1)], [np.zeros(2), np.full(1, 2.0)]
+    for grads in small, large, small:
+        opt.step(grads)
+    assert opt.step_count == 2
+    assert large[1][0] == 2.0  # it is not cleared either
+    assert w[0].tolist() == [-0.5, -0.5]
+    assert w[1] == 0.0
+    carried = opt.state_dict()["carried"][0]
+    assert carried == ([[2.0], [2.0]] if per_array else [[2.0]])
+
+
+@everywhere
+def test_a_transform_that_skips_is_the_option(executor):
+    w, grads = problem(70, np.float32, 4)
+    grads[1][3], grads[2][5] = np.nan, -np.inf
+    rest = t.scale_by_adam(), t.scale_by_learning_rate(0.1)
+    option = run(w, grads, chain(*rest), skip_nonfinite=True, executor=executor)
+    assert_same(run(w, grads, chain(t.skip_nonfinite(), *rest), executor=executor), option)
+    assert option.step_count == 2
+
+
 def no_sum(hyper, sums, carried):
     return hyper, carried
 
@@ -359,7 +396,14 @@ def returns_words(hyper, sums, carried):
     return ("x",), ()
 
 
-@pytest.mark.parametrize("function", [returns_nothing, returns_hyper, returns_more, returns_words])
+def returns_a_number(hyper, sums, carried):
+    return hyper, carried, 1.0
+
+
+RETURNS = [returns_nothing, returns_hyper, returns_more, returns_words, returns_a_number]
+
+
+@pytest.mark.parametrize("function", RETURNS)
 def test_bad_from_sums(function):
     parts = fastopt.Transform(scaled, hyper=(1.0,), sums={"s": square}, from_sums=function)
     with refusal(TypeError, ["from_sums", "scaled"]):

@@ -217,15 +217,16 @@ class MemoryStepper(Stepper):
                 self._release()
                 return False
             self.hyper.scale_gradients(factor)
-        if self.sums is not None:
-            self._decide_from_sums(self.sums)
+        if self.sums is not None and not self._decide_from_sums(self.sums):
+            self._release()
+            return False
         return True
 
-    def _decide_from_sums(self, sums: MemorySums) -> None:
+    def _decide_from_sums(self, sums: MemorySums) -> bool:
         sums.prepare(self.scales)
         total = partial(sums.totals, found=self._found, hyper=self.hyper)
         given = [grad is not None for grad in self._found]
-        self.decisions.decide(total, self.hyper, given, self.reducer)
+        return self.decisions.decide(total, self.hyper, given, self.reducer)
 
     def run(self, start: int, stop: int) -> None:
         """Step the elements from `start` to `stop`; of sparse gradients whole arrays only."""

@@ -130,8 +130,8 @@ class Decisions:
         hyper: Hyperparameters,
         given: Sequence[bool],
         reducer: Reducer,
-    ) -> None:
-        """Sum, and write the hyperparameters that follow, pass by pass.
+    ) -> bool:
+        """Sum, and write the hyperparameters that follow, pass by pass; False to skip the step.
 
         Parameters
         ----------
@@ -148,8 +148,12 @@ class Decisions:
             totals = [[reducer.sum(x) for x in row] for row in total(number).tolist()]
             columns = list(zip(*totals, strict=True))
             with np.errstate(all="ignore"):
-                carried.append(self._conclude(number, own.per_array, columns, hyper, given))
+                following, skips = self._conclude(number, own.per_array, columns, hyper, given)
+            if skips:
+                return False
+            carried.append(following)
         self.next = carried
+        return True
 
     def committed(self) -> list[Change]:
         """The changes with which the step that was begun is over, if numbers are carried."""
@@ -195,9 +199,10 @@ class Decisions:
         columns: list[tuple[float, ...]],
         hyper: Hyperparameters,
         given: Sequence[bool],
-    ) -> Carried:
+    ) -> tuple[Carried, bool]:
+        """What is carried on, and whether the step is to be skipped."""
         parts, before = self._parts[number], self.carried[number]
-        following = dict(before)
+        following, skips = dict(before), False
         # The carried numbers of a group are those of its arrays that were left out of fewest steps.
         for entry in hyper.entries():
             part = parts.get(entry.group)
@@ -208,28 +213,32 @@ class Decisions:
             settings = tuple(hyper.given(entry)[first:start])
             if not per_array:
                 key = entry.group
-                decided, following[key] = concluded(sums, settings, columns[0], before[key])
+                decided, following[key], skip = concluded(sums, settings, columns[0], before[key])
+                skips |= skip
                 for buffer in entry.buffers:
                     buffer[start : start + len(decided)] = decided
                 continue
             for row, buffer in zip(entry.rows, entry.buffers, strict=True):
                 if given[row]:
                     own = columns[row if len(columns) > 1 else 0]
-                    decided, following[row] = concluded(sums, settings, own, before[row])
+                    decided, following[row], skip = concluded(sums, settings, own, before[row])
+                    skips |= skip
                     buffer[start : start + len(decided)] = decided
-        return following
+        return following, skips
 
 
 def concluded(
     sums: Sums, hyper: tuple[float, ...], totals: tuple[float, ...], carried: tuple[float, ...]
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
+) -> tuple[tuple[float, ...], tuple[float, ...], bool]:
     """What `from_sums` returns, with the numbers of IEEE where Python raises."""
     try:
-        decided, following = sums.from_sums(hyper, totals, carried)
-        return tuple(map(float, decided)), tuple(map(float, following))
+        return _as_numbers(*sums.from_sums(hyper, totals, carried))
     except (ArithmeticError, ValueError, TypeError):
         function = reference.in_float64(sums.from_sums)
         with np.errstate(all="ignore"):
             arguments = (tuple(map(np.float64, own)) for own in (hyper, totals, carried))
-            decided, following = function(*arguments)
-        return tuple(map(float, decided)), tuple(map(float, following))
+            return _as_numbers(*function(*arguments))
+
+
+def _as_numbers(decided: Any, carried: Any, skips: Any = False) -> tuple[Any, Any, bool]:
+    return tuple(map(float, decided)), tuple(map(float, carried)), bool(skips)

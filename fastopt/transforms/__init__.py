@@ -8,6 +8,7 @@ from fastopt.transforms.layerwise import (
     adaptive_grad_clip,
     clip_by_global_norm,
     scale_by_trust_ratio,
+    skip_nonfinite,
 )
 from fastopt.transforms.momentum import trace
 from fastopt.transforms.rms import scale_by_rms, scale_by_stddev
@@ -36,5 +37,6 @@ __all__ = [
     "scale_by_rss",
     "scale_by_stddev",
     "scale_by_trust_ratio",
+    "skip_nonfinite",
     "trace",
 ]

@@ -55,6 +55,38 @@ def clip_by_global_norm(limit: Setting) -> Transform:
     )
 
 
+def not_finite(update, param, state, hyper):
+    return 0.0 if update - update == 0.0 else 1.0
+
+
+def unchanged_update(update, param, state, hyper):
+    return update, state
+
+
+def skipped_if_any(hyper, sums, carried):
+    return hyper, carried, sums[0] > 0.0
+
+
+@factory
+def skip_nonfinite() -> Transform:
+    """Leave out steps in which an element of the update is NaN or infinite, in any array.
+
+    In front of a chain it is the option ``skip_nonfinite``, but for ``opt.last``; it can stand
+    anywhere. Costs one more read of what the chain reads as far as here.
+
+    Examples
+    --------
+    >>> import numpy as np, fastopt
+    >>> from fastopt import transforms as t
+    >>> w = np.ones(2)
+    >>> opt = fastopt.Optimizer(w, t.skip_nonfinite())
+    >>> opt.step(np.array([np.nan, 1.0]))
+    >>> w, opt.step_count
+    (array([1., 1.]), 0)
+    """
+    return Transform(unchanged_update, sums={"nonfinite": not_finite}, from_sums=skipped_if_any)
+
+
 def trust_ratio(hyper, sums, carried):
     coefficient, eps = hyper
     param_norm, update_norm = math.sqrt(sums[0]), math.sqrt(sums[1])

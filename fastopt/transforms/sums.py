@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
+
 from fastopt.validation import Hyper, as_scalar, flag, shown
 
 Summand: TypeAlias = Callable[[Any, Any, Any, Any], Any]
-FromSums: TypeAlias = Callable[[Any, Any, Any], tuple[Hyper, Hyper]]
+FromSums: TypeAlias = Callable[[Any, Any, Any], Any]
 
 
 class Sums(NamedTuple):
@@ -34,9 +36,14 @@ class Sums(NamedTuple):
                 f"{len(hyper)} hyperparameters, {len(ones)} sums and {len(self.carried)} numbers that "
                 "are carried"
             ) from error
-        if not (isinstance(result, tuple) and len(result) == 2 and _are_tuples(result)):
-            raise TypeError(f"{what} must return (hyper, carried), two tuples, not {result!r:.200}")
-        decided, carried = result
+        is_tuple = isinstance(result, tuple) and len(result) in (2, 3) and _are_tuples(result[:2])
+        if not is_tuple or not isinstance(result[2:], tuple) or not all(map(_is_flag, result[2:])):
+            raise TypeError(
+                f"{what} must return (hyper, carried), two tuples, or with True or False behind them "
+                f"(hyper, carried, skip), not {result!r:.200}"
+            )
+        decided: Hyper = result[0]
+        carried = result[1]
         if len(carried) != len(self.carried):
             raise TypeError(
                 f"{what} returned {len(carried)} carried numbers, but the transform declares "
@@ -46,6 +53,10 @@ class Sums(NamedTuple):
             if isinstance(number, bool) or not isinstance(number, Real):
                 raise TypeError(f"{what} must return real numbers, not {number!r:.200}")
         return decided
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, (bool, np.bool_))
 
 
 def _are_tuples(pair: tuple[Any, ...]) -> bool:
