@@ -10,7 +10,7 @@ import pytest
 import fastopt
 from bench import peers, peers_keras, peers_numexpr, peers_optax, peers_torch, problems
 from bench.measure import timed
-from bench.problems import ADAM, FAMILY, Form
+from bench.problems import FAMILY, REST, Form
 from bench.roofline import NAME, roofline
 
 PEERS = {
@@ -34,10 +34,14 @@ def _cases() -> list[Any]:
 
 
 @pytest.mark.parametrize(("size", "dtype", "threads"), _cases())
-@pytest.mark.parametrize("form", FAMILY, ids=lambda form: form.name)
+@pytest.mark.parametrize(
+    "form",
+    [*FAMILY, *(pytest.param(form, marks=pytest.mark.full) for form in REST)],
+    ids=lambda form: form.name,
+)
 def bench_family(form: Form, size: int, dtype: str, threads: str, compare: Any, benchmark: Any) -> None:
     count, number = 1 if threads == "serial" else fastopt.get_num_threads(), np.dtype(dtype)
-    needed, available = problems.memory(ADAM, size, number), problems.available_memory()
+    needed, available = problems.memory(form, size, number), problems.available_memory()
     if needed > available:
         pytest.skip(f"needs {needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} are free")
     peers.check(form, size, number, count, PEERS)
@@ -45,10 +49,11 @@ def bench_family(form: Form, size: int, dtype: str, threads: str, compare: Any, 
     problem = problems.make(form, size, number)
     steps = {name: peer(problem.view(), count) for name, peer in PEERS.items()}
     moved = dict.fromkeys(steps, problem.bytes_per_element)
-    state = next(name for name in problem.arrays if name.endswith(("sq", "square_avg", "sum")))
-    plain = problems.plain(problem, state)
-    steps["rmsprop"] = peers.PEERS["fastopt"](plain, count)
-    moved["rmsprop"] = plain.bytes_per_element
+    squares = (name for name in problem.arrays if name.endswith(("sq", "square_avg", "sum")))
+    if (state := next(squares, None)) is not None:
+        plain = problems.plain(problem, state)
+        steps["rmsprop"] = peers.PEERS["fastopt"](plain, count)
+        moved["rmsprop"] = plain.bytes_per_element
     steps[NAME], moved[NAME] = roofline(problem, count)
     present = {name: step for name, step in steps.items() if step is not None}
 

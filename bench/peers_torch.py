@@ -21,6 +21,10 @@ except ImportError:
     torch = None  # type: ignore[assignment]
 
 
+# Those whose defaults are the same.
+SAME = {name.lower(): name for name in ("AdamW", "Adamax", "Adadelta", "RAdam", "Rprop")}
+
+
 def _make(form: Form, params: list[Any], **how: Any) -> Any:
     s = form.settings
     if form is OUTSIDE:
@@ -28,13 +32,15 @@ def _make(form: Form, params: list[Any], **how: Any) -> Any:
     if form is ADAM:
         betas = s["beta1"], s["beta2"]
         return torch.optim.Adam(params, lr=s["lr"], betas=betas, eps=s["eps"], **how)
-    return torch.optim.Adagrad(params, lr=s["lr"], eps=s["eps"], **how)
+    if form is ADAGRAD:
+        return torch.optim.Adagrad(params, lr=s["lr"], eps=s["eps"], **how)
+    return getattr(torch.optim, SAME[form.name])(params, **how)
 
 
 def step_of(problems: Sequence[Problem], threads: int, **how: Any) -> partial[Any] | None:
     """One step of one optimizer over the arrays of all `problems`."""
     form = problems[0].form
-    if torch is None or form not in (OUTSIDE, ADAM, ADAGRAD):
+    if torch is None or (form not in (OUTSIDE, ADAM, ADAGRAD) and form.name not in SAME):
         return None
     torch.set_num_threads(threads)
     params = []
@@ -54,7 +60,8 @@ def _foreach(problem: Problem, threads: int) -> Step | None:
 
 
 def _fused(problem: Problem, threads: int) -> Step | None:
-    return step_of([problem], threads, fused=True) if problem.form is not OUTSIDE else None
+    has = problem.form in (ADAM, ADAGRAD) or problem.form.name == "adamw"
+    return step_of([problem], threads, fused=True) if has else None
 
 
 def _eager(problem: Problem, threads: int) -> Step | None:

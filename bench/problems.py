@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 import fastopt
+from fastopt.optimizers.registry import MODULES
 
 Array = np.ndarray[Any, Any]
 
@@ -50,6 +51,12 @@ ADAGRAD = Form(
     "adagrad", "AdaGrad", fastopt.AdaGrad, {"lr": 1e-2, "eps": 1e-10, "eps_inside_sqrt": False}
 )
 FAMILY = (OUTSIDE, ADAM, ADAGRAD)
+# All others, with their defaults.
+REST = tuple(
+    Form(kind.lower(), kind, getattr(fastopt, kind), {})
+    for kind in MODULES
+    if kind not in ("SGD", "RMSProp", "AdaGrad", "Adam")
+)
 
 
 @dataclass(frozen=True)

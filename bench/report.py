@@ -16,6 +16,7 @@ from bench import figures
 from bench.codecs_table import codecs
 from bench.peers import TITLES
 from bench.tables import banded, duration, median, table
+from fastopt.optimizers.registry import NAMES
 
 Case = Mapping[str, Any]
 
@@ -60,7 +61,7 @@ QUESTIONS = {
     "first step": "First step",
     "phase": "The whole phase",
 }
-FORMS = {
+FORMS = NAMES | {
     "rmsprop": "RMSProp",
     "rmsprop_outside": "RMSProp as in torch",
     "rmsprop_everything": "RMSProp, centered, momentum, decay",

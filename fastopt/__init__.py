@@ -26,26 +26,48 @@ if TYPE_CHECKING:
     from fastopt.executors.threads import set_num_threads as set_num_threads
     from fastopt.executors.threads import threads as threads
     from fastopt.minimization.minimize import minimize as minimize
+    from fastopt.optimizers.adabelief import AdaBelief as AdaBelief
+    from fastopt.optimizers.adadelta import AdaDelta as AdaDelta
     from fastopt.optimizers.adagrad import AdaGrad as AdaGrad
     from fastopt.optimizers.adam import Adam as Adam
     from fastopt.optimizers.adam import AdamW as AdamW
     from fastopt.optimizers.adam import NAdam as NAdam
+    from fastopt.optimizers.adamax import AdaMax as AdaMax
+    from fastopt.optimizers.adan import Adan as Adan
+    from fastopt.optimizers.ademamix import AdEMAMix as AdEMAMix
+    from fastopt.optimizers.asgd import ASGD as ASGD
     from fastopt.optimizers.lamb import LAMB as LAMB
     from fastopt.optimizers.lars import LARS as LARS
+    from fastopt.optimizers.lion import Lion as Lion
     from fastopt.optimizers.named import NamedOptimizer as NamedOptimizer
     from fastopt.optimizers.one_shot import OneShot as _OneShot
     from fastopt.optimizers.one_shot import one_shot as one_shot
     from fastopt.optimizers.optimizer import Optimizer as Optimizer
+    from fastopt.optimizers.qhadam import QHAdam as QHAdam
+    from fastopt.optimizers.radam import RAdam as RAdam
     from fastopt.optimizers.rmsprop import RMSProp as RMSProp
+    from fastopt.optimizers.rprop import Rprop as Rprop
     from fastopt.optimizers.settings import Flag as Flag
     from fastopt.optimizers.settings import Number as Number
     from fastopt.optimizers.settings import setting as setting
     from fastopt.optimizers.sgd import SGD as SGD
+    from fastopt.optimizers.yogi import Yogi as Yogi
     from fastopt.transforms import Chain as Chain
     from fastopt.transforms import Transform as Transform
     from fastopt.transforms import chain as chain
 
+    adabelief_step: _OneShot
+    adadelta_step: _OneShot
     adagrad_step: _OneShot
+    adamax_step: _OneShot
+    adan_step: _OneShot
+    ademamix_step: _OneShot
+    asgd_step: _OneShot
+    lion_step: _OneShot
+    qhadam_step: _OneShot
+    radam_step: _OneShot
+    rprop_step: _OneShot
+    yogi_step: _OneShot
     adam_step: _OneShot
     adamw_step: _OneShot
     lamb_step: _OneShot

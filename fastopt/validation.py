@@ -68,6 +68,10 @@ class DeviceScalar:
         """A setting, as what can be computed with beside this number."""
         return float(value)
 
+    def if_above(self, limit: float, then: Any, otherwise: float) -> Any:
+        """One of two numbers: `then` if this one is above the limit, else `otherwise`."""
+        raise NotImplementedError
+
 
 def as_float(value: Any) -> float:
     """The nearest float; an infinity for what is too large for one."""
@@ -175,6 +179,16 @@ def fraction(name: str, value: Any) -> Setting:
     return _setting(name, value, lambda x: 0.0 <= x <= 1.0, "in [0, 1]")
 
 
+def below_one(name: str, value: Any) -> Setting:
+    """A factor that shrinks: in (0, 1), without the ends."""
+    return _setting(name, value, lambda x: 0.0 < x < 1.0, "in (0, 1)")
+
+
+def above_one(name: str, value: Any) -> Setting:
+    """A finite factor that enlarges: > 1."""
+    return _setting(name, value, lambda x: x > 1.0, "> 1")
+
+
 def finite_number(name: str, value: Any) -> float:
     """Any finite number, that cannot be scheduled."""
     return _constant(name, value, lambda _: True, "that is finite")
@@ -188,6 +202,11 @@ def nonnegative_number(name: str, value: Any) -> float:
 def finite_positive(name: str, value: Any) -> float:
     """A finite number > 0 that cannot be scheduled."""
     return _constant(name, value, lambda x: x > 0.0, "> 0")
+
+
+def number_from(name: str, value: Any, least: float) -> float:
+    """A finite number that is not below `least` and cannot be scheduled."""
+    return _constant(name, value, lambda x: x >= least, f">= {least:g}")
 
 
 def whole_number(name: str, value: Any, least: int = 0) -> int:
@@ -243,6 +262,13 @@ def is_on(setting: Setting) -> bool:
 def at(setting: Setting, step: int) -> float:
     """The value of a setting at a step."""
     return setting(step) if callable(setting) else setting
+
+
+def if_above(number: float, limit: float, then: Callable[[], float], otherwise: float) -> float:
+    """``then()`` if the number is above the limit, else `otherwise`; on a device both are computed."""
+    if isinstance(number, DeviceScalar):
+        return number.if_above(limit, then(), otherwise)  # type: ignore[no-any-return]
+    return then() if number > limit else otherwise
 
 
 def per_step(formula: Callable[..., Hyper], *settings: Setting) -> Hyper | Callable[[int], Hyper]:

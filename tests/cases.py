@@ -172,7 +172,53 @@ NADAM = {
     },
 }
 
+FALLING = {"lr": lambda t: 0.05 / (1 + t), "maximize": True, "clip_value": 30.0}
+
+LION = FALLING | {"beta1": 0.7, "beta2": 0.8}
+ADAMAX = FALLING | {"beta1": 0.8, "beta2": 0.7, "eps": 1e-3, "eps_inside_max": False}
+ADADELTA = FALLING | {"rho": 0.7, "eps": 1e-3}
+RADAM = FALLING | {"beta1": 0.8, "beta2": 0.97, "eps": 1e-3, "threshold": 4.0, "eps_inside_sqrt": True}
+ADABELIEF = FALLING | {"beta1": 0.8, "beta2": 0.7, "eps": 1e-3, "eps_root": 1e-2}
+YOGI = FALLING | {
+    "beta1": 0.8,
+    "beta2": 0.7,
+    "eps": 1e-2,
+    "bias_correction": False,
+    "initial_accumulator": 0.5,
+    "initial_average": 0.25,
+}
+QHADAM = FALLING | {"beta1": 0.8, "beta2": 0.7, "eps": 1e-3, "nu1": 0.6, "nu2": 0.8}
+ADEMAMIX = FALLING | {
+    "beta1": 0.8,
+    "beta2": 0.7,
+    "eps": 1e-3,
+    "beta3": 0.95,
+    "alpha": 3.0,
+    "warmup_steps": 3,
+}
+ADAN = FALLING | {
+    "beta1": 0.8,
+    "beta2": 0.7,
+    "beta3": 0.6,
+    "eps": 1e-3,
+    "eps_root": 1e-2,
+    "look_ahead": 0.4,
+    "bias_correction": False,
+    "proximal": True,
+}
+RPROP = {
+    "lr": 0.05,
+    "maximize": True,
+    "clip_value": 30.0,
+    "eta_minus": 0.3,
+    "eta_plus": 2.0,
+    "step_size_min": 0.02,
+    "step_size_max": 0.08,
+}
+ASGD = {"lr": lambda t: 1e-3 / (1 + t), "clip_value": 30.0, "lambd": 0.1, "alpha": 0.5, "t0": 0.5}
+
 DECAY = {"weight_decay": 0.05}
+COUPLED = {"weight_decay": 0.05, "decoupled_weight_decay": False}
 DECOUPLED = {"weight_decay": 0.05, "decoupled_weight_decay": True}
 
 
@@ -189,6 +235,20 @@ def _family(optimizer, oracle, table, assigned):
     cases = [Case(f"{kind}-{name}", optimizer, oracle, own) for name, own in rows.items()]
     own = rows["everything-decay"]
     return [*cases, Case(f"{kind}-all_assigned", optimizer, oracle, own, assigned)]
+
+
+def _member(optimizer, oracle, everything, assigned):
+    """Few rows of an optimizer: as it is, with everything and assignments, and if it is its own affair
+    with decoupled decay: each row is compiled for two dtypes.
+    """
+    kind = optimizer.__name__.lower()
+    own = [
+        Case(f"{kind}-plain", optimizer, oracle),
+        Case(f"{kind}-everything-decay", optimizer, oracle, everything | COUPLED, assigned),
+    ]
+    if optimizer in (fastopt.Lion, fastopt.Adan, fastopt.Rprop, fastopt.ASGD):
+        own.append(Case(f"{kind}-everything-decoupled", optimizer, oracle, everything | DECOUPLED))
+    return own
 
 
 CASES = [
@@ -228,7 +288,38 @@ CASES = [
     }),
     Case("adamw-plain", fastopt.AdamW, oracles.adamw),
     Case("adamw-everything", fastopt.AdamW, oracles.adamw, ADAM["everything"] | DECAY),
-    Case("adamw-coupled", fastopt.AdamW, oracles.adamw, DECAY | {"decoupled_weight_decay": False}),
+    Case("adamw-coupled", fastopt.AdamW, oracles.adamw, COUPLED),
+    *_member(fastopt.Lion, oracles.lion, LION, {1: {"lr": 0.1, "beta1": 0.6}, 2: {"beta2": 0.5}}),
+    *_member(fastopt.AdaMax, oracles.adamax, ADAMAX, {
+        1: {"lr": 0.1, "beta1": 0.6}, 2: {"beta2": 0.5, "eps": 0.1, "weight_decay": 0.2},
+    }),
+    *_member(fastopt.AdaDelta, oracles.adadelta, ADADELTA, {
+        1: {"lr": 0.1}, 2: {"rho": 0.5, "eps": 0.1},
+    }),
+    *_member(fastopt.RAdam, oracles.radam, RADAM, {
+        1: {"lr": 0.1, "beta1": 0.6}, 2: {"beta2": 0.95, "eps": 0.1},
+    }),
+    *_member(fastopt.AdaBelief, oracles.adabelief, ADABELIEF, {
+        1: {"lr": 0.1, "beta1": 0.6}, 2: {"beta2": 0.5, "eps": 0.1, "eps_root": 0.2},
+    }),
+    *_member(fastopt.Yogi, oracles.yogi, YOGI, {
+        1: {"lr": 0.1, "beta1": 0.6}, 2: {"beta2": 0.5, "eps": 0.1},
+    }),
+    *_member(fastopt.QHAdam, oracles.qhadam, QHADAM, {
+        1: {"lr": 0.1, "nu1": 0.4}, 2: {"beta2": 0.5, "eps": 0.1, "nu2": 0.9},
+    }),
+    *_member(fastopt.AdEMAMix, oracles.ademamix, ADEMAMIX, {
+        1: {"lr": 0.1, "beta3": 0.9}, 2: {"beta2": 0.5, "alpha": 2.0},
+    }),
+    *_member(fastopt.Adan, oracles.adan, ADAN, {
+        1: {"lr": 0.1, "look_ahead": 0.7}, 2: {"beta2": 0.5, "beta3": 0.9, "eps_root": 0.1},
+    }),
+    *_member(fastopt.Rprop, oracles.rprop, RPROP, {
+        1: {"eta_plus": 1.5}, 2: {"eta_minus": 0.6, "step_size_min": 0.03, "step_size_max": 0.06},
+    }),
+    *_member(fastopt.ASGD, oracles.asgd, ASGD, {
+        1: {"lr": 0.1, "lambd": 0.2}, 2: {"alpha": 0.7, "t0": 0.0},
+    }),
 ]  # fmt: skip
 
 BY_NAME = {case.name: case for case in CASES}

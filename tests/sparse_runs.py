@@ -43,6 +43,10 @@ CLOSED = {
     ),
     "adam": (fastopt.Adam, {"lr": 0.03, "beta1": 0.0, "beta2": 0.8, "eps": 1e-2, "amsgrad": True}),
     "nadam": (fastopt.NAdam, {"lr": 0.03, "beta1": 0.0, "beta2": 0.8, "eps": 1e-2}),
+    "adadelta": (fastopt.AdaDelta, {"rho": 0.8, "eps": 1e-2}),
+    "radam": (fastopt.RAdam, {"lr": 0.03, "beta1": 0.0, "beta2": 0.9, "eps": 1e-2, "threshold": 4.0}),
+    "yogi": (fastopt.Yogi, {"lr": 0.03, "beta1": 0.0, "beta2": 0.8, "eps": 1e-2}),
+    "qhadam": (fastopt.QHAdam, {"lr": 0.03, "beta1": 0.0, "beta2": 0.8, "nu2": 0.7, "eps": 1e-2}),
     "everything": (
         fastopt.RMSProp,
         {

@@ -19,6 +19,14 @@ DECLARED = {  # bytes an element in float32: each array read once, and written o
     fastopt.Adam: 28,
     fastopt.AdamW: 28,
     fastopt.NAdam: 28,
+    fastopt.Lion: 20,
+    fastopt.AdaMax: 28,
+    fastopt.AdaDelta: 28,
+    fastopt.RAdam: 28,
+    fastopt.AdEMAMix: 36,
+    fastopt.Adan: 44,
+    fastopt.Rprop: 28,
+    fastopt.ASGD: 20,
 }
 
 

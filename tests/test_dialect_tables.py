@@ -19,6 +19,7 @@ COLUMNS = {
     "optax": "optax",
     "timm": "timm",
     "Graves": "graves",
+    "qhoptim": "qhoptim",
 }
 EVERY = [(name, dialect) for name, dialects in DIALECTS.items() for dialect in dialects]
 

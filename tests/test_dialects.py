@@ -49,6 +49,24 @@ DEFAULTS = [
     (fastopt.NAdam, "torch", {}, {"lr": 2e-3, "eps": 1e-8, "momentum_decay": 4e-3}),
     (fastopt.NAdam, "keras", {}, {"lr": 1e-3, "eps": 1e-7, "momentum_decay": 1.0}),
     (fastopt.NAdam, "optax", {"learning_rate": 0.5}, {"lr": 0.5, "momentum_decay": None}),
+    (fastopt.Lion, "keras", {}, {"lr": 1e-3, "beta1": 0.9, "beta2": 0.99}),
+    (fastopt.Lion, "optax", {"learning_rate": 0.5}, {"lr": 0.5, "weight_decay": 1e-3}),
+    (fastopt.AdaMax, "torch", {}, {"lr": 2e-3, "eps": 1e-8, "eps_inside_max": True}),
+    (fastopt.AdaMax, "keras", {}, {"lr": 1e-3, "eps": 1e-7, "eps_inside_max": False}),
+    (fastopt.AdaMax, "optax", {"learning_rate": 0.5}, {"lr": 0.5, "eps": 1e-8}),
+    (fastopt.AdaDelta, "torch", {}, {"lr": 1.0, "rho": 0.9, "eps": 1e-6}),
+    (fastopt.AdaDelta, "keras", {}, {"lr": 1e-3, "rho": 0.95, "eps": 1e-7}),
+    (fastopt.AdaDelta, "optax", {"learning_rate": 0.5}, {"lr": 0.5, "rho": 0.9, "eps": 1e-6}),
+    (fastopt.RAdam, "torch", {}, {"lr": 1e-3, "threshold": 5.0}),
+    (fastopt.RAdam, "optax", {"learning_rate": 0.5}, {"lr": 0.5, "eps": 1e-8, "threshold": 5.0}),
+    (fastopt.AdaBelief, "optax", {"learning_rate": 0.5}, {"eps": 1e-16, "eps_root": 1e-16}),
+    (fastopt.Yogi, "optax", {"learning_rate": 0.5}, {"eps": 1e-3, "initial_average": 1e-6}),
+    (fastopt.QHAdam, "qhoptim", {}, {"beta1": 0.9, "beta2": 0.999, "nu1": 1.0, "nu2": 1.0}),
+    (fastopt.AdEMAMix, "optax", {"learning_rate": 0.5}, {"beta3": 0.9999, "alpha": 5.0}),
+    (fastopt.Adan, "optax", {"learning_rate": 0.5},
+     {"beta2": 0.92, "eps_root": 1e-8, "look_ahead": 1 - 0.92}),
+    (fastopt.Rprop, "torch", {}, {"lr": 1e-2, "step_size_min": 1e-6, "step_size_max": 50}),
+    (fastopt.ASGD, "torch", {}, {"lr": 1e-2, "lambd": 1e-4, "alpha": 0.75, "t0": 1e6}),
 ]  # fmt: skip
 
 
@@ -88,6 +106,14 @@ def test_every_dialect_is_in_the_table():
         (fastopt.Adam, "optax", {"learning_rate": 1.0, "b1": 0.5, "eps": 0.0, "eps_root": 0.25},
          {"beta1": 0.5, "eps": 0.25, "eps_inside_sqrt": True}),
         (fastopt.AdamW, "torch", {"average_decay": 0.5}, {"average_decay": 0.5}),  # a shared option
+        (fastopt.RAdam, "optax", {"learning_rate": 1.0, "eps": 0.0, "eps_root": 0.25, "threshold": 4.0},
+         {"eps": 0.25, "eps_inside_sqrt": True, "threshold": 4.0}),
+        (fastopt.Adan, "optax", {"learning_rate": 1.0, "b2": 0.25},
+         {"beta2": 0.25, "look_ahead": 0.75}),
+        (fastopt.Rprop, "torch", {"etas": (0.25, 2.0), "step_sizes": (0.5, 3.0)},
+         {"eta_minus": 0.25, "eta_plus": 2.0, "step_size_min": 0.5, "step_size_max": 3.0}),
+        (fastopt.QHAdam, "qhoptim", {"nus": (0.5, 0.25), "decouple_weight_decay": True},
+         {"nu1": 0.5, "nu2": 0.25, "decoupled_weight_decay": True}),
     ],
 )  # fmt: skip
 def test_names(optimizer, dialect, given, expected):

@@ -169,6 +169,17 @@ def test_scheduled_momentum_of_nadam():
         (fastopt.Adam, {}, ["exp_avg", "exp_avg_sq"]),
         (fastopt.AdamW, {"amsgrad": True}, ["exp_avg", "exp_avg_sq", "max_exp_avg_sq"]),
         (fastopt.NAdam, {}, ["exp_avg", "exp_avg_sq"]),
+        (fastopt.Lion, {}, ["exp_avg"]),
+        (fastopt.AdaMax, {}, ["exp_avg", "exp_inf"]),
+        (fastopt.AdaDelta, {}, ["square_avg", "acc_delta"]),
+        (fastopt.RAdam, {}, ["exp_avg", "exp_avg_sq"]),
+        (fastopt.AdaBelief, {}, ["exp_avg", "exp_avg_var"]),
+        (fastopt.Yogi, {}, ["exp_avg", "exp_avg_sq"]),
+        (fastopt.QHAdam, {}, ["exp_avg", "exp_avg_sq"]),
+        (fastopt.AdEMAMix, {}, ["exp_avg_fast", "exp_avg_slow", "exp_avg_sq"]),
+        (fastopt.Adan, {}, ["exp_avg", "exp_avg_diff", "exp_avg_sq", "previous_grad"]),
+        (fastopt.Rprop, {}, ["prev", "step_size"]),
+        (fastopt.ASGD, {}, ["ax"]),
     ],
 )
 def test_names_of_states(optimizer, settings, names):

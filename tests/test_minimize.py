@@ -136,11 +136,22 @@ def test_default_rates():
         "adamw": 0.1,
         "nadam": 0.1,
         "adagrad": 1,
+        "lion": 0.03,
+        "adamax": 0.3,
+        "adadelta": 1,
+        "radam": 0.003,
+        "adabelief": 0.1,
+        "yogi": 0.3,
+        "qhadam": 0.1,
+        "ademamix": 0.1,
+        "adan": 0.1,
     }.items():
         default = fastopt.minimize(both, X0, optimizer=optimizer, maxiter=7)
         schedule = fastopt.schedules.cosine(rate, 7)
         given = fastopt.minimize(both, X0, optimizer=optimizer, maxiter=7, lr=schedule)
         assert_same_bits(default.x, given.x)
+    default = fastopt.minimize(both, X0, optimizer="rprop", maxiter=7)
+    assert_same_bits(default.x, fastopt.minimize(both, X0, optimizer="rprop", maxiter=7, lr=0.01).x)
     # A parabola's minimum along its gradient is one step away.
     result = fastopt.minimize(
         lambda x: (4 * (x - 3) @ (x - 3), 8 * (x - 3)), [1.0, 2.0], optimizer="sgd"

@@ -164,10 +164,14 @@ SQUARES = {"square_avg", "sum", "exp_avg_sq", "max_exp_avg_sq"}
 
 # The bias-corrected variance is the difference of equal numbers after the first step, and of nearly
 # equal ones after gradients that are alike: no order of operations in float64 gets many digits of it.
+# Others subtract too: gradients from each other or from their average, parameters from theirs, or what
+# is close to one from it.
+DIFFERENCES = (fastopt.AdaBelief, fastopt.Adan, fastopt.ASGD, fastopt.RAdam, fastopt.AdEMAMix)
 WELL_CONDITIONED = [
     case
     for case in CASES
-    if not (case.settings.get("centered") and case.settings.get("bias_correction"))
+    if case.optimizer not in DIFFERENCES
+    and not (case.settings.get("centered") and case.settings.get("bias_correction"))
 ]
 
 
@@ -193,8 +197,29 @@ def test_within_two_ulp_of_the_exact_step(case):
             ulp = np.spacing(np.maximum(abs(before[name]), abs(actual)))
             error = float((abs(oracles.exact(actual) - state[name]) / ulp).max())
             limit = 4 if name in SQUARES and "weight_decay" in case.settings else 2
+            limit = 6 if name == "acc_delta" else limit  # a square of two roots and a quotient
             assert error <= limit, f"{name} at step {t}"
         state = {name: oracles.exact(s) for name, s in opt.state.items()}
+
+
+@interpreted_suite_only
+@every_case([case for case in CASES if case.optimizer in DIFFERENCES])
+def test_close_to_the_exact_run(case):
+    """Twelve steps: RAdam divides in the last of them."""
+    w, grads = problem(33, np.float64, steps=12)
+    expected, states = case.expected(oracles.exact(w), [oracles.exact(g) for g in grads])
+    opt = case.run(w.copy(), grads)
+    for name, exact in {"params": expected, **states}.items():
+        actual = opt.params if name == "params" else opt.state[name]
+        np.testing.assert_allclose(actual, exact.astype(float), rtol=1e-9, atol=1e-9, err_msg=name)
+
+
+@both_dtypes
+@pytest.mark.parametrize("name", ["radam-plain", "radam-everything-decay"])
+def test_steps_that_are_rectified(name, dtype):
+    """The first few steps are not."""
+    w, grads = problem(65, dtype, steps=12)
+    assert_expected(BY_NAME[name].run(w.copy(), grads, executor="serial"), BY_NAME[name], w, grads)
 
 
 def test_worked_example_in_many_digits():

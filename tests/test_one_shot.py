@@ -25,6 +25,17 @@ CASES = [
     (fastopt.adamw_step, fastopt.AdamW, {**ADAM, "amsgrad": True, "weight_decay": 0.3}),
     (fastopt.nadam_step, fastopt.NAdam, {}),
     (fastopt.nadam_step, fastopt.NAdam, {**ADAM, "momentum_decay": 0.5}),
+    (fastopt.lion_step, fastopt.Lion, {}),
+    (fastopt.adamax_step, fastopt.AdaMax, ADAM),
+    (fastopt.adadelta_step, fastopt.AdaDelta, {"rho": 0.8}),
+    (fastopt.radam_step, fastopt.RAdam, {**ADAM, "threshold": 4.0}),
+    (fastopt.adabelief_step, fastopt.AdaBelief, ADAM),
+    (fastopt.yogi_step, fastopt.Yogi, {**ADAM, "initial_accumulator": 0.5}),
+    (fastopt.qhadam_step, fastopt.QHAdam, {**ADAM, "nu1": 0.5}),
+    (fastopt.ademamix_step, fastopt.AdEMAMix, {**ADAM, "warmup_steps": 3}),
+    (fastopt.adan_step, fastopt.Adan, ADAM),
+    (fastopt.rprop_step, fastopt.Rprop, {"eta_plus": 1.5}),
+    (fastopt.asgd_step, fastopt.ASGD, {"t0": 1.0}),
 ]
 NAMES = [f"{function.__name__}-{'-'.join(settings)}" for function, _, settings in CASES]
 FUNCTIONS = {function: optimizer for function, optimizer, _ in CASES}
@@ -36,11 +47,15 @@ def rate(step):
     return 0.1 / (1 + step)
 
 
+# What is scheduled where the learning rate cannot be.
+SCHEDULED = {fastopt.Rprop: {"step_size_min": rate}}
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shared", [{}, SHARED], ids=["plain", "shared"])
 @each_case
 def test_equals_the_optimizer(function, optimizer, settings, shared, dtype):
-    settings = {"lr": rate, **settings, **shared}
+    settings = {**SCHEDULED.get(optimizer, {"lr": rate}), **settings, **shared}
     if shared and optimizer is not fastopt.SGD:
         settings["executor"] = "reference"  # whose bits are those of code for as many more chains
     w, grads = problem(N, dtype, steps=4)
@@ -63,7 +78,7 @@ def test_the_number_of_the_step(function, optimizer, settings):
     for step in (0, 3):
         moved = w.copy()
         own = {name: state.copy() for name, state in states.items()}
-        function(moved, grad, **own, step=step, lr=rate, **settings)
+        function(moved, grad, **own, step=step, **SCHEDULED.get(optimizer, {"lr": rate}), **settings)
         results.append(moved)
     assert np.any(results[0] != results[1])
 
@@ -72,9 +87,9 @@ def test_the_number_of_the_step(function, optimizer, settings):
 def test_structures_of_arrays(function, optimizer, settings):
     w, (grad,) = problem(N, np.float64, steps=1)
     opt = optimizer(w.copy(), **settings)
+    states = {name: [state[:5].copy(), state[5:].copy()] for name, state in opt.state.items()}
     opt.step(grad)
     halves = [w[:5].copy(), w[5:].copy()]
-    states = {n: [np.zeros(5), np.zeros(N - 5)] for n in opt.state}
     function(halves, [grad[:5], grad[5:]], **states, step=0, **settings)
     assert_same_bits(np.concatenate(halves), opt.params)
 
@@ -116,7 +131,7 @@ def test_with_a_state_too_many(function, settings, needless):
     ("settings", "error", "words"),
     [
         ({"lr": -1.0}, ValueError, ["lr", ">= 0", "-1.0"]),
-        ({"alpha": 0.9}, TypeError, ["alpha", "lr"]),
+        ({"gamma": 0.9}, TypeError, ["gamma", "lr"]),
         ({"step": -1}, ValueError, ["step", ">= 0", "-1"]),
         ({"step": 1.0}, TypeError, ["step", "whole number", "1.0"]),
         ({"grad_scale": 0.0}, ValueError, ["grad_scale", "> 0", "0.0"]),

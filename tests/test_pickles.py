@@ -69,6 +69,19 @@ TRANSFORMS = {
     "adam uncorrected": lambda x: t.scale_by_adam(x, bias_correction=False, eps_inside_sqrt=True),
     "amsgrad": lambda x: t.scale_by_adam(beta2=x, amsgrad=True),
     "nadam": lambda x: t.scale_by_nadam(x, momentum_decay=x),
+    "lion": lambda x: t.scale_by_lion(x),
+    "adamax": lambda x: t.scale_by_adamax(x, x),
+    "adamax outside": lambda x: t.scale_by_adamax(x, eps_inside_max=False),
+    "adadelta": lambda x: t.scale_by_adadelta(x, eps=x),
+    "radam": lambda x: t.scale_by_radam(x, threshold=4.0),
+    "radam inside": lambda x: t.scale_by_radam(x, eps_inside_sqrt=True),
+    "belief": lambda x: t.scale_by_belief(x, eps_root=x),
+    "yogi": lambda x: t.scale_by_yogi(x, bias_correction=False),
+    "qhadam": lambda x: t.scale_by_qhadam(nu1=x, nu2=x),
+    "ademamix": lambda x: t.scale_by_ademamix(x, alpha=x, warmup_steps=5),
+    "adan": lambda x: t.scale_by_adan(x, look_ahead=x),
+    "rprop": lambda x: t.step_by_rprop(0.1, eta_minus=0.3, step_size_min=x),
+    "even average": lambda x: t.average_evenly(x),
 }
 
 

@@ -11,13 +11,14 @@ from scipy.optimize import Bounds, LinearConstraint, OptimizeWarning, rosen, ros
 
 import fastopt
 import fastopt.interop.scipy as methods
+from fastopt.optimizers import registry
 from tests.refusals import refusal
 from tests.subprocesses import run, script
 from tests.support import assert_same_bits
 
 X0 = np.array([-1.2, 1.0, 0.8])
 
-NAMES = ["sgd", "rmsprop", "adagrad", "adam", "adamw", "nadam", "lars", "lamb"]
+NAMES = list(registry.NAMES)
 each = pytest.mark.parametrize("name", NAMES)
 
 
@@ -53,7 +54,8 @@ def test_the_same_as_fastopts_minimize(name):
     assert len(calls) == expected.nfev
     assert_same(minimize(name, rosen, jac=rosen_der), expected)
     assert_same(minimize(name, jac=None), expected)
-    settings = {"lr": fastopt.schedules.cosine(1e-3, 50), "weight_decay": 0.1, "clip_norm": 1.0}
+    lr = 1e-3 if name == "rprop" else fastopt.schedules.cosine(1e-3, 50)
+    settings = {"lr": lr, "weight_decay": 0.1, "clip_norm": 1.0}
     expected = fastopt.minimize(both, X0, optimizer=name, maxiter=20, **settings)
     assert_same(minimize(name, jac=True, options=settings), expected)
 

@@ -163,6 +163,15 @@ def test_catching_up_with_bad_rows(rows, error, words):
 REFUSED = {
     "adam": (fastopt.Adam, {}, ["adam_update", "beta1 > 0"]),
     "nadam": (fastopt.NAdam, {}, ["nadam_update", "beta1 > 0"]),
+    "yogi": (fastopt.Yogi, {}, ["yogi_update", "beta1 > 0"]),
+    "adadelta": (fastopt.AdaDelta, {"eps": 0.0}, ["adadelta_update", "eps=0"]),
+    "lion": (fastopt.Lion, {}, ["lion_update"]),
+    "adamax": (fastopt.AdaMax, {}, ["adamax_update"]),
+    "adabelief": (fastopt.AdaBelief, {}, ["belief_update"]),
+    "ademamix": (fastopt.AdEMAMix, {}, ["ademamix_update"]),
+    "adan": (fastopt.Adan, {}, ["adan_update"]),
+    "rprop": (fastopt.Rprop, {}, ["rprop_update"]),
+    "asgd": (fastopt.ASGD, {"lambd": 0.0}, ["even_average_update"]),
     "rmsprop_decay": (fastopt.RMSProp, {"weight_decay": 0.1}, ["rms_update", "weight decay"]),
     "centered_decay": (
         fastopt.RMSProp,

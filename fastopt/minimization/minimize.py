@@ -58,7 +58,7 @@ def minimize(
     args : tuple
         More arguments for `fun` and `jac`.
     optimizer : str, class or callable
-        ``"rmsprop"``, ``"sgd"``, ``"adagrad"``, ``"adam"``, ``"adamw"`` or ``"nadam"``; the class; or
+        The name of an optimizer in lower case, such as ``"rmsprop"`` or ``"adam"``; the class; or
         a function from an array to an optimizer. It is called with the array, `settings`, and
         ``bounds`` if there are any.
     jac : callable, True, "2-point" or None
@@ -97,9 +97,10 @@ def minimize(
         optimizer's stochastic rounding.
     **settings
         Of the optimizer: ``lr``, a number or schedule, and all others. If `lr` is not given for a name
-        or one of the six classes, it falls to zero along half a cosine over `maxiter` steps, from 0.03
-        (RMSProp), 0.1 (Adam, AdamW, NAdam) or 1 (AdaGrad); for SGD from the inverse of the curvature
-        along the first gradient, which takes two more evaluations. Without a limit it stays there.
+        or a class of fastopt's, it falls to zero along half a cosine over `maxiter` steps, from the
+        class's ``usual_lr``, such as 0.03 (RMSProp) or 0.1 (Adam); for SGD and ASGD from the inverse of
+        the curvature along the first gradient, which takes two more evaluations. Without a limit it
+        stays there. Rprop has its own start, 0.01.
 
     Returns
     -------

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from fastopt import transforms as t
 from fastopt.optimizers.dialects import DIALECTS
 from fastopt.optimizers.named import NamedOptimizer
 from fastopt.optimizers.settings import Flag, Number, SettingField, setting
-from fastopt.optimizers.shared_options import decoupled_decay
+from fastopt.optimizers.shared_options import decoupled_decay, derived_rate
 from fastopt.transforms.base import Transform
 from fastopt.validation import at, nonnegative
 
@@ -91,7 +89,5 @@ class AdaGrad(NamedOptimizer):
             return at(lr, step) / (1.0 + step * at(decay, step))
 
         falls = callable(decay) or decay > 0.0
-        scale = t.scale_by_learning_rate(rate if falls else lr)
-        if falls:  # a constant rate is one in front of its decay too
-            scale = replace(scale, settings={"lr": (nonnegative, lr)})
+        scale = derived_rate(rate, lr) if falls else t.scale_by_learning_rate(lr)
         return [normalize, *decoupled_decay(self), scale]

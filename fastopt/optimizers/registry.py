@@ -18,6 +18,17 @@ MODULES = {
     "NAdam": "fastopt.optimizers.adam",
     "LARS": "fastopt.optimizers.lars",
     "LAMB": "fastopt.optimizers.lamb",
+    "Lion": "fastopt.optimizers.lion",
+    "AdaMax": "fastopt.optimizers.adamax",
+    "AdaDelta": "fastopt.optimizers.adadelta",
+    "RAdam": "fastopt.optimizers.radam",
+    "AdaBelief": "fastopt.optimizers.adabelief",
+    "Yogi": "fastopt.optimizers.yogi",
+    "QHAdam": "fastopt.optimizers.qhadam",
+    "AdEMAMix": "fastopt.optimizers.ademamix",
+    "Adan": "fastopt.optimizers.adan",
+    "Rprop": "fastopt.optimizers.rprop",
+    "ASGD": "fastopt.optimizers.asgd",
 }
 NAMES = {name.lower(): name for name in MODULES}
 

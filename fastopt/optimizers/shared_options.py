@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from numbers import Real
 from typing import Any, Literal, TypeAlias
 
@@ -20,7 +21,7 @@ from fastopt.optimizers.settings import (
 )
 from fastopt.transforms.base import Chain, Transform
 from fastopt.transforms.decay import decay_update
-from fastopt.validation import Setting, flag, fraction, is_on, nonnegative, shown
+from fastopt.validation import Schedule, Setting, flag, fraction, is_on, nonnegative, shown
 
 SparseMode: TypeAlias = Literal["exact", "lazy"]
 
@@ -111,10 +112,12 @@ class SharedOptions(Declared, shared=True):
 
 def complete(s: Any, parts: Iterable[Transform]) -> Chain:
     """The chain of an optimizer's own transforms, with what the options add before and behind."""
-    before, after = _gradient_parts(s), _after_parts(s)
-    if isinstance(parts, Chain) and not before and not after:
-        return parts
-    return t.chain(*before, *parts, *after)
+    before, limits, after = _gradient_parts(s), _limits(s), _after_parts(s)
+    if isinstance(parts, Chain):  # the user's, which stays together
+        return t.chain(*before, parts, *limits, *after) if before or limits or after else parts
+    own = list(parts)
+    late = [part for part in own if part.after]  # an average is one of parameters within the bounds
+    return t.chain(*before, *own[: len(own) - len(late)], *limits, *late, *after)
 
 
 def _gradient_parts(s: Any) -> list[Transform]:
@@ -161,17 +164,29 @@ def momentum_and_rate(s: Any, dampening: Setting = 0.0) -> list[Transform]:
     return [*gather, *decoupled_decay(s), rate]
 
 
+def derived_rate(rate: Schedule, lr: Setting) -> Transform:
+    """Multiply by a rate that is computed from `lr`: errors name that."""
+    return replace(t.scale_by_learning_rate(rate), settings={"lr": (nonnegative, lr)})
+
+
+def _limits(s: Any) -> list[Transform]:
+    """The bounds of the new parameter."""
+    if s.bounds is None:
+        return []
+    if not isinstance(s.bounds, (list, tuple)) or len(s.bounds) != 2:
+        raise TypeError(f"bounds must be a pair (low, high), not {s.bounds!r}")
+    low, high = s.bounds
+    if isinstance(low, Real) and isinstance(high, Real) and low > high:
+        raise ValueError(f"bounds must have low <= high, got {shown(s.bounds)}")
+    return [
+        *([] if low is None else [t.at_least(low)]),
+        *([] if high is None else [t.at_most(high)]),
+    ]
+
+
 def _after_parts(s: Any) -> list[Transform]:
-    """The transforms that act on the new parameter."""
+    """The transforms that use the new parameter."""
     parts = []
-    if s.bounds is not None:
-        if not isinstance(s.bounds, (list, tuple)) or len(s.bounds) != 2:
-            raise TypeError(f"bounds must be a pair (low, high), not {s.bounds!r}")
-        low, high = s.bounds
-        if isinstance(low, Real) and isinstance(high, Real) and low > high:
-            raise ValueError(f"bounds must have low <= high, got {shown(s.bounds)}")
-        parts += [] if low is None else [t.at_least(low)]
-        parts += [] if high is None else [t.at_most(high)]
     if s.average_decay is not None:
         parts.append(t.average_params(s.average_decay))
     if s.copy_to is not None:

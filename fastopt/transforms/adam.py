@@ -7,13 +7,15 @@ from typing import Any
 
 from fastopt.transforms.base import Transform, Update, factory
 from fastopt.transforms.moments import (
+    averages,
     bias_correction,
     first_moment,
     nadam_momentum,
+    named_averages,
     second_moment,
 )
 from fastopt.transforms.roots import positive_eps, root_eps_inside, root_eps_outside
-from fastopt.validation import Hyper, Setting, at, decay_rate, flag, nonnegative
+from fastopt.validation import Hyper, Setting, at, flag, nonnegative
 
 
 def _adam(root: Any) -> Update:
@@ -124,31 +126,8 @@ def scale_by_adam(
         state=dict.fromkeys(names, 0.0),
         nonnegative=tuple(names[1:]),
         no_gradient=adam_no_gradient,
-        **_averages(beta1, beta2, eps, flag("bias_correction", bias_correction)),
+        **averages(beta1, beta2, eps, flag("bias_correction", bias_correction)),
     )
-
-
-def _named(beta1: Setting, beta2: Setting, eps: Setting) -> dict[str, Any]:
-    """The settings, checked, with the check of each."""
-    return {
-        "beta1": (decay_rate, decay_rate("beta1", beta1)),
-        "beta2": (decay_rate, decay_rate("beta2", beta2)),
-        "eps": (nonnegative, nonnegative("eps", eps)),
-    }
-
-
-def _averages(beta1: Setting, beta2: Setting, eps: Setting, corrects: bool) -> dict[str, Any]:
-    named = _named(beta1, beta2, eps)
-    first, second, epsilon = (value for _, value in named.values())
-
-    def hyper(step: int) -> Hyper:
-        b1, b2, unbias1, unbias2 = at(first, step), at(second, step), 1.0, 1.0
-        if corrects:
-            unbias1, unbias2 = bias_correction(b1, step), bias_correction(b2, step)
-        return b1, 1 - b1, unbias1, b2, 1 - b2, unbias2, at(epsilon, step)
-
-    varies = corrects or any(map(callable, (first, second, epsilon)))
-    return {"hyper": hyper if varies else hyper(0), "settings": named}
 
 
 # A product of momenta below this, 2**-54, no longer changes a hyperparameter: 1.0 minus it is 1.0.
@@ -235,7 +214,7 @@ def scale_by_nadam(
     >>> bool((abs(w) < [5.0, 3.0]).all())
     True
     """
-    named = _named(beta1, beta2, eps)
+    named = named_averages(beta1, beta2, eps)
     first, second, epsilon = (value for _, value in named.values())
     decay = None if momentum_decay is None else nonnegative("momentum_decay", momentum_decay)
     momenta = (_Momenta if callable(first) or callable(decay) else _constant_momenta)(first, decay)

@@ -24,6 +24,17 @@ ORACLES = {
     "Adam": oracles.adam,
     "AdamW": oracles.adamw,
     "NAdam": oracles.nadam,
+    "Lion": oracles.lion,
+    "AdaMax": oracles.adamax,
+    "AdaDelta": oracles.adadelta,
+    "RAdam": oracles.radam,
+    "AdaBelief": oracles.adabelief,
+    "Yogi": oracles.yogi,
+    "QHAdam": oracles.qhadam,
+    "AdEMAMix": oracles.ademamix,
+    "Adan": oracles.adan,
+    "Rprop": oracles.rprop,
+    "ASGD": oracles.asgd,
 }
 
 

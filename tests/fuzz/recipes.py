@@ -14,18 +14,33 @@ NUMBERS = {
     "Adam": {"lr": (1e-3, 5e-2), "beta1": (0.5, 0.95), "beta2": (0.5, 0.99), "eps": (1e-6, 1e-2)},
     "NAdam": {"lr": (1e-3, 5e-2), "beta2": (0.5, 0.99), "eps": (1e-6, 1e-2)},
 }
-NUMBERS["AdamW"] = NUMBERS["Adam"]
-
-FLAGS = {
-    "SGD": (),
-    "RMSProp": ("centered", "bias_correction"),
-    "AdaGrad": (),
-    "Adam": ("amsgrad",),
-    "AdamW": ("amsgrad",),
-    "NAdam": (),
+_AVERAGES = NUMBERS["AdamW"] = NUMBERS["Adam"]
+NUMBERS |= {
+    "Lion": {"lr": (1e-3, 5e-2), "beta1": (0.5, 0.95), "beta2": (0.5, 0.99)},
+    "AdaMax": _AVERAGES,
+    "AdaDelta": {"lr": (0.1, 1.0), "rho": (0.5, 0.95), "eps": (1e-6, 1e-2)},
+    "RAdam": _AVERAGES | {"beta2": (0.9, 0.99)},
+    "AdaBelief": _AVERAGES | {"eps_root": (1e-6, 1e-2)},
+    "Yogi": _AVERAGES,
+    "QHAdam": _AVERAGES | {"nu1": (0.1, 0.9), "nu2": (0.1, 0.9)},
+    "AdEMAMix": _AVERAGES | {"beta3": (0.9, 0.999), "alpha": (1.0, 5.0)},
+    "Adan": _AVERAGES | {"beta3": (0.5, 0.99), "eps_root": (1e-6, 1e-2), "look_ahead": (0.1, 0.9)},
+    "Rprop": {"lr": (1e-3, 5e-2), "eta_minus": (0.2, 0.9), "eta_plus": (1.1, 2.0)},
+    "ASGD": {"lr": (1e-3, 3e-2), "lambd": (1e-4, 0.1), "alpha": (0.3, 1.0), "t0": (0.0, 4.0)},
 }
 
-STATES = {"SGD": 0, "RMSProp": 1, "AdaGrad": 1, "Adam": 2, "AdamW": 2, "NAdam": 2}
+FLAGS = {
+    "RMSProp": ("centered", "bias_correction"),
+    "Adam": ("amsgrad",),
+    "AdamW": ("amsgrad",),
+    "Adan": ("proximal",),
+}
+INSIDE = ("RMSProp", "AdaGrad", "Adam", "AdamW", "NAdam", "RAdam")  # have eps_inside_sqrt
+FIXED = {"Rprop": ("lr",)}  # neither scheduled nor assigned
+
+# What sparse="exact" takes, if need be with beta1=0.
+SQUARES = ("Adam", "AdamW", "NAdam", "RAdam", "Yogi", "QHAdam")
+CLOSED = ("SGD", "RMSProp", "AdaGrad", "AdaDelta", *SQUARES)
 
 
 def number(rng: Random, low: float, high: float, schedules: bool = True) -> Any:
@@ -39,11 +54,11 @@ def number(rng: Random, low: float, high: float, schedules: bool = True) -> Any:
 def own_settings(rng: Random, optimizer: str) -> dict[str, Any]:
     """The optimizer's own settings; some stay at their defaults."""
     settings = {
-        name: number(rng, *ends)
+        name: number(rng, *ends, schedules=name not in FIXED.get(optimizer, ()))
         for name, ends in NUMBERS[optimizer].items()
         if name == "lr" or rng.random() < 0.6
     }
-    settings |= {name: True for name in FLAGS[optimizer] if rng.random() < 0.4}
+    settings |= {name: True for name in FLAGS.get(optimizer, ()) if rng.random() < 0.4}
     if optimizer in ("SGD", "RMSProp") and rng.random() < 0.5:
         settings["momentum"] = number(rng, 0.3, 0.9)
         settings |= {name: True for name in ("nesterov", "lr_in_momentum") if rng.random() < 0.4}
@@ -51,7 +66,7 @@ def own_settings(rng: Random, optimizer: str) -> dict[str, Any]:
             settings["dampening"] = number(rng, 0.0, 0.9)
     if optimizer in ("RMSProp", "AdaGrad") and rng.random() < 0.4:
         settings["initial_accumulator"] = number(rng, 0.05, 0.5, schedules=False)
-    if optimizer not in ("SGD",) and rng.random() < 0.4:
+    if optimizer in INSIDE and rng.random() < 0.4:
         settings["eps_inside_sqrt"] = rng.random() < 0.5
     if optimizer == "NAdam":
         settings["momentum_decay"] = rng.choice([None, 0.004, 0.1, 1.0])
@@ -109,7 +124,7 @@ def draw(rng: Random, sparse: bool = False) -> dict[str, Any]:
         recipe["copy_dtype"] = rng.choice(formats)
     if sparse:
         recipe["options"]["sparse"] = "lazy"
-        if rng.random() < 0.6:
+        if optimizer in CLOSED and rng.random() < 0.6:
             recipe["options"]["sparse"] = "exact"
             _give_closed_form(recipe, rng)
     elif dtype != "float64":
@@ -124,7 +139,7 @@ def draw(rng: Random, sparse: bool = False) -> dict[str, Any]:
 def _give_closed_form(recipe: dict[str, Any], rng: Random) -> None:
     """Leave out what sparse="exact" refuses, as docs/sparse.md lists it."""
     settings, optimizer = recipe["settings"], recipe["optimizer"]
-    if optimizer in ("Adam", "AdamW", "NAdam"):
+    if optimizer in SQUARES:
         settings["beta1"] = 0.0
         settings["weight_decay"] = 0.0
         settings.pop("decoupled_weight_decay", None)

@@ -62,7 +62,9 @@ def _shape(rng: Random, sparse: bool, recipe: dict[str, Any]) -> tuple[int, ...]
 def _groups(rng: Random, recipe: dict[str, Any]) -> list[dict[str, Any]]:
     """Two groups with settings of their own, of those that all have: the parts are the same."""
     low, high = recipes.NUMBERS[recipe["optimizer"]]["lr"]
-    return [{}, {"lr": recipes.number(rng, low, high)} if rng.random() < 0.8 else {}]
+    free = "lr" not in recipes.FIXED.get(recipe["optimizer"], ())
+    own = {"lr": recipes.number(rng, low, high, schedules=free)}
+    return [{}, own if rng.random() < 0.8 else {}]
 
 
 def _event(rng: Random, case: dict[str, Any], sparse: bool) -> tuple[Any, ...]:
@@ -85,7 +87,8 @@ def _event(rng: Random, case: dict[str, Any], sparse: bool) -> tuple[Any, ...]:
 def _assignable(recipe: dict[str, Any]) -> list[str]:
     """Settings that are numbers: a saved run brings those along, and schedules not."""
     given = recipe["settings"] | {k: v for k, v in recipe["options"].items() if k == "clip_norm"}
-    fixed = ("initial_accumulator", "lr_decay", "momentum_decay", "beta1", "seed")
+    fixed = ["initial_accumulator", "lr_decay", "momentum_decay", "beta1", "seed"]
+    fixed += recipes.FIXED.get(recipe["optimizer"], ())
     names = [k for k, v in given.items() if type(v) is float and k not in fixed]
     if given.get("centered"):
         names = [name for name in names if name != "eps"]

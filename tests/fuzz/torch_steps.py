@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 
 import fastopt
+from fastopt.optimizers.registry import NAMES as CLASSES
 from tests.fuzz import numbers
 from tests.fuzz.compare import assert_same
 from tests.fuzz.recipes import number
 from tests.fuzz.stories import SHARED
-from tests.interop.torch_pairs import Pair, through_file, torch
+from tests.interop.torch_pairs import NAMES, Pair, through_file, torch
 
-CORE = {"Adagrad": "AdaGrad", "RMSprop": "RMSProp"}
+CORE = {name: CLASSES[name.lower()] for name in NAMES}
 
 
 def draw(seed: int) -> dict[str, Any]:
@@ -32,9 +33,11 @@ def draw(seed: int) -> dict[str, Any]:
 
 
 def _recipe(rng: Random) -> tuple[str, dict[str, Any], str]:
-    name = rng.choice(["SGD", "RMSprop", "Adagrad", "Adam", "AdamW", "NAdam"])
+    name = rng.choice(
+        ["SGD", "RMSprop", "Adagrad", "Adam", "AdamW", "NAdam", "Adadelta", "Adamax", "RAdam", "Rprop"]
+    )
     kwargs: dict[str, Any] = {"lr": number(rng, 1e-3, 0.05, schedules=False)}
-    if rng.random() < 0.5:
+    if name != "Rprop" and rng.random() < 0.5:
         kwargs["weight_decay"] = number(rng, 0.01, 0.2, schedules=False)
     if name in ("SGD", "RMSprop") and rng.random() < 0.6:
         kwargs["momentum"] = number(rng, 0.3, 0.9, schedules=False)
@@ -45,7 +48,7 @@ def _recipe(rng: Random) -> tuple[str, dict[str, Any], str]:
         kwargs["eps"] = 1e-3
     if name == "Adagrad":
         kwargs |= {"lr_decay": rng.choice([0, 0.1]), "initial_accumulator_value": rng.choice([0, 0.1])}
-    if name in ("Adam", "AdamW", "NAdam"):
+    if name in ("Adam", "AdamW", "NAdam", "Adamax", "RAdam"):
         kwargs["betas"] = (0.5 + rng.random() * 0.45, 0.5 + rng.random() * 0.49)
     if name in ("Adam", "AdamW") and rng.random() < 0.4:
         kwargs["amsgrad"] = True
@@ -83,7 +86,7 @@ class Trio:
         self.core = self.make_core()
 
     def make_core(self) -> Any:
-        kind = getattr(fastopt, CORE.get(self.name, self.name))
+        kind = getattr(fastopt, CORE[self.name])
         return kind.like("torch", self.params, **self.case["kwargs"])
 
     def step(self, without: list[int]) -> None:
@@ -94,7 +97,8 @@ class Trio:
     def lr(self, value: float) -> None:
         for optimizer in self.pair.both:
             optimizer.param_groups[0]["lr"] = value
-        self.core.lr = value
+        if not type(self.core).lr.fixed:  # Rprop's, which has no part in later steps
+            self.core.lr = value
 
     def load(self) -> None:
         """Go on with new optimizers that were loaded."""

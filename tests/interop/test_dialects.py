@@ -20,6 +20,10 @@ SIZE = 37
 ULPS = {np.float32: 4, np.float64: 8}
 
 
+# Rprop's rate is where its step sizes start; torch's ASGD follows a rate that changes a step later.
+STEADY = (fastopt.Rprop, fastopt.ASGD)
+
+
 @dataclass
 class Peer:
     """A library's optimizer at work on one array."""
@@ -29,12 +33,12 @@ class Peer:
     states: Callable[[], dict[str, np.ndarray]]
 
 
-def close(name, ours, theirs, scale, precision):
+def close(name, ours, theirs, scale, precision, times=1):
     """Within the budget, measured in units in the last place of the numbers that were added."""
     size = np.maximum(np.maximum(np.abs(ours), np.abs(theirs)), scale)
     unit = np.spacing(size.astype(precision)).astype(np.float64)
     worst = float(np.max(np.abs(ours - theirs) / unit, initial=0.0))
-    assert worst <= ULPS[precision], f"{name} differs by {worst:.1f} ULP"
+    assert worst <= times * ULPS[precision], f"{name} differs by {worst:.1f} ULP"
 
 
 def compare(optimizer_class, dialect, make_peer, draw, dtype, seed, precision=None):
@@ -44,6 +48,8 @@ def compare(optimizer_class, dialect, make_peer, draw, dtype, seed, precision=No
     theirs = draw(rng)
     start = rng.standard_normal(SIZE).astype(dtype)
     rates = 10.0 ** rng.uniform(-3, -1, STEPS)
+    if optimizer_class in STEADY:
+        rates[:] = rates[0]
     rate_name = "lr" if dialect in ("torch", "timm") else "learning_rate"
     peer = make_peer(start.copy(), {**theirs, rate_name: float(rates[0])}, rates)
     param = start.copy()
@@ -52,20 +58,25 @@ def compare(optimizer_class, dialect, make_peer, draw, dtype, seed, precision=No
         # Nothing here cancels, else rounding would be magnified: the gradient is larger than the decay
         # that is added to it and of steady size, and its sign is constant except where a variance is
         # centered; momentum, which then cancels, counts into the scale.
-        sign = (-1.0) ** step if theirs.get("centered") else 1.0
+        centered = theirs.get("centered") or optimizer_class is fastopt.AdaBelief
+        sign = (-1.0) ** step if centered else 1.0
         grad = (sign * rng.uniform(1, 3, SIZE)).astype(dtype)
         param[...] = peer.param()
         for name, array in peer.states().items():
             ours.state[name][...] = array
         before = {name: array.copy() for name, array in ours.state.items()}
         old = param.copy()
-        ours.lr = float(rate)
+        if optimizer_class not in STEADY:
+            ours.lr = float(rate)
         ours.step(grad)
         peer.step(grad, float(rate))
         found = peer.states()
         for name in found:
-            # A buffer of momentum is as exact as the steps that went into it.
-            close(name, ours.state[name], found[name], np.abs(before[name]), precision)
+            # A buffer of momentum is as exact as the steps that went into it, an average of parameters
+            # as those.
+            scale = np.abs(before[name]) + (np.abs(old) + np.abs(param - old) if name == "ax" else 0.0)
+            budget = 2 if name == "acc_delta" else 1  # a square: its errors are those of steps, twice
+            close(name, ours.state[name], found[name], scale, precision, budget)
         moved = np.abs(param - old) + np.abs(old)
         factor = 1.0 if getattr(ours, "lr_in_momentum", False) else rate
         moved += factor * np.abs(before.get("momentum_buffer", 0.0))
@@ -111,7 +122,7 @@ def torch_peer(name):
 
         def states():
             found = optimizer.state.get(tensor, {})
-            skipped = ("step", "mu_product")
+            skipped = ("step", "mu_product", "eta", "mu")
             return {k: v.numpy().copy() for k, v in found.items() if k not in skipped and v is not None}
 
         return Peer(step, lambda: tensor.numpy().copy(), states)
@@ -148,6 +159,32 @@ def torch_nadam(rng):
     return {**own, "weight_decay": weight_decay(rng), "maximize": flag(rng)}
 
 
+def torch_adamax(rng):
+    own = {"betas": (beta(rng), beta(rng)), "eps": eps(rng)}
+    return {**own, "weight_decay": weight_decay(rng), "maximize": flag(rng)}
+
+
+def torch_adadelta(rng):
+    own = {"rho": beta(rng), "eps": eps(rng)}
+    return {**own, "weight_decay": weight_decay(rng), "maximize": flag(rng)}
+
+
+def torch_radam(rng):
+    own = {"betas": (beta(rng), beta(rng)), "decoupled_weight_decay": flag(rng)}
+    return {**own, "eps": eps(rng), "weight_decay": weight_decay(rng), "maximize": flag(rng)}
+
+
+def torch_rprop(rng):
+    own = {"etas": (float(rng.uniform(0.1, 0.9)), float(rng.uniform(1.1, 2)))}
+    return {**own, "step_sizes": (1e-3, float(rng.uniform(0.1, 1))), "maximize": flag(rng)}
+
+
+def torch_asgd(rng):
+    own = {"lambd": float(10.0 ** rng.uniform(-4, -1)), "alpha": float(rng.uniform(0.5, 1))}
+    own |= {"t0": float(rng.integers(20))}
+    return {**own, "weight_decay": weight_decay(rng), "maximize": flag(rng)}
+
+
 TORCH = {
     "RMSprop": (fastopt.RMSProp, torch_rmsprop),
     "SGD": (fastopt.SGD, torch_sgd),
@@ -155,6 +192,11 @@ TORCH = {
     "Adam": (fastopt.Adam, torch_adam),
     "AdamW": (fastopt.AdamW, torch_adam),
     "NAdam": (fastopt.NAdam, torch_nadam),
+    "Adamax": (fastopt.AdaMax, torch_adamax),
+    "Adadelta": (fastopt.AdaDelta, torch_adadelta),
+    "RAdam": (fastopt.RAdam, torch_radam),
+    "Rprop": (fastopt.Rprop, torch_rprop),
+    "ASGD": (fastopt.ASGD, torch_asgd),
 }
 
 
@@ -178,7 +220,8 @@ def optax_peer(name, names, with_decay=False):
     def make(start, settings, rates):
         table = jax.numpy.asarray(rates)
         settings["learning_rate"] = lambda count: table[count].astype(start.dtype)
-        optimizer = getattr(optax, name)(**settings)
+        optimizer = getattr(optax, name, None) or getattr(optax.contrib, name)
+        optimizer = optimizer(**settings)
         update = jax.jit(optimizer.update)
         param = jax.numpy.asarray(start)
         now = {"param": param, "state": optimizer.init(param)}
@@ -232,6 +275,36 @@ def optax_adamw(rng):
     return {**optax_adam(rng), "weight_decay": 10.0 ** rng.uniform(-3, -1)}
 
 
+def optax_betas(rng):
+    return {"b1": beta(rng), "b2": beta(rng), "eps": eps(rng)}
+
+
+def optax_lion(rng):
+    return {"b1": beta(rng), "b2": beta(rng), "weight_decay": weight_decay(rng)}
+
+
+def optax_adadelta(rng):
+    return {"rho": beta(rng), "eps": eps(rng), "weight_decay": weight_decay(rng)}
+
+
+def optax_radam(rng):
+    return {**optax_adam(rng), "threshold": float(rng.uniform(4, 8))}
+
+
+def optax_adabelief(rng):
+    return {**optax_betas(rng), "eps_root": eps(rng)}
+
+
+def optax_ademamix(rng):
+    own = {"b3": beta(rng), "alpha": float(rng.uniform(0, 8)), "weight_decay": weight_decay(rng)}
+    return {**optax_betas(rng), **own}
+
+
+def optax_adan(rng):
+    own = {"b3": beta(rng), "eps_root": eps(rng), "weight_decay": weight_decay(rng)}
+    return {**optax_betas(rng), **own}
+
+
 AVERAGES = {"mu": "exp_avg", "nu": "exp_avg_sq"}
 OPTAX = {
     "rmsprop": (
@@ -244,6 +317,22 @@ OPTAX = {
     "adam": (fastopt.Adam, optax_adam, AVERAGES),
     "adamw": (fastopt.AdamW, optax_adamw, AVERAGES),
     "nadam": (fastopt.NAdam, optax_adam, AVERAGES),
+    "lion": (fastopt.Lion, optax_lion, {"mu": "exp_avg"}),
+    "adamax": (fastopt.AdaMax, optax_betas, {"mu": "exp_avg", "nu": "exp_inf"}),
+    "adadelta": (fastopt.AdaDelta, optax_adadelta, {"e_g": "square_avg", "e_x": "acc_delta"}),
+    "radam": (fastopt.RAdam, optax_radam, AVERAGES),
+    "adabelief": (fastopt.AdaBelief, optax_adabelief, {"mu": "exp_avg", "nu": "exp_avg_var"}),
+    "yogi": (fastopt.Yogi, optax_betas, AVERAGES),
+    "ademamix": (
+        fastopt.AdEMAMix,
+        optax_ademamix,
+        {"m1": "exp_avg_fast", "m2": "exp_avg_slow", "nu": "exp_avg_sq"},
+    ),
+    "adan": (
+        fastopt.Adan,
+        optax_adan,
+        {"m": "exp_avg", "v": "exp_avg_diff", "n": "exp_avg_sq", "g": "previous_grad"},
+    ),
 }
 
 
@@ -331,6 +420,14 @@ def keras_nadam(rng):
     return {**own, **keras_common(rng)}
 
 
+def keras_lion(rng):
+    return {"beta_1": beta(rng), "beta_2": beta(rng), **keras_common(rng)}
+
+
+def keras_adadelta(rng):
+    return {"rho": beta(rng), "epsilon": eps(rng), **keras_common(rng)}
+
+
 ADAM = {"_momentums": "exp_avg", "_velocities": "exp_avg_sq", "_velocity_hats": "max_exp_avg_sq"}
 KERAS = {
     "RMSprop": (
@@ -347,6 +444,13 @@ KERAS = {
     "Adam": (fastopt.Adam, keras_adam, ADAM),
     "AdamW": (fastopt.AdamW, keras_adamw, ADAM),
     "Nadam": (fastopt.NAdam, keras_nadam, ADAM),
+    "Lion": (fastopt.Lion, keras_lion, {"_momentums": "exp_avg"}),
+    "Adamax": (fastopt.AdaMax, keras_nadam, {"_m": "exp_avg", "_u": "exp_inf"}),
+    "Adadelta": (
+        fastopt.AdaDelta,
+        keras_adadelta,
+        {"_accumulated_grads": "square_avg", "_accumulated_delta_vars": "acc_delta"},
+    ),
 }
 
 

@@ -25,7 +25,7 @@ def configurations():
 
 
 def test_all_optimizers_have_configurations():
-    assert sorted(NAMES) == sorted(INFOS) == ["Adagrad", "Adam", "AdamW", "NAdam", "RMSprop", "SGD"]
+    assert sorted(NAMES) == sorted(INFOS)
     assert len(list(configurations())) >= 60
 
 

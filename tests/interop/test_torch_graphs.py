@@ -26,7 +26,16 @@ pytestmark = [
     ),
     pytest.mark.filterwarnings("ignore:This instance was constructed with capturable"),
 ]
-NAMES = "RMSprop", "Adam", "AdamW", "NAdam"  # whose classes have it in torch
+NAMES = (
+    "RMSprop",
+    "Adam",
+    "AdamW",
+    "NAdam",
+    "Adadelta",
+    "Adamax",
+    "RAdam",
+    "Rprop",
+)  # whose classes have it in torch
 COUNTS = "step", "mu_product"
 every = pytest.mark.parametrize("name", NAMES)
 

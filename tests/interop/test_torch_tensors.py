@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from tests.interop.torch_pairs import NAMES, TOLERANCE, Pair, every, fast, torch
+from tests.interop.torch_pairs import NAMES, TOLERANCE, Pair, every, fast, taken, torch
 
 
 def laid_out(how):
@@ -102,7 +102,7 @@ def test_gradients_that_share_memory_with_what_is_stepped(name):
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128], ids=str)
 @every
 def test_complex_parameters(name, dtype):
-    settings = {"weight_decay": 0.1}
+    settings = taken(name, {"weight_decay": 0.1})
     if name == "Adagrad":
         settings["initial_accumulator_value"] = 0.1
     if name in ("Adam", "AdamW"):
@@ -132,7 +132,7 @@ def test_parameters_of_16_bits(name, half):
     if half == "bfloat16":
         pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed")
     dtype, random = HALF[half], torch.Generator().manual_seed(1)
-    settings = {"lr": 0.1, "weight_decay": 0.1}
+    settings = taken(name, {"lr": 0.125, "weight_decay": 0.1})
     if name in ("SGD", "RMSprop"):
         settings["momentum"] = 0.9
     start = [torch.randn(shape, generator=random) for shape in ((3, 5), (), (65,))]

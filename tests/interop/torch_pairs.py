@@ -24,7 +24,17 @@ SETTINGS = {
     "Adam": {"amsgrad": True, "weight_decay": 0.1},
     "AdamW": {"amsgrad": True},
     "NAdam": {"weight_decay": 0.1, "momentum_decay": 0.01},
+    "Adadelta": {"rho": 0.8, "eps": 1e-2, "weight_decay": 0.1},
+    "Adamax": {"weight_decay": 0.1},
+    "RAdam": {"weight_decay": 0.1, "decoupled_weight_decay": True},
+    "Rprop": {"etas": (0.4, 1.5), "step_sizes": (1e-3, 1.0)},
 }
+
+
+def taken(name, kwargs):
+    """These arguments, as far as an optimizer has them: Rprop has no weight decay."""
+    return {k: v for k, v in kwargs.items() if (name, k) != ("Rprop", "weight_decay")}
+
 
 # torch multiplies and adds in another order, and averages as m + (1 - b) * (g - m).
 TOLERANCE = {
@@ -46,7 +56,7 @@ class Pair:
             "torch": [torch.nn.Parameter(p.clone()) for p in own],
             "fastopt": [torch.nn.Parameter(p.clone()) for p in own],
         }
-        self.kwargs = kwargs or {}
+        self.kwargs = taken(name, kwargs or {})
         self.torch = self.make("torch", name)
         self.fast = self.make("fastopt", name)
 

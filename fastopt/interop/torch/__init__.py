@@ -8,6 +8,7 @@ except ImportError as error:
     ) from error
 
 from fastopt.interop.torch.backward_steps import step_in_backward
+from fastopt.interop.torch.more_optimizers import Adadelta, Adamax, RAdam, Rprop
 from fastopt.interop.torch.optimizers import SGD, Adagrad, Adam, AdamW, NAdam, RMSprop
 from fastopt.interop.torch.options import Added as Added
 
@@ -18,4 +19,16 @@ def __getattr__(name: str) -> object:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}{meant(name, __all__)}")
 
 
-__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "NAdam", "RMSprop", "step_in_backward"]
+__all__ = [
+    "SGD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "NAdam",
+    "RAdam",
+    "RMSprop",
+    "Rprop",
+    "step_in_backward",
+]

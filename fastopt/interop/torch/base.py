@@ -31,6 +31,12 @@ _torchs_check: Any = getattr(
 )
 
 
+def theirs(arguments: dict[str, Any]) -> dict[str, Any]:
+    """From ``locals()`` at the start of an ``__init__``: what torch's own one takes."""
+    others = "self", "params", "added", "__class__"
+    return {name: value for name, value in arguments.items() if name not in others}
+
+
 class FastOptimizer(torch.optim.Optimizer):
     """In front of one of torch's optimizers, it replaces ``step`` and adds arguments.
 

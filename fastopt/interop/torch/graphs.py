@@ -59,6 +59,10 @@ class TensorScalar(DeviceScalar):
     __truediv__, __rtruediv__ = _plain(operator.truediv), _reflected(operator.truediv)
     __pow__, __rpow__ = _plain(operator.pow), _reflected(operator.pow)
 
+    def if_above(self, limit: float, then: Any, otherwise: float) -> Any:
+        """One of two numbers for each parameter, whose step count decides."""
+        return TensorScalar(torch.where(self.values > limit, _value(then), otherwise))
+
     def known(self, value: Any) -> Any:
         """A setting as an operand; each replay reads a tensor on the device again."""
         if isinstance(value, Tensor) and value.is_cuda:

@@ -1,4 +1,4 @@
-"""The six optimizers: torch's arguments, and those that fastopt adds."""
+"""The optimizers: torch's arguments, and those that fastopt adds."""
 
 from __future__ import annotations
 
@@ -8,15 +8,9 @@ import torch
 from torch import Tensor
 
 import fastopt
-from fastopt.interop.torch.base import FastOptimizer
+from fastopt.interop.torch.base import FastOptimizer, theirs
 from fastopt.interop.torch.options import Added
 from fastopt.interop.torch.sparse import adagrad_step, sgd_step
-
-
-def _theirs(arguments: dict[str, Any]) -> dict[str, Any]:
-    """From ``locals()`` at the start of an ``__init__``: what torch's own one takes."""
-    others = "self", "params", "added", "__class__"
-    return {name: value for name, value in arguments.items() if name not in others}
 
 
 class SGD(FastOptimizer, torch.optim.SGD):
@@ -66,7 +60,7 @@ class SGD(FastOptimizer, torch.optim.SGD):
         fused: bool | None = None,
         **added: Unpack[Added],
     ) -> None:
-        super().__init__(params, _theirs(locals()), **added)
+        super().__init__(params, theirs(locals()), **added)
 
 
 class RMSprop(FastOptimizer, torch.optim.RMSprop):
@@ -115,7 +109,7 @@ class RMSprop(FastOptimizer, torch.optim.RMSprop):
         differentiable: bool = False,
         **added: Unpack[Added],
     ) -> None:
-        super().__init__(params, _theirs(locals()), **added)
+        super().__init__(params, theirs(locals()), **added)
 
 
 class Adagrad(FastOptimizer, torch.optim.Adagrad):
@@ -160,7 +154,7 @@ class Adagrad(FastOptimizer, torch.optim.Adagrad):
         fused: bool | None = None,
         **added: Unpack[Added],
     ) -> None:
-        super().__init__(params, _theirs(locals()), **added)
+        super().__init__(params, theirs(locals()), **added)
 
 
 class Adam(FastOptimizer, torch.optim.Adam):
@@ -206,7 +200,7 @@ class Adam(FastOptimizer, torch.optim.Adam):
         decoupled_weight_decay: bool = False,
         **added: Unpack[Added],
     ) -> None:
-        super().__init__(params, _theirs(locals()), **added)
+        super().__init__(params, theirs(locals()), **added)
 
 
 class AdamW(FastOptimizer, torch.optim.AdamW):
@@ -251,7 +245,7 @@ class AdamW(FastOptimizer, torch.optim.AdamW):
         fused: bool | None = None,
         **added: Unpack[Added],
     ) -> None:
-        super().__init__(params, _theirs(locals()), **added)
+        super().__init__(params, theirs(locals()), **added)
 
 
 class NAdam(FastOptimizer, torch.optim.NAdam):
@@ -297,4 +291,4 @@ class NAdam(FastOptimizer, torch.optim.NAdam):
         differentiable: bool = False,
         **added: Unpack[Added],
     ) -> None:
-        super().__init__(params, _theirs(locals()), **added)
+        super().__init__(params, theirs(locals()), **added)

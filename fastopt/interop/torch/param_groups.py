@@ -22,6 +22,7 @@ ParamGroup = dict[str, Any]
 
 # What is left out of the chain, and not only multiplied by zero, where it is zero.
 PARTS = ("weight_decay", "momentum", "dampening", "lr_decay")
+PAIRS = ("betas", "etas", "step_sizes")
 FLAGS = ("centered", "nesterov", "amsgrad", "decoupled_weight_decay", "maximize")
 
 
@@ -68,8 +69,10 @@ def chain_of(
     """
     settings: dict[str, Any] = {}
     for name in names(optimizer.__name__):
-        if name == "betas":
+        if name in PAIRS:
             settings[name] = GroupValue(group, name, 0), GroupValue(group, name, 1)
+        elif name == "lr" and optimizer.lr.fixed:  # where a state starts
+            settings[name] = float(group[name])
         elif name in FLAGS:
             if name in group:
                 settings[name] = bool(group[name])
