@@ -3,6 +3,8 @@
 import copy
 import math
 import pickle
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ from fastopt import transforms as t
 from tests.refusals import everywhere, refusal
 from tests.subprocesses import COUNT_PASSES, finish, needs_jit, script, start
 from tests.support import COMPILED, DTYPES, EXECUTORS, assert_same_bits, problem, sizes
+
+PACKAGE = str(Path(fastopt.__file__).parent)
 
 both_dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 
@@ -192,6 +196,17 @@ def test_what_python_cannot_divide(executor):
     assert np.isnan(w).all()
     with refusal(TypeError, ["from_sums", "scaled", "sums of 1.0"]):
         fastopt.Optimizer(w, fastopt.Transform(scaled, sums={"sum": square}, from_sums=inverse))
+
+
+@everywhere
+def test_numbers_that_do_not_fit_into_float32(executor):
+    def too_large(hyper, sums, carried):
+        return (1e300 * sums[0],), carried
+
+    w = np.array([0.0, 1.0], np.float32)
+    parts = fastopt.Transform(scaled, sums={"sum": square}, from_sums=too_large)
+    fastopt.Optimizer(w, parts, executor=executor).step(np.ones(2, np.float32))
+    assert w.tolist() == [-np.inf, -np.inf]
 
 
 @everywhere
@@ -422,7 +437,18 @@ def nothing(update, param, state, hyper):
     pass
 
 
-@pytest.mark.parametrize("function", [unknown_name, array_term, nothing])
+def any_arguments(*arguments):
+    return arguments[0]
+
+
+def two_arguments(update, param):
+    return update
+
+
+SUMMANDS = [unknown_name, array_term, nothing, any_arguments, two_arguments]
+
+
+@pytest.mark.parametrize("function", SUMMANDS)
 @everywhere
 def test_bad_summands(executor, function):
     parts = fastopt.Transform(scaled, hyper=(1.0,), sums={"s": function}, from_sums=no_sum)
@@ -486,3 +512,61 @@ def test_gradients_in_other_formats(executor):
     opt.step(grads[0], grad_scale=4.0)
     wide.step(grads[0] / np.float32(4.0))
     assert_same(opt, wide)
+
+
+class Stop(BaseException):
+    """What interrupts a step."""
+
+
+def interrupted_at(line, step):
+    """Run until the given line of the package; whether there was one."""
+    count = 0
+
+    def trace(frame, event, argument):
+        nonlocal count
+        if not frame.f_code.co_filename.startswith(PACKAGE):
+            return None
+        count += event == "line"
+        if count == line and event == "line":
+            raise Stop
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        step()
+    except Stop:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+@pytest.mark.parametrize("executor", ["serial", "reference"])
+def test_interrupted_anywhere_it_was_taken_or_not(executor):
+    """Parameters, count and carried numbers agree; and the next step is right."""
+    w, grads = problem(7, np.float32, 3)
+
+    def made():
+        return run(w, grads[:1], chain(blend(), t.scale_by_learning_rate(0.1)), executor=executor)
+
+    plain = made()
+    states = [snapshot(plain)]
+    for g in grads[1:]:
+        plain.step(g)
+        states.append(snapshot(plain))
+    line, found, opt = 1, set(), made()
+    while interrupted_at(line, lambda opt=opt: opt.step(grads[1])):
+        taken = opt.step_count - 1
+        found.add(taken)
+        assert snapshot(opt) == states[taken]
+        for g in grads[1 + taken :]:
+            opt.step(g)
+        assert snapshot(opt) == states[2]
+        line, opt = line + 1, made()
+    assert found == {0, 1}
+
+
+def snapshot(opt):
+    states = [own.tobytes() for own in opt.state.values()]
+    return opt.step_count, opt.params.tobytes(), *states, repr(opt.state_dict()["carried"])

@@ -59,7 +59,7 @@ def probe(parts: tuple[Part, ...], dtype: np.dtype[Any]) -> None:
     number = dtype.type
     for part, function in zip(parts, scalar_functions(parts, dtype), strict=True):
         what = f"transform {part.name!r}"
-        _check_arguments(part)
+        _check_arguments(what, part.update)
         names = ", ".join(slot.name for slot in part.slots) or "none"
         states, hypers = (number(0.25),) * part.read, (number(0.5),) * part.hypers
         try:
@@ -99,6 +99,7 @@ def _probe_sums(part: Part) -> None:
     state, hyper = (np.float64(0.25),) * part.read, (np.float64(0.5),) * part.given
     for name, summand in zip(sums.names, _summands(part), strict=True):
         what = f"sum {name!r} of transform {part.name!r}"
+        _check_arguments(what, summand)
         try:
             with np.errstate(all="ignore"):
                 term = summand(np.float64(0.5), np.float64(0.75), state, hyper)
@@ -112,14 +113,14 @@ def _probe_sums(part: Part) -> None:
             raise TypeError(f"{what} must return a number, not {term!r:.200}")
 
 
-def _check_arguments(part: Part) -> None:
-    """Check that a transform takes four arguments and no others."""
-    code = getattr(part.update, "py_func", part.update).__code__
+def _check_arguments(what: str, function: Any) -> None:
+    """Check that a function of a transform takes four arguments and no others."""
+    code = getattr(function, "py_func", function).__code__
     taken = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     variadic = code.co_flags & (CO_VARARGS | CO_VARKEYWORDS)
     if variadic or len(taken) > 4 or code.co_kwonlyargcount:
         raise TypeError(
-            f"transform {part.name!r} must take the four arguments (update, param, state, hyper), "
+            f"{what} must take the four arguments (update, param, state, hyper), "
             f"without *args, **kwargs or others with defaults, not ({', '.join(taken) or '*args'}); "
             "numbers that it needs besides are hyper, or closed over"
         )
