@@ -175,6 +175,11 @@ def test_headers_are_readable_here() -> None:
     assert object_layout.headers_are_readable()
 
 
+def test_attributes_are_read_without_a_dict() -> None:
+    """CPython keeps those of an object within it if there are few; a step of 16 elements reads ten."""
+    assert len(vars(fastopt.RMSProp(np.ones(3))._steps)) < 30
+
+
 @pytest.mark.parametrize("count", [1, 5, 1000])
 def test_items_of_a_list_are_found(count: int) -> None:
     objects: list[Any] = []

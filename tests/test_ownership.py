@@ -118,10 +118,18 @@ def test_what_is_writeable_again_goes_on(executor: str) -> None:
     assert case.arrays["params"].tolist() == [-2.5] * SIZE
 
 
+VIEWS: dict[str, Callable[[Any], Any]] = {
+    "slice": lambda base: base[10:20],
+    "buffer": lambda base: np.frombuffer(memoryview(base)[5:30])[5:15],
+    "of a view": lambda base: np.asarray(memoryview(base[10:20])),
+}
+
+
 @pytest.mark.parametrize("executor", EXECUTORS)
-def test_the_array_behind_a_view_may_not_be_resized(executor: str) -> None:
+@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
+def test_the_array_behind_a_view_may_not_be_resized(view: Callable[[Any], Any], executor: str) -> None:
     base = np.zeros(100)
-    w = base[10:20]
+    w = view(base)
     opt = fastopt.SGD(w, lr=1.0, executor=executor)
     opt.step(np.ones(10))
     base.resize(1_000_000, refcheck=False)

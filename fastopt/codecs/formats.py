@@ -94,6 +94,7 @@ def number_of(name: str) -> int:
     return list(FORMATS).index(name)
 
 
+@lru_cache
 def compute_dtype(name: str) -> np.dtype[Any]:
     """The dtype of the arithmetic for parameters of a format: at least float32."""
     return np.dtype(np.float64 if name == "float64" else np.float32)

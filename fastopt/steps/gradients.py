@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -46,14 +47,7 @@ def check_gradients(
 
 
 class Gradients:
-    """Finds, checks and notes the gradients of an optimizer.
-
-    Attributes
-    ----------
-    known : int
-        What the header check takes in the place of `items` when the addresses of the gradients are
-        in the table already.
-    """
+    """Finds, checks and notes the gradients of an optimizer."""
 
     def __init__(self, parameters: ParameterSet, table: Table, setup: Setup) -> None:
         self._parameters, self._leaves = parameters, parameters.leaves
@@ -63,8 +57,12 @@ class Gradients:
         one = np.zeros(1, np.int64)
         # Written to in 33 ns; through the array it takes 51.
         self._one, self._one_at = one.data, checks.address(one)
-        self._zeros = np.zeros(max(len(self._leaves), 1), np.int64)
-        self.known = checks.address(self._zeros)
+
+    @cached_property
+    def known(self) -> int:
+        """What the header check takes for `items` when the addresses of gradients are in the table."""
+        self._zeros = np.zeros(max(len(self._leaves), 1), np.int64)  # kept alive
+        return checks.address(self._zeros)
 
     def enter(self, grads: Any) -> tuple[list[Any], int]:
         """The gradients in the order of the table, and where the addresses of these objects are."""

@@ -83,6 +83,14 @@ class Group:
         self.outputs = [
             (name, self._given(name, own, True)) for t in chain for name, own in t.outputs.items()
         ]
+        # The kind, arrays and codecs of each slot of the chain, in the order of the table's columns.
+        slots: dict[str, Iterator[tuple[list[Array], list[Codec]]]] = {
+            "state": zip(self.states.values(), self.codecs.values(), strict=True),
+            "input": ((arrays, list(map(floats_of, arrays))) for _, arrays in self.inputs),
+            "output": ((arrays, list(map(floats_of, arrays))) for _, arrays in self.outputs),
+        }
+        kinds = [slot.kind for part in self.parts for slot in part.slots]
+        self._columns = [(kind, *next(slots[kind])) for kind in kinds]
 
     def _make_states(self, state: Mapping[str, Any], files: StateFiles) -> dict[str, list[Array]]:
         initial = self.chain.states()
@@ -140,13 +148,7 @@ class Group:
 
     def slots(self) -> list[list[Array]]:
         """For each parameter the arrays of the chain's slots, in the order of the table's columns."""
-        iterators = {
-            "state": iter(self.states.values()),
-            "input": (arrays for _, arrays in self.inputs),
-            "output": (arrays for _, arrays in self.outputs),
-        }
-        columns = [next(iterators[slot.kind]) for part in self.parts for slot in part.slots]
-        return [[column[i] for column in columns] for i in range(len(self.leaves))]
+        return [[arrays[i] for _, arrays, _ in self._columns] for i in range(len(self.leaves))]
 
     @property
     def params(self) -> Any:
@@ -177,22 +179,11 @@ class Group:
 
     def codecs_of(self, row: int, gradient: Codec) -> list[Codec]:
         """How parameter, gradient and slots of one of the parameters are stored."""
-        arrays_ = {
-            "input": (arrays for _, arrays in self.inputs),
-            "output": (arrays for _, arrays in self.outputs),
-        }
-        states = iter(self.codecs.values())
-        codecs = [floats_of(self.leaves[row]), gradient]
-        for slot in (slot for part in self.parts for slot in part.slots):
-            if slot.kind == "state":
-                codecs.append(next(states)[row])
-            else:
-                codecs.append(floats_of(next(arrays_[slot.kind])[row]))
-        return codecs
+        return [floats_of(self.leaves[row]), gradient, *(codecs[row] for *_, codecs in self._columns)]
 
     def storage(self, row: int, gradient: str) -> tuple[ArrayFormat, ...]:
         """The same for the compiler, with how each is rounded."""
-        kinds = ["state", "input", *(slot.kind for part in self.parts for slot in part.slots)]
+        kinds = "state", "input", *(kind for kind, *_ in self._columns)
         codecs = self.codecs_of(row, floats(gradient))
         # A copy is as near to what was copied as can be.
         return tuple(
@@ -217,10 +208,10 @@ class Group:
     @property
     def dithers(self) -> bool:
         """Whether any array has stochastic rounding."""
-        codecs = [
+        codecs = {
             *map(floats_of, self.leaves),
-            *(codec for each in self.codecs.values() for codec in each),
-        ]
+            *(codec for codecs in self.codecs.values() for codec in codecs),
+        }
         return any(self._formats.storage(codec).dithered for codec in codecs)
 
     def outward(self) -> Iterator[tuple[str, Array]]:
@@ -270,8 +261,7 @@ def make_groups(
             sections.append((form, own, part, f"params[{i}]", own_state))
     else:
         sections.append((structure, params, chain, "params", state))
-    known = {name for _, _, part, _, _ in sections for name in part.states()}
-    unknown = sorted(state.keys() - known)
-    if unknown:
+    known = {name for _, _, part, _, _ in sections for name in part.states()} if state else set()
+    if unknown := sorted(state.keys() - known):
         raise ValueError(f"state has unknown names {unknown}; the chain has {sorted(known)}")
     return [Group(*section, files, formats) for section in sections]

@@ -100,7 +100,7 @@ class Hyperparameters:
         self._buffers = {key: self._buffers.get(key, self._new(key)) for key in keys}
         if self._apart:
             self._views = {key: self._views.get(key, list(own)) for key, own in self._buffers.items()}
-        self._packs = list(map(_packer, self._buffers.values()))
+        self._packs: list[Callable[..., Any]] = []  # made by the first step that needs them
 
     def arranged(self, lags: Sequence[int]) -> Hyperparameters:
         """The same for other lags; buffers that are needed on are those of this one."""
@@ -164,6 +164,7 @@ class Hyperparameters:
         else:
             numbers = self._all_numbers(*given)
         self._current = numbers
+        self._packs = self._packs or list(map(_packer, self._buffers.values()))
         for pack, own in zip(self._packs, numbers, strict=True):
             pack(*own)
         if self._are_constant:

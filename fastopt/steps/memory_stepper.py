@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numba
@@ -48,7 +48,7 @@ class MemoryStepper(Stepper):
         self, parameters: ParameterSet, hyper: Hyperparameters, clip: NormClip, setup: Setup
     ) -> None:
         super().__init__(parameters, hyper, clip, setup)
-        self.executor, zero_grad = setup.executor, setup.zero_grad
+        zero_grad = setup.zero_grad
         self.compiled = self.executor != "reference" and not numba.config.DISABLE_JIT
         self.scales = clip.clip_norm is not None
         self.table = Table(
@@ -64,13 +64,13 @@ class MemoryStepper(Stepper):
         )
         self.rows, self.ranges = self.table.rows, self.table.ranges
         self.gradients = (ListedGradients if setup.listed else Gradients)(parameters, self.table, setup)
-        self._checks_first = self.reads_first or (zero_grad and len(parameters.leaves) > 1)
         self.by_header = self.compiled and headers_are_readable() and bool(parameters.leaves)
+        checks_first = self.reads_first or (zero_grad and len(parameters.leaves) > 1)
+        self._in_one = self.by_header and not checks_first  # gradients are checked, then stepped
         self.also: list[Change] = []  # what is made together with the next step
         self.row_steps = RowStepper(
             setup.sparse, parameters, hyper, self.rows, self.executor, self.compiled
         )
-        self.norm = TableNorm(self.executor, parameters.sizes if clip.is_on else [])
         self._found: list[Any] = []  # the gradients of the step that was begun,
         self._sparse: Mapping[int, RowGradient] = {}  # and those among them that are sparse
         self._is_measured = False
@@ -96,6 +96,16 @@ class MemoryStepper(Stepper):
     def counted(self, count: int, lags: Sequence[int]) -> list[Change]:
         """What lets so many steps have been taken, and arrays left out of so many."""
         return self.table.counted(count, lags)
+
+    @property
+    def executor(self) -> str:
+        """The option."""
+        return self.setup.executor
+
+    @cached_property
+    def norm(self) -> TableNorm:
+        """The sum of the squares of all gradients."""
+        return TableNorm(self.executor, self.parameters.sizes)
 
     @property
     def count(self) -> int:  # type: ignore[override]  # an attribute on devices
@@ -126,7 +136,7 @@ class MemoryStepper(Stepper):
         found, items = self.gradients.enter(grads)
         if self.row_steps.lagging:
             self.row_steps.catch_up(found)
-        if self.by_header and not self._checks_first:
+        if self._in_one:
             launch = self.launch  # in a name of its own: Python 3.11 would look for a method
             status = launch(self.rows, items, self.ranges)
             if status == -1:
@@ -176,7 +186,7 @@ class MemoryStepper(Stepper):
         self._count_before = count = self.count
         self.limit = self.clip.limit_at(count)  # runs code of the caller's: before the check
         status = 0
-        if self.by_header and self._checks_first:
+        if self.by_header and not self._in_one:
             check = self.norm.measure if self.clip.is_on else drivers.bind()
             status = check(self.rows, items, self.ranges)
         if status >= 0:

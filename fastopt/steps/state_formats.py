@@ -48,9 +48,10 @@ class StateFormats:
 
     def check_names(self, chains: list[Chain]) -> None:
         """Check that every state with a format of its own exists."""
+        if not self._named:
+            return
         known = {name for chain in chains for name in chain.states()}
-        unknown = sorted(self._named.keys() - known)
-        if unknown:
+        if unknown := sorted(self._named.keys() - known):
             raise ValueError(f"state_dtype has unknown names {unknown}; the chain has {sorted(known)}")
 
     def codec(self, name: str, chain: Chain, param: Array) -> Codec:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import wraps
+from functools import cached_property, wraps
 from inspect import signature
 from numbers import Real
 from typing import Any, NamedTuple, ParamSpec, TypeAlias
@@ -144,6 +144,8 @@ class Transform:
         self._check_no_gradient()
         if self.sums or self.from_sums is not None or self.carried or self.per_array is not False:
             check_declared(self)
+        elif not (self.inputs or self.outputs):
+            return
         for name in "inputs", "outputs", "sums", "carried":  # the caller may change these containers
             if own := getattr(self, name):
                 object.__setattr__(self, name, read_only(dict(own)))
@@ -305,24 +307,29 @@ class Chain:
     def __iter__(self) -> Iterator[Transform]:
         return iter(self.transforms)
 
-    def _states(self) -> Iterator[tuple[str, str, Transform]]:
-        """Each state: its name in the chain, its name in its transform, and the transform."""
-        taken: set[str] = set()
+    @cached_property
+    def _states(self) -> dict[str, tuple[str, Transform]]:
+        """Each state by its name in the chain: its name in its transform, and the transform."""
+        taken: dict[str, tuple[str, Transform]] = {}
         for transform in self.transforms:
             for name in transform.state:
                 unique, count = name, 1
                 while unique in taken:  # a name used again gets a number
                     unique, count = f"{name}_{count}", count + 1
-                taken.add(unique)
-                yield unique, name, transform
+                taken[unique] = name, transform
+        return taken
+
+    @cached_property
+    def _starts(self) -> dict[str, float | str]:
+        return {unique: transform.state[name] for unique, (name, transform) in self._states.items()}
 
     def states(self) -> dict[str, float | str]:
         """Names and initial values of all state arrays; a name used again gets a number."""
-        return {unique: transform.state[name] for unique, name, transform in self._states()}
+        return self._starts.copy()
 
     def nonnegative(self) -> frozenset[str]:
         """The names of the states that are never negative."""
-        return frozenset(unique for unique, name, t in self._states() if name in t.nonnegative)
+        return frozenset(own for own, (name, t) in self._states.items() if name in t.nonnegative)
 
     def hyper_at(self, step: int) -> tuple[Hyper, ...]:
         """The hyperparameters of each transform at a step."""

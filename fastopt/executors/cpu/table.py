@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from fastopt.arrays.checks import Array, Guarded, address
-from fastopt.arrays.object_headers import LENGTHS, Header
+from fastopt.arrays.object_headers import Header
 from fastopt.arrays.object_layout import ALIGNED, CONTIGUOUS, WRITEABLE
 from fastopt.changes import Change, assign, put
 from fastopt.codecs.formats import name_of, number_of
@@ -83,16 +82,19 @@ class Table:
         self.counts = np.zeros((len(params), 2), np.int64)
         # Kept alive: the rows have their addresses.
         self._arrays = [*params, *(array for arrays in states for array in arrays)]
-        self._headers, self._words = headers, np.array(_words(headers), np.int64)
+        words, starts = _words(headers)
+        self._headers, self._words = headers, np.array(words, np.int64)
         self._kernels, self._hypers = kernels, hypers
         self.dtypes: list[np.dtype[Any]] = [param.dtype for param in params]  # of the gradients
         self.size, counts_at, headers_at = 0, address(self.counts), address(self._words)
         rows = []
-        for param, slots, known, index, hyper in zip(
-            params, states, headers, indices, hypers, strict=True
+        codes = [kernel.address for kernel in kernels] or [0] * len(params)
+        for param, slots, known, start, index, code, hyper in zip(
+            params, states, headers, starts, indices, codes, hypers, strict=True
         ):
             row = [0] * (STATE + most)
-            row[HYPER], row[COUNTS], row[HEADERS] = address(hyper), counts_at, headers_at
+            row[KERNEL], row[HYPER] = code, address(hyper)
+            row[COUNTS], row[HEADERS] = counts_at, headers_at + 8 * start
             row[FORMAT], row[ITEMSIZE], row[DTYPE] = _format_words(param.dtype)
             row[LENGTH] = row[COUNT] = param.size
             row[TYPE], row[NONE] = id(np.ndarray), id(None) if may_skip else 0
@@ -102,10 +104,7 @@ class Table:
             rows.append(row)
             self.size += param.size
             counts_at += self.counts.strides[0]
-            headers_at += 8 * (1 + sum(LENGTHS + len(header.shape) for header in known))
         self.rows = np.array(rows, np.int64).reshape(len(params), STATE + most)
-        if kernels:
-            self.rows[:, KERNEL] = [kernel.address for kernel in kernels]
         self.ranges = np.array([guarded.starts, guarded.stops], np.int64)
         self.nothing = 0  # the step count where there are no arrays
 
@@ -162,6 +161,12 @@ def _format_words(dtype: np.dtype[Any]) -> tuple[int, int, int]:
     return number_of(str(name_of(dtype))), dtype.itemsize, id(dtype)
 
 
-def _words(headers: Sequence[Sequence[Header]]) -> list[int]:
-    """The headers as words: for each parameter their number, then the headers."""
-    return [word for some in headers for word in (len(some), *chain(*(h.words() for h in some)))]
+def _words(headers: Sequence[Sequence[Header]]) -> tuple[list[int], list[int]]:
+    """The headers as words, for each parameter their number and then they; and where these begin."""
+    words, starts = list[int](), list[int]()
+    for some in headers:
+        starts.append(len(words))
+        words.append(len(some))
+        for header in some:
+            words += header.words()
+    return words, starts
