@@ -177,7 +177,7 @@ def test_headers_are_readable_here() -> None:
 
 def test_attributes_are_read_without_a_dict() -> None:
     """CPython keeps those of an object within it if there are few; a step of 16 elements reads ten."""
-    assert len(vars(fastopt.RMSProp(np.ones(3))._steps)) < 30
+    assert len(vars(stepper_of(fastopt.RMSProp(np.ones(3)))())) < 30
 
 
 @pytest.mark.parametrize("count", [1, 5, 1000])
