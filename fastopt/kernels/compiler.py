@@ -44,8 +44,8 @@ def uniquely_named(function: Any) -> FunctionType:
 
 def helper(function: Any, options: dict[str, Any] = OPTIONS) -> Any:
     """Compile a function that only compiled code calls: without the wrappers to call it from Python."""
-    own = uniquely_named(function)
-    return numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)(own)
+    unique = uniquely_named(function)
+    return numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)(unique)
 
 
 class CheckedCFunc(ccallback.CFunc):  # type: ignore[misc]  # Any

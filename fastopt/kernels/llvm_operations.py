@@ -165,9 +165,9 @@ def emitted(
     builder: Any, formula: Callable[..., Any], *values: Any, operations: Any = LLVMOperations
 ) -> Any:
     """Emit a formula for LLVM values: its result, or a tuple of them."""
-    given = (Emitted(builder, value) for value in values)
-    found = formula(operations(builder), *given)
-    return tuple(own.raw for own in found) if isinstance(found, tuple) else found.raw
+    values_ = (Emitted(builder, value) for value in values)
+    result = formula(operations(builder), *values_)
+    return tuple(value.raw for value in result) if isinstance(result, tuple) else result.raw
 
 
 def larger_word(builder: Any, one: Any, other: Any) -> Any:

@@ -23,7 +23,7 @@ from fastopt.steps.stepper import Setup
 def check_gradients(
     setup: Setup,
     names: Sequence[str],
-    found: Sequence[Any],
+    grads: Sequence[Any],
     leaves: Sequence[Array],
     also: Sequence[tuple[str, Array]] = (),
 ) -> None:
@@ -33,17 +33,17 @@ def check_gradients(
     `also` are further arrays that are cleared with them.
     """
     may_skip = not setup.structure.is_leaf or bool(also)
-    given = list(also)
-    for name, grad, param in zip(names, found, leaves, strict=True):
+    cleared = list(also)
+    for name, grad, param in zip(names, grads, leaves, strict=True):
         if grad is None and may_skip:
             continue
         checks.check_gradient(name, grad, param)
         setup.guarded.check_apart(name, grad)
         if setup.zero_grad:
             checks.check_is_written(name, grad)
-        given.append((name, grad))
+        cleared.append((name, grad))
     if setup.zero_grad:
-        checks.check_distinct(checks.memory_range(name, grad) for name, grad in given)
+        checks.check_distinct(checks.memory_range(name, grad) for name, grad in cleared)
 
 
 class Gradients:
@@ -73,7 +73,7 @@ class Gradients:
         return found, items_of(found)
 
     def check(
-        self, found: list[Any]
+        self, grads: list[Any]
     ) -> tuple[dict[int, RowGradient], dict[int, np.dtype[Any]], list[Change]]:
         """Check the gradients, which raises the errors.
 
@@ -87,33 +87,33 @@ class Gradients:
             What notes their addresses in the table.
         """
         names = self._structure.names("grads")
-        for row, grad in enumerate(found):
+        for row, grad in enumerate(grads):
             if grad is not None:
                 self._parameters.check_headers(row)
-        sparse = self._take_sparse(names, found)
+        sparse = self._take_sparse(names, grads)
         if sparse:
-            found = [grad if i not in sparse else None for i, grad in enumerate(found)]
-        also = [(names[i], own) for i, grad in sparse.items() for own in grad.memory()]
-        check_gradients(self._setup, names, found, self._leaves, also)
-        given = [grad is not None for grad in found]
-        formats = {row: grad.dtype for row, grad in enumerate(found) if grad is not None}
+            grads = [grad if i not in sparse else None for i, grad in enumerate(grads)]
+        also = [(names[i], array) for i, grad in sparse.items() for array in grad.memory()]
+        check_gradients(self._setup, names, grads, self._leaves, also)
+        has_gradient = [grad is not None for grad in grads]
+        formats = {row: grad.dtype for row, grad in enumerate(grads) if grad is not None}
         formats |= {row: grad.values.dtype for row, grad in sparse.items()}
         before = self._table.dtypes
         changed = {
             row: dtype for row, dtype in formats.items() if name_of(dtype) != name_of(before[row])
         }
-        addresses = [checks.address(g) if g is not None else 0 for g in found]
-        counts = [p.size * g for p, g in zip(self._leaves, given, strict=True)]
+        addresses = [checks.address(g) if g is not None else 0 for g in grads]
+        counts = [p.size * g for p, g in zip(self._leaves, has_gradient, strict=True)]
         noted = [
             put(self._rows, np.array(numbers, np.int64), np.s_[:, column])
             for column, numbers in ((GRAD, addresses), (COUNT, counts))
         ]
         return sparse, changed, noted
 
-    def _take_sparse(self, names: list[str], found: list[Any]) -> dict[int, RowGradient]:
+    def _take_sparse(self, names: list[str], grads: list[Any]) -> dict[int, RowGradient]:
         """The sparse gradients, checked."""
         taken = {}
-        for index, (name, grad) in enumerate(zip(names, found, strict=True)):
+        for index, (name, grad) in enumerate(zip(names, grads, strict=True)):
             if not is_sparse(grad):
                 continue
             if self._setup.sparse is None:
@@ -122,10 +122,10 @@ class Gradients:
                     "gradients, make the optimizer with sparse='exact' or sparse='lazy'"
                 )
             gradient = take(name, grad, self._leaves[index], self._zero_grad)
-            for own in gradient.memory():
-                self._guarded.check_apart(f"values of {name}", own)
+            for array in gradient.memory():
+                self._guarded.check_apart(f"values of {name}", array)
                 if self._zero_grad:
-                    checks.check_is_written(f"values of {name}", own)
+                    checks.check_is_written(f"values of {name}", array)
             taken[index] = gradient
         return taken
 
@@ -159,13 +159,13 @@ class ListedGradients(Gradients):
         return grads, items_of(grads)
 
     def check(
-        self, found: list[Any]
+        self, grads: list[Any]
     ) -> tuple[dict[int, RowGradient], dict[int, np.dtype[Any]], list[Change]]:
         """Copy what is in another order, or in memory that the step writes."""
-        for i, grad in enumerate(found):
+        for i, grad in enumerate(grads):
             if grad is None:
                 continue
             start, stop, _ = checks.memory_range("", grad)
             if not grad.flags.carray or self._guarded.meets(start, stop):
-                found[i] = grad.copy(order="C")
-        return super().check(found)
+                grads[i] = grad.copy(order="C")
+        return super().check(grads)

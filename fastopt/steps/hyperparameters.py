@@ -67,10 +67,10 @@ class Hyperparameters:
         self._groups = list(groups)
         self._seed = seed
         self._members = [
-            (index, own if limited else str(name_of(compute_dtype(own))))
+            (index, format_ if limited else str(name_of(compute_dtype(format_))))
             for index, group in enumerate(groups)
             for limited in [any(part.round_towards is not None for part in group.chain)]
-            for own in [str(name_of(leaf.dtype)) for leaf in group.leaves]
+            for format_ in [str(name_of(leaf.dtype)) for leaf in group.leaves]
         ]
         # For each transform how many come from the host, and room for those that follow from sums.
         self._lengths = [
@@ -79,7 +79,7 @@ class Hyperparameters:
         ]
         # Groups whose arrays have hyperparameters of their own, each a row of the buffer.
         sums = ((i, part.sums) for i, group in enumerate(groups) for part in group.parts)
-        self._apart = {index for index, own in sums if own is not None and own.per_array}
+        self._apart = {index for index, sums_ in sums if sums_ is not None and sums_.per_array}
         self._current: Sequence[list[float]] = ()  # what was written to each buffer, in float64
         self._views: dict[_Key, list[Array]] = {}
         self._scale: float | None = None  # of the last time, where all but the random bits stays
@@ -158,11 +158,11 @@ class Hyperparameters:
             for key, buffer in self._buffers.items():
                 buffer.T[_EVERY_STEP].T[...] = factor, self._phase_at(step - key.lag)
             return
-        given = self._chains, step, grad_scale
+        arguments = self._chains, step, grad_scale
         if self._repeats:
-            numbers, self._repeats = each_called_once(self._all_numbers, *given)
+            numbers, self._repeats = each_called_once(self._all_numbers, *arguments)
         else:
-            numbers = self._all_numbers(*given)
+            numbers = self._all_numbers(*arguments)
         self._current = numbers
         self._packs = self._packs or list(map(_packer, self._buffers.values()))
         for pack, own in zip(self._packs, numbers, strict=True):
@@ -190,8 +190,8 @@ class Hyperparameters:
             self._checked = chains
         numbers, _ = each_called_once(self._all_numbers, chains, step, grad_scale)
         changes = [
-            put(buffer, np.array(own, buffer.dtype))
-            for buffer, own in zip(self._buffers.values(), numbers, strict=True)
+            put(buffer, np.array(values, buffer.dtype))
+            for buffer, values in zip(self._buffers.values(), numbers, strict=True)
         ]
         constant = not any(chain.varies for chain in chains)
         new: dict[str, Any] = {"_chains": chains, "_are_constant": constant, "_repeats": True}

@@ -117,8 +117,8 @@ def sum_kernel(job: Job) -> Kernel:
     emitted = formulas(storage.codec for storage in job.storage)
     contents = [content(function) for function in (*functions, *emitted)]
     how = text, str(job.arrays), compute.name, str(job.fast)
-    key = digest(*how, *(own.digest for own in contents))
-    lasts = package() is not None and all(own.lasts for own in contents)
+    key = digest(*how, *(each.digest for each in contents))
+    lasts = package() is not None and all(each.lasts for each in contents)
     options = FAST if job.fast else OPTIONS
     number = numba.from_dtype(compute)
     compile_helper = partial(helper, options=options)
@@ -127,7 +127,7 @@ def sum_kernel(job: Job) -> Kernel:
         compile_helper(specialize(part.update, compute.type, compile_helper, replaced))
         for part in parts[:-1]
     ]
-    summands = [compile_helper(specialize(own, np.float64, compile_helper)) for own in sums.summands]
+    summands = [compile_helper(specialize(each, np.float64, compile_helper)) for each in sums.summands]
     scope: dict[str, Any] = {"__name__": __name__, "zero": compute.type(0), "float64": np.float64}
     scope |= {
         "BLOCK": BLOCK,

@@ -23,17 +23,17 @@ def missing() -> str | None:
         device.load_compiler()
     except Exception as error:  # of many kinds, by what does not fit together
         return _clash(error)
-    found = device.problem()
-    if found is None:
+    problem = device.problem()
+    if problem is None:
         return None
-    if "driver" in found.lower() and "found" in found.lower():
-        return f"there is no CUDA driver ({found}): install NVIDIA's driver for the GPU"
-    if "no cuda-capable device" in found.lower() or "NO_DEVICE" in found:
+    if "driver" in problem.lower() and "found" in problem.lower():
+        return f"there is no CUDA driver ({problem}): install NVIDIA's driver for the GPU"
+    if "no cuda-capable device" in problem.lower() or "NO_DEVICE" in problem:
         return (
-            f"no CUDA device is visible ({found}): see nvidia-smi, and the environment variable "
+            f"no CUDA device is visible ({problem}): see nvidia-smi, and the environment variable "
             "CUDA_VISIBLE_DEVICES"
         )
-    return f"CUDA does not work ({found}): see nvidia-smi, and reinstall with {INSTALL}"
+    return f"CUDA does not work ({problem}): see nvidia-smi, and reinstall with {INSTALL}"
 
 
 def _clash(error: Exception) -> str:
@@ -56,16 +56,16 @@ def require() -> None:
     RuntimeError
         It cannot; the message says what is missing and how to get it.
     """
-    found = missing()
-    if found is not None:
-        raise RuntimeError(f"arrays on a CUDA device cannot be stepped: {found}")
+    problem = missing()
+    if problem is not None:
+        raise RuntimeError(f"arrays on a CUDA device cannot be stepped: {problem}")
 
 
 def describe() -> str:
     """The report of `fastopt info` on CUDA."""
-    found = missing()
-    if found is not None:
-        return f"not available: {found}"
+    problem = missing()
+    if problem is not None:
+        return f"not available: {problem}"
     from fastopt.executors.cuda import device
 
     return device.facts()

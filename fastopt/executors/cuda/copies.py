@@ -38,9 +38,9 @@ class _Content:
         source = enter("array", self.array)
         if not source.flags.c_contiguous:
             return _from_host(self.array.copy_to_host())
-        made = place.empty(source, source.shape, source.dtype)
-        place.copy(made, source)
-        return _Content(made.owner, is_copy=True)
+        copied = place.empty(source, source.shape, source.dtype)
+        place.copy(copied, source)
+        return _Content(copied.owner, is_copy=True)
 
     def __reduce__(self) -> Any:
         return _from_host, (self.array.copy_to_host(),)
@@ -57,9 +57,9 @@ def _from_host(host: Any) -> _Content:
     availability.require()
     from fastopt.executors.cuda import device
 
-    made = device.allocate(host.shape, host.dtype)
-    device.to_device(made.address, np.ascontiguousarray(host))
-    return _Content(made.owner, is_copy=True)
+    copied = device.allocate(host.shape, host.dtype)
+    device.to_device(copied.address, np.ascontiguousarray(host))
+    return _Content(copied.owner, is_copy=True)
 
 
 def _reduce(array: Any) -> Any:
@@ -68,7 +68,7 @@ def _reduce(array: Any) -> Any:
 
 def _opened(content: _Content) -> Any:
     """The array; another one with the same memory where a copy is shallow."""
-    own = content.array
+    array = content.array
     if content.is_copy:
-        return own
-    return type(own)(own.shape, own.strides, own.dtype, own.stream, own.gpu_data)
+        return array
+    return type(array)(array.shape, array.strides, array.dtype, array.stream, array.gpu_data)

@@ -23,13 +23,13 @@ def handle(stream: Any) -> int:
     """
     if isinstance(stream, int) and not isinstance(stream, bool):
         return stream
-    found = getattr(stream, "__cuda_stream__", None)
-    if found is not None:
-        return int((found() if callable(found) else found)[1])
+    protocol = getattr(stream, "__cuda_stream__", None)
+    if protocol is not None:
+        return int((protocol() if callable(protocol) else protocol)[1])
     for name in ("cuda_stream", "ptr", "handle"):  # torch, CuPy, Numba before that protocol
-        found = getattr(stream, name, None)
-        if isinstance(found, SupportsInt):
-            return int(found)
+        address = getattr(stream, name, None)
+        if isinstance(address, SupportsInt):
+            return int(address)
     raise TypeError(f"stream must be {ACCEPTED}, not {stream!r}")
 
 

@@ -102,8 +102,8 @@ def sections(rows: list[Row], groups: list[ParamGroup], make_chain: MakeChain) -
     On each device those whose steps are counted there come last.
     """
     devices = list(dict.fromkeys(row.param.device for row in rows))
-    found: dict[Any, list[Row]] = {}
+    rows_of: dict[Any, list[Row]] = {}
     for row in sorted(rows, key=lambda row: (devices.index(row.param.device), row.capturable)):
         product = None if row.product is None else float(row.product)
-        found.setdefault((row.param.device, row.group, product), []).append(row)
-    return [Section(own, groups[number], make_chain) for (_, number, _), own in found.items()]
+        rows_of.setdefault((row.param.device, row.group, product), []).append(row)
+    return [Section(part, groups[number], make_chain) for (_, number, _), part in rows_of.items()]

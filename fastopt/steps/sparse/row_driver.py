@@ -72,7 +72,7 @@ def _walk(work, addresses, row_bytes, rows, positions, last, threads):
     now = work[NOW]
     reached = now + 1 if work[KERNEL] != 0 else now
     for thread in numba.prange(threads):
-        own = addresses.copy()
+        row_addresses = addresses.copy()
         first = chunk_bound(rows.size, thread, threads)
         end = chunk_bound(rows.size, thread + 1, threads)
         for i in range(first, end):
@@ -92,14 +92,14 @@ def _walk(work, addresses, row_bytes, rows, positions, last, threads):
             start, stop = row * work[WIDTH], (row + 1) * work[WIDTH]
             if last.size > 0:
                 if last[row] < now:
-                    own[GRAD] = own[PARAM]  # any address: it is not used
+                    row_addresses[GRAD] = row_addresses[PARAM]  # any address: it is not used
                     numbers = work[NUMBERS] + last[row] * work[STRIDE]
-                    call_kernel(work[CATCH_UP], own.ctypes.data, numbers, start, stop)
+                    call_kernel(work[CATCH_UP], row_addresses.ctypes.data, numbers, start, stop)
                 last[row] = reached
             if work[KERNEL] != 0:
                 gradient = _gradient_address(work, addresses, row_bytes, positions[i])
-                own[GRAD] = gradient - row * row_bytes[GRAD]
-                call_kernel(work[KERNEL], own.ctypes.data, work[HYPER], start, stop)
+                row_addresses[GRAD] = gradient - row * row_bytes[GRAD]
+                call_kernel(work[KERNEL], row_addresses.ctypes.data, work[HYPER], start, stop)
     if last.size > 0:
         work[NOW] = reached
 
@@ -107,8 +107,8 @@ def _walk(work, addresses, row_bytes, rows, positions, last, threads):
 def _sweep(work, addresses, last, threads):
     now = work[NOW]
     for thread in numba.prange(threads):
-        own = addresses.copy()
-        own[GRAD] = own[PARAM]
+        row_addresses = addresses.copy()
+        row_addresses[GRAD] = row_addresses[PARAM]
         row = chunk_bound(last.size, thread, threads)
         end = chunk_bound(last.size, thread + 1, threads)
         while row < end:
@@ -118,7 +118,7 @@ def _sweep(work, addresses, last, threads):
             if since < now:
                 numbers = work[NUMBERS] + since * work[STRIDE]
                 start, stop = first * work[WIDTH], row * work[WIDTH]
-                call_kernel(work[CATCH_UP], own.ctypes.data, numbers, start, stop)
+                call_kernel(work[CATCH_UP], row_addresses.ctypes.data, numbers, start, stop)
     for row in range(last.size):
         last[row] = 0
     work[NOW] = 0

@@ -75,7 +75,7 @@ class RowStepper:
 
     def sizes(self, gradients: Mapping[int, RowGradient]) -> list[int]:
         """The number of elements to step for each gradient."""
-        return [own.positions.size * own.values.shape[1] for own in gradients.values()]
+        return [gradient.positions.size * gradient.values.shape[1] for gradient in gradients.values()]
 
     def stepped(
         self,
@@ -89,20 +89,20 @@ class RowStepper:
         for index, gradient in gradients.items():
             self.lagging = True  # perhaps: to catch up without need changes nothing
             code = int(self._table[index, KERNEL])
-            own = self._known[index]
-            changes += own.stepped(gradient, code, hyper.of(index), clears, threads)
+            rows_of_param = self._known[index]
+            changes += rows_of_param.stepped(gradient, code, hyper.of(index), clears, threads)
         return changes
 
     def note_lagging(self) -> None:
         """Note whether rows lag after a step."""
         self.lagging = any(rows.now for rows in self._known.values())
 
-    def catch_up(self, found: Sequence[Any] | None = None) -> None:
+    def catch_up(self, grads: Sequence[Any] | None = None) -> None:
         """Bring all rows up to date: of all parameters, or of those with dense ones among gradients."""
         wanted = [
             index
             for index in self._known
-            if found is None or not (found[index] is None or is_sparse(found[index]))
+            if grads is None or not (grads[index] is None or is_sparse(grads[index]))
         ]
         self._check_headers(wanted)
         for index in wanted:
