@@ -3,7 +3,8 @@ A rule of your own: Lion
 ========================
 
 Lion (Chen et al., 2023) moves every parameter by the sign of an average of gradients. The rule is a
-function of one element, and the optimizer a class of ten lines.
+function of one element, and the optimizer a class of ten lines. fastopt has it as ``fastopt.Lion``; here
+it is written as a rule that is not there would be, and both agree.
 """
 
 import math
@@ -72,6 +73,10 @@ opt = Lion(groups, lr=1e-3, weight_decay=0.1, decoupled_weight_decay=True)
 opt.step([np.ones((4, 3), np.float32), np.zeros(3, np.float32)])
 assert np.allclose(weights, 1 - 1e-3 * (1 + 0.1))
 assert (biases == 1).all()
+
+same = np.ones((4, 3), np.float32)
+fastopt.Lion(same, lr=1e-3, weight_decay=0.1).step(np.ones((4, 3), np.float32))
+assert np.allclose(same, weights, rtol=1e-6)
 
 # %%
 # A regression

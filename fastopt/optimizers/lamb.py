@@ -31,9 +31,8 @@ class LAMB(NamedOptimizer):
         >= 0.
     bias_correction : bool, default True
         Without it ``m`` and ``v`` are used as they are.
-    weight_decay : float or schedule, default 0
-        As above; with ``decoupled_weight_decay=False`` it is added to the gradient instead.
     decoupled_weight_decay : bool, default True
+        With False ``weight_decay`` is added to the gradient instead.
     **shared
         Options of every optimizer: see `fastopt.optimizers.shared_options.SharedOptions`.
 
