@@ -3,8 +3,8 @@ A rule of your own: Lion
 ========================
 
 Lion (Chen et al., 2023) moves every parameter by the sign of an average of gradients. The rule is a
-function of one element, and the optimizer a class of ten lines. fastopt has it as ``fastopt.Lion``; here
-it is written as a rule that is not there would be, and both agree.
+function of one element, and the optimizer a class of ten lines. fastopt has it as ``fastopt.Lion``;
+here it is written as one would write a rule that fastopt does not have, and both agree.
 """
 
 import math
