@@ -22,7 +22,7 @@ class LAMB(NamedOptimizer):
     Parameters
     ----------
     params : array, or list, tuple or dict of arrays, or groups
-        What to optimise, updated in place. Each array is a layer.
+        What to optimize, updated in place. Each array is a layer.
     lr : float or schedule, default 1e-3
         Learning rate, >= 0.
     beta1, beta2 : float or schedule, default 0.9 and 0.999

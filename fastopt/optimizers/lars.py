@@ -24,7 +24,7 @@ class LARS(NamedOptimizer):
     Parameters
     ----------
     params : array, or list, tuple or dict of arrays, or groups
-        What to optimise, updated in place. Each array is a layer.
+        What to optimize, updated in place. Each array is a layer.
     lr : float or schedule, default 1.0
         Learning rate, >= 0.
     momentum : float or schedule, default 0.9
