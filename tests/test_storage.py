@@ -193,7 +193,7 @@ KINDS_OF_BLOCKS = {
 @pytest.mark.parametrize("rounding", [None, False])
 @pytest.mark.parametrize("beta", [0.0, 0.5])
 def test_blocks_of_every_kind_like_the_specification(rounding, beta):
-    """In turn, from one step to the next: plain and full blocks beside each other."""
+    """In turn, from one step to the next: plain and other blocks beside each other."""
     rng = np.random.default_rng(3)
     kinds = list(KINDS_OF_BLOCKS.values())
     size = 5 * len(kinds) * 256 + 77

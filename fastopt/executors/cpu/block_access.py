@@ -6,8 +6,8 @@ stays in the L1 cache, because a block is encoded as a whole: its largest number
 It is encoded in chunks that alternate with those of the next block (`kernels.source`): while the
 processor's divider computes roots and quotients, which take most of the time, its other units are idle
 otherwise. It took RMSProp with an 8-bit state on one core from 0.67 ns an element, when a
-block was encoded as soon as it was stepped, to 0.59; and to 0.52 that blocks of ordinary numbers are
-encoded and decoded by functions of their own, which was before these became fewer (`codecs.blocks`).
+block was encoded as soon as it was stepped, to 0.59; and to 0.52 that blocks of finite numbers are
+encoded and decoded by functions of their own. Both with former codes; see `codecs.blocks`.
 """
 
 from __future__ import annotations
