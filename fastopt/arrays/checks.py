@@ -178,6 +178,8 @@ def check_gradient(name: str, grad: Any, param: Array) -> None:
     check_shape(name, grad, param)
     _check_compatible(name, grad, param)
     check_memory(name, grad)
+    if grad.size and not address(grad):
+        raise ValueError(f"{name} must have memory, but its address is 0: it was freed")
 
 
 def _check_compatible(name: str, grad: Array, param: Array) -> None:

@@ -8,13 +8,22 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
+import numba
+import numpy as np
+
+from fastopt.arrays.checks import Array
 from fastopt.arrays.device_array import DeviceArray
-from fastopt.changes import Change, assign, make
+from fastopt.changes import Change, assign, make, put
+from fastopt.executors import launching
+from fastopt.executors.cpu.columns import COUNT, HYPER_LAG, ITEMSIZE, LAG, LENGTH, STATE, STEPS
+from fastopt.executors.cpu.table import CountedTable
 from fastopt.executors.cuda import copies, device, streams
 from fastopt.executors.cuda.batches import Batch, LaunchHyper, ManyArrays, OneArray
 from fastopt.executors.cuda.clip_decision import ClipDecision
 from fastopt.executors.cuda.kernel_source import KEPT, KernelVariant
 from fastopt.executors.cuda.kernels import kernels
+from fastopt.executors.exchange import Expected
+from fastopt.executors.launching import TAKEN
 from fastopt.executors.norm import DOWN, LOCAL, UP, Reducer, blocks, conclude
 from fastopt.kernels.job import Job
 from fastopt.steps.clipping import GradientStats, NormClip
@@ -22,6 +31,8 @@ from fastopt.steps.device_gradients import DeviceGradients
 from fastopt.steps.hyperparameters import Hyperparameters
 from fastopt.steps.parameter_set import ParameterSet
 from fastopt.steps.stepper import Setup, Stepper
+
+NOTHING = Expected.identities([])  # gradients that were checked and bound
 
 
 class CudaStepper(Stepper):
@@ -36,15 +47,24 @@ class CudaStepper(Stepper):
     ) -> None:
         super().__init__(parameters, hyper, clip, setup)
         copies.register()
-        self.count = 0
+        self.rows, guarded = np.zeros((len(parameters.leaves), STATE), np.int64), setup.guarded
+        self.rows[:, ITEMSIZE] = [leaf.itemsize for leaf in parameters.leaves]
+        self.rows[:, LENGTH] = self.rows[:, COUNT] = parameters.sizes
+        self.table = CountedTable(self.rows)
+        self.ranges = np.array([guarded.starts, guarded.stops], np.int64)
         self._skipped = 0  # steps left out, as far as is known
         self._since = 0  # steps since that was read
-        self._left_out: list[bool] | None = None  # of the last step, where lags do not have it yet
         self._unsettled = False  # the last steps may have been left out, which only the device knows
         leaves: list[DeviceArray] = list[Any](parameters.leaves)
         self._arrays = [[leaf, *own] for leaf, own in zip(leaves, parameters.slots, strict=True)]
         self.ordinal = device.ordinal(leaves[0]) if leaves else 0
-        self.gradients = DeviceGradients(setup, leaves, self.ordinal, self._bind, self._take_formats)
+        bind = self._bind, self._take_formats
+        self.gradients = DeviceGradients(setup, leaves, self.table, self.ordinal, *bind)
+        with device.on(self.ordinal):
+            self._driver = None if numba.config.DISABLE_JIT else device.calls(self.ordinal)
+        self.by_table = self._driver is not None
+        self._launches: Array = np.zeros((0, 4), np.int64)  # of the batches, for compiled code
+        self._ready: tuple[Any, ...] | None = None  # what it takes to step with the same gradients
         self._decision: ClipDecision | None = None
         if clip.is_on:
             with device.on(self.ordinal):
@@ -55,6 +75,9 @@ class CudaStepper(Stepper):
         self._single: dict[int, OneArray] = {}  # of rows that are stepped by themselves
         self._of_graphs: list[Any] = []  # what they read must stay
         self._stream, self._is_capturing, self._has_started = 0, False, False
+        self._is_counted = False  # the step that was begun, by machine code
+        self._also: list[Change] = []  # what is made together with the next step
+        self._ready_stream = 0
         make(self.planned(hyper, self.scales))
 
     def planned(
@@ -75,8 +98,9 @@ class CudaStepper(Stepper):
             for (own, job), rows in sorted_.items():
                 key = *rows, own, job, self.first
                 made[key] = self._made.get(key) or self._make_batch(rows, formats[rows[0]], job, hyper)
-        new = {"_made": made, "_batches": list(made.values()), "_single": {}}
+        new = {"_made": made, "_batches": list(made.values()), "_single": {}, "_ready": None}
         changes: list[Change] = [partial(vars(self).update, new), self.gradients.forget]
+        changes.append(put(self.rows, hyper.lags, np.s_[:, HYPER_LAG]))
         return [*changes, assign(self.gradients, "formats", formats)]
 
     def _make_batch(self, rows: list[int], gradient: str, job: Job, hyper: Hyperparameters) -> Batch:
@@ -93,12 +117,17 @@ class CudaStepper(Stepper):
 
     def counted(self, count: int, lags: Sequence[int]) -> list[Change]:
         """The changes that set the step count and the lag of each array."""
-        return [assign(self, "count", count)]
+        return self.table.counted(count, lags)
+
+    @property
+    def count(self) -> int:  # type: ignore[override]  # an attribute
+        """The step count."""
+        return self.table.count
 
     @property
     def lags(self) -> list[int]:  # type: ignore[override]  # an attribute
         """For each array, the number of steps without its gradient."""
-        return self.hyper.lags
+        return self.table.lags
 
     @property
     def source(self) -> str:
@@ -127,10 +156,52 @@ class CudaStepper(Stepper):
             raise AssertionError("nothing was to be decided")
         return self._decision
 
+    def step(self, grads: Any, grad_scale: Any, stream: Any) -> None:
+        """Take a step, or raise and change nothing."""
+        ready = self._ready
+        if (
+            ready is not None
+            and stream is None
+            and type(grad_scale) is float
+            and grad_scale == self.grad_scale
+        ):
+            if self.varies:
+                self.hyper.fill(self.count, grad_scale)
+            # In a name of its own: the list must stay while compiled code reads it.
+            found, items = self.gradients.enter(grads)  # noqa: RUF059
+            if self._was_taken(ready[0](*ready[1:], items, self._ready_stream)):
+                return
+        super().step(grads, grad_scale, stream)
+        self._ready = self._what_is_ready()
+
+    def step_also(self, grads: Any, grad_scale: Any, also: list[Change]) -> None:
+        """Take a step and make further changes with it: they must see if there was a step."""
+        self._also = also
+        self.step(grads, grad_scale, None)
+        if self._also:  # there was nothing to launch, or it was not launched in one
+            make(self._also)
+            self._also = []
+
+    @staticmethod
+    def _was_taken(status: int) -> bool:
+        """Whether compiled code took a step; raises what the driver says."""
+        if status > 0:
+            raise device.error(status)
+        return status == TAKEN
+
+    def _what_is_ready(self) -> tuple[Any, ...] | None:
+        """What steps with the same gradients without Python, None if there is more to do."""
+        expected = self.gradients.expected
+        if self.clip.is_on or self.setup.capturable or self._driver is None or expected is None:
+            return None
+        self._ready_stream = self.gradients.stream
+        known = expected.exchange, expected.table
+        return launching.step(), self._driver, self._launches, self.rows, *known
+
     def begin(self, grads: Any, grad_scale: Any, stream: Any = None) -> None:
         """Find and check the gradients, and copy the hyperparameters of the step to the device."""
-        if self._left_out is not None:  # the end of the last step was interrupted
-            self._keep_up()
+        if self.gradients.leaves_out and self.table.lags_moved:  # its end was interrupted
+            self.settle()
         if type(grad_scale) is not float or grad_scale != self.grad_scale:
             self.settle()
             self.set_grad_scale(grad_scale)
@@ -145,26 +216,35 @@ class CudaStepper(Stepper):
             for work in [*self._work(), *self._single.values()]:
                 work.expect(self.count, self._skipped)
         self._stream = self._handle(stream)
-        with self._on():
-            if self._decision is not None:
-                self._decision.set_numbers(1.0 / self.grad_scale, self.limit)
-            self._is_capturing = self.setup.capturable and device.is_capturing(self._stream)
-            if not self._is_capturing:
-                self._send()
-            elif not all(work.is_ready() for work in self._work()):
-                raise RuntimeError(
-                    "a step can be captured only with the gradients of the step before: take one step "
-                    "with the same arrays, then capture the next"
-                )
-            else:
-                self._of_graphs.append(self._batches)
+        if self._decision is not None:
+            self._decision.set_numbers(1.0 / self.grad_scale, self.limit)
+        self._is_capturing = self.setup.capturable and self._captures()
+        if not self._is_capturing:
+            self._send()
+        if self.clip.skip_nonfinite and not self._is_capturing:  # before the step is counted
+            self._unsettled, self._since = self.reducer is LOCAL, self._since + 1
 
-    def _bind(self, addresses: list[int]) -> None:
+    def _captures(self) -> bool:
+        """Whether a graph is captured on the stream; raises if the step needs more than launches."""
+        with self._on():
+            if not device.is_capturing(self._stream):
+                return False
+        if not all(work.is_ready() for work in self._work()):
+            raise RuntimeError(
+                "a step can be captured only with the gradients of the step before: take one step "
+                "with the same arrays, then capture the next"
+            )
+        self._of_graphs.append(self._batches)
+        return True
+
+    def _bind(self, addresses: Array) -> None:
         """Set the addresses of the gradients in the launches; 0 leaves an array out."""
-        with device.on(self.ordinal):
+        self._ready = None
+        with self._on():
             self._single.clear()
-            for batch in self._batches:
-                batch.bind([addresses[row] for row in batch.rows])
+            changed = [batch.bind(addresses[batch.rows]) for batch in self._batches]
+            if self._driver is not None and (any(changed) or len(self._launches) != len(changed)):
+                self._launches = np.array([batch.launch() for batch in self._batches], np.int64)
             if self._decision is not None:
                 self._decision.arrange(self._batches, self.parameters.sizes, self.gradients.given)
 
@@ -184,8 +264,11 @@ class CudaStepper(Stepper):
 
     def _send(self) -> None:
         """Copy changed tables and hyperparameters to the device."""
-        for work in self._work():
-            work.prepare(self._stream)
+        if not self.setup.capturable and all(work.is_ready() for work in self._work()):
+            return
+        with self._on():
+            for work in self._work():
+                work.prepare(self._stream)
 
     def decide(self) -> bool:
         """Measure the gradients if an option needs their norm; False if the host decided to skip."""
@@ -210,15 +293,35 @@ class CudaStepper(Stepper):
 
     def run(self, start: int, stop: int) -> None:
         """Launch the step of the elements from `start` to `stop`."""
-        with self._on():
-            if stop - start == self.parameters.size:
-                for batch in self._batches:
-                    batch.start(self._stream, self._is_capturing)
-            else:
-                for row, part in self.parameters.spans(start, stop):
-                    if self.gradients.given[row]:
-                        self._alone(row).start_part(part.start, part.stop, self._stream)
+        is_whole = stop - start == self.parameters.size
+        self._is_counted = is_whole and self._run_and_count()
+        if not self._is_counted:
+            with self._on():
+                if is_whole:
+                    for batch in self._batches:
+                        batch.start(self._stream, self._is_capturing)
+                else:
+                    for row, part in self.parameters.spans(start, stop):
+                        if self.gradients.given[row]:
+                            self._alone(row).start_part(part.start, part.stop, self._stream)
         self._has_started = True
+
+    def _run_and_count(self) -> bool:
+        """Launch and count the step of all elements in one call, if the host counts; else False."""
+        if self._driver is None or not self._counts:
+            return False
+        known = NOTHING.exchange, NOTHING.table, 0, self._stream
+        launch = partial(launching.step(), self._driver, self._launches, self.rows, *known)
+        status, *_ = make([launch, *self._also])
+        if not self._was_taken(status):
+            return False
+        self._also = []
+        return True
+
+    @property
+    def _counts(self) -> bool:
+        """Whether the host counts this step: a replay counts what a graph recorded."""
+        return not (self._is_capturing or self.hyper.is_on_device)
 
     def _alone(self, row: int) -> OneArray:
         """The launches of an array that steps by itself."""
@@ -228,34 +331,17 @@ class CudaStepper(Stepper):
             first = self.first + self.parameters.indices[row]
             is_alone = isinstance(batch, OneArray)
             found = batch if is_alone else batch.alone(row, self._arrays[row], first)
-            found.bind([self.gradients.addresses[row]])
+            found.bind(self.gradients.addresses[[row]])
             self._single[row] = found
         return found
 
     def end(self) -> None:
-        """Count the step; what was recorded for a graph is counted when that is replayed."""
-        if self._is_capturing or self.hyper.is_on_device:
-            return
-        left_out = self.gradients.left_out if self.gradients.leaves_out else None
-        # In one line, after the launch: an interrupt could leave several lines half done.
-        self.count, self._unsettled, self._since, self._left_out = (
-            self.count + 1,
-            self.clip.skip_nonfinite and self.reducer is LOCAL,
-            self._since + 1,
-            left_out,
-        )
-        self._keep_up()
-
-    def _keep_up(self) -> None:
-        """Let arrays that were left out of the last step keep their own count, if it was taken."""
-        if self._left_out is None:
-            return
-        if self._unsettled and self._read_decision()[1]:
-            self._left_out = None
-        else:
-            lags = [lag + int(out) for lag, out in zip(self.lags, self._left_out, strict=True)]
-            make([*self.lagging(lags), assign(self, "_left_out", None)])
-        self.settle()
+        """Count the step, if machine code did not."""
+        if not self._is_counted and self._counts:
+            lags = np.add(self.lags, self.gradients.left_out)
+            make([*self.counted(self.count + 1, lags.tolist())])
+        if self.gradients.leaves_out:
+            self.settle()
 
     def advance(self, stream: Any) -> None:
         """Prepare the next replay of a graph that captured a step."""
@@ -264,17 +350,23 @@ class CudaStepper(Stepper):
         self.settle()
         self.hyper.fill(self.count, self.grad_scale)
         self._stream = self._handle(stream)
-        with self._on():
-            if self._decision is not None:
-                limit = self.clip.limit_at(self.count)
-                self._decision.set_numbers(1.0 / self.grad_scale, limit)
-            self._send()
-        self.count, self._unsettled = self.count + 1, self.clip.skip_nonfinite
+        if self._decision is not None:
+            limit = self.clip.limit_at(self.count)
+            self._decision.set_numbers(1.0 / self.grad_scale, limit)
+        self._send()
+        self._unsettled = self.clip.skip_nonfinite
+        make(self.counted(self.count + 1, self.lags))
 
     def settle(self) -> None:
         """Count only the steps that were taken; waits for the device if that is not known."""
-        self._keep_up()
         if self._unsettled:
-            skipped = self._read_decision()[2]
-            count = self.count - (skipped - self._skipped)
-            self.count, self._skipped, self._since, self._unsettled = count, skipped, 0, False
+            _, last_skipped, skipped = self._read_decision()
+            counts = self.table.counts.copy()
+            counts[:, STEPS] -= skipped - self._skipped
+            if last_skipped:  # whoever was left out of that step has counted a lag instead
+                moved = counts[:, LAG] != self.rows[:, HYPER_LAG]
+                counts[moved] += [1, -1]
+            new = {"_skipped": skipped, "_since": 0, "_unsettled": False}
+            make([put(self.table.counts, counts), partial(vars(self).update, new)])
+        if self.table.lags_moved:
+            make(self.lagging(self.lags))

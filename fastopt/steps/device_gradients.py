@@ -14,16 +14,21 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fastopt.arrays import placement
+from fastopt.arrays.checks import Array, address
 from fastopt.arrays.device_array import DeviceArray, enter, library_of
-from fastopt.arrays.object_layout import identities
+from fastopt.arrays.object_layout import identities, items_of
 from fastopt.codecs.formats import name_of
+from fastopt.executors.cpu.columns import COUNT, GRAD
+from fastopt.executors.cpu.table import CountedTable
 from fastopt.executors.cuda import device, streams
+from fastopt.executors.exchange import DATA, DEVICE, ID, Expected, interface
 from fastopt.steps.gradients import check_gradients
 from fastopt.steps.stepper import Setup
 
 Reader: TypeAlias = Callable[[Any], int]
 
 NONE = b"none"  # the identities of no objects
+NOWHERE = np.zeros(0, np.int64)
 OTHER = -1  # it is not like the one that was checked, or does not say so: check it anew
 
 
@@ -39,6 +44,15 @@ def reader(array: Any) -> Reader:
         return make(array)
     except AttributeError:  # some other array of that library
         return _reader_of_interfaces(array)
+
+
+def can_be_negative(array: Any) -> bool:
+    """Whether a tensor may have signs that are yet to be applied, which DLPack does not show.
+
+    It is the imaginary part of a complex one then, so all of its strides are even.
+    """
+    strides = array.stride() if library_of(array) == "torch" else (1,)
+    return not any(stride % 2 for stride in strides)
 
 
 def is_fixed(array: Any) -> bool:
@@ -109,6 +123,8 @@ class DeviceGradients:
     setup : Setup
     leaves : list of DeviceArray
         The parameters.
+    table : CountedTable
+        Where the addresses of the gradients are noted.
     ordinal : int
         Their device.
     bind : callable
@@ -120,7 +136,7 @@ class DeviceGradients:
     ----------
     formats : list of str
         Of the gradients.
-    addresses : list of int
+    addresses : array of int64
     given : list of bool
         Which arrays have one.
     left_out : list of bool
@@ -129,24 +145,38 @@ class DeviceGradients:
         and whether there are any.
     current_stream : callable
         Gives the stream to step on where the caller names none.
+    expected : Expected or None
+        By what compiled code knows that the gradients of a step are those that are bound.
+    noted : array of int64
+        As `steps.gradients.ListedGradients` has it, for gradients that come in a list,
+    is_noted : bool
+        and whether the addresses of those of the coming step are in the table already.
     """
+
+    noted: Array
+    is_noted = False
 
     def __init__(
         self,
         setup: Setup,
         leaves: list[DeviceArray],
+        table: CountedTable,
         ordinal: int,
-        bind: Callable[[list[int]], None],
+        bind: Callable[[Array], None],
         take_formats: Callable[[list[str]], None],
     ) -> None:
         self._setup, self._structure = setup, setup.structure
-        self._leaves, self._ordinal = leaves, ordinal
+        self._leaves, self._table, self._ordinal = leaves, table, ordinal
         self._bind_launches, self._take_formats = bind, take_formats
         self._find = list if setup.listed else partial(self._structure.find, name="grads")
         self._single = self._structure.is_leaf
         self._names = self._structure.names("grads")
         self.formats = [str(name_of(leaf.dtype)) for leaf in leaves]
-        self.addresses: list[int] = []
+        self._formats_of_leaves = self.formats
+        self.expected: Expected | None = None
+        self._one = np.zeros(1, np.int64)
+        self._one_at = address(self._one)
+        self.addresses = NOWHERE
         self.given: list[bool] = []
         self.left_out: list[bool] = []
         self.leaves_out = False
@@ -158,7 +188,15 @@ class DeviceGradients:
 
     def forget(self) -> None:
         """Forget the bound gradients, so that the next ones are bound again."""
-        self._ids, self._readers = NONE, []
+        self._ids, self._readers, self.expected, self.addresses = NONE, [], None, NOWHERE
+
+    def enter(self, grads: Any) -> tuple[list[Any], int]:
+        """The gradients in a list, and where the addresses of these objects are."""
+        if self._single:
+            self._one[0] = id(grads)
+            return grads, self._one_at
+        found = self._find(grads)
+        return found, items_of(found)
 
     def take(self, grads: Any) -> None:
         """Find the gradients, check those that are new, and bind their addresses.
@@ -168,6 +206,10 @@ class DeviceGradients:
         TypeError, ValueError
             One of them is not acceptable. Nothing was changed.
         """
+        if self.is_noted:
+            self.is_noted = False
+            self._take_noted()
+            return
         found = self._find(grads)
         ids = identities(found) if self._is_fixed else NONE
         if self._is_fixed and ids == self._ids:
@@ -179,23 +221,56 @@ class DeviceGradients:
         # What the caller frees is not to be kept from others, and an object's number is good only
         # while it is there: of arrays that can have other memory neither is held.
         self._objects, self._ids = (found, ids) if self._is_fixed else ([], NONE)
+        if self.expected is not None and self._is_fixed:
+            self.expected.table[:, ID] = np.frombuffer(ids, np.int64)
+
+    def _take_noted(self) -> None:
+        """Bind gradients that compiled code checked, whose addresses it noted in the table."""
+        self._ids, self._readers, self.expected = NONE, [], None
+        if self.formats != self._formats_of_leaves:
+            self._take_formats(self._formats_of_leaves)
+        if not len(self.addresses):
+            self.current_stream = streams.default(self._leaves[0])
+        addresses, given = self._table.rows[:, GRAD].copy(), [True] * len(self._leaves)
+        if self.noted.any():
+            addresses[self.noted != 0] = 0
+            given = (self.noted == 0).tolist()
+        bound, self.addresses = self.addresses, NOWHERE  # until all is bound
+        if given != self.given:
+            self._note_given(given)
+            bound = NOWHERE
+        if not np.array_equal(addresses, bound):
+            self._bind_launches(addresses)
+        self.addresses = addresses
+
+    def _note_given(self, given: list[bool]) -> None:
+        self.given = given
+        self.left_out = [
+            not has and leaf.size > 0 for has, leaf in zip(given, self._leaves, strict=True)
+        ]
+        self.leaves_out = any(self.left_out)
+        sizes = [leaf.size * has for leaf, has in zip(self._leaves, given, strict=True)]
+        self._table.rows[:, COUNT] = sizes
 
     def _take_alike(self, found: list[Any]) -> bool:
         """Bind gradients like the previous ones at other addresses; False if they must be checked."""
         if not self._readers or self._setup.zero_grad:
             return False
         try:
-            addresses = [read(g) for read, g in zip(self._readers, found, strict=True)]
+            read = [read(g) for read, g in zip(self._readers, found, strict=True)]
         except (AttributeError, RuntimeError):  # they do not have what is asked for
             return False
-        if addresses == self.addresses:
+        addresses = np.array(read, np.int64)
+        if np.array_equal(addresses, self.addresses):
             return True
-        for row, address in enumerate(addresses):
-            if address != self.addresses[row] and not self._is_free(row, address):
+        for row, (new, bound) in enumerate(zip(read, self.addresses.tolist(), strict=True)):
+            if new != bound and not self._is_free(row, new):
                 return False
         readers, self._readers = self._readers, []
         self._bind_launches(addresses)
         self.addresses, self._readers = addresses, readers
+        if self.expected is not None:
+            self.expected.table[:, DATA] = addresses
         return True
 
     def _is_free(self, row: int, address: int) -> bool:
@@ -216,20 +291,34 @@ class DeviceGradients:
         ]
         if names != self.formats:
             self._take_formats(names)
-        self._readers = []
-        addresses = [0 if array is None else array.address for array in entered]
-        self.given = [array is not None for array in entered]
+        self._readers, self.expected = [], None
+        addresses = np.array([0 if a is None else a.address for a in entered], np.int64)
+        self._note_given([array is not None for array in entered])
         self._bind_launches(addresses)
         self.addresses = addresses
         sample = next((array for array in entered if array is not None), None)
         self.current_stream = streams.default(sample)
         self._itemsizes = [1 if array is None else array.itemsize for array in entered]
-        self.left_out = [
-            array is None and leaf.size > 0 for array, leaf in zip(entered, self._leaves, strict=True)
-        ]
-        self.leaves_out = any(self.left_out)
         self._is_fixed = all(is_fixed(array) for array in found if array is not None)
         self._readers = [absent if array is None else reader(array) for array in found]
+        self.expected = None if any(array is None for array in found) else self._expect(found)
+
+    def _expect(self, found: list[Any]) -> Expected | None:
+        """By what compiled code knows these gradients, None if it cannot."""
+        if self._is_fixed:
+            return Expected.identities(found)
+        exchange = interface(type(found[0]))
+        negative = any(map(can_be_negative, found))
+        if exchange is None or negative or any(type(array) is not type(found[0]) for array in found):
+            return None
+        return Expected(found, exchange)
+
+    @property
+    def stream(self) -> int:
+        """The current stream, or the negative number of a device for which compiled code asks."""
+        if self._is_fixed or self.expected is None:
+            return self.current_stream()
+        return -int(self.expected.table[0, DEVICE])
 
     def _check(self, found: list[Any]) -> list[DeviceArray | None]:
         names = self._names

@@ -44,6 +44,8 @@ class MemoryStepper(Stepper):
     a step. What it does not let through takes the way of `begin`, `decide`, `run` and `end`.
     """
 
+    by_table = True  # gradients can be noted in its table
+
     def __init__(
         self, parameters: ParameterSet, hyper: Hyperparameters, clip: NormClip, setup: Setup
     ) -> None:
@@ -64,6 +66,7 @@ class MemoryStepper(Stepper):
         )
         self.rows, self.ranges = self.table.rows, self.table.ranges
         self.gradients = (ListedGradients if setup.listed else Gradients)(parameters, self.table, setup)
+        self.by_table = self.compiled  # gradients can be noted in it
         self.by_header = self.compiled and headers_are_readable() and bool(parameters.leaves)
         checks_first = self.reads_first or (zero_grad and len(parameters.leaves) > 1)
         self._in_one = self.by_header and not checks_first  # gradients are checked, then stepped

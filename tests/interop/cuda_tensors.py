@@ -9,7 +9,9 @@ import contextlib
 import ctypes
 from types import SimpleNamespace
 
+import numba
 import numpy as np
+import pytest
 
 from tests.device import EMULATED
 from tests.interop.torch_pairs import torch
@@ -87,7 +89,7 @@ def _to_emulated(tensor):
     address = memory.__cuda_array_interface__["data"][0]
     host = np.ctypeslib.as_array((ctypes.c_uint8 * storage.nbytes()).from_address(address))
     _memory[address] = memory  # for as long as the tests run
-    host[:] = np.frombuffer(bytes(storage), np.uint8)
+    ctypes.memmove(address, storage.data_ptr(), storage.nbytes())
     flat = torch.from_numpy(host).view(tensor.dtype)
     with torch.no_grad():
         made = flat.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
@@ -134,6 +136,69 @@ def current_stream(monkeypatch):
     with torch.cuda.stream(stream):
         yield stream.cuda_stream
     torch.cuda.current_stream().wait_stream(stream)
+
+
+class _Interface(ctypes.Structure):
+    _fields_ = (
+        ("version", ctypes.c_uint32 * 2),
+        ("functions", ctypes.c_void_p * 4),
+        ("describe", ctypes.c_void_p),
+        ("stream", ctypes.c_void_p),
+    )
+
+
+def _exchange():
+    """torch's exchange interface, which says of emulated tensors that they are on a device."""
+    get, new = ctypes.pythonapi.PyCapsule_GetPointer, ctypes.pythonapi.PyCapsule_New
+    get.restype, get.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+    new.restype, new.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
+    name = b"dlpack_exchange_api"
+    theirs = _Interface.from_address(get(torch.Tensor.__dlpack_c_exchange_api__, name))
+    own = _Interface.from_buffer_copy(theirs)
+    words = ctypes.POINTER(ctypes.c_int64)
+    describe = ctypes.CFUNCTYPE(ctypes.c_int, words, words)(theirs.describe)
+    cuda, emulated, plain = 2, id(Emulated), id(torch.Tensor)
+
+    @numba.cfunc("int32(CPointer(int64), CPointer(int64))")
+    def on_device(item, into):
+        if item[1] != emulated:  # after the count of references
+            return describe(item, into)
+        item[1] = plain  # torch takes longer to find out that a subclass is a tensor
+        status = describe(item, into)
+        item[1] = emulated
+        into[1] = cuda  # after the address
+        return status
+
+    @numba.cfunc("int32(int32, int32, CPointer(int64))")
+    def stream(kind, ordinal, into):
+        into[0] = STREAM if kind == cuda and ordinal == 0 else -1
+        return 0
+
+    own.describe, own.stream = on_device.address, stream.address
+    _kept.append((own, describe, on_device, stream))
+    return new(ctypes.addressof(own), name, None)
+
+
+_kept = []
+if EMULATED and hasattr(torch.Tensor, "__dlpack_c_exchange_api__"):
+    Emulated.__dlpack_c_exchange_api__ = _exchange()
+
+
+@contextlib.contextmanager
+def as_in_the_field():
+    """torch's stream and its answer about captures, without a test's monkeypatch."""
+    with pytest.MonkeyPatch.context() as patch, current_stream(patch):
+        yield
+
+
+@contextlib.contextmanager
+def plain_attributes():
+    """Emulated tensors that cost no more to use than torch's own, as long as nothing computes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Emulated, "__torch_function__", torch._C._disabled_torch_function_impl)
+        patch.setattr(Emulated, "is_cuda", True)
+        patch.setattr(Emulated, "device", torch.device("cuda:0"))
+        yield
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 
-from tests.interop.torch_pairs import INFOS, NAMES, TOLERANCE, Pair, fast, state_keys, torch
+from tests.interop.torch_pairs import INFOS, NAMES, TOLERANCE, Pair, add_group, fast, state_keys, torch
 
 from torch.testing._internal.common_optimizers import (  # isort: skip
     OptimizerErrorEnum,
@@ -88,7 +88,7 @@ def test_param_groups(name):
     for which, optimizer in zip(pair.params, pair.both, strict=True):
         new = torch.nn.Parameter(torch.ones(4, 3))
         pair.params[which].append(new)
-        optimizer.add_param_group({"params": [new], "lr": 0.3, "weight_decay": 0.2})
+        add_group(optimizer, {"params": [new], "lr": 0.3, "weight_decay": 0.2})
     for without in ((), (5,), (0, 1), ()):
         pair.step(without)
         pair.assert_same()

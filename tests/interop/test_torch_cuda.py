@@ -7,7 +7,7 @@ import pytest
 
 from tests.device import EMULATED
 from tests.interop.cuda_pairs import CudaPair, Twins, every, needs_torch_on_cuda, usual_settings
-from tests.interop.torch_pairs import INFOS, NAMES, TOLERANCE, fast, state_keys, torch
+from tests.interop.torch_pairs import INFOS, NAMES, TOLERANCE, add_group, fast, state_keys, torch
 
 from tests.interop.cuda_tensors import to_cpu, to_cuda, to_sparse  # isort: skip
 
@@ -105,7 +105,7 @@ def test_layouts(name):
         q = torch.nn.Parameter(own)
         for new, which, optimizer in zip((p, q), pair.params, pair.both, strict=True):
             pair.params[which].append(new)
-            optimizer.add_param_group({"params": [new], "lr": 0.1})
+            add_group(optimizer, {"params": [new], "lr": 0.1})
     for turned in (False, True, False):
         for p, q in zip(*pair.params.values(), strict=True):
             g = 1 + torch.rand(p.shape, generator=pair.random)
@@ -132,7 +132,7 @@ def test_parameters_on_several_devices(name):
     new = [torch.nn.Parameter(torch.ones(9)), torch.nn.Parameter(to_cuda(torch.ones(9)))]
     for own, which, optimizer in zip(new, pair.params, pair.both, strict=True):
         pair.params[which].append(own)
-        optimizer.add_param_group({"params": [own], "lr": 0.3})
+        add_group(optimizer, {"params": [own], "lr": 0.3})
     for without in ((), (1, 2), (0, 2, 4), (1, 3, 5), ()):
         pair.step(without)
         pair.assert_same()

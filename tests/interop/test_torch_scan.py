@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 from fastopt.arrays.checks import address
+from fastopt.executors import exchange
 from fastopt.executors.cpu.columns import COUNTS
 from tests.interop.torch_pairs import SETTINGS, every, fast, torch
 from tests.subprocesses import needs_jit
 
-from fastopt.interop.torch import tensor_check, snapshot  # isort: skip
+from fastopt.interop.torch import snapshot  # isort: skip
+from fastopt.interop.torch.tensor_check import note  # isort: skip
 
 pytestmark = needs_jit
 
@@ -56,7 +58,7 @@ def test_gradients_of_all_kinds(name, kind, monkeypatch):
     kinds = "plain", "plain", kind, "plain", kind
     params, optimizer = run(name, kinds)
     assert optimizer._planner.plan._snapshot is not None
-    monkeypatch.setattr(snapshot, "interface", lambda: None)
+    monkeypatch.setattr(snapshot, "interface", lambda kind: None)
     others, plainly = run(name, kinds)
     assert plainly._planner.plan._snapshot is None
     for p, q in zip(params, others, strict=True):
@@ -105,7 +107,7 @@ def changed(how, p, own):
 @pytest.mark.parametrize("scans", [True, False])
 def test_changes_are_noticed(how, scans, monkeypatch):
     if not scans:
-        monkeypatch.setattr(snapshot, "interface", lambda: None)
+        monkeypatch.setattr(snapshot, "interface", lambda kind: None)
     both = []
     for home in (torch.optim, fast):
         p = torch.nn.Parameter(torch.linspace(-1, 1, 15).reshape(5, 3))
@@ -154,13 +156,15 @@ def test_a_gradient_that_is_the_parameter_itself():
 
 def test_numbers_of_another_dtype_are_not_taken_as_they_are():
     found = [torch.arange(6.0), torch.arange(6.0).double(), torch.arange(6), torch.arange(6.0).half()]
+    known = exchange.interface(torch.Tensor)
     for tensor in found[1:]:
-        assert not tensor_check.Expected([found[0]]).are([tensor])
+        assert not exchange.Expected([found[0]], known).are([tensor])
     rows, counts = np.zeros((1, 40), np.int64), np.zeros(2, np.int64)
     rows[0, COUNTS] = address(counts)
-    expected, noted = tensor_check.Expected([found[0]]), np.zeros(1, np.int64)
+    expected, noted = exchange.Expected([found[0]], known), np.zeros(1, np.int64)
+    nowhere = np.zeros((2, 0), np.int64)
     for tensor in found[1:]:
-        assert expected.note([tensor], rows, np.zeros((2, 0), np.int64), noted) == -1
+        assert note(expected, [tensor], rows, nowhere, noted) == -1
     sparse = torch.arange(6.0).to_sparse()
-    assert expected.note([sparse], rows, np.zeros((2, 0), np.int64), noted) == -1
-    assert expected.note([torch.empty(6, device="meta")], rows, np.zeros((2, 0), np.int64), noted) == -1
+    assert note(expected, [sparse], rows, nowhere, noted) == -1
+    assert note(expected, [torch.empty(6, device="meta")], rows, nowhere, noted) == -1

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from tests.interop.torch_pairs import NAMES, TOLERANCE, Pair, every, fast, taken, torch
+from tests.interop.torch_pairs import NAMES, TOLERANCE, Pair, add_group, every, fast, taken, torch
 
 
 def laid_out(how):
@@ -45,7 +45,7 @@ def test_layouts(name, how):
         new = torch.nn.Parameter(param)
         assert new.stride() == base.stride()
         pair.params[which].append(new)
-        optimizer.add_param_group({"params": [new], "lr": 0.1})
+        add_group(optimizer, {"params": [new], "lr": 0.1})
     for _ in range(3):
         pair.step()
         pair.assert_same()

@@ -45,6 +45,16 @@ TOLERANCE = {
 SHAPES = ((3, 5), (7,), (), (0,), (2, 1, 3))
 
 
+def add_group(optimizer, group):
+    """Add a param group; Adagrad of torch before 2.13 makes states at construction only, and then
+    ends in a KeyError.
+    """
+    optimizer.add_param_group(group)
+    if type(optimizer) is torch.optim.Adagrad:
+        for param in group["params"]:
+            optimizer.state[param] = torch.optim.Adagrad([param], **optimizer.defaults).state[param]
+
+
 class Pair:
     """Both optimizers; what is done is done to both."""
 

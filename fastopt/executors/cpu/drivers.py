@@ -65,7 +65,7 @@ def _bound(position, length):
 
 
 @helper
-def _count(rows, row):
+def count_step(rows, row):
     """Count a step of one array, or one without its gradient."""
     which = STEPS if rows[row, COUNT] == rows[row, LENGTH] else LAG
     address = rows[row, COUNTS] + 8 * which
@@ -81,7 +81,7 @@ def _serial(rows, items, ranges):
     if row < 0:
         for i in range(rows.shape[0]):
             _run(rows, i, 0, rows[i, COUNT])
-            _count(rows, i)
+            count_step(rows, i)
     return row
 
 
@@ -91,7 +91,7 @@ def _parallel(rows, items, ranges, threads):
         total = 0
         for i in range(rows.shape[0]):
             total += rows[i, COUNT]
-            _count(rows, i)
+            count_step(rows, i)
         # A static partition of all elements, whatever the sizes of the arrays.
         for thread in numba.prange(threads):
             first = chunk_bound(total, thread, threads)

@@ -38,7 +38,48 @@ from fastopt.executors.cpu.columns import (
 _PLAN = np.s_[:, :LENGTH]
 
 
-class Table:
+class CountedTable:
+    """A table of arrays that counts the steps of each.
+
+    Parameters
+    ----------
+    rows : array
+        Its rows, which get the addresses of their counts.
+    """
+
+    def __init__(self, rows: Array) -> None:
+        self.rows = rows
+        # Separate from the rows, which the threads of a step read: they would wait for each cache line
+        # that one of them has written to, 20 ns for each of a thousand arrays.
+        self.counts = np.zeros((len(rows), 2), np.int64)
+        rows[:, COUNTS] = address(self.counts) + self.counts.strides[0] * np.arange(len(rows))
+        self.nothing = 0  # the step count where there are no arrays
+
+    @property
+    def count(self) -> int:
+        """The step count."""
+        if not len(self.rows):
+            return self.nothing
+        return self.counts.item(0, STEPS) + self.counts.item(0, LAG)
+
+    @property
+    def lags(self) -> list[int]:
+        """For each array, the number of steps without its gradient."""
+        lags: list[int] = self.counts[:, LAG].tolist()
+        return lags
+
+    @property
+    def lags_moved(self) -> bool:
+        """Whether a lag has changed since the table got its hyperparameters."""
+        return bool((self.counts[:, LAG] != self.rows[:, HYPER_LAG]).any())
+
+    def counted(self, count: int, lags: Sequence[int]) -> list[Change]:
+        """The changes that set the step count and the lag of each array."""
+        counts = np.array([[count - lag, lag] for lag in lags], np.int64).reshape(-1, 2)
+        return [put(self.counts, counts), assign(self, "nothing", count)]
+
+
+class Table(CountedTable):
     """The table of one optimizer, with the objects that it has addresses of.
 
     Parameters
@@ -77,24 +118,20 @@ class Table:
     ) -> None:
         most = max(map(len, states), default=0)
         grad_flags = CONTIGUOUS | ALIGNED | (WRITEABLE if zero_grad else 0)
-        # Separate from the rows, which the threads of a step read: they would wait for each cache line
-        # that one of them has written to, 20 ns for each of a thousand arrays.
-        self.counts = np.zeros((len(params), 2), np.int64)
         # Kept alive: the rows have their addresses.
         self._arrays = [*params, *(array for arrays in states for array in arrays)]
         words, starts = _words(headers)
         self._headers, self._words = headers, np.array(words, np.int64)
         self._kernels, self._hypers = kernels, hypers
         self.dtypes: list[np.dtype[Any]] = [param.dtype for param in params]  # of the gradients
-        self.size, counts_at, headers_at = 0, address(self.counts), address(self._words)
+        self.size, headers_at = 0, address(self._words)
         rows = []
         codes = [kernel.address for kernel in kernels] or [0] * len(params)
         for param, slots, known, start, index, code, hyper in zip(
             params, states, headers, starts, indices, codes, hypers, strict=True
         ):
             row = [0] * (STATE + most)
-            row[KERNEL], row[HYPER] = code, address(hyper)
-            row[COUNTS], row[HEADERS] = counts_at, headers_at + 8 * start
+            row[KERNEL], row[HYPER], row[HEADERS] = code, address(hyper), headers_at + 8 * start
             row[FORMAT], row[ITEMSIZE], row[DTYPE] = _format_words(param.dtype)
             row[LENGTH] = row[COUNT] = param.size
             row[TYPE], row[NONE] = id(np.ndarray), id(None) if may_skip else 0
@@ -103,33 +140,8 @@ class Table:
             row[STATE : STATE + len(slots)] = map(address, slots)
             rows.append(row)
             self.size += param.size
-            counts_at += self.counts.strides[0]
-        self.rows = np.array(rows, np.int64).reshape(len(params), STATE + most)
+        super().__init__(np.array(rows, np.int64).reshape(len(params), STATE + most))
         self.ranges = np.array([guarded.starts, guarded.stops], np.int64)
-        self.nothing = 0  # the step count where there are no arrays
-
-    @property
-    def count(self) -> int:
-        """The step count."""
-        if not len(self.rows):
-            return self.nothing
-        return self.counts.item(0, STEPS) + self.counts.item(0, LAG)
-
-    @property
-    def lags(self) -> list[int]:
-        """For each array, the number of steps without its gradient."""
-        lags: list[int] = self.counts[:, LAG].tolist()
-        return lags
-
-    @property
-    def lags_moved(self) -> bool:
-        """Whether a lag has changed since the table got its hyperparameters."""
-        return bool((self.counts[:, LAG] != self.rows[:, HYPER_LAG]).any())
-
-    def counted(self, count: int, lags: Sequence[int]) -> list[Change]:
-        """The changes that set the step count and the lag of each array."""
-        counts = np.array([[count - lag, lag] for lag in lags], np.int64).reshape(-1, 2)
-        return [put(self.counts, counts), assign(self, "nothing", count)]
 
     def planned(
         self,

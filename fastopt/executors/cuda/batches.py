@@ -15,7 +15,7 @@ from fastopt.codecs.floats import floats
 from fastopt.executors.cuda import device, element_access
 from fastopt.executors.cuda.kernel_source import CHUNK_WORDS, KEPT
 from fastopt.executors.cuda.kernels import JobKernels
-from fastopt.executors.cuda.launches import Launch, StagedTable
+from fastopt.executors.cuda.launches import Launch, LaunchRow, StagedTable
 
 
 class LaunchHyper:
@@ -41,6 +41,7 @@ class LaunchHyper:
         """Copy the current hyperparameters to the device, if they are in device memory."""
         if self._staged is not None and self._sent != self._host.tobytes():
             self._staged.words.view(np.uint8)[: self._host.nbytes] = self._host.view(np.uint8)
+            self._staged.change(self._staged.words.size)
             self._staged.send(stream)  # always to the same address, which a captured graph reads
             self._sent = self._host.tobytes()
 
@@ -115,12 +116,16 @@ class Batch(ABC):
         return self._launches[name]
 
     @abstractmethod
-    def bind(self, addresses: Sequence[int]) -> None:
-        """Take the addresses of the gradients; 0 leaves an array out."""
+    def bind(self, addresses: Array) -> bool:
+        """Take the addresses of the gradients; 0 leaves an array out. Whether `launch` is another."""
 
     @abstractmethod
     def start(self, stream: int, capturing: bool) -> None:
         """Step these arrays."""
+
+    @abstractmethod
+    def launch(self) -> LaunchRow:
+        """What `start` launches, for compiled code."""
 
     @property
     def source(self) -> str:
@@ -172,15 +177,15 @@ class OneArray(Batch):
         launch.words[:2] = size, size // self._kernels.unit
         return launch, self._kernels.threads(size, aligned=True), 2
 
-    def bind(self, addresses: Sequence[int]) -> None:
-        """Take the address of the gradient; 0 leaves the array out."""
-        (address,) = addresses
+    def bind(self, addresses: Array) -> bool:
+        """Take the address of the gradient; 0 leaves the array out. Whether `launch` is another."""
+        address = addresses.item(0)
         if self._current is not None and address == self._gradient:
-            return
+            return False
         wide = self._fixed_aligned and address % self._alignment == 0
         if self._current is not None and address and self._gradient and wide == self._is_wide:
             self._current[0].words[self._column] = self._gradient = address
-            return
+            return False
         self._current = None  # until all is written
         launch, threads, first = self._choose(wide, self.size)
         self._addresses[0, 1] = address
@@ -189,11 +194,19 @@ class OneArray(Batch):
         block = launch.program.block()
         self._gradient, self._is_wide, self._column = address, wide, first + 1
         self._current = launch, (-(-threads // block) if address else 0), block
+        return True
 
     @property
     def gradient_address(self) -> int:
         """The address of the gradient."""
         return self._gradient
+
+    def launch(self) -> LaunchRow:
+        """What `start` launches, for compiled code."""
+        if self._current is None:
+            raise AssertionError("bind comes first")
+        launch, blocks, block = self._current
+        return launch.row(blocks, block)
 
     def start(self, stream: int, capturing: bool) -> None:
         """Step this array."""
@@ -214,7 +227,7 @@ class OneArray(Batch):
         launch.words[first : first + len(addresses) + len(firsts)] = [*addresses, *firsts]
         block = launch.program.block()
         launch.start(-(-threads // block), block, stream)
-        self.bind([self._gradient])
+        self.bind(np.array([self._gradient]))
 
 
 class ManyArrays(Batch):
@@ -224,7 +237,7 @@ class ManyArrays(Batch):
         super().__init__(*arguments)
         self._launch_of_all = self._launch("many", 1)
         self._block = self._launch_of_all.program.block()
-        self._gradients: list[int] = []
+        self._gradients = np.zeros(0, np.int64)
         self._layout = b""
         self._blocks, self._pointed_at = 0, -1
         self._rows_size = self._addresses.size + self._firsts.size
@@ -242,15 +255,16 @@ class ManyArrays(Batch):
         """The addresses of all arrays, followed by the chunks."""
         return self.tables[-1] if self.tables else None
 
-    def bind(self, addresses: Sequence[int]) -> None:
-        """Take the addresses of the gradients; 0 leaves an array out."""
-        if addresses == self._gradients:
-            return
-        self._gradients = []  # until all is written
+    def bind(self, addresses: Array) -> bool:
+        """Take the addresses of the gradients; 0 leaves an array out. Whether `launch` is another."""
+        if np.array_equal(addresses, self._gradients):
+            return False
+        self._gradients = addresses[:0]  # until all is written
         self._addresses[:, 1] = addresses
         aligned, given = self._aligned(), self._addresses[:, 1] != 0
         layout = aligned.tobytes() + given.tobytes()
-        if self.table is None or layout != self._layout:
+        is_new = self.table is None or layout != self._layout
+        if is_new:
             chunks = self._chunks(aligned, given)
             self._layout = b""
             needed = self._rows_size + chunks.size
@@ -259,12 +273,14 @@ class ManyArrays(Batch):
             self._pointed_at, self._table_of_chunks = -1, chunks
             self._blocks, self._layout = len(chunks), layout
         table = self.tables[-1]
-        rows = np.concatenate([self._addresses, self._firsts], axis=1)
-        table.words[: rows.size] = rows.reshape(-1)
-        table.change()
+        rows = table.words[: self._rows_size].reshape(len(self.rows), -1)
+        rows[:, : self._addresses.shape[1]] = self._addresses
+        rows[:, self._addresses.shape[1] :] = self._firsts
+        table.change(rows.size)  # the chunks stay
         table.renew()
         self._point_to_rows()
-        self._gradients = list(addresses)
+        self._gradients = addresses.copy()
+        return is_new
 
     def _chunks(self, aligned: Any, given: Any) -> Any:
         """For each block of threads: array, start, stop, and number of whole groups."""
@@ -295,6 +311,7 @@ class ManyArrays(Batch):
             chunks, first = self._table_of_chunks.copy(), self._rows_size
             chunks[:, 0] = self.row_address(chunks[:, 0])
             self.table.words[first:] = chunks.reshape(-1)
+            self.table.change(self.table.words.size)
             self._launch_of_all.words[0] = self.table.address + 8 * first
             self._pointed_at = self.table.address
 
@@ -318,6 +335,10 @@ class ManyArrays(Batch):
         super().prepare(stream)
         if self.table is not None and not self.table.is_current:
             self.table.send(stream)
+
+    def launch(self) -> LaunchRow:
+        """What `start` launches, for compiled code."""
+        return self._launch_of_all.row(self._blocks, self._block)
 
     def start(self, stream: int, capturing: bool) -> None:
         """Step these arrays."""

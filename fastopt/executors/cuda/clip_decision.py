@@ -21,7 +21,7 @@ from fastopt.executors.cuda.kernel_source import (
     SKIP,
     SKIPPED,
 )
-from fastopt.executors.cuda.launches import Launch, StagedTable
+from fastopt.executors.cuda.launches import Launch, LaunchRow, StagedTable
 from fastopt.executors.norm import SUM_BLOCK, tree_sum
 
 
@@ -126,6 +126,11 @@ class ClipDecision:
         for launch, blocks in self._squares:
             launch.start(blocks, norm.THREADS, stream)
         self._decide.start(1, norm.SUM_THREADS, stream)
+
+    def launches(self) -> list[LaunchRow]:
+        """What `start` launches, for compiled code."""
+        rows = [launch.row(blocks, norm.THREADS) for launch, blocks in self._squares]
+        return [*rows, self._decide.row(1, norm.SUM_THREADS)]
 
     def measure(self, arrays: Sequence[tuple[str, int, int]]) -> None:
         """Compute the norm of arrays, given their dtype, address and size, once."""

@@ -8,6 +8,7 @@ runs kernels as plain Python in the memory of the host.
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -20,6 +21,7 @@ from numba import types
 from fastopt.arrays.device_array import DeviceArray
 from fastopt.codecs.formats import bits_of
 from fastopt.executors.cuda.compatibility import older_numpy
+from fastopt.executors.launching import interpreter
 
 SIMULATED = bool(numba.config.ENABLE_CUDASIM)
 
@@ -174,6 +176,10 @@ class Program:
             self._blocks[ordinal] = max(WARP, int(best) // WARP * WARP)
         return self._blocks[ordinal]
 
+    def handle(self) -> int:
+        """The loaded code on the current device."""
+        return int(self._handles[current()])
+
     def launch(self, blocks: int, threads: int, stream: int, pointers: Any) -> None:
         """Start it; `pointers` is an array of the addresses of the arguments."""
         if SIMULATED:
@@ -274,6 +280,29 @@ def facts() -> str:
     return f"{name}, compute capability {major}.{minor}, {driver}, {len(cuda.gpus)} in all"
 
 
+@cache
+def calls(ordinal: int) -> Any:
+    """The addresses of functions for compiled code, and the context of a device (`launching`).
+
+    Kernels are loaded in the context of the first call, for which this is the current device.
+    """
+    if SIMULATED:
+        return None
+    cuda.current_context()
+    # The variant of the bindings: whether stream 0 is one for each thread.
+    per_thread = os.environ.get("CUDA_PYTHON_CUDA_PER_THREAD_DEFAULT_STREAM", "0") != "0"
+    found = [
+        int(_call(binding.cuGetProcAddress, name, 12000, 2 if per_thread else 0)[0])
+        for name in (b"cuCtxGetCurrent", b"cuLaunchKernel")
+    ]
+    return np.array([*found, int(_call(binding.cuCtxGetCurrent)), *interpreter(), 0], np.int64)
+
+
+def error(status: int) -> CudaError:
+    """The error of a launch in compiled code."""
+    return CudaError(f"cuLaunchKernel failed: {binding.CUresult(status).name}")
+
+
 # Memory
 
 
@@ -348,12 +377,12 @@ class Pinned:
         if self._event is not None:
             _call(binding.cuEventSynchronize, self._event)
 
-    def send(self, address: int, stream: int) -> None:
-        """Copy to the device, in the order of the stream."""
+    def send(self, address: int, words: int, stream: int) -> None:
+        """Copy the first words to the device, in the order of the stream."""
+        size = words * self.array.itemsize
         if SIMULATED:
-            ctypes.memmove(address, self.array.ctypes.data, self.array.nbytes)
+            ctypes.memmove(address, self.array.ctypes.data, size)
             return
-        size = self.array.nbytes
         _call(binding.cuMemcpyHtoDAsync, address, self.array.ctypes.data, size, stream)
         if self._event is None:
             no_timing = binding.CUevent_flags.CU_EVENT_DISABLE_TIMING

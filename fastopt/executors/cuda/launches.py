@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from fastopt.executors.cuda import device
 
 # Copies to the device in flight; a host that is further ahead waits for the device.
 UNDER_WAY = 16
+
+
+LaunchRow: TypeAlias = tuple[int, int, int, int]
 
 
 class Launch:
@@ -51,6 +54,10 @@ class Launch:
             raise AssertionError("a launch needs an address for every argument")
         self._pointers = np.array(addresses, np.int64)
 
+    def row(self, blocks: int, threads: int) -> LaunchRow:
+        """What compiled code needs to launch the kernel on the current device."""
+        return self.program.handle(), blocks, threads, address(self._pointers)
+
     def start(self, blocks: int, threads: int, stream: int) -> None:
         """Launch the kernel on a stream."""
         if blocks:
@@ -74,16 +81,21 @@ class StagedTable:
 
     def __init__(self, words: int) -> None:
         self.words = np.zeros(words, np.int64)
-        self.is_current = False
+        self._outdated = 0  # how many words at the start of the copy are not current
         self._buffers: list[device.Pinned] = []
         self._next = 0
         self._memory: list[Any] = []
         self._is_kept = True
         self.renew()
 
-    def change(self) -> None:
-        """Mark the copy as outdated."""
-        self.is_current = False
+    def change(self, words: int) -> None:
+        """Mark so many words at the start of the copy as outdated."""
+        self._outdated = max(self._outdated, words)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the copy has the words of now."""
+        return self._outdated == 0
 
     def keep(self) -> None:
         """Leave the memory of the current copy to a graph."""
@@ -94,13 +106,14 @@ class StagedTable:
         if self._is_kept:
             self._memory.append(device.allocate((max(self.words.size, 1),), np.dtype(np.int64)))
             self._is_kept = False
+            self.change(self.words.size)
 
     @property
     def address(self) -> int:
         return int(self._memory[-1].address)
 
     def send(self, stream: int) -> None:
-        """Copy the words to the device, in stream order."""
+        """Copy the outdated words to the device, in stream order."""
         if len(self._buffers) < UNDER_WAY:
             self._buffers.append(device.Pinned(self.words.size))
             buffer = self._buffers[-1]
@@ -108,6 +121,6 @@ class StagedTable:
             buffer = self._buffers[self._next % UNDER_WAY]
             buffer.wait()
         self._next += 1
-        buffer.array[:] = self.words
-        buffer.send(self.address, stream)
-        self.is_current = True
+        buffer.array[: self._outdated] = self.words[: self._outdated]
+        buffer.send(self.address, self._outdated, stream)
+        self._outdated = 0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
+from fastopt.interop.torch.hooks import hooked
 from fastopt.interop.torch.loading import keep_formats, release
 from fastopt.interop.torch.options import Added
 from fastopt.interop.torch.param_groups import GroupValue, ParamGroup, chain_of, check_constants
@@ -30,10 +31,13 @@ _torchs_check: Any = getattr(
     getattr(torch.optim.Optimizer, "_cuda_graph_capture_health_check", None),
 )
 
+# By this GradScaler knows that a step unscales gradients; without it GradScaler does so before.
+_SCALES = "_step_supports_amp_scaling"
 
-def theirs(arguments: dict[str, Any]) -> dict[str, Any]:
+
+def theirs(arguments: dict[str, Any], *own: str) -> dict[str, Any]:
     """From ``locals()`` at the start of an ``__init__``: what torch's own one takes."""
-    others = "self", "params", "added", "__class__"
+    others = "self", "params", "added", "__class__", *own
     return {name: value for name, value in arguments.items() if name not in others}
 
 
@@ -47,7 +51,6 @@ class FastOptimizer(torch.optim.Optimizer):
     _optimizer: ClassVar[type[NamedOptimizer]]
     _counts: ClassVar[dict[str, float]] = {"step": 0.0}
     _sparse: ClassVar[tuple[Sparse, ...]] = ()  # one, where torch has it
-    _step_supports_amp_scaling = True  # what GradScaler asks for
 
     _is_made = False
     _planner: Planner
@@ -63,7 +66,11 @@ class FastOptimizer(torch.optim.Optimizer):
         average_decay: float | None = None,
         state_dtype: Any = None,
         stochastic_rounding: bool | None = None,
+        fused: bool | None = None,
     ) -> None:
+        """`fused` is given where torch has no such argument."""
+        if fused and theirs.get("foreach"):
+            raise RuntimeError("`fused` and `foreach` cannot be `True` together.")  # as torch does
         if clip_norm is not None:
             positive("clip_norm", clip_norm)
         if average_decay is not None:
@@ -76,6 +83,11 @@ class FastOptimizer(torch.optim.Optimizer):
         self.state_dtype = state_dtype
         self.stochastic_rounding = stochastic_rounding
         super().__init__(params, **theirs)
+        if fused:
+            self.defaults["fused"] = True
+            for group in self.param_groups:
+                group.setdefault("fused", True)
+            setattr(self, _SCALES, True)
         chains, _ = self._check_groups()
         for group, chain in zip(self.param_groups, chains, strict=True):
             check_constants(group, chain)
@@ -84,7 +96,8 @@ class FastOptimizer(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         names = *Added.__annotations__, "_is_made"
-        return {**super().__getstate__(), **{name: getattr(self, name) for name in names}}
+        scales = {_SCALES: True} if hasattr(self, _SCALES) else {}
+        return {**super().__getstate__(), **{name: getattr(self, name) for name in names}, **scales}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for param, state_of_param in state.get("state", {}).items():
@@ -186,7 +199,7 @@ class FastOptimizer(torch.optim.Optimizer):
         """With `clip_norm`: the norm of the last gradients, before clipping."""
         return None if self._planner.plan is None else self._planner.plan.last
 
-    @torch._disable_dynamo  # type: ignore[untyped-decorator]
+    @hooked
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update the parameters in place, all of them in one launch.
 

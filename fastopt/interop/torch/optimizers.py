@@ -64,7 +64,7 @@ class SGD(FastOptimizer, torch.optim.SGD):
 
 
 class RMSprop(FastOptimizer, torch.optim.RMSprop):
-    """`torch.optim.RMSprop`, stepped by fastopt: torch has no fused one.
+    """`torch.optim.RMSprop`, stepped by fastopt.
 
     Parameters
     ----------
@@ -72,6 +72,9 @@ class RMSprop(FastOptimizer, torch.optim.RMSprop):
         As in torch.
     capturable, foreach, differentiable
         As in `SGD`; `capturable` lets steps be captured in CUDA graphs.
+    fused
+        torch has none here. True announces to `GradScaler` that the step unscales gradients, as with
+        the other optimizers.
     **added
         See `Added`.
 
@@ -107,9 +110,11 @@ class RMSprop(FastOptimizer, torch.optim.RMSprop):
         foreach: bool | None = None,
         maximize: bool = False,
         differentiable: bool = False,
+        *,
+        fused: bool | None = None,
         **added: Unpack[Added],
     ) -> None:
-        super().__init__(params, theirs(locals()), **added)
+        super().__init__(params, theirs(locals(), "fused"), fused=fused, **added)
 
 
 class Adagrad(FastOptimizer, torch.optim.Adagrad):
@@ -249,13 +254,13 @@ class AdamW(FastOptimizer, torch.optim.AdamW):
 
 
 class NAdam(FastOptimizer, torch.optim.NAdam):
-    """`torch.optim.NAdam`, stepped by fastopt: torch has no fused one.
+    """`torch.optim.NAdam`, stepped by fastopt.
 
     Parameters
     ----------
     params, lr, betas, eps, weight_decay, momentum_decay, decoupled_weight_decay, maximize
         As in torch.
-    foreach, capturable, differentiable
+    foreach, capturable, differentiable, fused
         As in `SGD` and `RMSprop`.
     **added
         See `Added`.
@@ -289,6 +294,7 @@ class NAdam(FastOptimizer, torch.optim.NAdam):
         maximize: bool = False,
         capturable: bool = False,
         differentiable: bool = False,
+        fused: bool | None = None,
         **added: Unpack[Added],
     ) -> None:
-        super().__init__(params, theirs(locals()), **added)
+        super().__init__(params, theirs(locals(), "fused"), fused=fused, **added)

@@ -48,8 +48,12 @@ def names(optimizer: str) -> tuple[str, ...]:
 
 def switches(optimizer: type[NamedOptimizer], group: ParamGroup) -> tuple[bool, ...]:
     """The entries that decide which transforms a chain has."""
-    wanted = [name for name in (*PARTS, *FLAGS) if name in names(optimizer.__name__)]
-    return tuple(bool(group.get(name, False)) for name in wanted)
+    return tuple([bool(group.get(name, False)) for name in _switches(optimizer.__name__)])
+
+
+@cache
+def _switches(optimizer: str) -> list[str]:
+    return [name for name in (*PARTS, *FLAGS) if name in names(optimizer)]
 
 
 def chain_of(

@@ -18,7 +18,7 @@ from fastopt.interop.torch.parameters import MakeChain, Row, sections
 from fastopt.interop.torch.snapshot import Snapshot
 from fastopt.interop.torch.states import State
 from fastopt.interop.torch.tensor_stepper import TensorStepper
-from fastopt.interop.torch.tensors import plain
+from fastopt.interop.torch.tensors import check_memory, plain
 from fastopt.steps.clipping import GradientStats
 from fastopt.transforms.base import Chain
 
@@ -97,7 +97,8 @@ class Plan:
             self.launches.append((TensorStepper(together, **options), slice(first, position)))
         alone = len(self.launches) == 1
         self._snapshot = Snapshot.of(self.rows, self.launches[0][0].stepper) if alone else None
-        self._needs_arrays = clip_norm is not None  # a norm that overflows is measured again
+        # In memory a norm that overflows is measured again, with arrays.
+        self._notes = self._snapshot is not None and (clip_norm is None or self.rows[0].param.is_cuda)
         if not self._counted:
             # Where torch does not count, only whether a step is the first matters.
             starts = np.array([0 if row.fresh else max(1, taken) for row in self.rows], np.int64)
@@ -147,13 +148,9 @@ class Plan:
         The tensors themselves if their addresses are in the table already.
         """
         grads = [param.grad for param in self._params]
-        # A norm that overflows is measured again, with arrays.
-        if (
-            self._snapshot is not None
-            and self.launches[0][0].clip.clip_norm is None
-            and self._snapshot.note(grads)
-        ):
+        if self._notes and self._snapshot is not None and self._snapshot.note(grads):
             return grads
+        check_memory(grads)
         try:
             return [
                 None if grad is None else read(grad)
@@ -202,7 +199,7 @@ class Plan:
         for param, shadow in self._shadows:
             shadow.copy_(param)
         for launch, rows in self.launches:
-            if has_gradient[rows].any():
+            if len(self.launches) == 1 or has_gradient[rows].any():
                 launch.step(grads[rows], steps[rows], has_gradient[rows], grad_scale)
         self.note_fresh()
         # autograd checks versions.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +15,7 @@ from fastopt.interop.torch.parameters import Row
 from fastopt.interop.torch.plan import Plan
 from fastopt.interop.torch.state_formats import TensorFormats
 from fastopt.interop.torch.states import complete, count
-from fastopt.interop.torch.tensors import check
+from fastopt.interop.torch.tensors import check, check_is_run
 from fastopt.transforms.base import Chain
 
 if TYPE_CHECKING:
@@ -65,6 +64,7 @@ class Planner:
 
     def step(self, optimizer: FastOptimizer, key: Any, grad_scale: float, capturing: bool) -> None:
         """Step the parameters that have a gradient; `key` is the optimizer's `key_of` now."""
+        check_is_run()
         plan = self.plan
         if plan is None or plan.key != key or not plan.is_current(optimizer.state):
             if capturing:
@@ -80,7 +80,10 @@ class Planner:
             plan = self._make_plan(optimizer, key)
             found = plan.gradients() or []
         allowed = torch.get_num_threads()
-        with threads(allowed) if allowed < get_num_threads() else nullcontext():
+        if allowed < get_num_threads():
+            with threads(allowed):
+                plan.step(found, grad_scale, optimizer.clip_norm)
+        else:
             plan.step(found, grad_scale, optimizer.clip_norm)
         for group, chain, param in plan.sparse:
             if param.grad is not None:

@@ -10,10 +10,10 @@ import numpy as np
 from torch import Tensor
 
 from fastopt.arrays.checks import Array, address
+from fastopt.executors.exchange import Expected, interface
 from fastopt.interop.torch.parameters import Row
-from fastopt.interop.torch.tensor_check import Expected, interface, read_counts
+from fastopt.interop.torch.tensor_check import note, read_counts
 from fastopt.interop.torch.tensors import format_of
-from fastopt.steps.memory_stepper import MemoryStepper
 
 
 class Snapshot:
@@ -22,25 +22,36 @@ class Snapshot:
     Parameters
     ----------
     rows : sequence of Row
-    steps : MemoryStepper
-        The stepper of these rows.
+    steps : MemoryStepper or CudaStepper
+        The stepper of these rows, with a table that gradients can be noted in.
+    exchange : array
+        torch's `interface`.
+
+    Attributes
+    ----------
+    are_all_given : bool
+        Whether all rows have a gradient, of those that were noted last.
     """
 
-    def __init__(self, rows: Sequence[Row], steps: MemoryStepper) -> None:
+    are_all_given = False
+
+    def __init__(self, rows: Sequence[Row], steps: Any, exchange: Array) -> None:
         self._params = [row.param for row in rows]
         sets: dict[tuple[str, ...], list[Any]] = {}
         for row in rows:
             sets.setdefault(row.tracked, []).append(row.state)
         self._sets = [(list(map(itemgetter, names)), states) for names, states in sets.items()]
-        self._tensors = Expected(self._current())
-        likes = [row.param if row.shadow is None else row.shadow for row in rows]
-        self._grads = Expected(likes)
+        self._known = self._current()  # kept alive: they are known by identity
+        self._tensors = Expected(self._known, exchange)
+        likes = [(row.param if row.shadow is None else row.shadow).detach() for row in rows]
+        self._grads = Expected(likes, exchange)
         # DLPack does not show lazy negation, and asking each tensor for it takes 90 ns. Such a tensor
         # is the imaginary part of a complex one, so all of its strides are even.
         self._even = [i for i, like in enumerate(likes) if not any(s % 2 for s in like.stride())]
         self._table, self._ranges = steps.rows, steps.ranges
-        gradients: Any = steps.gradients
+        gradients = steps.gradients
         gradients.noted = np.zeros(len(rows), np.int64)
+        self._all = np.ones(len(rows), np.bool_)
         self._gradients = gradients
         counts = [row.count for row in rows if row.count is not None]
         counts_at = [(address(count), count.itemsize) for count in counts]
@@ -49,10 +60,14 @@ class Snapshot:
     @classmethod
     def of(cls, rows: Sequence[Row], steps: Any) -> Snapshot | None:
         """The snapshot of rows, or None if they cannot be checked in machine code."""
-        simple = isinstance(steps, MemoryStepper) and all(format_of(row.param.dtype) for row in rows)
-        if not simple or not rows or interface() is None:
+        real = all(format_of(row.param.dtype) and not row.capturable for row in rows)
+        exchange = interface(type(rows[0].param)) if rows else None
+        if not real or exchange is None or not steps.by_table:
             return None
-        snapshot = cls(rows, steps)
+        try:
+            snapshot = cls(rows, steps, exchange)
+        except (RuntimeError, BufferError):  # of torch: it cannot describe one of them
+            return None
         return snapshot if snapshot.is_same() else None
 
     def _current(self) -> list[Tensor]:
@@ -72,15 +87,18 @@ class Snapshot:
 
     def note(self, grads: list[Any]) -> bool:
         """Note the addresses of gradients in the table; False if one is to be checked in Python."""
-        noted = self._grads.note(grads, self._table, self._ranges, self._gradients.noted)
+        noted = note(self._grads, grads, self._table, self._ranges, self._gradients.noted)
         negatives = (grad for i in self._even if (grad := grads[i]) is not None)
         self._gradients.is_noted = noted >= 0 and not any(map(Tensor.is_neg, negatives))
+        self.are_all_given = noted == len(grads)
         return bool(self._gradients.is_noted)
 
     @property
     def has_gradient(self) -> Array | None:
         """Which rows have a gradient, if those of the coming step are noted."""
-        return self._gradients.noted == 0 if self._gradients.is_noted else None
+        if not self._gradients.is_noted:
+            return None
+        return self._all if self.are_all_given else self._gradients.noted == 0
 
     def counts(self) -> Array:
         """torch's step count of each parameter."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from fastopt.arrays.checks import Array
 from fastopt.arrays.device_array import DeviceArray
@@ -46,7 +47,7 @@ class TensorFormats:
 
     def check(self, name: str, param: Tensor, chain: Chain) -> None:
         """Check that the states of a parameter can have the chosen formats."""
-        if self._is_usual:
+        if self._is_usual or is_lazy(param):  # which is checked with its first gradient
             return
         if param.is_complex():
             raise TypeError(

@@ -16,8 +16,6 @@ from fastopt.interop.torch.parameters import Section
 from fastopt.interop.torch.tensor_check import note_steps
 from fastopt.steps.build import build
 from fastopt.steps.clipping import NormClip
-from fastopt.steps.memory_stepper import MemoryStepper
-from fastopt.steps.stepper import Stepper
 
 
 class TensorStepper:
@@ -32,11 +30,11 @@ class TensorStepper:
 
     Attributes
     ----------
-    stepper : Stepper
+    stepper : MemoryStepper or CudaStepper
     clip : NormClip
     """
 
-    stepper: Stepper
+    stepper: Any
     clip: NormClip
 
     def __init__(self, sections: Sequence[Section], **options: Any) -> None:
@@ -67,17 +65,21 @@ class TensorStepper:
         self._before = np.zeros(len(self._rows), np.int64)
         self._given = np.zeros(len(self._rows), np.bool_)
         self._products = np.zeros(len(self._rows))
+        self._copies_back = [
+            partial(row.param.copy_, row.shadow) for row in self._rows if row.shadow is not None
+        ]
+        self._has_products = any(row.product is not None for row in self._rows)
 
     @property
     def taken(self) -> Array:
         """The step count of each array."""
-        if isinstance(self.stepper, MemoryStepper):
-            return np.array(self.stepper.table.counts[:, STEPS])
-        return np.array([self.stepper.count - lag for lag in self.stepper.lags], np.int64)
+        return np.array(self.stepper.table.counts[:, STEPS])
 
     def continue_from(self, steps: Array) -> None:
         """Set the step count of each array, unless the device counts them."""
-        if not self.stepper.hyper.is_on_device and not np.array_equal(self.taken, steps):
+        if self.stepper.hyper.is_on_device:
+            return
+        if (self.stepper.table.counts[:, STEPS] != steps).any():
             count = int(steps.max())
             self.stepper.continue_at(count, (count - steps).tolist())
 
@@ -87,16 +89,17 @@ class TensorStepper:
         `steps` are the step counts before, and `given` says which arrays have a gradient.
         """
         self._before[:], self._given[:] = steps, given
-        counts = iter(steps.tolist())
-        self._products[:] = [p for section in self._sections for p in section.products_after(counts)]
+        if self._has_products:
+            counts = iter(steps.tolist())
+            self._products[:] = [p for s in self._sections for p in s.products_after(counts)]
         also = self._noted()
-        also += [partial(row.param.copy_, row.shadow) for row in self._rows if row.shadow is not None]
+        also += self._copies_back
         self.stepper.step_also(grads, grad_scale, also)
 
     def _noted(self) -> list[Change]:
         """The changes that update torch's counts and products."""
         stepper = self.stepper
-        if isinstance(stepper, MemoryStepper) and stepper.compiled:
+        if stepper.by_table and not stepper.hyper.is_on_device:
             noted = self._before, self._given, self._locations, self._products
             return [partial(note_steps(), stepper.table.counts, *noted)]
         changes = []

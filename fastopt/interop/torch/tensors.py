@@ -7,8 +7,12 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import (
+    _get_current_dispatch_mode_stack,
+    is_traceable_wrapper_subclass,
+)
 
-from fastopt.arrays.checks import Array
+from fastopt.arrays.checks import Array, loaded
 from fastopt.codecs.floats import floats
 from fastopt.codecs.formats import FORMATS
 from fastopt.executors.cuda import availability
@@ -32,6 +36,12 @@ def dtype_of(name: str) -> torch.dtype:
 
 def check(name: str, tensor: Tensor) -> None:
     """A parameter that can be stepped here."""
+    fake = loaded("torch._subclasses.fake_tensor", "FakeTensor")
+    if is_traceable_wrapper_subclass(tensor) or (fake is not None and isinstance(tensor, fake)):
+        raise TypeError(
+            f"{name} is a {type(tensor).__name__}, which has no memory of its own to step; torch.optim "
+            "has this optimizer for it"
+        )
     if tensor.device.type == "cuda":
         availability.require()
     elif tensor.device.type != "cpu":
@@ -48,6 +58,30 @@ def check(name: str, tensor: Tensor) -> None:
     # The strides of a tensor without elements may be zero, and mean nothing.
     if tensor.numel() and any(stride == 0 and size > 1 for stride, size in sizes):
         raise ValueError(f"{name} must have memory for each element, but it was expanded")
+
+
+def check_is_run() -> None:
+    """Check that operations are run, and not only recorded: a step would be left out of the record."""
+    if not torch._C._len_torch_dispatch_stack():
+        return
+    tracing = (
+        loaded("torch._subclasses.fake_tensor", "FakeTensorMode"),
+        loaded("torch.fx.experimental.proxy_tensor", "ProxyTorchDispatchMode"),
+    )
+    kinds = tuple(kind for kind in tracing if kind is not None)
+    for mode in _get_current_dispatch_mode_stack():
+        if isinstance(mode, kinds):
+            raise RuntimeError(
+                f"a step of fastopt cannot be traced, and {type(mode).__name__} is on: step outside of "
+                "it, or trace torch.optim's optimizer"
+            )
+
+
+def check_memory(grads: list[Tensor | None]) -> None:
+    """Check that gradients have memory: NumPy gives arrays some of their own where there is none."""
+    for grad in grads:
+        if grad is not None and not grad.is_sparse and grad.numel() and not grad.data_ptr():
+            raise ValueError("a gradient must have memory, but its address is 0: it was freed")
 
 
 def order(tensor: Tensor) -> tuple[int, ...] | None:

@@ -1,0 +1,213 @@
+"""Tensors in machine code: 30 ns each, where making an array takes 700.
+
+A library describes its tensors to compiled code by DLPack's exchange interface: a function that writes
+address, device, dtype, shape and strides of a Python object into a struct. Tensors that are not as
+expected are left to Python.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from fastopt.arrays.checks import Array, address
+from fastopt.arrays.object_layout import OBJECT_TYPE, headers_are_readable, items_of
+from fastopt.executors.cpu.pointers import read_word
+from fastopt.kernels.compiler import compile_function, helper
+from fastopt.kernels.llvm_operations import I32, I64
+
+# The columns of a table of expected objects. Where KIND is 0 an object is known by its identity.
+ID, KIND, DEVICE, FORM, NDIM, SHAPE, STRIDES, DATA, SIZE = range(9)
+
+# The words of DLPack's struct: address, device, dimensions and dtype, shape, strides, offset in bytes.
+AT, DEVICE_AT, FORM_AT, SHAPE_AT, STRIDES_AT, OFFSET = range(6)
+
+# What compiled code needs of a library: addresses of functions and of None, and room for a struct.
+DESCRIBE, STREAM, CLEAR_ERROR, NOTHING, STRUCT = range(5)
+
+WORDS, TABLE = types.Array(types.int64, 1, "C"), types.Array(types.int64, 2, "C")
+
+
+class Interface(ctypes.Structure):
+    """DLPackExchangeAPI, version 1."""
+
+    _fields_ = (
+        ("major", ctypes.c_uint32),
+        ("minor", ctypes.c_uint32),
+        ("previous", ctypes.c_void_p),
+        *((f"function{i}", ctypes.c_void_p) for i in range(3)),
+        ("describe", ctypes.c_void_p),
+        ("stream", ctypes.c_void_p),
+    )
+
+
+def c_function(*kinds: Any, result: Any = I32) -> Any:
+    """``call(address, numbers)``: call a C function of integers of these types."""
+
+    @intrinsic
+    def call(typing_context: Any, address: Any, numbers: Any) -> Any:
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            given = [builder.extract_value(args[1], i) for i in range(len(kinds))]
+            given = [
+                builder.trunc(own, kind) if kind.width < I64.width else own
+                for own, kind in zip(given, kinds, strict=True)
+            ]
+            function = builder.inttoptr(args[0], ir.FunctionType(result, kinds).as_pointer())
+            returned = builder.call(function, given)
+            return returned if result is I64 else builder.sext(returned, I64)
+
+        return types.int64(types.int64, types.UniTuple(types.int64, len(kinds))), emit
+
+    return call
+
+
+_call_describe, _call_clear = c_function(I64, I64), c_function()
+_call_stream = c_function(I32, I32, I64)
+
+
+@helper
+def fits(exchange, item, expected):
+    """Whether a tensor has this class, device, dtype, shape and strides; fills the struct."""
+    if read_word(item + OBJECT_TYPE) != expected[KIND]:
+        return False
+    if _call_describe(exchange[DESCRIBE], (item, exchange.ctypes.data + 8 * STRUCT)) != 0:
+        _call_clear(exchange[CLEAR_ERROR], ())
+        return False
+    found = exchange[STRUCT:]
+    if found[DEVICE_AT] != expected[DEVICE] or found[FORM_AT] != expected[FORM]:
+        return False
+    if found[STRIDES_AT] == 0:
+        return False
+    for axis in range(expected[NDIM]):
+        if read_word(found[SHAPE_AT] + 8 * axis) != read_word(expected[SHAPE] + 8 * axis):
+            return False
+        if read_word(found[STRIDES_AT] + 8 * axis) != read_word(expected[STRIDES] + 8 * axis):
+            return False
+    return True
+
+
+@helper
+def data_of(exchange):
+    """The address in the struct."""
+    return exchange[STRUCT + AT] + exchange[STRUCT + OFFSET]
+
+
+@helper
+def stream_of(exchange, device):
+    """The stream that the library works on now, on a device as DLPack has it; -1 if it cannot say."""
+    if exchange[STREAM] == 0:
+        return -1
+    into = exchange.ctypes.data + 8 * STRUCT
+    if _call_stream(exchange[STREAM], (device, device >> 32, into)) != 0:
+        _call_clear(exchange[CLEAR_ERROR], ())
+        return -1
+    return exchange[STRUCT]
+
+
+@helper
+def are_alike(exchange, items, expected):
+    """Whether objects are the expected ones, or tensors like them in the same memory."""
+    for i in range(expected.shape[0]):
+        item = read_word(items + 8 * i)
+        if expected[i, KIND] == 0:
+            if item != expected[i, ID]:
+                return False
+        else:
+            if not fits(exchange, item, expected[i]):
+                return False
+            if data_of(exchange) != expected[i, DATA] and expected[i, SIZE] > 0:
+                return False
+    return True
+
+
+def _same(exchange, items, expected):
+    for i in range(expected.shape[0]):
+        if read_word(items + 8 * i) != expected[i, ID]:
+            return False
+    return are_alike(exchange, items, expected)
+
+
+@cache
+def _same_compiled() -> Callable[..., bool]:
+    signature = types.boolean(WORDS, types.int64, TABLE)
+    return compile_function(_same, signature, "exchange-same", nogil=False)
+
+
+def interface(kind: Any) -> Array | None:
+    """What compiled code needs to look at objects of a class, None if its library does not offer it."""
+    return _interface(kind)
+
+
+@cache
+def _interface(kind: Any) -> Array | None:
+    capsule = getattr(kind, "__dlpack_c_exchange_api__", None)
+    if capsule is None or numba.config.DISABLE_JIT or not headers_are_readable():
+        return None
+    get = ctypes.pythonapi.PyCapsule_GetPointer
+    get.restype, get.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+    api = Interface.from_address(get(capsule, b"dlpack_exchange_api"))
+    if api.major != 1 or not api.describe:
+        return None
+    clear = ctypes.cast(ctypes.pythonapi.PyErr_Clear, ctypes.c_void_p).value
+    return np.array([api.describe, api.stream or 0, clear, id(None), *[0] * (OFFSET + 1)], np.int64)
+
+
+_DESCRIBE = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_void_p)
+
+
+class Expected:
+    """A table of expected tensors, which it does not keep alive.
+
+    Parameters
+    ----------
+    tensors : sequence of tensor
+    exchange : array
+        The `interface` of their library.
+
+    Raises
+    ------
+    Exception
+        Of the library's: a tensor cannot be described, since it has no memory of its own.
+    """
+
+    def __init__(self, tensors: Sequence[Any], exchange: Array) -> None:
+        self.exchange, self._kinds = exchange, list(map(type, tensors))
+        self.table = np.zeros((len(tensors), SIZE + 1), np.int64)
+        self._shapes = []
+        describe = _DESCRIBE(int(exchange[DESCRIBE]))
+        found = np.zeros(OFFSET + 1, np.int64)
+        for row, tensor, kind in zip(self.table, tensors, self._kinds, strict=True):
+            describe(tensor, address(found))
+            ndim = int(found[FORM_AT]) & 0xFFFFFFFF
+            lists = [_numbers(int(found[column]), ndim) for column in (SHAPE_AT, STRIDES_AT)]
+            shape = np.array([*lists[0], *lists[1], 0], np.int64)
+            self._shapes.append(shape)
+            row[[ID, KIND, DEVICE, FORM]] = id(tensor), id(kind), found[DEVICE_AT], found[FORM_AT]
+            row[[NDIM, SHAPE, STRIDES]] = ndim, address(shape), address(shape) + 8 * ndim
+            row[[DATA, SIZE]] = found[AT] + found[OFFSET], np.prod(shape[:ndim])
+
+    @classmethod
+    def identities(cls, objects: Sequence[Any]) -> Expected:
+        """Expect these very objects, which the caller keeps alive."""
+        expected = cls([], np.zeros(STRUCT + OFFSET + 1, np.int64))
+        expected.table = np.zeros((len(objects), SIZE + 1), np.int64)
+        expected.table[:, ID] = list(map(id, objects))
+        return expected
+
+    def are(self, tensors: list[Any]) -> bool:
+        """Whether these are the expected tensors themselves, which are alive, with the same memory."""
+        if len(tensors) != len(self.table):
+            return False
+        return bool(_same_compiled()(self.exchange, items_of(tensors), self.table))
+
+
+def _numbers(at: int, count: int) -> list[int]:
+    return list((ctypes.c_int64 * count).from_address(at)) if count else []

@@ -1,0 +1,118 @@
+"""A step with gradients that are known: checked, launched and counted in one compiled call."""
+
+import numpy as np
+import pytest
+
+import fastopt
+from tests.device import needs_driver, needs_emulator, to_device, to_host
+
+pytestmark = needs_driver
+
+
+@pytest.fixture
+def opt():
+    w = to_device(np.ones(50, np.float32))
+    return fastopt.RMSProp(w, lr=0.1)
+
+
+def expected(steps):
+    w, g = np.ones(50, np.float32), np.full(50, 2.0, np.float32)
+    twin = fastopt.RMSProp(w, lr=0.1)
+    for _ in range(steps):
+        twin.step(g)
+    return w
+
+
+def known(opt):
+    """A gradient that the optimizer has seen, and no other way to step than the compiled one."""
+    g = to_device(np.full(50, 2.0, np.float32))
+    opt.step(g)
+    return g
+
+
+def alone(opt, monkeypatch):
+    for name in ("begin", "run", "end"):
+        monkeypatch.setattr(opt._steps, name, lambda *_, name=name: pytest.fail(name))
+
+
+def test_the_same_gradient_again(opt, monkeypatch):
+    g = known(opt)
+    alone(opt, monkeypatch)
+    for _ in range(2):
+        opt.step(g)
+    assert opt.step_count == 3
+    np.testing.assert_array_equal(to_host(opt.params), expected(3))
+
+
+def test_settings_and_schedules(monkeypatch):
+    """What depends on the step is written before the call, and what was assigned holds."""
+    w, twin = to_device(np.ones(50, np.float32)), np.ones(50, np.float32)
+    there, here = (fastopt.Adam(p, lr=lambda t: 0.1 / (1 + t)) for p in (w, twin))
+    g = known(there)
+    here.step(np.full(50, 2.0, np.float32))
+    for step in range(4):
+        if step == 2:
+            there.weight_decay = here.weight_decay = 0.0
+            there.eps = here.eps = 1e-3
+        there.step(g)
+        here.step(np.full(50, 2.0, np.float32))
+    np.testing.assert_array_equal(to_host(w), twin)
+
+
+def test_many_arrays(monkeypatch):
+    params = [to_device(np.ones(n, np.float32)) for n in (3, 50, 0)]
+    opt = fastopt.RMSProp(params, lr=0.1)
+    grads = [to_device(np.full(n, 2.0, np.float32)) for n in (3, 50, 0)]
+    opt.step(grads)
+    alone(opt, monkeypatch)
+    opt.step(list(grads))
+    assert opt.step_count == 2
+    np.testing.assert_array_equal(to_host(params[1]), expected(2))
+    with pytest.raises(ValueError, match="grads"):
+        opt.step(grads[:2])
+    assert opt.step_count == 2
+
+
+@pytest.mark.parametrize("grad_scale", [2.0, 1])
+def test_another_scale(opt, grad_scale):
+    g = known(opt)
+    opt.step(to_device(np.full(50, 2.0 * grad_scale, np.float32)), grad_scale=grad_scale)
+    opt.step(g)
+    np.testing.assert_array_equal(to_host(opt.params), expected(3))
+
+
+def test_another_context(opt):
+    """Functions belong to a context: in another one Python launches."""
+    g = known(opt)
+    steps = opt._steps
+    driver = steps._driver.copy()
+    driver[2] += 8
+    steps._driver = driver
+    steps._ready = (*steps._ready[:1], driver, *steps._ready[2:])
+    opt.step(g)
+    assert opt.step_count == 2
+    np.testing.assert_array_equal(to_host(opt.params), expected(2))
+
+
+@needs_emulator  # whose device has not that many threads in a block
+def test_a_launch_that_fails_is_not_counted(opt):
+    g = known(opt)
+    launches = opt._steps._launches
+    launches[0, 2] += 4096
+    with pytest.raises(RuntimeError, match="cuLaunchKernel failed"):
+        opt.step(g)
+    assert opt.step_count == 1
+    launches[0, 2] -= 4096
+    opt.step(g)
+    np.testing.assert_array_equal(to_host(opt.params), expected(2))
+
+
+def test_gradients_that_are_left_out_and_come_back(opt):
+    params = [to_device(np.ones(n, np.float32)) for n in (3, 50)]
+    opt = fastopt.RMSProp(params, lr=0.1)
+    grads = [to_device(np.full(n, 2.0, np.float32)) for n in (3, 50)]
+    for given in (grads, grads, [None, grads[1]], [None, grads[1]], grads, grads):
+        opt.step(given)
+    assert opt.step_count == 6
+    np.testing.assert_array_equal(to_host(params[1]), expected(6))
+    np.testing.assert_array_equal(to_host(params[0]), expected(4)[:3])
