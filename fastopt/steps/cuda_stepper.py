@@ -17,7 +17,7 @@ from fastopt.changes import Change, assign, make, put
 from fastopt.executors import launching
 from fastopt.executors.cpu.columns import COUNT, HYPER_LAG, ITEMSIZE, LAG, LENGTH, STATE, STEPS
 from fastopt.executors.cpu.table import CountedTable
-from fastopt.executors.cuda import copies, device, streams
+from fastopt.executors.cuda import copies, device, driver_calls, streams
 from fastopt.executors.cuda.batches import Batch, LaunchHyper, ManyArrays, OneArray
 from fastopt.executors.cuda.clip_decision import ClipDecision
 from fastopt.executors.cuda.kernel_source import KEPT, KernelVariant
@@ -61,7 +61,7 @@ class CudaStepper(Stepper):
         bind = self._bind, self._take_formats
         self.gradients = DeviceGradients(setup, leaves, self.table, self.ordinal, *bind)
         with device.on(self.ordinal):
-            self._driver = None if numba.config.DISABLE_JIT else device.calls(self.ordinal)
+            self._driver = None if numba.config.DISABLE_JIT else driver_calls.calls(self.ordinal)
         self.by_table = self._driver is not None
         self._launches: Array = np.zeros((0, 4), np.int64)  # of the batches, for compiled code
         self._ready: tuple[Any, ...] | None = None  # what it takes to step with the same gradients
@@ -186,12 +186,14 @@ class CudaStepper(Stepper):
     def _was_taken(status: int) -> bool:
         """Whether compiled code took a step; raises what the driver says."""
         if status > 0:
-            raise device.error(status)
+            raise driver_calls.error(status)
         return status == TAKEN
 
     def _what_is_ready(self) -> tuple[Any, ...] | None:
         """What steps with the same gradients without Python, None if there is more to do."""
         expected = self.gradients.expected
+        if self.gradients.moved:  # so will be the next, it seems
+            return None
         if self.clip.is_on or self.setup.capturable or self._driver is None or expected is None:
             return None
         self._ready_stream = self.gradients.stream
@@ -311,8 +313,10 @@ class CudaStepper(Stepper):
         if self._driver is None or not self._counts:
             return False
         known = NOTHING.exchange, NOTHING.table, 0, self._stream
-        launch = partial(launching.step(), self._driver, self._launches, self.rows, *known)
-        status, *_ = make([launch, *self._also])
+        arguments = self._driver, self._launches, self.rows, *known
+        if not self._also:
+            return self._was_taken(launching.step()(*arguments))
+        status, *_ = make([partial(launching.step(), *arguments), *self._also])
         if not self._was_taken(status):
             return False
         self._also = []

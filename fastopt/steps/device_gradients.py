@@ -147,6 +147,8 @@ class DeviceGradients:
         Gives the stream to step on where the caller names none.
     expected : Expected or None
         By what compiled code knows that the gradients of a step are those that are bound.
+    moved : bool
+        Whether those of the last step were like the ones before, in other memory.
     noted : array of int64
         As `steps.gradients.ListedGradients` has it, for gradients that come in a list,
     is_noted : bool
@@ -184,6 +186,8 @@ class DeviceGradients:
         self._itemsizes: list[int] = []
         self._objects: list[Any] = []
         self._ids, self._readers = NONE, list[Reader]()
+        self.moved = False
+        self._read: list[int] = []  # what they gave the last time
         self._is_fixed = False
 
     def forget(self) -> None:
@@ -213,7 +217,9 @@ class DeviceGradients:
         found = self._find(grads)
         ids = identities(found) if self._is_fixed else NONE
         if self._is_fixed and ids == self._ids:
+            self.moved = False
             return
+        self.moved = False
         self._ids = NONE  # until all is bound: whatever interrupts this, the next step binds anew
         if not self._take_alike(found):
             self._take_anew(found)
@@ -222,7 +228,7 @@ class DeviceGradients:
         # while it is there: of arrays that can have other memory neither is held.
         self._objects, self._ids = (found, ids) if self._is_fixed else ([], NONE)
         if self.expected is not None and self._is_fixed:
-            self.expected.table[:, ID] = np.frombuffer(ids, np.int64)
+            self.expected.table[:, ID] = list(map(id, found))
 
     def _take_noted(self) -> None:
         """Bind gradients that compiled code checked, whose addresses it noted in the table."""
@@ -260,16 +266,16 @@ class DeviceGradients:
             read = [read(g) for read, g in zip(self._readers, found, strict=True)]
         except (AttributeError, RuntimeError):  # they do not have what is asked for
             return False
-        addresses = np.array(read, np.int64)
-        if np.array_equal(addresses, self.addresses):
+        if read == self._read:
             return True
-        for row, (new, bound) in enumerate(zip(read, self.addresses.tolist(), strict=True)):
+        for row, (new, bound) in enumerate(zip(read, self._read, strict=True)):
             if new != bound and not self._is_free(row, new):
                 return False
-        readers, self._readers = self._readers, []
+        readers, self._readers, addresses = self._readers, [], np.array(read, np.int64)
         self._bind_launches(addresses)
-        self.addresses, self._readers = addresses, readers
-        if self.expected is not None:
+        self.addresses, self._read, self._readers = addresses, read, readers
+        self.moved = True
+        if self.expected is not None and not self._is_fixed:
             self.expected.table[:, DATA] = addresses
         return True
 
@@ -295,7 +301,7 @@ class DeviceGradients:
         addresses = np.array([0 if a is None else a.address for a in entered], np.int64)
         self._note_given([array is not None for array in entered])
         self._bind_launches(addresses)
-        self.addresses = addresses
+        self.addresses, self._read = addresses, addresses.tolist()
         sample = next((array for array in entered if array is not None), None)
         self.current_stream = streams.default(sample)
         self._itemsizes = [1 if array is None else array.itemsize for array in entered]

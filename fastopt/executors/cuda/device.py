@@ -8,7 +8,6 @@ runs kernels as plain Python in the memory of the host.
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -21,7 +20,6 @@ from numba import types
 from fastopt.arrays.device_array import DeviceArray
 from fastopt.codecs.formats import bits_of
 from fastopt.executors.cuda.compatibility import older_numpy
-from fastopt.executors.launching import interpreter
 
 SIMULATED = bool(numba.config.ENABLE_CUDASIM)
 
@@ -278,29 +276,6 @@ def facts() -> str:
     major, minor = architecture()
     driver = f"driver for CUDA {version // 1000}.{version % 1000 // 10}"
     return f"{name}, compute capability {major}.{minor}, {driver}, {len(cuda.gpus)} in all"
-
-
-@cache
-def calls(ordinal: int) -> Any:
-    """The addresses of functions for compiled code, and the context of a device (`launching`).
-
-    Kernels are loaded in the context of the first call, for which this is the current device.
-    """
-    if SIMULATED:
-        return None
-    cuda.current_context()
-    # The variant of the bindings: whether stream 0 is one for each thread.
-    per_thread = os.environ.get("CUDA_PYTHON_CUDA_PER_THREAD_DEFAULT_STREAM", "0") != "0"
-    found = [
-        int(_call(binding.cuGetProcAddress, name, 12000, 2 if per_thread else 0)[0])
-        for name in (b"cuCtxGetCurrent", b"cuLaunchKernel")
-    ]
-    return np.array([*found, int(_call(binding.cuCtxGetCurrent)), *interpreter(), 0], np.int64)
-
-
-def error(status: int) -> CudaError:
-    """The error of a launch in compiled code."""
-    return CudaError(f"cuLaunchKernel failed: {binding.CUresult(status).name}")
 
 
 # Memory
