@@ -341,5 +341,6 @@ def step_in_backward(
             raise RuntimeError(_AVERAGING)
         params = params.parameters()
     optimizer = optimizer_class(params, **settings)
+    optimizer._step_supports_amp_scaling = True  # a GradScaler leaves its scale, and is refused by that
     optimizer._backward = BackwardSteps(optimizer)
     return optimizer
