@@ -64,7 +64,7 @@ class RAdam(NamedOptimizer):
 
     __slots__ = ()
 
-    usual_lr = 0.003
+    usual_lr = 0.005
     dialects = DIALECTS["RAdam"]
 
     lr: Number = setting(default=1e-3)
