@@ -184,3 +184,11 @@ def test_scheduled_momentum_of_nadam():
 )
 def test_names_of_states(optimizer, settings, names):
     assert list(optimizer(np.ones(3), **settings).state) == names
+
+
+def test_the_average_of_asgd_is_one_of_parameters_within_the_bounds():
+    w = np.array([5.0])
+    opt = fastopt.ASGD(w, lr=1.0, lambd=0.0, t0=0.0, bounds=(0.0, None))
+    for g in (6.0, 1.0, -2.0):  # to -1, which is 0; to -1 again; to 2
+        opt.step(np.array([g]))
+    assert (w[0], opt.state["ax"][0]) == (2.0, 1.0)
