@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 import fastopt
+from fastopt.executors import launching
+from fastopt.steps.stepper import stepper_of
 from tests.device import needs_driver, needs_emulator, to_device, to_host
 
 pytestmark = needs_driver
@@ -32,7 +34,7 @@ def known(opt):
 
 def alone(opt, monkeypatch):
     for name in ("begin", "run", "end"):
-        monkeypatch.setattr(opt._steps, name, lambda *_, name=name: pytest.fail(name))
+        monkeypatch.setattr(stepper_of(opt)(), name, lambda *_, name=name: pytest.fail(name))
 
 
 def test_the_same_gradient_again(opt, monkeypatch):
@@ -84,12 +86,12 @@ def test_another_scale(opt, grad_scale):
 def test_another_context(opt):
     """Functions belong to a context: in another one Python launches."""
     g = known(opt)
-    steps = opt._steps
-    driver = steps._driver.copy()
-    driver[2] += 8
-    steps._driver = driver
-    steps._ready = (*steps._ready[:1], driver, *steps._ready[2:])
-    opt.step(g)
+    driver = stepper_of(opt)().driver
+    driver[launching.CONTEXT] += 8
+    try:
+        opt.step(g)
+    finally:
+        driver[launching.CONTEXT] -= 8
     assert opt.step_count == 2
     np.testing.assert_array_equal(to_host(opt.params), expected(2))
 
@@ -97,12 +99,12 @@ def test_another_context(opt):
 @needs_emulator  # whose device has not that many threads in a block
 def test_a_launch_that_fails_is_not_counted(opt):
     g = known(opt)
-    launches = opt._steps._launches
-    launches[0, 2] += 4096
+    launches = stepper_of(opt)().launches
+    launches[0, launching.THREADS] += 4096
     with pytest.raises(RuntimeError, match="cuLaunchKernel failed"):
         opt.step(g)
     assert opt.step_count == 1
-    launches[0, 2] -= 4096
+    launches[0, launching.THREADS] -= 4096
     opt.step(g)
     np.testing.assert_array_equal(to_host(opt.params), expected(2))
 

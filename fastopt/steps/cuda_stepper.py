@@ -40,6 +40,17 @@ class CudaStepper(Stepper):
 
     Where the norm spans other processes it is decided on the host; else the device decides, and the
     host learns what was skipped when it asks.
+
+    Attributes
+    ----------
+    table : CountedTable
+        The counts of all arrays, and the addresses of their gradients.
+    driver : array or None
+        What compiled code needs of the driver (`executors.launching`), None where nothing is compiled.
+    launches : array
+        The launches of all arrays, for compiled code.
+    by_table : bool
+        Whether gradients can be noted in the table.
     """
 
     def __init__(
@@ -61,9 +72,9 @@ class CudaStepper(Stepper):
         bind = self._bind, self._take_formats
         self.gradients = DeviceGradients(setup, leaves, self.table, self.ordinal, *bind)
         with device.on(self.ordinal):
-            self._driver = None if numba.config.DISABLE_JIT else driver_calls.calls(self.ordinal)
-        self.by_table = self._driver is not None
-        self._launches: Array = np.zeros((0, 4), np.int64)  # of the batches, for compiled code
+            self.driver = None if numba.config.DISABLE_JIT else driver_calls.calls(self.ordinal)
+        self.by_table = self.driver is not None
+        self.launches: Array = np.zeros((0, 4), np.int64)  # of the batches, for compiled code
         self._ready: tuple[Any, ...] | None = None  # what it takes to step with the same gradients
         self._decision: ClipDecision | None = None
         if clip.is_on:
@@ -194,11 +205,11 @@ class CudaStepper(Stepper):
         expected = self.gradients.expected
         if self.gradients.moved:  # so will be the next, it seems
             return None
-        if self.clip.is_on or self.setup.capturable or self._driver is None or expected is None:
+        if self.clip.is_on or self.setup.capturable or self.driver is None or expected is None:
             return None
         self._ready_stream = self.gradients.stream
         known = expected.exchange, expected.table
-        return launching.step(), self._driver, self._launches, self.rows, *known
+        return launching.step(), self.driver, self.launches, self.rows, *known
 
     def begin(self, grads: Any, grad_scale: Any, stream: Any = None) -> None:
         """Find and check the gradients, and copy the hyperparameters of the step to the device."""
@@ -245,8 +256,8 @@ class CudaStepper(Stepper):
         with self._on():
             self._single.clear()
             changed = [batch.bind(addresses[batch.rows]) for batch in self._batches]
-            if self._driver is not None and (any(changed) or len(self._launches) != len(changed)):
-                self._launches = np.array([batch.launch() for batch in self._batches], np.int64)
+            if self.driver is not None and (any(changed) or len(self.launches) != len(changed)):
+                self.launches = np.array([batch.launch() for batch in self._batches], np.int64)
             if self._decision is not None:
                 self._decision.arrange(self._batches, self.parameters.sizes, self.gradients.given)
 
@@ -310,10 +321,10 @@ class CudaStepper(Stepper):
 
     def _run_and_count(self) -> bool:
         """Launch and count the step of all elements in one call, if the host counts; else False."""
-        if self._driver is None or not self._counts:
+        if self.driver is None or not self._counts:
             return False
         known = NOTHING.exchange, NOTHING.table, 0, self._stream
-        arguments = self._driver, self._launches, self.rows, *known
+        arguments = self.driver, self.launches, self.rows, *known
         if not self._also:
             return self._was_taken(launching.step()(*arguments))
         status, *_ = make([partial(launching.step(), *arguments), *self._also])
