@@ -147,7 +147,8 @@ class Prediction:
         skips = bool(self.options.get("skip_nonfinite", False)) and not finite
         assert last.skipped == skips, f"skipped is {last.skipped}"
         if finite:
-            is_close = math.isclose(last.norm, size, rel_tol=1e-13, abs_tol=1e-150)  # squares underflow
+            few = 1e-322 * max(1.0, factor)  # of the smallest numbers
+            is_close = math.isclose(last.norm, size, rel_tol=1e-13, abs_tol=few)
             assert is_close, f"norm {last.norm}, not {size}"
             size = last.norm  # its last bits depend on the order of the sum
         else:
@@ -214,7 +215,7 @@ class Prediction:
 
 
 def norm(values: np.ndarray) -> float:
-    """The root of the sum of squares, which do not overflow."""
+    """The root of the sum of squares, which neither overflow nor vanish."""
     largest = float(abs(values).max(initial=0.0))
     if largest == 0.0:
         return 0.0
