@@ -77,6 +77,14 @@ def test_a_gradient_whose_memory_was_freed():
     assert w.tolist() == [0.0] * 8
 
 
+def test_a_parameter_whose_memory_was_freed():
+    w = torch.zeros(8)
+    w.untyped_storage().resize_(0)
+    w.grad = torch.ones(8)
+    with pytest.raises(ValueError, match="must have memory, but its address is 0: it was freed"):
+        fast.SGD([w], lr=0.5).step()
+
+
 @every
 def test_fused_alone_announces_that_the_step_unscales(name):
     w = torch.nn.Parameter(torch.ones(3))

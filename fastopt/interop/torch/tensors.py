@@ -58,6 +58,8 @@ def check(name: str, tensor: Tensor) -> None:
     # The strides of a tensor without elements may be zero, and mean nothing.
     if tensor.numel() and any(stride == 0 and size > 1 for stride, size in sizes):
         raise ValueError(f"{name} must have memory for each element, but it was expanded")
+    if tensor.numel() and not tensor.data_ptr():
+        raise ValueError(f"{name} must have memory, but its address is 0: it was freed")
 
 
 def check_is_run() -> None:
