@@ -12,7 +12,7 @@ from tests.support import compiled_suite_only
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-OUTPUT = re.compile(r"^```text\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+OUTPUT = re.compile(r"^```\n\n```text\n(.*?)^```$", re.DOTALL | re.MULTILINE)  # right below code
 
 
 def blocks(page: Path, language: str = "python") -> list[str]:
