@@ -196,3 +196,28 @@ def test_of_what_there_is_a_function():
     for wrong in (fastopt.Optimizer, fastopt.adam_step, "adam"):
         with refusal(TypeError, ["optimizer", "class"]):
             fastopt.one_shot(wrong)
+
+
+def half(update, param, state, hyper):
+    return hyper[0] * update, state
+
+
+def square(update, param, state, hyper):
+    return update * update
+
+
+def one_more(hyper, sums, carried):
+    return (0.5,), (carried[0] + 1.0,)
+
+
+class Counting(fastopt.NamedOptimizer):
+    def make_parts(self):
+        carried = {"n": 0.0}
+        return [fastopt.Transform(half, sums={"s": square}, from_sums=one_more, carried=carried)]
+
+
+def test_numbers_that_are_carried_need_an_optimizer():
+    w = np.ones(3)
+    with refusal(ValueError, ["counting_step", "carry"]):
+        fastopt.one_shot(Counting)(w, np.ones(3), step=0)
+    assert w.tolist() == [1.0, 1.0, 1.0]

@@ -425,6 +425,37 @@ def test_bad_from_sums(function):
         fastopt.Optimizer(np.ones(3), parts)
 
 
+def more_hyper(hyper, sums, carried):
+    return hyper if sums[0] < 5.0 else (*hyper, 2.0), carried
+
+
+def fewer_carried(hyper, sums, carried):
+    return hyper, carried if sums[0] < 5.0 else ()
+
+
+@pytest.mark.parametrize("per_array", [False, True])
+@pytest.mark.parametrize("function", [more_hyper, fewer_carried])
+@everywhere
+def test_from_sums_that_returns_another_number_of_them_later(executor, function, per_array):
+    parts = fastopt.Transform(
+        scaled,
+        hyper=(1.0,),
+        sums={"s": square},
+        from_sums=function,
+        carried={"c": 0.0},
+        per_array=per_array,
+    )
+    chain_ = chain(parts, t.scale_by_learning_rate(0.5))
+    opt = fastopt.Optimizer(np.ones(3, np.float32), chain_, executor=executor)
+    opt.step(np.ones(3, np.float32))
+    before = snapshot(opt)
+    with refusal(ValueError, ["from_sums", "scaled", "always"]):
+        opt.step(np.full(3, 2.0, np.float32))
+    assert snapshot(opt) == before
+    opt.step(np.ones(3, np.float32))
+    assert opt.params.tolist() == [0.0, 0.0, 0.0]
+
+
 def unknown_name(update, param, state, hyper):
     return update * nowhere  # noqa: F821
 

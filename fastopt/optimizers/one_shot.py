@@ -126,6 +126,11 @@ def _take(
     optimizer = kind(param, **settings, state=state)
     if missing := optimizer._state.keys() - state.keys():
         raise ValueError(f"these settings need the state {', '.join(sorted(missing))}")
+    if optimizer._steps.decisions.carries:
+        raise ValueError(
+            f"{name} cannot step {kind.__name__}, whose transforms carry numbers from step to step: "
+            "keep an optimizer"
+        )
     if step is not None:
         optimizer._steps.go_to(whole_number("step", step))
     elif optimizer._steps.varies or optimizer._watch.varies:

@@ -117,13 +117,13 @@ class Decisions:
             for row, group in enumerate(self._group_of)
             if group in own.positions
         ]
-        return {key: self._part(own, group)[1].carried for key, group in holders}
+        return {key: sums_in(self._part(own, group)[1]).carried for key, group in holders}
 
-    def _part(self, own: SumPass, group: int) -> tuple[int, Sums]:
-        """The index of the first hyperparameter of a pass's transform, and its sums."""
+    def _part(self, own: SumPass, group: int) -> tuple[int, Part]:
+        """The index of the first hyperparameter of a pass's transform, and its part of the chain."""
         parts, position = self._groups[group].parts, own.positions[group]
         *_, first = accumulate((p.given + p.hypers for p in parts[:position]), initial=NUMBERS)
-        return first, sums_in(parts[position])
+        return first, parts[position]
 
     def decide(
         self,
@@ -205,15 +205,14 @@ class Decisions:
         following, skips = dict(before), False
         # The carried numbers of a group are those of its arrays that were left out of fewest steps.
         for entry in hyper.entries():
-            part = parts.get(entry.group)
-            if part is None:
+            if entry.group not in parts:
                 continue
-            first, sums = part
-            start = first + sums.given
+            first, part = parts[entry.group]
+            start = first + part.given
             settings = tuple(hyper.given(entry)[first:start])
             if not per_array:
                 key = entry.group
-                decided, following[key], skip = concluded(sums, settings, columns[0], before[key])
+                decided, following[key], skip = _concluded(part, settings, columns[0], before[key])
                 skips |= skip
                 for buffer in entry.buffers:
                     _write(buffer, start, decided)
@@ -221,7 +220,7 @@ class Decisions:
             for row, buffer in zip(entry.rows, entry.buffers, strict=True):
                 if given[row]:
                     own = columns[row if len(columns) > 1 else 0]
-                    decided, following[row], skip = concluded(sums, settings, own, before[row])
+                    decided, following[row], skip = _concluded(part, settings, own, before[row])
                     skips |= skip
                     _write(buffer, start, decided)
         return following, skips
@@ -235,6 +234,20 @@ def _write(buffer: Any, start: int, numbers: Sequence[float]) -> None:
     except OverflowError:
         with np.errstate(over="ignore"):
             buffer[start : start + len(numbers)] = numbers
+
+
+def _concluded(
+    part: Part, hyper: tuple[float, ...], totals: tuple[float, ...], carried: tuple[float, ...]
+) -> tuple[tuple[float, ...], tuple[float, ...], bool]:
+    """What `from_sums` of a transform returns, as many numbers as always."""
+    decided, following, skip = concluded(sums_in(part), hyper, totals, carried)
+    counts, usual = (len(decided), len(following)), (part.hypers, len(carried))
+    if counts != usual:
+        raise ValueError(
+            f"from_sums of transform {part.name!r} must always return as many hyperparameters and "
+            f"carried numbers: it gave {counts[0]} and {counts[1]}, {usual[0]} and {usual[1]} before"
+        )
+    return decided, following, skip
 
 
 def concluded(
