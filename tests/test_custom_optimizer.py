@@ -246,6 +246,25 @@ def test_its_dialects():
         AdaShift.like("torch", np.ones(3))
 
 
+class EarlyAverage(fastopt.NamedOptimizer):
+    def make_parts(self):
+        return [t.average_params(0.5), *self.decay_and_rate()]
+
+
+class Nested(fastopt.NamedOptimizer):
+    def make_parts(self):
+        return [t.chain(t.scale_by_learning_rate(self.lr), t.average_params(0.5))]
+
+
+def test_an_average_stands_at_the_end():
+    with refusal(ValueError, ["after=True", "end"]):
+        EarlyAverage(np.ones(3))
+    opt = Nested(np.ones(3), lr=0.5, bounds=(0.75, None))
+    opt.step(np.ones(3))
+    assert opt.params.tolist() == [0.75] * 3
+    assert opt.state["average"].tolist() == [0.875] * 3  # of parameters within the bounds
+
+
 def test_a_setting_that_is_declared_again_keeps_its_position():
     class Later(AdaShift):
         beta: fastopt.Number = fastopt.setting(default=0.5)

@@ -89,7 +89,7 @@ class NamedOptimizer(Optimizer):
         ----------
         dialect : str
             ``"torch"``, ``"keras"``, ``"optax"`` and, where they have one of their own,
-            ``"tensorflow1"``, ``"timm"`` and ``"graves"``.
+            ``"tensorflow1"``, ``"timm"``, ``"qhoptim"`` and ``"graves"``.
         params
             As always.
         **their_names

@@ -115,7 +115,7 @@ def complete(s: Any, parts: Iterable[Transform]) -> Chain:
     before, limits, after = _gradient_parts(s), _limits(s), _after_parts(s)
     if isinstance(parts, Chain):  # the user's, which stays together
         return t.chain(*before, parts, *limits, *after) if before or limits or after else parts
-    own = list(parts)
+    own = t.chain(*parts).transforms
     late = [part for part in own if part.after]  # an average is one of parameters within the bounds
     return t.chain(*before, *own[: len(own) - len(late)], *limits, *late, *after)
 

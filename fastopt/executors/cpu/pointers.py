@@ -115,7 +115,6 @@ def word_reader(dtype: Any) -> Any:
 
 
 read_word = word_reader(types.intp)
-read_int = word_reader(types.int32)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
