@@ -5,6 +5,7 @@ import pytest
 
 import fastopt
 from fastopt.executors import launching
+from fastopt.executors.cuda.batches import OneArray
 from fastopt.steps.stepper import stepper_of
 from tests.device import needs_driver, needs_emulator, to_device, to_host
 
@@ -107,6 +108,27 @@ def test_a_launch_that_fails_is_not_counted(opt):
     launches[0, launching.THREADS] -= 4096
     opt.step(g)
     np.testing.assert_array_equal(to_host(opt.params), expected(2))
+
+
+def test_an_interrupt_while_gradients_are_bound(monkeypatch):
+    """The launches of some are not those of all."""
+    params = [to_device(np.ones(50, np.float32)) for _ in range(2)]
+    opt = fastopt.RMSProp([{"params": [p]} for p in params], lr=0.1)
+    grads = [[to_device(np.full(50, 2.0, np.float32))] for _ in range(2)]
+    for given in (grads, [[None], grads[1]]):
+        opt.step(given)
+
+    def interrupt(batch):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OneArray, "launch", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            opt.step(grads)
+    opt.step(grads)
+    assert opt.step_count == 3
+    np.testing.assert_array_equal(to_host(params[0]), expected(2))
+    np.testing.assert_array_equal(to_host(params[1]), expected(3))
 
 
 def test_gradients_that_are_left_out_and_come_back(opt):

@@ -33,6 +33,7 @@ from fastopt.steps.parameter_set import ParameterSet
 from fastopt.steps.stepper import Setup, Stepper
 
 NOTHING = Expected.identities([])  # gradients that were checked and bound
+NO_LAUNCHES = np.zeros((0, 4), np.int64)
 
 
 class CudaStepper(Stepper):
@@ -74,7 +75,7 @@ class CudaStepper(Stepper):
         with device.on(self.ordinal):
             self.driver = None if numba.config.DISABLE_JIT else driver_calls.calls(self.ordinal)
         self.by_table = self.driver is not None
-        self.launches: Array = np.zeros((0, 4), np.int64)  # of the batches, for compiled code
+        self.launches: Array = NO_LAUNCHES  # of the batches, for compiled code
         self._ready: tuple[Any, ...] | None = None  # what it takes to step with the same gradients
         self._decision: ClipDecision | None = None
         if clip.is_on:
@@ -253,11 +254,13 @@ class CudaStepper(Stepper):
     def _bind(self, addresses: Array) -> None:
         """Set the addresses of the gradients in the launches; 0 leaves an array out."""
         self._ready = None
+        known, self.launches = self.launches, NO_LAUNCHES  # until all is bound
         with self._on():
             self._single.clear()
             changed = [batch.bind(addresses[batch.rows]) for batch in self._batches]
-            if self.driver is not None and (any(changed) or len(self.launches) != len(changed)):
-                self.launches = np.array([batch.launch() for batch in self._batches], np.int64)
+            if self.driver is not None and (any(changed) or len(known) != len(changed)):
+                known = np.array([batch.launch() for batch in self._batches], np.int64)
+            self.launches = known
             if self._decision is not None:
                 self._decision.arrange(self._batches, self.parameters.sizes, self.gradients.given)
 

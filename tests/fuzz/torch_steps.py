@@ -97,8 +97,13 @@ class Trio:
     def lr(self, value: float) -> None:
         for optimizer in self.pair.both:
             optimizer.param_groups[0]["lr"] = value
-        if not type(self.core).lr.fixed:  # Rprop's, which has no part in later steps
+        if not type(self.core).lr.fixed:
             self.core.lr = value
+            return
+        # Where Rprop's step sizes start: torch makes them with the first gradient, the core at once.
+        for param, sizes in zip(self.pair.params["torch"], self.core.state["step_size"], strict=True):
+            if param not in self.pair.torch.state:
+                sizes.fill(value)
 
     def load(self) -> None:
         """Go on with new optimizers that were loaded."""

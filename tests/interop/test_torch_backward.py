@@ -142,7 +142,7 @@ def test_state_dicts_both_ways(name, home):
 def test_gradients_are_freed_before_the_next_come(monkeypatch):
     monkeypatch.setattr(backward_steps, "COLLECTED", 400 * 400)
     model = nn.Sequential(*(nn.Linear(400, 400) for _ in range(5)))
-    step_in_backward(model, fast.SGD, lr=0.1)
+    released = step_in_backward(model, fast.SGD, lr=0.1)
     held = []
     for layer in model:
         layer.weight.register_post_accumulate_grad_hook(
@@ -152,6 +152,7 @@ def test_gradients_are_freed_before_the_next_come(monkeypatch):
     assert len(held) == 5
     assert max(held) <= 5  # biases, which are collected
     assert all(layer.weight.grad is None for layer in model)
+    released.step()
 
 
 def test_hooks_can_be_removed():
@@ -237,12 +238,23 @@ def test_nothing_is_kept_alive():
     del model, released
     gc.collect()
     assert [own() for own in seen] == [None, None]
+
+
+@pytest.mark.parametrize("added", [{}, {"average_decay": 0.9}])
+def test_an_optimizer_that_is_gone_steps_nothing(added):
+    """At once, and not when the garbage collector comes: another one may have its parameters."""
     model = model_of()
-    released = step_in_backward(model, fast.Adam)
-    del released
-    gc.collect()
-    model(TOKENS).backward()
-    assert model.table.weight.grad is not None
+    gc.disable()
+    try:
+        released = step_in_backward(model, fast.Adam, **added)
+        train(model, released, 1)
+        released = None
+        model(TOKENS).backward()
+        assert model.table.weight.grad is not None
+        train(model, step_in_backward(model, fast.SGD), 1)
+        assert model.table.weight.grad is None
+    finally:
+        gc.enable()
 
 
 def test_accumulation_is_refused():
@@ -290,6 +302,10 @@ def test_what_is_refused():
     released = step_in_backward(model, fast.SGD)
     with pytest.raises(ValueError, match="by another optimizer already"):
         step_in_backward(model.table, fast.SGD)
+    other = step_in_backward(nn.Linear(2, 2), fast.SGD)
+    with pytest.raises(ValueError, match="by another optimizer already"):
+        other.add_param_group({"params": model.table.parameters()})
+    assert len(other.param_groups) == 1
     with pytest.raises(RuntimeError, match="closure must be None"):
         released.step(lambda: model(TOKENS))
     released.clip_norm = 1.0
@@ -331,12 +347,12 @@ from fastopt.interop.torch import SGD, step_in_backward
 file = tempfile.NamedTemporaryFile()
 torch.distributed.init_process_group("gloo", init_method=f"file://{file.name}", rank=0, world_size=1)
 alone = torch.nn.Linear(3, 3)
-step_in_backward(alone, SGD)
+kept = step_in_backward(alone, SGD)
 alone(torch.ones(3)).sum().backward()
 model = DistributedDataParallel(torch.nn.Linear(3, 3))
 for given in (model, model.parameters()):
     try:
-        step_in_backward(given, SGD)
+        kept = step_in_backward(given, SGD)
         model(torch.ones(3)).sum().backward()
     except RuntimeError as error:
         print(error)

@@ -26,7 +26,7 @@ def script(optim, name, scheduler, steps=200):
     decayed = [p for p in model.parameters() if p.dim() > 1]
     rest = [p for p in model.parameters() if p.dim() <= 1]
     # A larger epsilon, since the sign of a gradient that is nothing but rounding is chance.
-    more = {"eps": 1e-4} if name not in ("SGD",) else {"momentum": 0.9}
+    more = {"SGD": {"momentum": 0.9}, "Rprop": {}}.get(name, {"eps": 1e-4})
     if name == "RMSprop":
         more["momentum"] = 0.5
     optimizer = getattr(optim, name)(
@@ -108,6 +108,35 @@ def test_hooks():
     optimizer.register_load_state_dict_post_hook(lambda o: calls.append("loaded"))
     optimizer.load_state_dict(optimizer.state_dict())
     assert calls[-1] == "loaded"
+
+
+def test_hooks_of_a_class_with_a_step_of_its_own_run_once():
+    class Own(fast.Adam):
+        def step(self, closure=None):
+            return super().step(closure)
+
+    w = torch.nn.Parameter(torch.tensor([5.0]))
+    w.grad = torch.ones(1)
+    optimizer, calls = Own([w], lr=0.1), []
+    optimizer.register_step_pre_hook(lambda o, a, k: calls.append(w.item()))
+    optimizer.register_step_post_hook(lambda o, a, k: calls.append(w.item()))
+    optimizer.step()
+    assert calls == [5.0, pytest.approx(4.9)]
+
+
+def test_rprop_starts_from_the_rate_of_the_first_gradient():
+    losses = []
+    for home in (torch.optim, fast):
+        first, second = (torch.nn.Parameter(torch.full((3,), 5.0)) for _ in range(2))
+        optimizer = home.Rprop([first, second], lr=0.1)
+        for i, rate in enumerate((0.2, 0.4, 0.8)):
+            optimizer.param_groups[0]["lr"] = rate
+            first.grad = torch.ones(3)
+            second.grad = torch.ones(3) if i else None
+            optimizer.step()
+        losses.append([*first.tolist(), *second.tolist()])
+        assert optimizer.state[second]["step_size"].tolist() == pytest.approx([0.48] * 3)
+    assert losses[0] == pytest.approx(losses[1])
 
 
 def test_hooks_that_run_the_step_in_the_backward_pass():

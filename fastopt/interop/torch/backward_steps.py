@@ -87,12 +87,12 @@ class BackwardSteps:
     come. In later ones each is stepped when the last of its gradients has come, and `end` steps what
     is left, because a parameter was not used.
 
-    Hooks have no reference to it: the garbage collector does not see theirs. They are removed when the
-    optimizer is gone.
+    Neither this object nor the hooks, whose references the garbage collector does not see, keep the
+    optimizer. The hooks are removed when it is gone.
     """
 
     def __init__(self, optimizer: FastOptimizer) -> None:
-        self._optimizer = optimizer
+        self._reference = ref(optimizer)
         self._handles: dict[int, Any] = {}  # by the parameter's id
         self._buckets: dict[int, Bucket] = {}
         self._open: dict[torch.device, Bucket] = {}
@@ -103,7 +103,15 @@ class BackwardSteps:
         self._lock = Lock()  # each device has a thread of its own in a backward pass
         self._is_checked = False
         self.attach()
-        finalize(self, _remove, self._handles)
+        finalize(optimizer, _remove, self._handles)
+
+    @property
+    def _optimizer(self) -> FastOptimizer:
+        """The optimizer, which whoever calls this object keeps for so long."""
+        optimizer = self._reference()
+        if optimizer is None:
+            raise AssertionError("the optimizer is gone")
+        return optimizer
 
     def _params(self) -> Iterator[Tensor]:
         return (param for group in self._optimizer.param_groups for param in group["params"])
@@ -112,7 +120,7 @@ class BackwardSteps:
         """Put hooks on all parameters that the optimizer has now, or raise and change nothing."""
         current = {id(param): param for param in self._params()}
         owners = {_owners.get(param, lambda: None)() for param in current.values()}
-        if owners - {None, self}:
+        if owners - {None, self._optimizer}:
             raise ValueError(
                 "parameters are stepped in the backward pass by another optimizer already: call its "
                 "remove_hooks first"
@@ -124,14 +132,14 @@ class BackwardSteps:
                 bucket.remove(key)
         for key, param in current.items():
             if param.requires_grad and key not in self._handles:
-                _owners[param] = ref(self)
-                self._handles[key] = param.register_post_accumulate_grad_hook(_hook(ref(self)))
+                _owners[param] = self._reference
+                self._handles[key] = param.register_post_accumulate_grad_hook(_hook(self._reference))
 
     def detach(self) -> None:
         """Remove all hooks."""
         _remove(self._handles)
         for param in self._params():
-            if _owners.get(param, lambda: None)() is self:
+            if _owners.get(param, lambda: None)() is self._optimizer:
                 del _owners[param]
 
     def _number(self) -> None:
@@ -231,11 +239,11 @@ class BackwardSteps:
             self._graph_task = -1
 
 
-def _hook(reference: Callable[[], BackwardSteps | None]) -> Callable[[Tensor], None]:
+def _hook(reference: Callable[[], FastOptimizer | None]) -> Callable[[Tensor], None]:
     def on_gradient(param: Tensor) -> None:
-        steps = reference()
-        if steps is not None:
-            steps.on_gradient(param)
+        optimizer = reference()
+        if optimizer is not None and optimizer._backward is not None:
+            optimizer._backward.on_gradient(param)
 
     return on_gradient
 
@@ -293,7 +301,7 @@ def step_in_backward(
     model_or_params : torch.nn.Module, or iterable of Tensor, of named ones, or of dict
         The parameters, as torch's optimizers take them, or a module that has them.
     optimizer_class : type
-        `SGD`, `RMSprop`, `Adagrad`, `Adam`, `AdamW` or `NAdam` of `fastopt.interop.torch`.
+        Any of the optimizers of `fastopt.interop.torch`.
     **settings
         Its arguments.
 

@@ -112,11 +112,11 @@ class FastOptimizer(torch.optim.Optimizer):
             try:
                 chain = self._check_group(len(self.param_groups) - 1, TensorFormats(self.state_dtype))
                 check_constants(self.param_groups[-1], chain)
+                if self._backward is not None:
+                    self._backward.attach()
             except BaseException:
                 self.param_groups.pop()
                 raise
-        if self._backward is not None:
-            self._backward.attach()
 
     def remove_hooks(self) -> None:
         """With `step_in_backward`: step in ``step`` from now on, from gradients that are kept."""
