@@ -138,15 +138,16 @@ def compile_function(
     parallel: bool = False,
     nogil: bool = True,
     emits: Iterable[Callable[..., Any]] = (),
+    sizes: str = "",
 ) -> Callable[..., Any]:
     """Compile one of fastopt's own functions for one signature, with the disk cache.
 
-    `emits` are formulas that its intrinsics emit.
+    `emits` are formulas that its intrinsics emit, for formats with these `sizes`.
     """
     if numba.config.DISABLE_JIT:
         return python
     dispatcher = numba.njit(nogil=nogil, parallel=parallel, **OPTIONS)(uniquely_named(python))
-    dispatcher._cache = DiskCache(name, of_compiled(python, emits))
+    dispatcher._cache = DiskCache(name, of_compiled(python, emits, sizes))
     dispatcher.compile(signature)
     dispatcher.disable_compile()
     compiled: Callable[..., Any] = dispatcher

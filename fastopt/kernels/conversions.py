@@ -29,6 +29,11 @@ def formulas(names: Iterable[str]) -> list[Callable[..., Any]]:
     return [formula for name in names if name in FORMATS for formula in FORMATS[name].formulas]
 
 
+def sizes(names: Iterable[str]) -> str:
+    """The numbers of these formats that are in their code, as text."""
+    return str([(FORMATS[name].itemsize, FORMATS[name].cut) for name in names if name in FORMATS])
+
+
 def require_conversion(stored: str) -> None:
     """Check that the target processor converts a format: LLVM would end the process.
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import fastopt
+from fastopt import transforms as t
 from fastopt.arrays import device_array
 from fastopt.codecs import formats, rounding
 from fastopt.codecs.base import BLOCK
@@ -227,3 +228,29 @@ def test_other_formulas_are_other_code_on_disk() -> None:
     identities = [of_compiled(driver), of_compiled(driver, known), of_compiled(driver, [other])]
     assert None not in identities
     assert len(set(identities)) == 3
+
+
+@compiled_suite_only
+def test_other_sizes_are_other_code_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastopt.executors.cpu import kernels, sum_kernels
+    from fastopt.kernels.disk_cache import DiskCache
+    from fastopt.kernels.identity import of_compiled
+    from fastopt.steps import memory_stepper, memory_sums
+
+    contents: list[str | None] = []
+
+    def noting(name: str, content: str | None) -> DiskCache:
+        contents.append(content)
+        return DiskCache(name, content)
+
+    for module in kernels, sum_kernels:
+        monkeypatch.setattr(module, "DiskCache", noting)
+    monkeypatch.setattr(memory_stepper, "kernel", kernels.kernel.__wrapped__)
+    monkeypatch.setattr(memory_sums, "sum_kernel", sum_kernels.sum_kernel.__wrapped__)
+    for row in FLOAT8, FLOAT8, FLOAT8._replace(cut=20):
+        monkeypatch.setitem(formats.FORMATS, FLOAT8.name, row)
+        fastopt.Optimizer(np.zeros(8, DTYPE), t.clip_by_global_norm(1.0))
+    assert None not in contents
+    assert contents[:2] == contents[2:4]
+    assert len(set(contents)) == 4
+    assert of_compiled(noting, (), "1") != of_compiled(noting, (), "2")

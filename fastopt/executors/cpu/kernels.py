@@ -30,7 +30,7 @@ from fastopt.kernels.compiler import (
     result_type,
     uniquely_named,
 )
-from fastopt.kernels.conversions import formulas, require_conversion
+from fastopt.kernels.conversions import formulas, require_conversion, sizes
 from fastopt.kernels.disk_cache import DiskCache
 from fastopt.kernels.estimates import replacements
 from fastopt.kernels.identity import content, digest, origin, package
@@ -186,10 +186,11 @@ def kernel(job: Job) -> Kernel:
         The processor lacks the instructions for one of the formats.
     """
     text, parts, compute = source(job), job.parts, job.compute
-    emitted = formulas(storage.codec for storage in job.storage)
+    formats = [storage.codec for storage in job.storage]
+    emitted = formulas(formats)
     contents = [content(function) for function in (*(part.update for part in parts), *emitted)]
     options = FAST if job.fast else OPTIONS
-    how = text, str(job.arrays), compute.name, str(job.fast)
+    how = text, str(job.arrays), sizes(formats), compute.name, str(job.fast)
     key = digest(*how, *(each.digest for each in contents))
     lasts = package() is not None and all(each.lasts for each in contents)
     number = numba.from_dtype(compute)

@@ -30,7 +30,7 @@ from fastopt.executors.cpu.tree_sum import (
 )
 from fastopt.executors.norm import LANES, SUM_BLOCK
 from fastopt.kernels.compiler import compile_function, helper
-from fastopt.kernels.conversions import formulas, require_conversion, stored_type
+from fastopt.kernels.conversions import formulas, require_conversion, sizes, stored_type
 from fastopt.kernels.llvm_operations import DOUBLE, I64, emitted
 
 Driver: TypeAlias = Callable[[Any, int, Any, Any, int], int]
@@ -180,4 +180,5 @@ def _compiled(executor: str, formats: tuple[str, ...], *, parallel: bool) -> Dri
         f"norm-{executor}-{'-'.join(formats)}",
         parallel=parallel,
         emits=formulas(formats),
+        sizes=sizes(formats),
     )

@@ -31,7 +31,7 @@ from fastopt.kernels.compiler import (
     result_type,
     uniquely_named,
 )
-from fastopt.kernels.conversions import formulas
+from fastopt.kernels.conversions import formulas, sizes
 from fastopt.kernels.disk_cache import DiskCache
 from fastopt.kernels.estimates import replacements
 from fastopt.kernels.identity import content, digest, origin, package
@@ -114,9 +114,10 @@ def sum_kernel(job: Job) -> Kernel:
     text, parts, compute = source(job), job.parts, job.compute
     sums = sums_in(parts[-1])
     functions = [*(part.update for part in parts[:-1]), *sums.summands]
-    emitted = formulas(storage.codec for storage in job.storage)
+    formats = [storage.codec for storage in job.storage]
+    emitted = formulas(formats)
     contents = [content(function) for function in (*functions, *emitted)]
-    how = text, str(job.arrays), compute.name, str(job.fast)
+    how = text, str(job.arrays), sizes(formats), compute.name, str(job.fast)
     key = digest(*how, *(each.digest for each in contents))
     lasts = package() is not None and all(each.lasts for each in contents)
     options = FAST if job.fast else OPTIONS
