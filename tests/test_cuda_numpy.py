@@ -14,8 +14,8 @@ from fastopt.executors.cuda import availability, compatibility
 from tests.device import EMULATED, needs_driver
 from tests.subprocesses import needs_jit, run
 
-# A NumPy without a name that numba-cuda refers to, whichever NumPy this is.
-WITHOUT = "import numpy\nif hasattr(numpy, {0!r}): del numpy.{0}\n"
+# A NumPy without a name that numba-cuda refers to, whichever NumPy this is. Numba asks for the version.
+WITHOUT = "import numpy, numba.np.arrayobj\nif hasattr(numpy, {0!r}): del numpy.{0}\n"
 
 # What a user may have done before: nothing, an import, or a first kernel of his own, which fails.
 IMPORTED = "from numba import cuda, types\n"
