@@ -1,11 +1,17 @@
 """A step with gradients that are known: checked, launched and counted in one compiled call."""
 
+import gc
+import itertools
+import sys
+import weakref
+
 import numpy as np
 import pytest
 
 import fastopt
 from fastopt.executors import launching
 from fastopt.executors.cuda.batches import OneArray
+from fastopt.executors.exchange import ID
 from fastopt.steps.stepper import stepper_of
 from tests.device import needs_driver, needs_emulator, to_device, to_host
 
@@ -129,6 +135,38 @@ def test_an_interrupt_while_gradients_are_bound(monkeypatch):
     assert opt.step_count == 3
     np.testing.assert_array_equal(to_host(params[0]), expected(2))
     np.testing.assert_array_equal(to_host(params[1]), expected(3))
+
+
+def test_an_interrupt_anywhere_leaves_no_number_of_an_object_that_is_not_held(opt):
+    memory = to_device(np.full(50, 2.0, np.float32))
+    grads = [memory[:]]
+    seen = [weakref.ref(grads[0])]
+    opt.step(grads.pop())
+    gradients = stepper_of(opt)().gradients
+    for line in range(1, 99):
+        lines = itertools.count(1)
+
+        def trace(frame, event, _, lines=lines, line=line):
+            is_there = frame.f_code is type(gradients).take.__code__
+            if is_there and event == "line" and next(lines) == line:
+                raise KeyboardInterrupt
+            return trace
+
+        grads.append(memory[:])
+        seen.append(weakref.ref(grads[0]))
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            opt.step(grads.pop())
+            return
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(before)
+        gc.collect()
+        held = {id(own()) for own in seen if own() is not None}
+        assert set(gradients.expected.table[:, ID].tolist()) <= {0, *held}
+    pytest.fail("the last line was not reached")
 
 
 def test_gradients_that_are_left_out_and_come_back(opt):

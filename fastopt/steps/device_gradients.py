@@ -221,6 +221,8 @@ class DeviceGradients:
             return
         self.moved = False
         self._ids = NONE  # until all is bound: whatever interrupts this, the next step binds anew
+        if self.expected is not None and self._is_fixed:
+            self.expected.table[:, ID] = 0  # until the new ones are held: numbers are used again
         if not self._take_alike(found):
             self._take_anew(found)
             ids = identities(found) if self._is_fixed else NONE
