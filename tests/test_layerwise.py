@@ -212,3 +212,6 @@ def test_bad_settings(make, arguments, words):
         make(*arguments)
     with refusal(ValueError, ["eps", "round to zero"]):
         fastopt.Optimizer(np.ones(2, np.float32), t.adaptive_grad_clip(1.0, eps=1e-60))
+    for coefficient in 0.0, lambda step: -1.0:
+        with refusal(ValueError, ["trust_coefficient", "> 0"]):
+            fastopt.LARS(np.ones(2), trust_coefficient=coefficient)

@@ -7,7 +7,7 @@ from fastopt.optimizers.named import NamedOptimizer
 from fastopt.optimizers.settings import Flag, Number, setting
 from fastopt.optimizers.shared_options import decoupled_decay
 from fastopt.transforms.base import Transform
-from fastopt.validation import flag, fraction, is_on, nonnegative
+from fastopt.validation import flag, fraction, is_on, nonnegative, positive
 
 
 class LARS(NamedOptimizer):
@@ -80,6 +80,7 @@ class LARS(NamedOptimizer):
         if flag("nesterov", self.nesterov) and not on:
             raise ValueError("nesterov=True needs a momentum > 0, got momentum=0")
         gather = [t.trace(self.momentum, nesterov=self.nesterov)] if on else []
-        ratio = t.scale_by_trust_ratio(self.trust_coefficient, self.eps)
+        coefficient = positive("trust_coefficient", self.trust_coefficient)
+        ratio = t.scale_by_trust_ratio(coefficient, self.eps)
         decay = decoupled_decay(self, nonnegative("lr", self.lr))
         return [ratio, t.scale_by_learning_rate(self.lr), *gather, *decay]

@@ -34,8 +34,8 @@ class Setup(NamedTuple):
 class Stepper(ABC):
     """Takes steps: `begin`, `decide`, `run` over all elements, at once or in stretches, and `end`.
 
-    All that can fail happens in `begin`, before anything is written. Whatever the next step relies on
-    changes as a whole (`fastopt.changes`).
+    All that can fail happens in `begin` and `decide`, before anything is written. Whatever the next
+    step relies on changes as a whole (`fastopt.changes`).
 
     A place implements the abstract methods, and assigns `count`, and `lags` if gradients can be None.
 
@@ -118,7 +118,7 @@ class Stepper(ABC):
 
     @abstractmethod
     def decide(self) -> bool:
-        """Where the norm is wanted, read all gradients; False if the step is to be skipped.
+        """Where the norm or sums are wanted, read all gradients; False if the step is to be skipped.
 
         Where only a device knows, True: the device skips it.
         """
