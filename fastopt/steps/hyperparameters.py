@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from functools import cache, partial
+from itertools import count
 from operator import is_
 from struct import pack_into
 from typing import Any, NamedTuple
@@ -80,6 +81,9 @@ class Hyperparameters:
         # Groups whose arrays have hyperparameters of their own, each a row of the buffer.
         sums = ((i, part.sums) for i, group in enumerate(groups) for part in group.parts)
         self._apart = {index for index, sums_ in sums if sums_ is not None and sums_.per_array}
+        alike: dict[Any, Iterator[int]] = {}
+        members = self._members if self._apart else []
+        self._places = [next(alike.setdefault(member, count())) for member in members]  # the rows
         self._current: Sequence[list[float]] = ()  # what was written to each buffer, in float64
         self._views: dict[_Key, list[Array]] = {}
         self._scale: float | None = None  # of the last time, where all but the random bits stays
@@ -149,7 +153,7 @@ class Hyperparameters:
         key = _Key(*member, self.lags[row])
         if member[0] not in self._apart:
             return self._buffers[key]
-        return self._views[key][self._members[:row].count(member)]
+        return self._views[key][self._places[row]]
 
     def fill(self, step: int, grad_scale: float) -> None:
         """Write what varies for a step, or raise as `filled`; every step does it anew."""
