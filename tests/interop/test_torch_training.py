@@ -349,7 +349,7 @@ def test_stochastic_rounding_loses_no_small_updates():
 def test_code_of_the_page_runs():
     scope = {"__name__": "reader"}
     found = blocks(ROOT / "docs" / "torch.md")
-    assert len(found) == 3
+    assert len(found) == 4
     for block in found:
         exec(compile(block, "docs/torch.md", "exec"), scope)
 
