@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextvars import ContextVar, copy_context
-from functools import lru_cache
+from functools import lru_cache, partial
 from numbers import Integral, Real
 from typing import Any, TypeAlias
 
@@ -134,74 +134,103 @@ def _constant(name: str, value: Any, accepted: Callable[[float], bool], rule: st
 def _setting(name: str, value: Any, accepted: Callable[[float], bool], rule: str) -> Setting:
     if not callable(value):
         return _constant(name, value, accepted, rule)
-    schedule: Schedule = value
+    return partial(_at_step, name, value, accepted, rule)  # not a closure: chains are pickled
 
-    def checked(step: int) -> float:
-        try:
-            value: Any = call(schedule, step)
-        except Exception as error:
-            error.add_note(
-                f"This is from the schedule of {name}, called with the step {step}: "
-                "a schedule is a function of the step (0, 1, ...) that returns a number."
-            )
-            raise
-        if type(value) is float and math.isfinite(value) and accepted(value):  # a third of the time
-            return value
-        if isinstance(value, DeviceScalar):
-            return value  # type: ignore[return-value]  # it computes like a float
-        return _checked(f"{name} (from its schedule, at step {step})", value, accepted, rule)
 
-    return checked
+def _at_step(
+    name: str, schedule: Schedule, accepted: Callable[[float], bool], rule: str, step: int
+) -> float:
+    try:
+        value: Any = call(schedule, step)
+    except Exception as error:
+        error.add_note(
+            f"This is from the schedule of {name}, called with the step {step}: "
+            "a schedule is a function of the step (0, 1, ...) that returns a number."
+        )
+        raise
+    if type(value) is float and math.isfinite(value) and accepted(value):  # a third of the time
+        return value
+    if isinstance(value, DeviceScalar):
+        return value  # type: ignore[return-value]  # it computes like a float
+    return _checked(f"{name} (from its schedule, at step {step})", value, accepted, rule)
+
+
+def _is_any(_: float) -> bool:
+    return True
+
+
+def _is_nonnegative(x: float) -> bool:
+    return x >= 0.0
+
+
+def _is_positive(x: float) -> bool:
+    return x > 0.0
+
+
+def _is_decay_rate(x: float) -> bool:
+    return 0.0 <= x < 1.0
+
+
+def _is_fraction(x: float) -> bool:
+    return 0.0 <= x <= 1.0
+
+
+def _is_below_one(x: float) -> bool:
+    return 0.0 < x < 1.0
+
+
+def _is_above_one(x: float) -> bool:
+    return x > 1.0
 
 
 def finite(name: str, value: Any) -> Setting:
     """Any finite number."""
-    return _setting(name, value, lambda _: True, "that is finite")
+    return _setting(name, value, _is_any, "that is finite")
 
 
 def nonnegative(name: str, value: Any) -> Setting:
     """A finite number >= 0."""
-    return _setting(name, value, lambda x: x >= 0.0, ">= 0")
+    return _setting(name, value, _is_nonnegative, ">= 0")
 
 
 def positive(name: str, value: Any) -> Setting:
     """A finite number > 0."""
-    return _setting(name, value, lambda x: x > 0.0, "> 0")
+    return _setting(name, value, _is_positive, "> 0")
 
 
 def decay_rate(name: str, value: Any) -> Setting:
     """The weight of the past in a moving average: in [0, 1)."""
-    return _setting(name, value, lambda x: 0.0 <= x < 1.0, "in [0, 1)")
+    return _setting(name, value, _is_decay_rate, "in [0, 1)")
 
 
 def fraction(name: str, value: Any) -> Setting:
     """In [0, 1], both ends included."""
-    return _setting(name, value, lambda x: 0.0 <= x <= 1.0, "in [0, 1]")
+    return _setting(name, value, _is_fraction, "in [0, 1]")
 
 
 def below_one(name: str, value: Any) -> Setting:
     """A factor that shrinks: in (0, 1), without the ends."""
-    return _setting(name, value, lambda x: 0.0 < x < 1.0, "in (0, 1)")
+    return _setting(name, value, _is_below_one, "in (0, 1)")
 
 
 def above_one(name: str, value: Any) -> Setting:
     """A finite factor that enlarges: > 1."""
-    return _setting(name, value, lambda x: x > 1.0, "> 1")
+    return _setting(name, value, _is_above_one, "> 1")
 
 
 def finite_number(name: str, value: Any) -> float:
     """Any finite number, that cannot be scheduled."""
-    return _constant(name, value, lambda _: True, "that is finite")
+    return _constant(name, value, _is_any, "that is finite")
 
 
 def nonnegative_number(name: str, value: Any) -> float:
     """A finite number >= 0 that cannot be scheduled, such as the start of an accumulator."""
-    return _constant(name, value, lambda x: x >= 0.0, ">= 0")
+    return _constant(name, value, _is_nonnegative, ">= 0")
 
 
 def finite_positive(name: str, value: Any) -> float:
     """A finite number > 0 that cannot be scheduled."""
-    return _constant(name, value, lambda x: x > 0.0, "> 0")
+    return _constant(name, value, _is_positive, "> 0")
 
 
 def number_from(name: str, value: Any, least: float) -> float:

@@ -11,6 +11,7 @@ import pytest
 import fastopt
 from fastopt import transforms as t
 from fastopt.owned import owned
+from tests.cases import CASES
 from tests.runs import falling, rising
 from tests.subprocesses import run, script
 from tests.support import COMPILED
@@ -118,6 +119,16 @@ def test_transforms_of_the_package(name, setting, duplicate):
         assert getattr(twin, field) == getattr(own, field)
     for step in (0, 1, 10, 3):
         assert twin.hyper_at(step) == own.hyper_at(step)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_chains_of_named_optimizers(case):
+    """With every setting, as a schedule of a module where it is one."""
+    settings = {name: falling if callable(x) else x for name, x in case.settings.items()}
+    own = case.optimizer(np.ones(3), executor="reference", **settings).chain
+    twin = pickle.loads(pickle.dumps(own))
+    assert repr(twin) == repr(own)
+    assert [part.hyper_at(7) for part in twin] == [part.hyper_at(7) for part in own]
 
 
 @DUPLICATE

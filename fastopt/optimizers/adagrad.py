@@ -7,8 +7,19 @@ from fastopt.optimizers.dialects import DIALECTS
 from fastopt.optimizers.named import NamedOptimizer
 from fastopt.optimizers.settings import Flag, Number, SettingField, setting
 from fastopt.optimizers.shared_options import decoupled_decay, derived_rate
-from fastopt.transforms.base import Transform
-from fastopt.validation import at, nonnegative
+from fastopt.transforms.base import Transform, factory
+from fastopt.validation import Setting, at, nonnegative
+
+
+@factory
+def scale_by_falling_rate(lr: Setting, lr_decay: Setting) -> Transform:
+    """Multiply by ``-lr / (1 + t * lr_decay)``."""
+    lr, decay = nonnegative("lr", lr), nonnegative("lr_decay", lr_decay)
+
+    def rate(step: int) -> float:
+        return at(lr, step) / (1.0 + step * at(decay, step))
+
+    return derived_rate(rate, lr)
 
 
 class AdaGrad(NamedOptimizer):
@@ -83,11 +94,8 @@ class AdaGrad(NamedOptimizer):
             initial_accumulator=self.initial_accumulator,
             guard_zero=self.guard_zero,
         )
-        lr, decay = nonnegative("lr", self.lr), nonnegative("lr_decay", self.lr_decay)
-
-        def rate(step: int) -> float:
-            return at(lr, step) / (1.0 + step * at(decay, step))
-
-        falls = callable(decay) or decay > 0.0
-        scale = derived_rate(rate, lr) if falls else t.scale_by_learning_rate(lr)
+        falls = callable(self.lr_decay) or nonnegative("lr_decay", self.lr_decay) != 0.0
+        scale = t.scale_by_learning_rate(self.lr)
+        if falls:
+            scale = scale_by_falling_rate(self.lr, self.lr_decay)
         return [normalize, *decoupled_decay(self), scale]

@@ -7,8 +7,20 @@ from fastopt.optimizers.dialects import DIALECTS
 from fastopt.optimizers.named import NamedOptimizer
 from fastopt.optimizers.settings import Flag, Number, OptionalNumber, setting
 from fastopt.optimizers.shared_options import decoupled_decay, derived_rate
-from fastopt.transforms.base import Transform
-from fastopt.validation import at, flag, nonnegative
+from fastopt.transforms.base import Transform, factory
+from fastopt.validation import Setting, at, flag, nonnegative
+
+
+@factory
+def scale_by_proximal_rate(lr: Setting, weight_decay: Setting) -> Transform:
+    """Multiply by ``-lr / (1 + lr * weight_decay)``."""
+    lr, strength = nonnegative("lr", lr), nonnegative("weight_decay", weight_decay)
+
+    def rate(step: int) -> float:
+        own = at(lr, step)
+        return own / (1.0 + own * at(strength, step))
+
+    return derived_rate(rate, lr)
 
 
 class Adan(NamedOptimizer):
@@ -102,10 +114,5 @@ class Adan(NamedOptimizer):
         decay = decoupled_decay(self)
         if not (flag("proximal", self.proximal) and decay):
             return [normalize, *self.decay_and_rate()]
-        lr, strength = nonnegative("lr", self.lr), nonnegative("weight_decay", self.weight_decay)
-
-        def rate(step: int) -> float:  # (w - lr u) / (1 + lr decay) = w - rate (u + decay w)
-            own = at(lr, step)
-            return own / (1.0 + own * at(strength, step))
-
-        return [normalize, *decay, derived_rate(rate, lr)]
+        # (w - lr u) / (1 + lr decay) = w - rate (u + decay w)
+        return [normalize, *decay, scale_by_proximal_rate(self.lr, self.weight_decay)]

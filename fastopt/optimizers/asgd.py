@@ -7,8 +7,21 @@ from fastopt.optimizers.dialects import DIALECTS
 from fastopt.optimizers.named import NamedOptimizer
 from fastopt.optimizers.settings import Number, setting
 from fastopt.optimizers.shared_options import decoupled_decay, derived_rate
-from fastopt.transforms.base import Transform
-from fastopt.validation import at, nonnegative
+from fastopt.transforms.base import Transform, factory
+from fastopt.validation import Setting, at, nonnegative
+
+
+@factory
+def scale_by_asgd_rate(lr: Setting, lambd: Setting, alpha: Setting) -> Transform:
+    """Multiply by ``-lr / (1 + lambd * lr * t)**alpha``."""
+    lr, lambd, alpha = nonnegative("lr", lr), nonnegative("lambd", lambd), nonnegative("alpha", alpha)
+
+    def rate(step: int) -> float:
+        own = at(lr, step)
+        eta: float = own / (1.0 + at(lambd, step) * own * step) ** at(alpha, step)
+        return eta
+
+    return derived_rate(rate, lr)
 
 
 class ASGD(NamedOptimizer):
@@ -75,13 +88,6 @@ class ASGD(NamedOptimizer):
 
     def make_parts(self) -> list[Transform]:
         """Which transforms these settings ask for, in which order."""
-        lr, lambd = nonnegative("lr", self.lr), nonnegative("lambd", self.lambd)
-        alpha = nonnegative("alpha", self.alpha)
-
-        def rate(step: int) -> float:
-            own = at(lr, step)
-            eta: float = own / (1.0 + at(lambd, step) * own * step) ** at(alpha, step)
-            return eta
-
-        pull = t.add_decayed_weights(lambd)
-        return [pull, *decoupled_decay(self), derived_rate(rate, lr), t.average_evenly(self.t0)]
+        rate = scale_by_asgd_rate(self.lr, self.lambd, self.alpha)
+        pull = t.add_decayed_weights(nonnegative("lambd", self.lambd))
+        return [pull, *decoupled_decay(self), rate, t.average_evenly(self.t0)]
