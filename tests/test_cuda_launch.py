@@ -10,7 +10,6 @@ import pytest
 
 import fastopt
 from fastopt.executors import launching
-from fastopt.executors.cuda.batches import OneArray
 from fastopt.executors.exchange import ID
 from fastopt.steps.stepper import stepper_of
 from tests.device import needs_driver, needs_emulator, to_device, to_host
@@ -118,6 +117,8 @@ def test_a_launch_that_fails_is_not_counted(opt):
 
 def test_an_interrupt_while_gradients_are_bound(monkeypatch):
     """The launches of some are not those of all."""
+    from fastopt.executors.cuda.batches import OneArray
+
     params = [to_device(np.ones(50, np.float32)) for _ in range(2)]
     opt = fastopt.RMSProp([{"params": [p]} for p in params], lr=0.1)
     grads = [[to_device(np.full(50, 2.0, np.float32))] for _ in range(2)]

@@ -188,6 +188,38 @@ def test_tests_use_the_public_interface() -> None:
     assert wrong == TESTS.keys()
 
 
+OPTIONAL = "cuda", "numba_cuda", "torch", "mpi4py"
+
+
+def optional_modules() -> set[str]:
+    """Modules that cannot be imported without a package that users need not have."""
+    found: set[str] = set()
+    while (
+        new := {
+            module
+            for module, path in MODULES.items()
+            if any(name.split(".")[0] in OPTIONAL for name, _ in imports(path, anywhere=False))
+            or any(target in found for target, _ in targets(path, anywhere=False))
+        }
+        - found
+    ):
+        found |= new
+    return found
+
+
+def test_the_suite_is_collected_without_optional_packages() -> None:
+    optional, folder = optional_modules(), Path(__file__).parent
+    assert "executors.cuda.device" in optional
+    wrong = {
+        (path.name, target)
+        for path in [*folder.glob("*.py"), *folder.glob("examples/*.py"), *folder.glob("fuzz/*.py")]
+        if not re.search(r"importorskip|^skip_without_device", path.read_text("utf-8"), re.MULTILINE)
+        for target, _ in targets(path, anywhere=False)
+        if target in optional
+    }
+    assert wrong == set()
+
+
 def test_there_is_no_cycle() -> None:
     graph = {
         module: {target for target, _ in targets(path, anywhere=False)} - {module}
