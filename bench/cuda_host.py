@@ -122,10 +122,10 @@ def tensors(name: str, shapes: list[Shape]) -> float:
 def measure() -> dict[str, float]:
     """Seconds of a step, by name."""
     with no_launches():
-        found = dict(core())
+        times = dict(core())
         for name, shapes in {"one parameter": lambda: [(SMALL,)], **MODELS}.items():
-            found[f"torch, {name}"] = tensors(name, shapes())
-    return found
+            times[f"torch, {name}"] = tensors(name, shapes())
+    return times
 
 
 def in_turns(trees: list[Path], rounds: int) -> dict[Path, dict[str, float]]:
@@ -160,11 +160,11 @@ def main(arguments: list[str] | None = None) -> int:
     if options.json:
         print(json.dumps(measure()))
         return 0
-    found = in_turns(options.trees, options.rounds)
-    first = found[options.trees[0]]
+    times = in_turns(options.trees, options.rounds)
+    first = times[options.trees[0]]
     for name in first:
-        times = [found[tree][name] for tree in options.trees]
-        print(f"{name:28}", *(f"{t * 1e6:9.1f} us {t / first[name]:6.3f} x" for t in times))
+        row = [times[tree][name] for tree in options.trees]
+        print(f"{name:28}", *(f"{t * 1e6:9.1f} us {t / first[name]:6.3f} x" for t in row))
     return 0
 
 

@@ -20,7 +20,8 @@ from fastopt.validation import at, decay_rate
 # The rule
 # --------
 # The sign is taken of a short average of the gradients, and a longer one is kept. ``hyper`` has the
-# numbers of a step; ``at`` gives the value of a setting that may be a schedule.
+# hyperparameters of the current step; ``at(lr, step)`` is the value of a setting at a step: it may be a
+# schedule.
 
 
 def lion_update(update, param, state, hyper):

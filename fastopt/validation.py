@@ -7,6 +7,7 @@ number. Numbers are checked here and now, a schedule's values when they are used
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextvars import ContextVar, copy_context
 from functools import lru_cache, partial
@@ -61,16 +62,16 @@ def call(function: Callable[[int], Any], step: int) -> Any:
     return calls[key][1]
 
 
-class DeviceScalar:
+class DeviceScalar(ABC):
     """A number in the memory of a device: it can be computed with, but not be looked at here."""
 
     def known(self, value: Any) -> Any:
         """A setting, as what can be computed with beside this number."""
         return float(value)
 
+    @abstractmethod
     def if_above(self, limit: float, then: Any, otherwise: float) -> Any:
         """One of two numbers: `then` if this one is above the limit, else `otherwise`."""
-        raise NotImplementedError
 
 
 def as_float(value: Any) -> float:

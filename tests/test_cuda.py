@@ -162,9 +162,6 @@ class Bits:
     def data_ptr(self):
         return device_array.enter("bits", self.array).address
 
-    def stride(self):
-        return (1,)
-
 
 FORMATS = {
     "float16": ("float16", "float16", {}),

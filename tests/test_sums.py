@@ -14,98 +14,26 @@ from fastopt import chain
 from fastopt import transforms as t
 from tests.refusals import everywhere, refusal
 from tests.subprocesses import COUNT_PASSES, finish, needs_jit, script, start
-from tests.support import COMPILED, DTYPES, EXECUTORS, assert_same_bits, problem, sizes
+from tests.sums import (
+    SIZES,
+    assert_same,
+    averaged,
+    blend,
+    blended,
+    clip,
+    everything,
+    positive_share,
+    product,
+    run,
+    scaled,
+    snapshot,
+    square,
+)
+from tests.support import COMPILED, DTYPES, EXECUTORS, assert_same_bits, problem
 
 PACKAGE = str(Path(fastopt.__file__).parent)
 
 both_dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
-
-
-def square(update, param, state, hyper):
-    return update * update
-
-
-def scaled(update, param, state, hyper):
-    (factor,) = hyper
-    return factor * update, state
-
-
-def limited(hyper, sums, carried):
-    limit, squares = hyper[0], sums[0]
-    size = math.sqrt(squares)
-    return (limit / size if size > limit else 1.0,), carried
-
-
-def clip(limit, **how):
-    """What the option `clip_norm` does, at any place in a chain."""
-    limit = limit if callable(limit) else (limit,)
-    return fastopt.Transform(scaled, hyper=limit, sums={"squares": square}, from_sums=limited, **how)
-
-
-# Reads whatever a summand can read, and has several sums.
-def product(update, param, state, hyper):
-    weight, _ = hyper
-    return weight * update * param + 0.1 * state[0]
-
-
-def positive_share(update, param, state, hyper):
-    return update > 0.0
-
-
-def averaged(update, param, state, hyper):
-    (average,) = state
-    mix, bias, factor = hyper
-    average = (1.0 - mix) * average + mix * update
-    return factor * average + bias * param, (average,)
-
-
-def blended(hyper, sums, carried):
-    weight, mix = hyper
-    total, _ = sums
-    (trend,) = carried
-    trend = 0.5 * trend + total
-    return (mix, 1e-3 * total / (1.0 + abs(total)), weight + 0.1 / (1.0 + trend * trend)), (trend,)
-
-
-def blend(mix=0.25, **how):
-    return fastopt.Transform(
-        averaged,
-        state={"average": 0.0},
-        hyper=lambda step: (1.0 / (1.0 + step), mix),
-        sums={"total": product, "share": positive_share},
-        from_sums=blended,
-        carried={"trend": 0.25},
-        **how,
-    )
-
-
-def everything(**how):
-    """Three passes: the second and third see what the ones before decided."""
-    parts = clip(0.5), t.scale_by_rms(), blend(**how), clip(0.3, per_array=True)
-    return chain(*parts, t.add_decayed_weights(0.01), t.scale_by_learning_rate(0.1))
-
-
-SIZES = sizes(1, 7, 65, 300, 8193, 24_577)
-
-
-def run(params, grads, parts, **options):
-    opt = fastopt.Optimizer(copy.deepcopy(params), parts, **options)
-    for own in grads:
-        opt.step(copy.deepcopy(own))
-    return opt
-
-
-def assert_same(one, other):
-    assert one.step_count == other.step_count
-    for name in (None, *one.state):
-        first, second = (_listed(o.params if name is None else o.state[name]) for o in (one, other))
-        for a, b in zip(first, second, strict=True):
-            assert_same_bits(a, b, str(name))
-    assert one.state_dict().get("carried") == other.state_dict().get("carried")
-
-
-def _listed(found):
-    return found if isinstance(found, (list, tuple)) else [found]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -363,161 +291,11 @@ def test_a_transform_that_skips_is_the_option(executor):
     assert option.step_count == 2
 
 
-def no_sum(hyper, sums, carried):
-    return hyper, carried
-
-
-BAD = {
-    "no from_sums": ({"sums": {"s": square}}, ValueError, ["sums", "from_sums"]),
-    "no sums": ({"from_sums": no_sum}, ValueError, ["sums", "from_sums"]),
-    "a number": ({"sums": {"s": 1.0}, "from_sums": no_sum}, TypeError, ["sums['s']", "1.0"]),
-    "a list": ({"sums": [square], "from_sums": no_sum}, TypeError, ["sums", "map"]),
-    "not a function": ({"sums": {"s": square}, "from_sums": 3}, TypeError, ["from_sums", "3"]),
-    "carried word": (
-        {"sums": {"s": square}, "from_sums": no_sum, "carried": {"c": "x"}},
-        TypeError,
-        ["carried['c']", "'x'"],
-    ),
-    "carried alone": ({"carried": {"c": 1.0}}, ValueError, ["carried"]),
-    "per_array alone": ({"per_array": True}, ValueError, ["per_array"]),
-    "per_array": (
-        {"sums": {"s": square}, "from_sums": no_sum, "per_array": 1},
-        TypeError,
-        ["per_array"],
-    ),
-}
-
-
-@pytest.mark.parametrize("how", BAD.values(), ids=BAD)
-def test_bad_declarations(how):
-    fields, error, words = how
-    with refusal(error, words):
-        fastopt.Transform(scaled, **fields)
-
-
-def returns_nothing(hyper, sums, carried):
-    pass
-
-
-def returns_hyper(hyper, sums, carried):
-    return hyper
-
-
-def returns_more(hyper, sums, carried):
-    return hyper, (1.0,)
-
-
-def returns_words(hyper, sums, carried):
-    return ("x",), ()
-
-
-def returns_a_number(hyper, sums, carried):
-    return hyper, carried, 1.0
-
-
-RETURNS = [returns_nothing, returns_hyper, returns_more, returns_words, returns_a_number]
-
-
-@pytest.mark.parametrize("function", RETURNS)
-def test_bad_from_sums(function):
-    parts = fastopt.Transform(scaled, hyper=(1.0,), sums={"s": square}, from_sums=function)
-    with refusal(TypeError, ["from_sums", "scaled"]):
-        fastopt.Optimizer(np.ones(3), parts)
-
-
-def more_hyper(hyper, sums, carried):
-    return hyper if sums[0] < 5.0 else (*hyper, 2.0), carried
-
-
-def fewer_carried(hyper, sums, carried):
-    return hyper, carried if sums[0] < 5.0 else ()
-
-
-@pytest.mark.parametrize("per_array", [False, True])
-@pytest.mark.parametrize("function", [more_hyper, fewer_carried])
-@everywhere
-def test_from_sums_that_returns_another_number_of_them_later(executor, function, per_array):
-    parts = fastopt.Transform(
-        scaled,
-        hyper=(1.0,),
-        sums={"s": square},
-        from_sums=function,
-        carried={"c": 0.0},
-        per_array=per_array,
-    )
-    chain_ = chain(parts, t.scale_by_learning_rate(0.5))
-    opt = fastopt.Optimizer(np.ones(3, np.float32), chain_, executor=executor)
-    opt.step(np.ones(3, np.float32))
-    before = snapshot(opt)
-    with refusal(ValueError, ["from_sums", "scaled", "always"]):
-        opt.step(np.full(3, 2.0, np.float32))
-    assert snapshot(opt) == before
-    opt.step(np.ones(3, np.float32))
-    assert opt.params.tolist() == [0.0, 0.0, 0.0]
-
-
-def unknown_name(update, param, state, hyper):
-    return update * nowhere  # noqa: F821
-
-
-def array_term(update, param, state, hyper):
-    return np.array([update])
-
-
-def nothing(update, param, state, hyper):
-    pass
-
-
-def any_arguments(*arguments):
-    return arguments[0]
-
-
-def two_arguments(update, param):
-    return update
-
-
-SUMMANDS = [unknown_name, array_term, nothing, any_arguments, two_arguments]
-
-
-@pytest.mark.parametrize("function", SUMMANDS)
-@everywhere
-def test_bad_summands(executor, function):
-    parts = fastopt.Transform(scaled, hyper=(1.0,), sums={"s": function}, from_sums=no_sum)
-    with refusal(TypeError, ["sum 's'", "scaled"]):
-        fastopt.Optimizer(np.ones(3), parts, executor=executor)
-
-
-@needs_jit
-def test_a_summand_that_cannot_be_compiled():
-    seen = []
-
-    def noted(update, param, state, hyper):
-        seen.append(update)
-        return update
-
-    parts = fastopt.Transform(scaled, hyper=(1.0,), sums={"s": noted}, from_sums=no_sum)
-    with refusal(TypeError, ["sum 's'", "compiled", "scaled"]):
-        fastopt.Optimizer(np.ones(3), parts, executor="serial")
-    fastopt.Optimizer(np.ones(3), parts, executor="reference")
-
-
-@pytest.mark.parametrize("sparse", ["exact", "lazy"])
-def test_sparse_gradients_are_refused(sparse):
-    with refusal(ValueError, ["sparse", "scaled", "sums"]):
-        fastopt.Optimizer(np.ones((3, 2)), clip(1.0), sparse=sparse)
-
-
-def test_groups_in_different_orders_are_refused():
-    one, other = chain(clip(1.0), blend()), chain(blend(), clip(1.0))
-    with refusal(ValueError, ["same order"]):
-        fastopt.Optimizer([[np.ones(3)], [np.ones(3)]], [one, other])
-
-
 CACHED = script(
     COUNT_PASSES,
     """
 import numpy as np, fastopt
-from tests.test_sums import everything
+from tests.sums import everything
 w = np.ones(70, np.float32)
 opt = fastopt.Optimizer(w, everything())
 opt.step(np.ones(70, np.float32))
@@ -596,8 +374,3 @@ def test_interrupted_anywhere_it_was_taken_or_not(executor):
         assert snapshot(opt) == states[2]
         line, opt = line + 1, made()
     assert found == {0, 1}
-
-
-def snapshot(opt):
-    states = [own.tobytes() for own in opt.state.values()]
-    return opt.step_count, opt.params.tobytes(), *states, repr(opt.state_dict()["carried"])

@@ -179,7 +179,12 @@ def check_gradient(name: str, grad: Any, param: Array) -> None:
     _check_compatible(name, grad, param)
     check_memory(name, grad)
     if grad.size and not address(grad):
-        raise ValueError(f"{name} must have memory, but its address is 0: it was freed")
+        raise freed(name)
+
+
+def freed(name: str) -> ValueError:
+    """The error about an array whose address is 0 although it has elements."""
+    return ValueError(f"{name} must have memory, and its memory was freed: the address is 0")
 
 
 def _check_compatible(name: str, grad: Array, param: Array) -> None:

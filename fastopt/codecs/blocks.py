@@ -148,8 +148,9 @@ class Blocks(Codec):
         if noise is not None:
             lower = (noise >> np.uint32(32 - STEP)).astype(np.int32)
         offset, constant = self.offsets(scale)
-        given = NUMPY, numbers, offset, constant | lower
-        words = NUMPY.where(is_plain(scale), self.plain_code(*given), self.other_code(*given))
+        arguments = NUMPY, numbers, offset, constant | lower
+        codes = self.plain_code(*arguments), self.other_code(*arguments)
+        words = NUMPY.where(is_plain(scale), *codes)
         chosen: Array = (words & 0xFF).astype(np.uint8)
         return chosen
 

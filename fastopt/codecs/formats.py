@@ -32,7 +32,7 @@ class Format(NamedTuple):
     number : function or None
         ``number(o, bits)``: the stored bits as a float32.
     nearest : function or None
-        ``nearest(o, number)``: a float32 as bits, rounded to nearest, ties to even.
+        ``nearest(o, number)``: the stored bits of the number nearest to a float32, ties to even.
     stochastic : function or None
         ``stochastic(o, number, noise)``: a float32 as the bits of one of its two neighbours, with
         `cut` bits of noise; as a float32 where `nearest` is None.

@@ -8,7 +8,7 @@ expected are left to Python.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any
 
@@ -146,7 +146,7 @@ def interface(kind: Any) -> Array | None:
     return _interface(kind)
 
 
-@cache
+@cache  # behind a function whose argument is Any: type checkers do not take a class for hashable
 def _interface(kind: Any) -> Array | None:
     capsule = getattr(kind, "__dlpack_c_exchange_api__", None)
     if capsule is None or numba.config.DISABLE_JIT or not headers_are_readable():
@@ -158,6 +158,14 @@ def _interface(kind: Any) -> Array | None:
         return None
     clear = ctypes.cast(ctypes.pythonapi.PyErr_Clear, ctypes.c_void_p).value
     return np.array([api.describe, api.stream or 0, clear, id(None), *[0] * (OFFSET + 1)], np.int64)
+
+
+def can_be_negated(strides: Iterable[int]) -> bool:
+    """Whether a tensor may have signs that are yet to be applied, which DLPack does not show.
+
+    It is the imaginary part of a complex one then, so all of its strides are even.
+    """
+    return not any(stride % 2 for stride in strides)
 
 
 _DESCRIBE = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_void_p)

@@ -21,7 +21,7 @@ from fastopt.codecs.formats import name_of
 from fastopt.executors.cpu.columns import COUNT, GRAD
 from fastopt.executors.cpu.table import CountedTable
 from fastopt.executors.cuda import device, streams
-from fastopt.executors.exchange import DATA, DEVICE, ID, Expected, interface
+from fastopt.executors.exchange import DATA, DEVICE, ID, Expected, can_be_negated, interface
 from fastopt.steps.gradients import check_gradients
 from fastopt.steps.stepper import Setup
 
@@ -44,15 +44,6 @@ def reader(array: Any) -> Reader:
         return make(array)
     except AttributeError:  # some other array of that library
         return _reader_of_interfaces(array)
-
-
-def can_be_negative(array: Any) -> bool:
-    """Whether a tensor may have signs that are yet to be applied, which DLPack does not show.
-
-    It is the imaginary part of a complex one then, so all of its strides are even.
-    """
-    strides = array.stride() if library_of(array) == "torch" else (1,)
-    return not any(stride % 2 for stride in strides)
 
 
 def is_fixed(array: Any) -> bool:
@@ -316,8 +307,9 @@ class DeviceGradients:
         if self._is_fixed:
             return Expected.identities(found)
         exchange = interface(type(found[0]))
-        negative = any(map(can_be_negative, found))
-        if exchange is None or negative or any(type(array) is not type(found[0]) for array in found):
+        if exchange is None or any(type(array) is not type(found[0]) for array in found):
+            return None
+        if library_of(found[0]) == "torch" and any(can_be_negated(array.stride()) for array in found):
             return None
         return Expected(found, exchange)
 

@@ -72,7 +72,7 @@ def test_a_gradient_whose_memory_was_freed():
         w.grad = torch.ones(8)
         optimizer.step()
     w.grad.untyped_storage().resize_(0)
-    with pytest.raises(ValueError, match="must have memory, but its address is 0: it was freed"):
+    with pytest.raises(ValueError, match="must have memory, and its memory was freed"):
         optimizer.step()
     assert w.tolist() == [0.0] * 8
 
@@ -81,7 +81,7 @@ def test_a_parameter_whose_memory_was_freed():
     w = torch.zeros(8)
     w.untyped_storage().resize_(0)
     w.grad = torch.ones(8)
-    with pytest.raises(ValueError, match="must have memory, but its address is 0: it was freed"):
+    with pytest.raises(ValueError, match="must have memory, and its memory was freed"):
         fast.SGD([w], lr=0.5).step()
 
 

@@ -342,7 +342,7 @@ def refused(params, error, words, kind=None, **settings):
 def test_other_devices():
     refused(
         [torch.nn.Parameter(torch.zeros(3, device="meta"))],
-        NotImplementedError,
+        TypeError,
         r"param_groups\[0\]\['params'\]\[0\] is on meta: .* CPU and on CUDA devices; torch.optim has",
     )
 

@@ -6,9 +6,10 @@ arrays (see `drivers`), so serial and parallel runs execute the same machine cod
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -36,6 +37,7 @@ from fastopt.kernels.estimates import replacements
 from fastopt.kernels.identity import content, digest, origin, package
 from fastopt.kernels.job import GRAD_FACTOR, NUMBERS, PHASE, Job, KernelArray
 from fastopt.kernels.specialize import specialize
+from fastopt.transforms.base import Part
 
 # Elements that are stepped between two prefetches. The processor fetches ahead by itself, but stops at
 # every page of 4 KiB. Measured on two cores of a Xeon, in rounds with C's loop: 10^7 elements take 0.86
@@ -185,39 +187,74 @@ def kernel(job: Job) -> Kernel:
     RuntimeError
         The processor lacks the instructions for one of the formats.
     """
-    text, parts, compute = source(job), job.parts, job.compute
-    formats = [storage.codec for storage in job.storage]
-    emitted = formulas(formats)
-    contents = [content(function) for function in (*(part.update for part in parts), *emitted)]
-    options = FAST if job.fast else OPTIONS
-    how = text, str(job.arrays), sizes(formats), compute.name, str(job.fast)
-    key = digest(*how, *(each.digest for each in contents))
-    lasts = package() is not None and all(each.lasts for each in contents)
-    number = numba.from_dtype(compute)
-    compile_helper = partial(helper, options=options)
-    replaced = replacements(job, options)
-    functions = [
-        compile_helper(specialize(part.update, compute.type, compile_helper, replaced))
-        for part in parts
-    ]
-    # Numba imports the module of a cached function: it must exist in every process.
-    scope: dict[str, Any] = {"__name__": __name__, "zero": compute.type(0)}
-    scope |= {"BLOCK": BLOCK, "PREFETCH_STEP": PREFETCH_STEP, "AHEAD": ahead(job)}
+    text, parts, number = source(job), job.parts, numba.from_dtype(job.compute)
+    known = identified(job, text, [part.update for part in parts])
+    updates = specialized_updates(job, parts)
+    scope: dict[str, Any] = {"BLOCK": BLOCK, "PREFETCH_STEP": PREFETCH_STEP, "AHEAD": ahead(job)}
     scope["WORTH_FETCHING"] = WORTH_FETCHING
     scope |= {"phase_bits": phase_bits, "random_of": random_of, "nothing": np.int32(0)}
     scope |= {"plain": np.int32(PLAIN)}
     scope |= {"scratch": scratch, "nowhere": nowhere, "codes_of": codes_of}
-    scope |= {f"transform{i}": function for i, function in enumerate(functions)}
+    scope |= {f"transform{i}": update for i, update in enumerate(updates)}
     scope |= access(job)
-    exec(compile(text, f"<fastopt kernel {key}>", "exec"), scope)
-    pointers = types.CPointer(types.intp), types.CPointer(number)
-    signature = (*pointers, types.int64, types.int64), types.void
-    code = CheckedCFunc(uniquely_named(scope["kernel"]), signature, {}, options)
-    name = f"{origin((part.update for part in parts), text, str(job.fast))}-{compute.name}"
-    code._cache = DiskCache(name, f"{package()} {key}" if lasts else None)
-    code.check = lambda: check_types(parts, functions, number, result_type)
+    arguments = types.CPointer(types.intp), types.CPointer(number), types.int64, types.int64
+
+    def check() -> None:
+        check_types(parts, updates, number, result_type)
+
+    return compiled(job, known, scope, arguments, check)
+
+
+class Identity(NamedTuple):
+    """What the machine code of a source is known by on disk."""
+
+    text: str
+    name: str  # of the files
+    key: str
+    lasts: bool  # whether another process may use it
+
+
+def identified(job: Job, text: str, functions: Sequence[Any], prefix: str = "") -> Identity:
+    """The identity of a kernel: all that its machine code depends on."""
+    formats = [storage.codec for storage in job.storage]
+    contents = [content(function) for function in (*functions, *formulas(formats))]
+    how = text, str(job.arrays), sizes(formats), job.compute.name, str(job.fast)
+    name = f"{prefix}{origin(functions, text, str(job.fast))}-{job.compute.name}"
+    lasts = package() is not None and all(each.lasts for each in contents)
+    return Identity(text, name, digest(*how, *(each.digest for each in contents)), lasts)
+
+
+def specialized_updates(job: Job, parts: Sequence[Part]) -> list[Any]:
+    """The update functions of these parts of a job, for its dtype, to be called from a kernel."""
+    options = _options(job)
+    compile_helper, replaced = partial(helper, options=options), replacements(job, options)
+    return [
+        compile_helper(specialize(part.update, job.compute.type, compile_helper, replaced))
+        for part in parts
+    ]
+
+
+def compiled(
+    job: Job,
+    known: Identity,
+    scope: dict[str, Any],
+    arguments: tuple[Any, ...],
+    check: Callable[[], None],
+) -> Kernel:
+    """Compile the source of a kernel, or take it from disk; `check` is called before it is compiled."""
+    # Numba imports the module of a cached function: it must exist in every process.
+    scope |= {"__name__": __name__, "zero": job.compute.type(0)}
+    exec(compile(known.text, f"<fastopt kernel {known.key}>", "exec"), scope)
+    function = uniquely_named(scope["kernel"])
+    code = CheckedCFunc(function, (arguments, types.void), {}, _options(job))
+    code._cache = DiskCache(known.name, f"{package()} {known.key}" if known.lasts else None)
+    code.check = check
     code.compile()
-    return Kernel(code.address, text, code)
+    return Kernel(code.address, known.text, code)
+
+
+def _options(job: Job) -> Any:
+    return FAST if job.fast else OPTIONS
 
 
 def access(job: Job, sums: int = 0) -> dict[str, Any]:

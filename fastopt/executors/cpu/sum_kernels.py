@@ -17,24 +17,26 @@ from numba.core import types
 from fastopt.codecs.base import BLOCK
 from fastopt.executors.cpu import tree_sum
 from fastopt.executors.cpu.block_access import codes_of
-from fastopt.executors.cpu.kernels import Kernel, access, load, loads_hyper
+from fastopt.executors.cpu.kernels import (
+    Kernel,
+    access,
+    compiled,
+    identified,
+    load,
+    loads_hyper,
+    specialized_updates,
+)
 from fastopt.executors.norm import SUM_BLOCK
 from fastopt.kernels.chain_source import sums_body
 from fastopt.kernels.closure import python_of
 from fastopt.kernels.compiler import (
     FAST,
     OPTIONS,
-    CheckedCFunc,
     check_summands,
     check_types,
     helper,
     result_type,
-    uniquely_named,
 )
-from fastopt.kernels.conversions import formulas, sizes
-from fastopt.kernels.disk_cache import DiskCache
-from fastopt.kernels.estimates import replacements
-from fastopt.kernels.identity import content, digest, origin, package
 from fastopt.kernels.job import Job, KernelArray
 from fastopt.kernels.specialize import specialize
 from fastopt.transforms.base import sums_in
@@ -111,47 +113,23 @@ def sum_kernel(job: Job) -> Kernel:
     RuntimeError
         The processor lacks the instructions for one of the formats.
     """
-    text, parts, compute = source(job), job.parts, job.compute
-    sums = sums_in(parts[-1])
-    functions = [*(part.update for part in parts[:-1]), *sums.summands]
-    formats = [storage.codec for storage in job.storage]
-    emitted = formulas(formats)
-    contents = [content(function) for function in (*functions, *emitted)]
-    how = text, str(job.arrays), sizes(formats), compute.name, str(job.fast)
-    key = digest(*how, *(each.digest for each in contents))
-    lasts = package() is not None and all(each.lasts for each in contents)
-    options = FAST if job.fast else OPTIONS
-    number = numba.from_dtype(compute)
-    compile_helper = partial(helper, options=options)
-    replaced = replacements(job, options)
-    updates = [
-        compile_helper(specialize(part.update, compute.type, compile_helper, replaced))
-        for part in parts[:-1]
-    ]
+    text, parts, number = source(job), job.parts, numba.from_dtype(job.compute)
+    before, sums = parts[:-1], sums_in(parts[-1])
+    known = identified(job, text, [*(part.update for part in before), *sums.summands], "sums-")
+    updates = specialized_updates(job, before)
+    compile_helper = partial(helper, options=FAST if job.fast else OPTIONS)
     summands = [compile_helper(specialize(each, np.float64, compile_helper)) for each in sums.summands]
-    scope: dict[str, Any] = {"__name__": __name__, "zero": compute.type(0), "float64": np.float64}
-    scope |= {
-        "BLOCK": BLOCK,
-        "SUM_BLOCK": SUM_BLOCK,
-        "GROUP": tree_sum.GROUP,
-        "AHEAD": FAR if len(_read(job)) == 1 else NEAR,
-    }
+    scope: dict[str, Any] = {"BLOCK": BLOCK, "SUM_BLOCK": SUM_BLOCK, "GROUP": tree_sum.GROUP}
+    scope |= {"AHEAD": FAR if len(_read(job)) == 1 else NEAR, "float64": np.float64}
     names = "waiting_sums", "group_terms", "clear_terms", "add_terms", "store_total"
     scope |= {name: getattr(tree_sum, name) for name in names} | {"codes_of": codes_of}
     scope |= {f"transform{i}": function for i, function in enumerate(updates)}
     scope |= {f"summand{k}": function for k, function in enumerate(summands)}
     scope |= access(job, len(summands))
-    exec(compile(text, f"<fastopt sums {key}>", "exec"), scope)
-    pointers = types.CPointer(types.intp), types.CPointer(number)
-    words = types.int64, types.int64, types.intp, types.int64
-    code = CheckedCFunc(uniquely_named(scope["kernel"]), ((*pointers, *words), types.void), {}, options)
-    name = f"sums-{origin(functions, text, str(job.fast))}-{compute.name}"
-    code._cache = DiskCache(name, f"{package()} {key}" if lasts else None)
+    arguments = types.CPointer(types.intp), types.CPointer(number), types.int64, types.int64, types.intp
 
     def check() -> None:
-        check_types(parts[:-1], updates, number, result_type)
+        check_types(before, updates, number, result_type)
         check_summands(parts[-1], summands, result_type)
 
-    code.check = check
-    code.compile()
-    return Kernel(code.address, text, code)
+    return compiled(job, known, scope, (*arguments, types.int64), check)

@@ -223,8 +223,8 @@ def _storer(stored: str, dithered: bool, slot: int, width: int) -> Any:
                 half = int32(1 << (STEP - 1))
                 part = half if own is None else builder.lshr(own, int32(32 - STEP))
                 # Added, and not or-ed as on the CPU: sums of three are one instruction.
-                given = number, offset, builder.add(constant, part)
-                codes.append(emitted(builder, formula, *given, operations=_Operations))
+                dither = builder.add(constant, part)
+                codes.append(emitted(builder, formula, number, offset, dither, operations=_Operations))
             return [_joined(builder, codes)]
 
         (codes,) = _either(builder, scale, encode)
@@ -264,18 +264,18 @@ def _largest_of_warp() -> Any:
     @device.intrinsic  # type: ignore[untyped-decorator]
     def largest(typing_context: Any, number: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            (found,) = args
+            (largest_so_far,) = args
             result = ir.LiteralStructType((I32, ir.IntType(1)))
             kind = ir.FunctionType(result, [I32] * 5)
             shuffle = cgutils.get_or_insert_function(builder.module, kind, "llvm.nvvm.shfl.sync.i32")
             distance = device.WARP // 2
             while distance:
                 numbers = ALL_THREADS, BUTTERFLY, None, distance, LAST_LANE
-                given = [found if own is None else int32(own) for own in numbers]
-                other = builder.extract_value(builder.call(shuffle, given), 0)
-                found = larger_word(builder, found, other)
+                operands = [largest_so_far if own is None else int32(own) for own in numbers]
+                other = builder.extract_value(builder.call(shuffle, operands), 0)
+                largest_so_far = larger_word(builder, largest_so_far, other)
                 distance //= 2
-            return found
+            return largest_so_far
 
         return types.int32(types.int32), emit
 
@@ -297,9 +297,9 @@ def largest_of_warp(number):
     shared = cuda.shared.array(WARP, uint32)
     shared[cuda.threadIdx.x] = number
     cuda.syncthreads()
-    found = max(int(own) for own in shared)
+    largest = max(int(size) for size in shared)
     cuda.syncthreads()
-    return found
+    return largest
 """
 
 

@@ -285,8 +285,8 @@ def allocate(shape: tuple[int, ...], dtype: Any) -> DeviceArray:
     """New memory, with undefined content."""
     dtype = np.dtype(dtype)
     # Numba does not know the dtypes of ml_dtypes: their bits.
-    made = cuda.device_array(shape, bits_of(dtype))
-    return DeviceArray(made, shape, dtype, _address(made) if made.size else 0)
+    array = cuda.device_array(shape, bits_of(dtype))
+    return DeviceArray(array, shape, dtype, _address(array) if array.size else 0)
 
 
 def array_type() -> Any:

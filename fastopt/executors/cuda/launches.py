@@ -94,7 +94,7 @@ class StagedTable:
 
     @property
     def is_current(self) -> bool:
-        """Whether the copy has the words of now."""
+        """Whether the copy on the device is up to date."""
         return self._outdated == 0
 
     def keep(self) -> None:

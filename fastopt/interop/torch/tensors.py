@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import (
     is_traceable_wrapper_subclass,
 )
 
-from fastopt.arrays.checks import Array, loaded
+from fastopt.arrays.checks import Array, freed, loaded
 from fastopt.codecs.floats import floats
 from fastopt.codecs.formats import FORMATS
 from fastopt.executors.cuda import availability
@@ -45,7 +45,7 @@ def check(name: str, tensor: Tensor) -> None:
     if tensor.device.type == "cuda":
         availability.require()
     elif tensor.device.type != "cpu":
-        raise NotImplementedError(
+        raise TypeError(
             f"{name} is on {tensor.device}: fastopt.interop.torch steps tensors on the CPU and on CUDA "
             "devices; torch.optim has this optimizer for others"
         )
@@ -59,7 +59,7 @@ def check(name: str, tensor: Tensor) -> None:
     if tensor.numel() and any(stride == 0 and size > 1 for stride, size in sizes):
         raise ValueError(f"{name} must have memory for each element, but it was expanded")
     if tensor.numel() and not tensor.data_ptr():
-        raise ValueError(f"{name} must have memory, but its address is 0: it was freed")
+        raise freed(name)
 
 
 def check_is_run() -> None:
@@ -83,7 +83,7 @@ def check_memory(grads: list[Tensor | None]) -> None:
     """Check that gradients have memory: NumPy gives arrays some of their own where there is none."""
     for grad in grads:
         if grad is not None and not grad.is_sparse and grad.numel() and not grad.data_ptr():
-            raise ValueError("a gradient must have memory, but its address is 0: it was freed")
+            raise freed("a gradient")
 
 
 def order(tensor: Tensor) -> tuple[int, ...] | None:
