@@ -180,7 +180,12 @@ def test_a_value_that_the_setting_refuses():
 
 def test_a_number_that_only_a_device_knows():
     """It is passed on: nothing can be said of it here. Settings beside it are floats."""
-    number = validation.DeviceScalar()
+
+    class Unknown(validation.DeviceScalar):
+        def if_above(self, limit, then, otherwise):
+            raise AssertionError("not asked")
+
+    number = Unknown()
     setting = validation.decay_rate("beta", lambda step: step)
     assert validation.at(setting, number) is number
     assert number.known(np.float32(0.5)) == 0.5

@@ -233,6 +233,7 @@ def test_other_formulas_are_other_code_on_disk() -> None:
 @compiled_suite_only
 def test_other_sizes_are_other_code_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     from fastopt.executors.cpu import kernels, sum_kernels
+    from fastopt.kernels import compiler
     from fastopt.kernels.disk_cache import DiskCache
     from fastopt.kernels.identity import of_compiled
     from fastopt.steps import memory_stepper, memory_sums
@@ -243,7 +244,7 @@ def test_other_sizes_are_other_code_on_disk(monkeypatch: pytest.MonkeyPatch) -> 
         contents.append(content)
         return DiskCache(name, content)
 
-    for module in kernels, sum_kernels:
+    for module in kernels, compiler:
         monkeypatch.setattr(module, "DiskCache", noting)
     monkeypatch.setattr(memory_stepper, "kernel", kernels.kernel.__wrapped__)
     monkeypatch.setattr(memory_sums, "sum_kernel", sum_kernels.sum_kernel.__wrapped__)
