@@ -108,9 +108,11 @@ if not TYPE_CHECKING:  # so that a name that is not there is an error to type ch
 
     def __getattr__(name: str) -> Any:
         if name not in _HOMES:
-            from fastopt.optimizers.suggestions import meant
+            from fastopt.optimizers.suggestions import suggestion
 
-            raise AttributeError(f"module 'fastopt' has no attribute {name!r}{meant(name, __all__)}")
+            raise AttributeError(
+                f"module 'fastopt' has no attribute {name!r}{suggestion(name, __all__)}"
+            )
         home = _HOMES[name]
         value = getattr(import_module(home), name) if home else import_module(f"fastopt.{name}")
         globals()[name] = value

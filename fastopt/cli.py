@@ -23,12 +23,12 @@ def _count(text: str) -> int:
     """A whole number of at least one; 1e8 will do."""
     try:
         number = float(text)
-        whole = int(number)
+        count = int(number)
     except (ValueError, OverflowError):
-        number, whole = 0.5, 0
-    if whole != number or whole < 1:
+        number, count = 0.5, 0
+    if count != number or count < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return whole
+    return count
 
 
 def _seed(text: str) -> int:
@@ -90,8 +90,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _missing(wanted: dict[str, str]) -> list[str]:
-    return [package for name, package in wanted.items() if find_spec(name) is None]
+def _missing(packages: dict[str, str]) -> list[str]:
+    return [package for name, package in packages.items() if find_spec(name) is None]
 
 
 def _info() -> None:
@@ -135,8 +135,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--mpi trains on the digits and draws nothing: leave out --part and --save")
     if options.save and options.part == "throughput":
         parser.error("--save draws the loss curves of the digits: leave out --part throughput")
-    wanted = THROUGHPUT if options.part == "throughput" else DIGITS
-    missing = _missing(wanted | (SAVE if options.save else {}) | (MPI if options.mpi else {}))
+    packages = THROUGHPUT if options.part == "throughput" else DIGITS
+    missing = _missing(packages | (SAVE if options.save else {}) | (MPI if options.mpi else {}))
     if missing:
         names = " ".join(missing)
         print(f"fastopt demo needs more packages: {_pip()} install {names}", file=sys.stderr)

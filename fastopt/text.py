@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -21,10 +21,16 @@ def show(value: Any) -> str:
     if isinstance(value, (FunctionType, MethodType)):
         return f"<schedule {value.__qualname__}>"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key!r}: {show(own)}" for key, own in value.items()) + "}"
+        return "{" + ", ".join(f"{key!r}: {show(item)}" for key, item in value.items()) + "}"
     if isinstance(value, (list, tuple)):
         shown = ", ".join(map(show, value))
         if isinstance(value, list):
             return f"[{shown}]"
         return f"({shown},)" if len(value) == 1 else f"({shown})"
     return repr(value)
+
+
+def listed(names: Iterable[str]) -> str:
+    """Join names for an error: "float16, float32 or float64"."""
+    *others, last = names
+    return " or ".join(filter(None, (", ".join(others), last)))

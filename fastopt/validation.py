@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar, copy_context
 from functools import lru_cache, partial
 from numbers import Integral, Real
 from typing import Any, TypeAlias
 
 import numpy as np
+
+from fastopt.text import listed
 
 Schedule: TypeAlias = Callable[[int], float]
 Setting: TypeAlias = float | Schedule
@@ -65,7 +67,7 @@ def call(function: Callable[[int], Any], step: int) -> Any:
 class DeviceScalar(ABC):
     """A number in the memory of a device: it can be computed with, but not be looked at here."""
 
-    def known(self, value: Any) -> Any:
+    def operand(self, value: Any) -> Any:
         """A setting, as what can be computed with beside this number."""
         return float(value)
 
@@ -254,6 +256,15 @@ def flag(name: str, value: Any) -> bool:
     """True or False, and nothing that merely looks like it."""
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, not {shown(value)}")
+    return value
+
+
+def choice(name: str, value: Any, accepted: Sequence[str]) -> str:
+    """One of these words."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be {listed(map(repr, accepted))}, not {shown(value)}")
+    if value not in accepted:
+        raise ValueError(f"{name} must be {listed(map(repr, accepted))}, got {value!r}")
     return value
 
 

@@ -188,7 +188,7 @@ def test_a_number_that_only_a_device_knows():
     number = Unknown()
     setting = validation.decay_rate("beta", lambda step: step)
     assert validation.at(setting, number) is number
-    assert number.known(np.float32(0.5)) == 0.5
+    assert number.operand(np.float32(0.5)) == 0.5
     with refusal(ValueError, ["beta", "schedule", "[0, 1)"]):
         validation.at(setting, 1)
 

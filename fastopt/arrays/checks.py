@@ -13,7 +13,8 @@ from fastopt.arrays.device_array import DeviceArray
 from fastopt.arrays.object_layout import data_address
 from fastopt.arrays.tree import plain
 from fastopt.codecs.base import Array as Array
-from fastopt.codecs.formats import FORMATS, listed, name_of, partners_of
+from fastopt.codecs.formats import FORMATS, name_of, partners_of
+from fastopt.text import listed
 
 Range: TypeAlias = tuple[int, int, str]
 

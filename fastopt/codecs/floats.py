@@ -57,7 +57,7 @@ def floats(name: str) -> Float:
     return Float(name, np.dtype(dtype))
 
 
-def as_dtype(wanted: Any) -> np.dtype[Any]:
+def as_dtype(name_or_dtype: Any) -> np.dtype[Any]:
     """A dtype, or that of a format by its name, which NumPy knows only with ml_dtypes loaded.
 
     Raises
@@ -65,8 +65,8 @@ def as_dtype(wanted: Any) -> np.dtype[Any]:
     TypeError
         It is no dtype.
     """
-    is_format = isinstance(wanted, str) and wanted in FORMATS
-    return floats(wanted).dtype if is_format else np.dtype(wanted)
+    is_format = isinstance(name_or_dtype, str) and name_or_dtype in FORMATS
+    return floats(name_or_dtype).dtype if is_format else np.dtype(name_or_dtype)
 
 
 def rounded_towards(numbers: Any, dtype: np.dtype[Any], direction: float) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -111,12 +111,6 @@ def partners_of(dtype: np.dtype[Any]) -> tuple[str, ...]:
     if dtype == np.float64:
         return ("float64",)
     return tuple(name for name in FORMATS if name != "float64")
-
-
-def listed(names: Iterable[str]) -> str:
-    """Join names for an error: "float16, float32 or float64"."""
-    *others, last = names
-    return " or ".join(filter(None, (", ".join(others), last)))
 
 
 for _row in (

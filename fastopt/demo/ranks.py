@@ -18,7 +18,7 @@ def train(
     """Train with RMSProp, in the same batches on any number of ranks."""
     network = digits.Network(data.train.shape[1], hidden, 10, seed)
     optimizer = ShardedOptimizer(
-        comm, network.params, lambda shard: RULE.optimizer(shard, RULE.lr), average=False
+        comm, network.params, lambda shard: RULE.optimizer(shard, RULE.lr), reduction="sum"
     )
     shuffle = np.random.default_rng(seed)  # the same on all ranks
     history = digits.History([], [])
@@ -32,13 +32,12 @@ def train(
         order = shuffle.permutation(len(data.train))
         for start in range(0, len(order), digits.BATCH):
             batch = order[start : start + digits.BATCH]
-            own = batch[comm.rank :: comm.size]
+            indices = batch[comm.rank :: comm.size]
             network.grads.fill(0)
-            if len(own):
-                network.differentiate(data.train[own], data.train_labels[own])
-                network.grads *= np.float32(
-                    len(own) / len(batch)
-                )  # so that the sum is the batch's mean
+            if len(indices):
+                network.differentiate(data.train[indices], data.train_labels[indices])
+                # So that the sum over all ranks is the batch's mean.
+                network.grads *= np.float32(len(indices) / len(batch))
             optimizer.step(network.grads)
         record()
     return history

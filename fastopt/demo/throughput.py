@@ -89,7 +89,7 @@ def measure(steps: dict[str, Step], rounds: int) -> dict[str, float]:
             start = time.perf_counter()
             step()
             times[name].append(time.perf_counter() - start)
-    return {name: median(own) for name, own in times.items()}
+    return {name: median(seconds) for name, seconds in times.items()}
 
 
 def _row(name: str, seconds: float, bytes_moved: int, fastopts: float) -> list[str]:

@@ -15,7 +15,7 @@ from fastopt.executors import threads
 from fastopt.executors.cpu import drivers, norm
 from fastopt.executors.cpu import sums as cpu_sums
 from fastopt.executors.cpu.columns import FORMAT
-from fastopt.validation import flag
+from fastopt.validation import choice, flag
 
 Launch: TypeAlias = Callable[[Any, int, Any], int]
 NormLaunch: TypeAlias = Callable[[Any, int, Any, Any], int]
@@ -34,15 +34,12 @@ AUTO_THRESHOLD = 32_768
 
 def check_executor(executor: Any, fast: Any) -> None:
     """Check the options `executor` and `fast`."""
-    if not isinstance(executor, str):
-        raise TypeError(f"executor must be one of {', '.join(EXECUTORS)}, not {executor!r}")
-    if executor in FAST:
+    if isinstance(executor, str) and executor in FAST:
         raise ValueError(
             f"executor {executor!r} is executor={FAST[executor]!r} with fast=True: the executor says "
             "where the loop runs, and fast how"
         )
-    if executor not in EXECUTORS:
-        raise ValueError(f"executor must be one of {', '.join(EXECUTORS)}, got {executor!r}")
+    choice("executor", executor, EXECUTORS)
     if flag("fast", fast) and executor == "reference":
         raise ValueError(
             "fast must be False with executor='reference', which defines the precise result"

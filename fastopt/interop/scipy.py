@@ -101,7 +101,7 @@ def method(optimizer: type[NamedOptimizer]) -> Callable[..., Any]:
     if not (isinstance(optimizer, type) and issubclass(optimizer, NamedOptimizer)):
         raise TypeError(f"optimizer must be a class of a named optimizer, not {optimizer!r}")
     name = optimizer.__name__.lower()
-    known = _OPTIONS.union(arguments_of(optimizer)) - {"params", *_NOT_OPTIONS}
+    accepted = _OPTIONS.union(arguments_of(optimizer)) - {"params", *_NOT_OPTIONS}
 
     def minimize_with(
         fun: Callable[..., Any],
@@ -123,11 +123,11 @@ def method(optimizer: type[NamedOptimizer]) -> Callable[..., Any]:
             _warn(f"Method {name} does not use Hessian information (hess).", RuntimeWarning)
         if hessp is not None:
             _warn(f"Method {name} does not use Hessian-vector products (hessp).", RuntimeWarning)
-        unknown = [option for option in options if option not in known]
+        unknown = [option for option in options if option not in accepted]
         if unknown:
             _warn(f"Unknown solver options: {', '.join(unknown)}", OptimizeWarning)
-        given = {option: value for option, value in options.items() if option in known}
-        fun, jac = _as_given(fun, jac)
+        arguments = {option: value for option, value in options.items() if option in accepted}
+        fun, jac = _unwrapped(fun, jac)
         result = minimize(
             fun,
             x0,
@@ -137,7 +137,7 @@ def method(optimizer: type[NamedOptimizer]) -> Callable[..., Any]:
             bounds=bounds,
             callback=callback,
             tol=tol,
-            **given,
+            **arguments,
         )
         if disp:
             _show(result)
@@ -157,7 +157,7 @@ def _refuse_constraints(name: str, constraints: Any) -> None:
         )
 
 
-def _as_given(fun: Any, jac: Any) -> tuple[Any, Any]:
+def _unwrapped(fun: Any, jac: Any) -> tuple[Any, Any]:
     """With ``jac=True`` SciPy makes two functions that share a memory; the one inside does without."""
     inside = getattr(fun, "fun", None)
     from_scipy = type(fun).__module__.startswith("scipy.optimize")
@@ -181,5 +181,5 @@ def _show(result: Any) -> None:
 def __getattr__(name: str) -> Callable[..., Any]:
     if name not in NAMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = made = method(optimizer_class(name))
-    return made
+    globals()[name] = function = method(optimizer_class(name))
+    return function

@@ -63,9 +63,9 @@ class _Names:
 
     def arrays(self, part: Part) -> tuple[list[str], list[str]]:
         """The names of a transform's elements that are read, and of those that are written."""
-        own = list(islice(self.slots, len(part.slots)))
-        read = [array.name for array in own if array.kind != "output"]
-        return read, [array.name for array in own if array.kind != "input"]
+        slots = list(islice(self.slots, len(part.slots)))
+        read = [array.name for array in slots if array.kind != "output"]
+        return read, [array.name for array in slots if array.kind != "input"]
 
 
 def _applied(names: _Names, index: int) -> list[str]:

@@ -164,9 +164,9 @@ class Closure:
         Whether the texts mean the same in another process.
     """
 
-    def __init__(self, own: bool = False) -> None:
+    def __init__(self, trusts_types: bool = False) -> None:
         self.lasts = True
-        self._own = own
+        self._trusts_types = trusts_types
         self._met: dict[int, tuple[str, Any]] = {}
         self._alive: list[Any] = []  # the objects with these ids
 
@@ -202,7 +202,7 @@ class Closure:
         self._alive.append(value)
 
     def _unknown(self, value: Any) -> tuple[str, Any]:
-        if self._own:
+        if self._trusts_types:
             return f"{type(value).__module__}.{type(value).__qualname__}", value
         self.lasts = False  # the copy keeps it alive, so no other object has its id meanwhile
         return f"object {id(value)}", value
@@ -311,7 +311,7 @@ def _layout(dtype: np.dtype[Any]) -> str:
     if dtype.subdtype is not None:
         return f"{_layout(dtype.subdtype[0])} {dtype.shape}"
     fields = sorted((dtype.fields or {}).items())
-    inside = (f"{name!r}: {_layout(own[0])} at {own[1]}" for name, own in fields)
+    inside = (f"{name!r}: {_layout(field[0])} at {field[1]}" for name, field in fields)
     return f"{dtype.str} {dtype.isalignedstruct} [{', '.join(inside)}]"
 
 

@@ -89,8 +89,8 @@ class DiskCache(caching._Cache):  # type: ignore[misc]  # numba has no type hint
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The compiled function, or None if it must be compiled."""
         stamp = self._stamp(sig, target_context.codegen())
-        for known, payload in self._entries():
-            if known == stamp:
+        for entry_stamp, payload in self._entries():
+            if entry_stamp == stamp:
                 # Numba's `target_context.refresh()` would do this too, and import all of
                 # scipy.linalg: 0.2 s.
                 rtsys.initialize(target_context)

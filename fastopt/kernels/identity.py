@@ -47,7 +47,7 @@ _contents: WeakKeyDictionary[Any, Content] = WeakKeyDictionary()  # of frozen fu
 _frozen: WeakValueDictionary[str, Any] = WeakValueDictionary()  # by digest
 # Frozen copies of fastopt's own functions, which only an edit of its files changes: describing them
 # again would take as long as the rest of a one-shot call.
-_own: dict[Any, Any] = {}
+_frozen_once: dict[Any, Any] = {}
 
 
 def frozen(function: Any) -> Any:
@@ -58,8 +58,8 @@ def frozen(function: Any) -> Any:
     TypeError
         It is not a Python function.
     """
-    if type(function) is FunctionType and function in _own:
-        return _own[function]
+    if type(function) is FunctionType and function in _frozen_once:
+        return _frozen_once[function]
     function = python_of(function)
     if not isinstance(function, FunctionType):
         raise TypeError(f"a transform must be made of plain Python functions, not {function!r}")
@@ -71,7 +71,7 @@ def frozen(function: Any) -> Any:
     copy = _frozen.setdefault(described.digest, copy)
     _contents.setdefault(copy, described)
     if _is_own(function):
-        _own[function] = copy
+        _frozen_once[function] = copy
     return copy
 
 
@@ -174,7 +174,7 @@ def of_compiled(function: Any, emits: Iterable[Any] = (), sizes: str = "") -> st
         code: bytes = spec.loader.get_data(spec.origin)  # type: ignore[union-attr]
     except (AttributeError, OSError, TypeError):
         return None
-    text, _ = Closure(own=True).describe(function)
+    text, _ = Closure(trusts_types=True).describe(function)
     files, formulas = package(), [content(formula) for formula in emits]
     if files is None or not all(formula.lasts for formula in formulas):
         return None

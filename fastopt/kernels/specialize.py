@@ -43,7 +43,7 @@ def specialize(
         Replacements of globals, by ``id``, or of functions, by the ``id`` of their code: the
         reference executor has its own ``math``.
     """
-    done: dict[int, Any] = dict(replace or {})
+    replaced: dict[int, Any] = dict(replace or {})
 
     def constant(value: Any) -> Any:
         if type(value) is float:
@@ -56,23 +56,23 @@ def specialize(
 
     def outer(value: Any, names: Set[str]) -> Any:
         value = python_of(value)
-        if id(value) in done:
-            return done[id(value)]
+        if id(value) in replaced:
+            return replaced[id(value)]
         if is_plain(value):
-            if id(value.__code__) in done:
-                return done[id(value.__code__)]
-            done[id(value)] = compile_helper(copy(value))
-            return done[id(value)]
+            if id(value.__code__) in replaced:
+                return replaced[id(value.__code__)]
+            replaced[id(value)] = compile_helper(copy(value))
+            return replaced[id(value)]
         if isinstance(value, ModuleType):
             return window(value, names)
         return constant(value)
 
     def window(module: ModuleType, names: Set[str]) -> ModuleType:
         """What a function with these names uses of a module, treated like its globals."""
-        result = done[id(module)] = ModuleType(module.__name__)
+        result = replaced[id(module)] = ModuleType(module.__name__)
         for name, value in used_attributes(module, names).items():
             vars(result)[name] = outer(value, names)
-        del done[id(module)]  # another function uses other names
+        del replaced[id(module)]  # another function uses other names
         return result
 
     def copy(original: FunctionType) -> FunctionType:
@@ -83,7 +83,7 @@ def specialize(
         result = rebuilt(original, code, constant(original.__defaults__), keywords or None)
         # Numba imports the module of a cached function: it must exist in every process.
         result.__module__ = result.__globals__["__name__"] = __name__
-        done[id(original)] = result  # before the helpers, which may call back
+        replaced[id(original)] = result  # before the helpers, which may call back
         values = ({n: outer(v, names) for n, v in used.items()} for used in outer_values(original))
         fill(result, *values)
         return result

@@ -49,24 +49,24 @@ def descend(
     objective: Objective,
     optimizer: Optimizer,
     box: Box,
-    kept: BestPoint,
+    best: BestPoint,
     stopping: Stopping,
-    told: Observers,
+    observers: Observers,
     history: list[float] | None,
 ) -> MinimizeResult:
     """Step until a rule stops it; append all values to `history`, if it is not None."""
     x = optimizer.params
     for nit in count():
-        grad = kept.free()
+        grad = best.free()
         value = objective(x, grad, nit)
         if history is not None:
             history.append(value)
         size = box.gradient_size(x, grad)
-        kept.offer(x, value, grad)
-        stopped = nit > 0 and told.tell(nit, x, value)
+        best.offer(x, value, grad)
+        stopped = nit > 0 and observers.tell(nit, x, value)
         outcome = CALLBACK if stopped else stopping.check(nit, x, value, size)
         if outcome is not None:
-            result = _result(outcome, nit, objective, optimizer, kept)
+            result = _result(outcome, nit, objective, optimizer, best)
             if history is not None:
                 result.history = np.array(history)
             return result
@@ -75,13 +75,13 @@ def descend(
 
 
 def _result(
-    outcome: Outcome, nit: int, objective: Objective, optimizer: Optimizer, kept: BestPoint
+    outcome: Outcome, nit: int, objective: Objective, optimizer: Optimizer, best: BestPoint
 ) -> MinimizeResult:
     note = " The gradient was approximated by differences." if objective.approximates else ""
     result = MinimizeResult(
-        x=kept.x,
-        fun=kept.value,
-        jac=kept.grad,
+        x=best.x,
+        fun=best.value,
+        jac=best.grad,
         nit=nit,
         nfev=objective.nfev,
         njev=objective.njev,

@@ -14,7 +14,7 @@ from fastopt.minimization.objective import Gradient, Objective
 from fastopt.minimization.observers import Observers
 from fastopt.minimization.result import MinimizeResult
 from fastopt.minimization.stopping import FTOL, GTOL, Stopping, tolerance
-from fastopt.validation import flag
+from fastopt.validation import choice, flag
 
 
 def minimize(
@@ -136,9 +136,7 @@ def minimize(
     maxiter = limit(maxiter)
     refuse(settings)
     values: list[float] | None = [] if flag("history", history) else None
-    if not isinstance(keep, str) or keep not in KEEP:
-        kind = ValueError if isinstance(keep, str) else TypeError
-        raise kind(f"keep must be one of {', '.join(KEEP)}, got {keep!r}")
+    choice("keep", keep, KEEP)
     x = start(x0)
     box = Box(bounds, x)
     box.clip(x)
@@ -158,6 +156,6 @@ def minimize(
         maxiter,
         solver.skip_nonfinite,
     )
-    kept = BestPoint(x, last=keep == "last" or (keep == "auto" and noisy))
-    with Observers(callback, progress, maxiter) as told:
-        return descend(objective, solver, box, kept, stopping, told, values)
+    best = BestPoint(x, last=keep == "last" or (keep == "auto" and noisy))
+    with Observers(callback, progress, maxiter) as observers:
+        return descend(objective, solver, box, best, stopping, observers, values)

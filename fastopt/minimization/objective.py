@@ -29,8 +29,8 @@ def asked_for(function: Callable[..., Any], filled: int) -> frozenset[str]:
         return frozenset()
     by_position = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     by_name = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    taken = by_position[:filled]
-    free = {p.name for p in by_name if p.default is p.empty and p not in taken}
+    filled_in = by_position[:filled]
+    free = {p.name for p in by_name if p.default is p.empty and p not in filled_in}
     return OPTIONAL_ARGUMENTS & free
 
 
@@ -80,9 +80,9 @@ class Copies:
 
     def of(self, x: Array) -> Array:
         """A copy of `x`."""
-        kept = sys.getrefcount(self._copy) > self._unshared
+        is_shared = sys.getrefcount(self._copy) > self._unshared
         same = self._copy.shape == x.shape and self._copy.dtype == x.dtype
-        if kept or not (same and self._copy.flags.writeable):
+        if is_shared or not (same and self._copy.flags.writeable):
             self._copy = np.empty_like(x)
         self._copy[...] = x
         return self._copy

@@ -17,8 +17,8 @@ def scale_by_proximal_rate(lr: Setting, weight_decay: Setting) -> Transform:
     lr, strength = nonnegative("lr", lr), nonnegative("weight_decay", weight_decay)
 
     def rate(step: int) -> float:
-        own = at(lr, step)
-        return own / (1.0 + own * at(strength, step))
+        eta = at(lr, step)
+        return eta / (1.0 + eta * at(strength, step))
 
     return derived_rate(rate, lr)
 

@@ -17,8 +17,8 @@ def scale_by_asgd_rate(lr: Setting, lambd: Setting, alpha: Setting) -> Transform
     lr, lambd, alpha = nonnegative("lr", lr), nonnegative("lambd", lambd), nonnegative("alpha", alpha)
 
     def rate(step: int) -> float:
-        own = at(lr, step)
-        eta: float = own / (1.0 + at(lambd, step) * own * step) ** at(alpha, step)
+        base = at(lr, step)
+        eta: float = base / (1.0 + at(lambd, step) * base * step) ** at(alpha, step)
         return eta
 
     return derived_rate(rate, lr)

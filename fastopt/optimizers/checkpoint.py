@@ -31,7 +31,7 @@ def as_dict(optimizer: Optimizer) -> dict[str, Any]:
     """`Optimizer.state_dict`."""
     _refuse_lagging_params(optimizer)
     optimizer.catch_up()
-    state = {name: tree.plain(own) for name, own in optimizer._state.items()}
+    state = {name: tree.plain(structure) for name, structure in optimizer._state.items()}
     return {**description(optimizer), "state": state}
 
 
@@ -41,10 +41,10 @@ def from_dict(optimizer: Optimizer, saved: Mapping[str, Any], match: Match) -> N
     if not isinstance(saved, Mapping):
         raise TypeError(f"state_dict must be a dict, not {type(saved).__name__}")
     check_description(saved, description(optimizer), "state_dict")
-    state, known = saved.get("state"), optimizer._state
-    if not isinstance(state, Mapping) or state.keys() != known.keys():
-        found = list(state) if isinstance(state, Mapping) else state
-        raise ValueError(f"state must have the entries {list(known)}, got {found}")
+    state, targets = saved.get("state"), optimizer._state
+    if not isinstance(state, Mapping) or state.keys() != targets.keys():
+        entries = list(state) if isinstance(state, Mapping) else state
+        raise ValueError(f"state must have the entries {list(targets)}, got {entries}")
     by_path = {name: _leaves_by_path(structure) for name, structure in state.items()}
     paths = _paths_in(saved, next(map(list, by_path.values()), None), "state_dict")
     order = _order(optimizer, saved, paths, match, "state_dict")
@@ -140,12 +140,12 @@ def start_loading(
 
     `order` has for each parameter the number of the saved one.
     """
-    before, clip_norm = optimizer._steps, optimizer.clip_norm
-    steps = real(before)
+    stepper, clip_norm = optimizer._steps, optimizer.clip_norm
+    steps = real(stepper)
     steps.catch_up()
     steps.settle()
     count, lags = steps.count, steps.lags
-    known, chains = optimizer._settings, [group.chain for group in optimizer._groups]
+    old_settings, chains = optimizer._settings, [group.chain for group in optimizer._groups]
     optimizer._steps = Unfinished(steps)  # type: ignore[assignment]  # it passes on what is needed
     try:
         _take_settings(optimizer, saved["settings"], what)
@@ -153,12 +153,12 @@ def start_loading(
         if steps.decisions.carries:
             steps.decisions.carried = steps.decisions.loaded(saved["carried"], order, what)
     except BaseException:
-        optimizer._settings = known
+        optimizer._settings = old_settings
         optimizer._watch.change(clip_norm)
         for group, chain in zip(optimizer._groups, chains, strict=True):
             group.chain = chain
         steps.continue_at(count, lags)
-        optimizer._steps = before  # last: it stays unfinished if this is interrupted too
+        optimizer._steps = stepper  # last: it stays unfinished if this is interrupted too
         raise
 
 
@@ -172,11 +172,11 @@ def pickled(optimizer: Optimizer) -> dict[str, Any]:
     optimizer.catch_up()
     optimizer._steps.settle()
     state = {name: optimizer._structure.build(_copied(optimizer, name)) for name in optimizer._state}
-    own = {"clip_norm": optimizer.clip_norm, "state": state, "state_dir": None}
+    replaced = {"clip_norm": optimizer.clip_norm, "state": state, "state_dir": None}
     return {
         "params": tree.plain(optimizer._params),
         "arguments": (*optimizer._settings.arguments, optimizer._chains_given),
-        "options": {**optimizer._options, **own},
+        "options": {**optimizer._options, **replaced},
         "step_count": optimizer._steps.count,
         "lags": list(optimizer._steps.lags),
         "carried": optimizer._steps.decisions.carried,
@@ -239,15 +239,15 @@ def _order(
     what: str,
 ) -> list[int]:
     """For each parameter the number of the saved one."""
-    known = saved_paths.paths_of(optimizer._params)
+    current_paths = saved_paths.paths_of(optimizer._params)
     if paths is not None:
-        return saved_paths.order_of(known, paths, match, what)
+        return saved_paths.order_of(current_paths, paths, match, what)
     if match == saved_paths.PATH:
-        formats: list[Any] = [() for _ in known]
+        formats: list[Any] = [() for _ in current_paths]
         for name, index, array in arrays(optimizer):
             formats[index] += ((name, array.shape, str(array.dtype)),)
         saved_paths.check_positions_tell(optimizer._params, formats, saved["lags"], what)
-    return list(range(len(known)))
+    return list(range(len(current_paths)))
 
 
 def _take_settings(optimizer: Optimizer, saved: Mapping[str, Any], what: str) -> None:

@@ -25,52 +25,52 @@ class SettingValues:
     ----------
     common : dict
         The value of every setting.
-    own : sequence of dict or None
+    groups : sequence of dict or None
         For each group what differs; None where there are no groups.
     on : sequence of set, optional
         For each group the settings whose part stays in the chain when they are set to zero: those
         that were given a strength at first. None for the values of the beginning.
     """
 
-    __slots__ = ("_given", "_on", "common")
+    __slots__ = ("_groups", "_on", "common")
 
     def __init__(
-        self, common: Values, own: Sequence[Values] | None, on: Sequence[Set[str]] | None = None
+        self, common: Values, groups: Sequence[Values] | None, on: Sequence[Set[str]] | None = None
     ) -> None:
-        self.common, self._given = common, None if own is None else list(own)
+        self.common, self._groups = common, None if groups is None else list(groups)
         self._on = on
 
     @classmethod
-    def of(cls, common: Values, own: Sequence[Values] | None, on: Any = None) -> Self:
+    def of(cls, common: Values, groups: Sequence[Values] | None, on: Any = None) -> Self:
         """The same without the containers of the caller, which may change."""
-        groups = None if own is None else list(map(_without_containers, own))
-        return cls(_without_containers(common), groups, on)
+        copies = None if groups is None else list(map(_without_containers, groups))
+        return cls(_without_containers(common), copies, on)
 
     @property
-    def own(self) -> list[Values]:
+    def groups(self) -> list[Values]:
         """For each group what differs."""
-        return [{}] if self._given is None else self._given
+        return [{}] if self._groups is None else self._groups
 
     @property
     def are_grouped(self) -> bool:
         """Whether there are groups, be it one."""
-        return self._given is not None
+        return self._groups is not None
 
     @property
     def on(self) -> Sequence[Set[str]]:
         """For each group the settings whose part stays in the chain, found out when it is asked for."""
         if self._on is None:
-            self._on = [_strengths({**self.common, **group}) for group in self.own]
+            self._on = [_strengths({**self.common, **group}) for group in self.groups]
         return self._on
 
     @property
     def arguments(self) -> tuple[Any, ...]:
         """What another one like this is made of."""
-        return self.common, self._given, self.on
+        return self.common, self._groups, self.on
 
     def of_groups(self) -> list[Values]:
         """For each group all values, with a schedule for a zero whose part of the chain stays."""
-        groups = [{**self.common, **values} for values in self.own]
+        groups = [{**self.common, **values} for values in self.groups]
         if self._on is not None:  # else they are what decides which parts there are
             for values, on in zip(groups, self._on, strict=True):
                 values |= {n: _zero for n in on if is_number(values[n]) and values[n] == 0}
@@ -78,28 +78,28 @@ class SettingValues:
 
     def assigned(self, name: str, value: Any, group: int | None) -> Self:
         """With another value for one group, or for all that have none of their own."""
-        if group is None or self._given is None:
-            if all(name in own for own in self.own):
+        if group is None or self._groups is None:
+            if all(name in values for values in self.groups):
                 raise ValueError(f"every group has its own {name}: assign opt.groups[...].{name}")
-            return type(self)({**self.common, name: _number(value)}, self._given, self.on)
-        own = {**self.own[group], name: _number(value)}
-        groups = [own if index == group else other for index, other in enumerate(self.own)]
+            return type(self)({**self.common, name: _number(value)}, self._groups, self.on)
+        changed = {**self.groups[group], name: _number(value)}
+        groups = [changed if index == group else other for index, other in enumerate(self.groups)]
         return type(self)(self.common, groups, self.on)
 
     def saved(self, names: Set[str]) -> dict[str, Any]:
         """As in a file: those that can be assigned, which `names` has."""
-        common, *groups = [plain(own, names) for own in (self.common, *self.own)]
+        common, *groups = [plain(values, names) for values in (self.common, *self.groups)]
         return {"common": common, "groups": groups}
 
     def loaded(self, settings: Mapping[str, Any], names: Set[str], what: str) -> Self:
         """With values from a file."""
-        common, groups = check_settings(settings, names, len(self.own), what)
+        common, groups = check_settings(settings, names, len(self.groups), what)
         merged = [
             merge(now, saved, names)
-            for now, saved in zip((self.common, *self.own), (common, *groups), strict=True)
+            for now, saved in zip((self.common, *self.groups), (common, *groups), strict=True)
         ]
         now = {**self.common, **merged[0]}
-        return type(self)(now, None if self._given is None else merged[1:], self.on)
+        return type(self)(now, None if self._groups is None else merged[1:], self.on)
 
 
 class GroupSettings:
@@ -133,7 +133,7 @@ class GroupSettings:
         optimizer = self._optimizer
         if name not in optimizer._setting_names:
             raise AttributeError(f"{type(optimizer).__name__} has no setting {name!r}")
-        return optimizer._settings.own[self._index].get(name, optimizer._settings.common[name])
+        return optimizer._settings.groups[self._index].get(name, optimizer._settings.common[name])
 
     def __setattr__(self, name: str, value: Any) -> None:
         optimizer = self._optimizer
@@ -143,7 +143,7 @@ class GroupSettings:
 
     def __repr__(self) -> str:
         settings, fields = self._optimizer._settings, self._optimizer._fields
-        values = text.changed({**settings.common, **settings.own[self._index]}, fields)
+        values = text.changed({**settings.common, **settings.groups[self._index]}, fields)
         return text.call("Group", self._optimizer._groups[self._index].leaves, values)
 
 

@@ -123,7 +123,7 @@ class Optimizer(SharedOptions, shared=True):
         self._leaves = self._steps.parameters.leaves
         self._params = self._structure.build_read_only(map(leave, self._leaves))
         names = dict.fromkeys(name for group in self._groups for name in group.states)
-        arrays = ([own for group in self._groups for own in group.shown(name)] for name in names)
+        arrays = ([array for group in self._groups for array in group.shown(name)] for name in names)
         states = map(self._structure.build_read_only, arrays)
         self._state = tree.ReadOnlyDict(zip(names, states, strict=True))
 
@@ -252,7 +252,7 @@ class Optimizer(SharedOptions, shared=True):
         if name not in self._state:
             raise ValueError(f"name must be one of {list(self._state)}, got {name!r}")
         self.catch_up()
-        numbers = [own for group in self._groups for own in group.decoded(name)]
+        numbers = [array for group in self._groups for array in group.decoded(name)]
         return self._structure.build(numbers)
 
     def catch_up(self, rows: Any = None) -> None:
@@ -280,12 +280,12 @@ class Optimizer(SharedOptions, shared=True):
         """
         if rows is None:
             return self._steps.catch_up()
-        names, wanted = self._structure.names("rows"), {}
+        names, chosen = self._structure.names("rows"), {}
         for index, indices in enumerate(self._structure.match(rows, "rows")):
             if indices is not None:
                 checked = checks.check_rows(names[index], indices, self._leaves[index])
-                wanted[index] = np.unique(checked)
-        self._steps.catch_up(wanted)
+                chosen[index] = np.unique(checked)
+        self._steps.catch_up(chosen)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on, beside parameters and code.

@@ -30,7 +30,7 @@ def as_table(optimizer: Any) -> str:
 def _settings(optimizer: Any) -> dict[str, Any]:
     settings = optimizer._settings
     values = {**settings.common, **optimizer._options, "clip_norm": optimizer.clip_norm}
-    groups = {"groups": settings.own} if any(settings.own) else {}
+    groups = {"groups": settings.groups} if any(settings.groups) else {}
     return {**changed(values, optimizer._fields), **groups, "step_count": optimizer.step_count}
 
 

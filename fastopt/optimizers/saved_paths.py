@@ -7,6 +7,7 @@ from numbers import Integral
 from typing import Any, TypeAlias
 
 from fastopt.arrays import tree
+from fastopt.validation import choice
 
 Path: TypeAlias = tuple[Any, ...]
 SHOWN = 5  # paths in an error
@@ -70,9 +71,8 @@ def _as_path(saved: Any) -> Path:
 
 
 def check_match(match: Any) -> None:
-    """See that `match` is a way to find arrays."""
-    if match not in (PATH, POSITION):
-        raise ValueError(f"match must be {PATH!r} or {POSITION!r}, got {match!r}")
+    """Check that `match` is a way to find arrays."""
+    choice("match", match, (PATH, POSITION))
 
 
 def order_of(current: Sequence[Path], saved: Sequence[Path], match: str, what: str) -> list[int]:
@@ -107,17 +107,17 @@ def check_positions_tell(params: Any, contents: Sequence[Any], lags: Sequence[in
     contents : sequence
         For each array of `params` the formats of its states, in which saved ones are told apart.
     """
-    seen: dict[Any, int] = {}
+    lag_of: dict[Any, int] = {}
     for (path, _), content, lag in zip(tree.leaves(params), contents, lags, strict=True):
         if not _below_a_dict(params, path):
             continue
-        if content in seen and (content or seen[content] != lag):
+        if content in lag_of and (content or lag_of[content] != lag):
             raise ValueError(
                 f"{what} was saved without the paths of its arrays, and some of them have the same "
                 f"shapes, so that another order of keys would not be noticed; if params has the "
                 f"order that it was saved with, {OFFER}"
             )
-        seen[content] = lag
+        lag_of[content] = lag
 
 
 def _below_a_dict(structure: Any, path: Path) -> bool:

@@ -24,12 +24,12 @@ def plain(settings: Mapping[str, Any], names: Set[str]) -> dict[str, Any]:
 
 def merge(current: Mapping[str, Any], saved: Mapping[str, Any], names: Set[str]) -> dict[str, Any]:
     """Settings with saved numbers in the place of numbers; schedules stay, whoever has one."""
-    kept = {
+    unchanged = {
         name: value
         for name, value in current.items()
         if name not in names or callable(value) or saved.get(name) == SCHEDULE
     }
-    return {**{name: value for name, value in saved.items() if value != SCHEDULE}, **kept}
+    return {**{name: value for name, value in saved.items() if value != SCHEDULE}, **unchanged}
 
 
 def check_settings(

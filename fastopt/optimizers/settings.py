@@ -180,15 +180,15 @@ class Declared(ABC):
             )
         for field in declared.values():
             field.shared = shared and field.kw_only
-        known = [field for field in {**cls._fields, **declared}.values() if field.init]
-        known.sort(key=lambda field: (field.kw_only, field.shared))
-        cls._fields = {field.name: field for field in known}
-        cls._defaults = {field.name: field.default for field in known}
-        cls._required = tuple(field.name for field in known if field.default is REQUIRED)
-        cls._positional = tuple(field.name for field in known if not field.kw_only)
-        cls._setting_names = tuple(f.name for f in known if isinstance(f, SettingField))
+        fields = [field for field in {**cls._fields, **declared}.values() if field.init]
+        fields.sort(key=lambda field: (field.kw_only, field.shared))
+        cls._fields = {field.name: field for field in fields}
+        cls._defaults = {field.name: field.default for field in fields}
+        cls._required = tuple(field.name for field in fields if field.default is REQUIRED)
+        cls._positional = tuple(field.name for field in fields if not field.kw_only)
+        cls._setting_names = tuple(f.name for f in fields if isinstance(f, SettingField))
         cls._assignable = frozenset(n for n in cls._setting_names if not cls._fields[n].fixed)
-        parameters = [field.parameter for field in known if not field.shared]
+        parameters = [field.parameter for field in fields if not field.shared]
         parameters.append(Parameter("shared", Parameter.VAR_KEYWORD))
         cls.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
 
@@ -210,8 +210,8 @@ class Declared(ABC):
         return {**cls._defaults, **values}
 
     @classmethod
-    def _refuse_unknown(cls, names: Iterable[str], known: Collection[str]) -> None:
-        if unknown := [name for name in names if name not in known]:
+    def _refuse_unknown(cls, names: Iterable[str], accepted: Collection[str]) -> None:
+        if unknown := [name for name in names if name not in accepted]:
             if common := [name for name in unknown if name in cls._fields]:
                 raise TypeError(
                     f"{', '.join(common)} is for all groups alike: pass it to {cls.__name__} itself"
@@ -222,7 +222,8 @@ class Declared(ABC):
                     f"pass method=fastopt.interop.scipy.method(fastopt.{cls.__name__})"
                 )
             raise TypeError(
-                f"{cls.__name__} has no argument {refusal(unknown, known)}; it takes {', '.join(known)}"
+                f"{cls.__name__} has no argument {refusal(unknown, accepted)}; "
+                f"it takes {', '.join(accepted)}"
             )
 
 

@@ -112,12 +112,13 @@ class SharedOptions(Declared, shared=True):
 
 def complete(s: Any, parts: Iterable[Transform]) -> Chain:
     """The chain of an optimizer's own transforms, with what the options add before and behind."""
-    before, limits, after = _gradient_parts(s), _limits(s), _after_parts(s)
+    front, limits, after = _gradient_parts(s), _limits(s), _after_parts(s)
     if isinstance(parts, Chain):  # the user's, which stays together
-        return t.chain(*before, parts, *limits, *after) if before or limits or after else parts
-    own = t.chain(*parts).transforms
-    late = [part for part in own if part.after]  # an average is one of parameters within the bounds
-    return t.chain(*before, *own[: len(own) - len(late)], *limits, *late, *after)
+        return t.chain(*front, parts, *limits, *after) if front or limits or after else parts
+    transforms = t.chain(*parts).transforms
+    # Bounds come before these: an average is one of parameters within them.
+    late = [part for part in transforms if part.after]
+    return t.chain(*front, *transforms[: len(transforms) - len(late)], *limits, *late, *after)
 
 
 def _gradient_parts(s: Any) -> list[Transform]:

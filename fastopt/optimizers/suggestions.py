@@ -30,16 +30,16 @@ _ELSEWHERE: dict[str, tuple[str, ...]] = {
 }
 
 
-def refusal(unknown: Iterable[str], known: Collection[str]) -> str:
+def refusal(unknown: Iterable[str], accepted: Collection[str]) -> str:
     """The unknown names, each with what may be meant by it: ``betas (did you mean beta1, beta2?)``."""
-    return ", ".join(f"{name}{meant(name, known)}" for name in unknown)
+    return ", ".join(f"{name}{suggestion(name, accepted)}" for name in unknown)
 
 
-def meant(name: str, known: Collection[str]) -> str:
+def suggestion(name: str, accepted: Collection[str]) -> str:
     """Suggest a known name, if one is close: `` (did you mean lr?)``."""
     from difflib import get_close_matches  # for errors alone
 
-    close = [candidate for candidate in _ELSEWHERE.get(name, ()) if candidate in known]
-    close = close or [candidate for candidate in known if candidate.lower() == name.lower()]
-    close = close or get_close_matches(name, list(known), 1, 0.75)
+    close = [candidate for candidate in _ELSEWHERE.get(name, ()) if candidate in accepted]
+    close = close or [candidate for candidate in accepted if candidate.lower() == name.lower()]
+    close = close or get_close_matches(name, list(accepted), 1, 0.75)
     return f" (did you mean {', '.join(close)}?)" if close else ""

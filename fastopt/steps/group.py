@@ -12,15 +12,15 @@ from fastopt.arrays.device_array import leave
 from fastopt.arrays.memory_maps import StateFiles
 from fastopt.arrays.object_headers import Header, headers_of
 from fastopt.arrays.tree import Structure
-from fastopt.codecs import formats
 from fastopt.codecs.base import Codec
 from fastopt.codecs.floats import Float, floats
-from fastopt.codecs.formats import compute_dtype, name_of
+from fastopt.codecs.formats import compute_dtype, name_of, outputs_of
 from fastopt.executors import reference
 from fastopt.kernels.identity import frozen
 from fastopt.kernels.job import ArrayFormat
 from fastopt.steps.constants import check_start
 from fastopt.steps.state_formats import StateFormats, codec_of, states_of
+from fastopt.text import listed
 from fastopt.transforms.base import START_FROM_PARAM, Chain
 from fastopt.validation import as_float
 
@@ -125,7 +125,7 @@ class Group:
             checks.check_kind(own, array)
             codec = codec_of(array, name, self.chain)
             if codec is None or codec.name not in states_of(leaf.dtype):
-                accepted = formats.listed(states_of(leaf.dtype))
+                accepted = listed(states_of(leaf.dtype))
                 raise TypeError(
                     f"{own} must have dtype {accepted} for a parameter of {leaf.dtype}, "
                     f"not {array.dtype}"
@@ -142,7 +142,7 @@ class Group:
             if not written:
                 checks.check_input(name, array, leaf)
                 continue
-            checks.check_writeable(name, array, formats.outputs_of(leaf.dtype))
+            checks.check_writeable(name, array, outputs_of(leaf.dtype))
             checks.check_shape(name, array, leaf)
         return arrays
 

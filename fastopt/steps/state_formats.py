@@ -12,8 +12,9 @@ from fastopt.arrays.checks import Array
 from fastopt.codecs.base import Codec
 from fastopt.codecs.blocks import ITEM, SIGNED, UNSIGNED
 from fastopt.codecs.floats import Float, as_dtype, floats
-from fastopt.codecs.formats import FORMATS, compute_dtype, listed, name_of, partners_of
+from fastopt.codecs.formats import FORMATS, compute_dtype, name_of, partners_of
 from fastopt.kernels.job import ArrayFormat
+from fastopt.text import listed
 from fastopt.transforms.base import START_FROM_PARAM, Chain
 
 EIGHT_BITS = "8bit"
@@ -50,54 +51,57 @@ class StateFormats:
         """Check that every state with a format of its own exists."""
         if not self._named:
             return
-        known = {name for chain in chains for name in chain.states()}
-        if unknown := sorted(self._named.keys() - known):
-            raise ValueError(f"state_dtype has unknown names {unknown}; the chain has {sorted(known)}")
+        in_chain = {name for chain in chains for name in chain.states()}
+        if unknown := sorted(self._named.keys() - in_chain):
+            raise ValueError(
+                f"state_dtype has unknown names {unknown}; the chain has {sorted(in_chain)}"
+            )
 
     def codec(self, name: str, chain: Chain, param: Array) -> Codec:
         """The codec of a state that fastopt allocates."""
         format_ = str(name_of(param.dtype))
         if chain.states()[name] == START_FROM_PARAM:
             # An average of parameters moves by less than 16 bits can tell apart.
-            wanted = self._named.get(name, compute_dtype(format_).name)
+            format_name = self._named.get(name, compute_dtype(format_).name)
         else:
-            wanted = self._named.get(name, self._usual)
-        if wanted is None:
+            format_name = self._named.get(name, self._usual)
+        if format_name is None:
             return floats(format_)
         accepted = partners_of(param.dtype)
-        if wanted == EIGHT_BITS and format_ != "float64":
+        if format_name == EIGHT_BITS and format_ != "float64":
             if param.size < WORTH_EIGHT_BITS:
                 return floats("float32")
             return UNSIGNED if name in chain.nonnegative() else SIGNED
-        if wanted not in accepted:
+        if format_name not in accepted:
             raise TypeError(
-                f"state_dtype must be {listed(accepted)} for parameters of {format_}, not {wanted!r}"
+                f"state_dtype must be {listed(accepted)} for parameters of {format_}, "
+                f"not {format_name!r}"
             )
-        return floats(wanted)
+        return floats(format_name)
 
     def storage(self, codec: Codec) -> ArrayFormat:
         """The same for the compiler, with how it is rounded."""
         usual = not isinstance(codec, Float)
         if not (usual or FORMATS[codec.name].cut):
             return ArrayFormat(codec.name)
-        wanted = self.stochastic_rounding
-        return ArrayFormat(codec.name, usual if wanted is None else bool(wanted))
+        rounds = self.stochastic_rounding
+        return ArrayFormat(codec.name, usual if rounds is None else bool(rounds))
 
     @property
     def described(self) -> list[Any]:
         """The settings that must be the same when a run is resumed."""
-        wanted = self.stochastic_rounding
-        return [None if wanted is None else bool(wanted), self.seed]
+        rounds = self.stochastic_rounding
+        return [None if rounds is None else bool(rounds), self.seed]
 
 
-def _format(wanted: Any, name: str | None) -> str | None:
+def _format(choice: Any, name: str | None) -> str | None:
     """A float format by name, `EIGHT_BITS`, or None for that of the parameters."""
-    if wanted is None or (isinstance(wanted, str) and wanted == EIGHT_BITS):
-        return wanted
+    if choice is None or (isinstance(choice, str) and choice == EIGHT_BITS):
+        return choice
     label = "state_dtype" if name is None else f"state_dtype[{name!r}]"
-    message = f"{label} must be None, a floating-point dtype or '{EIGHT_BITS}', not {wanted!r}"
+    message = f"{label} must be None, a floating-point dtype or '{EIGHT_BITS}', not {choice!r}"
     try:
-        dtype = as_dtype(wanted)
+        dtype = as_dtype(choice)
     except TypeError as error:
         raise TypeError(message) from error
     format_ = name_of(dtype)

@@ -12,8 +12,8 @@ from fastopt.validation import Hyper, Setting, at, decay_rate, flag, fraction, n
 def adan_update(update, param, state, hyper):
     exp_avg, exp_avg_diff, exp_avg_sq, previous_grad = state
     beta1, mix1, unbias1, beta2, mix2, unbias2 = hyper[:6]
-    beta3, mix3, unbias3, ahead, known, eps, eps_root = hyper[6:]
-    change = known * (update - previous_grad)
+    beta3, mix3, unbias3, ahead, has_previous, eps, eps_root = hyper[6:]
+    change = has_previous * (update - previous_grad)
     exp_avg = first_moment(exp_avg, update, beta1, mix1)
     exp_avg_diff = first_moment(exp_avg_diff, change, beta2, mix2)
     exp_avg_sq = second_moment(exp_avg_sq, update + ahead * change, beta3, mix3)
@@ -76,8 +76,8 @@ def scale_by_adan(
         for beta in betas:
             b = at(beta, step)
             averages += b, 1 - b, moments.bias_correction(b, step) if corrects else 1.0
-        known = 1.0 if step else 0.0
-        return *averages, at(weight, step), known, at(epsilon, step), at(inner, step)
+        has_previous = 1.0 if step else 0.0
+        return *averages, at(weight, step), has_previous, at(epsilon, step), at(inner, step)
 
     return Transform(
         adan_update,

@@ -74,8 +74,8 @@ def scale_by_ademamix(
     >>> w
     array([-0.125, -1.   ])
     """
-    own = averages(beta1, beta2, eps, corrects=True)
-    common, slow, weight = own["hyper"], decay_rate("beta3", beta3), nonnegative("alpha", alpha)
+    adam = averages(beta1, beta2, eps, corrects=True)
+    common, slow, weight = adam["hyper"], decay_rate("beta3", beta3), nonnegative("alpha", alpha)
     warmup = whole_number("warmup_steps", warmup_steps)
 
     def hyper(step: int) -> Hyper:
@@ -91,5 +91,5 @@ def scale_by_ademamix(
         state={"exp_avg_fast": 0.0, "exp_avg_slow": 0.0, "exp_avg_sq": 0.0},
         nonnegative=("exp_avg_sq",),
         hyper=hyper,
-        settings={**own["settings"], "beta3": (decay_rate, slow), "alpha": (nonnegative, weight)},
+        settings={**adam["settings"], "beta3": (decay_rate, slow), "alpha": (nonnegative, weight)},
     )

@@ -44,7 +44,7 @@ def average_evenly(start: Setting = 0.0) -> Transform:
     first = nonnegative("t0", start)
 
     def hyper(step: int) -> Hyper:
-        taken = step - at(first, step)
-        return (if_above(taken, 1.0, lambda: 1.0 / taken, 1.0),)
+        averaged = step - at(first, step)
+        return (if_above(averaged, 1.0, lambda: 1.0 / averaged, 1.0),)
 
     return Transform(even_average_update, state={"ax": 0.0}, hyper=hyper, after=True)

@@ -147,8 +147,8 @@ class Transform:
         elif not (self.inputs or self.outputs):
             return
         for name in "inputs", "outputs", "sums", "carried":  # the caller may change these containers
-            if own := getattr(self, name):
-                object.__setattr__(self, name, read_only(dict(own)))
+            if container := getattr(self, name):
+                object.__setattr__(self, name, read_only(dict(container)))
 
     def _check_no_gradient(self) -> None:
         if self.no_gradient == ONCE:
@@ -310,14 +310,14 @@ class Chain:
     @cached_property
     def _states(self) -> dict[str, tuple[str, Transform]]:
         """Each state by its name in the chain: its name in its transform, and the transform."""
-        taken: dict[str, tuple[str, Transform]] = {}
+        by_name: dict[str, tuple[str, Transform]] = {}
         for transform in self.transforms:
             for name in transform.state:
                 unique, count = name, 1
-                while unique in taken:  # a name used again gets a number
+                while unique in by_name:  # a name used again gets a number
                     unique, count = f"{name}_{count}", count + 1
-                taken[unique] = name, transform
-        return taken
+                by_name[unique] = name, transform
+        return by_name
 
     @cached_property
     def _starts(self) -> dict[str, float | str]:
@@ -329,7 +329,7 @@ class Chain:
 
     def nonnegative(self) -> frozenset[str]:
         """The names of the states that are never negative."""
-        return frozenset(own for own, (name, t) in self._states.items() if name in t.nonnegative)
+        return frozenset(unique for unique, (name, t) in self._states.items() if name in t.nonnegative)
 
     def hyper_at(self, step: int) -> tuple[Hyper, ...]:
         """The hyperparameters of each transform at a step."""

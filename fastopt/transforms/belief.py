@@ -48,8 +48,8 @@ def scale_by_belief(
     >>> w
     array([ 0., -1.])
     """
-    own = averages(beta1, beta2, eps, corrects=True)
-    common, gathered = own["hyper"], nonnegative("eps_root", eps_root)
+    adam = averages(beta1, beta2, eps, corrects=True)
+    common, gathered = adam["hyper"], nonnegative("eps_root", eps_root)
 
     def hyper(step: int) -> Hyper:
         return *common(step), at(gathered, step)
@@ -59,5 +59,5 @@ def scale_by_belief(
         state={"exp_avg": 0.0, "exp_avg_var": 0.0},
         nonnegative=("exp_avg_var",),
         hyper=hyper,
-        settings={**own["settings"], "eps_root": (nonnegative, gathered)},
+        settings={**adam["settings"], "eps_root": (nonnegative, gathered)},
     )

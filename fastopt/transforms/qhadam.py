@@ -54,8 +54,8 @@ def scale_by_qhadam(
     >>> w
     array([ 0.5, -1. ])
     """
-    own = averages(beta1, beta2, eps, corrects=True)
-    common, first, second = own["hyper"], fraction("nu1", nu1), fraction("nu2", nu2)
+    adam = averages(beta1, beta2, eps, corrects=True)
+    common, first, second = adam["hyper"], fraction("nu1", nu1), fraction("nu2", nu2)
 
     def hyper(step: int) -> Hyper:
         weight1, weight2 = at(first, step), at(second, step)
@@ -68,5 +68,5 @@ def scale_by_qhadam(
         nonnegative=("exp_avg_sq",),
         hyper=hyper,
         no_gradient=adam_no_gradient,
-        settings={**own["settings"], "nu1": (fraction, first), "nu2": (fraction, second)},
+        settings={**adam["settings"], "nu1": (fraction, first), "nu2": (fraction, second)},
     )

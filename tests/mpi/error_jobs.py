@@ -191,7 +191,8 @@ def arguments(comm):
     refused(TypeError, ["reduce_dtype", "'many'"], reduce_dtype="many")
     refused(TypeError, ["params", "int32"], np.zeros(SIZE, np.int32))
     refused(ValueError, ["params", "contiguous"], np.zeros(2 * SIZE, np.float32)[::2])
-    refused(TypeError, ["average", "1"], average=1)
+    refused(TypeError, ["reduction", "'mean' or 'sum'", "True"], reduction=True)
+    refused(ValueError, ["reduction", "'max'"], reduction="max")
     refused(TypeError, ["replicated", "'no'"], replicated="no")
     refused(TypeError, ["overlap_chunks", "2.0"], overlap_chunks=2.0)
     refused(ValueError, ["overlap_chunks", ">= 1", "0"], overlap_chunks=0)
@@ -217,7 +218,7 @@ def arguments(comm):
 
     differ(["shape", "(1100,)", "(1101,)"], np.zeros(SIZE + 1, np.float32))
     differ(["dtype", "float32", "float64"], np.zeros(SIZE))
-    differ(["average"], average=False)
+    differ(["reduction", "'mean'", "'sum'"], reduction="sum")
     differ(["replicated"], replicated=False)
     differ(["overlap_chunks", "3"], overlap_chunks=3)
     differ(["reduce_dtype", "float16"], reduce_dtype=np.float16)

@@ -49,10 +49,10 @@ def assert_same(sharded, plain, what):
         assert_same_bits(sharded.gather(of=sharded.optimizer.state[name]), state.reshape(-1), name)
 
 
-def compare(comm, make, size, dtype, step=None, average=True, gradients=None, **options):
+def compare(comm, make, size, dtype, step=None, reduction="mean", gradients=None, **options):
     """Step both ways with sums that are exact; both optimizers."""
     w, other = start(size, dtype), start(size, dtype)
-    sharded, plain = ShardedOptimizer(comm, w, make, average=average, **options), make(other)
+    sharded, plain = ShardedOptimizer(comm, w, make, reduction=reduction, **options), make(other)
     step = step or (lambda opt, g, **scale: opt.step(g, **scale))
     if gradients is None:
         gradients = exact_gradients(size, dtype, comm.size)
@@ -60,7 +60,7 @@ def compare(comm, make, size, dtype, step=None, average=True, gradients=None, **
         step(sharded, own[comm.rank])
         with np.errstate(all="ignore"):
             total = own.sum(axis=0, dtype=dtype)
-        step(plain, total, grad_scale=float(comm.size if average else 1))
+        step(plain, total, grad_scale=float(comm.size if reduction == "mean" else 1))
     assert_same(sharded, plain, f"{make} {size} {dtype} {options}")
     return sharded, plain
 
@@ -77,7 +77,7 @@ def every_case(comm):
 
             for size in SIZES if case is CASES[0] else (5, 1103):
                 compare(comm, case.make, size, dtype, step)
-    compare(comm, CASES[0].make, 1103, np.float32, average=False)
+    compare(comm, CASES[0].make, 1103, np.float32, reduction="sum")
 
 
 def pieces(comm):
@@ -108,7 +108,7 @@ def shapes(comm):
     mean = comm.size - 1.0
     assert_same_bits(w, np.arange(12.0).reshape(3, 4) - 0.5 * mean)
     scalar = np.array(3.0)
-    opt = ShardedOptimizer(comm, scalar, lambda shard: fastopt.SGD(shard, lr=1.0), average=False)
+    opt = ShardedOptimizer(comm, scalar, lambda shard: fastopt.SGD(shard, lr=1.0), reduction="sum")
     opt.step(np.array(0.5), grad_scale=0.25)
     assert scalar == 3.0 - 2.0 * comm.size
 
@@ -119,7 +119,7 @@ def rounding(comm):
     for dtype in DTYPES:
         gradients = np.random.default_rng(3).normal(size=(ranks, size)).astype(dtype)
         w = np.zeros(size, dtype)
-        opt = ShardedOptimizer(comm, w, lambda s: fastopt.SGD(s, lr=1.0), average=False)
+        opt = ShardedOptimizer(comm, w, lambda s: fastopt.SGD(s, lr=1.0), reduction="sum")
         opt.step(gradients[comm.rank])
         exact = gradients.astype(np.longdouble).sum(axis=0)
         bound = (ranks - 1) * np.finfo(dtype).eps / 2 * np.abs(gradients).sum(axis=0, dtype=np.float64)
@@ -191,7 +191,7 @@ def sums(comm):
         return fastopt.Optimizer(shard, fastopt.chain(trend, rate))
 
     for size, count in ((1, 1), (1300, 1), (1300, 3)):
-        how = {"average": False, "overlap_chunks": count}  # so that all squares are exact
+        how = {"reduction": "sum", "overlap_chunks": count}  # so that all squares are exact
         compare(comm, make, size, np.float32, **how)
         sharded, plain = compare(comm, carrying, size, np.float32, **how)
         carried = plain.state_dict()["carried"]
@@ -292,7 +292,7 @@ def storage(comm):
             assert_same(opt, plain, (name, own, more))
     # Sums in float16 are MPI's, and are rounded to it each time.
     w, other = np.zeros(size, np.float16), np.zeros(size, np.float16)
-    opt = ShardedOptimizer(comm, w, lambda s: fastopt.SGD(s, lr=1.0), average=False)
+    opt = ShardedOptimizer(comm, w, lambda s: fastopt.SGD(s, lr=1.0), reduction="sum")
     opt.step(np.full(size, 0.5, np.float16))
     assert (w == -0.5 * comm.size).all()
     if COMPILED:
@@ -315,11 +315,11 @@ def storage(comm):
 def shown(comm):
     """What a user sees of an optimizer."""
     w = np.ones(4, np.float32)
-    opt = ShardedOptimizer(comm, w, lambda s: fastopt.SGD(s, lr=0.5), average=False)
+    opt = ShardedOptimizer(comm, w, lambda s: fastopt.SGD(s, lr=0.5), reduction="sum")
     part = opt.slice
     head = f"ShardedOptimizer(<rank {comm.rank} of {comm.size}>, {part.start}:{part.stop} of 4 elements"
     assert repr(opt).startswith(f"{head}, replicated, SGD(<{part.stop - part.start} elements>, lr=0.5")
-    assert (opt.comm, opt.average, opt.replicated) == (comm, False, True)
+    assert (opt.comm, opt.reduction, opt.replicated) == (comm, "sum", True)
     assert opt.params is w
     assert opt.shard.base is w
     assert opt.last is None

@@ -11,7 +11,8 @@ from fastopt.arrays import tree
 from fastopt.arrays.aligned import aligned
 from fastopt.arrays.checks import Array
 from fastopt.codecs.floats import as_dtype
-from fastopt.codecs.formats import FORMATS, listed, name_of
+from fastopt.codecs.formats import FORMATS, name_of
+from fastopt.text import listed
 
 WORTH_TOUCHING = 1 << 22  # bytes
 

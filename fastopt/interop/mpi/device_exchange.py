@@ -66,25 +66,25 @@ def exchange(
             "use a CUDA-aware MPI, or give device_exchange='host' to exchange them through the memory "
             "of the host, or 'direct' if you know that this MPI can"
         )
-    made = DirectExchange if way == "direct" else HostExchange
+    kind = DirectExchange if way == "direct" else HostExchange
     with device.on(device.ordinal(params)):
-        return made(comm, partition, dtype)
+        return kind(comm, partition, dtype)
 
 
-def shown(params: Any, part: DeviceArray, own: slice, replicated: bool) -> Any:
+def shown(params: Any, part: DeviceArray, piece: slice, replicated: bool) -> Any:
     """The shard as an array of the library that `params` is of."""
     if not replicated:
         return params
     try:
         flat = params.detach() if library_of(params) == "torch" else params
-        found = flat.reshape(-1)[own]
-        address = placement.enter("params", found).address
+        shard = flat.reshape(-1)[piece]
+        address = placement.enter("params", shard).address
     except (AttributeError, TypeError, NotImplementedError) as error:
         kind = type(params).__name__
         raise TypeError(f"params must have reshape and slices on a device, not be {kind}") from error
     if part.size and address != part.address:
         raise TypeError("params must be of a library whose slices are no copies")
-    return found
+    return shard
 
 
 class DeviceExchange(Exchange):
@@ -157,27 +157,29 @@ class HostExchange(DeviceExchange):
         place.read(staged, grad)
         host = self._host("sum", into.size, into.dtype)
         for k in super().reduced(staged, host):
-            piece = self.own(k)
+            piece = self.in_shard(k)
             placement.copy(placement.part(into, piece), host[piece])
             yield k
 
     @contextmanager
     def gathering(self) -> Iterator[Callable[..., None]]:
         """``gather(flat, k)`` starts to gather chunk `k` on all ranks; the exit waits for all."""
-        whole: list[tuple[Any, Array]] = []
+        staged: list[tuple[Any, Array]] = []
         with super().gathering() as gather_host:
 
             def gather(flat: Any, k: int, shard: Any = None) -> None:
-                if not whole:
-                    whole.append((flat, self._host("whole", flat.size, flat.dtype)))
-                host = whole[0][1]
+                if not staged:
+                    staged.append((flat, self._host("whole", flat.size, flat.dtype)))
+                host = staged[0][1]
                 piece = self._partition.piece(self._comm.rank, k)
                 source = (
-                    placement.part(flat, piece) if shard is None else placement.part(shard, self.own(k))
+                    placement.part(flat, piece)
+                    if shard is None
+                    else placement.part(shard, self.in_shard(k))
                 )
                 place.read(host[piece], source)
                 gather_host(host, k)
 
             yield gather
-        for flat, host in whole:
+        for flat, host in staged:
             placement.copy(flat, host)

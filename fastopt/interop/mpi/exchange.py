@@ -9,18 +9,19 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from fastopt.arrays import placement
 from fastopt.codecs.floats import as_dtype
-from fastopt.codecs.formats import FORMATS, listed, name_of, partners_of
+from fastopt.codecs.formats import FORMATS, name_of, partners_of
 from fastopt.interop.mpi.partition import Partition
+from fastopt.text import listed
 
 UNDER_WAY = 2  # all-gathers at a time
 Way: TypeAlias = Literal["auto", "direct", "host"]  # in which arrays on a device are exchanged
-WAYS: tuple[Way, ...] = get_args(Way)
+Reduction: TypeAlias = Literal["mean", "sum"]
 
 
 def mpi_type(dtype: np.dtype[Any]) -> Any:
@@ -34,18 +35,18 @@ def mpi_type(dtype: np.dtype[Any]) -> Any:
 
 def summed_in(reduce_dtype: Any, dtype: np.dtype[Any]) -> tuple[str, ...]:
     """The formats that gradients may have, the last of them the one in which they are summed."""
-    wanted = str(name_of(dtype))
+    name = str(name_of(dtype))
     if reduce_dtype is not None:
         try:
-            wanted = as_dtype(reduce_dtype).name
+            name = as_dtype(reduce_dtype).name
         except TypeError as error:
             raise TypeError(f"reduce_dtype must be a dtype, not {reduce_dtype!r}") from error
     accepted = partners_of(dtype)
-    if wanted not in accepted:
+    if name not in accepted:
         raise ValueError(
-            f"reduce_dtype must be {listed(accepted)} for parameters of {dtype}, got {wanted}"
+            f"reduce_dtype must be {listed(accepted)} for parameters of {dtype}, got {name}"
         )
-    return accepted if wanted == "float32" else (wanted,)
+    return accepted if name == "float32" else (name,)
 
 
 class Exchange:
@@ -112,7 +113,7 @@ class Exchange:
         """Whether gradients of this dtype must be packed for MPI."""
         return self._pieces > 1 or dtype != self._dtype
 
-    def own(self, k: int) -> slice:
+    def in_shard(self, k: int) -> slice:
         """This rank's piece of chunk `k`, as a slice of its shard."""
         piece = self._partition.piece(self._comm.rank, k)
         start = self._partition.shards[self._comm.rank].start
@@ -148,7 +149,7 @@ class Exchange:
         chunk = self._partition.chunk(k)
         counts = [piece.stop - piece.start for piece in chunk]
         packed = self._packed(grad, chunk, k) if self._packs(grad.dtype) else grad
-        target = placement.part(into, self.own(k))
+        target = placement.part(into, self.in_shard(k))
         send = [self._buffer(packed), packed.size, self._type]
         receive = [self._buffer(target), target.size, self._type]
         return self._comm.Ireduce_scatter(send, receive, counts)
@@ -171,12 +172,16 @@ class Exchange:
         def gather(flat: Any, k: int, shard: Any = None) -> None:
             if len(under_way) == UNDER_WAY:
                 under_way.popleft().Wait()
-            send = self._in_place if shard is None else self._moved(placement.part(shard, self.own(k)))
+            send = (
+                self._in_place
+                if shard is None
+                else self._moved(placement.part(shard, self.in_shard(k)))
+            )
             chunk = self._partition.chunk(k)
             counts = [piece.stop - piece.start for piece in chunk]
             starts = [piece.start for piece in chunk]
-            whole, _, kind = self._moved(flat)
-            under_way.append(self._comm.Iallgatherv(send, [whole, (counts, starts), kind]))
+            receive, _, kind = self._moved(flat)
+            under_way.append(self._comm.Iallgatherv(send, [receive, (counts, starts), kind]))
 
         yield gather
         for request in under_way:

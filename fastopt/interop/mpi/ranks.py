@@ -79,17 +79,17 @@ class Ranks:
     def _raise(self, failure: Exception | None) -> None:
         """The error of this rank, or one that tells of the others'."""
         mine = None if failure is None else f"{type(failure).__name__}: {failure}"
-        told = list(enumerate(self.comm.allgather(mine)))
+        messages = list(enumerate(self.comm.allgather(mine)))
         if failure is not None:
             raise failure
-        failed = [(rank, text) for rank, text in told if text is not None]
+        failed = [(rank, text) for rank, text in messages if text is not None]
         first, text = failed[0]
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         raise RankError(f"rank {first}{more} failed: {text}", tuple(rank for rank, _ in failed))
 
-    def same(self, rule: str, own: Mapping[str, Any]) -> None:
+    def same(self, rule: str, by_name: Mapping[str, Any]) -> None:
         """Raise a ValueError on every rank where they differ in one of these values."""
-        every = self.comm.allgather(dict(own))
+        every = self.comm.allgather(dict(by_name))
         for name in dict.fromkeys(name for one in every for name in one):
             values = [one.get(name) for one in every]
             if any(value != values[0] for value in values):

@@ -115,8 +115,8 @@ class Shards:
         self._folder = folder
         self._optimizer = optimizer
         self._part = part
-        self._own = arrays_of(optimizer, flat)
-        for name, array in self._own.items():
+        self._arrays = arrays_of(optimizer, flat)
+        for name, array in self._arrays.items():
             check_is_written(name, array)
         self._index = _read_index(folder)
         self._check_size(length, flat.dtype)
@@ -154,7 +154,7 @@ class Shards:
         archive.check(
             {
                 name: np.broadcast_to(np.zeros((), array.dtype), -(-size // _block(array)))
-                for name, array in self._own.items()
+                for name, array in self._arrays.items()
             }
         )
         return archive
@@ -168,7 +168,7 @@ class Shards:
         for saved in self._overlapping():
             start, stop = max(saved.start, self._part.start), min(saved.stop, self._part.stop)
             with read_archive(self._folder / saved.file) as archive:
-                for name, array in self._own.items():
+                for name, array in self._arrays.items():
                     block = _block(array)  # shards begin at the start of one
                     first, last = start - self._part.start, stop - self._part.start
                     part = placement.part(array, slice(first // block, -(-last // block)))

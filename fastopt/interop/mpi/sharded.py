@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -13,14 +13,14 @@ from fastopt.arrays.device_array import leave
 from fastopt.codecs.floats import floats
 from fastopt.codecs.formats import number_of
 from fastopt.interop.mpi import checkpoint
-from fastopt.interop.mpi.exchange import WAYS, Exchange, Way, summed_in
+from fastopt.interop.mpi.exchange import Exchange, Reduction, Way, summed_in
 from fastopt.interop.mpi.partition import Partition, usual_pieces
 from fastopt.interop.mpi.ranks import Ranks, describe, fingerprint
 from fastopt.optimizers.checkpoint import description, finish_loading, settings
 from fastopt.optimizers.optimizer import Optimizer
 from fastopt.steps.clipping import GradientStats
 from fastopt.steps.stepper import Stepper, stepper_of
-from fastopt.validation import finite_positive, flag, whole_number
+from fastopt.validation import choice, finite_positive, flag, whole_number
 
 
 class ShardedOptimizer:
@@ -44,8 +44,8 @@ class ShardedOptimizer:
         ``make_optimizer(shard)`` gives this rank's optimizer over `shard`, a flat array: any of
         fastopt's, with the same settings on all ranks. ``clip_norm`` and ``skip_nonfinite`` measure the
         gradients of all ranks.
-    average : bool, default True
-        Step with the mean of the gradients, and not with their sum.
+    reduction : {"mean", "sum"}, default "mean"
+        What a step takes of the gradients of all ranks.
     replicated : bool, default True
         Every rank has all parameters. If False it owns its shard alone, and `gather` brings the others
         on request.
@@ -95,7 +95,7 @@ class ShardedOptimizer:
         params: Any,
         make_optimizer: Callable[[Array], Optimizer],
         *,
-        average: bool = True,
+        reduction: Reduction = "mean",
         replicated: bool = True,
         overlap_chunks: int | None = None,
         reduce_dtype: Any = None,
@@ -104,7 +104,7 @@ class ShardedOptimizer:
         self._ranks = Ranks(comm)
         self._comm = comm
         with self._ranks.together("ShardedOptimizer"):
-            self._average = flag("average", average)
+            choice("reduction", reduction, get_args(Reduction))
             self._replicated = flag("replicated", replicated)
             entered = placement.enter("params", params)
             checks.check_writeable("params", entered)
@@ -118,15 +118,13 @@ class ShardedOptimizer:
             self._accepted = summed_in(reduce_dtype, entered.dtype)
             if not callable(make_optimizer):
                 raise TypeError(f"make_optimizer must be callable, not {make_optimizer!r}")
-            if device_exchange not in WAYS:
-                ways = ", ".join(map(repr, WAYS))
-                raise ValueError(f"device_exchange must be one of {ways}, got {device_exchange!r}")
+            choice("device_exchange", device_exchange, get_args(Way))
             if device_exchange != "auto" and not self._on_device:
                 raise ValueError(
                     f"device_exchange is for params on a CUDA device, got {device_exchange!r} for "
                     "params in memory"
                 )
-        self._params, self._entered = params, entered
+        self._params, self._entered, self._reduction = params, entered, reduction
         self._check_same(overlap_chunks, device_exchange)
         self._divide(overlap_chunks, device_exchange)
         if self._replicated:
@@ -153,7 +151,7 @@ class ShardedOptimizer:
             "place": "a device" if self._on_device else "memory",
             "device_exchange": device_exchange,
             "dtype": self._entered.dtype.name,
-            "average": self._average,
+            "reduction": self._reduction,
             "replicated": self._replicated,
             "overlap_chunks": overlap_chunks,
             "reduce_dtype": self._accepted[-1],
@@ -220,9 +218,9 @@ class ShardedOptimizer:
         return self._replicated
 
     @property
-    def average(self) -> bool:
-        """Whether gradients are averaged rather than summed."""
-        return self._average
+    def reduction(self) -> Reduction:
+        """What a step takes of the gradients of all ranks: their mean or their sum."""
+        return self._reduction
 
     @property
     def overlap_chunks(self) -> int:
@@ -274,7 +272,8 @@ class ShardedOptimizer:
             flat = placement.part(grad, slice(0, grad.size))
             scale = finite_positive("grad_scale", grad_scale)
             stepper = self._stepper_of()  # after a load that was interrupted it refuses
-            self._begin(stepper, flat, scale * self._ranks.size if self._average else scale, stream)
+            scale *= self._ranks.size if self._reduction == "mean" else 1
+            self._begin(stepper, flat, scale, stream)
             notes.fingerprint = fingerprint(stepper)
             notes.describe = lambda: describe(stepper, settings(self.optimizer))
         if self._exchange_and_step(stepper, flat):
@@ -290,11 +289,11 @@ class ShardedOptimizer:
     def _exchange_and_step(self, stepper: Stepper, flat: Any) -> bool:
         """Whether the step was taken."""
         if self._ranks.size == 1:
-            taken = stepper.decide()
-            if taken:
+            steps = stepper.decide()
+            if steps:
                 stepper.run(0, flat.size)
                 self._exchange.wait()
-            return taken
+            return steps
         arrived: Iterable[int] = self._exchange.reduced(flat, self._received)
         if stepper.reads_first:  # norm and sums are of the whole gradient
             arrived = list(arrived)
@@ -302,7 +301,7 @@ class ShardedOptimizer:
                 return False
         with self._exchange.gathering() as gather:
             for k in arrived:
-                piece = self._exchange.own(k)
+                piece = self._exchange.in_shard(k)
                 stepper.run(piece.start, piece.stop)
                 self._exchange.wait()
                 if self._all is not None:
@@ -334,10 +333,10 @@ class ShardedOptimizer:
             part = self._part if of is None else placement.enter("of", of)
             checks.check_readable("of", part)
             checks.check_shape("of", part, self._part)
-            whole = np.broadcast_to(part.dtype.type(0), self.length)
+            like = np.broadcast_to(part.dtype.type(0), self.length)
             filled = placement.empty(part, self.length) if out is None else placement.enter("out", out)
             checks.check_writeable("out", filled, (part.dtype.name,))
-            checks.check_like("out", filled, whole)
+            checks.check_like("out", filled, like)
             placement.check_one_place([("params", self._entered), ("of", part), ("out", filled)])
             checks.Guarded([checks.memory_range("of", part)]).check_apart("out", filled)
             self._written.check_apart("out", filled)

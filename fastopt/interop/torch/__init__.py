@@ -14,9 +14,9 @@ from fastopt.interop.torch.options import Added as Added
 
 
 def __getattr__(name: str) -> object:
-    from fastopt.optimizers.suggestions import meant
+    from fastopt.optimizers.suggestions import suggestion
 
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{meant(name, __all__)}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{suggestion(name, __all__)}")
 
 
 __all__ = [

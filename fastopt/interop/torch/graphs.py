@@ -63,11 +63,11 @@ class TensorScalar(DeviceScalar):
         """One of two numbers for each parameter, whose step count decides."""
         return TensorScalar(torch.where(self.values > limit, _value(then), otherwise))
 
-    def known(self, value: Any) -> Any:
+    def operand(self, value: Any) -> Any:
         """A setting as an operand; each replay reads a tensor on the device again."""
         if isinstance(value, Tensor) and value.is_cuda:
             return TensorScalar(value.detach().double().reshape(()))
-        return super().known(value)
+        return super().operand(value)
 
 
 class CountedRows:

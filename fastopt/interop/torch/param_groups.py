@@ -35,7 +35,7 @@ class GroupValue:
     def __call__(self, step: Any) -> Any:
         value = self._group[self._name]
         own = value if self._index is None else value[self._index]
-        return step.known(own) if isinstance(step, DeviceScalar) else float(own)
+        return step.operand(own) if isinstance(step, DeviceScalar) else float(own)
 
 
 @cache

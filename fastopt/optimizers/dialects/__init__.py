@@ -64,25 +64,25 @@ DIALECTS: dict[str, dict[str, Dialect]] = {
 
 def translate(
     optimizer: str,
-    known: Mapping[str, Dialect],
+    dialects: Mapping[str, Dialect],
     dialect: str,
     arguments: Mapping[str, Any],
     shared: Iterable[str],
 ) -> Settings:
     """The settings of fastopt's optimizer for another library's arguments."""
-    if dialect not in known:
+    if dialect not in dialects:
         raise ValueError(
-            f"dialect must be one of {', '.join(known) or 'none'} for {optimizer}, got {dialect!r}"
+            f"dialect must be one of {', '.join(dialects) or 'none'} for {optimizer}, got {dialect!r}"
         )
-    parameters = inspect.signature(known[dialect]).parameters
+    parameters = inspect.signature(dialects[dialect]).parameters
     theirs = {name: value for name, value in arguments.items() if name in parameters}
     ours = {name: value for name, value in arguments.items() if name not in parameters}
     shared = set(shared)
     unknown = [name for name in ours if name not in shared]
     if unknown:
-        meant = refusal(unknown, [*parameters, *shared])
+        refused = refusal(unknown, [*parameters, *shared])
         raise TypeError(
-            f"{optimizer}.like({dialect!r}) has no argument {meant}; it takes "
+            f"{optimizer}.like({dialect!r}) has no argument {refused}; it takes "
             f"{', '.join(parameters)}, and fastopt's shared options"
         )
     missing = [
@@ -92,4 +92,4 @@ def translate(
     ]
     if missing:
         raise TypeError(f"{dialect}'s {optimizer} needs the argument {', '.join(missing)}")
-    return {**known[dialect](**theirs), **ours}
+    return {**dialects[dialect](**theirs), **ours}

@@ -89,13 +89,13 @@ def no_gradient_forms(
     """
     param, value, applied = LinearForm({PARAM: 1}), LinearForm({}), False
     forms: list[LinearForm] = []
-    for transform, function, own in zip(chain, functions, numbers, strict=True):
+    for transform, function, hyper in zip(chain, functions, numbers, strict=True):
         if transform.after and not applied:
             value, applied = param - value, True
         first = 1 + len(forms)
         states = [LinearForm({first + i: 1}) for i in range(len(transform.state))]
         try:
-            value, new = _no_gradient_form(transform, function, value, param, states, own, dtype)
+            value, new = _no_gradient_form(transform, function, value, param, states, hyper, dtype)
         except ValueError as error:
             raise ValueError(
                 f"sparse='exact' needs a closed form for steps without a gradient, but "

@@ -21,11 +21,11 @@ class RowGradient(NamedTuple):
     positions: Array  # position of each one's gradient: a row of `values`, or after these one of `sums`
     values: Array  # two-dimensional
     sums: Array  # of rows that came more than once
-    given: tuple[Array, ...]  # arrays of the caller's that the numbers were copied from
+    copied_from: tuple[Array, ...]  # arrays of the caller's that the numbers were copied from
 
     def memory(self) -> tuple[Array, ...]:
         """What belongs to the caller of it."""
-        return self.given or (self.values,)
+        return self.copied_from or (self.values,)
 
     def once(self) -> Array:
         """An array with the gradient of each row once, in any order."""

@@ -37,13 +37,14 @@ def split_numbers(group: Group, hyper: Array) -> list[Hyper]:
 
 def check_rows_can_step(work: ParameterSet, index: int, hyper: Array, exact: bool) -> None:
     """Check that a parameter can have sparse gradients, or raise ValueError."""
-    group, own = work.members[index]
-    if any(codec.block > 1 for codecs in group.codecs.values() for codec in codecs[own : own + 1]):
+    group, member = work.members[index]
+    codecs = (codec for each in group.codecs.values() for codec in each[member : member + 1])
+    if any(codec.block > 1 for codec in codecs):
         raise ValueError(
-            f"sparse gradients cannot go with states of 8 bits, which {group.names[own]} has: their "
+            f"sparse gradients cannot go with states of 8 bits, which {group.names[member]} has: their "
             "blocks reach across rows"
         )
-    storage = group.storage(own, str(name_of(work.leaves[index].dtype)))
+    storage = group.storage(member, str(name_of(work.leaves[index].dtype)))
     if exact and any(how.dithered for how in storage):
         raise ValueError(
             "sparse='exact' cannot go with stochastic_rounding: its random bits belong to blocks, "
@@ -88,7 +89,7 @@ class LaggingRows:
     ) -> None:
         check_rows_can_step(work, index, hyper, exact)
         self._all, self._index = work, index
-        self._group, self._own = work.members[index]
+        self._group, self._member = work.members[index]
         self._executor, self._compiled = executor, compiled
         self._param, self._slots = work.leaves[index], work.slots[index]
         self._width = math.prod(self._param.shape[1:])
@@ -117,9 +118,9 @@ class LaggingRows:
         self._entries = self._form.entries()
         constant = [
             n
-            for function, own in zip(no_gradient, numbers, strict=True)
+            for function, hyper_of_part in zip(no_gradient, numbers, strict=True)
             if function == ONCE
-            for n in own
+            for n in hyper_of_part
         ]
         self._numbers = np.zeros((REMEMBERED, NUMBERS + self._part.hypers), hyper.dtype)
         if constant:
@@ -128,9 +129,9 @@ class LaggingRows:
         self._tree = np.zeros((2 * REMEMBERED, size, size))
         self._marks = np.zeros(REMEMBERED + 1, np.uint8)
         self._last = np.zeros(len(self._param), np.int16)
-        self._seen: bytes | None = None
+        self._last_hyper: bytes | None = None
         if self._compiled:
-            storage = self._group.storage(self._own, str(name_of(self._param.dtype)))
+            storage = self._group.storage(self._member, str(name_of(self._param.dtype)))
             code = kernel(Job((self._part,), storage, zero_grad=False, scales=False))
             self._work[row_driver.CATCH_UP] = code.address
             self._code = code  # owns what is there
@@ -150,10 +151,10 @@ class LaggingRows:
         ValueError
             There is no closed form for it; nothing was changed.
         """
-        if self._catches_up and (seen := hyper[NUMBERS:].tobytes()) != self._seen:
+        if self._catches_up and (bytes_of_hyper := hyper[NUMBERS:].tobytes()) != self._last_hyper:
             numbers = split_numbers(self._group, hyper)
             forms = no_gradient_forms(self._group.chain, self._group.no_gradient, numbers, hyper.dtype)
-            self._matrix, self._seen = self._form.matrix(forms), seen
+            self._matrix, self._last_hyper = self._form.matrix(forms), bytes_of_hyper
         if self.now == REMEMBERED:
             self.catch_up()
 
@@ -178,7 +179,7 @@ class LaggingRows:
             walk = row_driver.walking(
                 self._executor, size, threads, *self._walk(gradient.rows, gradient.positions)
             )
-            return [walk, *(put(array, 0) for array in gradient.given if clears)]
+            return [walk, *(put(array, 0) for array in gradient.copied_from if clears)]
         self._walk_in_python(gradient.rows)
         numbers_ = [*gradient.values, *gradient.sums]
         changes: list[Change] = []
@@ -190,7 +191,7 @@ class LaggingRows:
                 put(self._last, reached, gradient.rows),
                 put(self._work, reached, row_driver.NOW),
             ]
-        return [*changes, *(put(array, 0) for array in gradient.given if clears)]
+        return [*changes, *(put(array, 0) for array in gradient.copied_from if clears)]
 
     def _note(self) -> None:
         """Store the matrix of the next step, and the products that it completes.

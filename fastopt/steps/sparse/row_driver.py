@@ -130,8 +130,8 @@ _SWEEP = types.void(_WORDS, _WORDS, _LAST, types.int64)
 
 
 @cache
-def _compiled(parallel: bool, whole: bool) -> Callable[..., None]:
-    python, signature, name = (_sweep, _SWEEP, "sweep") if whole else (_walk, _WALK, "walk")
+def _compiled(parallel: bool, all_rows: bool) -> Callable[..., None]:
+    python, signature, name = (_sweep, _SWEEP, "sweep") if all_rows else (_walk, _WALK, "walk")
     kind = "parallel" if parallel else "serial"
     return compile_function(python, signature, f"{name}-{kind}", parallel=parallel)
 

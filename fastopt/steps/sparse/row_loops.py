@@ -22,14 +22,14 @@ STRIDE = 32
 DIGIT = 11
 
 
-def _nonempty(indptr, found):
+def _nonempty(indptr, nonempty):
     count, rows = 0, indptr.size - 1
     for start in range(0, rows, STRIDE):
         stop = min(start + STRIDE, rows)
         if indptr[start] != indptr[stop]:
             for row in range(start, stop):
-                if indptr[row] != indptr[row + 1] and count < found.size:
-                    found[count] = row
+                if indptr[row] != indptr[row + 1] and count < nonempty.size:
+                    nonempty[count] = row
                     count += 1
     return count
 
@@ -53,52 +53,52 @@ def _in_order(rows):
     digits = (int(bits) + DIGIT - 1) // DIGIT
     width = np.uint64((int(bits) + digits - 1) // digits)
     mask = (np.uint64(1) << width) - np.uint64(1)
-    both, other = np.empty(rows.size, np.uint64), np.empty(rows.size, np.uint64)
+    packed, target = np.empty(rows.size, np.uint64), np.empty(rows.size, np.uint64)
     for i in range(rows.size):
-        both[i] = np.uint64(rows[i]) << low | np.uint64(i)
+        packed[i] = np.uint64(rows[i]) << low | np.uint64(i)
     begins, shift = np.empty(1 << int(width), np.uint64), low
     for _ in range(digits):
         begins[:] = 0
         for i in range(rows.size):
-            begins[both[i] >> shift & mask] += np.uint64(1)
+            begins[packed[i] >> shift & mask] += np.uint64(1)
         total = np.uint64(0)
         for value in range(begins.size):
             count = begins[value]
             begins[value] = total
             total += count
         for i in range(rows.size):
-            number = both[i]
+            number = packed[i]
             value = number >> shift & mask
             position = begins[value]
             begins[value] = position + np.uint64(1)
-            other[position] = number
-        both, other = other, both
+            target[position] = number
+        packed, target = target, packed
         shift += width
-    return both, low
+    return packed, low
 
 
 def _sort(rows, ordered, order):
-    both, low = _in_order(rows)
+    packed, low = _in_order(rows)
     for i in range(rows.size):
-        ordered[i] = both[i] >> low
-        order[i] = both[i] & ((np.uint64(1) << low) - np.uint64(1))
+        ordered[i] = packed[i] >> low
+        order[i] = packed[i] & ((np.uint64(1) << low) - np.uint64(1))
 
 
-def _group_duplicates(given, rows, positions, starts, repeated):
-    both, low = _in_order(given)
+def _group_duplicates(unsorted, rows, positions, starts, repeated):
+    packed, low = _in_order(unsorted)
     mask = (np.uint64(1) << low) - np.uint64(1)
     count = several = first = 0
-    while first < given.size:
-        row = both[first] >> low
-        rows[count], positions[count] = row, both[first] & mask
+    while first < unsorted.size:
+        row = packed[first] >> low
+        rows[count], positions[count] = row, packed[first] & mask
         stop = first + 1
-        while stop < given.size and both[stop] >> low == row:
+        while stop < unsorted.size and packed[stop] >> low == row:
             stop += 1
         if stop > first + 1:
-            positions[count] = given.size + several
+            positions[count] = unsorted.size + several
             starts[several + 1] = starts[several] + stop - first
             for i in range(first, stop):
-                repeated[starts[several] + i - first] = both[i] & mask
+                repeated[starts[several] + i - first] = packed[i] & mask
             several += 1
         count, first = count + 1, stop
     return count, several

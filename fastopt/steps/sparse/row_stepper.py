@@ -12,18 +12,14 @@ from fastopt.steps.hyperparameters import Hyperparameters
 from fastopt.steps.parameter_set import ParameterSet
 from fastopt.steps.sparse.entries import RowGradient, is_sparse
 from fastopt.steps.sparse.lagging_rows import LaggingRows, check_rows_can_step
+from fastopt.validation import choice
 
 MODES = ("exact", "lazy")
 
 
 def check_mode(sparse: Any) -> str | None:
     """Check the option `sparse`: None or one of `MODES`."""
-    accepted = "'exact', 'lazy' or None"
-    if sparse is not None and not isinstance(sparse, str):
-        raise TypeError(f"sparse must be {accepted}, not {sparse!r}")
-    if sparse is not None and sparse not in MODES:
-        raise ValueError(f"sparse must be {accepted}, got {sparse!r}")
-    return sparse
+    return None if sparse is None else choice("sparse", sparse, MODES)
 
 
 class RowStepper:
@@ -48,7 +44,7 @@ class RowStepper:
         self.mode, self.lagging = mode, False
         self._table, self._work = table, work
         self._how = mode == "exact", executor, compiled
-        self._known: dict[int, LaggingRows] = {}
+        self._params: dict[int, LaggingRows] = {}
         if mode is not None:
             self._check_any(hyper)
 
@@ -68,10 +64,10 @@ class RowStepper:
     def prepare(self, gradients: Mapping[int, RowGradient], hyper: Hyperparameters) -> None:
         """Prepare steps with these gradients, or raise before anything is written."""
         for index in gradients:
-            if index not in self._known:
+            if index not in self._params:
                 table, numbers = self._table[index], hyper.of(index)
-                self._known[index] = LaggingRows(self._work, index, table, numbers, *self._how)
-            self._known[index].prepare(hyper.of(index))
+                self._params[index] = LaggingRows(self._work, index, table, numbers, *self._how)
+            self._params[index].prepare(hyper.of(index))
 
     def sizes(self, gradients: Mapping[int, RowGradient]) -> list[int]:
         """The number of elements to step for each gradient."""
@@ -89,32 +85,32 @@ class RowStepper:
         for index, gradient in gradients.items():
             self.lagging = True  # perhaps: to catch up without need changes nothing
             code = int(self._table[index, KERNEL])
-            rows_of_param = self._known[index]
+            rows_of_param = self._params[index]
             changes += rows_of_param.stepped(gradient, code, hyper.of(index), clears, threads)
         return changes
 
     def note_lagging(self) -> None:
         """Note whether rows lag after a step."""
-        self.lagging = any(rows.now for rows in self._known.values())
+        self.lagging = any(rows.now for rows in self._params.values())
 
     def catch_up(self, grads: Sequence[Any] | None = None) -> None:
         """Bring all rows up to date: of all parameters, or of those with dense ones among gradients."""
-        wanted = [
+        dense = [
             index
-            for index in self._known
+            for index in self._params
             if grads is None or not (grads[index] is None or is_sparse(grads[index]))
         ]
-        self._check_headers(wanted)
-        for index in wanted:
-            self._known[index].catch_up()
+        self._check_headers(dense)
+        for index in dense:
+            self._params[index].catch_up()
         self.note_lagging()
 
-    def catch_up_rows(self, wanted: Mapping[int, Array]) -> None:
+    def catch_up_rows(self, chosen: Mapping[int, Array]) -> None:
         """Bring some rows of some parameters up to date."""
-        known = {index: some for index, some in wanted.items() if index in self._known}
-        self._check_headers(known)
-        for index, some in known.items():
-            self._known[index].catch_up(some)
+        lagging = {index: some for index, some in chosen.items() if index in self._params}
+        self._check_headers(lagging)
+        for index, some in lagging.items():
+            self._params[index].catch_up(some)
 
     def _check_headers(self, which: Iterable[int]) -> None:
         for index in which:
@@ -123,4 +119,4 @@ class RowStepper:
     @property
     def params_behind(self) -> bool:
         """Whether parameters, not only states, lag behind those of dense steps."""
-        return any(rows.now and rows.moves for rows in self._known.values())
+        return any(rows.now and rows.moves for rows in self._params.values())
