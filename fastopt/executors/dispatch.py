@@ -131,13 +131,13 @@ class TableSums:
         self._sums = np.zeros(count * max(order_of_sums.blocks(sizes), 1))
         self._totals = np.zeros((count, len(sizes) if per_array else 1))
         self._kernels = np.zeros(len(sizes), np.int64)
-        self._kept: Sequence[Any] = ()
+        self._kept_alive: Sequence[Any] = ()
         self._executor, self._size = executor, sum(sizes)
 
     def use(self, kernels: Sequence[Any]) -> None:
         """Take the kernel of each array, None where nothing is summed."""
-        self._kept = kernels  # the machine code
-        self._kernels[:] = [0 if own is None else own.address for own in kernels]
+        self._kept_alive = kernels  # the machine code
+        self._kernels[:] = [0 if kernel is None else kernel.address for kernel in kernels]
 
     def measure(self, rows: Any) -> Any:
         """Sum all arrays of a table, whose gradients were checked: a row of totals for each sum."""

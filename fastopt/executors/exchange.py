@@ -55,13 +55,13 @@ def c_function(*kinds: Any, result: Any = I32) -> Any:
     @intrinsic
     def call(typing_context: Any, address: Any, numbers: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            given = [builder.extract_value(args[1], i) for i in range(len(kinds))]
-            given = [
-                builder.trunc(own, kind) if kind.width < I64.width else own
-                for own, kind in zip(given, kinds, strict=True)
+            operands = [builder.extract_value(args[1], i) for i in range(len(kinds))]
+            operands = [
+                builder.trunc(operand, kind) if kind.width < I64.width else operand
+                for operand, kind in zip(operands, kinds, strict=True)
             ]
             function = builder.inttoptr(args[0], ir.FunctionType(result, kinds).as_pointer())
-            returned = builder.call(function, given)
+            returned = builder.call(function, operands)
             return returned if result is I64 else builder.sext(returned, I64)
 
         return types.int64(types.int64, types.UniTuple(types.int64, len(kinds))), emit
@@ -81,15 +81,15 @@ def fits(exchange, item, expected):
     if _call_describe(exchange[DESCRIBE], (item, exchange.ctypes.data + 8 * STRUCT)) != 0:
         _call_clear(exchange[CLEAR_ERROR], ())
         return False
-    found = exchange[STRUCT:]
-    if found[DEVICE_AT] != expected[DEVICE] or found[FORM_AT] != expected[FORM]:
+    struct = exchange[STRUCT:]
+    if struct[DEVICE_AT] != expected[DEVICE] or struct[FORM_AT] != expected[FORM]:
         return False
-    if found[STRIDES_AT] == 0:
+    if struct[STRIDES_AT] == 0:
         return False
     for axis in range(expected[NDIM]):
-        if read_word(found[SHAPE_AT] + 8 * axis) != read_word(expected[SHAPE] + 8 * axis):
+        if read_word(struct[SHAPE_AT] + 8 * axis) != read_word(expected[SHAPE] + 8 * axis):
             return False
-        if read_word(found[STRIDES_AT] + 8 * axis) != read_word(expected[STRIDES] + 8 * axis):
+        if read_word(struct[STRIDES_AT] + 8 * axis) != read_word(expected[STRIDES] + 8 * axis):
             return False
     return True
 
@@ -191,16 +191,16 @@ class Expected:
         self.table = np.zeros((len(tensors), SIZE + 1), np.int64)
         self._shapes = []
         describe = _DESCRIBE(int(exchange[DESCRIBE]))
-        found = np.zeros(OFFSET + 1, np.int64)
+        struct = np.zeros(OFFSET + 1, np.int64)
         for row, tensor, kind in zip(self.table, tensors, self._kinds, strict=True):
-            describe(tensor, address(found))
-            ndim = int(found[FORM_AT]) & 0xFFFFFFFF
-            lists = [_numbers(int(found[column]), ndim) for column in (SHAPE_AT, STRIDES_AT)]
+            describe(tensor, address(struct))
+            ndim = int(struct[FORM_AT]) & 0xFFFFFFFF
+            lists = [_numbers(int(struct[column]), ndim) for column in (SHAPE_AT, STRIDES_AT)]
             shape = np.array([*lists[0], *lists[1], 0], np.int64)
             self._shapes.append(shape)
-            row[[ID, KIND, DEVICE, FORM]] = id(tensor), id(kind), found[DEVICE_AT], found[FORM_AT]
+            row[[ID, KIND, DEVICE, FORM]] = id(tensor), id(kind), struct[DEVICE_AT], struct[FORM_AT]
             row[[NDIM, SHAPE, STRIDES]] = ndim, address(shape), address(shape) + 8 * ndim
-            row[[DATA, SIZE]] = found[AT] + found[OFFSET], np.prod(shape[:ndim])
+            row[[DATA, SIZE]] = struct[AT] + struct[OFFSET], np.prod(shape[:ndim])
 
     @classmethod
     def identities(cls, objects: Sequence[Any]) -> Expected:

@@ -70,15 +70,14 @@ def sum_of_squares(leaves: list[Array]) -> float:
     """The sum of the squares of all elements of some arrays."""
     if numba.config.DISABLE_JIT:
         return norm.reference(leaves)
-    rows = np.zeros(
-        (len(leaves), STATE), np.int64
-    )  # the columns of an optimizer's table that summing reads
+    # The columns of an optimizer's table that summing reads.
+    rows = np.zeros((len(leaves), STATE), np.int64)
     for row, leaf in zip(rows, leaves, strict=True):
         row[COUNT], row[ITEMSIZE], row[GRAD] = leaf.size, leaf.itemsize, checks.address(leaf)
         row[FORMAT] = number_of(str(name_of(leaf.dtype)))
-    known, nothing_written = np.zeros(len(leaves), np.int64), np.zeros((2, 0), np.int64)
+    items, nothing_written = np.zeros(len(leaves), np.int64), np.zeros((2, 0), np.int64)
     sizes = [leaf.size for leaf in leaves]
     sums = np.zeros(max(norm.blocks(sizes), 1))
     launch = norm_launcher("auto", sum(sizes), set(rows[:, FORMAT].tolist()))
-    launch(rows, checks.address(known), nothing_written, sums)
+    launch(rows, checks.address(items), nothing_written, sums)
     return float(sums[0])

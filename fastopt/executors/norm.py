@@ -97,8 +97,8 @@ def measure(
     squares: float, gradients: Sequence[Array | None], across: Reducer = LOCAL
 ) -> tuple[float, bool]:
     """The norm of the finite elements, from the sum of all squares, and whether all are finite."""
-    given = [gradient for gradient in gradients if gradient is not None]
-    return conclude(squares, partial(_scaled, given), partial(_are_finite, given), across)
+    present = [gradient for gradient in gradients if gradient is not None]
+    return conclude(squares, partial(_scaled, present), partial(_are_finite, present), across)
 
 
 def conclude(
@@ -129,7 +129,7 @@ def _are_finite(gradients: Sequence[Array]) -> bool:
 
 def _scaled(gradients: Sequence[Array], scale: float) -> float:
     if scale == UP:  # where the squares of other formats would not be so small
-        gradients = [own for own in gradients if own.dtype == np.float64 and own.any()]
+        gradients = [g for g in gradients if g.dtype == np.float64 and g.any()]
     blocks = (np.where(np.isfinite(block), block, 0.0) * scale for block in _in_blocks(gradients))
     return _sum_of_squares(blocks)
 

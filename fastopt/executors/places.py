@@ -23,8 +23,8 @@ def check_place(executor: str, place: str | None, capturable: bool, sparse: str 
         raise ValueError(f"sparse must be None for arrays on a device, got {sparse!r}")
     if capturable and place != CUDA:
         raise ValueError("capturable=True needs params on a CUDA device, and these are in memory")
-    if place is not None and executor not in (known := load(place).EXECUTORS):
-        accepted = ", ".join(known)
+    if place is not None and executor not in (executors := load(place).EXECUTORS):
+        accepted = ", ".join(executors)
         raise ValueError(f"executor must be one of {accepted} for arrays on a device, got {executor!r}")
     if place is None and executor == "cuda":
         load(CUDA)

@@ -116,12 +116,12 @@ def _probe_sums(part: Part) -> None:
 def _check_arguments(what: str, function: Any) -> None:
     """Check that a function of a transform takes four arguments and no others."""
     code = getattr(function, "py_func", function).__code__
-    taken = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     variadic = code.co_flags & (CO_VARARGS | CO_VARKEYWORDS)
-    if variadic or len(taken) > 4 or code.co_kwonlyargcount:
+    if variadic or len(names) > 4 or code.co_kwonlyargcount:
         raise TypeError(
             f"{what} must take the four arguments (update, param, state, hyper), "
-            f"without *args, **kwargs or others with defaults, not ({', '.join(taken) or '*args'}); "
+            f"without *args, **kwargs or others with defaults, not ({', '.join(names) or '*args'}); "
             "numbers that it needs besides are hyper, or closed over"
         )
 
@@ -152,7 +152,7 @@ class _Work(NamedTuple):
     function: FunctionType
     read: list[Array]
     written: list[Array]
-    given: tuple[Any, ...]
+    from_host: tuple[Any, ...]  # hyperparameters that the function does not take
     hyper: tuple[Any, ...]
     after: bool
 
@@ -161,11 +161,11 @@ def _work(parts: tuple[Part, ...], hyper: Array, chain_slots: Iterable[Array]) -
     hypers, remaining = iter(hyper[NUMBERS:]), iter(chain_slots)
     work = []
     for part, function in zip(parts, scalar_functions(parts, hyper.dtype), strict=True):
-        given, own = tuple(islice(hypers, part.given)), tuple(islice(hypers, part.hypers))
+        from_host, hyper_of_part = tuple(islice(hypers, part.given)), tuple(islice(hypers, part.hypers))
         arrays = [(slot, next(remaining)) for slot in part.slots]
         read = [array for slot, array in arrays if slot.kind != "output"]
         written = [array for slot, array in arrays if slot.kind != "input"]
-        work.append(_Work(function, read, written, given, own, part.after))
+        work.append(_Work(function, read, written, from_host, hyper_of_part, part.after))
     return work
 
 
@@ -199,21 +199,21 @@ def summed(parts: tuple[Part, ...], hyper: Array, slots: Sequence[StoredArray]) 
     compute, exact = hyper.dtype, np.float64
     param, grad, *chain_slots = (slot.codec.decode(slot.array, compute) for slot in slots)
     size = slots[0].array.size
-    *before, last = _work(parts, hyper, chain_slots)
-    given, summands = tuple(map(exact, last.given)), _summands(parts[-1])
+    *front, last = _work(parts, hyper, chain_slots)
+    from_host, summands = tuple(map(exact, last.from_host)), _summands(parts[-1])
     terms = np.zeros((len(summands), size))
     with np.errstate(all="ignore"):
         for i in range(size):
             old, state = param[i], tuple(exact(array[i]) for array in last.read)
-            if before or last.after:
-                value, applied = _applied(before, i, old, hyper[GRAD_FACTOR] * grad[i])
+            if front or last.after:
+                value, applied = _applied(front, i, old, hyper[GRAD_FACTOR] * grad[i])
                 value = old - value if last.after and not applied else value
             else:
                 value = exact(hyper[GRAD_FACTOR]) * exact(grad[i])
-            for own, summand in zip(terms, summands, strict=True):
-                own[i] = summand(exact(value), exact(old), state, given)
+            for row, summand in zip(terms, summands, strict=True):
+                row[i] = summand(exact(value), exact(old), state, from_host)
         starts = range(0, size, SUM_BLOCK)
-        return [[sum_of_block(own[k : k + SUM_BLOCK]) for k in starts] for own in terms]
+        return [[sum_of_block(row[k : k + SUM_BLOCK]) for k in starts] for row in terms]
 
 
 def stepped(

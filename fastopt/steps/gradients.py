@@ -59,7 +59,7 @@ class Gradients:
         self._one, self._one_at = one.data, checks.address(one)
 
     @cached_property
-    def known(self) -> int:
+    def zero_items(self) -> int:
         """What the header check takes for `items` when the addresses of gradients are in the table."""
         self._zeros = np.zeros(max(len(self._leaves), 1), np.int64)  # kept alive
         return checks.address(self._zeros)
@@ -69,8 +69,8 @@ class Gradients:
         if self._single:  # a third of a microsecond less than to look into the list
             self._one[0] = id(grads)
             return [grads], self._one_at
-        found = self._structure.find(grads, "grads")
-        return found, items_of(found)
+        gradients = self._structure.find(grads, "grads")
+        return gradients, items_of(gradients)
 
     def check(
         self, grads: list[Any]
@@ -98,9 +98,9 @@ class Gradients:
         has_gradient = [grad is not None for grad in grads]
         formats = {row: grad.dtype for row, grad in enumerate(grads) if grad is not None}
         formats |= {row: grad.values.dtype for row, grad in sparse.items()}
-        before = self._table.dtypes
+        dtypes = self._table.dtypes
         changed = {
-            row: dtype for row, dtype in formats.items() if name_of(dtype) != name_of(before[row])
+            row: dtype for row, dtype in formats.items() if name_of(dtype) != name_of(dtypes[row])
         }
         addresses = [checks.address(g) if g is not None else 0 for g in grads]
         counts = [p.size * g for p, g in zip(self._leaves, has_gradient, strict=True)]
@@ -112,7 +112,7 @@ class Gradients:
 
     def _take_sparse(self, names: list[str], grads: list[Any]) -> dict[int, RowGradient]:
         """The sparse gradients, checked."""
-        taken = {}
+        sparse = {}
         for index, (name, grad) in enumerate(zip(names, grads, strict=True)):
             if not is_sparse(grad):
                 continue
@@ -126,8 +126,8 @@ class Gradients:
                 self._guarded.check_apart(f"values of {name}", array)
                 if self._zero_grad:
                     checks.check_is_written(f"values of {name}", array)
-            taken[index] = gradient
-        return taken
+            sparse[index] = gradient
+        return sparse
 
     def share_memory(self) -> bool:
         """Whether any two of the gradients in the table overlap."""

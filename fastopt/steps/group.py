@@ -78,10 +78,10 @@ class Group:
         self.states = self._make_states(state, files)
         # The arrays of each input and output, with its name.
         self.inputs = [
-            (name, self._given(name, own, False)) for t in chain for name, own in t.inputs.items()
+            (name, self._given(name, arrays, False)) for t in chain for name, arrays in t.inputs.items()
         ]
         self.outputs = [
-            (name, self._given(name, own, True)) for t in chain for name, own in t.outputs.items()
+            (name, self._given(name, arrays, True)) for t in chain for name, arrays in t.outputs.items()
         ]
         # The kind, arrays and codecs of each slot of the chain, in the order of the table's columns.
         slots: dict[str, Iterator[tuple[list[Array], list[Codec]]]] = {
@@ -118,25 +118,25 @@ class Group:
     def _take_states(self, name: str, structure: Any) -> list[Array]:
         """The caller's own arrays for a state, in the format that they are in."""
         label = f"state[{name!r}]"
-        arrays = [placement.enter(label, own) for own in self.structure.match(structure, label)]
+        arrays = [placement.enter(label, array) for array in self.structure.match(structure, label)]
         self.codecs[name] = []
         for array, leaf, path in zip(arrays, self.leaves, self.paths, strict=True):
-            own = tree.describe(label, path)
-            checks.check_kind(own, array)
+            label_of_array = tree.describe(label, path)
+            checks.check_kind(label_of_array, array)
             codec = codec_of(array, name, self.chain)
             if codec is None or codec.name not in states_of(leaf.dtype):
                 accepted = listed(states_of(leaf.dtype))
                 raise TypeError(
-                    f"{own} must have dtype {accepted} for a parameter of {leaf.dtype}, "
+                    f"{label_of_array} must have dtype {accepted} for a parameter of {leaf.dtype}, "
                     f"not {array.dtype}"
                 )
-            checks.check_stored(own, array, codec.shape(leaf.shape), codec.dtype)
+            checks.check_stored(label_of_array, array, codec.shape(leaf.shape), codec.dtype)
             self.codecs[name].append(codec)
         return arrays
 
     def _given(self, label: str, structure: Any, written: bool) -> list[Array]:
         """The caller's arrays, checked: of the parameters' shapes, and what they are used for."""
-        arrays = [placement.enter(label, own) for own in self.structure.match(structure, label)]
+        arrays = [placement.enter(label, array) for array in self.structure.match(structure, label)]
         for array, leaf, path in zip(arrays, self.leaves, self.paths, strict=True):
             name = tree.describe(label, path)
             if not written:
@@ -247,21 +247,21 @@ def make_groups(
             raise ValueError(f"params must be a list with {len(chain)} entries, one for each chain")
         for name, entries in state.items():
             if not isinstance(entries, (list, tuple)) or len(entries) != len(chain):
-                found = (
+                actual = (
                     f"{len(entries)} entries" if isinstance(entries, (list, tuple)) else repr(entries)
                 )
                 raise ValueError(
                     f"state[{name!r}] must be a list with {len(chain)} entries, one for each chain "
-                    f"(None for one without this state), not {found:.80}"
+                    f"(None for one without this state), not {actual:.80}"
                 )
         remaining = iter(params)
         for i, (form, part) in enumerate(zip(structure.children, chain, strict=True)):
             own_state = {name: all_[i] for name, all_ in state.items()}
-            own = list(islice(remaining, len(form)))
-            sections.append((form, own, part, f"params[{i}]", own_state))
+            leaves = list(islice(remaining, len(form)))
+            sections.append((form, leaves, part, f"params[{i}]", own_state))
     else:
         sections.append((structure, params, chain, "params", state))
-    known = {name for _, _, part, _, _ in sections for name in part.states()} if state else set()
-    if unknown := sorted(state.keys() - known):
-        raise ValueError(f"state has unknown names {unknown}; the chain has {sorted(known)}")
+    names = {name for _, _, part, _, _ in sections for name in part.states()} if state else set()
+    if unknown := sorted(state.keys() - names):
+        raise ValueError(f"state has unknown names {unknown}; the chain has {sorted(names)}")
     return [Group(*section, files, formats) for section in sections]

@@ -103,7 +103,7 @@ class Hyperparameters:
         keys = dict.fromkeys(_Key(*member, lag) for member, lag in members)
         self._buffers = {key: self._buffers.get(key, self._new(key)) for key in keys}
         if self._apart:
-            self._views = {key: self._views.get(key, list(own)) for key, own in self._buffers.items()}
+            self._views = {key: self._views.get(key, list(rows)) for key, rows in self._buffers.items()}
         self._packs: list[Callable[..., Any]] = []  # made by the first step that needs them
 
     def arranged(self, lags: Sequence[int]) -> Hyperparameters:
@@ -126,7 +126,7 @@ class Hyperparameters:
 
     def _entry(self, number: int, key: _Key) -> Entry:
         members = zip(self._members, self.lags, strict=True)
-        rows = [row for row, own in enumerate(members) if _Key(*own[0], own[1]) == key]
+        rows = [row for row, member in enumerate(members) if _Key(*member[0], member[1]) == key]
         buffers = list(map(self.of, rows)) if key.group in self._apart else [self._buffers[key]]
         return Entry(number, key.group, rows, buffers)
 
@@ -169,12 +169,12 @@ class Hyperparameters:
             numbers = self._all_numbers(*arguments)
         self._current = numbers
         self._packs = self._packs or list(map(_packer, self._buffers.values()))
-        for pack, own in zip(self._packs, numbers, strict=True):
-            pack(*own)
+        for pack, buffer_numbers in zip(self._packs, numbers, strict=True):
+            pack(*buffer_numbers)
         if self._are_constant:
             self._scale = grad_scale
 
-    def write(self, given: Sequence[bool], grad_scale: float, limit: float) -> None:
+    def write(self, has_gradient: Sequence[bool], grad_scale: float, limit: float) -> None:
         """Have a device compute those of the coming step, where it does so by itself."""
 
     def filled(
@@ -219,21 +219,21 @@ class Hyperparameters:
         lengths = self._lengths[key.group]
         numbers = [factor, self._phase_at(step)]
         for part, (length, room) in zip(chains[key.group], lengths, strict=True):
-            own = part.hyper_at(step)
-            if len(own) != length:
+            hyper = part.hyper_at(step)
+            if len(hyper) != length:
                 raise ValueError(
                     f"transform {part.name!r} must always have as many hyperparameters: its hyper gave "
-                    f"{len(own)} numbers at step {step}, {length} before"
+                    f"{len(hyper)} numbers at step {step}, {length} before"
                 )
             if (direction := part.round_towards) is not None:
-                own = tuple(limit_in(key.format, number, direction) for number in own)
+                hyper = tuple(limit_in(key.format, number, direction) for number in hyper)
             # One sum tells that all are finite, as a rule; NaN fails both.
-            if not sum(map(abs, own)) <= largest and not all(abs(number) <= largest for number in own):
+            if not sum(map(abs, hyper)) <= largest and not all(abs(n) <= largest for n in hyper):
                 raise ValueError(
                     f"the hyperparameters of transform {part.name!r} must be finite in {dtype}, "
-                    f"got {own} at step {step}"
+                    f"got {hyper} at step {step}"
                 )
-            numbers += own
+            numbers += hyper
             if room:
                 numbers += room
         return numbers

@@ -74,7 +74,7 @@ class MemoryStepper(Stepper):
         self.row_steps = RowStepper(
             setup.sparse, parameters, hyper, self.rows, self.executor, self.compiled
         )
-        self._found: list[Any] = []  # the gradients of the step that was begun,
+        self._grads: list[Any] = []  # the gradients of the step that was begun,
         self._sparse: Mapping[int, RowGradient] = {}  # and those among them that are sparse
         self._is_measured = False
         self._left = self._count_before = 0  # elements still to be stepped, and steps before
@@ -136,9 +136,9 @@ class MemoryStepper(Stepper):
             self._refuse(stream)
         if type(grad_scale) is not float or grad_scale != self.grad_scale or self.varies:
             self.prepare(grad_scale)
-        found, items = self.gradients.enter(grads)
+        gradients, items = self.gradients.enter(grads)
         if self.row_steps.lagging:
-            self.row_steps.catch_up(found)
+            self.row_steps.catch_up(gradients)
         if self._in_one:
             launch = self.launch  # in a name of its own: Python 3.11 would look for a method
             status = launch(self.rows, items, self.ranges)
@@ -147,7 +147,7 @@ class MemoryStepper(Stepper):
             if status == SKIPPED:
                 self._keep_up()
                 return
-        self._check_first(found, items)
+        self._check_first(gradients, items)
         if self.decide():
             self.run(0, self.parameters.size)
             self.end()
@@ -177,14 +177,14 @@ class MemoryStepper(Stepper):
         if stream is not None:
             self._refuse(stream)
         self.prepare(grad_scale)
-        found, _ = self.gradients.enter(grads)
+        gradients, _ = self.gradients.enter(grads)
         if self.row_steps.lagging:
-            self.row_steps.catch_up(found)
+            self.row_steps.catch_up(gradients)
         self._count_before = count = self.count
         self.limit = self.clip.limit_at(count)
-        self._check(found)
+        self._check(gradients)
 
-    def _check_first(self, found: list[Any], items: int) -> None:
+    def _check_first(self, gradients: list[Any], items: int) -> None:
         """Check all gradients of a whole step, and sum their squares in the same pass if possible."""
         self._count_before = count = self.count
         self.limit = self.clip.limit_at(count)  # runs code of the caller's: before the check
@@ -193,37 +193,37 @@ class MemoryStepper(Stepper):
             check = self.norm.measure if self.clip.is_on else drivers.bind()
             status = check(self.rows, items, self.ranges)
         if status >= 0:
-            self._check(found)
+            self._check(gradients)
             return
         if self.setup.zero_grad and self.gradients.share_memory():
-            self.gradients.check(found)  # raises the error
-        self._found, self._sparse, self._is_measured = found, {}, True
+            self.gradients.check(gradients)  # raises the error
+        self._grads, self._sparse, self._is_measured = gradients, {}, True
         self._left = self.parameters.size
 
-    def _check(self, found: list[Any]) -> None:
+    def _check(self, gradients: list[Any]) -> None:
         """Check the gradients, or raise; switch kernels for gradients whose format has changed."""
         if self._keep_up() and self.varies:  # the step before was interrupted at its end
             self.hyper.fill(self.count, self.grad_scale)
-        sparse, others, changes = self.gradients.check(found)
+        sparse, others, changes = self.gradients.check(gradients)
         if others:
             dtypes = [others.get(row, dtype) for row, dtype in enumerate(self.table.dtypes)]
             changes += self.table.planned(others, self._kernels(dtypes, self.scales))
         make(changes)
-        self._found, self._sparse, self._is_measured = found, sparse, False
+        self._grads, self._sparse, self._is_measured = gradients, sparse, False
         self._left = self.parameters.size
         self.row_steps.prepare(sparse, self.hyper)
 
     def decide(self) -> bool:
         """Measure all gradients if an option needs it; return False to skip the step."""
         if self.clip.is_on:
-            grads, sparse = self._found, self._sparse
+            grads, sparse = self._grads, self._sparse
             if sparse or not self.compiled:
                 grads = [sparse[i].once() if i in sparse else grad for i, grad in enumerate(grads)]
-                given = [grad for grad in grads if grad is not None]
-                squares = sum_of_squares(given) if self.compiled else norm.reference(given)
+                present = [grad for grad in grads if grad is not None]
+                squares = sum_of_squares(present) if self.compiled else norm.reference(present)
             else:
                 if not self._is_measured:
-                    self.norm.measure(self.rows, self.gradients.known, self.ranges)
+                    self.norm.measure(self.rows, self.gradients.zero_items, self.ranges)
                 squares = self.norm.squares
             factor = self.clip.decide(squares, grads, self.grad_scale, self.limit, self.reducer)
             if factor is None:
@@ -237,18 +237,18 @@ class MemoryStepper(Stepper):
 
     def _decide_from_sums(self, sums: MemorySums) -> bool:
         sums.prepare(self.scales)
-        total = partial(sums.totals, found=self._found, hyper=self.hyper)
-        given = [grad is not None for grad in self._found]
-        return self.decisions.decide(total, self.hyper, given, self.reducer)
+        total = partial(sums.totals, grads=self._grads, hyper=self.hyper)
+        has_gradient = [grad is not None for grad in self._grads]
+        return self.decisions.decide(total, self.hyper, has_gradient, self.reducer)
 
     def run(self, start: int, stop: int) -> None:
         """Step the elements from `start` to `stop`; of sparse gradients whole arrays only."""
         left = self._left - (stop - start)
         if left < 0:  # nothing more of no elements
             return
-        if self.compiled and stop - start == self.parameters.size and self._found and not self._sparse:
+        if self.compiled and stop - start == self.parameters.size and self._grads and not self._sparse:
             launch = self._launch_also if self.decisions.carries else self.launch
-            launch(self.rows, self.gradients.known, self.ranges)  # counts the step
+            launch(self.rows, self.gradients.zero_items, self.ranges)  # counts the step
         else:
             self._run_stretch(start, stop, is_last=left == 0)
         self._left = left or -1
@@ -256,12 +256,12 @@ class MemoryStepper(Stepper):
     def _run_stretch(self, start: int, stop: int, *, is_last: bool) -> None:
         firsts, end = self.parameters.firsts, self.parameters.size
         sparse = {
-            i: own
-            for i, own in self._sparse.items()
+            i: row_gradient
+            for i, row_gradient in self._sparse.items()
             if (start <= firsts[i] < stop or firsts[i] == stop == end)
             and firsts[i] + self.parameters.sizes[i] <= stop
         }
-        dense = [None if i in self._sparse else grad for i, grad in enumerate(self._found)]
+        dense = [None if i in self._sparse else grad for i, grad in enumerate(self._grads)]
         has_dense = len(self._sparse) < len(dense)
         sizes = [stop - start] * has_dense + self.row_steps.sizes(sparse)
         threads, turn = turn_for(self.executor, sizes if self.compiled else [])
@@ -279,7 +279,7 @@ class MemoryStepper(Stepper):
     def _step_counted(self) -> list[Change]:
         lags = [
             lag + int(grad is None and size > 0)
-            for lag, grad, size in zip(self.lags, self._found, self.parameters.sizes, strict=True)
+            for lag, grad, size in zip(self.lags, self._grads, self.parameters.sizes, strict=True)
         ]
         return self.counted(self._count_before + 1, lags)
 
@@ -292,7 +292,7 @@ class MemoryStepper(Stepper):
 
     def _release(self) -> None:
         """Leave the gradients to their owner."""
-        self._found, self._sparse = [], {}
+        self._grads, self._sparse = [], {}
 
     def _keep_up(self) -> bool:
         """Let arrays that were left out have the hyperparameters of their step; if there are any."""

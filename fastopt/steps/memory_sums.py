@@ -39,7 +39,7 @@ class MemorySums:
         scales: bool,
     ) -> None:
         self._passes, self._parameters, self._table = passes, parameters, table
-        self._sums = [TableSums(executor, parameters.sizes, own.sums, own.per_array) for own in passes]
+        self._sums = [TableSums(executor, parameters.sizes, p.sums, p.per_array) for p in passes]
         self._compiled = compiled
         self._for: Any = None, False  # the formats that there are kernels for, and the factor
         self.prepare(scales)
@@ -52,14 +52,14 @@ class MemorySums:
         names = [str(name_of(dtype)) for dtype in dtypes]
         jobs = [self._parameters.job(row, name, scales) for row, name in enumerate(names)]
         pairs = list(zip(jobs, self._parameters.group_of, strict=True))
-        for own, sums in zip(self._passes, self._sums, strict=True):
-            at = own.positions
+        for sum_pass, sums in zip(self._passes, self._sums, strict=True):
+            at = sum_pass.positions
             sums.use([sum_kernel(sum_job(job, at[g])) if g in at else None for job, g in pairs])
         self._for = dtypes, scales
 
-    def totals(self, number: int, found: Sequence[Any], hyper: Hyperparameters) -> Array:
+    def totals(self, number: int, grads: Sequence[Any], hyper: Hyperparameters) -> Array:
         """The sums of a pass: a row for each, with a number for each array or one for all."""
         if not self._compiled:
-            return self._parameters.interpret_sums(self._passes[number], found, hyper)
+            return self._parameters.interpret_sums(self._passes[number], grads, hyper)
         totals: Array = self._sums[number].measure(self._table.rows)
         return totals

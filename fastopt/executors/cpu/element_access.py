@@ -66,8 +66,8 @@ def phase_bits(typing_context: Any, phase: Any) -> Any:
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         prefer_512_bits(builder)
-        whole = builder.fptoui(args[0], I32)
-        return builder.shl(whole, int32(32 - rounding.PHASE_BITS))
+        number = builder.fptoui(args[0], I32)
+        return builder.shl(number, int32(32 - rounding.PHASE_BITS))
 
     return types.int32(phase), emit
 

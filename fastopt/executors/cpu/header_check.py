@@ -67,7 +67,7 @@ def _is_like(typing_context: Any, item: Any, dtype: Any, flags: Any, ndim: Any, 
             shape = load(item, SHAPE_AT)
             with cgutils.for_range(builder, ndim) as loop:
                 at = builder.mul(loop.index, ir.Constant(I64, 8))
-                one, other = (load(builder.add(own, at)) for own in (shape, lengths))
+                one, other = (load(builder.add(start, at)) for start in (shape, lengths))
                 with builder.if_then(builder.not_(same(one, other)), likely=False):
                     builder.store(ir.Constant(ir.IntType(1), 0), result)
                     loop.do_break()
@@ -84,10 +84,8 @@ def _are_unchanged(at):
         item, ndim = read_word(at + 8 * object_headers.OBJECT), read_word(at + 8 * object_headers.NDIM)
         if read_word(item + DATA) != read_word(at + 8 * object_headers.DATA):
             return False
-        dtype, flags = (
-            read_word(at + 8 * object_headers.DTYPE),
-            read_word(at + 8 * object_headers.FLAGS),
-        )
+        dtype = read_word(at + 8 * object_headers.DTYPE)
+        flags = read_word(at + 8 * object_headers.FLAGS)
         if not _is_like(item, dtype, flags, ndim, at + 8 * object_headers.LENGTHS):
             return False
         at += 8 * (object_headers.LENGTHS + ndim)

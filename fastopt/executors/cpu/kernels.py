@@ -120,7 +120,7 @@ def source(job: Job) -> str:
         head.append(f"{name}_new_scale = plain")
 
     names = [array.name for array in blocked]
-    before = "{0}_before, {0}_new, {0}_new_scale, random_before"
+    old_codes = "{0}_before, {0}_new, {0}_new_scale, random_before"
     loads, plain_loads = (
         [load(array, plain) for array in arrays if array.kind != "output"] for plain in (False, True)
     )
@@ -140,14 +140,14 @@ def source(job: Job) -> str:
     for name in names:
         lines += [f"        {name}_codes = codes_of({name}_at, block)"]
         lines += [f"        {name}_scale = scale_{name}({name}_at, block)"]
-    whole = ["end - block == BLOCK", *(f"is_plain_{name}({name}_scale)" for name in names)]
-    lines += [f"        whole = {' and '.join(whole)}"]
+    is_full_block = ["end - block == BLOCK", *(f"is_plain_{name}({name}_scale)" for name in names)]
+    lines += [f"        whole = {' and '.join(is_full_block)}"]
     if blocked:
         plain = [f"is_plain_{name}({name}_new_scale)" for name in names]
         lines += [f"        if not (whole and {' and '.join(plain)}):"]
         lines += ["            # No step here to alternate with encoding the previous block."]
     for name in names:
-        lines += [f"            encode_all_{name}({before.format(name)})"]
+        lines += [f"            encode_all_{name}({old_codes.format(name)})"]
         lines += [f"            {name}_before, {name}_new_scale = nowhere(), plain"]
     lines += ["        if whole:"]
     lines += ["            for begin in range(block, block + BLOCK, PREFETCH_STEP):"]
@@ -158,7 +158,7 @@ def source(job: Job) -> str:
         lines += [
             "                for position in range(begin - block, begin - block + PREFETCH_STEP):"
         ]
-        lines += [f"                    encode_{name}(position, {before.format(name)})"]
+        lines += [f"                    encode_{name}(position, {old_codes.format(name)})"]
     lines += ["                for i in range(begin, begin + PREFETCH_STEP):"]
     lines += [f"                    {line}" for line in plain_loads + body]
     lines += ["        else:"]
@@ -170,7 +170,7 @@ def source(job: Job) -> str:
         numbers = f"{name}_at, block, end, {name}_new"
         lines += [f"        {name}_new_scale = rescale_{name}({numbers})"]
         lines += [f"        {name}_before = {name}_codes"]
-    lines += [f"    encode_all_{name}({before.format(name)})" for name in names]
+    lines += [f"    encode_all_{name}({old_codes.format(name)})" for name in names]
     return "\n".join(lines) + "\n"
 
 
@@ -188,7 +188,7 @@ def kernel(job: Job) -> Kernel:
         The processor lacks the instructions for one of the formats.
     """
     text, parts, number = source(job), job.parts, numba.from_dtype(job.compute)
-    known = identified(job, text, [part.update for part in parts])
+    identity = identified(job, text, [part.update for part in parts])
     updates = specialized_updates(job, parts)
     scope: dict[str, Any] = {"BLOCK": BLOCK, "PREFETCH_STEP": PREFETCH_STEP, "AHEAD": ahead(job)}
     scope["WORTH_FETCHING"] = WORTH_FETCHING
@@ -202,7 +202,7 @@ def kernel(job: Job) -> Kernel:
     def check() -> None:
         check_types(parts, updates, number, result_type)
 
-    return compiled(job, known, scope, arguments, check)
+    return compiled(job, identity, scope, arguments, check)
 
 
 class Identity(NamedTuple):
@@ -236,7 +236,7 @@ def specialized_updates(job: Job, parts: Sequence[Part]) -> list[Any]:
 
 def compiled(
     job: Job,
-    known: Identity,
+    identity: Identity,
     scope: dict[str, Any],
     arguments: tuple[Any, ...],
     check: Callable[[], None],
@@ -244,13 +244,13 @@ def compiled(
     """Compile the source of a kernel, or take it from disk; `check` is called before it is compiled."""
     # Numba imports the module of a cached function: it must exist in every process.
     scope |= {"__name__": __name__, "zero": job.compute.type(0)}
-    exec(compile(known.text, f"<fastopt kernel {known.key}>", "exec"), scope)
+    exec(compile(identity.text, f"<fastopt kernel {identity.key}>", "exec"), scope)
     function = uniquely_named(scope["kernel"])
     code = CheckedCFunc(function, (arguments, types.void), {}, _options(job))
-    code._cache = DiskCache(known.name, f"{package()} {known.key}" if known.lasts else None)
+    code._cache = DiskCache(identity.name, f"{package()} {identity.key}" if identity.lasts else None)
     code.check = check
     code.compile()
-    return Kernel(code.address, known.text, code)
+    return Kernel(code.address, identity.text, code)
 
 
 def _options(job: Job) -> Any:

@@ -72,14 +72,14 @@ def _sum_squares(builder: Any, name: str, address: Any, count: Any) -> Any:
             prefetch_line(builder, at(builder, place, AHEAD + line), False)
         rows = [square(row(builder, place, number, k, itemsize)) for k in range(ROWS)]
         add_group(builder, waiting, rows, loop.index)
-    done = builder.mul(full, group)
-    with builder.if_then(builder.icmp_signed("<", done, count)):
+    full_terms = builder.mul(full, group)
+    with builder.if_then(builder.icmp_signed("<", full_terms, count)):
         for k in range(ROWS):
             vector = builder.bitcast(at(builder, rest, k * LANES), VECTOR.as_pointer())
             builder.store(ir.Constant(VECTOR, [0.0] * LANES), vector, align=8)
-        with cgutils.for_range_slice(builder, done, count, one) as (i, _):
+        with cgutils.for_range_slice(builder, full_terms, count, one) as (i, _):
             term = square(builder.load(at(builder, first, i)))
-            builder.store(term, at(builder, rest, builder.sub(i, done)))
+            builder.store(term, at(builder, rest, builder.sub(i, full_terms)))
         add_group(builder, waiting, [row(builder, rest, DOUBLE, k, 8) for k in range(ROWS)], full)
         builder.store(builder.add(full, one), groups)
     return total(builder, waiting, builder.load(groups))
@@ -119,7 +119,7 @@ def _driver(formats: tuple[str, ...]) -> Any:
     for name in formats:
         require_conversion(name)
     sum_squares = _sum_squares_of(formats)
-    known = sum(1 << number_of(name) for name in formats)
+    known_formats = sum(1 << number_of(name) for name in formats)
 
     @helper
     def block_sum(rows, row, start):
@@ -132,7 +132,7 @@ def _driver(formats: tuple[str, ...]) -> Any:
         total = 0
         for i in range(rows.shape[0]):
             total += _blocks(rows, i)
-            if status < 0 and known >> rows[i, columns.FORMAT] & 1 == 0:
+            if status < 0 and known_formats >> rows[i, columns.FORMAT] & 1 == 0:
                 status = OTHER_FORMATS
         if status < 0 and status != OTHER_FORMATS:
             sums[0] = 0.0

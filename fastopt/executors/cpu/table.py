@@ -127,7 +127,7 @@ class Table(CountedTable):
         self.size, headers_at = 0, address(self._words)
         rows = []
         codes = [kernel.address for kernel in kernels] or [0] * len(params)
-        for param, slots, known, start, index, code, hyper in zip(
+        for param, slots, headers_of_row, start, index, code, hyper in zip(
             params, states, headers, starts, indices, codes, hypers, strict=True
         ):
             row = [0] * (STATE + most)
@@ -136,7 +136,7 @@ class Table(CountedTable):
             row[LENGTH] = row[COUNT] = param.size
             row[TYPE], row[NONE] = id(np.ndarray), id(None) if may_skip else 0
             row[FLAGS], row[NDIM] = grad_flags, param.ndim
-            row[FIRST], row[PARAM] = index, known[0].address
+            row[FIRST], row[PARAM] = index, headers_of_row[0].address
             row[STATE : STATE + len(slots)] = map(address, slots)
             rows.append(row)
             self.size += param.size

@@ -30,11 +30,11 @@ from fastopt.validation import DeviceScalar
 
 
 def _plain(operation: Callable[[Any, Any], Any]) -> Any:
-    return lambda own, other: TensorScalar(operation(own.values, _value(other)))
+    return lambda scalar, other: TensorScalar(operation(scalar.values, _value(other)))
 
 
 def _reflected(operation: Callable[[Any, Any], Any]) -> Any:
-    return lambda own, other: TensorScalar(operation(_value(other), own.values))
+    return lambda scalar, other: TensorScalar(operation(_value(other), scalar.values))
 
 
 def _value(operand: Any) -> Any:
@@ -96,37 +96,37 @@ class CountedRows:
         self._all = rows[0].param.detach().new_zeros(shape, dtype=dtype)
         self.numbers = list(self._all.unbind())
 
-    def write(self, factor: float, given: Sequence[bool]) -> None:
+    def write(self, factor: float, has_gradient: Sequence[bool]) -> None:
         """Compute the hyperparameters of the next step, and count it for rows with a gradient."""
         steps = TensorScalar(torch.stack(self._steps).double())
         if self._products:
-            self._multiply(steps, given)
-        found: list[Any] = [factor, self._phase(steps)]
+            self._multiply(steps, has_gradient)
+        numbers: list[Any] = [factor, self._phase(steps)]
         for part in self._section.chain:
-            found += part.hyper_at(steps)  # type: ignore[arg-type]  # it computes like a step
+            numbers += part.hyper_at(steps)  # type: ignore[arg-type]  # it computes like a step
         columns = [
-            own.values.expand_as(steps.values)
-            if isinstance(own, TensorScalar)
-            else torch.full_like(steps.values, own)
-            for own in found
+            number.values.expand_as(steps.values)
+            if isinstance(number, TensorScalar)
+            else torch.full_like(steps.values, number)
+            for number in numbers
         ]
         self._all.copy_(torch.stack(columns, 1))
-        torch._foreach_add_(list(compress(self._steps, given)), 1)
+        torch._foreach_add_(list(compress(self._steps, has_gradient)), 1)
 
     def _phase(self, steps: TensorScalar) -> Any:
         if self._seed is None:
             return 0.0
         return TensorScalar(whole_phase(self._seed, steps.values.long()).double())
 
-    def _multiply(self, steps: TensorScalar, given: Sequence[bool]) -> None:
+    def _multiply(self, steps: TensorScalar, has_gradient: Sequence[bool]) -> None:
         """Multiply NAdam's products by the momenta of this step, rounded as in torch."""
-        before = torch.stack(self._products)
+        products_before = torch.stack(self._products)
         momenta: Any = nadam_momentum_of(self._section.group, steps)  # type: ignore[arg-type]
-        products = before * momenta.values.to(before.dtype)
+        products = products_before * momenta.values.to(products_before.dtype)
         self._section.products.clear()
         self._section.products[steps] = TensorScalar(products.double())
-        new = list(compress(products.unbind(), given))
-        torch._foreach_copy_(list(compress(self._products, given)), new)
+        new = list(compress(products.unbind(), has_gradient))
+        torch._foreach_copy_(list(compress(self._products, has_gradient)), new)
 
 
 class DeviceHyper(LaunchHyper):
@@ -193,7 +193,7 @@ class GraphHyperparameters(Hyperparameters):
         """No changes on the host: see `write`."""
         return []
 
-    def write(self, given: Sequence[bool], grad_scale: float, limit: float) -> None:
+    def write(self, has_gradient: Sequence[bool], grad_scale: float, limit: float) -> None:
         """Compute and count the next step on the device, or record that in a graph."""
         if not torch.cuda.is_current_stream_capturing():
             self._settled = grad_scale, limit
@@ -203,4 +203,4 @@ class GraphHyperparameters(Hyperparameters):
                 "capture the next"
             )
         for indices, counted in self._counted:
-            counted.write(1.0 / grad_scale, [given[index] for index in indices])
+            counted.write(1.0 / grad_scale, [has_gradient[index] for index in indices])
