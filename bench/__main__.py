@@ -25,16 +25,16 @@ def main(arguments: list[str]) -> int:
     neighbours = machine.busy_cores()
     adds = "--add" in arguments
     arguments = [argument for argument in arguments if argument != "--add"]
-    found: list[dict[str, Any]] = []
+    reports: list[dict[str, Any]] = []
     for file in sorted(FOLDER.glob("bench_*.py")):
         status, report_of_file = _run(file, arguments)
         if status not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
             return status
-        found += report_of_file
-    if not found:
+        reports += report_of_file
+    if not reports:
         return int(pytest.ExitCode.NO_TESTS_COLLECTED)
-    facts = machine.facts(found[0]["machine_info"]["cpu"]) | {"busy_cores_before": neighbours}
-    cases = [case["extra_info"] for own in found for case in own["benchmarks"]]
+    facts = machine.facts(reports[0]["machine_info"]["cpu"]) | {"busy_cores_before": neighbours}
+    cases = [case["extra_info"] for report in reports for case in report["benchmarks"]]
     results = {"machine": facts, "full": "--full" in arguments, "cases": cases}
     print(report.details(results))
     if adds or set(arguments) <= {"--full"}:
@@ -63,8 +63,8 @@ def _run(file: Path, arguments: list[str]) -> tuple[int, list[dict[str, Any]]]:
 def _added(stored: dict[str, Any], cases: list[Any]) -> dict[str, Any]:
     """Stored results with other cases for some of the questions."""
     measured = {case["question"] for case in cases}
-    kept = [case for case in stored["cases"] if case["question"] not in measured]
-    return {**stored, "cases": [*kept, *cases]}
+    unchanged = [case for case in stored["cases"] if case["question"] not in measured]
+    return {**stored, "cases": [*unchanged, *cases]}
 
 
 def _rounded(value: object) -> object:

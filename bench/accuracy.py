@@ -48,12 +48,12 @@ def descend(form: Form, combination: Combination) -> Array:
 def descend_with_map(form: Form, values: Array) -> Array:
     """The same for plain RMSProp with its accumulator in a map; the update uses the unrounded one."""
     lr, beta, eps = (np.float32(form.settings[name]) for name in ("lr", "beta", "eps"))
-    x, kept = start(), np.zeros(ELEMENTS, np.float32)
+    x, stored = start(), np.zeros(ELEMENTS, np.float32)
     for _ in range(STEPS):
         g = slope(x)
-        average = beta * kept + (1 - beta) * g * g
+        average = beta * stored + (1 - beta) * g * g
         x -= lr * g / np.sqrt(average + eps)
-        kept = dynamic_map.stored(average, values)
+        stored = dynamic_map.stored(average, values)
     return x
 
 
@@ -61,7 +61,7 @@ def distances(form: Form) -> dict[str, float]:
     """From where float32 is, as a part of the way that it went."""
     expected = descend(form, COMBINATIONS["float32"])
     way = np.linalg.norm(expected - start())
-    ends = {name: descend(form, own) for name, own in COMBINATIONS.items()}
+    ends = {name: descend(form, combination) for name, combination in COMBINATIONS.items()}
     if form.kind is fastopt.RMSProp:
         ends["float32, state in the dynamic map"] = descend_with_map(form, dynamic_map.dynamic(False))
     return {name: float(np.linalg.norm(end - expected) / way) for name, end in ends.items()}
@@ -69,12 +69,12 @@ def distances(form: Form) -> dict[str, float]:
 
 def _stores(signed: bool) -> Mapping[str, Store]:
     """What is left of numbers, by the name of the format."""
-    own: Codec = SIGNED if signed else UNSIGNED
+    codec: Codec = SIGNED if signed else UNSIGNED
 
     def fastopt_(random: bool) -> Store:
         def store(numbers: Array) -> Array:
             bits = noise(0, numbers.size, phase(0, 0), 0) if random else None
-            return own.decode(own.encode(numbers, bits), numbers.dtype)[: numbers.size]
+            return codec.decode(codec.encode(numbers, bits), numbers.dtype)[: numbers.size]
 
         return store
 
@@ -107,9 +107,9 @@ def errors(signed: bool) -> list[dict[str, Any]]:
     rows = []
     for data, numbers in _data(signed).items():
         for name, store in _stores(signed).items():
-            found = store(numbers)
-            relative = (found.astype(np.float64) - numbers) / numbers
+            decoded = store(numbers)
+            relative = (decoded.astype(np.float64) - numbers) / numbers
             rms = float(np.sqrt(np.mean(relative**2)))
-            lost = float(np.mean(found == 0))
+            lost = float(np.mean(decoded == 0))
             rows.append({"data": data, "format": name, "rms_relative_error": rms, "lost": lost})
     return rows

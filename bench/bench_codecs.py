@@ -39,18 +39,20 @@ def bench_codecs(form: Form, size: int, threads: str, compare: Any, benchmark: A
         pytest.skip(f"needs {needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} are free")
     check(form)
 
-    steps, held, moved = {}, {}, {}
+    steps, held_by, moved = {}, {}, {}
     arrays: dict[np.dtype[Any], Any] = {}  # parameters and gradients are shared by what has their dtype
-    for name, own in combinations(form).items():
-        if own.number not in arrays:
-            arrays[own.number] = [filled(size, numbers, own.number) for numbers in _numbers()]
-        params, grads = arrays[own.number]
-        optimizer = own.optimizer(form, params)
-        found = bytes_of(size, params, grads, optimizer.state)
-        steps[name], moved[name] = partial(optimizer.step, grads), found["moved"]
-        held[name] = {"held": found["held"], "state": found["state"]}
+    for name, combination in combinations(form).items():
+        if combination.number not in arrays:
+            arrays[combination.number] = [
+                filled(size, numbers, combination.number) for numbers in _numbers()
+            ]
+        params, grads = arrays[combination.number]
+        optimizer = combination.optimizer(form, params)
+        counts = bytes_of(size, params, grads, optimizer.state)
+        steps[name], moved[name] = partial(optimizer.step, grads), counts["moved"]
+        held_by[name] = {"held": counts["held"], "state": counts["state"]}
     case = {"question": "codecs", "form": form.name, "size": size, "threads": count}
-    case |= {"all_threads": threads == "all", "bytes": held}
+    case |= {"all_threads": threads == "all", "bytes": held_by}
     budget = 8.0 if size >= 10**8 else 3.0
     with fastopt.threads(count):
         compare(case, {name: timed(step) for name, step in steps.items()}, moved, budget)
@@ -72,21 +74,21 @@ def combinations(form: Form) -> dict[str, Combination]:
 
 def memory(form: Form, size: int) -> float:
     """Bytes that all combinations take together."""
-    total, seen, sample = 0.0, set(), 1 << 16
-    for own in combinations(form).values():
-        params = np.zeros(sample, own.number)
-        found = bytes_of(sample, params, params, own.optimizer(form, params).state)
-        total += found["state"] if own.number in seen else found["held"]
-        seen.add(own.number)
+    total, dtypes, sample = 0.0, set(), 1 << 16
+    for combination in combinations(form).values():
+        params = np.zeros(sample, combination.number)
+        counts = bytes_of(sample, params, params, combination.optimizer(form, params).state)
+        total += counts["state"] if combination.number in dtypes else counts["held"]
+        dtypes.add(combination.number)
     return total * size
 
 
 def check(form: Form) -> None:
     """See that all combinations take the same steps, but for the rounding of parameters."""
     ends = {}
-    for name, own in combinations(form).items():
-        params, grads = (numbers[: 1 << 16].astype(own.number) for numbers in _numbers())
-        optimizer = own.optimizer(form, params)
+    for name, combination in combinations(form).items():
+        params, grads = (numbers[: 1 << 16].astype(combination.number) for numbers in _numbers())
+        optimizer = combination.optimizer(form, params)
         for _ in range(3):
             optimizer.step(grads)
         ends[name] = params.astype(np.float32)
@@ -96,14 +98,14 @@ def check(form: Form) -> None:
 
 @pytest.mark.parametrize("form", [RMSPROP, SLOW, ADAM], ids=lambda form: form.name)
 def bench_distance(form: Form, benchmark: Any) -> None:
-    found = benchmark.pedantic(accuracy.distances, (form,), rounds=1)
-    assert found["float32"] == 0 < found["float32, 8-bit state"] < 0.1
-    benchmark.extra_info.update({"question": "distance", "form": form.name, "distances": found})
+    distances = benchmark.pedantic(accuracy.distances, (form,), rounds=1)
+    assert distances["float32"] == 0 < distances["float32, 8-bit state"] < 0.1
+    benchmark.extra_info.update({"question": "distance", "form": form.name, "distances": distances})
 
 
 @pytest.mark.parametrize("signed", [False, True], ids=["unsigned", "signed"])
 def bench_error(signed: bool, benchmark: Any) -> None:
-    found = benchmark.pedantic(accuracy.errors, (signed,), rounds=1)
-    kept = [row for row in found if row["format"] == "fastopt, to nearest"]
-    assert all(row["lost"] == 0 for row in kept)
-    benchmark.extra_info.update({"question": "error", "signed": signed, "rows": found})
+    rows = benchmark.pedantic(accuracy.errors, (signed,), rounds=1)
+    nearest = [row for row in rows if row["format"] == "fastopt, to nearest"]
+    assert all(row["lost"] == 0 for row in nearest)
+    benchmark.extra_info.update({"question": "error", "signed": signed, "rows": rows})

@@ -37,8 +37,8 @@ def _in_new_process(program: str, cache: str) -> float:
     environment = {**os.environ, "FASTOPT_CACHE_DIR": cache, "PYTHONPATH": str(ROOT)}
     environment.pop("FASTOPT_CACHE", None)
     run = [sys.executable, "-c", program]
-    told = subprocess.run(run, env=environment, capture_output=True, text=True, check=True)
-    return float(json.loads(told.stdout))
+    process = subprocess.run(run, env=environment, capture_output=True, text=True, check=True)
+    return float(json.loads(process.stdout))
 
 
 def _cold(program: str) -> Callable[[], float]:

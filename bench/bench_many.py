@@ -27,26 +27,26 @@ def _log_uniform() -> list[int]:
 MODELS = {"1000 small": _log_uniform(), "one large, 1000 tiny": [10**7] + [10] * 1000}
 
 
-def _pieces(whole: Problem, sizes: list[int]) -> list[Problem]:
+def _pieces(problem: Problem, sizes: list[int]) -> list[Problem]:
     """Arrays of their own, with the content of the flat problem.
 
     They lie where a new process would put them, one behind the other and 16 bytes apart. In the holes
     that another case left they would be all over the memory, and a step takes some 5 % longer there.
     """
     stops = list(np.cumsum(sizes)[:-1])
-    names = list(whole.arrays)
-    columns = [np.split(array, stops) for array in (whole.grad, *whole.arrays.values())]
+    names = list(problem.arrays)
+    columns = [np.split(array, stops) for array in (problem.grad, *problem.arrays.values())]
     apart = 16 // FLOAT.itemsize
     room = np.zeros(len(columns) * sum(-(-size // apart) * apart + apart for size in sizes), FLOAT)
 
-    def own(array: Array) -> Array:
+    def placed(array: Array) -> Array:
         nonlocal room
         copy, room = room[: array.size], room[-(-array.size // apart) * apart + apart :]
         copy[:] = array
         return copy
 
     return [
-        Problem(whole.form, own(grad), {n: own(a) for n, a in zip(names, arrays, strict=True)})
+        Problem(problem.form, placed(grad), {n: placed(a) for n, a in zip(names, arrays, strict=True)})
         for grad, *arrays in zip(*columns, strict=True)
     ]
 
@@ -75,12 +75,12 @@ def _with_fresh(step: Callable[[Any], object], make: Callable[[], Any]) -> Sampl
 
 def _check(flat: Problem, pieces: list[Problem], foreign: list[Problem]) -> None:
     """Many arrays give the bits of the flat buffer; torch's numbers are equal but for rounding."""
-    for name, whole in flat.arrays.items():
-        own = np.concatenate([piece.arrays[name] for piece in pieces])
-        np.testing.assert_array_equal(own, whole, err_msg=name)
+    for name, expected in flat.arrays.items():
+        joined = np.concatenate([piece.arrays[name] for piece in pieces])
+        np.testing.assert_array_equal(joined, expected, err_msg=name)
         other = np.concatenate([piece.arrays[name] for piece in foreign])
         tolerance = 16 * float(np.finfo(FLOAT).eps)
-        np.testing.assert_allclose(other, whole, rtol=tolerance, atol=tolerance, err_msg=name)
+        np.testing.assert_allclose(other, expected, rtol=tolerance, atol=tolerance, err_msg=name)
 
 
 @pytest.mark.parametrize("threads", ["serial", "all"])
@@ -95,13 +95,13 @@ def bench_many(model: str, threads: str, compare: Any, benchmark: Any) -> None:
     pieces, foreign = _pieces(flat, sizes), _pieces(flat, sizes)
     gradients: list[Array] = [piece.grad for piece in pieces]
 
-    whole = OUTSIDE.optimizer(
+    flat_optimizer = OUTSIDE.optimizer(
         flat.arrays["param"], state={"square_avg": flat.arrays["square_avg"]}, executor=executor
     )
     many = _optimizer(pieces, executor)
     torch_step = peers_torch.step_of(foreign, count, foreach=True)
     for _ in range(3):
-        whole.step(flat.grad)
+        flat_optimizer.step(flat.grad)
         many.step(gradients)
         if torch_step is not None:
             torch_step()
@@ -109,9 +109,9 @@ def bench_many(model: str, threads: str, compare: Any, benchmark: Any) -> None:
 
     samplers = {
         "fastopt": timed(partial(many.step, gradients)),
-        "flat": timed(partial(whole.step, flat.grad)),
+        "flat": timed(partial(flat_optimizer.step, flat.grad)),
         "fresh": _with_fresh(many.step, lambda: [gradient.copy() for gradient in gradients]),
-        "flat_fresh": _with_fresh(whole.step, flat.grad.copy),
+        "flat_fresh": _with_fresh(flat_optimizer.step, flat.grad.copy),
     }
     if torch_step is not None:
         samplers["torch"] = timed(torch_step)

@@ -46,10 +46,10 @@ def bench_minimize(size: int, compare: Any, benchmark: Any) -> None:
     fun, x0 = _bowl(size), np.ones(size)
     settings = {"lr": LR, "beta": BETA, "eps": EPS, "maxiter": STEPS, "gtol": None, "ftol": None}
 
-    def own() -> Any:
+    def with_fastopt() -> Any:
         return fastopt.minimize(fun, x0, **settings)
 
-    def theirs() -> Any:
+    def with_scipy() -> Any:
         options = {"maxiter": STEPS, "maxfun": 10**6, "ftol": 0.0, "gtol": 0.0}
         return scipy.optimize.minimize(fun, x0, jac=True, method="L-BFGS-B", options=options)
 
@@ -57,15 +57,15 @@ def bench_minimize(size: int, compare: Any, benchmark: Any) -> None:
         for _ in range(STEPS):
             fun(x0)
 
-    found = own()
-    assert found.nit == STEPS
-    assert found.fun < fun(x0)[0]
+    result = with_fastopt()
+    assert result.nit == STEPS
+    assert result.fun < fun(x0)[0]
     samplers = {
-        "fastopt": timed(own, calls=STEPS),
+        "fastopt": timed(with_fastopt, calls=STEPS),
         "numpy": timed(lambda: _numpy(fun, x0), calls=STEPS),
-        "lbfgsb": timed(theirs, calls=theirs().nit),
+        "lbfgsb": timed(with_scipy, calls=with_scipy().nit),
         "function": timed(evaluate, calls=STEPS),
     }
     case = {"question": "minimize", "form": "rmsprop", "dtype": "float64", "size": size}
     compare(case | {"all_threads": True, "threads": fastopt.get_num_threads()}, samplers)
-    benchmark.pedantic(own, rounds=5, warmup_rounds=1)
+    benchmark.pedantic(with_fastopt, rounds=5, warmup_rounds=1)

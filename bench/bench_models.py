@@ -74,9 +74,9 @@ def _check(name: str, compiled: bool) -> None:
         step = make(params)
         for _ in range(3):
             step()
-        found = [param.detach() for param in params]
-        expected = expected or found
-        for one, other in zip(found, expected, strict=True):
+        values = [param.detach() for param in params]
+        expected = expected or values
+        for one, other in zip(values, expected, strict=True):
             torch.testing.assert_close(
                 one, other, rtol=2e-6, atol=2e-6, msg=partial("{}: {}".format, peer)
             )

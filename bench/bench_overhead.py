@@ -33,10 +33,10 @@ def bench_overhead(gradient: str, compare: Any, benchmark: Any) -> None:
     problem = problems.make(RMSPROP, SIZE, np.dtype(np.float32))
     steps = {name: peer(problem.view(), 1) for name, peer in peers.PEERS.items()}
     samplers = {name: timed(step) for name, step in steps.items() if step is not None}
-    own = steps["fastopt"]
+    step = steps["fastopt"]
     if gradient == "alternating":
         optimizer = RMSPROP.optimizer(np.zeros(SIZE, np.float32))
-        own = _in_turn(optimizer.step)
-        samplers["fastopt"] = timed(own, calls=OTHERS)
+        step = _in_turn(optimizer.step)
+        samplers["fastopt"] = timed(step, calls=OTHERS)
     compare({"question": "overhead", "gradient": gradient, "size": SIZE, "threads": 1}, samplers)
-    benchmark(own)
+    benchmark(step)

@@ -52,21 +52,21 @@ def _fastopt(arrays: dict[str, Array]) -> peers.Step:
 
 def _check(copy: str, threads: int) -> None:
     """Both phases give the same numbers, but for rounding, and clear the gradient."""
-    own, other = _arrays(1 << 20, copy), _arrays(1 << 20, copy)
-    gradient, step = own["grad"].copy(), _fastopt(own)
+    arrays, other = _arrays(1 << 20, copy), _arrays(1 << 20, copy)
+    gradient, step = arrays["grad"].copy(), _fastopt(arrays)
     foreign = phase_torch.step_of(other, _settings(1 << 20), SCALE, threads)
     for _ in range(3):
-        own["grad"][:] = other["grad"][:] = gradient
+        arrays["grad"][:] = other["grad"][:] = gradient
         step()
         if foreign is not None:
             foreign()
-            for name, array in own.items():
+            for name, array in arrays.items():
                 # A copy in float64 is one of numbers that were rounded to float32.
                 tolerance = 16 * float(max(np.finfo(array.dtype).eps, np.finfo(np.float32).eps))
                 np.testing.assert_allclose(
                     array, other[name], rtol=tolerance, atol=tolerance, err_msg=name
                 )
-        assert not own["grad"].any()
+        assert not arrays["grad"].any()
 
 
 @pytest.mark.parametrize("size", [SIZES["quick"], pytest.param(SIZES["full"], marks=pytest.mark.full)])

@@ -37,20 +37,20 @@ def _distinct(rows: int, random: np.random.Generator) -> list[Pair]:
 
 def _csr(pairs: list[Pair], rows: int) -> list[Any]:
     """The same as sparse arrays."""
-    found = []
+    matrices = []
     for touched, values in pairs:
         indptr = np.zeros(rows + 1, np.int32)
         indptr[touched + 1] = WIDTH
         columns = np.tile(np.arange(WIDTH, dtype=np.int32), TOUCHED)
         parts = values.reshape(-1), columns, np.cumsum(indptr, dtype=np.int32)
-        found.append(scipy.sparse.csr_array(parts, shape=(rows, WIDTH)))
-    return found
+        matrices.append(scipy.sparse.csr_array(parts, shape=(rows, WIDTH)))
+    return matrices
 
 
 def _dense(pair: Pair, rows: int) -> Array:
-    whole = np.zeros((rows, WIDTH), FLOAT)
-    np.add.at(whole, *pair)
-    return whole
+    dense = np.zeros((rows, WIDTH), FLOAT)
+    np.add.at(dense, *pair)
+    return dense
 
 
 def _check(pairs: list[Pair], rows: int) -> None:

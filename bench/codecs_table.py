@@ -38,22 +38,22 @@ def _where(machine: Mapping[str, Any]) -> str:
 
 def _speed(cases: Iterable[Case], form: str) -> str:
     """A row for each combination, a column for each size and number of threads."""
-    own = sorted((c for c in cases if c["form"] == form), key=lambda c: (c["size"], c["threads"]))
+    chosen = sorted((c for c in cases if c["form"] == form), key=lambda c: (c["size"], c["threads"]))
     heads = ["parameters and gradients, state", "bytes moved", "held", "of it state"]
-    heads += [f"{c['size']:,}, threads: {c['threads']}" for c in own]
+    heads += [f"{c['size']:,}, threads: {c['threads']}" for c in chosen]
     rows = []
-    for name in own[0]["peers"]:
-        found, held = own[0]["peers"][name], own[0]["bytes"][name]
-        sizes = [f"{held['held']:.4g}", f"{held['state']:.4g}"]
-        cells = [_cell(case["peers"][name]) for case in own]
-        rows.append([name, f"{found['bytes_per_element']:.4g}", *sizes, *cells])
+    for name in chosen[0]["peers"]:
+        result, stored = chosen[0]["peers"][name], chosen[0]["bytes"][name]
+        sizes = [f"{stored['held']:.4g}", f"{stored['state']:.4g}"]
+        cells = [_cell(case["peers"][name]) for case in chosen]
+        rows.append([name, f"{result['bytes_per_element']:.4g}", *sizes, *cells])
     return table(heads, rows)
 
 
-def _cell(found: Mapping[str, Any]) -> str:
-    ratio = found.get("time_ratio")
+def _cell(result: Mapping[str, Any]) -> str:
+    ratio = result.get("time_ratio")
     faster = f", {1 / ratio['median']:.2f} x" if ratio else ""
-    return f"{duration(found['seconds']['median'])} ({found['gb_per_s']['median']:.0f} GB/s{faster})"
+    return f"{duration(result['seconds']['median'])} ({result['gb_per_s']['median']:.0f} GB/s{faster})"
 
 
 def _distances(cases: Iterable[Case]) -> str:
@@ -70,9 +70,9 @@ def _distances(cases: Iterable[Case]) -> str:
 
 def _errors(measured: Iterable[Mapping[str, Any]]) -> str:
     """A row for each format, a column for each kind of data."""
-    found = {(row["format"], row["data"]): row for row in measured}
-    formats, data = (dict.fromkeys(key[i] for key in found) for i in (0, 1))
-    rows = [[name, *(_error(found[name, kind]) for kind in data)] for name in formats]
+    by_format = {(row["format"], row["data"]): row for row in measured}
+    formats, data = (dict.fromkeys(key[i] for key in by_format) for i in (0, 1))
+    rows = [[name, *(_error(by_format[name, kind]) for kind in data)] for name in formats]
     return table(["", *data], rows)
 
 

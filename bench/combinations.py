@@ -51,8 +51,8 @@ COMBINATIONS = {
 # The same with approximate roots and quotients, which are no less accurate than the formats are: for
 # RMSProp alone, whose root is a divisor by itself.
 FAST_COMBINATIONS = {
-    f"{name}, fast": Combination(own.dtype, {**own.options, **FAST})
-    for name, own in COMBINATIONS.items()
+    f"{name}, fast": Combination(combination.dtype, {**combination.options, **FAST})
+    for name, combination in COMBINATIONS.items()
     if name in ("bfloat16", "float16") or name.endswith("8-bit state")
 }
 
@@ -60,9 +60,9 @@ FAST_COMBINATIONS = {
 def bytes_of(size: int, params: Array, grads: Array, states: Mapping[str, Array]) -> dict[str, float]:
     """Bytes an element: what a step moves, what is held, and what of it is state."""
     state = sum(array.nbytes for array in states.values())
-    held = params.nbytes + grads.nbytes + state
-    moved = held + params.nbytes + state  # the gradient is only read
-    return {"moved": moved / size, "held": held / size, "state": state / size}
+    total = params.nbytes + grads.nbytes + state
+    moved = total + params.nbytes + state  # the gradient is only read
+    return {"moved": moved / size, "held": total / size, "state": state / size}
 
 
 def filled(size: int, numbers: Array, dtype: np.dtype[Any]) -> Array:

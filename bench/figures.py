@@ -46,8 +46,8 @@ BARS = [
 
 def chosen(results: Results, question: str, **key: Any) -> list[Case]:
     """The cases of a question: float32 on all cores unless the key says otherwise."""
-    wanted = {"question": question, "dtype": "float32", "all_threads": True, **key}
-    return [case for case in results["cases"] if all(case.get(k, v) == v for k, v in wanted.items())]
+    fields = {"question": question, "dtype": "float32", "all_threads": True, **key}
+    return [case for case in results["cases"] if all(case.get(k, v) == v for k, v in fields.items())]
 
 
 def largest(cases: Iterable[Case]) -> dict[str, Case]:
@@ -67,12 +67,12 @@ def speed(results: Results, figure: Figure) -> None:
     sizes = sorted(fastest)
     lines = {**LINES, ROOFLINE: (colour("ink"), ":")}
     for peer, (line, dashes) in lines.items():
-        found = [
+        measured = [
             (n, fastest[n]["peers"][peer]["gb_per_s"]) for n in sizes if peer in fastest[n]["peers"]
         ]
-        if not found:
+        if not measured:
             continue
-        xs, bands = zip(*found, strict=True)
+        xs, bands = zip(*measured, strict=True)
         middle = [band["median"] for band in bands]
         axes.plot(xs, middle, dashes, color=line, marker=".", label=TITLES[peer], zorder=3)
         lows, highs = ([band[end] for band in bands] for end in ("low", "high"))
@@ -100,14 +100,14 @@ def peers(
     family, plain = largest(chosen(results, "family")), largest(chosen(results, "throughput"))
     rows: list[tuple[str, list[tuple[str, Any]]]] = []
     for form in forms:
-        found: dict[str, Any] = {}
+        ratios: dict[str, Any] = {}
         if form == "rmsprop_outside" and "rmsprop" in plain:
-            found |= _ratios(plain["rmsprop"])  # the same but for epsilon: here are C and NumPy
+            ratios |= _ratios(plain["rmsprop"])  # the same but for epsilon: here are C and NumPy
         if form in family:
-            found |= _ratios(family[form])
-        if found:
-            found["fastopt"] = {"median": 1.0, "low": 1.0, "high": 1.0}
-            rows.append((FORMS[form], [(peer, found[peer]) for peer in BARS if peer in found]))
+            ratios |= _ratios(family[form])
+        if ratios:
+            ratios["fastopt"] = {"median": 1.0, "low": 1.0, "high": 1.0}
+            rows.append((FORMS[form], [(peer, ratios[peer]) for peer in BARS if peer in ratios]))
     if not rows:
         return
     heights = [len(bars) for _, bars in rows]
@@ -131,7 +131,9 @@ def peers(
 
 
 def _ratios(case: Case) -> dict[str, Any]:
-    return {peer: found["time_ratio"] for peer, found in case["peers"].items() if "time_ratio" in found}
+    return {
+        peer: result["time_ratio"] for peer, result in case["peers"].items() if "time_ratio" in result
+    }
 
 
 def bytes_moved(results: Results, figure: Figure) -> None:
@@ -143,13 +145,13 @@ def bytes_moved(results: Results, figure: Figure) -> None:
     axes = figure.subplots()
     points: dict[str, tuple[int, list[float]]] = {}
     for case in sorted(filter(_is_large, results["cases"]), key=lambda case: int(case["size"])):
-        own = case["peers"]["fastopt"]
-        moved = own["bytes_per_element"]
-        if "fraction_of_roofline" in own:
-            share = own["fraction_of_roofline"]
+        result = case["peers"]["fastopt"]
+        moved = result["bytes_per_element"]
+        if "fraction_of_roofline" in result:
+            share = result["fraction_of_roofline"]
             points[_kind(case)] = moved, [moved / share[end] for end in ("low", "median", "high")]
-        elif "bytes_ratio" in own:
-            share = own["bytes_ratio"]
+        elif "bytes_ratio" in result:
+            share = result["bytes_ratio"]
             points[_kind(case)] = moved, [moved * share[end] for end in ("high", "median", "low")]
     most = 1.15 * max((max(moved, times[1]) for moved, times in points.values()), default=40)
     for moved, (high, middle, low) in points.values():
@@ -174,11 +176,11 @@ LARGE = 10**7
 
 
 def _is_large(case: Case) -> bool:
-    own = case.get("peers", {}).get("fastopt", {})
+    result = case.get("peers", {}).get("fastopt", {})
     return (
         case.get("size", 0) >= LARGE
         and case.get("all_threads", True)
-        and "bytes_per_element" in own
+        and "bytes_per_element" in result
         and case.get("dtype") != "float64"
         and "arrays" not in case
     )
@@ -201,12 +203,12 @@ def scaling(results: Results, figure: Figure) -> None:
     most = 1
     for i, case in enumerate(chosen(results, "scaling")):
         counts = {
-            int(name.split()[0]): found for name, found in case["peers"].items() if name[0].isdigit()
+            int(name.split()[0]): result for name, result in case["peers"].items() if name[0].isdigit()
         }
         counts = dict(sorted(counts.items()))
         most = max(most, *counts)
         ratio = [
-            found.get("time_ratio", {"median": 1, "low": 1, "high": 1}) for found in counts.values()
+            result.get("time_ratio", {"median": 1, "low": 1, "high": 1}) for result in counts.values()
         ]
         axes.plot(
             list(counts),

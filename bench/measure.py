@@ -66,12 +66,12 @@ def interleave(
     gc.disable()
     try:
         start = time.perf_counter()
-        for done in range(MOST):
-            if done >= enough and time.perf_counter() - start > budget:
+        for rounds in range(MOST):
+            if rounds >= enough and time.perf_counter() - start > budget:
                 break
             shuffle(names)  # nobody always follows the same neighbour, whose data are in the cache
             for name in names:
-                if done < FEWEST or samples[name][-1] < LONG:
+                if rounds < FEWEST or samples[name][-1] < LONG:
                     samples[name].append(samplers[name]())
     finally:
         if collecting:

@@ -30,8 +30,10 @@ def version() -> str | None:
     """The compiler's name and version with the flags, or None without a compiler that takes them."""
     if library(np.dtype(np.float32)) is None:
         return None
-    told = subprocess.run([compiler() or "", "--version"], capture_output=True, text=True, check=True)
-    return " ".join([told.stdout.splitlines()[0], *FLAGS])
+    process = subprocess.run(
+        [compiler() or "", "--version"], capture_output=True, text=True, check=True
+    )
+    return " ".join([process.stdout.splitlines()[0], *FLAGS])
 
 
 @cache

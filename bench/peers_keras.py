@@ -61,10 +61,10 @@ class _Step:
         arrays = self._problem.arrays
         paths = [variable.path for variable in self._optimizer.variables]
         for name in arrays:
-            found = self._param[0]
+            variable = self._param[0]
             if name != "param":
-                found = self._state[next(i for i, p in enumerate(paths) if NAMES[name] in p)]
-            arrays[name] = np.array(found)
+                variable = self._state[next(i for i, p in enumerate(paths) if NAMES[name] in p)]
+            arrays[name] = np.array(variable)
 
 
 def _keras(problem: Problem, threads: int) -> Step | None:

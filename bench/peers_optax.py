@@ -55,8 +55,8 @@ class _Step:
     def fetch(self) -> None:
         arrays = self._problem.arrays
         for name in arrays:
-            found = self._param if name == "param" else getattr(self._state[0], NAMES[name])
-            arrays[name] = np.array(found)
+            value = self._param if name == "param" else getattr(self._state[0], NAMES[name])
+            arrays[name] = np.array(value)
 
 
 def _optax(problem: Problem, threads: int) -> Step | None:

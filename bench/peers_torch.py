@@ -74,7 +74,7 @@ def _compiled(problem: Problem, threads: int) -> Step | None:
     if step is None:
         return None
     logging.getLogger("torch._dynamo").setLevel(logging.ERROR)
-    before = {name: array.copy() for name, array in problem.arrays.items()}
+    originals = {name: array.copy() for name, array in problem.arrays.items()}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch about its own future
@@ -83,7 +83,7 @@ def _compiled(problem: Problem, threads: int) -> Step | None:
     except torch._dynamo.exc.TorchDynamoException as error:
         print(f"torch.compile does not work here: {error}", file=sys.stderr)
         return None
-    for name, array in before.items():  # the first call is a step
+    for name, array in originals.items():  # the first call is a step
         problem.arrays[name][...] = array
     for state in step.func.__self__.state.values():
         state["step"].zero_()

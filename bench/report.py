@@ -78,10 +78,10 @@ def main(arguments: list[str]) -> None:
     for page, text in texts.items():
         print(text, end="\n\n")
         if text and page.exists():
-            before = page.read_text("utf-8")
-            after = insert(before, text)
-            if after != before:
-                page.write_text(after, "utf-8")
+            old = page.read_text("utf-8")
+            new = insert(old, text)
+            if new != old:
+                page.write_text(new, "utf-8")
     figures.draw(results)
 
 
@@ -122,9 +122,9 @@ def summary(results: Mapping[str, Any]) -> str:
             for case, peer in others
             if peer in case["peers"]
         ]
-        own = duration(plain["peers"]["fastopt"]["seconds"]["median"])
+        seconds = duration(plain["peers"]["fastopt"]["seconds"]["median"])
         lines.append(
-            f"- A step of RMSProp over {plain['size']:,} float32 numbers takes {own}. "
+            f"- A step of RMSProp over {plain['size']:,} float32 numbers takes {seconds}. "
             f"Others take {', '.join(factors)} as long."
         )
     where = f"Measured on {machine['cpu']}, {machine['threads']} threads, {machine['date']}"
@@ -134,8 +134,8 @@ def summary(results: Mapping[str, Any]) -> str:
 def _main_table(results: Mapping[str, Any]) -> str:
     """A row for each question, in Markdown."""
     cases = results["cases"]
-    found = [(title, case) for title, key in ROWS if (case := _largest(cases, key))]
-    columns = [peer for peer in COLUMNS if any(peer in case["peers"] for _, case in found)]
+    rows_found = [(title, case) for title, key in ROWS if (case := _largest(cases, key))]
+    columns = [peer for peer in COLUMNS if any(peer in case["peers"] for _, case in rows_found)]
     heads = [
         "float32, all cores",
         "elements",
@@ -143,27 +143,27 @@ def _main_table(results: Mapping[str, Any]) -> str:
         "GB/s",
         *(TITLES[peer] for peer in columns),
     ]
-    rows = [[title, *_row(case, columns)] for title, case in found]
+    rows = [[title, *_row(case, columns)] for title, case in rows_found]
     parts = [table(heads, rows)]
-    if any(case["question"] == "phase" for _, case in found):
+    if any(case["question"] == "phase" for _, case in rows_found):
         parts.append(PHASE)
     return "\n\n".join([*parts, *["\n".join(_latency(cases))]])
 
 
 def _largest(cases: Iterable[Case], key: Mapping[str, Any]) -> Case | None:
     """Of the cases that a row is about: float32, all cores, as many elements as were measured."""
-    wanted = {"dtype": "float32", "all_threads": True, **key}
-    fitting = [case for case in cases if all(case.get(k, v) == v for k, v in wanted.items())]
+    fields = {"dtype": "float32", "all_threads": True, **key}
+    fitting = [case for case in cases if all(case.get(k, v) == v for k, v in fields.items())]
     return max(fitting, key=lambda case: case["size"], default=None)
 
 
 def _row(case: Case, columns: Iterable[str]) -> list[str]:
-    own = case["peers"]["fastopt"]
+    fastopt = case["peers"]["fastopt"]
     ratios = [case["peers"][peer]["time_ratio"] if peer in case["peers"] else None for peer in columns]
     return [
         f"{case['size']:,}",
-        duration(own["seconds"]["median"]),
-        f"{own['gb_per_s']['median']:.0f}",
+        duration(fastopt["seconds"]["median"]),
+        f"{fastopt['gb_per_s']['median']:.0f}",
         *(f"{median(ratio)} x" if ratio else "-" for ratio in ratios),
     ]
 
@@ -182,14 +182,16 @@ def details(results: Mapping[str, Any]) -> str:
 
 # Columns of the details: head, and how it is shown, from what was found for a peer.
 SHOWN = {
-    "time": lambda found: duration(found["seconds"]["median"]),
-    "least": lambda found: duration(found["seconds"]["least"]),
-    "GB/s": lambda found: banded(found.get("gb_per_s")),
-    "x first row": lambda found: banded(found.get("time_ratio")),
-    "x first row, least": lambda found: f"{found['least_ratio']:.2f}" if "least_ratio" in found else "",
-    "of the roofline": lambda found: banded(found.get("fraction_of_roofline")),
-    "of C's GB/s": lambda found: banded(found.get("fraction_of_c")),
-    "x time of bytes": lambda found: banded(found.get("bytes_ratio")),
+    "time": lambda result: duration(result["seconds"]["median"]),
+    "least": lambda result: duration(result["seconds"]["least"]),
+    "GB/s": lambda result: banded(result.get("gb_per_s")),
+    "x first row": lambda result: banded(result.get("time_ratio")),
+    "x first row, least": lambda result: (
+        f"{result['least_ratio']:.2f}" if "least_ratio" in result else ""
+    ),
+    "of the roofline": lambda result: banded(result.get("fraction_of_roofline")),
+    "of C's GB/s": lambda result: banded(result.get("fraction_of_c")),
+    "x time of bytes": lambda result: banded(result.get("bytes_ratio")),
 }
 
 
@@ -197,12 +199,12 @@ def _details(cases: Iterable[Case]) -> str:
     rows = []
     for case in cases:
         what = _label(case)
-        for peer, found in case["peers"].items():
-            rows.append([what, TITLES.get(peer, peer), *(show(found) for show in SHOWN.values())])
+        for peer, result in case["peers"].items():
+            rows.append([what, TITLES.get(peer, peer), *(show(result) for show in SHOWN.values())])
             what = ""  # said once
     heads = ["case", "peer", *SHOWN]
-    kept = [i for i in range(len(heads)) if any(row[i] for row in rows)]  # no empty columns
-    return table([heads[i] for i in kept], [[row[i] for i in kept] for row in rows])
+    used = [i for i in range(len(heads)) if any(row[i] for row in rows)]  # no empty columns
+    return table([heads[i] for i in used], [[row[i] for i in used] for row in rows])
 
 
 def _label(case: Case) -> str:
@@ -226,18 +228,18 @@ def _label(case: Case) -> str:
 
 
 def _latency(cases: Iterable[Case]) -> list[str]:
-    found = {
+    by_question = {
         (case["question"], case.get("gradient")): case["peers"] for case in cases if "peers" in case
     }
     lines = []
-    same, other = found.get(("overhead", "same")), found.get(("overhead", "alternating"))
+    same, other = by_question.get(("overhead", "same")), by_question.get(("overhead", "alternating"))
     if same and other:
         lines.append(
             f"- A call on 16 elements takes {_median(same, 'fastopt')}, "
             f"{_median(other, 'fastopt')} with another gradient array each time; "
             f"{TITLES['numpy_in_place']}, {_median(same, 'numpy_in_place')}."
         )
-    first = found.get(("first step", None))
+    first = by_question.get(("first step", None))
     if first:
         lines.append(
             f"- In a new process import and first step take {_median(first, 'warm_one_core')} "

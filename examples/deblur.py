@@ -31,7 +31,7 @@ def blur(image):
     return gaussian_filter(image, 2.5, mode="wrap")
 
 
-seen = blur(sharp) + 0.01 * np.random.default_rng(0).standard_normal(sharp.shape).astype(np.float32)
+blurred = blur(sharp) + 0.01 * np.random.default_rng(0).standard_normal(sharp.shape).astype(np.float32)
 
 # %%
 # Least squares
@@ -41,11 +41,11 @@ seen = blur(sharp) + 0.01 * np.random.default_rng(0).standard_normal(sharp.shape
 
 
 def restore(bounds, steps=400):
-    image = np.full_like(seen, 0.5)
+    image = np.full_like(blurred, 0.5)
     opt = fastopt.Adam(image, lr=fastopt.schedules.cosine(0.05, steps), bounds=bounds)
     errors = []
     for _ in range(steps):
-        opt.step(blur(blur(image) - seen))
+        opt.step(blur(blur(image) - blurred))
         errors.append(np.sqrt(np.mean((image - sharp) ** 2)))
     return image, errors
 
@@ -57,7 +57,7 @@ assert 0 <= bounded.min() <= bounded.max() <= 1
 # %%
 figure, axes = plt.subplots(2, 2, figsize=(6.4, 6.4), layout="constrained")
 pictures = {
-    "what was seen": seen,
+    "what was seen": blurred,
     "restored without bounds": free,
     "restored with bounds": bounded,
     "the sharp image": sharp,

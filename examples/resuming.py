@@ -34,8 +34,8 @@ def run(opt, losses, stop):
 # One run, and two halves
 # -----------------------
 
-whole, whole_losses = make(start.copy()), []
-run(whole, whole_losses, STEPS)
+uninterrupted, all_losses = make(start.copy()), []
+run(uninterrupted, all_losses, STEPS)
 
 first, first_losses = make(start.copy()), []
 run(first, first_losses, STEPS // 2)
@@ -46,18 +46,18 @@ del first
 second, second_losses = make(np.empty_like(start)), []
 second.load(path)
 run(second, second_losses, STEPS)
-assert second.params.tobytes() == whole.params.tobytes()
+assert second.params.tobytes() == uninterrupted.params.tobytes()
 
 # %%
 # The halves lie on the whole
 # ---------------------------
 
 figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
-axes.semilogy(whole_losses, linewidth=6, alpha=0.3, label="uninterrupted")
+axes.semilogy(all_losses, linewidth=6, alpha=0.3, label="uninterrupted")
 axes.semilogy(first_losses, label="until the file was saved")
 axes.semilogy(range(STEPS // 2, STEPS), second_losses, label="resumed from it")
 axes.set(xlabel="step", ylabel="Rosenbrock's function of 50 variables")
 axes.legend()
 plt.show()
 
-assert first_losses + second_losses == whole_losses
+assert first_losses + second_losses == all_losses

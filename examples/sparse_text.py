@@ -49,7 +49,7 @@ print(f"{counts.nnz / documents:.0f} words a document, {counts.nnz / words:.0f} 
 def fit(make, passes=4, batch=50):
     w = np.zeros(words, np.float32)
     opt = make(w)
-    losses, seen = [], []
+    losses, xs = [], []
     for turn in range(passes):
         for i in range(0, train.shape[0], batch):
             x, y = train[i : i + batch], train_topics[i : i + batch]
@@ -57,8 +57,8 @@ def fit(make, passes=4, batch=50):
             opt.step(((likely - y) @ x / batch).astype(np.float32))
         margin = (2 * test_topics - 1) * (test @ w)
         losses.append(np.logaddexp(0, -margin).mean())
-        seen.append(turn + 1)
-    return seen, losses, (margin > 0).mean()
+        xs.append(turn + 1)
+    return xs, losses, (margin > 0).mean()
 
 
 rules = {
@@ -69,9 +69,9 @@ rules = {
 results = {name: fit(make) for name, make in rules.items()}
 
 figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
-for name, (seen, losses, right) in results.items():
-    axes.plot(seen, losses, marker="o", label=f"{name}: {right:.1%} right")
-axes.set(xlabel="passes over the documents", ylabel="loss on other documents", xticks=seen)
+for name, (xs, losses, right) in results.items():
+    axes.plot(xs, losses, marker="o", label=f"{name}: {right:.1%} right")
+axes.set(xlabel="passes over the documents", ylabel="loss on other documents", xticks=xs)
 axes.legend()
 plt.show()
 

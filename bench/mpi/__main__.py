@@ -29,7 +29,7 @@ def measured(size: int, rounds: int) -> dict[str, Any]:
     if mpiexec is None:
         raise SystemExit("there is no mpiexec: pip install mpi4py mpich")
     command = [mpiexec, "-bind-to", "core", "-n", str(RANKS), sys.executable, "-m", "bench.mpi.ranks"]
-    found = subprocess.run(
+    process = subprocess.run(
         [*command, f"{size}", f"{rounds}"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -38,14 +38,14 @@ def measured(size: int, rounds: int) -> dict[str, Any]:
         timeout=300,
         env=os.environ | {"NUMBA_NUM_THREADS": "1"},
     )
-    result: dict[str, Any] = json.loads(found.stdout)
+    result: dict[str, Any] = json.loads(process.stdout)
     seconds = result.pop("seconds")
     sums = {
         "parts": ("reduce", "local", "gather"),
         "parts_at_once": ("reduce_at_once", "local_at_once", "gather_at_once"),
     }
     for name, parts in sums.items():
-        seconds[name] = [sum(own) for own in zip(*(seconds[part] for part in parts), strict=True)]
+        seconds[name] = [sum(values) for values in zip(*(seconds[part] for part in parts), strict=True)]
     pairs = {
         "local / one_rank": ("local_at_once", "one_rank"),
         "step / parts_at_once": ("step", "parts_at_once"),
@@ -56,7 +56,7 @@ def measured(size: int, rounds: int) -> dict[str, Any]:
         name: band([one / other for one, other in zip(seconds[a], seconds[b], strict=True)])
         for name, (a, b) in pairs.items()
     }
-    times = {name: band(own) | {"least": min(own)} for name, own in seconds.items()}
+    times = {name: band(values) | {"least": min(values)} for name, values in seconds.items()}
     return result | {"seconds": times, "ratios": ratios}
 
 

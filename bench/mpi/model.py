@@ -67,10 +67,10 @@ def parts(machine: Machine, size: int, ranks: int, pieces: int) -> Parts:
 
 def overlapped(machine: Machine, size: int, ranks: int, pieces: int) -> float:
     """A step whose messages are on their way while it computes."""
-    found = parts(machine, size, ranks, pieces)
-    network = found.reduce + found.gather
-    longer, shorter = max(network, found.local), min(network, found.local)
-    return found.agree + longer + shorter / pieces
+    seconds = parts(machine, size, ranks, pieces)
+    network = seconds.reduce + seconds.gather
+    longer, shorter = max(network, seconds.local), min(network, seconds.local)
+    return seconds.agree + longer + shorter / pieces
 
 
 def fitted(name: str, size: int, ranks: int, agree: float, measured: Parts) -> Machine:

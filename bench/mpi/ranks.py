@@ -34,14 +34,14 @@ def jobs(comm: Any, size: int) -> dict[str, Callable[[], object]]:
     """The step in pieces and at once; its parts in pieces and at once; and one rank alone."""
     opt, grad = sharded(comm, size, sharded_pieces(size, comm.size))
     at_once, _ = sharded(comm, size, 1)
-    found: dict[str, Callable[[], object]] = {
+    actions: dict[str, Callable[[], object]] = {
         "step": lambda: opt.step(grad),
         "step_at_once": lambda: at_once.step(grad),
     }
-    for name, own in (("", opt), ("_at_once", at_once)):
-        exchange, received, flat = own._exchange, own._received, own._all
-        stepper = stepper_of(own.optimizer)()
-        parts = [exchange.own(k) for k in range(own.overlap_chunks)]
+    for name, optimizer in (("", opt), ("_at_once", at_once)):
+        exchange, received, flat = optimizer._exchange, optimizer._received, optimizer._all
+        stepper = stepper_of(optimizer.optimizer)()
+        parts = [exchange.in_shard(k) for k in range(optimizer.overlap_chunks)]
 
         def reduce(exchange: Any = exchange, received: Any = received) -> None:
             for _ in exchange.reduced(grad, received):
@@ -54,33 +54,33 @@ def jobs(comm: Any, size: int) -> dict[str, Callable[[], object]]:
         def gather(exchange: Any = exchange, flat: Any = flat) -> None:
             exchange.gather_all(flat)
 
-        found |= {f"reduce{name}": reduce, f"local{name}": local, f"gather{name}": gather}
+        actions |= {f"reduce{name}": reduce, f"local{name}": local, f"gather{name}": gather}
     if comm.rank == 0:
         alone = np.zeros(size, np.float32)
         plain = fastopt.RMSProp(alone, lr=LR, executor="serial")
-        found["one_rank"] = lambda: plain.step(grad)
+        actions["one_rank"] = lambda: plain.step(grad)
     else:
-        found["one_rank"] = lambda: None  # waits at the barrier, on a core of its own
+        actions["one_rank"] = lambda: None  # waits at the barrier, on a core of its own
     small, most = np.zeros(3, np.int64), np.zeros(3, np.int64)
-    found["agree"] = lambda: comm.Allreduce(small, most, MPI.MAX)
-    return found
+    actions["agree"] = lambda: comm.Allreduce(small, most, MPI.MAX)
+    return actions
 
 
 def main(size: int, rounds: int) -> None:
     """Let every job have its turn, round after round."""
     comm = MPI.COMM_WORLD
-    found = jobs(comm, size)
-    names = list(found)
+    actions = jobs(comm, size)
+    names = list(actions)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     shuffle = random.Random(0).shuffle  # the same order on all ranks
-    for job in found.values():
+    for job in actions.values():
         job()
     for _ in range(rounds):
         shuffle(names)
         for name in names:
             comm.Barrier()
             start = time.perf_counter()
-            found[name]()
+            actions[name]()
             comm.Barrier()
             seconds[name].append(time.perf_counter() - start)
     if comm.rank == 0:

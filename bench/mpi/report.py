@@ -86,15 +86,15 @@ def _time(seconds: Mapping[str, float]) -> str:
 
 def of_case(case: Mapping[str, Any]) -> Parts:
     """The least times of the parts: those that other programs disturbed least."""
-    seconds = {name: own["least"] for name, own in case["seconds"].items()}
+    seconds = {name: times["least"] for name, times in case["seconds"].items()}
     return Parts(seconds["agree"], seconds["reduce"], seconds["local"], seconds["gather"])
 
 
 def fit(cases: list[Mapping[str, Any]]) -> Machine:
     """The model's numbers for this machine, from its largest case."""
     case = max(cases, key=lambda case: case["size"])
-    found = of_case(case)
-    return fitted("this machine", case["size"], case["ranks"], found.agree, found)
+    parts = of_case(case)
+    return fitted("this machine", case["size"], case["ranks"], parts.agree, parts)
 
 
 def reproduced(here: Machine, cases: list[Mapping[str, Any]]) -> str:
@@ -107,8 +107,8 @@ def reproduced(here: Machine, cases: list[Mapping[str, Any]]) -> str:
     rows = []
     for case in cases:
         model = parts(here, case["size"], case["ranks"], case["pieces"])
-        seen = of_case(case)
-        pairs = zip(model[1:], seen[1:], strict=True)
+        measured = of_case(case)
+        pairs = zip(model[1:], measured[1:], strict=True)
         rows.append([f"{case['size']:,}", *(f"{one / two:.2f}" for one, two in pairs)])
     return f"{line}\n\n{table(heads, rows)}"
 

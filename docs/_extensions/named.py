@@ -22,15 +22,15 @@ MODULES = {"schedules", "transforms"}  # described as a whole, each with its own
 
 def public_names() -> dict[str, list[str]]:
     """Module -> its ``__all__``; read and not imported, since other libraries may be missing here."""
-    found = {"fastopt": fastopt.__all__, "fastopt.interop.scipy": scipy.__all__}  # these are computed
+    names = {"fastopt": fastopt.__all__, "fastopt.interop.scipy": scipy.__all__}  # these are computed
     for path in sorted(PACKAGE.rglob("*.py")):
         for node in ast.parse(path.read_text("utf-8")).body:
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
                 parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
                 module = ".".join(parts).removesuffix(".__init__")
-                if module not in found:
-                    found[module] = ast.literal_eval(node.value)
-    return found
+                if module not in names:
+                    names[module] = ast.literal_eval(node.value)
+    return names
 
 
 def check(app: Sphinx, env: BuildEnvironment) -> None:

@@ -35,9 +35,9 @@ _torchs_check: Any = getattr(
 _SCALES = "_step_supports_amp_scaling"
 
 
-def theirs(arguments: dict[str, Any], *own: str) -> dict[str, Any]:
+def theirs(arguments: dict[str, Any], *left_out: str) -> dict[str, Any]:
     """From ``locals()`` at the start of an ``__init__``: what torch's own one takes."""
-    others = "self", "params", "added", "__class__", *own
+    others = "self", "params", "added", "__class__", *left_out
     return {name: value for name, value in arguments.items() if name not in others}
 
 
@@ -178,7 +178,7 @@ class FastOptimizer(torch.optim.Optimizer):
         chains = [
             self._chain(group, {})
             for group in self.param_groups
-            if any(param is own for own in group["params"])
+            if any(param is each for each in group["params"])
         ]
         if not chains:
             raise ValueError("param must be one of the optimizer's parameters")

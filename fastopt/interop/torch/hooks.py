@@ -21,7 +21,7 @@ def hooked(step: Step) -> Step:
 
     @torch._disable_dynamo  # type: ignore[untyped-decorator]
     @wraps(step)
-    def own(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def hooked_step(self: Any, *args: Any, **kwargs: Any) -> Any:
         if (
             self._optimizer_step_pre_hooks
             or self._optimizer_step_post_hooks
@@ -35,6 +35,6 @@ def hooked(step: Step) -> Step:
         with torch._C._profiler._RecordFunctionFast(f"Optimizer.step#{type(self).__name__}.step"):
             return step(self, *args, **kwargs)
 
-    own.hooked = True  # torch does not wrap it again
-    wrapped: Step = own
+    hooked_step.hooked = True  # torch does not wrap it again
+    wrapped: Step = hooked_step
     return wrapped

@@ -34,16 +34,19 @@ class GroupValue:
 
     def __call__(self, step: Any) -> Any:
         value = self._group[self._name]
-        own = value if self._index is None else value[self._index]
-        return step.operand(own) if isinstance(step, DeviceScalar) else float(own)
+        number = value if self._index is None else value[self._index]
+        return step.operand(number) if isinstance(step, DeviceScalar) else float(number)
 
 
 @cache
 def names(optimizer: str) -> tuple[str, ...]:
     """The entries of a param group that affect the computation."""
-    own = inspect.signature(DIALECTS[optimizer]["torch"]).parameters
+    parameters = inspect.signature(DIALECTS[optimizer]["torch"]).parameters
     # Where a sum starts is seen to when it is made. Adam's dialect is that of its first years.
-    return (*(name for name in own if name != "initial_accumulator_value"), "decoupled_weight_decay")
+    return (
+        *(name for name in parameters if name != "initial_accumulator_value"),
+        "decoupled_weight_decay",
+    )
 
 
 def switches(optimizer: type[NamedOptimizer], group: ParamGroup) -> tuple[bool, ...]:
@@ -85,10 +88,10 @@ def chain_of(
         else:
             settings[name] = GroupValue(group, name)
     nothing = np.zeros(0, np.float32)
-    made = optimizer.like(
+    template = optimizer.like(
         "torch", nothing, executor="reference", average_decay=average_decay, **settings
     )
-    parts = [_with_products(part, group, products) for part in made.chain]
+    parts = [_with_products(part, group, products) for part in template.chain]
     return chain(*parts)
 
 

@@ -35,10 +35,10 @@ class TensorFormats:
 
     def __init__(self, state_dtype: Any) -> None:
         if isinstance(state_dtype, Mapping):
-            wanted: Any = {name: _translated(dtype) for name, dtype in state_dtype.items()}
+            formats: Any = {name: _translated(dtype) for name, dtype in state_dtype.items()}
         else:
-            wanted = _translated(state_dtype)
-        self._formats = StateFormats(wanted, None, 0)
+            formats = _translated(state_dtype)
+        self._formats = StateFormats(formats, None, 0)
         self._is_usual = state_dtype is None
 
     def check_names(self, chains: list[Chain]) -> None:
@@ -75,9 +75,9 @@ class TensorFormats:
         return codec
 
 
-def _translated(wanted: Any) -> Any:
+def _translated(dtype: Any) -> Any:
     """fastopt's name of a format."""
-    return format_of(wanted) or wanted if isinstance(wanted, torch.dtype) else wanted
+    return format_of(dtype) or dtype if isinstance(dtype, torch.dtype) else dtype
 
 
 def is_packed(state: Any) -> bool:
@@ -125,8 +125,8 @@ def numbers(name: str, state: Any, param: Tensor, chain: Chain) -> Tensor:
     """
     shape = packed_shape(param) if is_packed(state) else param.shape
     if not isinstance(state, Tensor) or state.shape != shape:
-        found = tuple(state.shape) if isinstance(state, Tensor) else state
-        raise ValueError(f"{name} must be a tensor of shape {tuple(shape)}, not {found!r}")
+        actual = tuple(state.shape) if isinstance(state, Tensor) else state
+        raise ValueError(f"{name} must be a tensor of shape {tuple(shape)}, not {actual!r}")
     if not is_packed(state):
         return state
     codec = UNSIGNED if name in chain.nonnegative() else SIGNED
