@@ -26,9 +26,12 @@ class OnDevice:
 
 @pytest.fixture(autouse=True)
 def _looks_again():
-    availability.missing.cache_clear()
+    looked = availability.missing, availability.missing_compiler
+    for function in looked:
+        function.cache_clear()
     yield
-    availability.missing.cache_clear()
+    for function in looked:
+        function.cache_clear()
 
 
 @pytest.fixture

@@ -30,14 +30,6 @@ else:
 """
 EARLIER = pytest.mark.parametrize("earlier", ["", IMPORTED, FAILED], ids=["new", "imported", "failed"])
 
-DEVICE_ARRAY = """
-import fastopt
-class OnDevice:
-    __cuda_array_interface__ = {
-        "shape": (3,), "typestr": "<f4", "data": (4096, False), "strides": None, "version": 3
-    }
-"""
-
 needs_package = pytest.mark.skipif(
     find_spec("numba_cuda") is None,
     reason="numba-cuda is not installed: pip install 'numba-cuda[cu13]'",
@@ -64,8 +56,8 @@ device.load_compiler()
 assert not hasattr(numpy, "row_stack")
 def kernel(length, address):
     pass
-made = device.Program(kernel, [device.types.int64] * 2, (8, 0))
-assert ".entry" in made.ptx((8, 0))
+made = device.compile_kernel(kernel, (device.types.int64,) * 2, (8, 0), False)
+assert ".entry" in made.get_asm_str(cc=(8, 0, ""))
 """
     in_a_new_process(WITHOUT.format("row_stack") + earlier + code, tmp_path)
 
@@ -96,26 +88,47 @@ assert w.copy_to_host()[0] == 1
 @needs_package
 @pytest.mark.parametrize("earlier", ["", IMPORTED], ids=["new", "imported"])
 def test_another_name_is_missing(earlier, tmp_path):
-    """A clash that is not known: the first use of a device array says what does not fit together."""
-    code = (
-        DEVICE_ARRAY
-        + """
+    """A clash that is not known: what needs a compiler says what does not fit together."""
+    code = """
+from fastopt.executors.cuda import availability
 try:
-    fastopt.SGD(OnDevice())
+    availability.require_compiler()
 except RuntimeError as error:
     print(error)
 from fastopt import system
 print(system.facts()["CUDA"])
 """
-    )
     printed = in_a_new_process(WITHOUT.format("column_stack") + earlier + code, tmp_path)
     refused, shown = printed.splitlines()
+    assert_names_the_clash(refused)
+    assert shown == refused.replace("arrays on a CUDA device cannot be stepped", "not available")
+
+
+def assert_names_the_clash(refused):
     clash = f"numba-cuda {version('numba-cuda')} does not work with NumPy {np.__version__} ("
     assert refused.startswith(f"arrays on a CUDA device cannot be stepped: {clash}")
-    assert shown.startswith(f"not available: {clash}")
-    for line in refused, shown:
-        assert "column_stack" in line
-        assert "pip install --upgrade numba-cuda, or 'numpy<" in line
+    assert "column_stack" in refused
+    assert "pip install --upgrade numba-cuda, or 'numpy<" in refused
+
+
+@needs_driver
+def test_code_on_disk_needs_no_compiler(tmp_path):
+    """The first use of a device array is refused where it must be compiled for, and works if not."""
+    code = """
+import fastopt
+from numba import cuda
+w = cuda.to_device(numpy.zeros(300, numpy.float32))
+try:
+    fastopt.SGD(w, lr=0.5).step(cuda.to_device(numpy.ones(300, numpy.float32)))
+except RuntimeError as error:
+    print(error)
+else:
+    print(set(w.copy_to_host().tolist()))
+"""
+    clash = "import numpy.ma\n" + WITHOUT.format("column_stack")  # which needs that name too
+    assert_names_the_clash(in_a_new_process(clash + code, tmp_path))
+    assert in_a_new_process("import numpy\n" + code, tmp_path) == "{-0.5}"
+    assert in_a_new_process(clash + code, tmp_path) == "{-0.5}"
 
 
 @pytest.fixture
@@ -133,11 +146,11 @@ def missing(monkeypatch):
         monkeypatch.setattr(availability.np, "__version__", "2.6.1")
         monkeypatch.setitem(sys.modules, device.__name__, device)
         monkeypatch.setattr("fastopt.executors.cuda.device", device, raising=False)
-        availability.missing.cache_clear()
-        return availability.missing()
+        availability.missing_compiler.cache_clear()
+        return availability.missing_compiler()
 
     yield raising
-    availability.missing.cache_clear()
+    availability.missing_compiler.cache_clear()
 
 
 def test_two_versions_are_named(missing):

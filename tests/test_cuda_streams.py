@@ -251,7 +251,7 @@ class TestCapturable:
     @pytest.mark.parametrize("several", [False, True])
     def test_recorded_launch_follows_the_schedule(self, several, monkeypatch):
         """A launch with the arguments of the capture: only what `advance` sent is new."""
-        from fastopt.executors.cuda import device
+        from fastopt.executors.cuda import device, programs
 
         w, (g, *_) = problem(100, np.float32)
         settings = {"lr": lambda t: 0.5 / (1 + t), "clip_norm": lambda t: 3.0 / (1 + t)}
@@ -264,7 +264,7 @@ class TestCapturable:
         opt.step(grads)
         same.step(host)
 
-        recorded, launch = [], device.Program.launch
+        recorded, launch = [], programs.Program.launch
 
         def record(program, blocks, threads, stream, pointers):
             words = [read(int(p)) for p in pointers]
@@ -277,7 +277,7 @@ class TestCapturable:
 
         with monkeypatch.context() as patch:
             patch.setattr(device, "is_capturing", lambda stream: True)
-            patch.setattr(device.Program, "launch", record)
+            patch.setattr(programs.Program, "launch", record)
             opt.step(grads)
         assert opt.step_count == 1
         assert len(recorded) == 3
@@ -295,7 +295,7 @@ class TestCapturable:
 
     def test_other_gradients_leave_the_graph_its_table(self, monkeypatch):
         """What a graph reads stays as it was captured."""
-        from fastopt.executors.cuda import device
+        from fastopt.executors.cuda import device, programs
 
         params, one, two = ([to_device(np.ones(n, np.float32)) for n in (9, 20)] for _ in range(3))
         opt = fastopt.RMSProp(params, capturable=True)
@@ -303,7 +303,7 @@ class TestCapturable:
         batch = stepper_of(opt)()._batches[0]
         with monkeypatch.context() as patch:
             patch.setattr(device, "is_capturing", lambda stream: True)
-            patch.setattr(device.Program, "launch", lambda *arguments: None)
+            patch.setattr(programs.Program, "launch", lambda *arguments: None)
             opt.step(one)
             place = batch.table.address
             captured = np.zeros(batch.table.words.size, np.int64)

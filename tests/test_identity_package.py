@@ -42,18 +42,18 @@ def imported(file: str) -> set[str]:
 
 @functools.cache
 def reaching() -> set[str]:
-    """What a file that compiles for the CPU imports, directly or not, and these files."""
+    """What a file that compiles imports, directly or not, and these files."""
     words = "@helper", "@intrinsic", "compile_function(", "_CFuncCompiler", "ccallback"
+    words += "device.intrinsic", "device.helper", "compile_kernel("
     found = {file for file, text in SOURCES.items() if any(word in text for word in words)}
-    found = {file for file in found if not file.startswith(("executors/cuda/", "interop/"))}
+    found = {file for file in found if not file.startswith("interop/")}
     while further := {new for file in found for new in imported(file)} - found:
         found |= further
     return found
 
 
-# What is imported for what the content of functions and the source of the loop say, and for arrays on
-# a device, whose kernels no disk holds.
-OTHERWISE = "transforms/", "executors/cuda/"
+# What is imported for what the content of functions and the source of the loop say.
+OTHERWISE = "transforms/"
 
 
 @interpreted_suite_only

@@ -13,6 +13,7 @@ import hashlib
 import os
 import pickle
 import sys
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -60,24 +61,32 @@ def _checksum(content: bytes) -> bytes:
     return hashlib.sha256(content).digest()
 
 
-class DiskCache(caching._Cache):  # type: ignore[misc]  # numba has no type hints
-    """Numba's cache protocol over a single file."""
+class CacheFile:
+    """A file with the newest few compiled functions of one name.
+
+    Parameters
+    ----------
+    name : str
+        Of the file.
+    content : str or None
+        What a function was made from, None if that cannot be identified: then nothing is kept.
+    """
 
     def __init__(self, name: str, content: str | None) -> None:
-        base = folder() if content else None  # what has no content to know it by is not kept
+        base = folder() if content else None
         # A file system may take ASCII alone, and 255 bytes; names have a hash of what they stand for.
         name = name.encode("ascii", "replace").decode().replace("?", "_")
-        self._path = base / f"{name}.bin" if base else None
+        self.path = base / f"{name}.bin" if base else None
         self._content = content
 
-    def _stamp(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
-        return *compiler(), str(sig), codegen.magic_tuple(), self._content
+    def _stamp(self, target: Sequence[Any]) -> tuple[Any, ...]:
+        return *compiler(), *target, self._content
 
     def _entries(self) -> list[tuple[tuple[Any, ...], bytes]]:
         """Stamps and compiled functions in the file, the newest first."""
-        if self._path is None:
+        if self.path is None:
             return []
-        raw = trusted_files.read(self._path) or b""
+        raw = trusted_files.read(self.path) or b""
         content = raw[CHECKSUM:]
         if raw[:CHECKSUM] != _checksum(content):
             return []  # not what was written, and it would be run as machine code
@@ -86,43 +95,67 @@ class DiskCache(caching._Cache):  # type: ignore[misc]  # numba has no type hint
         except Exception:  # of any kind: it is not what is written here, and the next save replaces it
             return []
 
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """The compiled function, or None if it must be compiled."""
-        stamp = self._stamp(sig, target_context.codegen())
+    def find(self, target: Sequence[Any], read: Callable[[Any], Any]) -> Any:
+        """What `read` makes of the code for a target, or None if it must be compiled."""
+        stamp = self._stamp(target)
         for entry_stamp, payload in self._entries():
             if entry_stamp == stamp:
-                # Numba's `target_context.refresh()` would do this too, and import all of
-                # scipy.linalg: 0.2 s.
-                rtsys.initialize(target_context)
                 try:
-                    return CompileResult._rebuild(target_context, *pickle.loads(payload))
+                    return read(pickle.loads(payload))
                 except Exception:  # as above
                     return None
         return None
 
+    def save(self, target: Sequence[Any], payload: bytes) -> None:
+        """Put pickled code for a target in front of the others in the file."""
+        if self.path is None:
+            return
+        stamp = self._stamp(target)
+        others = [entry for entry in self._entries() if entry[0] != stamp]
+        content = pickle.dumps([(stamp, payload), *others[: KEPT - 1]])
+        trusted_files.write(self.path, _checksum(content) + content)
+
+
+class DiskCache(caching._Cache):  # type: ignore[misc]  # numba has no type hints
+    """Numba's cache protocol over a single file."""
+
+    def __init__(self, name: str, content: str | None) -> None:
+        self._file = CacheFile(name, content)
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """The compiled function, or None if it must be compiled."""
+
+        def read(parts: Any) -> Any:
+            # Numba's `target_context.refresh()` would do this too, and import all of
+            # scipy.linalg: 0.2 s.
+            rtsys.initialize(target_context)
+            return CompileResult._rebuild(target_context, *parts)
+
+        return self._file.find(_target(sig, target_context.codegen()), read)
+
     def save_overload(self, sig: Any, data: Any) -> None:
         """Put the compiled function in front of the others in the file."""
-        if self._path is None or data.library.has_dynamic_globals:
+        if self._file.path is None or data.library.has_dynamic_globals:
             return  # addresses of this process are compiled in: of C functions, of arrays over 1 MB
-        stamp = self._stamp(sig, data.codegen)
-        others = [entry for entry in self._entries() if entry[0] != stamp]
-        entries = [(stamp, serialize.dumps(data._reduce())), *others[: KEPT - 1]]
-        content = pickle.dumps(entries)
-        trusted_files.write(self._path, _checksum(content) + content)
+        self._file.save(_target(sig, data.codegen), serialize.dumps(data._reduce()))
 
     @property
     def cache_path(self) -> str | None:
-        return str(self._path) if self._path else None
+        return str(self._file.path) if self._file.path else None
 
     def enable(self) -> None:
         """Nothing to do: whether to cache is decided by the environment."""
 
     def disable(self) -> None:
         """Stop using the file."""
-        self._path = None
+        self._file.path = None
 
     def flush(self) -> None:
         """Forget what is on disk."""
-        if self._path is not None:
+        if self._file.path is not None:
             with suppress(OSError):
-                self._path.unlink()
+                self._file.path.unlink()
+
+
+def _target(sig: Any, codegen: Any) -> tuple[Any, ...]:
+    return str(sig), codegen.magic_tuple()

@@ -105,14 +105,12 @@ def origin(functions: Iterable[Any], *what: str) -> str:
     return f"{readable}-{digest(*what, *origins)}"
 
 
-# Modules and folders that do not reach machine code on disk: those that import the compiler;
-# transforms, which are identified by the content of their functions; and CUDA kernels, which are not
-# kept on disk.
+# Modules and folders that do not reach machine code on disk: those that import the compiler, and
+# transforms, which are identified by the content of their functions.
 APART = {
     "__main__",
     "cli",
     "demo",
-    "executors/cuda",
     "interop",
     "minimization",
     "optimizers",

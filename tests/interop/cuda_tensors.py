@@ -230,10 +230,10 @@ def capture(monkeypatch, step, written):
         with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
             step()
         return graph.replay
-    from fastopt.executors.cuda import device
+    from fastopt.executors.cuda import device, programs
 
     global _recorded
-    before, launch = [to_cpu(tensor).clone() for tensor in written], device.Program.launch
+    before, launch = [to_cpu(tensor).clone() for tensor in written], programs.Program.launch
 
     def record(program, blocks, threads, stream, pointers):
         words = [ctypes.c_int64.from_address(int(pointer)).value for pointer in pointers]
@@ -250,7 +250,7 @@ def capture(monkeypatch, step, written):
         with monkeypatch.context() as patch:
             patch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
             patch.setattr(device, "is_capturing", lambda stream: True)
-            patch.setattr(device.Program, "launch", record)
+            patch.setattr(programs.Program, "launch", record)
             step()
     finally:
         _recorded = None

@@ -183,7 +183,7 @@ def order(comm):
     """MPI knows no streams: what it reads was waited for, and it is given the device's own memory."""
     if comm.size == 1 or "direct" not in ways(comm):
         return
-    from fastopt.executors.cuda import device
+    from fastopt.executors.cuda import device, programs
     from fastopt.interop.mpi.exchange import Exchange
 
     seen = []
@@ -204,7 +204,7 @@ def order(comm):
     stream = cuda.stream()
     with (
         noting(device, "synchronize", lambda stream=None: int(stream)),
-        noting(device.Program, "launch", lambda program, blocks, threads, stream, pointers: "launch"),
+        noting(programs.Program, "launch", lambda program, blocks, threads, stream, pointers: "launch"),
         noting(Exchange, "_reduce", lambda *_: "reduce"),
         noting(device_exchange.DirectExchange, "_fill", lambda *_: "pack"),
         noting(device_exchange.DirectExchange, "_buffer", lambda own, array: ("buffer", array.address)),

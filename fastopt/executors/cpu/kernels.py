@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numba
 import numpy as np
@@ -31,11 +31,11 @@ from fastopt.kernels.compiler import (
     result_type,
     uniquely_named,
 )
-from fastopt.kernels.conversions import formulas, require_conversion, sizes
+from fastopt.kernels.conversions import require_conversion
 from fastopt.kernels.disk_cache import DiskCache
 from fastopt.kernels.estimates import replacements
-from fastopt.kernels.identity import content, digest, origin, package
 from fastopt.kernels.job import GRAD_FACTOR, NUMBERS, PHASE, Job, KernelArray
+from fastopt.kernels.kernel_identity import Identity, identified
 from fastopt.kernels.specialize import specialize
 from fastopt.transforms.base import Part
 
@@ -188,7 +188,7 @@ def kernel(job: Job) -> Kernel:
         The processor lacks the instructions for one of the formats.
     """
     text, parts, number = source(job), job.parts, numba.from_dtype(job.compute)
-    identity = identified(job, text, [part.update for part in parts])
+    identity = identified(job, [text], [part.update for part in parts])
     updates = specialized_updates(job, parts)
     scope: dict[str, Any] = {"BLOCK": BLOCK, "PREFETCH_STEP": PREFETCH_STEP, "AHEAD": ahead(job)}
     scope["WORTH_FETCHING"] = WORTH_FETCHING
@@ -202,26 +202,7 @@ def kernel(job: Job) -> Kernel:
     def check() -> None:
         check_types(parts, updates, number, result_type)
 
-    return compiled(job, identity, scope, arguments, check)
-
-
-class Identity(NamedTuple):
-    """What the machine code of a source is known by on disk."""
-
-    text: str
-    name: str  # of the files
-    key: str
-    lasts: bool  # whether another process may use it
-
-
-def identified(job: Job, text: str, functions: Sequence[Any], prefix: str = "") -> Identity:
-    """The identity of a kernel: all that its machine code depends on."""
-    formats = [storage.codec for storage in job.storage]
-    contents = [content(function) for function in (*functions, *formulas(formats))]
-    how = text, str(job.arrays), sizes(formats), job.compute.name, str(job.fast)
-    name = f"{prefix}{origin(functions, text, str(job.fast))}-{job.compute.name}"
-    lasts = package() is not None and all(each.lasts for each in contents)
-    return Identity(text, name, digest(*how, *(each.digest for each in contents)), lasts)
+    return compiled(job, text, identity, scope, arguments, check)
 
 
 def specialized_updates(job: Job, parts: Sequence[Part]) -> list[Any]:
@@ -236,6 +217,7 @@ def specialized_updates(job: Job, parts: Sequence[Part]) -> list[Any]:
 
 def compiled(
     job: Job,
+    text: str,
     identity: Identity,
     scope: dict[str, Any],
     arguments: tuple[Any, ...],
@@ -244,13 +226,13 @@ def compiled(
     """Compile the source of a kernel, or take it from disk; `check` is called before it is compiled."""
     # Numba imports the module of a cached function: it must exist in every process.
     scope |= {"__name__": __name__, "zero": job.compute.type(0)}
-    exec(compile(identity.text, f"<fastopt kernel {identity.key}>", "exec"), scope)
+    exec(compile(text, f"<fastopt kernel {identity.key}>", "exec"), scope)
     function = uniquely_named(scope["kernel"])
     code = CheckedCFunc(function, (arguments, types.void), {}, _options(job))
-    code._cache = DiskCache(identity.name, f"{package()} {identity.key}" if identity.lasts else None)
+    code._cache = DiskCache(identity.name, identity.content)
     code.check = check
     code.compile()
-    return Kernel(code.address, identity.text, code)
+    return Kernel(code.address, text, code)
 
 
 def _options(job: Job) -> Any:

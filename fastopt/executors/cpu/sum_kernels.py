@@ -21,7 +21,6 @@ from fastopt.executors.cpu.kernels import (
     Kernel,
     access,
     compiled,
-    identified,
     load,
     loads_hyper,
     specialized_updates,
@@ -38,6 +37,7 @@ from fastopt.kernels.compiler import (
     result_type,
 )
 from fastopt.kernels.job import Job, KernelArray
+from fastopt.kernels.kernel_identity import identified
 from fastopt.kernels.specialize import specialize
 from fastopt.transforms.base import sums_in
 
@@ -115,7 +115,7 @@ def sum_kernel(job: Job) -> Kernel:
     """
     text, parts, number = source(job), job.parts, numba.from_dtype(job.compute)
     before, sums = parts[:-1], sums_in(parts[-1])
-    known = identified(job, text, [*(part.update for part in before), *sums.summands], "sums-")
+    identity = identified(job, [text], [*(part.update for part in before), *sums.summands], "sums-")
     updates = specialized_updates(job, before)
     compile_helper = partial(helper, options=FAST if job.fast else OPTIONS)
     summands = [compile_helper(specialize(each, np.float64, compile_helper)) for each in sums.summands]
@@ -132,4 +132,4 @@ def sum_kernel(job: Job) -> Kernel:
         check_types(before, updates, number, result_type)
         check_summands(parts[-1], summands, result_type)
 
-    return compiled(job, known, scope, (*arguments, types.int64), check)
+    return compiled(job, text, identity, scope, (*arguments, types.int64), check)

@@ -14,13 +14,14 @@ INSTALL = "pip install 'numba-cuda[cu13]' (or 'numba-cuda[cu12]' for a driver th
 
 @cache
 def missing() -> str | None:
-    """Why CUDA cannot be used, and how to install it, in a sentence; None if it can."""
-    if not numba.config.ENABLE_CUDASIM and find_spec("numba_cuda") is None:
+    """Why CUDA cannot be used, and how to install it, in a sentence; None if it can.
+
+    Whether it can compile is not looked into: code that is on disk needs no compiler.
+    """
+    if not _is_installed():
         return f"the package numba-cuda is not installed: {INSTALL}"
     try:
         from fastopt.executors.cuda import device
-
-        device.load_compiler()
     except Exception as error:  # of many kinds, by what does not fit together
         return _clash(error)
     problem = device.problem()
@@ -34,6 +35,22 @@ def missing() -> str | None:
             "CUDA_VISIBLE_DEVICES"
         )
     return f"CUDA does not work ({problem}): see nvidia-smi, and reinstall with {INSTALL}"
+
+
+def _is_installed() -> bool:
+    return bool(numba.config.ENABLE_CUDASIM) or find_spec("numba_cuda") is not None
+
+
+@cache
+def missing_compiler() -> str | None:
+    """Why nothing can be compiled for CUDA, in a sentence; None if it can."""
+    try:
+        from fastopt.executors.cuda import device
+
+        device.load_compiler()
+    except Exception as error:  # as above
+        return _clash(error)
+    return None
 
 
 def _clash(error: Exception) -> str:
@@ -56,14 +73,28 @@ def require() -> None:
     RuntimeError
         It cannot; the message says what is missing and how to get it.
     """
-    problem = missing()
+    _refuse(missing())
+
+
+def require_compiler() -> None:
+    """Check that kernels can be compiled, before Numba fails within its own code.
+
+    Raises
+    ------
+    RuntimeError
+        They cannot; the message says what does not fit together.
+    """
+    _refuse(missing_compiler())
+
+
+def _refuse(problem: str | None) -> None:
     if problem is not None:
         raise RuntimeError(f"arrays on a CUDA device cannot be stepped: {problem}")
 
 
 def describe() -> str:
     """The report of `fastopt info` on CUDA."""
-    problem = missing()
+    problem = (missing_compiler() if _is_installed() else None) or missing()
     if problem is not None:
         return f"not available: {problem}"
     from fastopt.executors.cuda import device

@@ -11,7 +11,7 @@ import ctypes
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -75,7 +75,8 @@ def load_compiler() -> None:
             cuda_target.target_context.refresh()
 
 
-def _options(fast: bool) -> dict[str, int]:
+def options(fast: bool) -> dict[str, int]:
+    """NVVM's options."""
     return FAST if fast else PRECISE
 
 
@@ -86,7 +87,7 @@ if not SIMULATED:
 
         def __init__(self, python: Any, architecture: tuple[int, int], fast: bool) -> None:
             super().__init__(python, targetoptions={"device": True, "opt": True})
-            self._architecture, self._nvvm_options = architecture, _options(fast)
+            self._architecture, self._nvvm_options = architecture, options(fast)
 
         def compile_device(self, args: Any, return_type: Any = None) -> Any:
             if args not in self.overloads:
@@ -117,87 +118,65 @@ def helper(function: Any, architecture: tuple[int, int], fast: bool) -> Any:
     return np.errstate(all="ignore")(function)
 
 
-class Program:
-    """A compiled kernel.
+class Code(NamedTuple):
+    """A compiled kernel for one architecture, as the driver takes it."""
 
-    Parameters
-    ----------
-    python : function
-        The kernel.
-    arguments : sequence of numba types
-        int64, float32 and float64.
-    architecture : (int, int)
-        Compute capability.
-    fast : bool
-        Compile without the guarantees of `PRECISE`.
+    entry: str
+    machine: bytes
+    ptx: bytes
+
+
+def compile_kernel(
+    python: Any, arguments: Sequence[Any], architecture: tuple[int, int], fast: bool
+) -> Any:
+    """Compile a kernel to Numba's library, from which code for any architecture can be made."""
+    with global_compiler_lock:
+        how = {"nvvm_options": options(fast), "cc": architecture}
+        made = compile_cuda(python, types.void, arguments, **how)
+        name = made.fndesc.llvm_func_name
+        made.library._entry_name = name
+        kernel_fixup(made.library.get_function(name), False)
+    return made.library
+
+
+def code_of(library: Any) -> Code:
+    """The code of a library for the current device."""
+    machine = bytes(library.get_cubin().code)
+    return Code(library._entry_name, machine, library.get_asm_str().encode() + b"\0")
+
+
+def load(code: Code) -> int:
+    """Put a kernel on the current device: its machine code, or PTX where the driver refuses that.
+
+    It stays there: launches hold the handle that is returned.
+
+    Raises
+    ------
+    CudaError
+        The driver refuses both.
     """
+    cuda.current_context()
+    try:
+        library = _call(binding.cuLibraryLoadData, code.machine, [], [], 0, [], [], 0)
+    except CudaError:
+        library = _call(binding.cuLibraryLoadData, code.ptx, [], [], 0, [], [], 0)
+    kernel = _call(binding.cuLibraryGetKernel, library, code.entry.encode())
+    return int(_call(binding.cuKernelGetFunction, kernel))
 
-    def __init__(
-        self, python: Any, arguments: Sequence[Any], architecture: tuple[int, int], fast: bool = False
-    ) -> None:
-        self.arguments = tuple(arguments)
-        self._python = python
-        self._handles: dict[int, Any] = {}
-        self._blocks: dict[int, int] = {}
-        if SIMULATED:
-            return
-        with global_compiler_lock:
-            made = compile_cuda(
-                python, types.void, self.arguments, nvvm_options=_options(fast), cc=architecture
-            )
-            name = made.fndesc.llvm_func_name
-            self._library = made.library
-            self._library._entry_name = name
-            kernel_fixup(self._library.get_function(name), False)
 
-    def ptx(self, architecture: tuple[int, int]) -> str:
-        """The code as text."""
-        return str(self._library.get_asm_str(cc=(*architecture, "")))
+def largest_block(handle: int) -> int:
+    """The threads of a block with which most threads are at work on the current device."""
+    function = binding.CUfunction(handle)
+    _, best = _call(binding.cuOccupancyMaxPotentialBlockSize, function, 0, 0, LARGEST_BLOCK)
+    return max(WARP, int(best) // WARP * WARP)
 
-    def load(self) -> None:
-        """Put the code on the current device."""
-        if not SIMULATED:
-            ordinal = current()
-            if ordinal not in self._handles:
-                loaded = self._library.get_cufunc()
-                self._handles[ordinal] = binding.CUfunction(int(loaded.handle))
 
-    def block(self) -> int:
-        """The threads of a block with which most threads are at work on the current device."""
-        if SIMULATED:
-            return 32  # each one is a thread of Python
-        ordinal = current()
-        if ordinal not in self._blocks:
-            self.load()
-            handle = self._handles[ordinal]
-            _, best = _call(binding.cuOccupancyMaxPotentialBlockSize, handle, 0, 0, LARGEST_BLOCK)
-            self._blocks[ordinal] = max(WARP, int(best) // WARP * WARP)
-        return self._blocks[ordinal]
-
-    def handle(self) -> int:
-        """The loaded code on the current device."""
-        return int(self._handles[current()])
-
-    def launch(self, blocks: int, threads: int, stream: int, pointers: Any) -> None:
-        """Start it; `pointers` is an array of the addresses of the arguments."""
-        if SIMULATED:
-            cuda.jit(self._python)[blocks, threads](*self._read(pointers))
-            return
-        handle = self._handles[current()]
-        address = pointers.ctypes.data
-        (status,) = binding.cuLaunchKernel(handle, blocks, 1, 1, threads, 1, 1, 0, stream, address, 0)
-        if status != 0:
-            raise CudaError(f"cuLaunchKernel failed: {status.name}")
-
-    def _read(self, pointers: Any) -> list[Any]:
-        kinds = {types.int64: np.int64, types.float32: np.float32, types.float64: np.float64}
-        found = []
-        for kind, pointer in zip(self.arguments, pointers, strict=True):
-            dtype = np.dtype(kinds[kind])
-            raw: Any = (ctypes.c_char * dtype.itemsize).from_address(int(pointer))
-            value = np.frombuffer(raw, dtype)[0]
-            found.append(int(value) if kind == types.int64 else value)
-        return found
+def launch(handle: int, blocks: int, threads: int, stream: int, pointers: Any) -> None:
+    """Start a kernel; `pointers` is an array of the addresses of its arguments."""
+    function, address = binding.CUfunction(handle), pointers.ctypes.data
+    (status,) = binding.cuLaunchKernel(function, blocks, 1, 1, threads, 1, 1, 0, stream, address, 0)
+    if status != 0:
+        raise CudaError(f"cuLaunchKernel failed: {status.name}")
 
 
 # Devices

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numba
@@ -15,8 +15,10 @@ from fastopt.executors import reference
 from fastopt.executors.cuda import block_access, device, element_access, kernel_source
 from fastopt.executors.cuda.block_access import ALIGNED
 from fastopt.executors.cuda.kernel_source import CONTROL_WORDS, FACTOR, FACTOR32, KernelVariant, Names
+from fastopt.executors.cuda.programs import Program
 from fastopt.kernels.compiler import check_types
 from fastopt.kernels.job import ArrayFormat, Job
+from fastopt.kernels.kernel_identity import identified
 from fastopt.kernels.specialize import specialize
 
 
@@ -42,7 +44,7 @@ class JobKernels:
         blocked = bool(self.names.blocked)
         self.unit, self.team = (BLOCK, device.WARP) if blocked else (self.width, 1)
         self._scope: dict[str, Any] | None = None
-        self._programs: dict[str, device.Program] = {}
+        self._programs: dict[str, Program] = {}
 
     def alignments(self) -> list[int]:
         """The alignment in bytes of each array for wide accesses."""
@@ -57,15 +59,21 @@ class JobKernels:
             return -(-size // self.unit) * self.team
         return size // self.width + size % self.width if aligned else size
 
-    def program(self, name: str) -> device.Program:
+    def program(self, name: str) -> Program:
         """The compiled kernel ``wide``, ``scalar`` or ``many``."""
         if name not in self._programs:
-            scope = self._prepare()
-            exec(compile(self.source(name), f"<fastopt {name} kernel>", "exec"), scope)
-            self._programs[name] = device.Program(
-                scope[name], self._arguments(name), self._architecture, self._fast
-            )
+            texts = self.source("element"), self.source(name)
+            functions = [part.update for part in self._job.parts]
+            identity = identified(self._job, texts, functions)
+            how = self._arguments(name), self._architecture, self._fast
+            self._programs[name] = Program(identity, partial(self._kernel, name), *how)
         return self._programs[name]
+
+    def _kernel(self, name: str) -> Any:
+        """A kernel as a Python function."""
+        scope = self._prepare()
+        exec(compile(self.source(name), f"<fastopt {name} kernel>", "exec"), scope)
+        return scope[name]
 
     def source(self, name: str) -> str:
         """A kernel as Python source."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from fastopt.arrays.checks import Array, address
 from fastopt.executors.cuda import device
+from fastopt.executors.cuda.programs import Program
 
 # Copies to the device in flight; a host that is further ahead waits for the device.
 UNDER_WAY = 16
@@ -38,7 +39,7 @@ class Launch:
 
     def __init__(
         self,
-        program: device.Program,
+        program: Program,
         words: int,
         hyper: Array | None = None,
         indices: Sequence[int] = (),

@@ -17,7 +17,9 @@ import numpy as np
 from numba import types
 
 from fastopt.executors.cuda import device, element_access, kernel_source
+from fastopt.executors.cuda.programs import Program
 from fastopt.executors.norm import DOWN, LANES, SMALL, SUM_BLOCK, UP, clip_factor
+from fastopt.kernels.kernel_identity import identified_by_package
 
 # Threads that add the squares of a block of elements, and those that add the sums of all blocks.
 THREADS = 32 if device.SIMULATED else 256
@@ -209,20 +211,30 @@ def _eight(architecture: tuple[int, int]) -> Any:
 
 
 @cache
-def squares(dtype: str, many: bool, architecture: tuple[int, int]) -> device.Program:
+def squares(dtype: str, many: bool, architecture: tuple[int, int]) -> Program:
     """The kernel that sums the squares of each block, of one array or of chunks of many."""
-    scope = _scope(architecture)
-    scope["squares_of_rows"], scope["squares_of_rows_before"] = _row_squares(dtype, architecture)
-    exec((_MANY if many else _ONE) + _SQUARES, scope)
-    return device.Program(scope["squares"], [types.int64] * (4 if many else 5), architecture)
+
+    def make() -> Any:
+        scope = _scope(architecture)
+        scope["squares_of_rows"], scope["squares_of_rows_before"] = _row_squares(dtype, architecture)
+        exec((_MANY if many else _ONE) + _SQUARES, scope)
+        return scope["squares"]
+
+    identity = identified_by_package(f"squares-{dtype}{'-many' if many else ''}", [dtype])
+    return Program(identity, make, [types.int64] * (4 if many else 5), architecture)
 
 
 @cache
-def decide(capturable: bool, architecture: tuple[int, int]) -> device.Program:
+def decide(capturable: bool, architecture: tuple[int, int]) -> Program:
     """The kernel that adds all blocks and decides: norm, factor, and whether to step."""
-    scope = _scope(architecture)
-    scope["sum_of_eight"] = _eight(architecture)
-    scope["clip_factor"] = device.helper(clip_factor, architecture, False)
-    exec((_DECIDE_CAPTURABLE if capturable else _DECIDE) + _ADD_AND_DECIDE, scope)
+
+    def make() -> Any:
+        scope = _scope(architecture)
+        scope["sum_of_eight"] = _eight(architecture)
+        scope["clip_factor"] = device.helper(clip_factor, architecture, False)
+        exec((_DECIDE_CAPTURABLE if capturable else _DECIDE) + _ADD_AND_DECIDE, scope)
+        return scope["decide"]
+
     numbers = [types.int64] if capturable else [types.int64] * 3 + [types.float64] * 2
-    return device.Program(scope["decide"], [types.int64] * 5 + numbers, architecture)
+    identity = identified_by_package(f"decide{'-capturable' if capturable else ''}")
+    return Program(identity, make, [types.int64] * 5 + numbers, architecture)

@@ -12,6 +12,8 @@ from fastopt.arrays.device_array import DeviceArray
 from fastopt.codecs.formats import compute_dtype, name_of
 from fastopt.executors.cuda import device, element_access
 from fastopt.executors.cuda.launches import Launch
+from fastopt.executors.cuda.programs import Program
+from fastopt.kernels.kernel_identity import identified_by_package
 
 EXECUTORS: tuple[str, ...] = ("auto", "cuda")
 
@@ -52,16 +54,21 @@ def convert(target: DeviceArray, source: DeviceArray, stream: int) -> None:
 
 
 @cache
-def _convert(source: str, target: str, architecture: tuple[int, int]) -> device.Program:
+def _convert(source: str, target: str, architecture: tuple[int, int]) -> Program:
     compute = compute_dtype(target).name
-    scope = {"cuda": device.cuda, "__name__": __name__}
-    scope |= {
-        "load": element_access.loader(compute, source),
-        "store": element_access.storer(compute, target),
-    }
-    text = "def convert(length, source, target):\n    i = cuda.grid(1)\n    if i < length:\n"
-    exec(text + "        store(target, i, load(source, i))\n", scope)
-    return device.Program(scope["convert"], [types.int64] * 3, architecture)
+
+    def make() -> Any:
+        scope = {"cuda": device.cuda, "__name__": __name__}
+        scope |= {
+            "load": element_access.loader(compute, source),
+            "store": element_access.storer(compute, target),
+        }
+        text = "def convert(length, source, target):\n    i = cuda.grid(1)\n    if i < length:\n"
+        exec(text + "        store(target, i, load(source, i))\n", scope)
+        return scope["convert"]
+
+    identity = identified_by_package(f"convert-{source}-{target}", [source, target])
+    return Program(identity, make, [types.int64] * 3, architecture)
 
 
 def copy(target: DeviceArray, source: Any) -> None:

@@ -1,0 +1,43 @@
+"""What a kernel is known by on disk: the name of its file, and the content it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from fastopt.kernels.conversions import formulas, sizes
+from fastopt.kernels.identity import content, digest, origin, package
+from fastopt.kernels.job import Job
+
+
+class Identity(NamedTuple):
+    """What the machine code of a kernel is known by on disk."""
+
+    name: str  # of the file
+    key: str
+    lasts: bool  # whether another process may use it
+
+    @property
+    def content(self) -> str | None:
+        """All that machine code depends on but compiler and target; None if it must not be kept."""
+        return f"{package()} {self.key}" if self.lasts else None
+
+
+def identified(job: Job, texts: Sequence[str], functions: Sequence[Any], prefix: str = "") -> Identity:
+    """The identity of a kernel with these texts as source, which call the functions of a job."""
+    formats = [storage.codec for storage in job.storage]
+    how = *texts, str(job.arrays), sizes(formats), job.compute.name, str(job.fast)
+    name = f"{prefix}{origin(functions, *texts, str(job.fast))}-{job.compute.name}"
+    return _of_contents(name, how, [*functions, *formulas(formats)])
+
+
+def identified_by_package(name: str, formats: Iterable[str] = ()) -> Identity:
+    """The identity of one of fastopt's own kernels, named with all that it is compiled for."""
+    formats = list(formats)
+    return _of_contents(name, (name, sizes(formats)), formulas(formats))
+
+
+def _of_contents(name: str, how: Iterable[str], functions: Iterable[Any]) -> Identity:
+    contents = [content(function) for function in functions]
+    lasts = package() is not None and all(each.lasts for each in contents)
+    return Identity(name, digest(*how, *(each.digest for each in contents)), lasts)
