@@ -24,6 +24,31 @@ def by_hand(make, x0, steps, low=-np.inf, high=np.inf):
     return points, values
 
 
+def usual_rate(rate, x0):
+    """The default of `fastopt.minimize`, for a point whose root mean square is larger than one, too."""
+    return rate * max(1.0, float(np.sqrt((np.float64(x0) ** 2).mean())))
+
+
+def by_hand_restarting(make, fun, x0, lr, steps, patience=20):
+    """The same with the default rule: half the rate and new states where the value stops falling."""
+    x, opt = x0.copy(), None
+    points, lowest, waited = [], np.inf, 0
+    for _ in range(steps + 1):
+        opt = opt or make(x, lr=lr)
+        value, grad = fun(x)
+        points.append(x.copy())
+        if value < lowest and np.isfinite(grad).all():
+            lowest, best, waited = value, (x.copy(), grad), 0
+        else:
+            waited += 1
+        if waited == patience or not (np.isfinite(value) and np.isfinite(grad).all()):
+            lr, waited = lr / 2, 0
+            x[...], grad = best
+            opt = make(x, lr=lr)
+        opt.step(np.asarray(grad, x.dtype))
+    return points
+
+
 def recorded(fun, x0, **arguments):
     """The result, and the point and value of every iteration."""
     seen = []

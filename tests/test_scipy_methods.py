@@ -298,7 +298,7 @@ def test_within_basinhopping():
         niter=30,
         T=0,
         take_step=lambda x: x + steps.uniform(-0.5, 0.5, 1),
-        minimizer_kwargs={"method": methods.adam, "jac": True, "options": {"maxiter": 200}},
+        minimizer_kwargs={"method": methods.adam, "jac": True, "options": {"maxiter": 500}},
     )  # fmt: skip
     np.testing.assert_allclose(result.x, -0.195, atol=1e-3)
     np.testing.assert_allclose(result.fun, -1.0009, atol=1e-4)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from math import isinf
-from typing import Any
+import math
+from typing import Any, cast
 
 import numpy as np
 
@@ -14,25 +14,23 @@ from fastopt.minimization.objective import Objective
 from fastopt.validation import Schedule
 
 # The classes say where it starts (`usual_lr`). Those that normalize the gradient change an element by
-# about so much in a step. Tried on Rosenbrock's function of 2 and 10 variables, Beale's, a quadratic of
-# condition 1e4, a sphere far away and a logistic regression, with 5000 steps: the best or next to it of
-# 0.01, 0.03, 0.1, 0.3 and 1, over all. AdaGrad was slow with all of these but the last; RAdam, whose
-# first steps are as long as gradients, left with all of them.
+# about so much in a step, and `restarts` makes up for a rate that is too large.
 
 
-def usual(maker: Any, objective: Objective, x: Array, box: Box, maxiter: float) -> Schedule | None:
-    """The default schedule: half a cosine to zero at `maxiter`, or a constant without a limit.
-
-    None for optimizers without a usual learning rate.
-    """
+def usual(maker: Any, objective: Objective, x: Array, box: Box) -> float | None:
+    """The first learning rate, or None for optimizers without a usual one."""
     start = getattr(maker, "usual_lr", None)
-    if start is None:
-        return None
     if start == "curvature":
-        start = _by_curvature(objective, x, box)
-    return (
-        schedules.constant(start) if isinf(maxiter) else schedules.cosine(start, max(int(maxiter), 1))
-    )
+        return _by_curvature(objective, x, box)
+    if start is None or objective.noisy:
+        return cast("float | None", start)
+    squares = float(np.sum(np.square(x, dtype=np.float64)))
+    return float(start) * max(1.0, math.sqrt(squares / max(x.size, 1)))
+
+
+def schedule(lr: float, maxiter: float) -> Schedule:
+    """Half a cosine to zero at `maxiter`, or a constant without a limit."""
+    return schedules.constant(lr) if math.isinf(maxiter) else schedules.cosine(lr, max(int(maxiter), 1))
 
 
 def _by_curvature(objective: Objective, x: Array, box: Box) -> float:

@@ -7,10 +7,11 @@ from itertools import count
 
 import numpy as np
 
-from fastopt.arrays.checks import Array
+from fastopt.minimization.best import BestPoint
 from fastopt.minimization.box import Box
 from fastopt.minimization.objective import Objective
 from fastopt.minimization.observers import Observers
+from fastopt.minimization.restarts import Restarts
 from fastopt.minimization.result import MinimizeResult
 from fastopt.minimization.stopping import CALLBACK, Outcome, Stopping
 from fastopt.optimizers.optimizer import Optimizer
@@ -18,36 +19,10 @@ from fastopt.optimizers.optimizer import Optimizer
 KEEP = ("auto", "best", "last")
 
 
-class BestPoint:
-    """The point that the result will have: the best one, or the last one that was finite."""
-
-    def __init__(self, x: Array, last: bool) -> None:
-        self.x = x.copy()
-        self.value = math.nan
-        self._first = True
-        self._last = last
-        # One of them is filled while the other is kept. They start as NaN, so that a function that
-        # writes no gradient, or adds to it, is noticed.
-        self._buffers = np.full_like(x, math.nan), np.full_like(x, math.nan)
-        self.grad = self._buffers[0]
-
-    def free(self) -> Array:
-        """A buffer for the next gradient."""
-        return self._buffers[self.grad is self._buffers[0]]
-
-    def offer(self, x: Array, value: float, grad: Array) -> None:
-        """Keep this point if it is better, or the first one; points that are not finite are not."""
-        preferred = self._last or value < self.value or not math.isfinite(self.value)
-        if self._first or (math.isfinite(value) and preferred):
-            self._first = False
-            self.x[...] = x
-            self.value = value
-            self.grad = grad
-
-
 def descend(
     objective: Objective,
     optimizer: Optimizer,
+    restarts: Restarts | None,
     box: Box,
     best: BestPoint,
     stopping: Stopping,
@@ -62,14 +37,20 @@ def descend(
         if history is not None:
             history.append(value)
         size = box.gradient_size(x, grad)
-        best.offer(x, value, grad)
+        finite = math.isfinite(value) and math.isfinite(size)
+        if finite or restarts is None or nit == 0:
+            best.offer(x, value, grad)
         stopped = nit > 0 and observers.tell(nit, x, value)
-        outcome = CALLBACK if stopped else stopping.check(nit, x, value, size)
+        may_recover = restarts is not None and nit > 0 and not restarts.exhausted
+        outcome = CALLBACK if stopped else stopping.check(nit, x, value, finite or may_recover, size)
         if outcome is not None:
             result = _result(outcome, nit, objective, optimizer, best)
             if history is not None:
                 result.history = np.array(history)
             return result
+        if restarts is not None:
+            grad = restarts.next_gradient(x, value, grad, finite)
+            optimizer = restarts.optimizer
         optimizer.step(grad)
     raise AssertionError("a count has no end")
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
+from fastopt.minimization.best import BestPoint
 from fastopt.minimization.box import Box, start
+from fastopt.minimization.default_lr import schedule
 from fastopt.minimization.default_lr import usual as usual_rate
 from fastopt.minimization.factory import choose, make
 from fastopt.minimization.foreign import MAXITER, limit, refuse
-from fastopt.minimization.loop import KEEP, BestPoint, descend
+from fastopt.minimization.loop import KEEP, descend
 from fastopt.minimization.objective import Gradient, Objective
 from fastopt.minimization.observers import Observers
+from fastopt.minimization.restarts import Restarts
 from fastopt.minimization.result import MinimizeResult
 from fastopt.minimization.stopping import FTOL, GTOL, Stopping, tolerance
 from fastopt.validation import choice, flag
@@ -96,11 +99,15 @@ def minimize(
         For ``rng``, if `fun` or `jac` asks for it (both get equal generators for a step), and for the
         optimizer's stochastic rounding.
     **settings
-        Of the optimizer: ``lr``, a number or schedule, and all others. If `lr` is not given for a name
-        or a class of fastopt's, it falls to zero along half a cosine over `maxiter` steps, from the
-        class's ``usual_lr``, such as 0.03 (RMSProp) or 0.1 (Adam); for SGD and ASGD from the inverse of
-        the curvature along the first gradient, which takes two more evaluations. Without a limit it
-        stays there. Rprop has its own start, 0.01.
+        Of the optimizer: ``lr``, a number or schedule, and all others. Without `lr` for a name or a
+        class of fastopt's, the rate starts at the class's ``usual_lr``, such as 0.03 (RMSProp) or 0.1
+        (Adam), times the root mean square of `x0` if that is above one; for SGD and ASGD at the inverse
+        of the curvature along the first gradient, which takes two more evaluations. After 20 of them
+        without a lower value, or where one is not finite, it is halved, and the optimizer starts anew
+        from the best point. Settings that are not given are then ``usual_settings``: for RMSProp
+        ``momentum=0.9`` and ``bias_correction=True``. For functions with ``step`` or ``rng`` the rate
+        falls to zero along half a cosine over `maxiter` steps, with the usual defaults. Rprop has its
+        own start, 0.01.
 
     Returns
     -------
@@ -142,12 +149,19 @@ def minimize(
     box.clip(x)
     objective = Objective(fun, jac, args, box, seed)
     noisy = objective.noisy
-    if "lr" not in settings:
-        lr = usual_rate(maker, objective, x, box, maxiter)
-        settings |= {} if lr is None else {"lr": lr}
+    best = BestPoint(x, last=keep == "last" or (keep == "auto" and noisy))
     if seed is not None and isinstance(maker, type):
         settings["seed"] = objective.seed % 2**32
-    solver = make(maker, x, box, settings)
+    lr = None if "lr" in settings else usual_rate(maker, objective, x, box)
+    restarts = None
+    if lr is not None and noisy:
+        settings["lr"] = schedule(lr, maxiter)
+    elif lr is not None:
+        settings = {**getattr(maker, "usual_settings", {}), **settings}
+        restarts = Restarts(
+            lambda lr: make(maker, x, box, settings | {"lr": lr}), lr, None if keep == "last" else best
+        )
+    solver = restarts.optimizer if restarts else make(maker, x, box, settings)
     stopping = Stopping(
         tolerance("gtol", gtol if tol is None or gtol != "auto" else tol, None if noisy else GTOL),
         tolerance("ftol", ftol if tol is None or ftol != "auto" else tol, None if noisy else FTOL),
@@ -156,6 +170,5 @@ def minimize(
         maxiter,
         solver.skip_nonfinite,
     )
-    best = BestPoint(x, last=keep == "last" or (keep == "auto" and noisy))
     with Observers(callback, progress, maxiter) as observers:
-        return descend(objective, solver, box, best, stopping, observers, values)
+        return descend(objective, solver, restarts, box, best, stopping, observers, values)

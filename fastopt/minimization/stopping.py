@@ -78,10 +78,14 @@ class Stopping:
         self._point: Array | None = None  # of the previous iteration, kept for xtol
         self._rests = {"ftol": 0, "xtol": 0}
 
-    def check(self, nit: int, x: Array, value: float, gradient_size: float) -> Outcome | None:
-        """The outcome if a rule ends the minimization after `nit` steps, else None."""
-        finite = math.isfinite(value) and math.isfinite(gradient_size)
-        if not finite and not self._over_nonfinite:
+    def check(
+        self, nit: int, x: Array, value: float, usable: bool, gradient_size: float
+    ) -> Outcome | None:
+        """The outcome if a rule ends the minimization after `nit` steps, else None.
+
+        Value and gradient are `usable` if they are finite, or the loop recovers if they are not.
+        """
+        if not usable and not self._over_nonfinite:
             return not_finite(nit)
         if self._gtol is not None and gradient_size <= self._gtol:
             return Outcome(0, "Converged: no element of the (projected) gradient is larger than gtol.")

@@ -37,6 +37,8 @@ class NamedOptimizer(Optimizer):
     ----------
     usual_lr : float, "curvature" or None
         Of the class: where the learning rate of `fastopt.minimize` starts, if none is given.
+    usual_settings : mapping
+        Of the class: the settings that have other defaults then.
     dialects : mapping
         Of the class: other libraries -> functions from their arguments to settings, for `like`.
 
@@ -60,6 +62,7 @@ class NamedOptimizer(Optimizer):
     __slots__ = ()
 
     usual_lr: ClassVar[float | Literal["curvature"] | None] = None
+    usual_settings: ClassVar[Mapping[str, Any]] = {}
     dialects: ClassVar[Mapping[str, Dialect]] = {}
 
     chain: Field[Any, Any] = argument(read_chain, init=False)  # made from settings

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from fastopt import transforms as t
 from fastopt.optimizers.dialects import DIALECTS
 from fastopt.optimizers.named import NamedOptimizer
@@ -93,6 +95,7 @@ class RMSProp(NamedOptimizer):
     __slots__ = ()
 
     usual_lr = 0.03
+    usual_settings: ClassVar = {"momentum": 0.9, "bias_correction": True}
     dialects = DIALECTS["RMSProp"]
 
     lr: Number = setting(default=1e-3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from fastopt.optimizers.dialects import DIALECTS
 from fastopt.optimizers.named import NamedOptimizer
 from fastopt.optimizers.settings import Flag, Number, setting
@@ -64,6 +66,7 @@ class SGD(NamedOptimizer):
     __slots__ = ()
 
     usual_lr = "curvature"
+    usual_settings: ClassVar = {"momentum": 0.9}
     dialects = DIALECTS["SGD"]
 
     lr: Number = setting(default=1e-2)
