@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import fastopt.executors.threads as _threads  # noqa: F401  # to notice every fork from here on
 from fastopt.optimizers.registry import MODULES as _MODULES
+from fastopt.optimizers.registry import ONE_SHOT as _ONE_SHOT
 
 if TYPE_CHECKING:
     from fastopt import schedules as schedules
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from fastopt.optimizers.adan import Adan as Adan
     from fastopt.optimizers.ademamix import AdEMAMix as AdEMAMix
     from fastopt.optimizers.asgd import ASGD as ASGD
+    from fastopt.optimizers.dog import DoG as DoG
     from fastopt.optimizers.lamb import LAMB as LAMB
     from fastopt.optimizers.lars import LARS as LARS
     from fastopt.optimizers.lion import Lion as Lion
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from fastopt.optimizers.one_shot import OneShot as _OneShot
     from fastopt.optimizers.one_shot import one_shot as one_shot
     from fastopt.optimizers.optimizer import Optimizer as Optimizer
+    from fastopt.optimizers.prodigy import Prodigy as Prodigy
     from fastopt.optimizers.qhadam import QHAdam as QHAdam
     from fastopt.optimizers.radam import RAdam as RAdam
     from fastopt.optimizers.rmsprop import RMSProp as RMSProp
@@ -81,7 +84,7 @@ __version__ = "0.1.0"
 # Names are imported when they are first used: `import fastopt` is quick and loads no Numba.
 _HOMES = {
     **_MODULES,
-    **{f"{name.lower()}_step": "fastopt.optimizers.one_shot" for name in _MODULES},
+    **{f"{name}_step": "fastopt.optimizers.one_shot" for name in _ONE_SHOT},
     "Chain": "fastopt.transforms",
     "Flag": "fastopt.optimizers.settings",
     "NamedOptimizer": "fastopt.optimizers.named",

@@ -33,6 +33,9 @@ OPTIMIZERS = {
         {"momentum": 0.5, "weight_decay": 0.1, "trust_coefficient": rising_from_one},
     ),
     "lamb": (fastopt.LAMB, {"weight_decay": 0.1}),
+    "prodigy": (fastopt.Prodigy, {"weight_decay": 0.1, "d0": 1e-2}),
+    "dog": (fastopt.DoG, {"layerwise": True, "reps_rel": 0.01}),
+    "schedule_free": (fastopt.Adam, {"lr": falling, "beta1": 0.0, "schedule_free": 0.9}),
     "schedules": (
         fastopt.RMSProp,
         {"lr": falling, "beta": rising, "momentum": rising, "clip_norm": falling},

@@ -87,8 +87,8 @@ def test_numbers_and_schedules_are_assigned(kind, name):
     if name == "momentum_decay" or (kind == "NAdam" and name == "beta1"):
         return  # the product of all momenta so far is another one
     assert_same(assigned, scheduled)
-    if (kind, name) == ("RAdam", "eps"):
-        return  # so few steps do not divide
+    if (kind, name) in (("RAdam", "eps"), ("DoG", "eps")):
+        return  # so few steps do not divide; it is small beside squares
     with pytest.raises(AssertionError):
         assert_same(assigned, constant)
 

@@ -67,6 +67,9 @@ DEFAULTS = [
      {"beta2": 0.92, "eps_root": 1e-8, "look_ahead": 1 - 0.92}),
     (fastopt.Rprop, "torch", {}, {"lr": 1e-2, "step_size_min": 1e-6, "step_size_max": 50}),
     (fastopt.ASGD, "torch", {}, {"lr": 1e-2, "lambd": 1e-4, "alpha": 0.75, "t0": 1e6}),
+    (fastopt.LARS, "optax", {"learning_rate": 0.5}, {"lr": 0.5, "trust_coefficient": 1e-3, "momentum": 0.9}),
+    (fastopt.LAMB, "optax", {"learning_rate": 0.5}, {"lr": 0.5, "eps": 1e-6, "weight_decay": 0.0}),
+    (fastopt.Prodigy, "optax", {}, {"lr": 1.0, "d0": 1e-6, "bias_correction": True}),
 ]  # fmt: skip
 
 
@@ -114,6 +117,10 @@ def test_every_dialect_is_in_the_table():
          {"eta_minus": 0.25, "eta_plus": 2.0, "step_size_min": 0.5, "step_size_max": 3.0}),
         (fastopt.QHAdam, "qhoptim", {"nus": (0.5, 0.25), "decouple_weight_decay": True},
          {"nu1": 0.5, "nu2": 0.25, "decoupled_weight_decay": True}),
+        (fastopt.LAMB, "optax", {"learning_rate": 1.0, "eps": 0.0, "eps_root": 0.25},
+         {"eps": 0.25, "eps_inside_sqrt": True}),
+        (fastopt.LARS, "optax", {"learning_rate": 1.0, "momentum": 0.0, "nesterov": True},
+         {"momentum": 0.0, "nesterov": False}),
     ],
 )  # fmt: skip
 def test_names(optimizer, dialect, given, expected):

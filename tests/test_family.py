@@ -180,6 +180,10 @@ def test_scheduled_momentum_of_nadam():
         (fastopt.Adan, {}, ["exp_avg", "exp_avg_diff", "exp_avg_sq", "previous_grad"]),
         (fastopt.Rprop, {}, ["prev", "step_size"]),
         (fastopt.ASGD, {}, ["ax"]),
+        (fastopt.LARS, {}, ["momentum_buffer"]),
+        (fastopt.LAMB, {}, ["exp_avg", "exp_avg_sq"]),
+        (fastopt.Prodigy, {}, ["exp_avg", "exp_avg_sq", "s", "initial_param"]),
+        (fastopt.DoG, {"schedule_free": 0.9}, ["initial_param", "z"]),
     ],
 )
 def test_names_of_states(optimizer, settings, names):

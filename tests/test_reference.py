@@ -7,7 +7,7 @@ import pytest
 
 import fastopt
 import fastopt.interop.scipy
-from fastopt.optimizers.registry import NAMES
+from fastopt.optimizers.registry import NAMES, ONE_SHOT
 from tests.support import compiled_suite_only
 
 PUBLIC = {
@@ -16,7 +16,7 @@ PUBLIC = {
     for name in module.__all__
 }
 TYPES = "fastopt.Flag", "fastopt.Number"
-GENERATED = [f"fastopt.{name}_step" for name in NAMES]
+GENERATED = [f"fastopt.{name}_step" for name in ONE_SHOT]
 GENERATED += [f"fastopt.interop.scipy.{name}" for name in NAMES]
 
 

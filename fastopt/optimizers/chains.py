@@ -27,7 +27,18 @@ def make_chains(optimizer: Optimizer, settings: SettingValues) -> list[Chain]:
         group._settings, group._options = SettingValues(values, None, ()), optimizer._options
         group._chains_given = optimizer._chains_given
         chains.append(complete(group, group._parts(index)))
+        _check_sparse(kind.__name__, chains[-1], group.sparse)
     return chains
+
+
+def _check_sparse(name: str, chain: Chain, sparse: str | None) -> None:
+    """Check that no transform needs all rows where a step reads some, or raise ValueError."""
+    with_sums = [repr(transform).partition("(")[0] for transform in chain if transform.sums]
+    if with_sums and sparse is not None:
+        raise ValueError(
+            f"sparse must be None for {name}, got {sparse!r}: its transform {with_sums[0]} has sums over "
+            "all rows, and a step with sparse gradients reads the touched ones"
+        )
 
 
 def use_settings(optimizer: Optimizer, settings: SettingValues, what: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastopt import transforms as t
+from fastopt.optimizers.dialects import DIALECTS
 from fastopt.optimizers.named import NamedOptimizer
 from fastopt.optimizers.settings import Flag, Number, setting
 from fastopt.optimizers.shared_options import decoupled_decay
@@ -29,6 +30,8 @@ class LAMB(NamedOptimizer):
         Weights of the past, in [0, 1).
     eps : float or schedule, default 1e-6
         >= 0.
+    eps_inside_sqrt : bool, default False
+        Divide by ``sqrt(v' + eps)`` instead.
     bias_correction : bool, default True
         Without it ``m`` and ``v`` are used as they are.
     decoupled_weight_decay : bool, default True
@@ -65,16 +68,19 @@ class LAMB(NamedOptimizer):
     __slots__ = ()
 
     usual_lr = 0.1
+    dialects = DIALECTS["LAMB"]
 
     lr: Number = setting(default=1e-3)
     beta1: Number = setting(default=0.9)
     beta2: Number = setting(default=0.999)
     eps: Number = setting(default=1e-6)
+    eps_inside_sqrt: Flag = setting(default=False, kw_only=True)
     bias_correction: Flag = setting(default=True, kw_only=True)
     decoupled_weight_decay: Flag = setting(default=True, kw_only=True)
 
     def make_parts(self) -> list[Transform]:
         """Which transforms these settings ask for, in which order."""
-        adam = t.scale_by_adam(self.beta1, self.beta2, self.eps, bias_correction=self.bias_correction)
+        own = {"eps_inside_sqrt": self.eps_inside_sqrt, "bias_correction": self.bias_correction}
+        adam = t.scale_by_adam(self.beta1, self.beta2, self.eps, **own)
         ratio = t.scale_by_trust_ratio()
         return [adam, *decoupled_decay(self), ratio, t.scale_by_learning_rate(self.lr)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastopt import transforms as t
+from fastopt.optimizers.dialects import DIALECTS
 from fastopt.optimizers.named import NamedOptimizer
 from fastopt.optimizers.settings import Flag, Number, setting
 from fastopt.optimizers.shared_options import decoupled_decay
@@ -67,6 +68,7 @@ class LARS(NamedOptimizer):
     __slots__ = ()
 
     usual_lr = 1.0
+    dialects = DIALECTS["LARS"]
 
     lr: Number = setting(default=1.0)
     momentum: Number = setting(default=0.9)

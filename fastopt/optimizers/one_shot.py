@@ -11,7 +11,7 @@ from numbers import Real
 from typing import Any, Protocol
 
 from fastopt.optimizers.named import NamedOptimizer
-from fastopt.optimizers.registry import NAMES, optimizer_class
+from fastopt.optimizers.registry import ONE_SHOT, optimizer_class
 from fastopt.steps.clipping import GradientStats
 from fastopt.validation import whole_number
 
@@ -108,7 +108,7 @@ def one_shot(optimizer: type[NamedOptimizer]) -> OneShot:
 
     kind = optimizer.__name__
     take.__name__ = take.__qualname__ = name = f"{kind.lower()}_step"
-    example = _EXAMPLE if kind.lower() in NAMES else ""
+    example = _EXAMPLE if kind.lower() in ONE_SHOT else ""
     take.__doc__ = inspect.cleandoc((_DOC.rstrip() + example).format(kind=kind, name=name))
     return take
 
@@ -147,7 +147,7 @@ def _is_setting(value: Any) -> bool:
 
 def __getattr__(name: str) -> OneShot:
     kind = name.removesuffix("_step")
-    if kind == name or kind not in NAMES:
+    if kind == name or kind not in ONE_SHOT:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = function = one_shot(optimizer_class(kind))
     return function

@@ -11,6 +11,7 @@ from fastopt.arrays import checks, tree
 from fastopt.arrays.device_array import leave
 from fastopt.optimizers import checkpoint, group_settings
 from fastopt.optimizers import repr as text
+from fastopt.optimizers.averaged import Averaged
 from fastopt.optimizers.chains import make_chains, read_chain, use_settings
 from fastopt.optimizers.checkpoint import Match
 from fastopt.optimizers.group_settings import SettingValues
@@ -23,7 +24,7 @@ from fastopt.transforms.base import Chain, Transform, as_chain
 from fastopt.validation import Setting, shown
 
 
-class Optimizer(SharedOptions, shared=True):
+class Optimizer(Averaged, SharedOptions, shared=True):
     """Update arrays in place with a chain of transforms, fused into one pass over memory.
 
     Parameters

@@ -29,8 +29,12 @@ MODULES = {
     "Adan": "fastopt.optimizers.adan",
     "Rprop": "fastopt.optimizers.rprop",
     "ASGD": "fastopt.optimizers.asgd",
+    "Prodigy": "fastopt.optimizers.prodigy",
+    "DoG": "fastopt.optimizers.dog",
 }
 NAMES = {name.lower(): name for name in MODULES}
+# Those with a one-shot function: the others carry numbers from step to step beside their arrays.
+ONE_SHOT = {lower: name for lower, name in NAMES.items() if name not in ("Prodigy", "DoG")}
 
 
 def optimizer_class(name: str) -> Any:

@@ -21,7 +21,16 @@ from fastopt.optimizers.settings import (
 )
 from fastopt.transforms.base import Chain, Transform
 from fastopt.transforms.decay import decay_update
-from fastopt.validation import Schedule, Setting, flag, fraction, is_on, nonnegative, shown
+from fastopt.validation import (
+    Schedule,
+    Setting,
+    flag,
+    fraction,
+    is_number_or_schedule,
+    is_on,
+    nonnegative,
+    shown,
+)
 
 SparseMode: TypeAlias = Literal["exact", "lazy"]
 
@@ -48,6 +57,10 @@ class SharedOptions(Declared, shared=True):
         decay is a transform in the chain.
     bounds : (low, high), optional
         Project the new parameters: each a number, a schedule, an array like `params`, or None.
+    schedule_free : float, optional
+        In (0, 1], usually 0.9. Take gradients between a point that steps and its average, instead of
+        momentum (which is best left out) and a falling rate: see `transforms.schedule_free`, and
+        `Optimizer.averaged_params` for the point to evaluate with.
     average_decay : float or schedule, optional
         Keep ``a = average_decay * a + (1 - average_decay) * w`` in ``opt.state["average"]``.
     copy_to : array or structure like `params`, optional
@@ -95,6 +108,9 @@ class SharedOptions(Declared, shared=True):
     weight_decay: Number = setting(default=0.0, kw_only=True)
     decoupled_weight_decay: Flag = setting(default=False, kw_only=True)
     bounds: SettingField[Any, tuple[Any, Any] | None] = setting(default=None, kw_only=True, fixed=True)
+    schedule_free: SettingField[float | None, float | None] = setting(
+        default=None, kw_only=True, fixed=True
+    )
     average_decay: OptionalNumber = setting(default=None, kw_only=True)
     copy_to: SettingField[Any, Any] = setting(default=None, kw_only=True, fixed=True)
     # What concerns the step as a whole.
@@ -113,12 +129,15 @@ class SharedOptions(Declared, shared=True):
 def complete(s: Any, parts: Iterable[Transform]) -> Chain:
     """The chain of an optimizer's own transforms, with what the options add before and behind."""
     front, limits, after = _gradient_parts(s), _limits(s), _after_parts(s)
-    if isinstance(parts, Chain):  # the user's, which stays together
-        return t.chain(*front, parts, *limits, *after) if front or limits or after else parts
+    between = _interpolation(s)
+    if isinstance(parts, Chain) and not (front or between or limits or after):
+        return parts
     transforms = t.chain(*parts).transforms
-    # Bounds come before these: an average is one of parameters within them.
     late = [part for part in transforms if part.after]
-    return t.chain(*front, *transforms[: len(transforms) - len(late)], *limits, *late, *after)
+    early = [*front, *transforms[: len(transforms) - len(late)], *between]
+    if isinstance(parts, Chain):  # the user's has bounds and averages in an order of its own
+        return t.chain(*early, *late, *limits, *after)
+    return t.chain(*early, *limits, *late, *after)  # an average is one of parameters within the bounds
 
 
 def _gradient_parts(s: Any) -> list[Transform]:
@@ -149,7 +168,9 @@ def check_decoupled_decay(
     advice: str = "have transforms.add_decayed_weights in the chain, in front of the learning rate",
 ) -> None:
     """See that decoupled decay is among the parts, if it is asked for."""
-    if decoupled_decay(s) and not any(part.update is decay_update for part in parts):
+    if decoupled_decay(s) and not any(
+        part.update is decay_update or "weight_decay" in part.settings for part in parts
+    ):
         raise ValueError(f"decoupled_weight_decay=True needs the learning rate: {advice}")
 
 
@@ -168,6 +189,16 @@ def momentum_and_rate(s: Any, dampening: Setting = 0.0) -> list[Transform]:
 def derived_rate(rate: Schedule, lr: Setting) -> Transform:
     """Multiply by a rate that is computed from `lr`: errors name that."""
     return replace(t.scale_by_learning_rate(rate), settings={"lr": (nonnegative, lr)})
+
+
+def _interpolation(s: Any) -> list[Transform]:
+    """The transform of `schedule_free`, which knows the learning rate if the optimizer has one."""
+    if s.schedule_free is None:
+        return []
+    if s.bounds is not None:
+        raise ValueError("bounds must be None with schedule_free, whose average they would not hold")
+    lr = getattr(s, "lr", 1.0)
+    return [t.schedule_free(s.schedule_free, lr if is_number_or_schedule(lr) else 1.0)]
 
 
 def _limits(s: Any) -> list[Transform]:

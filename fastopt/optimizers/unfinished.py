@@ -1,8 +1,8 @@
-"""An optimizer whose load was interrupted refuses to step, to be saved and to be copied."""
+"""An optimizer whose arrays have another content for now refuses to step, to be saved and to be copied."""
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 
 class Unfinished:
@@ -17,6 +17,10 @@ class Unfinished:
     """
 
     steps: Any
+    _why: ClassVar[str] = (
+        "loading was interrupted: some arrays of this optimizer have the content of the "
+        "checkpoint and others have not. Load a checkpoint again, then step, save or copy"
+    )
 
     def __init__(self, steps: Any) -> None:
         object.__setattr__(self, "steps", steps)
@@ -28,15 +32,21 @@ class Unfinished:
         setattr(self.steps, name, value)
 
     def _refuse(self, *_: Any) -> NoReturn:
-        raise RuntimeError(
-            "loading was interrupted: some arrays of this optimizer have the content of the "
-            "checkpoint and others have not. Load a checkpoint again, then step, save or copy"
-        )
+        raise RuntimeError(self._why)
 
     # Every way to step, also in parts, and what comes first in saving and copying.
     step = begin = advance = catch_up = go_to = _refuse
 
 
+class Exchanged(Unfinished):
+    """The same while the parameters are exchanged for their average; loading refuses too."""
+
+    _why = (
+        "the parameters are exchanged for their average: leave the `with` of averaged(), then step, "
+        "save, load or copy"
+    )
+
+
 def real(steps: Any) -> Any:
     """The steps, whether or not their load is unfinished."""
-    return steps.steps if isinstance(steps, Unfinished) else steps
+    return steps.steps if type(steps) is Unfinished else steps

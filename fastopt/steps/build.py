@@ -105,7 +105,7 @@ def build(
             inward = [pair for group in groups for pair in group.inward()]
             place = placement.check_one_place([*outward, *inward])
             check_place(executor, place, capturable, sparse)
-            check_sums(groups, place, sparse)
+            check_sums(groups, place)
             parameters = ParameterSet(groups, zero_grad, fast, indices)
             written = [checks.memory_range(*pair) for pair in outward]
             checks.check_distinct(written)

@@ -66,14 +66,9 @@ def _sums_in(parts: Sequence[Part]) -> Iterator[tuple[Any, int]]:
             yield (*same, known.count(same)), position
 
 
-def check_sums(groups: Sequence[Group], place: str | None, sparse: str | None) -> None:
+def check_sums(groups: Sequence[Group], place: str | None) -> None:
     """Check that transforms with sums can be used here, or raise ValueError."""
     names = [part.name for group in groups for part in group.parts if part.sums is not None]
-    if names and sparse is not None:
-        raise ValueError(
-            f"sparse must be None with transform {names[0]!r}, got {sparse!r}: its sums are over all "
-            "rows, and a step with sparse gradients reads the touched ones"
-        )
     if names and place is not None:
         raise ValueError(
             f"transform {names[0]!r} has sums, which are for arrays in memory so far, not on a device"

@@ -10,6 +10,7 @@ from fastopt.transforms.asgd import average_evenly
 from fastopt.transforms.base import START_FROM_PARAM, Chain, Transform, chain, factory
 from fastopt.transforms.belief import scale_by_belief
 from fastopt.transforms.decay import add_decayed_weights
+from fastopt.transforms.dog import scale_by_dog
 from fastopt.transforms.layerwise import (
     adaptive_grad_clip,
     clip_by_global_norm,
@@ -17,12 +18,14 @@ from fastopt.transforms.layerwise import (
     skip_nonfinite,
 )
 from fastopt.transforms.momentum import trace
+from fastopt.transforms.prodigy import scale_by_prodigy
 from fastopt.transforms.qhadam import scale_by_qhadam
 from fastopt.transforms.radam import scale_by_radam
 from fastopt.transforms.rms import scale_by_rms, scale_by_stddev
 from fastopt.transforms.rprop import step_by_rprop
 from fastopt.transforms.rss import scale_by_rss
 from fastopt.transforms.scaling import clip_by_value, scale, scale_by_learning_rate
+from fastopt.transforms.schedule_free import schedule_free
 from fastopt.transforms.sign import scale_by_lion
 from fastopt.transforms.yogi import scale_by_yogi
 
@@ -48,8 +51,10 @@ __all__ = [
     "scale_by_adan",
     "scale_by_ademamix",
     "scale_by_belief",
+    "scale_by_dog",
     "scale_by_learning_rate",
     "scale_by_lion",
+    "scale_by_prodigy",
     "scale_by_nadam",
     "scale_by_qhadam",
     "scale_by_radam",
@@ -58,6 +63,7 @@ __all__ = [
     "scale_by_stddev",
     "scale_by_trust_ratio",
     "scale_by_yogi",
+    "schedule_free",
     "skip_nonfinite",
     "step_by_rprop",
     "trace",

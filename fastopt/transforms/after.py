@@ -97,6 +97,10 @@ def average_update(new, param, state, hyper):
     return new, (decay * average + mix * new,)
 
 
+def first_state(param, state):
+    return state[0]
+
+
 @factory
 def average_params(decay: Setting) -> Transform:
     """Keep an exponentially weighted average of the parameters.
@@ -127,6 +131,7 @@ def average_params(decay: Setting) -> Transform:
         after=True,
         no_gradient=average_update,
         settings={"average_decay": (decay_rate, decay)},
+        averaged=first_state,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fastopt.transforms.after import first_state
 from fastopt.transforms.base import Transform, factory
 from fastopt.validation import Hyper, Setting, at, if_above, nonnegative
 
@@ -47,4 +48,6 @@ def average_evenly(start: Setting = 0.0) -> Transform:
         averaged = step - at(first, step)
         return (if_above(averaged, 1.0, lambda: 1.0 / averaged, 1.0),)
 
-    return Transform(even_average_update, state={"ax": 0.0}, hyper=hyper, after=True)
+    return Transform(
+        even_average_update, state={"ax": 0.0}, hyper=hyper, after=True, averaged=first_state
+    )

@@ -79,6 +79,8 @@ class Transform:
         Name and initial value of numbers that `from_sums` hands to that of the next step.
     per_array : bool, optional
         With True each array has sums, carried numbers and hyperparameters of its own.
+    averaged : function, optional
+        ``averaged(param, state) -> param``, on NumPy arrays: what `Optimizer.averaged_params` returns.
 
     Notes
     -----
@@ -118,6 +120,7 @@ class Transform:
     from_sums: FromSums | None = None
     carried: Mapping[str, float] = field(default_factory=dict)
     per_array: bool = False
+    averaged: Callable[[Any, tuple[Any, ...]], Any] | None = None
 
     def __post_init__(self) -> None:
         if not hasattr(self.update, "__code__") and not hasattr(self.update, "py_func"):
@@ -155,9 +158,7 @@ class Transform:
             if not self.after or self.state or self.outputs:
                 raise ValueError("no_gradient='once' needs after=True, and neither states nor outputs")
         elif self.no_gradient is not None and not callable(self.no_gradient):
-            raise TypeError(
-                f"no_gradient must be a Python function or 'once', not {self.no_gradient!r}"
-            )
+            raise TypeError(f"no_gradient must be a function or 'once', not {self.no_gradient!r}")
 
     @property
     def name(self) -> str:

@@ -59,6 +59,9 @@ DIALECTS: dict[str, dict[str, Dialect]] = {
     "Adan": {"optax": optax.adan},
     "Rprop": {"torch": torch.rprop},
     "ASGD": {"torch": torch.asgd},
+    "LARS": {"optax": optax.lars},
+    "LAMB": {"optax": optax.lamb},
+    "Prodigy": {"optax": optax.prodigy},
 }
 
 

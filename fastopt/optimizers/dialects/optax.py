@@ -1,4 +1,4 @@
-"""optax, in its namespace of the same name."""
+"""optax, in its namespaces `optax` and `optax.contrib`."""
 
 from __future__ import annotations
 
@@ -83,3 +83,30 @@ def adan(learning_rate, b1=0.98, b2=0.92, b3=0.99, eps=1e-8, eps_root=1e-8, weig
     settings = {"lr": learning_rate, "beta1": b1, "beta2": b2, "beta3": b3, "eps": eps}
     settings |= {"eps_root": eps_root, "look_ahead": complement(b2)}
     return {**settings, "weight_decay": weight_decay}
+
+
+def lars(
+    learning_rate, weight_decay=0.0, trust_coefficient=0.001, eps=0.0, momentum=0.9, nesterov=False
+):
+    settings = {"lr": learning_rate, "weight_decay": weight_decay, "eps": eps, "momentum": momentum}
+    settings["nesterov"] = nesterov and is_on(momentum)
+    return {**settings, "trust_coefficient": trust_coefficient}
+
+
+def lamb(learning_rate, b1=0.9, b2=0.999, eps=1e-6, eps_root=0.0, weight_decay=0.0):
+    return {**adam(learning_rate, b1, b2, eps, eps_root), "weight_decay": weight_decay}
+
+
+def prodigy(
+    learning_rate=1.0,
+    betas=(0.9, 0.999),
+    beta3=None,
+    eps=1e-8,
+    estim_lr0=1e-6,
+    estim_lr_coef=1.0,
+    weight_decay=0.0,
+    safeguard_warmup=False,
+):
+    settings = {"lr": learning_rate, "beta1": betas[0], "beta2": betas[1], "beta3": beta3, "eps": eps}
+    settings |= {"d0": estim_lr0, "d_coef": estim_lr_coef, "bias_correction": True}
+    return {**settings, "weight_decay": weight_decay, "safeguard_warmup": safeguard_warmup}
