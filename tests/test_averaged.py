@@ -24,7 +24,7 @@ def from_zero(step):
 
 
 class InPrint:
-    """Three sequences, as in the reference of the authors' code: base steps from z, by gradients at y."""
+    """Three sequences, as in the reference of the authors' code: z steps by gradients at y."""
 
     def __init__(self, base, w, beta, r=0.0, power=2.0):
         self.base, self.beta, self.r, self.power = base, beta, r, power
@@ -157,11 +157,9 @@ def test_exchange(name, dtype, state_dtype):
             opt.state_dict,
             lambda: copy.copy(opt),
             lambda: pickle.dumps(opt),
-            lambda: opt.load_state_dict(saved),
             opt.averaged_params,
         ):
-            saved = {}
-            with pytest.raises((RuntimeError, ValueError)):
+            with pytest.raises(RuntimeError, match="averaged"):
                 refused()
     assert_same_bits(params["a"], known["a"])
     assert_same_bits(params["b"][0], known["b"][0])
@@ -174,10 +172,8 @@ def test_left_by_an_error():
     opt = fastopt.SGD(w, lr=0.5, average_decay=0.5)
     opt.step(np.ones(3))
     saved = opt.state_dict()
-    with pytest.raises(KeyError), opt.averaged():
-        with pytest.raises(RuntimeError, match="averaged"):
-            opt.load_state_dict(saved)
-        raise KeyError
+    with pytest.raises(RuntimeError, match="averaged"), opt.averaged():
+        opt.load_state_dict(saved)
     np.testing.assert_array_equal(w, 0.5)
     opt.step(np.ones(3))
 

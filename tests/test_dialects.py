@@ -67,7 +67,7 @@ DEFAULTS = [
      {"beta2": 0.92, "eps_root": 1e-8, "look_ahead": 1 - 0.92}),
     (fastopt.Rprop, "torch", {}, {"lr": 1e-2, "step_size_min": 1e-6, "step_size_max": 50}),
     (fastopt.ASGD, "torch", {}, {"lr": 1e-2, "lambd": 1e-4, "alpha": 0.75, "t0": 1e6}),
-    (fastopt.LARS, "optax", {"learning_rate": 0.5}, {"lr": 0.5, "trust_coefficient": 1e-3, "momentum": 0.9}),
+    (fastopt.LARS, "optax", {"learning_rate": 0.5}, {"lr": 0.5, "trust_coefficient": 1e-3}),
     (fastopt.LAMB, "optax", {"learning_rate": 0.5}, {"lr": 0.5, "eps": 1e-6, "weight_decay": 0.0}),
     (fastopt.Prodigy, "optax", {}, {"lr": 1.0, "d0": 1e-6, "bias_correction": True}),
 ]  # fmt: skip

@@ -36,7 +36,7 @@ def falling(step):
 
 
 class ProdigyInPrint:
-    """Algorithm 4 of arXiv:2306.06101 with the options of the authors' code, undivided, on one vector."""
+    """Algorithm 4 of arXiv:2306.06101, with the options of the authors' code, on one vector."""
 
     def __init__(self, w0):
         self.w0 = w0

@@ -15,6 +15,7 @@ from fastopt.steps.group import Group, floats_of
 if TYPE_CHECKING:
     from fastopt.optimizers.optimizer import Optimizer
 
+
 class Averaged:
     """What `Optimizer` has to evaluate with an average of its parameters."""
 

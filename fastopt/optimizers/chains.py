@@ -36,8 +36,8 @@ def _check_sparse(name: str, chain: Chain, sparse: str | None) -> None:
     with_sums = [repr(transform).partition("(")[0] for transform in chain if transform.sums]
     if with_sums and sparse is not None:
         raise ValueError(
-            f"sparse must be None for {name}, got {sparse!r}: its transform {with_sums[0]} has sums over "
-            "all rows, and a step with sparse gradients reads the touched ones"
+            f"sparse must be None for {name}, got {sparse!r}: its transform {with_sums[0]} has sums "
+            "over all rows, and a step with sparse gradients reads the touched ones"
         )
 
 

@@ -80,5 +80,5 @@ class DoG(NamedOptimizer):
 
     def make_parts(self) -> list[Transform]:
         """Which transforms these settings ask for, in which order."""
-        own = {"init_eta": self.init_eta, "layerwise": self.layerwise}
-        return [t.scale_by_dog(self.reps_rel, self.eps, **own), *self.decay_and_rate()]
+        rate = t.scale_by_dog(self.reps_rel, self.eps, init_eta=self.init_eta, layerwise=self.layerwise)
+        return [rate, *self.decay_and_rate()]

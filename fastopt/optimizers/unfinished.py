@@ -1,4 +1,4 @@
-"""An optimizer whose arrays have another content for now refuses to step, to be saved and to be copied."""
+"""An optimizer whose arrays have another content for now refuses to step, to be saved and copied."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import math
 
 from fastopt.transforms.base import START_FROM_PARAM, Transform, factory
 from fastopt.transforms.layerwise import param_square, update_square
-from fastopt.validation import Setting, flag, nonnegative, per_step, positive
+from fastopt.validation import Setting, flag, per_step, positive
 
 
 def dog_update(update, param, state, hyper):
@@ -70,7 +70,10 @@ def scale_by_dog(
     >>> w
     array([2.64, 3.52])
     """
-    named = {"reps_rel": (positive, positive("reps_rel", reps_rel)), "eps": (positive, positive("eps", eps))}
+    named = {
+        "reps_rel": (positive, positive("reps_rel", reps_rel)),
+        "eps": (positive, positive("eps", eps)),
+    }
     if init_eta is not None:
         named["init_eta"] = positive, positive("init_eta", init_eta)
     values = [value for _, value in named.values()]

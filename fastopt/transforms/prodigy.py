@@ -13,7 +13,6 @@ from fastopt.validation import (
     at,
     decay_rate,
     flag,
-    is_on,
     nonnegative,
     positive,
 )
@@ -115,7 +114,10 @@ def scale_by_prodigy(
         named["beta3"] = decay_rate, decay_rate("beta3", beta3)
     if growth_rate is not None:
         named["growth_rate"] = above_one, above_one("growth_rate", growth_rate)
-    corrects, guards = flag("bias_correction", bias_correction), flag("safeguard_warmup", safeguard_warmup)
+    corrects, guards = (
+        flag("bias_correction", bias_correction),
+        flag("safeguard_warmup", safeguard_warmup),
+    )
 
     def hyper(step: int) -> Hyper:
         now = {name: at(value, step) for name, (_, value) in named.items()}
@@ -125,7 +127,18 @@ def scale_by_prodigy(
         b3 = now.get("beta3", b2**0.5)
         growth = now.get("growth_rate", 0.0)
         weight = 1.0 if guards else rate
-        return b1, b2, b3, weight, now["eps"], now["d0"], now["d_coef"], rate, growth, now["weight_decay"]
+        return (
+            b1,
+            b2,
+            b3,
+            weight,
+            now["eps"],
+            now["d0"],
+            now["d_coef"],
+            rate,
+            growth,
+            now["weight_decay"],
+        )
 
     varies = corrects or any(callable(value) for _, value in named.values())
     return Transform(

@@ -55,9 +55,10 @@ def schedule_free(
     included, step ``t = 1, 2, ...`` is ::
 
         z = z - u
-        x = (1 - c) * x + c * z        c = p_t / (p_1 + ... + p_t),  p_t = t**r * max(lr)**weight_lr_power
+        x = (1 - c) * x + c * z
         y = beta * x + (1 - beta) * z
 
+    where ``c`` is the weight ``t**r * max(lr)**weight_lr_power`` over the sum of all weights so far,
     with the largest learning rate up to this step. At the start ``x = z = y``. Only ``z`` is stored:
     ``x = (y - (1 - beta) * z) / beta``, which is the point to evaluate with, as
     `Optimizer.averaged_params` returns it.
