@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from fastopt.interop.torch.base import FastOptimizer
-from fastopt.interop.torch.planner import Planner, key_of
+from fastopt.interop.torch.planner import Planner, first_elements, key_of
 
 AnyOptimizer = TypeVar("AnyOptimizer", bound=FastOptimizer)
 
@@ -125,7 +125,8 @@ class BackwardSteps:
                 "parameters are stepped in the backward pass by another optimizer already: call its "
                 "remove_hooks first"
             )
-        self._number()
+        # As in a step of all parameters.
+        self._indices |= first_elements(self._optimizer.param_groups)
         for key in self._handles.keys() - current.keys():
             self._handles.pop(key).remove()
             if (bucket := self._buckets.pop(key, None)) is not None:
@@ -141,16 +142,6 @@ class BackwardSteps:
         for param in self._params():
             if _owners.get(param, lambda: None)() is self._optimizer:
                 del _owners[param]
-
-    def _number(self) -> None:
-        """Count the elements as a step of all parameters does, whose random bits depend on it."""
-        counts: dict[Any, int] = {}
-        for group in self._optimizer.param_groups:
-            for param in group["params"]:
-                launch = param.device, bool(group.get("capturable"))
-                self._indices[id(param)] = counts.get(launch, 0)
-                numbers = param.numel() * (1 + param.is_complex()) * param.requires_grad
-                counts[launch] = self._indices[id(param)] + numbers
 
     def on_gradient(self, param: Tensor) -> None:
         """Step a parameter whose gradient is complete, or collect it."""

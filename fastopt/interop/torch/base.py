@@ -13,6 +13,7 @@ from fastopt.interop.torch.loading import keep_formats, release
 from fastopt.interop.torch.options import Added
 from fastopt.interop.torch.param_groups import GroupValue, ParamGroup, chain_of, check_constants
 from fastopt.interop.torch.planner import Planner, key_of
+from fastopt.interop.torch.shards import is_sharded, like, part
 from fastopt.interop.torch.sparse import Sparse
 from fastopt.interop.torch.state_formats import TensorFormats, is_packed, numbers
 from fastopt.interop.torch.tensors import number
@@ -183,9 +184,20 @@ class FastOptimizer(torch.optim.Optimizer):
         if not chains:
             raise ValueError("param must be one of the optimizer's parameters")
         return {
-            name: numbers(name, state, param, chains[0]) if is_packed(state) else state
+            name: like(numbers(name, state, part(param), chains[0]), param)
+            if is_packed(state)
+            else state
             for name, state in self.state.get(param, {}).items()
         }
+
+    def state_dict(self) -> dict[str, Any]:
+        """As torch's. States of 8 bits of sharded parameters are decoded: blocks follow the shards."""
+        saved: dict[str, Any] = super().state_dict()
+        params = [param for group in self.param_groups for param in group["params"]]
+        for key, states in saved["state"].items():
+            if is_sharded(params[key]) and any(map(is_packed, states.values())):
+                saved["state"][key] = self.decoded(params[key])
+        return saved
 
     def decoded_state_dict(self) -> dict[str, Any]:
         """`state_dict` with `decoded` states: a checkpoint that torch's optimizer can load."""

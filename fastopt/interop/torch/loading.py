@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from fastopt.interop.torch.shards import is_sharded
 from fastopt.interop.torch.state_formats import is_packed
 
 COUNTS = ("step", "mu_product")
@@ -40,5 +41,10 @@ def release(states: Any, param: Any) -> None:
     """Restore the hidden states of a parameter, on its device."""
     for name, value in states.items() if isinstance(states, dict) else ():
         if isinstance(value, HiddenTensor):
+            if is_packed(value.tensor) and is_sharded(param):
+                raise ValueError(
+                    f"{name} has the 8-bit blocks of a parameter that is not sharded, and they do not "
+                    "follow the shards: save it with decoded_state_dict()"
+                )
             device = param.device if isinstance(param, Tensor) else None
             states[name] = value.tensor.to(device=device)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastopt.arrays.checks import Array
 from fastopt.interop.torch.param_groups import ParamGroup, nadam_momentum_of
+from fastopt.interop.torch.shards import is_sharded, part
 from fastopt.interop.torch.state_formats import array_of
 from fastopt.interop.torch.states import State
 from fastopt.interop.torch.tensors import Reader, order, reader
@@ -36,16 +37,18 @@ class Row:
     states: dict[str, Any] = field(init=False)
     shadow: Tensor | None = field(init=False, default=None)
     read: Reader = field(init=False)
+    part: Tensor = field(init=False)  # what this process has of a sharded parameter, else the parameter
 
     def __post_init__(self) -> None:
-        target = self.param.detach()
+        self.part = part(self.param)
+        target = self.part.detach()
         dimensions = order(target)
         if dimensions is None:  # gaps in memory: a copy is stepped, and copied back
             target = self.shadow = target.contiguous()
             dimensions = tuple(range(target.dim()))
         self.read = reader(target.dtype, dimensions, target.device)
         self.array = self.read(target)
-        self.states = {name: array_of(self.state[name], dimensions) for name in self.names}
+        self.states = {name: array_of(part(self.state[name]), dimensions) for name in self.names}
         self.count, self.product = (self._number(name) for name in ("step", "mu_product"))
 
     def _number(self, name: str) -> Array | None:
@@ -54,6 +57,10 @@ class Row:
     def is_fresh(self, momentum_buffer: Tensor) -> bool:
         """Whether this buffer was made here, and no gradient has come yet."""
         return self.fresh and momentum_buffer is self.state["momentum_buffer"]
+
+    @property
+    def is_sharded(self) -> bool:
+        return is_sharded(self.param)
 
     @property
     def tracked(self) -> tuple[str, ...]:

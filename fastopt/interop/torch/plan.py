@@ -13,8 +13,10 @@ from torch.autograd.graph import increment_version
 
 from fastopt.arrays.checks import Array
 from fastopt.arrays.object_layout import identities
+from fastopt.executors.norm import Reducer
 from fastopt.interop.torch.param_groups import ParamGroup
 from fastopt.interop.torch.parameters import MakeChain, Row, sections
+from fastopt.interop.torch.shards import part, placed
 from fastopt.interop.torch.snapshot import Snapshot
 from fastopt.interop.torch.states import State
 from fastopt.interop.torch.tensor_stepper import TensorStepper
@@ -24,7 +26,8 @@ from fastopt.transforms.base import Chain
 
 
 def layout_of(tensor: Tensor) -> tuple[Any, ...]:
-    """The address, dtype, shape and strides of a tensor."""
+    """The address, dtype, shape and strides of a tensor, or of what this process has of it."""
+    tensor = part(tensor)
     return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 
 
@@ -47,6 +50,8 @@ class Plan:
     make_chain : callable
         The chain of a group, given NAdam's products.
     clip_norm : float, optional
+    across : Reducer, optional
+        The reductions over the processes that have the other shards.
     stochastic_rounding : bool, optional
     taken : int
         The optimizer's step count.
@@ -64,6 +69,7 @@ class Plan:
         groups: list[ParamGroup],
         make_chain: MakeChain,
         clip_norm: float | None,
+        across: Reducer | None,
         stochastic_rounding: bool | None,
         taken: int,
         is_whole: bool,
@@ -77,9 +83,10 @@ class Plan:
         self._reads = [row.read for row in self.rows]
         self._counts = [row.count for row in self.rows]
         self._counted = any(count is not None for count in self._counts)
+        self._is_sharded = any(row.is_sharded for row in self.rows)
         self._any_fresh = any(row.fresh for row in self.rows)
         self._has_products = any(row.product is not None for row in self.rows)
-        self._shadows = [(row.param, row.shadow) for row in self.rows if row.shadow is not None]
+        self._shadows = [(row.part, row.shadow) for row in self.rows if row.shadow is not None]
         self._state, self._stateful = state, [row for row in self.rows if row.tracked]
         self._keys, self._owned = (list(state), list(state.values())) if is_whole else ([], [])
         self._identities = (identities(self._keys), identities(self._owned)) if is_whole else None
@@ -95,7 +102,9 @@ class Plan:
             together = list(group)
             first, position = position, position + sum(len(section.rows) for section in together)
             self.launches.append((TensorStepper(together, **options), slice(first, position)))
-        alone = len(self.launches) == 1
+        if across is not None:
+            self.launches[0][0].stepper.take_part(0, across)
+        alone = len(self.launches) == 1 and not self._is_sharded
         self._snapshot = Snapshot.of(self.rows, self.launches[0][0].stepper) if alone else None
         # In memory a norm that overflows is measured again, with arrays.
         self._notes = self._snapshot is not None and (clip_norm is None or self.rows[0].param.is_cuda)
@@ -148,6 +157,11 @@ class Plan:
         The tensors themselves if their addresses are in the table already.
         """
         grads = [param.grad for param in self._params]
+        if self._is_sharded:
+            grads = [
+                None if grad is None else part(placed(grad, param))
+                for grad, param in zip(grads, self._params, strict=True)
+            ]
         if self._notes and self._snapshot is not None and self._snapshot.note(grads):
             return grads
         check_memory(grads)
@@ -203,6 +217,7 @@ class Plan:
                 launch.step(grads[rows], steps[rows], has_gradient[rows], grad_scale)
         self.note_fresh()
         # autograd checks versions.
-        increment_version(
-            self._params if has_gradient.all() else list(compress(self._params, has_gradient))
-        )
+        params = self._params if has_gradient.all() else list(compress(self._params, has_gradient))
+        increment_version(params)
+        if self._is_sharded:
+            increment_version(list(map(part, params)))

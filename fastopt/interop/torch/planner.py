@@ -13,6 +13,7 @@ from fastopt.executors.threads import get_num_threads, threads
 from fastopt.interop.torch.param_groups import ParamGroup, switches
 from fastopt.interop.torch.parameters import Row
 from fastopt.interop.torch.plan import Plan
+from fastopt.interop.torch.shards import Across, first_element, is_sharded
 from fastopt.interop.torch.state_formats import TensorFormats
 from fastopt.interop.torch.states import complete, count
 from fastopt.interop.torch.tensors import check, check_is_run
@@ -35,6 +36,19 @@ def key_of(optimizer: FastOptimizer) -> Any:
         optimizer.state_dtype,
         optimizer.stochastic_rounding,
     )
+
+
+def first_elements(groups: list[ParamGroup]) -> dict[int, int]:
+    """The index of the first element of each parameter, by its `id`, among those of one launch."""
+    firsts: dict[int, int] = {}
+    counts: dict[Any, int] = {}
+    for group in groups:
+        for param in group["params"]:
+            launch = param.device, bool(group.get("capturable"))
+            firsts[id(param)] = counts.get(launch, 0)
+            numbers = param.numel() * (1 + param.is_complex()) * param.requires_grad
+            counts[launch] = firsts[id(param)] + numbers
+    return firsts
 
 
 class Planner:
@@ -127,8 +141,16 @@ class Planner:
                 "clip_norm must be None where some param_groups are capturable and some are not: they "
                 "are stepped apart"
             )
+        firsts, across = members, None
+        if any(is_sharded(param) for _, param in taken):
+            if firsts is None:  # what all processes agree on
+                firsts = first_elements(groups)
+            if optimizer.clip_norm is not None:
+                across = Across(param for _, param in taken)
         rows = [
-            self._make_row(optimizer, index, param, chains[index], formats, before.get(id(param)))
+            self._make_row(
+                optimizer, index, param, chains[index], formats, before.get(id(param)), firsts
+            )
             for index, param in taken
         ]
         self.plan = Plan(
@@ -140,6 +162,7 @@ class Planner:
             groups,
             optimizer._chain,
             optimizer.clip_norm,
+            across,
             optimizer.stochastic_rounding,
             taken=0 if self.plan is None else self.plan.taken,
             is_whole=members is None,
@@ -154,6 +177,7 @@ class Planner:
         chain: Chain,
         formats: TensorFormats,
         before: Row | None,
+        firsts: Mapping[int, int] | None,
     ) -> Row:
         group, names, fresh = optimizer.param_groups[index], tuple(chain.states()), False
         # As in torch, a parameter without states has no entry at all.
@@ -163,12 +187,14 @@ class Planner:
             fresh = known is None or (before is not None and before.is_fresh(known))
         count(state, param, group, optimizer._counts)
         complete(state, param, group, chain, formats)
-        first = None if self._members is None else self._members[id(param)]
+        first = None if firsts is None else firsts[id(param)] + first_element(param)
         return Row(param, index, state, names, fresh, bool(group.get("capturable")), first)
 
 
 def _check_param(optimizer: FastOptimizer, name: str, group: ParamGroup, param: Tensor) -> None:
     check(name, param)
+    if group.get("capturable") and is_sharded(param):
+        raise RuntimeError(f"capturable must be False for sharded parameters, and {name} is one")
     if group.get("capturable") and param.device.type == "cpu":
         raise AssertionError(  # as torch does
             f"capturable=True needs parameters on devices with graphs, but {name} is on the CPU"

@@ -15,6 +15,7 @@ from fastopt.arrays.device_array import DeviceArray
 from fastopt.codecs.base import BLOCK, Codec
 from fastopt.codecs.blocks import ITEM, SIGNED, UNSIGNED
 from fastopt.codecs.floats import floats
+from fastopt.interop.torch.shards import part
 from fastopt.interop.torch.tensors import dtype_of, format_of, reader
 from fastopt.steps.state_formats import StateFormats
 from fastopt.transforms.base import Chain
@@ -69,7 +70,7 @@ class TensorFormats:
             return None
         dtype = floats(str(format_of(param.dtype))).dtype
         codec = self._formats.codec(name, chain, np.broadcast_to(np.empty((), dtype), param.shape))
-        if codec.block > 1 and not param.is_contiguous():
+        if codec.block > 1 and not part(param).is_contiguous():
             # Blocks follow the elements in memory. A checkpoint does not say what order that was.
             return floats("float32")
         return codec

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fastopt.codecs.base import Codec
 from fastopt.interop.torch.param_groups import ParamGroup
+from fastopt.interop.torch.shards import like, part, placed
 from fastopt.interop.torch.state_formats import (
     TensorFormats,
     is_packed,
@@ -68,12 +69,20 @@ def complete(
     ValueError
         A state that is there does not fit the parameter.
     """
+    local = part(param)
     for name, start in chain.states().items():
         known, codec = state.get(name), formats.codec(name, chain, param)
         if known is None:
-            state[name] = stored(param, codec, _start(param, group, name, start))
-        elif not _fits(known, param, codec):
-            state[name] = stored(param, codec, numbers(name, known, param, chain))
+            made = stored(local, codec, _start(local, group, name, start))
+        else:
+            if isinstance(known, Tensor) and not is_packed(known):
+                known = placed(known, param)
+            if not isinstance(known, Tensor) or not _fits(part(known), local, codec):
+                made = stored(local, codec, numbers(name, part(known), local, chain))
+            else:
+                state[name] = known
+                continue
+        state[name] = made if is_packed(made) else like(made, param)
 
 
 def _is_count(known: Any, device: torch.device) -> bool:

@@ -66,7 +66,7 @@ class TensorStepper:
         self._given = np.zeros(len(self._rows), np.bool_)
         self._products = np.zeros(len(self._rows))
         self._copies_back = [
-            partial(row.param.copy_, row.shadow) for row in self._rows if row.shadow is not None
+            partial(row.part.copy_, row.shadow) for row in self._rows if row.shadow is not None
         ]
         self._has_products = any(row.product is not None for row in self._rows)
 

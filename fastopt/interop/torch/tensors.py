@@ -16,6 +16,7 @@ from fastopt.arrays.checks import Array, freed, loaded
 from fastopt.codecs.floats import floats
 from fastopt.codecs.formats import FORMATS
 from fastopt.executors.cuda import availability
+from fastopt.interop.torch.shards import check_placements, is_sharded, part
 
 Reader: TypeAlias = Callable[[Tensor], Any]
 
@@ -36,6 +37,9 @@ def dtype_of(name: str) -> torch.dtype:
 
 def check(name: str, tensor: Tensor) -> None:
     """A parameter that can be stepped here."""
+    if is_sharded(tensor):
+        check_placements(name, tensor)
+        tensor = part(tensor)
     fake = loaded("torch._subclasses.fake_tensor", "FakeTensor")
     if is_traceable_wrapper_subclass(tensor) or (fake is not None and isinstance(tensor, fake)):
         raise TypeError(
