@@ -55,7 +55,7 @@ def test_sums_of_many_blocks(blocks):
     device.to_device(decision._sums.address, sums)
     decision._decide.words[2] = blocks
     decision.set_numbers(1.0, math.inf)
-    decision.start(0, False)
+    decision.start(0)
     assert decision.read()[0] == math.sqrt(norm.tree_sum(sums[0]))
 
 

@@ -11,7 +11,6 @@ import pytest
 
 import fastopt
 from fastopt.executors.cuda import streams
-from fastopt.steps.stepper import stepper_of
 from tests.device import (
     assert_same_on_device,
     needs_device,
@@ -251,8 +250,6 @@ class TestCapturable:
     @pytest.mark.parametrize("several", [False, True])
     def test_recorded_launch_follows_the_schedule(self, several, monkeypatch):
         """A launch with the arguments of the capture: only what `advance` sent is new."""
-        from fastopt.executors.cuda import device, programs
-
         w, (g, *_) = problem(100, np.float32)
         settings = {"lr": lambda t: 0.5 / (1 + t), "clip_norm": lambda t: 3.0 / (1 + t)}
         params = [to_device(w), to_device(w[:30])] if several else to_device(w)
@@ -264,54 +261,62 @@ class TestCapturable:
         opt.step(grads)
         same.step(host)
 
-        recorded, launch = [], programs.Program.launch
-
-        def record(program, blocks, threads, stream, pointers):
-            words = [read(int(p)) for p in pointers]
-            recorded.append((program, blocks, threads, stream, words))
-
-        def read(address):
-            import ctypes
-
-            return ctypes.c_int64.from_address(address).value
-
-        with monkeypatch.context() as patch:
-            patch.setattr(device, "is_capturing", lambda stream: True)
-            patch.setattr(programs.Program, "launch", record)
-            opt.step(grads)
+        replay = captured(monkeypatch, lambda: opt.step(grads), launches=3)
         assert opt.step_count == 1
-        assert len(recorded) == 3
         for _ in range(3):
             opt.advance()
-            for program, blocks, threads, stream, words in recorded:
-                values = np.array(words, np.int64)
-                pointers = values.ctypes.data + 8 * np.arange(len(values))
-                launch(program, blocks, threads, stream, pointers.astype(np.int64))
+            replay()
             same.step(host)
         assert opt.step_count == same.step_count == 4
         pairs = zip(params, same_params, strict=True) if several else [(params, same_params)]
         for actual, expected in pairs:
             assert_same_bits(to_host(actual), expected)
 
-    def test_other_gradients_leave_the_graph_its_table(self, monkeypatch):
-        """What a graph reads stays as it was captured."""
-        from fastopt.executors.cuda import device, programs
+    def test_each_graph_has_its_gradients(self, monkeypatch):
+        """Captured with new gradients, before and after steps with others: no table is mixed up."""
+        params = [to_device(np.zeros(n, np.float32)) for n in (9, 20)]
+        grads = [[to_device(np.full(n, value, np.float32)) for n in (9, 20)] for value in (1, 10, 100)]
+        opt = fastopt.SGD(params, lr=1.0, capturable=True)
+        opt.step(grads[0])
+        replays = [captured(monkeypatch, lambda g=g: opt.step(g), launches=1) for g in grads[1:]]
+        for taken in (replays[0], replays[1], lambda: opt.step(grads[0]), replays[0]):
+            taken()
+        opt.step(grads[0])
+        assert [set(to_host(w).tolist()) for w in params] == [{-123.0}] * 2
 
-        params, one, two = ([to_device(np.ones(n, np.float32)) for n in (9, 20)] for _ in range(3))
-        opt = fastopt.RMSProp(params, capturable=True)
-        opt.step(one)
-        batch = stepper_of(opt)()._batches[0]
-        with monkeypatch.context() as patch:
-            patch.setattr(device, "is_capturing", lambda stream: True)
-            patch.setattr(programs.Program, "launch", lambda *arguments: None)
-            opt.step(one)
-            place = batch.table.address
-            captured = np.zeros(batch.table.words.size, np.int64)
-            device.to_host(captured, place)
-            with pytest.raises(RuntimeError, match="with the gradients of the step before"):
-                opt.step(two)
-        opt.step(two)
-        assert batch.table.address != place
-        now = np.zeros_like(captured)
-        device.to_host(now, place)
-        assert_same_bits(now, captured)
+    def test_a_graph_is_of_the_arrays_of_the_step_before(self, monkeypatch):
+        params, grads = ([to_device(np.zeros(n, np.float32)) for n in (9, 20, 5)] for _ in range(2))
+        opt = fastopt.SGD(params, capturable=True)
+        opt.step(grads)
+        with pytest.raises(RuntimeError, match="with gradients for the arrays of the step before"):
+            captured(monkeypatch, lambda: opt.step([*grads[:2], None]), launches=0)
+        opt.step(grads)
+        for _ in range(8):  # so many can be captured one after the other
+            captured(monkeypatch, lambda: opt.step(grads), launches=1)
+
+
+def captured(monkeypatch, step, launches):
+    """What replays the launches and copies of a step, with the arguments that they have now."""
+    import ctypes
+
+    from fastopt.executors.cuda import device, programs
+
+    recorded, launch, send = [], programs.Program.launch, device.send
+
+    def record(program, blocks, threads, stream, pointers):
+        words = [ctypes.c_int64.from_address(int(pointer)).value for pointer in pointers]
+        recorded.append((launch, program, blocks, threads, stream, np.array(words, np.int64)))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(device, "is_capturing", lambda stream: True)
+        patch.setattr(programs.Program, "launch", record)
+        patch.setattr(device, "send", lambda *copied: recorded.append((send, *copied)))
+        step()
+    assert [function for function, *_ in recorded].count(launch) == launches
+
+    def replay():
+        for function, *first, last in recorded:
+            is_launch = function is launch
+            function(*first, last.ctypes.data + 8 * np.arange(len(last)) if is_launch else last)
+
+    return replay

@@ -132,7 +132,6 @@ TESTS = {
     ("test_cuda_fast.py", "_kernels"): "the same",
     ("test_cuda_norm.py", "_decide"): "sums of so many blocks that no array of a test has them",
     ("test_cuda_norm.py", "_sums"): "the same",
-    ("test_cuda_streams.py", "_batches"): "launches while a graph is captured",
     ("test_half_imported.py", "_after_fork_in_child"): "a fork in the middle of an import",
     ("test_half_imported.py", "_before_fork"): "the same",
     ("test_half_imported.py", "_forked"): "the same",

@@ -18,7 +18,7 @@ from fastopt.executors import launching
 from fastopt.executors.cpu.columns import COUNT, HYPER_LAG, ITEMSIZE, LAG, LENGTH, STATE, STEPS
 from fastopt.executors.cpu.table import CountedTable
 from fastopt.executors.cuda import copies, device, driver_calls, streams
-from fastopt.executors.cuda.batches import Batch, LaunchHyper, ManyArrays, OneArray
+from fastopt.executors.cuda.batches import NOT_PREPARED, Batch, LaunchHyper, ManyArrays, OneArray
 from fastopt.executors.cuda.clip_decision import ClipDecision
 from fastopt.executors.cuda.kernel_source import KEPT, KernelVariant
 from fastopt.executors.cuda.kernels import kernels
@@ -117,14 +117,15 @@ class CudaStepper(Stepper):
 
     def _make_batch(self, rows: list[int], gradient: str, job: Job, hyper: Hyperparameters) -> Batch:
         skips = self.clip.skip_nonfinite and not self.setup.capturable
-        form = KernelVariant(self._decision is not None, self.setup.capturable, skips)
+        host: Any = hyper.of(rows[0])
+        numbers = host if isinstance(host, LaunchHyper) else LaunchHyper(host, self.setup.capturable)
+        clips, capturable = self._decision is not None, self.setup.capturable
+        form = KernelVariant(clips, capturable, skips, len(rows) > 1 and numbers.are_in_rows)
         made = kernels(job, form, device.architecture())
         kind = OneArray if len(rows) == 1 else ManyArrays
         control = self._decision.address if self._decision is not None else 0
         own = [self._arrays[row] for row in rows]
         firsts = [self.first + self.parameters.indices[row] for row in rows]
-        host: Any = hyper.of(rows[0])
-        numbers = host if isinstance(host, LaunchHyper) else LaunchHyper(host, self.setup.capturable)
         return kind(rows, own, firsts, gradient, made, numbers, control)
 
     def counted(self, count: int, lags: Sequence[int]) -> list[Change]:
@@ -223,6 +224,8 @@ class CudaStepper(Stepper):
             if self.setup.capturable or self._since >= KEPT - 1:
                 self.settle()
             self.hyper.fill(self.count, grad_scale)
+        if self.setup.capturable:
+            self._is_capturing = self._has_started and self._captures(self._handle(stream))
         self.gradients.take(grads)
         self.limit = self.clip.limit_at(self.count)
         self.hyper.write(self.gradients.given, self.grad_scale, self.limit)
@@ -232,24 +235,26 @@ class CudaStepper(Stepper):
         self._stream = self._handle(stream)
         if self._decision is not None:
             self._decision.set_numbers(1.0 / self.grad_scale, self.limit)
-        self._is_capturing = self.setup.capturable and self._captures()
-        if not self._is_capturing:
+        self._is_capturing = self.setup.capturable and self._captures(self._stream)
+        if self._is_capturing:
+            self._record()
+        else:
             self._send()
         if self.clip.skip_nonfinite and not self._is_capturing:  # before the step is counted
             self._unsettled, self._since = self.reducer is LOCAL, self._since + 1
 
-    def _captures(self) -> bool:
-        """Whether a graph is captured on the stream; raises if the step needs more than launches."""
+    def _captures(self, stream: int) -> bool:
         with self._on():
-            if not device.is_capturing(self._stream):
-                return False
+            return device.is_capturing(stream)
+
+    def _record(self) -> None:
+        """Let the graph that is captured copy what launches read; raises if there is more to do."""
         if not all(work.is_ready() for work in self._work()):
-            raise RuntimeError(
-                "a step can be captured only with the gradients of the step before: take one step "
-                "with the same arrays, then capture the next"
-            )
+            raise RuntimeError(NOT_PREPARED)
         self._of_graphs.append(self._batches)
-        return True
+        with self._on():
+            for work in self._work():
+                work.record(self._stream)
 
     def _bind(self, addresses: Array) -> None:
         """Set the addresses of the gradients in the launches; 0 leaves an array out."""
@@ -257,7 +262,7 @@ class CudaStepper(Stepper):
         known, self.launches = self.launches, NO_LAUNCHES  # until all is bound
         with self._on():
             self._single.clear()
-            changed = [batch.bind(addresses[batch.rows]) for batch in self._batches]
+            changed = [batch.bind(addresses[batch.rows], self._is_capturing) for batch in self._batches]
             if self.driver is not None and (any(changed) or len(known) != len(changed)):
                 known = np.array([batch.launch() for batch in self._batches], np.int64)
             self.launches = known
@@ -292,7 +297,7 @@ class CudaStepper(Stepper):
             return True
         with self._on():
             if self.reducer is LOCAL:
-                self._decision.start(self._stream, self._is_capturing)
+                self._decision.start(self._stream)
                 return True
             size, finite = self._measure(*self._decision.add(self._stream).tolist())
             factor = self.clip.conclude(size, finite, self.grad_scale, self.limit)
@@ -315,7 +320,7 @@ class CudaStepper(Stepper):
             with self._on():
                 if is_whole:
                     for batch in self._batches:
-                        batch.start(self._stream, self._is_capturing)
+                        batch.start(self._stream)
                 else:
                     for row, part in self.parameters.spans(start, stop):
                         if self.gradients.given[row]:

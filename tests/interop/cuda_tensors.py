@@ -7,6 +7,7 @@ on computing with it on the CPU.
 
 import contextlib
 import ctypes
+from functools import partial
 from types import SimpleNamespace
 
 import numba
@@ -233,7 +234,8 @@ def capture(monkeypatch, step, written):
     from fastopt.executors.cuda import device, programs
 
     global _recorded
-    before, launch = [to_cpu(tensor).clone() for tensor in written], programs.Program.launch
+    before = [to_cpu(tensor).clone() for tensor in written]
+    launch, send = programs.Program.launch, device.send
 
     def record(program, blocks, threads, stream, pointers):
         words = [ctypes.c_int64.from_address(int(pointer)).value for pointer in pointers]
@@ -251,6 +253,7 @@ def capture(monkeypatch, step, written):
             patch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
             patch.setattr(device, "is_capturing", lambda stream: True)
             patch.setattr(programs.Program, "launch", record)
+            patch.setattr(device, "send", lambda *copied: _recorded.append(partial(send, *copied)))
             step()
     finally:
         _recorded = None

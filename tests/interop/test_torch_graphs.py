@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.device import EMULATED, needs_driver
+from tests.device import EMULATED, needs_driver, needs_emulator
 from tests.interop.cuda_tensors import (
     as_on_cuda,
     capture,
@@ -153,6 +153,26 @@ def test_the_bits_of_steps_outside_of_graphs(name, monkeypatch):
         pair.replay(graph)
         pair.assert_same(rtol=0, atol=0)
         assert pair.fast.last == pair.torch.last
+
+
+@needs_emulator
+@pytest.mark.parametrize(
+    ("options", "launches"), [({}, 1), ({"clip_norm": 1.0}, 3)], ids=["", "clipped"]
+)
+def test_one_launch_for_all_parameters(options, launches, monkeypatch):
+    """Each of them with a count of its own; two more launches decide about the norm."""
+    import gpu_emulator
+
+    shapes = [(7,), (65, 64), (), (3, 2), (300,), (1024,)]
+    pair = GraphPair("Adam", {"lr": 0.1, **options}, home=fast, shapes=shapes)
+    for without in ((1,), (2, 3), ()):
+        pair.step(without)
+    graph = pair.capture(monkeypatch)
+    for _ in range(2):
+        before = len(gpu_emulator.launches)
+        pair.replay(graph)
+        assert len(gpu_emulator.launches) - before == launches
+        pair.assert_same(rtol=0, atol=0)
 
 
 def test_random_bits_differ_from_replay_to_replay(monkeypatch):

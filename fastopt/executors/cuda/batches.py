@@ -15,7 +15,12 @@ from fastopt.codecs.floats import floats
 from fastopt.executors.cuda import device, element_access
 from fastopt.executors.cuda.kernel_source import CHUNK_WORDS, KEPT
 from fastopt.executors.cuda.kernels import JobKernels
-from fastopt.executors.cuda.launches import Launch, LaunchRow, StagedTable
+from fastopt.executors.cuda.launches import GraphCopies, Launch, LaunchRow, StagedTable
+
+NOT_PREPARED = (
+    "a step can be captured only with gradients for the arrays of the step before: take one step with "
+    "gradients for the same arrays, then capture the next"
+)
 
 
 class LaunchHyper:
@@ -33,9 +38,21 @@ class LaunchHyper:
         """The buffer and the indices of hyperparameters that are kernel arguments."""
         return (self._host, indices) if self._staged is None else (None, ())
 
-    def address(self) -> list[int]:
-        """The argument with their address in device memory, if they are there."""
+    @property
+    def are_in_rows(self) -> bool:
+        """Whether each of several arrays has its own, whose address is in its row of the table."""
+        return False
+
+    def address(self, rows: Sequence[int] = ()) -> list[int]:
+        """The argument with their address in device memory, if they are there.
+
+        `rows` are the arrays of the launch.
+        """
         return [] if self._staged is None else [self._staged.address]
+
+    def addresses(self, rows: Sequence[int]) -> Array:
+        """For each array, what its row has: an address, or nothing."""
+        return np.zeros((len(rows), 0), np.int64)
 
     def send(self, stream: int) -> None:
         """Copy the current hyperparameters to the device, if they are in device memory."""
@@ -108,7 +125,7 @@ class Batch(ABC):
         if name not in self._launches:
             names = self._kernels.names
             kept = [] if self._kept is None else [self._kept.address, *self._expected]
-            tail = [*self._control, *kept, *self._hyper.address()]
+            tail = [*self._control, *kept, *self._hyper.address(self.rows)]
             hyper = self._hyper.arguments(list(names.indices.values()))
             launch = Launch(self._kernels.program(name), words + len(tail), *hyper)
             launch.words[words:] = tail
@@ -116,11 +133,17 @@ class Batch(ABC):
         return self._launches[name]
 
     @abstractmethod
-    def bind(self, addresses: Array) -> bool:
-        """Take the addresses of the gradients; 0 leaves an array out. Whether `launch` is another."""
+    def bind(self, addresses: Array, capturing: bool = False) -> bool:
+        """Take the addresses of the gradients; 0 leaves an array out. Whether `launch` is another.
+
+        Raises
+        ------
+        RuntimeError
+            While a graph is captured, and memory must be allocated.
+        """
 
     @abstractmethod
-    def start(self, stream: int, capturing: bool) -> None:
+    def start(self, stream: int) -> None:
         """Step these arrays."""
 
     @abstractmethod
@@ -147,8 +170,12 @@ class Batch(ABC):
         """Copy changed tables and hyperparameters to the device."""
         self._hyper.send(stream)
 
+    @abstractmethod
+    def record(self, stream: int) -> None:
+        """Let the graph that is captured on a stream copy what its launch reads."""
+
     def is_ready(self) -> bool:
-        """Whether a launch can be captured: at most hyperparameters are to be copied to the device."""
+        """Whether a launch needs no copy to the device, or one that a graph can record."""
         return True
 
 
@@ -177,7 +204,7 @@ class OneArray(Batch):
         launch.words[:2] = size, size // self._kernels.unit
         return launch, self._kernels.threads(size, aligned=True), 2
 
-    def bind(self, addresses: Array) -> bool:
+    def bind(self, addresses: Array, capturing: bool = False) -> bool:
         """Take the address of the gradient; 0 leaves the array out. Whether `launch` is another."""
         address = addresses.item(0)
         if self._current is not None and address == self._gradient:
@@ -196,6 +223,9 @@ class OneArray(Batch):
         self._current = launch, (-(-threads // block) if address else 0), block
         return True
 
+    def record(self, stream: int) -> None:
+        """Nothing to copy: the addresses are kernel arguments."""
+
     @property
     def gradient_address(self) -> int:
         """The address of the gradient."""
@@ -208,7 +238,7 @@ class OneArray(Batch):
         launch, blocks, block = self._current
         return launch.row(blocks, block)
 
-    def start(self, stream: int, capturing: bool) -> None:
+    def start(self, stream: int) -> None:
         """Step this array."""
         if self._current is None:
             raise AssertionError("bind comes first")
@@ -240,7 +270,11 @@ class ManyArrays(Batch):
         self._gradients = np.zeros(0, np.int64)
         self._layout = b""
         self._blocks, self._pointed_at = 0, -1
-        self._rows_size = self._addresses.size + self._firsts.size
+        self._others = np.concatenate([self._firsts, self._hyper.addresses(self.rows)], axis=1)
+        self._rows_size = self._addresses.size + self._others.size
+        # A graph copies the rows itself, to the same memory as all others.
+        self._copies = GraphCopies(self._rows_size) if self._kernels.capturable else None
+        self._is_shared = False
         self.tables: list[StagedTable] = []  # the last is in use, the others may belong to graphs
 
     def alone(self, row: int, arrays: Sequence[Any], first: int) -> OneArray:
@@ -255,7 +289,7 @@ class ManyArrays(Batch):
         """The addresses of all arrays, followed by the chunks."""
         return self.tables[-1] if self.tables else None
 
-    def bind(self, addresses: Array) -> bool:
+    def bind(self, addresses: Array, capturing: bool = False) -> bool:
         """Take the addresses of the gradients; 0 leaves an array out. Whether `launch` is another."""
         if np.array_equal(addresses, self._gradients):
             return False
@@ -265,6 +299,8 @@ class ManyArrays(Batch):
         layout = aligned.tobytes() + given.tobytes()
         is_new = self.table is None or layout != self._layout
         if is_new:
+            if capturing:
+                raise RuntimeError(NOT_PREPARED)
             chunks = self._chunks(aligned, given)
             self._layout = b""
             needed = self._rows_size + chunks.size
@@ -275,9 +311,10 @@ class ManyArrays(Batch):
         table = self.tables[-1]
         rows = table.words[: self._rows_size].reshape(len(self.rows), -1)
         rows[:, : self._addresses.shape[1]] = self._addresses
-        rows[:, self._addresses.shape[1] :] = self._firsts
+        rows[:, self._addresses.shape[1] :] = self._others
         table.change(rows.size)  # the chunks stay
-        table.renew()
+        if is_new:
+            table.renew()
         self._point_to_rows()
         self._gradients = addresses.copy()
         return is_new
@@ -327,12 +364,26 @@ class ManyArrays(Batch):
         return self.table.address + 8 * (self._rows_size // len(self.rows)) * row
 
     def is_ready(self) -> bool:
-        """Whether a launch can be captured: at most hyperparameters are to be copied to the device."""
-        return self.table is not None and self.table.is_current
+        """Whether a launch needs no copy to the device, or one that a graph can record."""
+        if self.table is None or self._copies is None:
+            return self.table is not None and self.table.is_current
+        return self.table.outdated <= self._rows_size and self._copies.is_ready
+
+    def record(self, stream: int) -> None:
+        """Let the graph that is captured on a stream copy the rows."""
+        if self.table is None or self._copies is None:
+            raise AssertionError("not ready")
+        self._copies.record(self.table.words[: self._rows_size], self.table.address, stream)
+        self._is_shared = True
+        self.table.keep()
 
     def prepare(self, stream: int) -> None:
         """Copy changed tables and hyperparameters to the device."""
         super().prepare(stream)
+        if self._copies is not None:
+            self._copies.reserve()
+        if self.table is not None and self._is_shared:  # a replay may have written others
+            self.table.change(self._rows_size)
         if self.table is not None and not self.table.is_current:
             self.table.send(stream)
 
@@ -340,8 +391,6 @@ class ManyArrays(Batch):
         """What `start` launches, for compiled code."""
         return self._launch_of_all.row(self._blocks, self._block)
 
-    def start(self, stream: int, capturing: bool) -> None:
+    def start(self, stream: int) -> None:
         """Step these arrays."""
-        if capturing and self.table is not None:
-            self.table.keep()
         self._launch_of_all.start(self._blocks, self._block, stream)

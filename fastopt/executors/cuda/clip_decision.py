@@ -59,6 +59,7 @@ class ClipDecision:
         self._tables: list[StagedTable] = []
         self._of_graphs: list[list[StagedTable]] = []
         self._arranged: Any = None
+        self._of_many: dict[Any, tuple[StagedTable, Launch, int]] = {}
 
     def arrange(self, batches: Sequence[Any], sizes: Sequence[int], given: Sequence[bool]) -> None:
         """Prepare the launches that add the blocks of these gradients in their order."""
@@ -70,12 +71,17 @@ class ClipDecision:
         firsts = np.cumsum([0, *counts])
         self._decide.words[2] = firsts[-1]
         self._squares, self._tables = [], []
+        known, self._of_many = self._of_many, {}
         for batch in batches:
             if isinstance(batch, OneArray):
                 first, size = int(firsts[batch.rows[0]]), batch.size * given[batch.rows[0]]
                 self._add_one(batch.gradient_format, batch.gradient_address, size, first)
-            else:
-                self._add_many(batch, sizes, counts, firsts)
+            else:  # its table has the addresses of the gradients: others need no other chunks
+                key = id(batch), batch.gradient_address, tuple(counts)
+                added = known.get(key) or self._chunks(batch, sizes, counts, firsts)
+                staged, launch, blocks = self._of_many[key] = added
+                self._tables.append(staged)
+                self._squares.append((launch, blocks))
         self._arranged = addresses, list(given)
 
     def _add_one(self, dtype: str, gradient: int, size: int, first: int) -> None:
@@ -83,7 +89,10 @@ class ClipDecision:
         launch.words[:] = self._sums.address, self._capacity, gradient, size, first
         self._squares.append((launch, -(-size // SUM_BLOCK)))
 
-    def _add_many(self, batch: ManyArrays, sizes: Any, counts: Any, firsts: Any) -> None:
+    def _chunks(
+        self, batch: ManyArrays, sizes: Any, counts: Any, firsts: Any
+    ) -> tuple[StagedTable, Launch, int]:
+        """The table with the blocks of many arrays, the launch that adds them, and their number."""
         chunks = []
         for index, row in enumerate(batch.rows):
             block = np.arange(counts[row], dtype=np.int64)
@@ -94,10 +103,9 @@ class ClipDecision:
         table = np.concatenate(chunks)
         staged = StagedTable(table.size)
         staged.words[:] = table.reshape(-1)
-        self._tables.append(staged)
         launch = Launch(norm.squares(batch.gradient_format, True, device.architecture()), 4)
         launch.words[:] = self._sums.address, self._capacity, staged.address, len(table)
-        self._squares.append((launch, len(table)))
+        return staged, launch, len(table)
 
     def is_ready(self) -> bool:
         """Whether a launch needs no copy to the device."""
@@ -119,10 +127,12 @@ class ClipDecision:
             if not table.is_current:
                 table.send(stream)
 
-    def start(self, stream: int, capturing: bool) -> None:
+    def record(self, stream: int) -> None:
+        """Keep what the graph that is captured on a stream reads."""
+        self._of_graphs.append(self._tables)
+
+    def start(self, stream: int) -> None:
         """Measure the gradients and decide what a step does with them."""
-        if capturing:
-            self._of_graphs.append(self._tables)
         for launch, blocks in self._squares:
             launch.start(blocks, norm.THREADS, stream)
         self._decide.start(1, norm.SUM_THREADS, stream)
@@ -140,7 +150,7 @@ class ClipDecision:
             first += -(-size // SUM_BLOCK)
         self._decide.words[2] = first
         self.set_numbers(1.0, math.inf)
-        self.start(0, False)
+        self.start(0)
 
     def add(self, stream: int) -> Array:
         """The sums of `norm.COLUMNS` over all blocks, on the host: waits for the device."""

@@ -319,6 +319,14 @@ def clear(address: int, size: int) -> None:
         _call(binding.cuMemsetD8, address, 0, size)
 
 
+def send(address: int, pinned: Any, stream: int) -> None:
+    """Copy a pinned array to the device, in the order of the stream, or record that in a graph."""
+    if SIMULATED:
+        ctypes.memmove(address, pinned.ctypes.data, pinned.nbytes)
+    else:
+        _call(binding.cuMemcpyHtoDAsync, address, pinned.ctypes.data, pinned.nbytes, stream)
+
+
 class Pinned:
     """Memory of the host that a copy can leave from while the host goes on."""
 
@@ -333,11 +341,9 @@ class Pinned:
 
     def send(self, address: int, words: int, stream: int) -> None:
         """Copy the first words to the device, in the order of the stream."""
-        size = words * self.array.itemsize
+        send(address, self.array[:words], stream)
         if SIMULATED:
-            ctypes.memmove(address, self.array.ctypes.data, size)
             return
-        _call(binding.cuMemcpyHtoDAsync, address, self.array.ctypes.data, size, stream)
         if self._event is None:
             no_timing = binding.CUevent_flags.CU_EVENT_DISABLE_TIMING
             self._event = _call(binding.cuEventCreate, no_timing)

@@ -41,6 +41,7 @@ class KernelVariant(NamedTuple):
     clipped: bool = False  # reads the clip factor, and whether to skip, from device memory
     capturable: bool = False  # reads hyperparameters from device memory, not from arguments
     recalls: bool = False  # uses hyperparameters of an earlier launch after a skipped step
+    hyper_in_rows: bool = False  # `many`: each array has its own, whose address is in its row
 
 
 class Names:
@@ -99,7 +100,8 @@ def element(job: Job, form: KernelVariant) -> str:
 def wide(job: Job, form: KernelVariant, width: int) -> str:
     """The kernel for one array whose addresses allow wide accesses: `groups` groups, then the tail."""
     names = Names(job, form)
-    body = [*_head(names, form), *_walk(names, job, width, "cuda.grid(1)", "", "length")]
+    body = [*_head(names, form), *_hyper_loads(names, form)]
+    body += _walk(names, job, width, "cuda.grid(1)", "", "length")
     arguments = ["length", "groups", *names.addresses, *names.first]
     arguments += [*names.control, *names.recall, *names.hyper_arguments]
     return _function(f"wide({', '.join(arguments)})", body)
@@ -108,7 +110,8 @@ def wide(job: Job, form: KernelVariant, width: int) -> str:
 def scalar(job: Job, form: KernelVariant) -> str:
     """The kernel for one array at any address."""
     names = Names(job, form)
-    body = [*_head(names, form), *_walk(names, job, 1, "cuda.grid(1)", "", "length")]
+    body = [*_head(names, form), *_hyper_loads(names, form)]
+    body += _walk(names, job, 1, "cuda.grid(1)", "", "length")
     arguments = [
         "length",
         *names.addresses,
@@ -126,10 +129,13 @@ def many(job: Job, form: KernelVariant, width: int) -> str:
     body = [*_head(names, form), f"chunk = chunks_at + {8 * CHUNK_WORDS} * cuda.blockIdx.x"]
     body += [f"row, start = load_word(chunk, {ROW}), load_word(chunk, {START})"]
     body += [f"stop, groups = load_word(chunk, {STOP}), load_word(chunk, {GROUPS})"]
-    held = [*names.addresses, *names.first]
+    in_rows = names.hyper_arguments if form.hyper_in_rows else []
+    held = [*names.addresses, *names.first, *in_rows]
     body += [f"{name} = load_word(row, {i})" for i, name in enumerate(held)]
+    body += _hyper_loads(names, form)
     body += _walk(names, job, width, "cuda.threadIdx.x", "start + ", "stop")
-    arguments = ["chunks_at", *names.control, *names.recall, *names.hyper_arguments]
+    arguments = ["chunks_at", *names.control, *names.recall]
+    arguments += [] if form.hyper_in_rows else names.hyper_arguments
     return _function(f"many({', '.join(arguments)})", body)
 
 
@@ -154,7 +160,7 @@ def _walk(names: Names, job: Job, width: int, thread: str, start: str, stop: str
 
 
 def _head(names: Names, form: KernelVariant) -> list[str]:
-    """The head of a kernel: return if the step is skipped, load hyperparameters that are in memory."""
+    """The head of a kernel: return if the step is skipped, load factor and earlier hyperparameters."""
     body: list[str] = []
     kept = list(names.indices)
     if form.recalls and kept:
@@ -168,9 +174,14 @@ def _head(names: Names, form: KernelVariant) -> list[str]:
         body += [f"skipped = load_word(control_at, {SKIPPED}) - expected", "if skipped != 0:"]
         body += _indented([f"row = ((position - skipped) & {KEPT - 1}) * {len(kept)}"])
         body += _indented(f"{name} = load_number(kept_at, row + {i})" for i, name in enumerate(kept))
-    if form.capturable:
-        body += [f"{name} = load_number(hyper_at, {i})" for name, i in names.indices.items()]
     return body
+
+
+def _hyper_loads(names: Names, form: KernelVariant) -> list[str]:
+    """Load hyperparameters that are in memory."""
+    if not form.capturable:
+        return []
+    return [f"{name} = load_number(hyper_at, {i})" for name, i in names.indices.items()]
 
 
 def _group(names: Names, job: Job, lanes: range) -> list[str]:

@@ -36,6 +36,7 @@ class JobKernels:
 
     def __init__(self, job: Job, form: KernelVariant, architecture: tuple[int, int]) -> None:
         self._job, self._form = job, form
+        self.capturable = form.capturable
         self._architecture, self._fast = architecture, job.fast
         self.dtype = job.compute
         self.width = element_access.width_of(self.dtype.name)
@@ -91,6 +92,8 @@ class JobKernels:
         if name != "many":
             words += len(self.names.addresses) + len(self.names.first)
         hyper = [types.int64] if self._form.capturable else [number] * len(self.names.hyper_arguments)
+        if name == "many" and self._form.hyper_in_rows:
+            hyper = []
         return [types.int64] * words + hyper
 
     def _prepare(self) -> dict[str, Any]:

@@ -65,24 +65,60 @@ class Launch:
             self.program.launch(blocks, threads, stream, self._pointers)
 
 
+class GraphCopies:
+    """Pinned memory from which graphs copy words to the device, at each replay.
+
+    It is reserved before a capture, which must not allocate, and kept for the graph.
+
+    Parameters
+    ----------
+    words : int
+        Of one copy.
+    """
+
+    def __init__(self, words: int) -> None:
+        self._words = words
+        self._pinned: list[device.Pinned] = []
+        self._free: list[Array] = []
+
+    def reserve(self) -> None:
+        """Allocate memory for more graphs, unless there is enough."""
+        if len(self._free) < UNDER_WAY // 2:
+            self._pinned.append(device.Pinned(self._words * UNDER_WAY))
+            self._free += list(self._pinned[-1].array.reshape(UNDER_WAY, self._words))
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a copy can be recorded."""
+        return bool(self._free)
+
+    def record(self, words: Array, address: int, stream: int) -> None:
+        """Let the graph that is captured on a stream copy these words."""
+        pinned = self._free.pop()
+        pinned[:] = words
+        device.send(address, pinned, stream)
+
+
 class StagedTable:
     """A table of words in host memory with a copy on a device.
 
     The copy is updated in stream order, from one of several pinned buffers that the device can read
     while the host continues. Memory that a captured graph reads is left unchanged: changes go to new
-    memory (`renew`), or to the same if the graph is to see them.
+    memory (`renew`), or to the same if the graph is to see them or copies these words itself.
 
     Attributes
     ----------
     words : array
         To be written to, followed by `change`.
+    outdated : int
+        How many words at the start of the copy are not current.
     address : int
         Of the copy.
     """
 
     def __init__(self, words: int) -> None:
         self.words = np.zeros(words, np.int64)
-        self._outdated = 0  # how many words at the start of the copy are not current
+        self.outdated = 0
         self._buffers: list[device.Pinned] = []
         self._next = 0
         self._memory: list[Any] = []
@@ -91,12 +127,12 @@ class StagedTable:
 
     def change(self, words: int) -> None:
         """Mark so many words at the start of the copy as outdated."""
-        self._outdated = max(self._outdated, words)
+        self.outdated = max(self.outdated, words)
 
     @property
     def is_current(self) -> bool:
         """Whether the copy on the device is up to date."""
-        return self._outdated == 0
+        return self.outdated == 0
 
     def keep(self) -> None:
         """Leave the memory of the current copy to a graph."""
@@ -122,6 +158,6 @@ class StagedTable:
             buffer = self._buffers[self._next % UNDER_WAY]
             buffer.wait()
         self._next += 1
-        buffer.array[: self._outdated] = self.words[: self._outdated]
-        buffer.send(self.address, self._outdated, stream)
-        self._outdated = 0
+        buffer.array[: self.outdated] = self.words[: self.outdated]
+        buffer.send(self.address, self.outdated, stream)
+        self.outdated = 0

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from itertools import compress
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -84,8 +85,8 @@ class CountedRows:
 
     Attributes
     ----------
-    numbers : list of Tensor
-        What the kernel of each row reads.
+    numbers : Tensor
+        What the kernel reads of each row.
     """
 
     def __init__(self, section: Section, rows: Sequence[Row], like: Array, seed: int | None) -> None:
@@ -93,8 +94,7 @@ class CountedRows:
         self._steps = [row.state["step"] for row in rows]
         self._products = [row.state["mu_product"] for row in rows if "mu_product" in row.state]
         shape, dtype = (len(rows), like.size), dtype_of(like.dtype.name)
-        self._all = rows[0].param.detach().new_zeros(shape, dtype=dtype)
-        self.numbers = list(self._all.unbind())
+        self.numbers = rows[0].param.detach().new_zeros(shape, dtype=dtype)
 
     def write(self, factor: float, has_gradient: Sequence[bool]) -> None:
         """Compute the hyperparameters of the next step, and count it for rows with a gradient."""
@@ -110,7 +110,7 @@ class CountedRows:
             else torch.full_like(steps.values, number)
             for number in numbers
         ]
-        self._all.copy_(torch.stack(columns, 1))
+        self.numbers.copy_(torch.stack(columns, 1))
         torch._foreach_add_(list(compress(self._steps, has_gradient)), 1)
 
     def _phase(self, steps: TensorScalar) -> Any:
@@ -130,18 +130,39 @@ class CountedRows:
 
 
 class DeviceHyper(LaunchHyper):
-    """Hyperparameters of a launch that are in device memory already."""
+    """Hyperparameters of each of some arrays, in device memory.
 
-    def __init__(self, values: Tensor) -> None:
+    Parameters
+    ----------
+    values : Tensor
+        A row for each array.
+    indices : sequence of int
+        Which arrays these are.
+    """
+
+    def __init__(self, values: Tensor, indices: Sequence[int]) -> None:
         self._values = values
+        bytes_of_row = values.stride(0) * values.element_size()
+        self._addresses = {
+            index: values.data_ptr() + bytes_of_row * row for row, index in enumerate(indices)
+        }
 
     def arguments(self, indices: Sequence[int]) -> tuple[None, Sequence[int]]:
         """No hyperparameters are kernel arguments."""
         return None, ()
 
-    def address(self) -> list[int]:
-        """The argument with their device address."""
-        return [self._values.data_ptr()]
+    @property
+    def are_in_rows(self) -> bool:
+        """Whether each of several arrays has its own, whose address is in its row of the table."""
+        return True
+
+    def address(self, rows: Sequence[int] = ()) -> list[int]:
+        """The argument with their device address, in the launch of one array."""
+        return [self._addresses[row] for row in rows] if len(rows) == 1 else []
+
+    def addresses(self, rows: Sequence[int]) -> Array:
+        """For each array, what its row has: the device address."""
+        return np.array([[self._addresses[row]] for row in rows], np.int64)
 
     def send(self, stream: int) -> None:
         """Nothing to copy."""
@@ -150,9 +171,7 @@ class DeviceHyper(LaunchHyper):
 class GraphHyperparameters(Hyperparameters):
     """Hyperparameters that the device computes from its step counts.
 
-    Each array has its own, and so a launch of its own: gradients that are new in a capture are
-    kernel arguments. A table of their addresses would have to be copied to the device from memory that
-    belongs to the graph.
+    Each array has its own, whose address is in its row of the table of a launch.
 
     Parameters
     ----------
@@ -176,7 +195,7 @@ class GraphHyperparameters(Hyperparameters):
             indices, (first, *_), counted_rows = zip(*together, strict=True)
             counted = CountedRows(first, counted_rows, super().of(indices[0]), seed)
             self._counted.append((list(indices), counted))
-            self._launched.update(zip(indices, map(DeviceHyper, counted.numbers), strict=True))
+            self._launched.update(dict.fromkeys(indices, DeviceHyper(counted.numbers, indices)))
         self._settled: tuple[float, float] | None = None
 
     def of(self, row: int) -> Any:
