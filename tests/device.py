@@ -37,6 +37,18 @@ if EMULATED:
         finally:
             gc.enable()
 
+    # It fills with zeros what a load of fewer bits with a sign fills with the sign.
+    _machine = type(gpu_emulator.machine)
+    _load_or_store = _machine.ldst
+
+    def _load_with_sign(self, operation, operands, threads, text):
+        _load_or_store(self, operation, operands, threads, text)
+        if operation[0] == "ld" and operation[-1] in ("s8", "s16"):
+            for register in operands[0].strip("{}").split(","):
+                number = self.get(register.strip(), operation[-1], threads)
+                self.put(register.strip(), number, threads)
+
+    _machine.ldst = _load_with_sign
     gpu_emulator.memory.remove = _remove_and_look_anew
     gpu_emulator.machine.launch = _launch_undisturbed
 

@@ -174,6 +174,8 @@ FORMATS = {
         {"state_dtype": "float16", "stochastic_rounding": True},
     ),
     "bfloat16": ("bfloat16", "bfloat16", {"initial_accumulator": 0.3, "average_decay": 0.5}),
+    "bfloat16 in 24 bits": ("bfloat16", "bfloat16", {"master_bits": 24, "average_decay": 0.5}),
+    "float16 in 32 bits": ("float16", "float32", {"master_bits": 32, "state_dtype": "bfloat16"}),
     "bfloat16 at random": ("bfloat16", "float32", {"stochastic_rounding": True, "zero_grad": True}),
 }
 

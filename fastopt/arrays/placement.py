@@ -83,21 +83,21 @@ def is_on_device(array: Any) -> bool:
     return isinstance(array, DeviceArray)
 
 
-def new_state(param: Any, codec: Codec, value: float | str, folder: Any) -> Any:
-    """A new state on the device of a parameter, filled with a number or with the parameter."""
+def new_state(param: Any, codec: Codec, start: float | Array | DeviceArray, folder: Any) -> Any:
+    """A new state on the device of a parameter, filled with a number or with those of an array."""
     if folder is not None:
         raise ValueError("state_dir is for params in memory: states on a device are not in files")
     place = place_of(param)
     state = place.empty(param, codec.shape(param.shape), codec.dtype)
-    if isinstance(value, str) and codec.dtype == param.dtype:
-        copy(state, param)
-    elif isinstance(value, str):  # an average of parameters in another format
+    if isinstance(start, DeviceArray) and codec.dtype == start.dtype:
+        copy(state, start)
+    elif isinstance(start, (DeviceArray, np.ndarray)):  # numbers in another format
         host = np.empty(state.shape, codec.dtype)
-        codec.store(host, to_host(param))
+        codec.store(host, to_host(start))
         copy(state, host)
     else:
         item = np.empty(1, codec.dtype)
-        codec.fill(item, value)
+        codec.fill(item, start)
         place.repeat(state, item)
     return state
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastopt.codecs import half_precision
+from fastopt.codecs import half_precision, split
 
 
 class Format(NamedTuple):
@@ -36,6 +36,8 @@ class Format(NamedTuple):
     stochastic : function or None
         ``stochastic(o, number, noise)``: a float32 as the bits of one of its two neighbours, with
         `cut` bits of noise; as a float32 where `nearest` is None.
+    join, divide : function or None
+        With 16 bits: how a wider number is kept in two arrays, see `codecs.split`.
     """
 
     name: str
@@ -46,10 +48,13 @@ class Format(NamedTuple):
     number: Callable[..., Any] | None = None
     nearest: Callable[..., Any] | None = None
     stochastic: Callable[..., Any] | None = None
+    join: Callable[..., Any] | None = None
+    divide: Callable[..., Any] | None = None
 
     @property
     def formulas(self) -> tuple[Callable[..., Any], ...]:
-        return tuple(filter(None, (self.number, self.nearest, self.stochastic)))
+        functions = self.number, self.nearest, self.stochastic, self.join, self.divide
+        return tuple(filter(None, functions))
 
     @property
     def bits(self) -> np.dtype[Any] | None:
@@ -66,10 +71,12 @@ def register(row: Format) -> None:
     Raises
     ------
     ValueError
-        There is another one of this name, or formulas are missing.
+        There is another one of this name, or formulas are missing or not for its size.
     """
     if (row.number is None) != (row.nearest is None) or (row.cut > 0) != (row.stochastic is not None):
         raise ValueError(f"{row.name} must have number with nearest, and cut with stochastic")
+    if (row.join is None) != (row.divide is None) or (row.join is not None and row.itemsize != 2):
+        raise ValueError(f"{row.name} must have join with divide, and 16 bits for them")
     if FORMATS.setdefault(row.name, row) != row:
         raise ValueError(f"there is another format with the name {row.name}")
     name_of.cache_clear()
@@ -121,6 +128,8 @@ for _row in (
         mpi="FLOAT16_T",
         cut=half_precision.FLOAT16_CUT,
         stochastic=half_precision.float16_neighbour,
+        join=split.join_float16,
+        divide=split.divide_float16,
     ),
     Format(
         "bfloat16",
@@ -130,6 +139,8 @@ for _row in (
         number=half_precision.from_bfloat16,
         nearest=half_precision.nearest_bfloat16,
         stochastic=half_precision.random_bfloat16,
+        join=split.join_bfloat16,
+        divide=split.divide_bfloat16,
     ),
     Format("float32", 4, dlpack=2, mpi="FLOAT"),
     Format("float64", 8, dlpack=2, mpi="DOUBLE"),

@@ -53,7 +53,7 @@ class Operations(Protocol):
         """Zero-extend a code of 8 bits, or 16 bits of a bfloat16, to 32 bits."""
 
     def widen_signed(self, code: Value) -> Value:
-        """The same with the sign in the upper bit of the code."""
+        """Sign-extend an integer of 8 or 16 bits to 32."""
 
 
 def signed(bits: int) -> int:
@@ -98,7 +98,7 @@ class _NumPy:
         return code.astype(np.int32)
 
     def widen_signed(self, code: Value) -> Value:
-        return code.view(np.int8).astype(np.int32)
+        return code.view(f"i{code.itemsize}").astype(np.int32)
 
 
 def _constant(value: Value) -> Value:

@@ -16,9 +16,10 @@ import numpy as np
 from fastopt.arrays.checks import Array
 from fastopt.changes import Change, put
 from fastopt.codecs.base import Codec
+from fastopt.codecs.corrections import Correction
 from fastopt.codecs.rounding import noise
 from fastopt.executors.norm import SUM_BLOCK, sum_of_block
-from fastopt.kernels.job import GRAD_FACTOR, NUMBERS, PHASE
+from fastopt.kernels.job import GRAD_FACTOR, NUMBERS, PHASE, SLOTS
 from fastopt.kernels.specialize import specialize
 from fastopt.transforms.base import Part, sums_in
 
@@ -146,6 +147,20 @@ class StoredArray(NamedTuple):
     dithered: bool
 
 
+def _decoded(
+    slots: Sequence[StoredArray], compute: np.dtype[Any]
+) -> tuple[Array, Array, list[Array], Correction | None]:
+    """Parameter, gradient and the slots of the chain as numbers, and the parameter's correction."""
+    param, grad, *others = slots
+    correction = others[0].codec if others and isinstance(others[0].codec, Correction) else None
+    if correction is None:
+        numbers = param.codec.decode(param.array, compute)
+    else:
+        numbers = correction.join(param.array, others.pop(0).array)
+    decoded = [slot.codec.decode(slot.array, compute) for slot in others]
+    return numbers, grad.codec.decode(grad.array, compute), decoded, correction
+
+
 class _Work(NamedTuple):
     """What is done with a transform, for all elements."""
 
@@ -197,7 +212,7 @@ def _summands(part: Part) -> list[FunctionType]:
 def summed(parts: tuple[Part, ...], hyper: Array, slots: Sequence[StoredArray]) -> list[list[Any]]:
     """For each sum of the last transform, the sums of the blocks of an array, without changing it."""
     compute, exact = hyper.dtype, np.float64
-    param, grad, *chain_slots = (slot.codec.decode(slot.array, compute) for slot in slots)
+    param, grad, chain_slots, _ = _decoded(slots, compute)
     size = slots[0].array.size
     *front, last = _work(parts, hyper, chain_slots)
     from_host, summands = tuple(map(exact, last.from_host)), _summands(parts[-1])
@@ -222,10 +237,10 @@ def stepped(
     """Compute a step one element after the other; return the changes that write it to the arrays.
 
     `hyper` is as for a kernel, `first` the index of the first element among those of all arrays. The
-    slots are parameter, gradient and those of the chain.
+    slots are parameter, gradient, the parameter's correction if it has one, and those of the chain.
     """
     compute = hyper.dtype
-    param, grad, *chain_slots = (slot.codec.decode(slot.array, compute) for slot in slots)
+    param, grad, chain_slots, correction = _decoded(slots, compute)
     size, work = slots[0].array.size, _work(parts, hyper, chain_slots)
     with np.errstate(all="ignore"):
         for i in range(size):
@@ -234,8 +249,14 @@ def stepped(
     if zero_grad:
         grad[:] = 0
     kinds = "state", "state" if zero_grad else "input", *(s.kind for part in parts for s in part.slots)
-    changes = []
-    for index, (slot, kind) in enumerate(zip(slots, kinds, strict=True)):
+    changes, remaining = list[Change](), list(slots)
+    if correction is not None:
+        halves, rests = slots[0].array.reshape(-1), remaining.pop(SLOTS).array.reshape(-1)
+        half, rest = correction.divide(param[:size], halves.dtype)
+        changes += [put(halves, half), put(rests, rest)]
+    for index, (slot, kind) in enumerate(zip(remaining, kinds, strict=True)):
+        if index == 0 and correction is not None:
+            continue
         if kind != "input":
             computed = (param, grad, *chain_slots)[index][:size]
             bits = noise(first, size, hyper[PHASE], index) if slot.dithered else None

@@ -52,7 +52,7 @@ class _Names:
 
     def __init__(self, job: Job) -> None:
         self.parts, self.value = job.parts, "update"
-        self.slots, self.hypers = iter(job.arrays[2:]), iter(hypers_of(job))
+        self.slots, self.hypers = iter(job.slots), iter(hypers_of(job))
 
     def subtracted(self, after: bool) -> list[str]:
         """The line that gets the new parameter, before the first transform that needs it."""

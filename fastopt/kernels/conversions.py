@@ -5,14 +5,15 @@ The formulas are those of `fastopt.codecs`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from llvmlite import ir
 
 from fastopt.codecs import rounding
 from fastopt.codecs.formats import FORMATS
-from fastopt.kernels.llvm_operations import DOUBLE, HALF, I32, SINGLE, emitted
+from fastopt.kernels.llvm_operations import DOUBLE, HALF, I16, I32, SINGLE, emitted
 from fastopt.kernels.target import converts_float16, processor
 
 WIDTHS = {2: HALF, 4: SINGLE, 8: DOUBLE}  # by item size
@@ -75,6 +76,26 @@ def encode(builder: Any, stored: str, number: Any, noise: Any) -> Any:
     elif row.nearest:
         number = emitted(builder, row.nearest, number)
     return builder.trunc(number, kind) if row.bits else resize(builder, number, kind)
+
+
+def join(builder: Any, stored: str, parts: Sequence[Any], width: int) -> Any:
+    """The float32 of a 16-bit number, given by its bits, and its correction of this width."""
+    formula = FORMATS[stored].join
+    assert formula is not None
+    return emitted(builder, partial(_with_width, formula, width), *parts)
+
+
+def divide(builder: Any, stored: str, number: Any, width: int) -> list[Any]:
+    """The bits of a 16-bit number and of its correction, from a float32."""
+    formula = FORMATS[stored].divide
+    assert formula is not None
+    parts = emitted(builder, partial(_with_width, formula, width), number)
+    kinds = I16, ir.IntType(width)
+    return [builder.trunc(part, kind) for part, kind in zip(parts, kinds, strict=True)]
+
+
+def _with_width(formula: Callable[..., Any], width: int, o: Any, *values: Any) -> Any:
+    return formula(o, *values, width)
 
 
 def hashed(builder: Any, number: Any) -> Any:

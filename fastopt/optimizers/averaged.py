@@ -8,7 +8,6 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from fastopt.arrays import placement
-from fastopt.codecs.formats import compute_dtype, name_of
 from fastopt.optimizers.unfinished import Exchanged
 from fastopt.steps.group import Group, floats_of
 
@@ -112,6 +111,5 @@ def _of_group(group: Group) -> Iterator[Any]:
         if function is None:
             yield host.copy()
             continue
-        numbers = codec.decode(host, compute_dtype(str(name_of(leaf.dtype)))).reshape(leaf.shape)
-        average = function(numbers, tuple(own[row] for own in states))
+        average = function(group.decoded_param(row), tuple(own[row] for own in states))
         yield codec.encode(average, None).reshape(leaf.shape)

@@ -15,7 +15,7 @@ from fastopt.arrays.archive import read_archive, write_archive
 from fastopt.arrays.checks import Array
 from fastopt.optimizers import saved_paths
 from fastopt.optimizers.chains import use_settings
-from fastopt.optimizers.saved_description import VERSION, check_description
+from fastopt.optimizers.saved_description import MASTER_BITS, VERSION, check_description
 from fastopt.optimizers.saved_settings import merge, plain
 from fastopt.optimizers.unfinished import Unfinished, real
 from fastopt.validation import flag
@@ -102,8 +102,11 @@ def description(optimizer: Optimizer) -> dict[str, Any]:
     steps = optimizer._steps
     steps.settle()
     carried = {"carried": steps.decisions.saved()} if steps.decisions.carries else {}
+    has_corrections = optimizer._formats.have_corrections
+    master_bits = {MASTER_BITS: int(optimizer.master_bits or 0)} if has_corrections else {}
     return {
         **carried,
+        **master_bits,
         "version": VERSION,
         "optimizer": type(optimizer).__name__,
         "transforms": [[part.name for part in group.parts] for group in optimizer._groups],
@@ -129,7 +132,8 @@ def arrays(optimizer: Optimizer) -> Iterator[tuple[str, int, Array]]:
     for group in optimizer._groups:
         for name, states in group.states.items():
             for index, array in enumerate(states, first):
-                yield name, index, array
+                if array is not None:  # as the correction of a parameter that needs none
+                    yield name, index, array
         first += len(group.leaves)
 
 

@@ -14,6 +14,7 @@ from fastopt.optimizers import repr as text
 from fastopt.optimizers.averaged import Averaged
 from fastopt.optimizers.chains import make_chains, read_chain, use_settings
 from fastopt.optimizers.checkpoint import Match
+from fastopt.optimizers.decoded import Decoded
 from fastopt.optimizers.group_settings import SettingValues
 from fastopt.optimizers.settings import Field, Values, argument
 from fastopt.optimizers.shared_options import SharedOptions, check_decoupled_decay
@@ -24,7 +25,7 @@ from fastopt.transforms.base import Chain, Transform, as_chain
 from fastopt.validation import Setting, shown
 
 
-class Optimizer(Averaged, SharedOptions, shared=True):
+class Optimizer(Averaged, Decoded, SharedOptions, shared=True):
     """Update arrays in place with a chain of transforms, fused into one pass over memory.
 
     Parameters
@@ -236,25 +237,6 @@ class Optimizer(Averaged, SharedOptions, shared=True):
             The optimizer was made without ``capturable=True``.
         """
         self._steps.advance(stream)
-
-    def decoded(self, name: str) -> Any:
-        """A state as floating-point numbers, decoded from the format that it is stored in.
-
-        Parameters
-        ----------
-        name : str
-            Of the state.
-
-        Returns
-        -------
-        array, or structure of arrays like `params`
-            Copies, shaped like the parameters; None where a chain does not have the state.
-        """
-        if name not in self._state:
-            raise ValueError(f"name must be one of {list(self._state)}, got {name!r}")
-        self.catch_up()
-        numbers = [array for group in self._groups for array in group.decoded(name)]
-        return self._structure.build(numbers)
 
     def catch_up(self, rows: Any = None) -> None:
         """Bring lagging rows up to date, those without recent gradients under ``sparse="exact"``.

@@ -8,8 +8,10 @@ from typing import Any
 VERSION = 2
 VERSIONS = 1, 2  # that can be read; the first one has no paths
 
+MASTER_BITS = "master_bits"  # saved where it is on
+
 # What a run that is resumed must have in common with the one that was saved.
-_ALIKE = ("optimizer", "transforms", "clips_norm", "skips_nonfinite", "rounding")
+_ALIKE = ("optimizer", "transforms", "clips_norm", "skips_nonfinite", "rounding", MASTER_BITS)
 
 LARGEST_COUNT = 1 << 62  # of steps: more than can be taken, and less than overflows
 
@@ -32,12 +34,15 @@ def check_description(saved: Mapping[str, Any], current: Mapping[str, Any], what
     version = saved.get("version", VERSION)
     if type(version) is not int or version not in VERSIONS:
         raise ValueError(f"{what} has version {version!r}, but this one reads {VERSIONS}")
-    missing = sorted(current.keys() - saved.keys() - ({"paths"} if version == 1 else set()))
+    missing = sorted(
+        current.keys() - saved.keys() - ({"paths"} if version == 1 else set()) - {MASTER_BITS}
+    )
     if missing:
         raise ValueError(f"{what} must come from an optimizer's state: it lacks {missing}")
     for key in _ALIKE:
-        if saved[key] != current[key]:
-            raise ValueError(f"{what} has {key} {saved[key]!r}, but this one has {current[key]!r}")
+        then, now = saved.get(key), current.get(key)
+        if then != now:
+            raise ValueError(f"{what} has {key} {then!r}, but this one has {now!r}")
     count, lags, settings = saved["step_count"], saved["lags"], saved["settings"]
     if type(count) is not int or not 0 <= count <= LARGEST_COUNT:
         raise ValueError(f"{what} must have a whole number >= 0 as step_count, not {count!r}")

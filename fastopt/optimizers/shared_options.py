@@ -84,9 +84,16 @@ class SharedOptions(Declared, shared=True):
         averages of the parameters in float32 at least. ``"8bit"`` keeps blocks of 256 elements with a
         scale each, and arrays of fewer than 4096 elements in float32. Parameters of float64 have
         states of float64.
+    master_bits : {24, 32}, optional
+        Keep parameters of 16 bits as numbers of so many bits: the array that was given has them rounded
+        to nearest, and ``opt.state["correction"]`` the rest, in 8 or 16 bits an element. 32 gives the
+        steps of float32, 24 nearly so. States are then float32 unless `state_dtype` says otherwise.
+        Parameters of float32 and float64 in the same structure stay as they are. See
+        `Optimizer.set_params` and `Optimizer.decoded_params`.
     stochastic_rounding : bool, optional
         Round parameters and states of less than 32 bits stochastically: up or down at random, so that
         the expectation is exact (unbiased). By default 8-bit states only; the others to nearest.
+        With `master_bits` it concerns the states alone.
     seed : int, default 0
         The seed of stochastic rounding, whose bits depend on it, the step and the element alone.
     executor : {"auto", "serial", "parallel", "reference", "cuda"}
@@ -120,6 +127,9 @@ class SharedOptions(Declared, shared=True):
     sparse: Field[SparseMode | None, SparseMode | None] = option(default=None, kw_only=True)
     state_dtype: Field[Any, Any] = option(default=None, kw_only=True)
     stochastic_rounding: Field[bool | None, bool | None] = option(default=None, kw_only=True)
+    master_bits: Field[Literal[24, 32] | None, Literal[24, 32] | None] = option(
+        default=None, kw_only=True
+    )
     seed: Field[int, int] = option(default=0, kw_only=True)
     executor: Field[Executor, Executor] = option(default="auto", kw_only=True)
     fast: Field[bool, bool] = option(default=False, kw_only=True)

@@ -65,6 +65,7 @@ def build(
     state_dtype: Any = None,
     stochastic_rounding: bool | None = None,
     seed: int = 0,
+    master_bits: int | None = None,
     executor: str = "auto",
     fast: bool = False,
     capturable: bool = False,
@@ -92,7 +93,7 @@ def build(
     clip = NormClip(clip_norm, skip_nonfinite)
     flag("zero_grad", zero_grad)
     check_mode(sparse)
-    formats = StateFormats(state_dtype, stochastic_rounding, seed)
+    formats = StateFormats(state_dtype, stochastic_rounding, seed, master_bits)
     structure, leaves = tree.take_apart(params)
     if not leaves and not listed:
         raise ValueError("params must have an array at least, and this structure has none")
@@ -110,6 +111,7 @@ def build(
             written = [checks.memory_range(*pair) for pair in outward]
             checks.check_distinct(written)
             formats.check_names([group.chain for group in groups])
+            formats.check_used(each for group in groups for each in group.corrections)
             guarded = checks.Guarded(written)
             for pair in inward:
                 guarded.check_apart(*pair)

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
+import numpy as np
+
 from fastopt.arrays import checks, placement, tree
 from fastopt.arrays.checks import Array
 from fastopt.arrays.device_array import leave
@@ -17,7 +19,7 @@ from fastopt.codecs.floats import Float, floats
 from fastopt.codecs.formats import compute_dtype, name_of, outputs_of
 from fastopt.executors import reference
 from fastopt.kernels.identity import frozen
-from fastopt.kernels.job import ArrayFormat
+from fastopt.kernels.job import CORRECTION, ArrayFormat
 from fastopt.steps.constants import check_start
 from fastopt.steps.state_formats import StateFormats, codec_of, states_of
 from fastopt.text import listed
@@ -74,7 +76,9 @@ class Group:
             reference.probe(self.parts, dtype)
         self._formats = formats
         self.codecs: dict[str, list[Codec]] = {}
-        self._given_states = [name for name in chain.states() if state.get(name) is not None]
+        self.corrections = [formats.correction(leaf) for leaf in self.leaves]
+        names = [*chain.states(), CORRECTION] if any(self.corrections) else [*chain.states()]
+        self._given_states = [name for name in names if state.get(name) is not None]
         self.states = self._make_states(state, files)
         # The arrays of each input and output, with its name.
         self.inputs = [
@@ -85,7 +89,7 @@ class Group:
         ]
         # The kind, arrays and codecs of each slot of the chain, in the order of the table's columns.
         slots: dict[str, Iterator[tuple[list[Array], list[Codec]]]] = {
-            "state": zip(self.states.values(), self.codecs.values(), strict=True),
+            "state": iter([(self.states[name], self.codecs[name]) for name in chain.states()]),
             "input": ((arrays, list(map(floats_of, arrays))) for _, arrays in self.inputs),
             "output": ((arrays, list(map(floats_of, arrays))) for _, arrays in self.outputs),
         }
@@ -93,27 +97,92 @@ class Group:
         self._columns = [(kind, *next(slots[kind])) for kind in kinds]
 
     def _make_states(self, state: Mapping[str, Any], files: StateFiles) -> dict[str, list[Array]]:
-        initial = self.chain.states()
-        states: dict[str, list[Array]] = {}
-        for name, value in initial.items():
+        states: dict[str, list[Any]] = self._make_corrections(state, files)
+        for name, value in self.chain.states().items():
             if name in self._given_states:
                 states[name] = self._take_states(name, state[name])
                 continue
             states[name] = []
             self.codecs[name] = [self._formats.codec(name, self.chain, leaf) for leaf in self.leaves]
-            for leaf, label, codec in zip(self.leaves, self.names, self.codecs[name], strict=True):
-                if value != START_FROM_PARAM:
+            each = zip(self.leaves, self.names, self.codecs[name], strict=True)
+            for index, (leaf, label, codec) in enumerate(each):
+                start: Any = value
+                if value == START_FROM_PARAM and self.corrections[index] is not None:
+                    start = self._joined(index, states[CORRECTION][index])
+                elif value == START_FROM_PARAM:
+                    start = leaf
+                else:
                     check_start(name, codec, as_float(value))
-                if placement.is_on_device(leaf):
-                    states[name].append(placement.new_state(leaf, codec, value, files.folder))
-                    continue
-                array = files.zeros(f"{name}-{label}", codec.shape(leaf.shape), codec.dtype)
-                if value == START_FROM_PARAM:
-                    codec.store(array, leaf)
-                elif value != 0.0 or codec.block > 1:
-                    codec.fill(array, as_float(value))
-                states[name].append(array)
+                states[name].append(_new_state(f"{name}-{label}", leaf, codec, start, files))
         return states
+
+    def _make_corrections(self, state: Mapping[str, Any], files: StateFiles) -> dict[str, list[Any]]:
+        """The corrections of parameters, as a state by its name, if there are any."""
+        if not any(self.corrections):
+            return {}
+        if CORRECTION in self.chain.states():
+            raise ValueError(
+                f"master_bits must be None with a chain that has a state {CORRECTION!r}: it is the "
+                "name of what master_bits keeps"
+            )
+        self.codecs[CORRECTION] = self.corrections  # type: ignore[assignment]
+        if CORRECTION in self._given_states:
+            return {CORRECTION: self._take_corrections(state[CORRECTION])}
+        each = zip(self.leaves, self.names, self.corrections, strict=True)
+        return {
+            CORRECTION: [
+                codec and _new_state(f"{CORRECTION}-{label}", leaf, codec, 0.0, files)
+                for leaf, label, codec in each
+            ]
+        }
+
+    def _take_corrections(self, structure: Any) -> list[Any]:
+        """The caller's own corrections, None for parameters without one."""
+        label, arrays = f"state[{CORRECTION!r}]", list[Any]()
+        matched = self.structure.match(structure, label)
+        for given, leaf, path, codec in zip(
+            matched, self.leaves, self.paths, self.corrections, strict=True
+        ):
+            name = tree.describe(label, path)
+            if codec is None:
+                if given is not None:
+                    raise ValueError(f"{name} must be None for a parameter of {leaf.dtype}")
+                arrays.append(None)
+                continue
+            arrays.append(placement.enter(name, given))
+            checks.check_stored(name, arrays[-1], leaf.shape, codec.dtype)
+        return arrays
+
+    def _joined(self, index: int, correction: Any) -> Array:
+        """A parameter and its correction in float32."""
+        codec = self.corrections[index]
+        assert codec is not None
+        leaf = placement.to_host(self.leaves[index])
+        return codec.join(leaf, placement.to_host(correction)).reshape(leaf.shape)
+
+    def decoded_param(self, index: int) -> Array:
+        """A copy of a parameter in the dtype of the arithmetic, its correction included."""
+        if self.corrections[index] is not None:
+            return self._joined(index, self.states[CORRECTION][index])
+        leaf = placement.to_host(self.leaves[index])
+        numbers = floats_of(leaf).decode(leaf, compute_dtype(str(name_of(leaf.dtype))))
+        return numbers.reshape(leaf.shape)
+
+    def set_param(self, index: int, numbers: Array) -> None:
+        """Write numbers to a parameter, and to its correction what it cannot hold."""
+        leaf, codec = self.leaves[index], self.corrections[index]
+        on_device = placement.is_on_device(leaf)
+        half = np.empty(leaf.shape, leaf.dtype) if on_device else leaf
+        if codec is None:
+            floats_of(leaf).store(half, numbers)
+        else:
+            correction = self.states[CORRECTION][index]
+            rest = np.empty(leaf.shape, codec.dtype) if on_device else correction
+            codec.store_divided(half, rest, numbers)
+            if on_device:
+                placement.copy(correction, rest)
+        if on_device:
+            placement.copy(leaf, half)
 
     def _take_states(self, name: str, structure: Any) -> list[Array]:
         """The caller's own arrays for a state, in the format that they are in."""
@@ -147,8 +216,12 @@ class Group:
         return arrays
 
     def slots(self) -> list[list[Array]]:
-        """For each parameter the arrays of the chain's slots, in the order of the table's columns."""
-        return [[arrays[i] for _, arrays, _ in self._columns] for i in range(len(self.leaves))]
+        """For each parameter its correction, if it has one, then the arrays of the chain's slots."""
+        slots = [[arrays[i] for _, arrays, _ in self._columns] for i in range(len(self.leaves))]
+        if CORRECTION in self.codecs:
+            for own, correction in zip(slots, self.states[CORRECTION], strict=True):
+                own[:0] = [] if correction is None else [correction]
+        return slots
 
     @property
     def params(self) -> Any:
@@ -165,7 +238,7 @@ class Group:
         states = self.states[name]
         if name in self._given_states or any(map(placement.is_on_device, states)):
             return [leave(array) for array in states]
-        return [array.view() for array in states]
+        return [None if array is None else array.view() for array in states]
 
     def decoded(self, name: str) -> list[Array | None]:
         """A state of each parameter in the dtype of the arithmetic."""
@@ -173,19 +246,25 @@ class Group:
             return [None] * len(self.leaves)
         every: list[Array | None] = []
         for leaf, array, codec in zip(self.leaves, self.states[name], self.codecs[name], strict=True):
+            if array is None:
+                every.append(None)
+                continue
             numbers = codec.decode(placement.to_host(array), compute_dtype(str(name_of(leaf.dtype))))
             every.append(numbers[: leaf.size].reshape(leaf.shape))
         return every
 
     def codecs_of(self, row: int, gradient: Codec) -> list[Codec]:
-        """How parameter, gradient and slots of one of the parameters are stored."""
-        return [floats_of(self.leaves[row]), gradient, *(codecs[row] for *_, codecs in self._columns)]
+        """How parameter, gradient, correction and slots of one of the parameters are stored."""
+        codecs = [floats_of(self.leaves[row]), gradient, *filter(None, [self.corrections[row]])]
+        return [*codecs, *(codecs[row] for *_, codecs in self._columns)]
 
     def storage(self, row: int, gradient: str) -> tuple[ArrayFormat, ...]:
         """The same for the compiler, with how each is rounded."""
-        kinds = "state", "input", *(kind for kind, *_ in self._columns)
+        is_split = self.corrections[row] is not None
+        first = [CORRECTION, "input", CORRECTION] if is_split else ["state", "input"]
+        kinds = *first, *(kind for kind, *_ in self._columns)
         codecs = self.codecs_of(row, floats(gradient))
-        # A copy is as near to what was copied as can be.
+        # A copy is as near to what was copied as can be, and with a correction nothing is lost.
         return tuple(
             self._formats.storage(codec) if kind == "state" else ArrayFormat(codec.name)
             for kind, codec in zip(kinds, codecs, strict=True)
@@ -202,16 +281,17 @@ class Group:
         inputs += [(label, arrays, True) for label, arrays in self.outputs]
         for label, arrays, written in inputs:
             for path, array, headers in zip(self.paths, arrays, collected, strict=True):
+                if array is None:
+                    continue
                 headers += headers_of(tree.describe(label, path), array, written)
         return collected
 
     @property
     def dithers(self) -> bool:
         """Whether any array has stochastic rounding."""
-        codecs = {
-            *map(floats_of, self.leaves),
-            *(codec for codecs in self.codecs.values() for codec in codecs),
-        }
+        params = zip(self.leaves, self.corrections, strict=True)
+        codecs: set[Codec] = {floats_of(leaf) for leaf, correction in params if correction is None}
+        codecs |= {codec for name in self.chain.states() for codec in self.codecs[name]}
         return any(self._formats.storage(codec).dithered for codec in codecs)
 
     def outward(self) -> Iterator[tuple[str, Array]]:
@@ -219,12 +299,26 @@ class Group:
         yield from zip(self.names, self.leaves, strict=True)
         labelled = [(f"state[{name!r}]", arrays) for name, arrays in self.states.items()]
         for label, arrays in [*labelled, *self.outputs]:
-            yield from zip(self.structure.names(label), arrays, strict=True)
+            for name, array in zip(self.structure.names(label), arrays, strict=True):
+                if array is not None:
+                    yield name, array
 
     def inward(self) -> Iterator[tuple[str, Array]]:
         """The arrays that it only reads, with names for errors."""
         for label, arrays in self.inputs:
             yield from zip(self.structure.names(label), arrays, strict=True)
+
+
+def _new_state(name: str, leaf: Any, codec: Codec, start: float | Array, files: StateFiles) -> Any:
+    """A new array beside a parameter, which starts with a number or with those of an array."""
+    if placement.is_on_device(leaf):
+        return placement.new_state(leaf, codec, start, files.folder)
+    array = files.zeros(name, codec.shape(leaf.shape), codec.dtype)
+    if isinstance(start, np.ndarray):
+        codec.store(array, start)
+    elif start != 0.0 or codec.block > 1:
+        codec.fill(array, as_float(start))
+    return array
 
 
 def floats_of(array: Array) -> Float:
@@ -262,6 +356,7 @@ def make_groups(
     else:
         sections.append((structure, params, chain, "params", state))
     names = {name for _, _, part, _, _ in sections for name in part.states()} if state else set()
+    names |= {CORRECTION} if formats.have_corrections else set()
     if unknown := sorted(state.keys() - names):
         raise ValueError(f"state has unknown names {unknown}; the chain has {sorted(names)}")
     return [Group(*section, files, formats) for section in sections]

@@ -14,7 +14,7 @@ from fastopt.codecs.floats import floats
 from fastopt.codecs.formats import name_of
 from fastopt.executors import reference
 from fastopt.executors.norm import tree_sum
-from fastopt.kernels.job import Job
+from fastopt.kernels.job import SLOTS, Job
 from fastopt.steps.group import Group
 from fastopt.steps.hyperparameters import Hyperparameters
 from fastopt.steps.sums import SumPass
@@ -152,5 +152,5 @@ def _total(blocks: list[Any]) -> float:
 def sum_job(job: Job, position: int) -> Job:
     """The job that sums what a transform in the chain of another job declares."""
     parts = job.parts[: position + 1]
-    slots = sum(len(part.slots) for part in parts)
-    return job._replace(parts=parts, storage=job.storage[: 2 + slots], zero_grad=False)
+    slots = sum(len(part.slots) for part in parts) + (job.correction is not None)
+    return job._replace(parts=parts, storage=job.storage[: SLOTS + slots], zero_grad=False)

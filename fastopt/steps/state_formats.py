@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from numbers import Integral
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from fastopt.arrays.checks import Array
 from fastopt.codecs.base import Codec
 from fastopt.codecs.blocks import ITEM, SIGNED, UNSIGNED
+from fastopt.codecs.corrections import BY_MASTER_BITS, Correction
 from fastopt.codecs.floats import Float, as_dtype, floats
 from fastopt.codecs.formats import FORMATS, compute_dtype, name_of, partners_of
 from fastopt.kernels.job import ArrayFormat
@@ -18,11 +19,12 @@ from fastopt.text import listed
 from fastopt.transforms.base import START_FROM_PARAM, Chain
 
 EIGHT_BITS = "8bit"
+MASTER_ITEMSIZE = 4  # bytes of parameters that need no correction, at least
 WORTH_EIGHT_BITS = 4096  # elements: a smaller array is kept in float32
 
 
 class StateFormats:
-    """The options `state_dtype`, `stochastic_rounding` and `seed`.
+    """The options `state_dtype`, `stochastic_rounding`, `seed` and `master_bits`.
 
     Attributes
     ----------
@@ -30,7 +32,10 @@ class StateFormats:
         As given.
     """
 
-    def __init__(self, state_dtype: Any, stochastic_rounding: Any, seed: Any) -> None:
+    def __init__(
+        self, state_dtype: Any, stochastic_rounding: Any, seed: Any, master_bits: Any = None
+    ) -> None:
+        self._correction = _correction(master_bits)
         if stochastic_rounding is not None and not isinstance(stochastic_rounding, (bool, np.bool_)):
             raise TypeError(
                 f"stochastic_rounding must be True, False or None, not {stochastic_rounding!r}"
@@ -57,6 +62,35 @@ class StateFormats:
                 f"state_dtype has unknown names {unknown}; the chain has {sorted(in_chain)}"
             )
 
+    def correction(self, param: Array) -> Correction | None:
+        """The codec of the correction of a parameter, None if it has none.
+
+        Raises
+        ------
+        TypeError
+            Parameters of this format cannot have one.
+        """
+        row = FORMATS[str(name_of(param.dtype))]
+        if self._correction is None or row.itemsize >= MASTER_ITEMSIZE:
+            return None
+        if row.divide is None:
+            known = listed(name for name, each in FORMATS.items() if each.divide is not None)
+            raise TypeError(f"master_bits is for parameters of {known}, not of {row.name}")
+        return self._correction
+
+    @property
+    def have_corrections(self) -> bool:
+        """Whether parameters of 16 bits have corrections."""
+        return self._correction is not None
+
+    def check_used(self, corrections: Iterable[Any]) -> None:
+        """Check that `master_bits` has an effect, given the codecs of the corrections of all arrays."""
+        if self._correction is not None and all(correction is None for correction in corrections):
+            raise ValueError(
+                "master_bits must be None for parameters of float32 and float64, which are as wide; "
+                "it is for those of 16 bits"
+            )
+
     def codec(self, name: str, chain: Chain, param: Array) -> Codec:
         """The codec of a state that fastopt allocates."""
         format_ = str(name_of(param.dtype))
@@ -66,7 +100,7 @@ class StateFormats:
         else:
             format_name = self._named.get(name, self._usual)
         if format_name is None:
-            return floats(format_)
+            return floats(format_ if self.correction(param) is None else "float32")
         accepted = partners_of(param.dtype)
         if format_name == EIGHT_BITS and format_ != "float64":
             if param.size < WORTH_EIGHT_BITS:
@@ -92,6 +126,17 @@ class StateFormats:
         """The settings that must be the same when a run is resumed."""
         rounds = self.stochastic_rounding
         return [None if rounds is None else bool(rounds), self.seed]
+
+
+def _correction(master_bits: Any) -> Correction | None:
+    accepted = f"master_bits must be {', '.join(map(str, BY_MASTER_BITS))} or None"
+    if master_bits is None:
+        return None
+    if isinstance(master_bits, (bool, np.bool_)) or not isinstance(master_bits, Integral):
+        raise TypeError(f"{accepted}, not {master_bits!r}")
+    if int(master_bits) not in BY_MASTER_BITS:
+        raise ValueError(f"{accepted}, got {master_bits}")
+    return BY_MASTER_BITS[int(master_bits)]
 
 
 def _format(choice: Any, name: str | None) -> str | None:

@@ -16,8 +16,8 @@ from numba.extending import intrinsic
 from fastopt.codecs import rounding
 from fastopt.codecs.formats import FORMATS
 from fastopt.executors.cpu.pointers import LINE, element_pointer, mark_noalias
-from fastopt.kernels.conversions import decode, encode, hashed, stored_type
-from fastopt.kernels.llvm_operations import I32, I64, int32
+from fastopt.kernels.conversions import decode, divide, encode, hashed, join, stored_type
+from fastopt.kernels.llvm_operations import I16, I32, I64, int32
 
 
 def noise_of(
@@ -106,6 +106,55 @@ def element_access(compute: str, stored: str, dithered: bool, slot: int, slots: 
             return context.get_dummy_value()
 
         words = types.intp, types.int64, number, types.int64, types.int32
+        return types.void(*words), emit
+
+    return load, store
+
+
+@cache
+def split_access(stored: str, width: int, numbers: tuple[int, int], slots: int) -> tuple[Any, Any]:
+    """As `element_access`, for a parameter of two arrays: their addresses come one after the other.
+
+    `width` is that of its corrections, and `numbers` has the slots of both.
+    """
+    kinds = I16, ir.IntType(width)
+
+    def pointers(builder: Any, addresses: Any, index: Any) -> list[Any]:
+        pairs = zip(kinds, addresses, strict=True)
+        return [element_pointer(builder, kind, address, index) for kind, address in pairs]
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def load(typing_context: Any, address: Any, correction: Any, index: Any) -> Any:
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            parts = [builder.load(pointer) for pointer in pointers(builder, args[:2], args[2])]
+            for part, slot in zip(parts, numbers, strict=True):
+                mark_noalias(builder.module, part, slot, slots)
+            return join(builder, stored, parts, width)
+
+        return types.float32(types.intp, types.intp, types.int64), emit
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def store(
+        typing_context: Any,
+        address: Any,
+        correction: Any,
+        index: Any,
+        value: Any,
+        position: Any,
+        random: Any,
+    ) -> Any:
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            both = zip(
+                divide(builder, stored, args[3], width),
+                pointers(builder, args[:2], args[2]),
+                numbers,
+                strict=True,
+            )
+            for part, pointer, slot in both:
+                mark_noalias(builder.module, builder.store(part, pointer), slot, slots)
+            return context.get_dummy_value()
+
+        words = types.intp, types.intp, types.int64, types.float32, types.int64, types.int32
         return types.void(*words), emit
 
     return load, store

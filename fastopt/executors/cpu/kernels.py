@@ -18,7 +18,7 @@ from numba.core import ccallback, types
 from fastopt.codecs.base import BLOCK
 from fastopt.codecs.blocks import PLAIN
 from fastopt.executors.cpu.block_access import block_access, codes_of, nowhere, scratch
-from fastopt.executors.cpu.element_access import element_access, phase_bits, random_of
+from fastopt.executors.cpu.element_access import element_access, phase_bits, random_of, split_access
 from fastopt.executors.cpu.pointers import prefetch
 from fastopt.executors.cpu.tree_sum import term_storer
 from fastopt.kernels.chain_source import chain_body, hypers_of
@@ -34,7 +34,7 @@ from fastopt.kernels.compiler import (
 from fastopt.kernels.conversions import require_conversion
 from fastopt.kernels.disk_cache import DiskCache
 from fastopt.kernels.estimates import replacements
-from fastopt.kernels.job import GRAD_FACTOR, NUMBERS, PHASE, Job, KernelArray
+from fastopt.kernels.job import CORRECTION, GRAD_FACTOR, NUMBERS, PHASE, Job, KernelArray
 from fastopt.kernels.kernel_identity import Identity, identified
 from fastopt.kernels.specialize import specialize
 from fastopt.transforms.base import Part
@@ -87,7 +87,7 @@ def load(array: KernelArray, plain: bool) -> str:
     if array.storage.in_blocks:
         load = f"load_plain_{name}" if plain else f"load_{name}"
         return f"{name} = {load}({name}_codes, i - block, {name}_scale)"
-    return f"{name} = load_{name}({name}_at, i)"
+    return f"{name} = load_{name}({array.addresses}, i)"
 
 
 def _store(array: KernelArray, value: str) -> str:
@@ -95,7 +95,7 @@ def _store(array: KernelArray, value: str) -> str:
     if array.storage.in_blocks:
         return f"store_{name}({name}_new, i - block, {value})"
     random = "i - block, random" if array.storage.dithered else "0, 0"
-    return f"store_{name}({name}_at, i, {value}, {random})"
+    return f"store_{name}({array.addresses}, i, {value}, {random})"
 
 
 def loads_hyper(job: Job) -> list[str]:
@@ -122,13 +122,14 @@ def source(job: Job) -> str:
     names = [array.name for array in blocked]
     old_codes = "{0}_before, {0}_new, {0}_new_scale, random_before"
     loads, plain_loads = (
-        [load(array, plain) for array in arrays if array.kind != "output"] for plain in (False, True)
+        [load(array, plain) for array in arrays if array.kind not in ("output", CORRECTION)]
+        for plain in (False, True)
     )
     body = chain_body(job, job.scales)
     body.append(_store(arrays[0], "new"))
     if job.zero_grad:
         body.append(_store(arrays[1], "zero"))
-    body += [_store(array, array.name) for array in arrays[2:] if array.kind != "input"]
+    body += [_store(array, array.name) for array in job.slots if array.kind != "input"]
 
     lines = ["def kernel(addresses, hyper, start, stop):"]
     lines += [f"    {line}" for line in head]
@@ -245,17 +246,24 @@ def access(job: Job, sums: int = 0) -> dict[str, Any]:
     Those that store terms of `sums` count as arrays too.
     """
     arrays = job.arrays
-    blocked = [slot for slot, array in enumerate(arrays) if array.storage.in_blocks]
+    blocked = [array.number for array in arrays if array.storage.in_blocks]
     # For aliasing, scratches, previous blocks and the table of random bits count as arrays.
     slots = len(arrays) + sums + 2 * len(blocked) + 1
     first = len(arrays) + sums
     storers = ((f"store_term{k}", term_storer(len(arrays) + k, slots)) for k in range(sums))
     access: dict[str, Any] = dict(storers)
-    for slot, (name, kind, storage) in enumerate(arrays):
-        require_conversion(storage.codec)
+    for array in arrays:
+        name, kind, storage, slot, _ = array
         written = kind != "input"
         access[f"fetch_{name}"] = prefetch(storage.bytes_in_block, BLOCK, PREFETCH_STEP, written)
+        if kind == CORRECTION:
+            continue
         how = job.compute.name, storage.codec, storage.dithered, slot
+        if name == "param" and job.correction is not None:
+            split = split_access(storage.codec, job.correction.width, (slot, arrays[2].number), slots)
+            access |= dict(zip(("load_param", "store_param"), split, strict=True))
+            continue
+        require_conversion(storage.codec)
         if storage.in_blocks:
             functions = block_access(*how, first + 2 * blocked.index(slot), slots)
         else:

@@ -36,7 +36,7 @@ from fastopt.kernels.compiler import (
     helper,
     result_type,
 )
-from fastopt.kernels.job import Job, KernelArray
+from fastopt.kernels.job import CORRECTION, Job, KernelArray
 from fastopt.kernels.kernel_identity import identified
 from fastopt.kernels.specialize import specialize
 from fastopt.transforms.base import sums_in
@@ -63,7 +63,9 @@ def _read(job: Job) -> list[KernelArray]:
     reads_param = last.after or any(part.after or _is_read(part.update, 1) for part in before)
     reads_param = reads_param or any(_is_read(function, 1) for function in functions)
     arrays = [array for array in job.arrays if array.kind != "output"]
-    return arrays if reads_param else arrays[1:]
+    if reads_param:
+        return arrays
+    return [array for array in arrays[1:] if array.kind != CORRECTION]
 
 
 def source(job: Job) -> str:
@@ -84,7 +86,7 @@ def source(job: Job) -> str:
     for name in blocked:
         lines += [f"            {name}_codes = codes_of({name}_at, block)"]
         lines += [f"            {name}_scale = scale_{name}({name}_at, block)"]
-    element = [load(array, False) for array in read] + body
+    element = [load(array, False) for array in read if array.kind != CORRECTION] + body
     element += [f"store_term{k}(terms{k}, i - begin, {term})" for k, term in enumerate(terms)]
     lines += ["            if begin + GROUP <= end:"]
     lines += ["                ahead = min(begin + AHEAD, stop - GROUP)"]

@@ -54,7 +54,7 @@ def pointer_to(builder: Any, element: Any, address: Any, index: Any, width: int 
     return builder.bitcast(pointer, ir.PointerType(whole, GLOBAL))
 
 
-def _lane(builder: Any, whole: Any, lane: int, element: Any) -> Any:
+def lane_of(builder: Any, whole: Any, element: Any, lane: int) -> Any:
     """One of several elements that were loaded together."""
     if isinstance(whole.type, ir.VectorType):
         return builder.extract_element(whole, I32(lane))
@@ -76,7 +76,7 @@ def loader(dtype: str, stored: str, width: int = 1) -> Any:
             found = builder.load(pointer, align=width * FORMATS[stored].itemsize)
             if width == 1:
                 return _decode(builder, stored, found, dtype)
-            each = [_lane(builder, found, lane, element) for lane in range(width)]
+            each = [lane_of(builder, found, element, lane) for lane in range(width)]
             numbers = [_decode(builder, stored, one, dtype) for one in each]
             return context.make_tuple(builder, result, numbers)
 
@@ -228,28 +228,33 @@ def word_storer() -> Any:
     return store
 
 
-def _at(stored: str, address: int, index: int, width: int) -> Any:
+def memory_at(dtype: np.dtype[Any], address: int, index: int, width: int) -> Any:
     """A NumPy array over the memory at an address, on Numba's simulator."""
-    size = FORMATS[stored].itemsize
+    size = dtype.itemsize
     assert (address + index * size) % (width * size) == 0, "a misaligned access is a fault on a device"
     raw: Any = (ctypes.c_char * (width * size)).from_address(address + index * size)
-    return np.frombuffer(raw, floats(stored).dtype)
+    return np.frombuffer(raw, dtype)
 
 
 def _simulated_loader(dtype: str, stored: str, width: int) -> Any:
+    codec = floats(stored)
+
     def load(address: int, index: int) -> Any:
-        found = floats(stored).decode(_at(stored, address, index, width), np.dtype(dtype))
+        elements = memory_at(codec.dtype, address, index, width)
+        found = codec.decode(elements, np.dtype(dtype))
         return found[0] if width == 1 else tuple(found)
 
     return load
 
 
 def _simulated_storer(stored: str, width: int, slot: int | None) -> Any:
+    codec = floats(stored)
+
     def store(address: int, index: int, value: Any, first: int, table: int, phase: Any) -> None:
         noise = None
         if slot is not None:
             noise = rounding.noise(first, index + width, phase, slot)[index:]
         numbers = np.array([value] if width == 1 else value)
-        _at(stored, address, index, width)[:] = floats(stored).encode(numbers, noise)
+        memory_at(codec.dtype, address, index, width)[:] = codec.encode(numbers, noise)
 
     return store

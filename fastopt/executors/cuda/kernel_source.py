@@ -16,7 +16,7 @@ from typing import NamedTuple
 from fastopt.codecs.base import BLOCK
 from fastopt.executors.cuda.device import WARP
 from fastopt.kernels.chain_source import chain_body, hypers_of, tuple_of
-from fastopt.kernels.job import GRAD_FACTOR, NUMBERS, PHASE, Job
+from fastopt.kernels.job import CORRECTION, GRAD_FACTOR, NUMBERS, PHASE, Job
 
 # The clip decision on the device, in words of 8 bytes (see `norm`).
 NORM, FINITE, FACTOR, FACTOR32, SKIP, SKIPPED = range(6)
@@ -50,8 +50,9 @@ class Names:
     def __init__(self, job: Job, form: KernelVariant) -> None:
         self.kinds = {array.name: array.kind for array in job.arrays}
         self.arrays = list(self.kinds)
-        self.loaded = [name for name, kind in self.kinds.items() if kind != "output"]
-        self.slots = self.arrays[2:]
+        self.loaded = [n for n, kind in self.kinds.items() if kind not in ("output", CORRECTION)]
+        self.slots = [array.name for array in job.slots]
+        self.addresses_of = {array.name: array.addresses for array in job.arrays}
         self.stored = ["param", *(name for name in self.slots if self.kinds[name] != "input")]
         self.dithered = {array.name for array in job.arrays if array.storage.dithered}
         self.blocked = [array.name for array in job.arrays if array.storage.in_blocks]
@@ -73,7 +74,7 @@ class Names:
     def load(self, name: str, wide: bool = False) -> str:
         """The expression that loads an element or a group."""
         more = f", {name}_scale" if name in self.blocked else ""
-        return f"load_{'wide_' if wide else ''}{name}({name}_at, i{more})"
+        return f"load_{'wide_' if wide else ''}{name}({self.addresses_of[name]}, i{more})"
 
     def store(self, name: str, value: str, wide: bool = False) -> str:
         """The statement that stores an element or a group."""
@@ -81,7 +82,7 @@ class Names:
         if name in self.dithered:
             first = "first + begin" if name in self.blocked else "first"
             more += f", {first}, table, phase"
-        return f"store_{'wide_' if wide else ''}{name}({name}_at, i, {value}{more})"
+        return f"store_{'wide_' if wide else ''}{name}({self.addresses_of[name]}, i, {value}{more})"
 
     @property
     def addresses(self) -> list[str]:

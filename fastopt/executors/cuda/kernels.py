@@ -10,14 +10,13 @@ import numpy as np
 from numba import types
 
 from fastopt.codecs.base import BLOCK
-from fastopt.codecs.formats import FORMATS
 from fastopt.executors import reference
-from fastopt.executors.cuda import block_access, device, element_access, kernel_source
+from fastopt.executors.cuda import block_access, device, element_access, kernel_source, split_access
 from fastopt.executors.cuda.block_access import ALIGNED
 from fastopt.executors.cuda.kernel_source import CONTROL_WORDS, FACTOR, FACTOR32, KernelVariant, Names
 from fastopt.executors.cuda.programs import Program
 from fastopt.kernels.compiler import check_types
-from fastopt.kernels.job import ArrayFormat, Job
+from fastopt.kernels.job import CORRECTION, ArrayFormat, Job, KernelArray
 from fastopt.kernels.kernel_identity import identified
 from fastopt.kernels.specialize import specialize
 
@@ -50,7 +49,7 @@ class JobKernels:
     def alignments(self) -> list[int]:
         """The alignment in bytes of each array for wide accesses."""
         return [
-            ALIGNED if array.storage.in_blocks else self.width * FORMATS[array.storage.codec].itemsize
+            ALIGNED if array.storage.in_blocks else self.width * array.storage.itemsize
             for array in self._job.arrays
         ]
 
@@ -109,9 +108,8 @@ class JobKernels:
         factor_at = FACTOR32 * 2 if name == "float32" else FACTOR
         assert factor_at < 2 * CONTROL_WORDS
         scope["load_factor"] = self._helper(lambda control_at: load(control_at, factor_at))
-        for slot, array in enumerate(self._job.arrays):
-            access = self._blocks if array.storage.in_blocks else self._floats
-            functions = access(array.storage, slot)
+        for array in self._job.arrays:
+            functions = self._access(array)
             scope |= {f"{verb}_{array.name}": function for verb, function in functions.items()}
         if self.names.blocked:
             scope["nothing"] = np.int32(0)
@@ -122,6 +120,17 @@ class JobKernels:
         scope["element"] = self._helper(scope["element"])
         self._scope = scope
         return scope
+
+    def _access(self, array: KernelArray) -> dict[str, Any]:
+        """The functions that load and store an array."""
+        if array.kind == CORRECTION:
+            return {}  # together with the parameter
+        if array.name == "param" and self._job.correction is not None:
+            return split_access.split_access(
+                array.storage.codec, self._job.correction.width, self.width
+            )
+        access = self._blocks if array.storage.in_blocks else self._floats
+        return access(array.storage, array.number)
 
     def _floats(self, storage: ArrayFormat, slot: int) -> dict[str, Any]:
         """The functions that load and store numbers."""
