@@ -79,4 +79,5 @@ def _rounded(o: Operations, bits: Value, cut: int) -> Value:
     """Round to nearest, ties to even, what is left when the lower bits are cut off."""
     if cut == 0:
         return bits
-    return bits + (o.shift_in_zeros(bits, cut) & 1) + ((1 << (cut - 1)) - 1)
+    odd = o.shift_in_zeros(bits, cut) & 1  # an odd number above a half is more than a half
+    return (bits | odd) + ((1 << (cut - 1)) - 1)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from fastopt.interop.torch.hooks import hooked
 from fastopt.interop.torch.loading import keep_formats, release
+from fastopt.interop.torch.master_weights import as_float32, complete_correction, load_float32
 from fastopt.interop.torch.options import Added
 from fastopt.interop.torch.param_groups import GroupValue, ParamGroup, chain_of, check_constants
 from fastopt.interop.torch.planner import Planner, key_of
@@ -17,6 +19,7 @@ from fastopt.interop.torch.shards import is_sharded, like, part
 from fastopt.interop.torch.sparse import Sparse
 from fastopt.interop.torch.state_formats import TensorFormats, is_packed, numbers
 from fastopt.interop.torch.tensors import number
+from fastopt.kernels.job import CORRECTION
 from fastopt.optimizers.named import NamedOptimizer
 from fastopt.steps.clipping import GradientStats
 from fastopt.transforms.base import Chain
@@ -67,6 +70,7 @@ class FastOptimizer(torch.optim.Optimizer):
         average_decay: float | None = None,
         state_dtype: Any = None,
         stochastic_rounding: bool | None = None,
+        master_bits: int | None = None,
         fused: bool | None = None,
     ) -> None:
         """`fused` is given where torch has no such argument."""
@@ -78,18 +82,21 @@ class FastOptimizer(torch.optim.Optimizer):
             decay_rate("average_decay", average_decay)
         if stochastic_rounding is not None:
             flag("stochastic_rounding", stochastic_rounding)
-        TensorFormats(state_dtype)  # or raise
+        TensorFormats(state_dtype, master_bits)  # or raise
         self.clip_norm = clip_norm
         self.average_decay = average_decay
         self.state_dtype = state_dtype
         self.stochastic_rounding = stochastic_rounding
+        self.master_bits = master_bits
         super().__init__(params, **theirs)
         if fused:
             self.defaults["fused"] = True
             for group in self.param_groups:
                 group.setdefault("fused", True)
             setattr(self, _SCALES, True)
-        chains, _ = self._check_groups()
+        chains, formats = self._check_groups()
+        if master_bits is not None:
+            self._check_split(formats)
         for group, chain in zip(self.param_groups, chains, strict=True):
             check_constants(group, chain)
         self._planner = Planner()
@@ -111,7 +118,7 @@ class FastOptimizer(torch.optim.Optimizer):
         super().add_param_group(param_group)
         if self._is_made:
             try:
-                chain = self._check_group(len(self.param_groups) - 1, TensorFormats(self.state_dtype))
+                chain = self._check_group(len(self.param_groups) - 1, self._formats())
                 check_constants(self.param_groups[-1], chain)
                 if self._backward is not None:
                     self._backward.attach()
@@ -127,10 +134,22 @@ class FastOptimizer(torch.optim.Optimizer):
 
     def _check_groups(self) -> tuple[list[Chain], TensorFormats]:
         """The chains of all groups and the formats of states; raises if a setting is invalid."""
-        formats = TensorFormats(self.state_dtype)
+        formats = self._formats()
         chains = [self._check_group(index, formats) for index in range(len(self.param_groups))]
         formats.check_names(chains)
         return chains, formats
+
+    def _formats(self) -> TensorFormats:
+        return TensorFormats(self.state_dtype, self.master_bits)
+
+    def _check_split(self, formats: TensorFormats) -> None:
+        """Check that `master_bits` has an effect."""
+        params = [param for group in self.param_groups for param in group["params"]]
+        if not any(formats.correction(param) or is_lazy(param) for param in params):
+            raise ValueError(
+                "master_bits must be None where no parameter is of 16 bits: it is for those of "
+                "torch.bfloat16 and torch.float16"
+            )
 
     def _check_group(self, index: int, formats: TensorFormats) -> Chain:
         group = self.param_groups[index]
@@ -204,7 +223,57 @@ class FastOptimizer(torch.optim.Optimizer):
         params = [param for group in self.param_groups for param in group["params"]]
         saved: dict[str, Any] = self.state_dict()
         states = {key: self.decoded(params[key]) for key in saved["state"]}
+        for state in states.values():
+            state.pop(CORRECTION, None)
         return {**saved, "state": states}
+
+    def master_state_dict(self, model: torch.nn.Module) -> dict[str, Any]:
+        """The state dict of a model with float32 parameters, corrections of `master_bits` included.
+
+        Parameters
+        ----------
+        model : torch.nn.Module
+            Whose parameters of 16 bits are this optimizer's, or some of them.
+
+        Returns
+        -------
+        dict
+            That of ``model.state_dict()``, with copies of float32 for parameters that have corrections.
+        """
+        state_dict = dict(model.state_dict())
+        as_float32(state_dict, self._split_params(model), self.state)
+        return state_dict
+
+    def load_master_state_dict(
+        self, model: torch.nn.Module, state_dict: Mapping[str, Any], strict: bool = True
+    ) -> Any:
+        """Load a state dict of float32 into a model and the corrections of its parameters.
+
+        Parameters
+        ----------
+        model : torch.nn.Module
+            Whose parameters of 16 bits are this optimizer's, or some of them.
+        state_dict : dict
+            From `master_state_dict`, or of any model of the same form.
+        strict : bool, default True
+            As for ``model.load_state_dict``, whose result is returned.
+        """
+        formats = self._formats()
+        result = model.load_state_dict(state_dict, strict)
+
+        def correction(param: Tensor) -> Tensor:
+            complete_correction(self.state[param], param, formats.correction(param))
+            state: Tensor = self.state[param][CORRECTION]
+            return state
+
+        load_float32(state_dict, self._split_params(model), correction)
+        return result
+
+    def _split_params(self, model: torch.nn.Module) -> dict[str, Tensor]:
+        """The parameters of a model that have corrections, by name."""
+        formats, known = self._formats(), {id(p) for g in self.param_groups for p in g["params"]}
+        named = model.named_parameters(remove_duplicate=False)
+        return {n: p for n, p in named if id(p) in known and formats.correction(p) is not None}
 
     @property
     def last(self) -> GradientStats | None:

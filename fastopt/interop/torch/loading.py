@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fastopt.interop.torch.shards import is_sharded
 from fastopt.interop.torch.state_formats import is_packed
+from fastopt.kernels.job import CORRECTION
 
 COUNTS = ("step", "mu_product")
 
@@ -21,10 +22,10 @@ class HiddenTensor:
 
 def keep_formats(optimizer: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
     """Hide the states with a format of their own."""
-    every = optimizer.state_dtype is not None
+    every = optimizer.state_dtype is not None or optimizer.master_bits is not None
 
     def hidden(name: Any, value: Any) -> Any:
-        keeps = every or name == "average" or is_packed(value)
+        keeps = every or name in ("average", CORRECTION) or is_packed(value)
         hides = keeps and isinstance(value, Tensor) and name not in COUNTS
         return HiddenTensor(value) if hides else value
 

@@ -20,6 +20,11 @@ class Added(TypedDict, total=False):
         How states are stored, for all or by name; by default like the parameters. States of 8 bits
         are tensors of uint8 with a row for each 256 elements; parameters with fewer than 4096
         elements, or in another order in memory than C's, have states of float32 then.
+    master_bits : {24, 32}, optional
+        Keep parameters of 16 bits as numbers of so many bits: what the parameter itself does not hold
+        is in ``state[p]["correction"]``, a tensor of int8 or int16. Other states are float32 then
+        unless `state_dtype` says otherwise. Parameters of float32 and float64 stay as they are.
+        ``master_state_dict`` and ``load_master_state_dict`` give and take models in float32.
     stochastic_rounding : bool, optional
         Stochastic, unbiased rounding of formats of less than 32 bits, so that updates
         smaller than its precision are not lost; by default 8-bit states only.
@@ -39,4 +44,5 @@ class Added(TypedDict, total=False):
     clip_norm: float | None
     average_decay: float | None
     state_dtype: Any
+    master_bits: int | None
     stochastic_rounding: bool | None

@@ -15,6 +15,7 @@ from fastopt.interop.torch.shards import is_sharded, part
 from fastopt.interop.torch.state_formats import array_of
 from fastopt.interop.torch.states import State
 from fastopt.interop.torch.tensors import Reader, order, reader
+from fastopt.kernels.job import CORRECTION
 from fastopt.transforms.base import Chain
 
 MakeChain: TypeAlias = Callable[[ParamGroup, dict[int, float]], Chain]
@@ -112,5 +113,6 @@ def sections(rows: list[Row], groups: list[ParamGroup], make_chain: MakeChain) -
     rows_of: dict[Any, list[Row]] = {}
     for row in sorted(rows, key=lambda row: (devices.index(row.param.device), row.capturable)):
         product = None if row.product is None else float(row.product)
-        rows_of.setdefault((row.param.device, row.group, product), []).append(row)
-    return [Section(part, groups[number], make_chain) for (_, number, _), part in rows_of.items()]
+        key = row.param.device, row.group, product, CORRECTION in row.names
+        rows_of.setdefault(key, []).append(row)
+    return [Section(part, groups[number], make_chain) for (_, number, *_), part in rows_of.items()]

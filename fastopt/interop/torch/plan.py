@@ -21,6 +21,7 @@ from fastopt.interop.torch.snapshot import Snapshot
 from fastopt.interop.torch.states import State
 from fastopt.interop.torch.tensor_stepper import TensorStepper
 from fastopt.interop.torch.tensors import check_memory, plain
+from fastopt.kernels.job import CORRECTION
 from fastopt.steps.clipping import GradientStats
 from fastopt.transforms.base import Chain
 
@@ -53,6 +54,7 @@ class Plan:
     across : Reducer, optional
         The reductions over the processes that have the other shards.
     stochastic_rounding : bool, optional
+    master_bits : int, optional
     taken : int
         The optimizer's step count.
     is_whole : bool
@@ -71,6 +73,7 @@ class Plan:
         clip_norm: float | None,
         across: Reducer | None,
         stochastic_rounding: bool | None,
+        master_bits: int | None,
         taken: int,
         is_whole: bool,
     ) -> None:
@@ -93,7 +96,7 @@ class Plan:
         self._tensors = [tensor for row in self.rows for tensor in row.tensors()]
         self._layouts = list(map(layout_of, self._tensors))
         self._multiply()
-        options = {"clip_norm": clip_norm, "stochastic_rounding": stochastic_rounding}
+        options: dict[str, Any] = {"clip_norm": clip_norm, "stochastic_rounding": stochastic_rounding}
         self.launches: list[tuple[TensorStepper, slice]] = []
         position = 0
         for _, group in groupby(
@@ -101,6 +104,8 @@ class Plan:
         ):
             together = list(group)
             first, position = position, position + sum(len(section.rows) for section in together)
+            is_split = any(CORRECTION in row.names for section in together for row in section.rows)
+            options["master_bits"] = master_bits if is_split else None
             self.launches.append((TensorStepper(together, **options), slice(first, position)))
         if across is not None:
             self.launches[0][0].stepper.take_part(0, across)

@@ -35,6 +35,7 @@ def key_of(optimizer: FastOptimizer) -> Any:
         optimizer.average_decay is None,
         optimizer.state_dtype,
         optimizer.stochastic_rounding,
+        optimizer.master_bits,
     )
 
 
@@ -115,11 +116,11 @@ class Planner:
         sparse: list[tuple[ParamGroup, Chain, Tensor]] = []
         others: list[Tensor] = []
         for index, group in enumerate(groups):
-            wanted = {*optimizer._counts, *chains[index].states()}
             for i, param in enumerate(group["params"]):
                 if members is not None and id(param) not in members:
                     continue
                 grad = param.grad
+                wanted = {*optimizer._counts, *formats.names(chains[index], param)}
                 if grad is not None:
                     _check_param(optimizer, f"param_groups[{index}]['params'][{i}]", group, param)
                 elif id(param) not in before or not wanted <= optimizer.state.get(param, {}).keys():
@@ -164,6 +165,7 @@ class Planner:
             optimizer.clip_norm,
             across,
             optimizer.stochastic_rounding,
+            optimizer.master_bits,
             taken=0 if self.plan is None else self.plan.taken,
             is_whole=members is None,
         )
@@ -179,7 +181,7 @@ class Planner:
         before: Row | None,
         firsts: Mapping[int, int] | None,
     ) -> Row:
-        group, names, fresh = optimizer.param_groups[index], tuple(chain.states()), False
+        group, names, fresh = optimizer.param_groups[index], formats.names(chain, param), False
         # As in torch, a parameter without states has no entry at all.
         state = optimizer.state[param] if optimizer._counts or names else {}
         if "momentum_buffer" in names and not optimizer._counts:
@@ -205,7 +207,7 @@ def _check_param(optimizer: FastOptimizer, name: str, group: ParamGroup, param: 
         return
     if not optimizer._sparse:
         raise RuntimeError(f"{type(optimizer).__name__} does not support sparse gradients")
-    added = ("clip_norm", "average_decay", "state_dtype")
+    added = ("clip_norm", "average_decay", "state_dtype", "master_bits")
     if any(getattr(optimizer, option) is not None for option in added):
         raise RuntimeError(f"{', '.join(added)} need dense gradients, but that of {name} is sparse")
 

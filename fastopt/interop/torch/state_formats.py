@@ -14,32 +14,35 @@ from fastopt.arrays.checks import Array
 from fastopt.arrays.device_array import DeviceArray
 from fastopt.codecs.base import BLOCK, Codec
 from fastopt.codecs.blocks import ITEM, SIGNED, UNSIGNED
+from fastopt.codecs.corrections import Correction
 from fastopt.codecs.floats import floats
 from fastopt.interop.torch.shards import part
 from fastopt.interop.torch.tensors import dtype_of, format_of, reader
+from fastopt.kernels.job import CORRECTION
 from fastopt.steps.state_formats import StateFormats
 from fastopt.transforms.base import Chain
 
 
 class TensorFormats:
-    """The option `state_dtype` for parameters that are tensors.
+    """The options `state_dtype` and `master_bits` for parameters that are tensors.
 
     Parameters
     ----------
     state_dtype : torch.dtype, "8bit", mapping of str to these, or None
+    master_bits : int, optional
 
     Raises
     ------
-    TypeError
-        It is something else.
+    TypeError, ValueError
+        One of them is something else.
     """
 
-    def __init__(self, state_dtype: Any) -> None:
+    def __init__(self, state_dtype: Any, master_bits: int | None = None) -> None:
         if isinstance(state_dtype, Mapping):
             formats: Any = {name: _translated(dtype) for name, dtype in state_dtype.items()}
         else:
             formats = _translated(state_dtype)
-        self._formats = StateFormats(formats, None, 0)
+        self._formats = StateFormats(formats, None, 0, master_bits)
         self._is_usual = state_dtype is None
 
     def check_names(self, chains: list[Chain]) -> None:
@@ -58,6 +61,16 @@ class TensorFormats:
             for state in chain.states():
                 self.codec(state, chain, param)
 
+    def correction(self, param: Tensor) -> Correction | None:
+        """The codec of the correction of a parameter, None if it has none."""
+        if not self._formats.have_corrections or is_lazy(param) or not format_of(param.dtype):
+            return None
+        return self._formats.correction(_like(param))
+
+    def names(self, chain: Chain, param: Tensor) -> tuple[str, ...]:
+        """The states of a parameter that have a number for each of its elements."""
+        return (*chain.states(), *([CORRECTION] if self.correction(param) else []))
+
     def codec(self, name: str, chain: Chain, param: Tensor) -> Codec | None:
         """How a state of a parameter is stored; None if it is complex, as the parameter.
 
@@ -68,12 +81,17 @@ class TensorFormats:
         """
         if param.is_complex():
             return None
-        dtype = floats(str(format_of(param.dtype))).dtype
-        codec = self._formats.codec(name, chain, np.broadcast_to(np.empty((), dtype), param.shape))
+        codec = self._formats.codec(name, chain, _like(param))
         if codec.block > 1 and not part(param).is_contiguous():
             # Blocks follow the elements in memory. A checkpoint does not say what order that was.
             return floats("float32")
         return codec
+
+
+def _like(param: Tensor) -> Array:
+    """An array of the format and shape of a parameter, without memory for its elements."""
+    dtype = floats(str(format_of(param.dtype))).dtype
+    return np.broadcast_to(np.empty((), dtype), param.shape)
 
 
 def _translated(dtype: Any) -> Any:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fastopt.codecs.base import Codec
+from fastopt.interop.torch.master_weights import complete_correction, joined
 from fastopt.interop.torch.param_groups import ParamGroup
 from fastopt.interop.torch.shards import like, part, placed
 from fastopt.interop.torch.state_formats import (
@@ -20,6 +21,7 @@ from fastopt.interop.torch.state_formats import (
     stored,
 )
 from fastopt.interop.torch.tensors import number
+from fastopt.kernels.job import CORRECTION
 from fastopt.transforms.base import START_FROM_PARAM, Chain
 
 State = dict[str, Any]
@@ -69,11 +71,12 @@ def complete(
     ValueError
         A state that is there does not fit the parameter.
     """
+    complete_correction(state, param, formats.correction(param))
     local = part(param)
     for name, start in chain.states().items():
         known, codec = state.get(name), formats.codec(name, chain, param)
         if known is None:
-            made = stored(local, codec, _start(local, group, name, start))
+            made = stored(local, codec, _start(state, local, group, name, start))
         else:
             if isinstance(known, Tensor) and not is_packed(known):
                 known = placed(known, param)
@@ -91,10 +94,12 @@ def _is_count(known: Any, device: torch.device) -> bool:
     return bool(usable and known.dim() == 0)
 
 
-def _start(param: Tensor, group: ParamGroup, name: str, start: float | str) -> complex | Tensor:
+def _start(
+    state: State, param: Tensor, group: ParamGroup, name: str, start: float | str
+) -> complex | Tensor:
     """The initial value of a state."""
     if start == START_FROM_PARAM:
-        return param.detach()
+        return joined(param, part(state[CORRECTION])) if CORRECTION in state else param.detach()
     value = group.get("initial_accumulator_value", 0.0) if name == "sum" else float(start)
     # Adagrad's sum of squares starts in both parts of a complex number.
     return complex(value, value) if param.is_complex() else value
