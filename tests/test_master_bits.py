@@ -10,6 +10,7 @@ import fastopt
 from fastopt import transforms as t
 from fastopt.codecs.floats import floats
 from fastopt.optimizers.registry import MODULES
+from fastopt.steps.stepper import stepper_of
 from tests.cases import CASES
 from tests.support import COMPILED, EXECUTORS, assert_same_bits, problem
 
@@ -70,7 +71,6 @@ def test_every_option(executor, size):
     wide, narrow = np.zeros(size, np.float32), np.zeros(size, np.float32)
     how = OPTIONS | {"executor": executor}
     opt = split(w, fastopt.Adam, copy_to=narrow, **how)
-    opt.state["average"][...] = w
     same = fastopt.Adam(w, copy_to=wide, **how)
     for g in grads:
         own = g.copy(), g.copy()
@@ -80,6 +80,7 @@ def test_every_option(executor, size):
         assert opt.last == same.last
     assert_same_steps(opt, same, w)
     assert_same_bits(narrow, wide)
+    assert (opt.averaged_params() == same.averaged_params().astype(BFLOAT16)).all()
 
 
 @pytest.mark.skipif(not COMPILED, reason="blocks of codes have many elements")
@@ -205,7 +206,7 @@ def test_parts_of_a_step_and_missing_gradients():
     opt, same = split(w, fastopt.RMSProp), fastopt.RMSProp(w)
     for g in grads:
         for each in (opt, same):
-            stepper = each._steps
+            stepper = stepper_of(each)()
             stepper.begin(g, 1.0)
             assert stepper.decide()
             stepper.run(0, 33)

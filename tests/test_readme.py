@@ -24,7 +24,7 @@ def blocks(page: Path, language: str = "python") -> list[str]:
 
 # These need other libraries, as do blocks marked py: the tests of those libraries run them.
 ELSEWHERE = {"torch.md", "mpi.md"}
-WITH_LIBRARIES = ELSEWHERE | {"cuda.md", "recipes.md"}
+WITH_LIBRARIES = ELSEWHERE | {"cuda.md", "recipes.md", "split-weights.md"}
 WITH_CODE = [page for page in PAGES if blocks(page) and page.name not in ELSEWHERE]
 
 

@@ -69,7 +69,8 @@ class Decoded:
 
         Writing into the arrays is as good without `master_bits`. With it the corrections, which nobody
         sees, would stay those of the old values: by half a unit of the 16-bit number at most they would
-        make others of the new ones.
+        make others of the new ones. States stay as they are; but while no step was taken, those that
+        start from the parameters, such as an average of them, start from the new ones.
 
         Parameters
         ----------
@@ -99,3 +100,5 @@ class Decoded:
         for group in self._groups:
             for index in range(len(group.leaves)):
                 group.set_param(index, next(remaining))
+                if self._steps.count == 0:
+                    group.restart(index)

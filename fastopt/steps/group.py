@@ -184,6 +184,18 @@ class Group:
         if on_device:
             placement.copy(leaf, half)
 
+    def restart(self, index: int) -> None:
+        """Let the states of a parameter that start from it do so again, but for the caller's own."""
+        for name, start in self.chain.states().items():
+            if start != START_FROM_PARAM or name in self._given_states:
+                continue
+            array, codec = self.states[name][index], self.codecs[name][index]
+            on_device = placement.is_on_device(array)
+            stored = np.empty(array.shape, array.dtype) if on_device else array
+            codec.store(stored, self.decoded_param(index))
+            if on_device:
+                placement.copy(array, stored)
+
     def _take_states(self, name: str, structure: Any) -> list[Array]:
         """The caller's own arrays for a state, in the format that they are in."""
         label = f"state[{name!r}]"

@@ -2,12 +2,14 @@
 
 import copy
 import io
+from pathlib import Path
 
 import pytest
 import torch
 
 import fastopt.interop.torch as ours
 from fastopt.codecs.corrections import BY_MASTER_BITS
+from tests.test_readme import blocks
 
 CLASSES = ("SGD", "RMSprop", "Adam", "AdamW", "NAdam", "Adagrad")
 
@@ -111,6 +113,12 @@ def _half():
     from fastopt.codecs.floats import floats
 
     return floats("bfloat16").dtype
+
+
+def test_the_page():
+    page = Path(__file__).parents[2] / "docs" / "split-weights.md"
+    (code,) = blocks(page, "py")
+    exec(compile(code, str(page), "exec"), {"__name__": "reader"})
 
 
 def test_steps_in_the_backward_pass():
