@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from fastopt.optimizers.settings import setting as setting
     from fastopt.optimizers.sgd import SGD as SGD
     from fastopt.optimizers.yogi import Yogi as Yogi
+    from fastopt.steps.stats import Stats as Stats
     from fastopt.transforms import Chain as Chain
     from fastopt.transforms import Transform as Transform
     from fastopt.transforms import chain as chain
@@ -90,6 +91,7 @@ _HOMES = {
     "NamedOptimizer": "fastopt.optimizers.named",
     "Number": "fastopt.optimizers.settings",
     "Optimizer": "fastopt.optimizers.optimizer",
+    "Stats": "fastopt.steps.stats",
     "Transform": "fastopt.transforms",
     "chain": "fastopt.transforms",
     "empty": "fastopt.executors.cpu.allocate",

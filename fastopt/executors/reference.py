@@ -21,6 +21,7 @@ from fastopt.codecs.rounding import noise
 from fastopt.executors.norm import SUM_BLOCK, sum_of_block
 from fastopt.kernels.job import GRAD_FACTOR, NUMBERS, PHASE, SLOTS
 from fastopt.kernels.specialize import specialize
+from fastopt.kernels.terms import Term, terms_after, terms_before, terms_of
 from fastopt.transforms.base import Part, sums_in
 
 
@@ -96,10 +97,9 @@ def probe(parts: tuple[Part, ...], dtype: np.dtype[Any]) -> None:
 
 def _probe_sums(part: Part) -> None:
     """Call every summand on one element, or raise."""
-    sums = sums_in(part)
     state, hyper = (np.float64(0.25),) * part.read, (np.float64(0.5),) * part.given
-    for name, summand in zip(sums.names, _summands(part), strict=True):
-        what = f"sum {name!r} of transform {part.name!r}"
+    for own in [*terms_before(part, 0), *terms_after(part, 0)]:
+        what, summand = own.what, in_float64(own.function)
         _check_arguments(what, summand)
         try:
             with np.errstate(all="ignore"):
@@ -184,9 +184,10 @@ def _work(parts: tuple[Part, ...], hyper: Array, chain_slots: Iterable[Array]) -
     return work
 
 
-def _applied(work: Iterable[_Work], i: int, old: Any, value: Any) -> tuple[Any, bool]:
+def _applied(
+    work: Iterable[_Work], i: int, old: Any, value: Any, applied: bool = False
+) -> tuple[Any, bool]:
     """Apply transforms to one element; whether the value is the new parameter by then."""
-    applied = False
     for function, read, written, _, hyper, after in work:
         if after and not applied:
             value, applied = old - value, True
@@ -229,6 +230,45 @@ def summed(parts: tuple[Part, ...], hyper: Array, slots: Sequence[StoredArray]) 
                 row[i] = summand(exact(value), exact(old), state, from_host)
         starts = range(0, size, SUM_BLOCK)
         return [[sum_of_block(row[k : k + SUM_BLOCK]) for k in starts] for row in terms]
+
+
+def observed(
+    parts: tuple[Part, ...], stats: Sequence[Term], hyper: Array, slots: Sequence[StoredArray]
+) -> Array:
+    """What a step adds up: a row for each block of an array, with the sum of each term."""
+    compute, exact = hyper.dtype, np.float64
+    param, grad, chain_slots, _ = _decoded(slots, compute)
+    size, work, terms = slots[0].array.size, _work(parts, hyper, chain_slots), terms_of(parts, stats)
+    functions = [in_float64(term.function) for term in terms]
+    numbers = np.zeros((len(terms), size))
+
+    def note(i: int, position: str, index: int, value: Any, state: Any = (), hypers: Any = ()) -> None:
+        for row, term, function in zip(numbers, terms, functions, strict=True):
+            if (term.position, term.number) == (position, index):
+                row[i] = function(exact(value), exact(param[i]), state, hypers)
+
+    with np.errstate(all="ignore"):
+        for i in range(size):
+            value, applied = hyper[GRAD_FACTOR] * grad[i], False
+            note(i, "gradient", 0, grad[i])
+            for index, each in enumerate(work):
+                if each.after and not applied:
+                    note(i, "update", 0, value)
+                    value, applied = param[i] - value, True
+                at_head = index == 0 and not each.after
+                seen = exact(hyper[GRAD_FACTOR]) * exact(grad[i]) if at_head else value
+                hypers = each.hyper if parts[index].sums is None else each.from_host
+                state = tuple(exact(array[i]) for array in each.read)
+                note(i, "transform", index, seen, state, tuple(map(exact, hypers)))
+                value, _ = _applied([each], i, param[i], value, applied)
+            if not applied:
+                note(i, "update", 0, value)
+            note(i, "param", 0, value if applied else param[i] - value)
+            for index, array in enumerate(chain_slots):
+                note(i, "state", index, array[i])
+        starts = range(0, size, SUM_BLOCK)
+        sums = [sum_of_block(row[k : k + SUM_BLOCK]) for k in starts for row in numbers]
+    return np.array(sums).reshape(len(starts), len(terms))
 
 
 def stepped(

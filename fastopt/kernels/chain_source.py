@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from fastopt.transforms.base import sums_in
 
 if TYPE_CHECKING:
     from fastopt.kernels.job import Job
+    from fastopt.kernels.terms import Position
     from fastopt.transforms.base import Part
 
 
@@ -21,13 +22,25 @@ def hypers_of(job: Job) -> list[str]:
 def chain_body(job: Job, scales: bool) -> list[str]:
     """The lines from loaded elements to those to be stored, with the new parameter as `new`.
 
-    `scales` says whether the gradient is multiplied by `grad_factor` first.
+    `scales` says whether the gradient is multiplied by `grad_factor` first. The number that the step
+    adds up for the k-th term of the job is `term{k}`.
     """
-    names = _Names(job)
-    body = ["update = grad_factor * update"] if scales else []
-    body += [line for index in range(len(job.parts)) for line in _applied(names, index)]
+    names, terms = _Names(job), _Terms(job)
+    body = terms.of_value("gradient", "update")
+    scaling = _scaling(scales)
+    for index, part in enumerate(job.parts):
+        if part.after and names.value == "update":
+            body += [*scaling, *terms.of_value("update", "update"), *names.subtracted()]
+            scaling = []
+        elements = names.of(part)
+        body += terms.lines("transform", _arguments(names, elements, bool(scaling)), index)
+        body += [*scaling, _applied(names, index, elements)]
+        scaling = []
     if names.value == "update":
-        body.append("new = param - update")
+        body += [*scaling, *terms.of_value("update", "update"), *names.subtracted()]
+    body += terms.of_value("param", "new")
+    for index, array in enumerate(job.slots):
+        body += terms.of_value("state", array.name, index)
     return body
 
 
@@ -35,16 +48,29 @@ def sums_body(job: Job, scales: bool) -> tuple[list[str], list[str]]:
     """The lines that compute the update which the last transform gets, and the terms of its sums."""
     names, last = _Names(job), len(job.parts) - 1
     part, sums = job.parts[last], sums_in(job.parts[last])
-    # At the head nothing is rounded to float32, and no gradient is too large to be squared.
-    is_first = last == 0 and not part.after
-    factor = "float64(grad_factor) * " if scales and is_first else ""
-    body = ["update = grad_factor * update"] if scales and not is_first else []
-    body += [line for index in range(last) for line in _applied(names, index)]
-    body += names.subtracted(part.after)
-    read, _ = names.arrays(part)
-    state, hyper = _in_float64(read), _in_float64(islice(names.hypers, sums.given))
-    arguments = f"{factor}float64({names.value}), float64(param), {state}, {hyper}"
-    return body, [f"summand{k}({arguments})" for k in range(len(sums.names))]
+    at_head = last == 0 and not part.after
+    body = [] if at_head else _scaling(scales)
+    for index, before in enumerate(job.parts[:last]):
+        if before.after and names.value == "update":
+            body += names.subtracted()
+        body.append(_applied(names, index, names.of(before)))
+    if part.after and names.value == "update":
+        body += names.subtracted()
+    arguments = _arguments(names, names.of(part), at_head and scales)
+    return body, [f"summand{k}({arguments})" for k in range(len(sums.summands))]
+
+
+def _scaling(scales: bool) -> list[str]:
+    return ["update = grad_factor * update"] if scales else []
+
+
+class _Elements(NamedTuple):
+    """The names of a transform's elements and hyperparameters."""
+
+    read: list[str]
+    written: list[str]
+    in_terms: list[str]  # hyperparameters that its terms take,
+    in_update: list[str]  # and those that its update takes
 
 
 class _Names:
@@ -54,29 +80,53 @@ class _Names:
         self.parts, self.value = job.parts, "update"
         self.slots, self.hypers = iter(job.slots), iter(hypers_of(job))
 
-    def subtracted(self, after: bool) -> list[str]:
-        """The line that gets the new parameter, before the first transform that needs it."""
-        if not after or self.value == "new":
-            return []
+    def subtracted(self) -> list[str]:
+        """The line that gets the new parameter."""
         self.value = "new"
         return ["new = param - update"]
 
-    def arrays(self, part: Part) -> tuple[list[str], list[str]]:
-        """The names of a transform's elements that are read, and of those that are written."""
+    def of(self, part: Part) -> _Elements:
+        """The names of the next transform's elements and hyperparameters."""
         slots = list(islice(self.slots, len(part.slots)))
         read = [array.name for array in slots if array.kind != "output"]
-        return read, [array.name for array in slots if array.kind != "input"]
+        written = [array.name for array in slots if array.kind != "input"]
+        from_host = list(islice(self.hypers, part.given))
+        in_update = list(islice(self.hypers, part.hypers))
+        return _Elements(read, written, in_update if part.sums is None else from_host, in_update)
 
 
-def _applied(names: _Names, index: int) -> list[str]:
-    """The lines that apply a transform."""
+class _Terms:
+    """The lines that compute the terms of a job."""
+
+    def __init__(self, job: Job) -> None:
+        self._terms = list(enumerate(job.terms))
+
+    def lines(self, position: Position, arguments: str, index: int = 0) -> list[str]:
+        """The lines of the terms at a position."""
+        at = [k for k, term in self._terms if (term.position, term.number) == (position, index)]
+        return [f"term{k} = observe{k}({arguments})" for k in at]
+
+    def of_value(self, position: Position, name: str, index: int = 0) -> list[str]:
+        """The same where the function gets one number."""
+        return self.lines(position, f"float64({name}), float64(param), (), ()", index)
+
+
+def _arguments(names: _Names, elements: _Elements, scales: bool) -> str:
+    """What the terms of a transform get; with `scales` of the gradient before it is multiplied.
+
+    So nothing is rounded to float32 at the head, and no gradient is too large to be squared.
+    """
+    factor = "float64(grad_factor) * " if scales else ""
+    state, hyper = _in_float64(elements.read), _in_float64(elements.in_terms)
+    return f"{factor}float64({names.value}), float64(param), {state}, {hyper}"
+
+
+def _applied(names: _Names, index: int, elements: _Elements) -> str:
+    """The line that applies a transform."""
     part = names.parts[index]
-    body = names.subtracted(part.after)
-    read, written = map(tuple_of, names.arrays(part))
-    hyper = tuple_of(islice(names.hypers, part.given, part.given + part.hypers))
-    targets = f"{names.value}, {written if part.written else '_'}"
-    call = f"transform{index}({names.value}, param, {read}, {hyper})"
-    return [*body, f"{targets} = {call}  # {part.name}"]
+    targets = f"{names.value}, {tuple_of(elements.written) if part.written else '_'}"
+    arguments = f"{names.value}, param, {tuple_of(elements.read)}, {tuple_of(elements.in_update)}"
+    return f"{targets} = transform{index}({arguments})  # {part.name}"
 
 
 def _in_float64(names: Iterable[str]) -> str:

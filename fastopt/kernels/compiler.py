@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import FunctionType
 from typing import Any
 
@@ -13,7 +13,8 @@ from numba.core import ccallback, errors, types
 
 from fastopt.kernels.disk_cache import DiskCache
 from fastopt.kernels.identity import of_compiled
-from fastopt.transforms.base import Part, sums_in
+from fastopt.kernels.terms import Term, lengths
+from fastopt.transforms.base import Part
 
 # "numpy": division by zero gives infinity; Python's check for it would stop vectorization.
 OPTIONS: dict[str, Any] = {"error_model": "numpy"}
@@ -96,13 +97,17 @@ def check_types(
         )
 
 
-def check_summands(part: Part, functions: list[Any], result_type: Callable[..., Any]) -> None:
-    """Compile each summand of a transform by itself, and check that it returns a number."""
-    sums = sums_in(part)
+def check_terms(
+    terms: Sequence[Term],
+    parts: Sequence[Part],
+    functions: list[Any],
+    result_type: Callable[..., Any],
+) -> None:
+    """Compile the function of each term by itself, and check that it returns a number."""
     number = types.float64
-    state, hyper = types.Tuple((number,) * part.read), types.Tuple((number,) * sums.given)
-    for name, function in zip(sums.names, functions, strict=True):
-        what = f"sum {name!r} of transform {part.name!r}"
+    for term, function in zip(terms, functions, strict=True):
+        what = term.what
+        state, hyper = (types.Tuple((number,) * length) for length in lengths(term, parts))
         try:
             returned = result_type(function, (number, number, state, hyper))
         except errors.NumbaError as error:

@@ -10,6 +10,7 @@ from fastopt.codecs.base import BLOCK
 from fastopt.codecs.blocks import BLOCKS, ITEM
 from fastopt.codecs.corrections import CORRECTIONS, Correction
 from fastopt.codecs.formats import FORMATS, compute_dtype
+from fastopt.kernels.terms import Term, terms_of
 from fastopt.transforms.base import Part
 
 # Indices into a buffer of hyperparameters.
@@ -56,6 +57,12 @@ class Job(NamedTuple):
     zero_grad: bool  # clear the gradient in the same pass
     scales: bool  # multiply the gradient by a factor first
     fast: bool = False  # with approximate roots and quotients
+    stats: tuple[Term, ...] = ()  # what is added up to be reported
+
+    @property
+    def terms(self) -> list[Term]:
+        """What is added up while the step is taken."""
+        return terms_of(self.parts, self.stats)
 
     @property
     def compute(self) -> np.dtype[Any]:

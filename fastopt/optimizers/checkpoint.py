@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from fastopt.arrays import checks, placement, tree
 from fastopt.arrays.archive import read_archive, write_archive
 from fastopt.arrays.checks import Array
+from fastopt.changes import assign, make
 from fastopt.optimizers import saved_paths
 from fastopt.optimizers.chains import use_settings
 from fastopt.optimizers.saved_description import MASTER_BITS, VERSION, check_description
@@ -104,9 +105,11 @@ def description(optimizer: Optimizer) -> dict[str, Any]:
     carried = {"carried": steps.decisions.saved()} if steps.decisions.carries else {}
     has_corrections = optimizer._formats.have_corrections
     master_bits = {MASTER_BITS: int(optimizer.master_bits or 0)} if has_corrections else {}
+    sums = {"sums": steps.saved_sums()} if steps.decisions.waits else {}
     return {
         **carried,
         **master_bits,
+        **sums,
         "version": VERSION,
         "optimizer": type(optimizer).__name__,
         "transforms": [[part.name for part in group.parts] for group in optimizer._groups],
@@ -154,8 +157,11 @@ def start_loading(
     try:
         _take_settings(optimizer, saved["settings"], what)
         steps.continue_at(saved["step_count"], [saved["lags"][index] for index in order])
+        carried = steps.decisions.carried
         if steps.decisions.carries:
-            steps.decisions.carried = steps.decisions.loaded(saved["carried"], order, what)
+            carried = steps.decisions.loaded(saved["carried"], order, what)
+        sums = saved["sums"] if steps.decisions.waits else [[]] * len(order)
+        make([*steps.loaded_sums(sums, order, what), assign(steps.decisions, "carried", carried)])
     except BaseException:
         optimizer._settings = old_settings
         optimizer._watch.change(clip_norm)
@@ -184,6 +190,7 @@ def pickled(optimizer: Optimizer) -> dict[str, Any]:
         "step_count": optimizer._steps.count,
         "lags": list(optimizer._steps.lags),
         "carried": optimizer._steps.decisions.carried,
+        "sums": optimizer._steps.saved_sums(),
         "last": optimizer.last,
     }
 
@@ -193,6 +200,8 @@ def restore(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
     optimizer._set_up(saved["params"], saved["arguments"], saved["options"])
     optimizer._watch.last = saved["last"]
     optimizer._steps.continue_at(saved["step_count"], saved["lags"])
+    order = range(len(saved["lags"]))
+    make(optimizer._steps.loaded_sums(saved["sums"], order, "a copy"))
     if optimizer._steps.decisions.carries:
         optimizer._steps.decisions.carried = saved["carried"]
 

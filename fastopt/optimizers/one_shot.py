@@ -126,7 +126,8 @@ def _take(
     optimizer = kind(param, **settings, state=state)
     if missing := optimizer._state.keys() - state.keys():
         raise ValueError(f"these settings need the state {', '.join(sorted(missing))}")
-    if optimizer._steps.decisions.carries:
+    decisions = optimizer._steps.decisions
+    if decisions.carries or decisions.waits:
         raise ValueError(
             f"{name} cannot step {kind.__name__}, whose transforms carry numbers from step to step: "
             "keep an optimizer"

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
-import numpy as np
-
-from fastopt.arrays import checks, tree
 from fastopt.arrays.device_array import leave
 from fastopt.optimizers import checkpoint, group_settings
 from fastopt.optimizers import repr as text
@@ -21,6 +18,9 @@ from fastopt.optimizers.shared_options import SharedOptions, check_decoupled_dec
 from fastopt.owned import owned
 from fastopt.steps.build import build
 from fastopt.steps.clipping import GradientStats
+from fastopt.steps.group import shown_states
+from fastopt.steps.sparse.entries import wanted_rows
+from fastopt.steps.stats import Stats
 from fastopt.transforms.base import Chain, Transform, as_chain
 from fastopt.validation import Setting, shown
 
@@ -52,6 +52,8 @@ class Optimizer(Averaged, Decoded, SharedOptions, shared=True):
         How many steps were taken.
     last : GradientStats or None
         Norm of the last gradients, and whether the step was skipped; None while nothing asks for it.
+    stats : mapping or None
+        The statistics that were asked for, of the last step.
     groups : tuple
         The settings of each group, to read and to assign.
 
@@ -100,6 +102,9 @@ class Optimizer(Averaged, Decoded, SharedOptions, shared=True):
     state: Field[Mapping[str, Any], Mapping[str, Any] | None] = argument(
         lambda opt: opt._state_now(), default=None, kw_only=True
     )
+    stats: Field[Stats | None, Sequence[str]] = argument(
+        lambda opt: opt._steps.stats, default=(), kw_only=True
+    )
 
     def _make(self, values: Values) -> None:
         settings = {name: values.pop(name) for name in self._setting_names}
@@ -124,10 +129,7 @@ class Optimizer(Averaged, Decoded, SharedOptions, shared=True):
         self._structure, self._groups, self._formats, self._watch, self._steps = built
         self._leaves = self._steps.parameters.leaves
         self._params = self._structure.build_read_only(map(leave, self._leaves))
-        names = dict.fromkeys(name for group in self._groups for name in group.states)
-        arrays = ([array for group in self._groups for array in group.shown(name)] for name in names)
-        states = map(self._structure.build_read_only, arrays)
-        self._state = tree.ReadOnlyDict(zip(names, states, strict=True))
+        self._state = shown_states(self._structure, self._groups)
 
     def _parts(self, index: int) -> Iterable[Transform]:
         """The transforms of a group without what the options add."""
@@ -263,12 +265,7 @@ class Optimizer(Averaged, Decoded, SharedOptions, shared=True):
         """
         if rows is None:
             return self._steps.catch_up()
-        names, chosen = self._structure.names("rows"), {}
-        for index, indices in enumerate(self._structure.match(rows, "rows")):
-            if indices is not None:
-                checked = checks.check_rows(names[index], indices, self._leaves[index])
-                chosen[index] = np.unique(checked)
-        self._steps.catch_up(chosen)
+        self._steps.catch_up(wanted_rows(rows, self._structure, self._leaves))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on, beside parameters and code.
@@ -279,8 +276,8 @@ class Optimizer(Averaged, Decoded, SharedOptions, shared=True):
             ``version``, ``optimizer`` (its name), ``transforms`` (of each group), ``clips_norm`` and
             ``skips_nonfinite``, ``rounding``, ``step_count``, ``paths`` (the keys that lead to each
             array of `params`), ``lags`` (steps that each of them was left out of), ``settings`` and
-            ``state``, and ``carried`` where transforms carry numbers. The arrays in it are the live
-            ones, as in torch: ``copy.deepcopy`` keeps them as they are now.
+            ``state``, and ``carried`` and ``sums`` where transforms have such numbers. The arrays in it
+            are the live ones, as in torch: ``copy.deepcopy`` keeps them as they are now.
 
         Raises
         ------

@@ -65,6 +65,9 @@ class SharedOptions(Declared, shared=True):
         Keep ``a = average_decay * a + (1 - average_decay) * w`` in ``opt.state["average"]``.
     copy_to : array or structure like `params`, optional
         Receives the new parameters, rounded to its own format: float16, bfloat16, float32 or float64.
+    stats : sequence of str, optional
+        Statistics to be added up in the same pass, such as ``("grad_norm", "update_norm")``, which
+        ``opt.stats`` then has: see `fastopt.Stats`.
     skip_nonfinite : bool, default False
         Leave out steps with a NaN or infinity in any gradient: they change nothing, not even the
         count. Costs the same read as `clip_norm`.

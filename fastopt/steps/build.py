@@ -17,6 +17,7 @@ from fastopt.steps.memory_stepper import MemoryStepper
 from fastopt.steps.parameter_set import ParameterSet
 from fastopt.steps.sparse.row_stepper import check_mode
 from fastopt.steps.state_formats import StateFormats
+from fastopt.steps.stats import Statistics
 from fastopt.steps.stepper import Setup, Stepper
 from fastopt.steps.sums import check_sums
 from fastopt.transforms.base import Chain
@@ -59,6 +60,7 @@ def build(
     clip_norm: Setting | None = None,
     skip_nonfinite: bool = False,
     zero_grad: bool = False,
+    stats: Sequence[str] = (),
     state: Mapping[str, Any] | None = None,
     state_dir: Any = None,
     sparse: str | None = None,
@@ -106,6 +108,7 @@ def build(
             inward = [pair for group in groups for pair in group.inward()]
             place = placement.check_one_place([*outward, *inward])
             check_place(executor, place, capturable, sparse)
+            statistics = Statistics(stats, groups)
             check_sums(groups, place)
             parameters = ParameterSet(groups, zero_grad, fast, indices)
             written = [checks.memory_range(*pair) for pair in outward]
@@ -122,6 +125,7 @@ def build(
             dithers = any(group.dithers for group in groups)
             hyper = hyperparameters(groups, formats.seed if dithers else None)
             stepper = _loaders[place]()(parameters, hyper, clip, setup)
+            stepper.statistics = statistics
             return Built(structure, groups, formats, clip, stepper)
 
     # Schedules are called here, once with step 0, so that a bad one is known at once.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -20,10 +20,12 @@ from fastopt.codecs.formats import compute_dtype, name_of, outputs_of
 from fastopt.executors import reference
 from fastopt.kernels.identity import frozen
 from fastopt.kernels.job import CORRECTION, ArrayFormat
+from fastopt.kernels.terms import Term, terms_of
 from fastopt.steps.constants import check_start
 from fastopt.steps.state_formats import StateFormats, codec_of, states_of
 from fastopt.text import listed
-from fastopt.transforms.base import START_FROM_PARAM, Chain
+from fastopt.transforms.base import Chain
+from fastopt.transforms.states import START_FROM_PARAM
 from fastopt.validation import as_float
 
 
@@ -61,6 +63,7 @@ class Group:
         self.chain = chain
         # Frozen copies: kernels compiled later, for other formats, use the same functions.
         self.parts = chain.parts(frozen)
+        self.stats: tuple[Term, ...] = ()  # what is added up to be reported
         self.no_gradient = [
             frozen(t.no_gradient) if callable(t.no_gradient) else t.no_gradient
             for t in chain.transforms
@@ -299,6 +302,11 @@ class Group:
         return collected
 
     @property
+    def terms(self) -> int:
+        """How many numbers a step adds up."""
+        return len(terms_of(self.parts, self.stats))
+
+    @property
     def dithers(self) -> bool:
         """Whether any array has stochastic rounding."""
         params = zip(self.leaves, self.corrections, strict=True)
@@ -372,3 +380,11 @@ def make_groups(
     if unknown := sorted(state.keys() - names):
         raise ValueError(f"state has unknown names {unknown}; the chain has {sorted(names)}")
     return [Group(*section, files, formats) for section in sections]
+
+
+def shown_states(structure: Structure, groups: Sequence[Group]) -> Mapping[str, Any]:
+    """The states of all groups by name, each a structure like the parameters."""
+    names = dict.fromkeys(name for group in groups for name in group.states)
+    arrays = ([own for group in groups for own in group.shown(name)] for name in names)
+    states = map(structure.build_read_only, arrays)
+    return tree.ReadOnlyDict(zip(names, states, strict=True))

@@ -11,6 +11,7 @@ import numba
 from fastopt.arrays.checks import Array
 from fastopt.arrays.object_layout import headers_are_readable
 from fastopt.changes import Change, make
+from fastopt.codecs.base import BLOCK
 from fastopt.codecs.formats import name_of
 from fastopt.executors import norm
 from fastopt.executors.cpu import drivers
@@ -26,12 +27,13 @@ from fastopt.executors.dispatch import (
     turn_for,
 )
 from fastopt.executors.global_norm import sum_of_squares
-from fastopt.executors.norm import Reducer
+from fastopt.executors.norm import SUM_BLOCK, Reducer
 from fastopt.steps.clipping import NormClip
 from fastopt.steps.gradients import Gradients, ListedGradients
 from fastopt.steps.hyperparameters import Hyperparameters
 from fastopt.steps.memory_sums import MemorySums
 from fastopt.steps.parameter_set import ParameterSet
+from fastopt.steps.pass_sums import pass_sums
 from fastopt.steps.sparse.entries import RowGradient
 from fastopt.steps.sparse.row_stepper import RowStepper
 from fastopt.steps.stepper import Setup, Stepper
@@ -53,9 +55,14 @@ class MemoryStepper(Stepper):
         zero_grad = setup.zero_grad
         self.compiled = self.executor != "reference" and not numba.config.DISABLE_JIT
         self.scales = clip.clip_norm is not None
+        groups, group_of = parameters.groups, parameters.group_of
+        sums = pass_sums(groups, group_of, parameters.sizes, compiled=self.compiled)
+        self.pass_sums, slots = sums, parameters.slots
+        if sums is not None:
+            slots = [[*own, blocks] for own, blocks in zip(slots, sums.blocks, strict=True)]
         self.table = Table(
             parameters.leaves,
-            parameters.slots,
+            slots,
             parameters.headers,
             parameters.indices,
             setup.guarded,
@@ -63,12 +70,14 @@ class MemoryStepper(Stepper):
             not setup.structure.is_leaf,
             self._kernels([leaf.dtype for leaf in parameters.leaves], self.scales),
             hyper.of_all(),
+            BLOCK if sums is None else SUM_BLOCK,
         )
         self.rows, self.ranges = self.table.rows, self.table.ranges
         self.gradients = (ListedGradients if setup.listed else Gradients)(parameters, self.table, setup)
         self.by_table = self.compiled  # gradients can be noted in it
         self.by_header = self.compiled and headers_are_readable() and bool(parameters.leaves)
-        checks_first = self.reads_first or (zero_grad and len(parameters.leaves) > 1)
+        checks_first = clip.is_on or (zero_grad and len(parameters.leaves) > 1)
+        checks_first = checks_first or bool(self.decisions.passes)
         self._in_one = self.by_header and not checks_first  # gradients are checked, then stepped
         self.also: list[Change] = []  # what is made together with the next step
         self.row_steps = RowStepper(
@@ -239,7 +248,7 @@ class MemoryStepper(Stepper):
         sums.prepare(self.scales)
         total = partial(sums.totals, grads=self._grads, hyper=self.hyper)
         has_gradient = [grad is not None for grad in self._grads]
-        return self.decisions.decide(total, self.hyper, has_gradient, self.reducer)
+        return self.decisions.decide(total, self.hyper, has_gradient, self.reducer, self.pass_sums)
 
     def run(self, start: int, stop: int) -> None:
         """Step the elements from `start` to `stop`; of sparse gradients whole arrays only."""
@@ -268,7 +277,9 @@ class MemoryStepper(Stepper):
         with turn:
             changes = self.row_steps.stepped(sparse, self.hyper, self.setup.zero_grad, threads)
             if not self.compiled:
-                changes += self.parameters.interpret(dense, self.hyper, self.first, start, stop)
+                sums = [] if self.pass_sums is None else self.pass_sums.blocks
+                where = self.first, start, stop
+                changes += self.parameters.interpret(dense, self.hyper, *where, sums=sums)
             elif has_dense:
                 changes.append(stepping_stretch(self.executor, threads, self.rows, start, stop))
             if is_last:  # the step is counted, whatever comes between this and `end`
@@ -287,6 +298,8 @@ class MemoryStepper(Stepper):
         """Count the step, if the last elements did not do so."""
         if self._left >= 0:
             make([*self._step_counted(), *self.decisions.committed()])
+        if self.pass_sums is not None:
+            make(self.pass_sums.reduced(self.reducer))
         self._release()
         self._keep_up()
 

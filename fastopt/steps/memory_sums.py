@@ -53,6 +53,8 @@ class MemorySums:
         jobs = [self._parameters.job(row, name, scales) for row, name in enumerate(names)]
         pairs = list(zip(jobs, self._parameters.group_of, strict=True))
         for sum_pass, sums in zip(self._passes, self._sums, strict=True):
+            if not sum_pass.sums:
+                continue
             at = sum_pass.positions
             sums.use([sum_kernel(sum_job(job, at[g])) if g in at else None for job, g in pairs])
         self._for = dtypes, scales

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from fastopt.arrays.checks import Array
-from fastopt.changes import Change
+from fastopt.changes import Change, put
 from fastopt.codecs.floats import floats
 from fastopt.codecs.formats import name_of
 from fastopt.executors import reference
-from fastopt.executors.norm import tree_sum
+from fastopt.executors.norm import SUM_BLOCK, tree_sum
 from fastopt.kernels.job import SLOTS, Job
 from fastopt.steps.group import Group
 from fastopt.steps.hyperparameters import Hyperparameters
@@ -80,7 +80,7 @@ class ParameterSet:
         """The job of one array, given the format of its gradient."""
         group, index = self.members[row]
         storage = group.storage(index, gradient)
-        return Job(group.parts, storage, self._zero_grad, scales, self._fast)
+        return Job(group.parts, storage, self._zero_grad, scales, self._fast, group.stats)
 
     def spans(self, start: int, stop: int) -> Iterator[tuple[int, slice]]:
         """The rows in a stretch of all elements, each with its own elements there."""
@@ -96,10 +96,12 @@ class ParameterSet:
         start: int,
         stop: int,
         view: Callable[[Any], Array] = np.asarray,
+        sums: Sequence[Array] = (),
     ) -> list[Change]:
         """What steps a stretch of all elements, computed in plain Python, with checked gradients.
 
-        `first` is added to the index of each element, and `view` shows an array as NumPy's.
+        `first` is added to the index of each element, and `view` shows an array as NumPy's. `sums` has
+        the sums of the blocks of each array, where the step adds up any.
         """
         changes = list[Change]()
         for row, part in self.spans(start, stop):
@@ -115,7 +117,11 @@ class ParameterSet:
             group, _ = self.members[row]
             number = first + self.indices[row] + part.start
             values = hyper.of(row)
-            changes += reference.stepped(group.parts, values, number, self._zero_grad, parts)
+            how = group.parts, values, number, self._zero_grad, parts
+            changes += reference.stepped(*how)
+            if sums and group.terms:
+                blocks = sums[row][part.start // SUM_BLOCK : -(-part.stop // SUM_BLOCK)]
+                changes.append(put(blocks, reference.observed(group.parts, group.stats, values, parts)))
         return changes
 
     def interpret_sums(self, sum_pass: SumPass, grads: Sequence[Any], hyper: Hyperparameters) -> Array:
@@ -153,4 +159,5 @@ def sum_job(job: Job, position: int) -> Job:
     """The job that sums what a transform in the chain of another job declares."""
     parts = job.parts[: position + 1]
     slots = sum(len(part.slots) for part in parts) + (job.correction is not None)
-    return job._replace(parts=parts, storage=job.storage[: SLOTS + slots], zero_grad=False)
+    storage = job.storage[: SLOTS + slots]
+    return job._replace(parts=parts, storage=storage, zero_grad=False, stats=())

@@ -16,7 +16,8 @@ from fastopt.codecs.floats import Float, as_dtype, floats
 from fastopt.codecs.formats import FORMATS, compute_dtype, name_of, partners_of
 from fastopt.kernels.job import ArrayFormat
 from fastopt.text import listed
-from fastopt.transforms.base import START_FROM_PARAM, Chain
+from fastopt.transforms.base import Chain
+from fastopt.transforms.states import START_FROM_PARAM
 
 EIGHT_BITS = "8bit"
 MASTER_ITEMSIZE = 4  # bytes of parameters that need no correction, at least

@@ -11,9 +11,12 @@ from fastopt.arrays.checks import Array, Guarded
 from fastopt.arrays.tree import Structure
 from fastopt.changes import Change, assign, make
 from fastopt.executors import norm
+from fastopt.kernels.terms import terms_of
 from fastopt.steps.clipping import GradientStats, NormClip
 from fastopt.steps.hyperparameters import Hyperparameters
 from fastopt.steps.parameter_set import ParameterSet
+from fastopt.steps.pass_sums import PassSums
+from fastopt.steps.stats import Statistics, Stats
 from fastopt.steps.sums import Decisions
 from fastopt.transforms.base import Chain
 from fastopt.validation import finite_positive
@@ -70,8 +73,13 @@ class Stepper(ABC):
         How norm and sums are combined with those of other processes.
     decisions : Decisions
         What follows from the sums of transforms.
+    pass_sums : PassSums or None
+        What is added up while steps are taken.
+    statistics : Statistics
+        What of it is reported.
     """
 
+    statistics: Statistics
     count: int
     lags: list[int]
 
@@ -84,6 +92,8 @@ class Stepper(ABC):
         self.first = 0
         self.reducer: norm.Reducer = norm.LOCAL
         self.decisions = Decisions(parameters.groups, parameters.group_of)
+        self.pass_sums: PassSums | None = None
+        self._scale_before = -1, 1.0  # a step count, and the scale of that step
         make(hyper.filled(0, 1.0))
         self.varies = hyper.vary()
 
@@ -102,7 +112,7 @@ class Stepper(ABC):
     @property
     def reads_first(self) -> bool:
         """Whether `decide` reads the gradients of all arrays before any is stepped."""
-        return self.clip.is_on or bool(self.decisions.passes)
+        return self.clip.is_on or self.decisions.reads
 
     @abstractmethod
     def begin(self, grads: Any, grad_scale: Any, stream: Any = None) -> None:
@@ -127,7 +137,8 @@ class Stepper(ABC):
     def run(self, start: int, stop: int) -> None:
         """Step the elements from `start` to `stop` of all in a row, whose gradients are there.
 
-        Stretches begin and end where an array does, or at a multiple of `codecs.base.BLOCK` in it.
+        Stretches begin and end where an array does, or at a multiple of `codecs.base.BLOCK` in it; with
+        `pass_sums` at a multiple of `executors.norm.SUM_BLOCK`.
         """
 
     @abstractmethod
@@ -184,7 +195,47 @@ class Stepper(ABC):
         changes = self.hyper.filled(self.count, scale)
         if not self.scales:
             changes += [*self.planned(self.hyper, True), assign(self, "scales", True)]
+        if self._scale_before[0] != self.count:
+            changes.append(assign(self, "_scale_before", (self.count, self.grad_scale)))
         make([*changes, assign(self, "grad_scale", scale)])
+
+    def saved_sums(self) -> list[list[float]]:
+        """For each array the sums of transforms that the next step needs."""
+        counts = [len(terms_of(group.parts, ())) for group in self.parameters.groups]
+        if self.pass_sums is None:
+            return [[] for _ in self.parameters.group_of]
+        pairs = zip(self.pass_sums.totals().T.tolist(), self.parameters.group_of, strict=True)
+        return [totals[: counts[group]] for totals, group in pairs]
+
+    def loaded_sums(self, saved: Any, order: Sequence[int], what: str) -> list[Change]:
+        """The changes that put saved sums in place; `order` has the index that each array had then.
+
+        Raises
+        ------
+        ValueError
+            They are not those of an optimizer like this.
+        """
+        if self.pass_sums is None:
+            return []
+        try:
+            sums = [list(map(float, saved[index])) for index in order]
+            fits = list(map(len, sums)) == list(map(len, self.saved_sums()))
+        except (TypeError, ValueError, IndexError, KeyError):
+            fits = False
+        if not fits:
+            raise ValueError(f"{what} must have other sums than {saved!r:.200}")
+        return [*self.pass_sums.placed(sums), assign(self.pass_sums, "since", self.count)]
+
+    @property
+    def stats(self) -> Stats | None:
+        """The statistics of the last step that was taken; None where there are none."""
+        sums, count, statistics = self.pass_sums, self.count, self.statistics
+        if sums is None or not statistics.names or count == sums.since:
+            return None
+        before, scale = self._scale_before
+        factor = 1.0 / (scale if before == count else self.grad_scale)
+        where = self.parameters.group_of, self.parameters.sizes
+        return statistics.read(sums.totals(), *where, factor, self.setup.structure.build, count)
 
     def continue_at(self, count: int, lags: Sequence[int]) -> None:
         """Set the step count and the lag of each array, or raise."""

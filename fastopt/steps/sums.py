@@ -16,6 +16,7 @@ from fastopt.executors.norm import Reducer
 from fastopt.kernels.job import NUMBERS
 from fastopt.steps.group import Group
 from fastopt.steps.hyperparameters import Hyperparameters
+from fastopt.steps.pass_sums import PassSums, over_all
 from fastopt.transforms.base import Part, sums_in
 from fastopt.transforms.sums import Sums
 
@@ -26,8 +27,10 @@ class SumPass(NamedTuple):
     """One read of the arrays, for a transform of one or several groups."""
 
     positions: dict[int, int]  # group -> index of the transform in its chain
-    sums: int  # how many
+    sums: int  # how many, none where all that is needed was summed in the step before
     per_array: bool
+    after: dict[int, int]  # group -> index of the first that is for the next step, among its terms
+    count_after: int
 
 
 def passes_of(groups: Sequence[Group]) -> list[SumPass]:
@@ -52,8 +55,14 @@ def passes_of(groups: Sequence[Group]) -> list[SumPass]:
         positions = {i: own.pop(0)[1] for i, own in holders.items()}
         first = next(iter(positions))
         sums = sums_in(groups[first].parts[positions[first]])
-        passes.append(SumPass(positions, len(sums.names), sums.per_array))
+        after = {g: _terms_before(groups[g].parts[:position]) for g, position in positions.items()}
+        counts = len(sums.summands), len(sums.after)
+        passes.append(SumPass(positions, counts[0], sums.per_array, after, counts[1]))
     return passes
+
+
+def _terms_before(parts: Sequence[Part]) -> int:
+    return sum(len(part.sums.after) for part in parts if part.sums is not None)
 
 
 def _sums_in(parts: Sequence[Part]) -> Iterator[tuple[Any, int]]:
@@ -61,13 +70,15 @@ def _sums_in(parts: Sequence[Part]) -> Iterator[tuple[Any, int]]:
     known: list[Any] = []
     for position, part in enumerate(parts):
         if part.sums is not None:
-            same = part.update, part.sums.summands, part.sums.per_array
+            same = part.update, part.sums.summands, part.sums.after, part.sums.per_array
             known.append(same)
             yield (*same, known.count(same)), position
 
 
 def check_sums(groups: Sequence[Group], place: str | None) -> None:
-    """Check that transforms with sums can be used here, or raise ValueError."""
+    """Check that transforms with sums, and statistics, can be used here, or raise ValueError."""
+    if place is not None and any(group.stats for group in groups):
+        raise ValueError("stats must be empty for arrays on a device: they are for memory so far")
     names = [part.name for group in groups for part in group.parts if part.sums is not None]
     if names and place is not None:
         raise ValueError(
@@ -89,11 +100,17 @@ class Decisions:
     passes : list of SumPass
     carried : list of dict
         For each pass, the carried numbers of each group or array.
+    carries : bool
+        Whether there are any.
+    reads : bool
+        Whether the arrays are read before a step, for sums.
+    waits : bool
+        Whether sums of one step are for the next.
     """
 
     def __init__(self, groups: Sequence[Group], group_of: Sequence[int]) -> None:
         self._groups, self._group_of = groups, group_of
-        self.carries = False
+        self.carries = self.reads = self.waits = False
         self.carried: list[Carried] = []
         self.passes: list[SumPass] = []
         if any(part.sums for group in groups for part in group.parts):
@@ -105,6 +122,8 @@ class Decisions:
         self.carried = [self._start(own) for own in self.passes]
         self.next = self.carried  # that of the step after the one that was begun
         self.carries = any(value for own in self.carried for value in own.values())
+        self.reads = any(own.sums for own in self.passes)
+        self.waits = any(own.count_after for own in self.passes)
 
     def _start(self, own: SumPass) -> Carried:
         holders = [
@@ -126,6 +145,7 @@ class Decisions:
         hyper: Hyperparameters,
         given: Sequence[bool],
         reducer: Reducer,
+        pass_sums: PassSums | None,
     ) -> bool:
         """Sum, and write the hyperparameters that follow, pass by pass; False to skip the step.
 
@@ -138,10 +158,17 @@ class Decisions:
             Which arrays have a gradient.
         reducer : Reducer
             Adds the sums of several processes.
+        pass_sums : PassSums, optional
+            Those of the step before.
         """
         carried = []
+        after = pass_sums.totals() if self.waits and pass_sums is not None else None
         for number, own in enumerate(self.passes):
-            totals = [[reducer.sum(x) for x in row] for row in total(number).tolist()]
+            totals: list[list[float]] = []
+            if own.sums:
+                totals += [[reducer.sum(x) for x in row] for row in total(number).tolist()]
+            if own.count_after and after is not None:
+                totals += self._after(own, after)
             columns = list(zip(*totals, strict=True))
             following, skips = self._conclude(number, own.per_array, columns, hyper, given)
             if skips:
@@ -149,6 +176,18 @@ class Decisions:
             carried.append(following)
         self.next = carried
         return True
+
+    def _after(self, sum_pass: SumPass, totals: Array) -> list[list[float]]:
+        """The sums of the step before: a row for each, with a number for each array or one for all."""
+        rows = [row for row, group in enumerate(self._group_of) if group in sum_pass.positions]
+        firsts = np.array([sum_pass.after[self._group_of[row]] for row in rows], np.int64)
+        picked = totals[firsts + np.arange(sum_pass.count_after)[:, np.newaxis], rows]
+        if not sum_pass.per_array:
+            return [[number] for number in over_all(picked)]
+        every = np.zeros((sum_pass.count_after, len(self._group_of)))
+        every[:, rows] = picked
+        numbers: list[list[float]] = every.tolist()
+        return numbers
 
     def committed(self) -> list[Change]:
         """The changes with which the step that was begun is over, if numbers are carried."""

@@ -7,7 +7,7 @@ from fastopt.transforms.adan import scale_by_adan
 from fastopt.transforms.ademamix import scale_by_ademamix
 from fastopt.transforms.after import at_least, at_most, average_params, copy_params
 from fastopt.transforms.asgd import average_evenly
-from fastopt.transforms.base import START_FROM_PARAM, Chain, Transform, chain, factory
+from fastopt.transforms.base import Chain, Transform, chain, factory
 from fastopt.transforms.belief import scale_by_belief
 from fastopt.transforms.decay import add_decayed_weights
 from fastopt.transforms.dog import scale_by_dog
@@ -27,6 +27,7 @@ from fastopt.transforms.rss import scale_by_rss
 from fastopt.transforms.scaling import clip_by_value, scale, scale_by_learning_rate
 from fastopt.transforms.schedule_free import schedule_free
 from fastopt.transforms.sign import scale_by_lion
+from fastopt.transforms.states import START_FROM_PARAM
 from fastopt.transforms.yogi import scale_by_yogi
 
 __all__ = [

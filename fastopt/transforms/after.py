@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from fastopt.transforms.base import ONCE, START_FROM_PARAM, Transform, Update, factory
+from fastopt.transforms.base import ONCE, Transform, Update, factory
+from fastopt.transforms.states import START_FROM_PARAM
 from fastopt.validation import Setting, decay_rate, finite, is_number_or_schedule, per_step
 
 

@@ -6,17 +6,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, wraps
 from inspect import signature
-from numbers import Real
 from typing import Any, NamedTuple, ParamSpec, TypeAlias
 
 from fastopt.arrays.tree import read_only
 from fastopt.owned import owned
 from fastopt.text import arguments
+from fastopt.transforms.states import check_states
 from fastopt.transforms.sums import FromSums, Summand, Sums, check_declared, sums_of
-from fastopt.validation import Hyper, Setting, as_scalar, call, shown
+from fastopt.validation import Hyper, Setting, call, shown
 
 Scalars: TypeAlias = tuple[Any, ...]
-START_FROM_PARAM = "param"
 ONCE = "once"
 
 Update: TypeAlias = Callable[[Any, Any, Any, Any], tuple[Any, Any]]
@@ -81,6 +80,9 @@ class Transform:
         With True each array has sums, carried numbers and hyperparameters of its own.
     averaged : function, optional
         ``averaged(param, state) -> param``, on NumPy arrays: what `Optimizer.averaged_params` returns.
+    sums_after : mapping of str to function, optional
+        The same as `sums`, but added up while the step is taken, at no further read: `from_sums` gets
+        those of the previous step, behind those of `sums`. Before the first step they are 0.0.
 
     Notes
     -----
@@ -121,35 +123,21 @@ class Transform:
     carried: Mapping[str, float] = field(default_factory=dict)
     per_array: bool = False
     averaged: Callable[[Any, tuple[Any, ...]], Any] | None = None
+    sums_after: Mapping[str, Summand] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not hasattr(self.update, "__code__") and not hasattr(self.update, "py_func"):
             raise TypeError(f"update must be a Python function, not {self.update!r}")
-        if not isinstance(self.state, Mapping):
-            raise TypeError(f"state must map names to initial values, not be {shown(self.state)}")
-        for name, start in self.state.items():
-            if type(start) is float:
-                continue
-            if isinstance(start, str):
-                if start != START_FROM_PARAM:
-                    raise ValueError(
-                        f"state[{name!r}] must start from a number or {START_FROM_PARAM!r}"
-                    )
-            elif not isinstance(as_scalar(start), Real):
-                raise TypeError(
-                    f"state[{name!r}] must start from a number, the same for each element, not from "
-                    f"{shown(start)}; an optimizer takes arrays of states as its argument state"
-                )
-        if unknown := sorted(name for name in self.nonnegative if name not in self.state):
-            raise ValueError(f"nonnegative names {unknown}, but the states are {sorted(self.state)}")
+        check_states(self.state, self.nonnegative)
         if not isinstance(self.hyper, tuple) and not callable(self.hyper):
             raise TypeError(f"hyper must be a tuple or a function of the step, not {shown(self.hyper)}")
         self._check_no_gradient()
-        if self.sums or self.from_sums is not None or self.carried or self.per_array is not False:
+        declared = self.sums or self.sums_after or self.from_sums is not None or self.carried
+        if declared or self.per_array is not False:
             check_declared(self)
         elif not (self.inputs or self.outputs):
             return
-        for name in "inputs", "outputs", "sums", "carried":  # the caller may change these containers
+        for name in "inputs", "outputs", "sums", "sums_after", "carried":  # the caller may change them
             if container := getattr(self, name):
                 object.__setattr__(self, name, read_only(dict(container)))
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
-from fastopt.transforms.base import START_FROM_PARAM, Transform, factory
+from fastopt.transforms.base import Transform, factory
 from fastopt.transforms.layerwise import param_square, update_square
+from fastopt.transforms.states import START_FROM_PARAM
 from fastopt.validation import Setting, flag, per_step, positive
 
 

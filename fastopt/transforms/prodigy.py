@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from fastopt.transforms.base import START_FROM_PARAM, Transform, factory
+from fastopt.transforms.base import Transform, factory
 from fastopt.transforms.moments import bias_correction as corrected
 from fastopt.transforms.moments import first_moment, second_moment
 from fastopt.transforms.roots import root_eps_outside
+from fastopt.transforms.states import START_FROM_PARAM
 from fastopt.validation import (
     Hyper,
     Setting,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fastopt.transforms.base import START_FROM_PARAM, Transform, factory
+from fastopt.transforms.base import Transform, factory
+from fastopt.transforms.states import START_FROM_PARAM
 from fastopt.validation import Hyper, Setting, at, finite_number, nonnegative, nonnegative_number
 
 REMEMBERED = 64  # steps: arrays without a gradient lag behind the others

@@ -17,17 +17,22 @@ FromSums: TypeAlias = Callable[[Any, Any, Any], Any]
 class Sums(NamedTuple):
     """What compiled code and a step need to know of the sums of a transform."""
 
-    names: tuple[str, ...]
-    summands: tuple[Summand, ...]
+    names: tuple[str, ...]  # of `summands`, then of `after`
+    summands: tuple[Summand, ...]  # read before the step
     from_sums: FromSums
     given: int  # hyperparameters that summands and `from_sums` take
     carried: tuple[float, ...]  # initial values
     per_array: bool
+    after: tuple[Summand, ...] = ()  # summed in the step's own pass, for the next one
+
+    @property
+    def names_after(self) -> tuple[str, ...]:
+        return self.names[len(self.summands) :]
 
     def trial(self, name: str, hyper: Hyper) -> Hyper:
         """Call `from_sums` once, to learn how many hyperparameters it returns, or raise."""
         what = f"from_sums of transform {name!r}"
-        ones = (1.0,) * len(self.summands)
+        ones = (1.0,) * len(self.names)
         try:
             result = self.from_sums(tuple(map(float, hyper)), ones, self.carried)
         except Exception as error:
@@ -66,23 +71,28 @@ def _are_tuples(pair: tuple[Any, ...]) -> bool:
 def sums_of(transform: Any, given: int, copy: Callable[[Any], Any]) -> Sums:
     """The sums of a transform that has some, with copies of its functions."""
     return Sums(
-        tuple(transform.sums),
+        (*transform.sums, *transform.sums_after),
         tuple(map(copy, transform.sums.values())),
         copy(transform.from_sums),
         given,
         tuple(map(float, transform.carried.values())),
         transform.per_array,
+        tuple(map(copy, transform.sums_after.values())),
     )
 
 
 def check_declared(transform: Any) -> None:
     """Check what a transform says about sums, or raise."""
-    for name in "sums", "carried":
+    for name in "sums", "sums_after", "carried":
         if not isinstance(getattr(transform, name), Mapping):
             raise TypeError(
                 f"{name} must map names to values, not be {shown(getattr(transform, name))}"
             )
-    functions = {f"sums[{name!r}]": summand for name, summand in transform.sums.items()}
+    functions = {
+        f"{kind}[{name!r}]": summand
+        for kind in ("sums", "sums_after")
+        for name, summand in getattr(transform, kind).items()
+    }
     if transform.from_sums is not None:
         functions["from_sums"] = transform.from_sums
     for name, function in functions.items():
@@ -92,7 +102,10 @@ def check_declared(transform: Any) -> None:
         if isinstance(start, bool) or not isinstance(as_scalar(start), Real):
             raise TypeError(f"carried[{name!r}] must start from a number, not {shown(start)}")
     per_array = flag("per_array", transform.per_array)
-    if (transform.from_sums is None) != (not transform.sums):
-        raise ValueError("sums and from_sums go together: each needs the other")
-    if not transform.sums and (transform.carried or per_array):
+    if twice := sorted(transform.sums.keys() & transform.sums_after.keys()):
+        raise ValueError(f"sums and sums_after must have different names, but both have {twice}")
+    has_sums = bool(transform.sums or transform.sums_after)
+    if (transform.from_sums is None) == has_sums:
+        raise ValueError("sums (or sums_after) and from_sums go together: each needs the other")
+    if not has_sums and (transform.carried or per_array):
         raise ValueError("carried and per_array are for a transform with sums")

@@ -172,14 +172,19 @@ def _scaled(update, param, state, hyper):
 
 def _by_trend(hyper, sums, carried):
     """A factor from what sums of squares have been."""
-    trend = 0.5 * carried[0] + sums[0]
+    now, before = sums
+    trend = 0.5 * carried[0] + now + 0.25 * before
     return (1.0 / (1.0 + trend),), (trend,)
 
 
 def sums(comm):
     """The sums of transforms are over all ranks; what is carried is saved with the shards."""
     trend = fastopt.Transform(
-        _scaled, sums={"squares": _square}, from_sums=_by_trend, carried={"trend": 0.25}
+        _scaled,
+        sums={"squares": _square},
+        sums_after={"squares_before": _square},
+        from_sums=_by_trend,
+        carried={"trend": 0.25},
     )
     rate = fastopt.transforms.scale_by_learning_rate(0.5)
 
@@ -188,7 +193,7 @@ def sums(comm):
         return fastopt.Optimizer(shard, fastopt.chain(clip, rate), skip_nonfinite=True)
 
     def carrying(shard):
-        return fastopt.Optimizer(shard, fastopt.chain(trend, rate))
+        return fastopt.Optimizer(shard, fastopt.chain(trend, rate), stats=["grad_norm"])
 
     for size, count in ((1, 1), (1300, 1), (1300, 3)):
         how = {"reduction": "sum", "overlap_chunks": count}  # so that all squares are exact
@@ -196,11 +201,16 @@ def sums(comm):
         sharded, plain = compare(comm, carrying, size, np.float32, **how)
         carried = plain.state_dict()["carried"]
         assert sharded.optimizer.state_dict()["carried"] == carried
+        summed = plain.state_dict()["sums"]
+        assert sharded.optimizer.state_dict()["sums"] == summed
+        assert dict(sharded.optimizer.stats) == dict(plain.stats)
     folder = comm.bcast(tempfile.mkdtemp() if comm.rank == 0 else None)
     sharded.save(folder)
     other = ShardedOptimizer(comm, start(1300, np.float32), carrying)
     other.load(folder)
     assert other.optimizer.state_dict()["carried"] == carried
+    assert other.optimizer.state_dict()["sums"] == summed
+    assert other.optimizer.stats is None
     comm.barrier()
     if comm.rank == 0:
         shutil.rmtree(folder)

@@ -14,6 +14,7 @@ launch serves a single buffer and a thousand arrays of several dtypes and groups
     DTYPE,  # and the address of its dtype object; up to here a row changes as a whole
     LENGTH,  # elements
     COUNT,  # elements to step now: LENGTH, or 0 where the gradient is None
+    GRAIN,  # threads share the array at multiples of so many elements, a power of two
     COUNTS,  # address of the step counts: machine code reads the table, and writes elsewhere
     TYPE,  # of the gradient object: the address of numpy.ndarray,
     NONE,  # or this object, the address of None
@@ -24,7 +25,7 @@ launch serves a single buffer and a thousand arrays of several dtypes and groups
     PARAM,
     GRAD,
     STATE,  # and more, as many as the chain has slots
-) = range(18)
+) = range(19)
 
 # The counts of an array that the machine code of a step keeps.
 (

@@ -15,13 +15,13 @@ from typing import Any
 import numba
 from numba import types
 
-from fastopt.codecs.base import BLOCK
 from fastopt.executors import partition
 from fastopt.executors.cpu.columns import (
     COUNT,
     COUNTS,
     FIRST,
     GRAD,
+    GRAIN,
     HYPER,
     KERNEL,
     LAG,
@@ -32,9 +32,6 @@ from fastopt.executors.cpu.columns import (
 from fastopt.executors.cpu.header_check import first_invalid
 from fastopt.executors.cpu.pointers import call_kernel, prefetch_arrays, read_word, write_word
 from fastopt.kernels.compiler import compile_function, helper
-
-# Threads share an array at multiples of this many elements: whole cache lines and blocks of codes.
-GRAIN = BLOCK
 
 # Bytes of the smallest page.
 PAGE = 4096
@@ -57,11 +54,11 @@ def _run(rows, row, start, stop):
 
 
 @helper
-def _bound(position, length):
-    """Clamp a position relative to an array to its length, and round it down to `GRAIN`."""
+def _bound(position, length, grain):
+    """Clamp a position relative to an array to its length, and round it down to a multiple."""
     if position >= length:
         return length
-    return max(position, 0) // GRAIN * GRAIN
+    return max(position, 0) & -grain
 
 
 @helper
@@ -98,8 +95,9 @@ def _parallel(rows, items, ranges, threads):
             last = chunk_bound(total, thread + 1, threads)
             position = 0
             for i in range(rows.shape[0]):
-                length = rows[i, COUNT]
-                start, stop = _bound(first - position, length), _bound(last - position, length)
+                length, grain = rows[i, COUNT], rows[i, GRAIN]
+                start = _bound(first - position, length, grain)
+                stop = _bound(last - position, length, grain)
                 if start < stop:
                     _run(rows, i, start, stop)
                 position += length
@@ -112,8 +110,9 @@ def _stretch(rows, start, stop, threads):
         last = start + chunk_bound(stop - start, thread + 1, threads)
         position = 0
         for i in range(rows.shape[0]):
-            length = rows[i, LENGTH]
-            begin, end = _bound(first - position, length), _bound(last - position, length)
+            length, grain = rows[i, LENGTH], rows[i, GRAIN]
+            begin = _bound(first - position, length, grain)
+            end = _bound(last - position, length, grain)
             if begin < end and rows[i, COUNT] == length:
                 _run(rows, i, begin, end)
             position += length

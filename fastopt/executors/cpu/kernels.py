@@ -17,15 +17,17 @@ from numba.core import ccallback, types
 
 from fastopt.codecs.base import BLOCK
 from fastopt.codecs.blocks import PLAIN
+from fastopt.executors.cpu import tree_sum
 from fastopt.executors.cpu.block_access import block_access, codes_of, nowhere, scratch
 from fastopt.executors.cpu.element_access import element_access, phase_bits, random_of, split_access
 from fastopt.executors.cpu.pointers import prefetch
-from fastopt.executors.cpu.tree_sum import term_storer
+from fastopt.executors.norm import SUM_BLOCK
 from fastopt.kernels.chain_source import chain_body, hypers_of
 from fastopt.kernels.compiler import (
     FAST,
     OPTIONS,
     CheckedCFunc,
+    check_terms,
     check_types,
     helper,
     result_type,
@@ -130,6 +132,12 @@ def source(job: Job) -> str:
     if job.zero_grad:
         body.append(_store(arrays[1], "zero"))
     body += [_store(array, array.name) for array in job.slots if array.kind != "input"]
+    terms = range(len(job.terms))
+    body += [f"store_term{k}(terms{k}, i - begin, term{k})" for k in terms]
+    added = [f"add_terms(waiting{k}, terms{k}, begin % SUM_BLOCK // GROUP)" for k in terms]
+    if terms:
+        head.append(f"sums = addresses[{len(arrays) + 1}]")
+    head += [f"waiting{k}, terms{k} = waiting_sums(), group_terms()" for k in terms]
 
     lines = ["def kernel(addresses, hyper, start, stop):"]
     lines += [f"    {line}" for line in head]
@@ -162,15 +170,29 @@ def source(job: Job) -> str:
         lines += [f"                    encode_{name}(position, {old_codes.format(name)})"]
     lines += ["                for i in range(begin, begin + PREFETCH_STEP):"]
     lines += [f"                    {line}" for line in plain_loads + body]
+    lines += [f"                {line}" for line in added]
     lines += ["        else:"]
-    lines += ["            for i in range(block, end):"]
-    lines += [f"                {line}" for line in loads + body]
+    if terms:
+        lines += ["            for begin in range(block, end, GROUP):"]
+        lines += [f"                clear_terms(terms{k})" for k in terms]
+        lines += ["                for i in range(begin, min(begin + GROUP, end)):"]
+        lines += [f"                    {line}" for line in loads + body]
+        lines += [f"                {line}" for line in added]
+    else:
+        lines += ["            for i in range(block, end):"]
+        lines += [f"                {line}" for line in loads + body]
     if blocked and dithers:
         lines += ["        random_before = random"]
     for name in names:
         numbers = f"{name}_at, block, end, {name}_new"
         lines += [f"        {name}_new_scale = rescale_{name}({numbers})"]
         lines += [f"        {name}_before = {name}_codes"]
+    if terms:
+        lines += ["        if end == stop or end % SUM_BLOCK == 0:"]
+        lines += ["            groups = (end - 1) % SUM_BLOCK // GROUP + 1"]
+    for k in terms:
+        place = f"block // SUM_BLOCK * {len(terms)} + {k}"
+        lines += [f"            store_total(waiting{k}, groups, sums, {place})"]
     lines += [f"    encode_all_{name}({old_codes.format(name)})" for name in names]
     return "\n".join(lines) + "\n"
 
@@ -189,19 +211,24 @@ def kernel(job: Job) -> Kernel:
         The processor lacks the instructions for one of the formats.
     """
     text, parts, number = source(job), job.parts, numba.from_dtype(job.compute)
-    identity = identified(job, [text], [part.update for part in parts])
-    updates = specialized_updates(job, parts)
+    terms = job.terms
+    functions = [term.function for term in terms]
+    identity = identified(job, [text], [*(part.update for part in parts), *functions])
+    updates, observers = specialized_updates(job, parts), in_float64(job, functions)
     scope: dict[str, Any] = {"BLOCK": BLOCK, "PREFETCH_STEP": PREFETCH_STEP, "AHEAD": ahead(job)}
     scope["WORTH_FETCHING"] = WORTH_FETCHING
     scope |= {"phase_bits": phase_bits, "random_of": random_of, "nothing": np.int32(0)}
     scope |= {"plain": np.int32(PLAIN)}
     scope |= {"scratch": scratch, "nowhere": nowhere, "codes_of": codes_of}
     scope |= {f"transform{i}": update for i, update in enumerate(updates)}
-    scope |= access(job)
+    scope |= access(job, len(terms))
+    if terms:
+        scope |= adding() | {f"observe{k}": function for k, function in enumerate(observers)}
     arguments = types.CPointer(types.intp), types.CPointer(number), types.int64, types.int64
 
     def check() -> None:
         check_types(parts, updates, number, result_type)
+        check_terms(terms, parts, observers, result_type)
 
     return compiled(job, text, identity, scope, arguments, check)
 
@@ -214,6 +241,19 @@ def specialized_updates(job: Job, parts: Sequence[Part]) -> list[Any]:
         compile_helper(specialize(part.update, job.compute.type, compile_helper, replaced))
         for part in parts
     ]
+
+
+def in_float64(job: Job, functions: Sequence[Any]) -> list[Any]:
+    """Functions that give terms of sums, to be called from a kernel."""
+    compile_helper = partial(helper, options=_options(job))
+    return [compile_helper(specialize(function, np.float64, compile_helper)) for function in functions]
+
+
+def adding() -> dict[str, Any]:
+    """The names with which a kernel adds up terms."""
+    names = "waiting_sums", "group_terms", "clear_terms", "add_terms", "store_total", "GROUP"
+    scope = {name: getattr(tree_sum, name) for name in names}
+    return {**scope, "SUM_BLOCK": SUM_BLOCK, "float64": np.float64}
 
 
 def compiled(
@@ -250,7 +290,7 @@ def access(job: Job, sums: int = 0) -> dict[str, Any]:
     # For aliasing, scratches, previous blocks and the table of random bits count as arrays.
     slots = len(arrays) + sums + 2 * len(blocked) + 1
     first = len(arrays) + sums
-    storers = ((f"store_term{k}", term_storer(len(arrays) + k, slots)) for k in range(sums))
+    storers = ((f"store_term{k}", tree_sum.term_storer(len(arrays) + k, slots)) for k in range(sums))
     access: dict[str, Any] = dict(storers)
     for array in arrays:
         name, kind, storage, slot, _ = array

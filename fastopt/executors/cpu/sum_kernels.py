@@ -7,38 +7,30 @@ storing anything, and writes one number for each sum and each block of `SUM_BLOC
 from __future__ import annotations
 
 import dis
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import numba
-import numpy as np
 from numba.core import types
 
 from fastopt.codecs.base import BLOCK
-from fastopt.executors.cpu import tree_sum
 from fastopt.executors.cpu.block_access import codes_of
 from fastopt.executors.cpu.kernels import (
     Kernel,
     access,
+    adding,
     compiled,
+    in_float64,
     load,
     loads_hyper,
     specialized_updates,
 )
-from fastopt.executors.norm import SUM_BLOCK
 from fastopt.kernels.chain_source import sums_body
 from fastopt.kernels.closure import python_of
-from fastopt.kernels.compiler import (
-    FAST,
-    OPTIONS,
-    check_summands,
-    check_types,
-    helper,
-    result_type,
-)
+from fastopt.kernels.compiler import check_terms, check_types, result_type
 from fastopt.kernels.job import CORRECTION, Job, KernelArray
 from fastopt.kernels.kernel_identity import identified
-from fastopt.kernels.specialize import specialize
+from fastopt.kernels.terms import terms_before
 from fastopt.transforms.base import sums_in
 
 # Elements that are fetched ahead: of one array as many as for the norm, of several fewer. On one core
@@ -116,15 +108,12 @@ def sum_kernel(job: Job) -> Kernel:
         The processor lacks the instructions for one of the formats.
     """
     text, parts, number = source(job), job.parts, numba.from_dtype(job.compute)
-    before, sums = parts[:-1], sums_in(parts[-1])
-    identity = identified(job, [text], [*(part.update for part in before), *sums.summands], "sums-")
-    updates = specialized_updates(job, before)
-    compile_helper = partial(helper, options=FAST if job.fast else OPTIONS)
-    summands = [compile_helper(specialize(each, np.float64, compile_helper)) for each in sums.summands]
-    scope: dict[str, Any] = {"BLOCK": BLOCK, "SUM_BLOCK": SUM_BLOCK, "GROUP": tree_sum.GROUP}
-    scope |= {"AHEAD": FAR if len(_read(job)) == 1 else NEAR, "float64": np.float64}
-    names = "waiting_sums", "group_terms", "clear_terms", "add_terms", "store_total"
-    scope |= {name: getattr(tree_sum, name) for name in names} | {"codes_of": codes_of}
+    before, terms = parts[:-1], terms_before(parts[-1], len(parts) - 1)
+    functions = [term.function for term in terms]
+    identity = identified(job, [text], [*(part.update for part in before), *functions], "sums-")
+    updates, summands = specialized_updates(job, before), in_float64(job, functions)
+    scope: dict[str, Any] = {"BLOCK": BLOCK, "codes_of": codes_of, **adding()}
+    scope |= {"AHEAD": FAR if len(_read(job)) == 1 else NEAR}
     scope |= {f"transform{i}": function for i, function in enumerate(updates)}
     scope |= {f"summand{k}": function for k, function in enumerate(summands)}
     scope |= access(job, len(summands))
@@ -132,6 +121,6 @@ def sum_kernel(job: Job) -> Kernel:
 
     def check() -> None:
         check_types(before, updates, number, result_type)
-        check_summands(parts[-1], summands, result_type)
+        check_terms(terms, parts, summands, result_type)
 
     return compiled(job, text, identity, scope, (*arguments, types.int64), check)

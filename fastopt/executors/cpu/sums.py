@@ -56,6 +56,16 @@ def _sums(rows, kernels, sums, totals, threads):
             totals[k, 0] = sums[position] if blocks > 0 else 0.0
 
 
+def _each_total(numbers, layout, room, totals):
+    for i in range(layout.shape[1]):
+        first, blocks, count = layout[0, i], layout[1, i], layout[2, i]
+        for k in range(count):
+            for j in range(blocks):
+                room[j] = numbers[first + j * count + k]
+            add_up(room, 0, blocks)
+            totals[k, i] = room[0]
+
+
 _NUMBERS = types.Array(types.float64, 1, "C")
 _SIGNATURE = types.void(
     types.Array(types.int64, 2, "C"),
@@ -81,3 +91,19 @@ def serial() -> Callable[[Any, Any, Any, Any, int], None]:
 def parallel() -> Callable[[Any, Any, Any, Any, int], None]:
     """The same on several threads."""
     return compile_function(_sums, _SIGNATURE, "sums-parallel", parallel=True)
+
+
+@cache
+def each_total() -> Callable[[Any, Any, Any, Any], None]:
+    """``each_total()(numbers, layout, room, totals)``: add the sums of the blocks of each array.
+
+    `layout` has a column for each array: where its sums begin in `numbers`, its blocks and how many
+    sums each of them has. `room` is for the blocks of one, `totals` has a row for each sum.
+    """
+    signature = types.void(
+        _NUMBERS,
+        types.Array(types.int64, 2, "C"),
+        _NUMBERS,
+        types.Array(types.float64, 2, "C"),
+    )
+    return compile_function(_each_total, signature, "sums-each-total")

@@ -11,6 +11,7 @@ from fastopt.arrays.checks import Array, Guarded, address
 from fastopt.arrays.object_headers import Header
 from fastopt.arrays.object_layout import ALIGNED, CONTIGUOUS, WRITEABLE
 from fastopt.changes import Change, assign, put
+from fastopt.codecs.base import BLOCK
 from fastopt.codecs.formats import name_of, number_of
 from fastopt.executors.cpu.columns import (
     COUNT,
@@ -19,6 +20,7 @@ from fastopt.executors.cpu.columns import (
     FIRST,
     FLAGS,
     FORMAT,
+    GRAIN,
     HEADERS,
     HYPER,
     HYPER_LAG,
@@ -102,6 +104,9 @@ class Table(CountedTable):
         For gradients of the dtypes of the parameters; none where nothing is compiled.
     hypers : sequence of array
         The hyperparameters of each parameter.
+    grain : int
+        Threads share an array at multiples of so many elements: at least whole cache lines and blocks
+        of codes.
     """
 
     def __init__(
@@ -115,6 +120,7 @@ class Table(CountedTable):
         may_skip: bool,
         kernels: Sequence[Any],
         hypers: Sequence[Array],
+        grain: int = BLOCK,
     ) -> None:
         most = max(map(len, states), default=0)
         grad_flags = CONTIGUOUS | ALIGNED | (WRITEABLE if zero_grad else 0)
@@ -134,6 +140,7 @@ class Table(CountedTable):
             row[KERNEL], row[HYPER], row[HEADERS] = code, address(hyper), headers_at + 8 * start
             row[FORMAT], row[ITEMSIZE], row[DTYPE] = _format_words(param.dtype)
             row[LENGTH] = row[COUNT] = param.size
+            row[GRAIN] = grain
             row[TYPE], row[NONE] = id(np.ndarray), id(None) if may_skip else 0
             row[FLAGS], row[NDIM] = grad_flags, param.ndim
             row[FIRST], row[PARAM] = index, headers_of_row[0].address

@@ -273,18 +273,14 @@ class ShardedOptimizer:
             scale = finite_positive("grad_scale", grad_scale)
             stepper = self._stepper_of()  # after a load that was interrupted it refuses
             scale *= self._ranks.size if self._reduction == "mean" else 1
-            self._begin(stepper, flat, scale, stream)
+            summed = flat if self._ranks.size == 1 else self._received
+            stepper.begin(summed, scale, self._exchange.wait_for(flat, stream))
             notes.fingerprint = fingerprint(stepper)
             notes.describe = lambda: describe(stepper, settings(self.optimizer))
         if self._exchange_and_step(stepper, flat):
             stepper.end()
             if self.optimizer.zero_grad and self._ranks.size > 1:
                 placement.clear(flat)
-
-    def _begin(self, stepper: Stepper, flat: Any, grad_scale: float, stream: Any) -> None:
-        """Begin a step with a checked gradient of this rank."""
-        grad = flat if self._ranks.size == 1 else self._received
-        stepper.begin(grad, grad_scale, self._exchange.wait_for(flat, stream))
 
     def _exchange_and_step(self, stepper: Stepper, flat: Any) -> bool:
         """Whether the step was taken."""
@@ -295,14 +291,15 @@ class ShardedOptimizer:
                 self._exchange.wait()
             return steps
         arrived: Iterable[int] = self._exchange.reduced(flat, self._received)
-        if stepper.reads_first:  # norm and sums are of the whole gradient
+        whole = stepper.pass_sums is not None  # a block of its sums may reach across pieces
+        if whole or stepper.reads_first:  # norm and sums are of the whole gradient
             arrived = list(arrived)
             if not stepper.decide():
                 return False
         with self._exchange.gathering() as gather:
             for k in arrived:
-                piece = self._exchange.in_shard(k)
-                stepper.run(piece.start, piece.stop)
+                piece = slice(0, self._received.size) if whole else self._exchange.in_shard(k)
+                stepper.run(piece.start, piece.stop)  # of what was stepped nothing, once more
                 self._exchange.wait()
                 if self._all is not None:
                     gather(self._all, k)

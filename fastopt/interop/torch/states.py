@@ -22,7 +22,8 @@ from fastopt.interop.torch.state_formats import (
 )
 from fastopt.interop.torch.tensors import number
 from fastopt.kernels.job import CORRECTION
-from fastopt.transforms.base import START_FROM_PARAM, Chain
+from fastopt.transforms.base import Chain
+from fastopt.transforms.states import START_FROM_PARAM
 
 State = dict[str, Any]
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastopt.arrays import checks
 from fastopt.arrays.checks import Array, loaded
+from fastopt.arrays.tree import Structure
 from fastopt.codecs.floats import floats
 from fastopt.codecs.formats import FORMATS, compute_dtype, name_of
 from fastopt.steps.sparse import row_loops
@@ -190,3 +192,12 @@ def _first_of_each(ordered: Array) -> Array:
     new = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
     ends = [0, ordered.size] if ordered.size else [0]
     return np.concatenate([ends[:1], new, ends[1:]]).astype(np.int64)
+
+
+def wanted_rows(rows: Any, structure: Structure, leaves: Sequence[Array]) -> dict[int, Array]:
+    """Rows that a caller names, of the parameters that have any, in rising order."""
+    names, wanted = structure.names("rows"), {}
+    for index, indices in enumerate(structure.match(rows, "rows")):
+        if indices is not None:
+            wanted[index] = np.unique(checks.check_rows(names[index], indices, leaves[index]))
+    return wanted

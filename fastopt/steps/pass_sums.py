@@ -1,0 +1,99 @@
+"""What is added up while a step is taken: for the next step, and to be reported."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+
+from fastopt.arrays.checks import Array
+from fastopt.changes import Change, put
+from fastopt.executors.cpu.sums import each_total
+from fastopt.executors.norm import LOCAL, SUM_BLOCK, Reducer, tree_sum
+
+NOTHING = -0.0  # what leaves any number as it is that it is added to
+
+
+class PassSums:
+    """The sums of each block of each array, which a step writes, and the totals of the arrays.
+
+    An array that is left out of a step keeps its sums. Over several arrays their totals are added, in
+    the order of a binary tree: so a run can be resumed from the totals alone.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Of the arrays.
+    counts : sequence of int
+        How many sums each of them has.
+    compiled : bool
+
+    Attributes
+    ----------
+    blocks : list of array
+        For each array a row for each of its blocks, with a number for each sum.
+    since : int
+        The step count at which there were no sums: of statistics there are none before the next step.
+    """
+
+    def __init__(self, sizes: Sequence[int], counts: Sequence[int], compiled: bool) -> None:
+        lengths = [max(-(-size // SUM_BLOCK), 1) for size in sizes]
+        items = [length * count for length, count in zip(lengths, counts, strict=True)]
+        *firsts, size = accumulate(items, initial=0)
+        self._numbers = np.zeros(max(size, 1))
+        self.blocks = [
+            self._numbers[first : first + length * count].reshape(length, count)
+            for first, length, count in zip(firsts, lengths, counts, strict=True)
+        ]
+        layout = np.array([firsts, lengths, counts], np.int64)
+        self._layout, self._compiled = np.ascontiguousarray(layout.reshape(3, len(firsts))), compiled
+        self._room = np.zeros(max(lengths, default=1))
+        self._has_elements = np.array([size > 0 for size in sizes], np.bool_)
+        self._most = max(counts, default=0)
+        self.since = 0  # the step count at which there were none
+
+    def totals(self) -> Array:
+        """The sums of each array: a row for each sum, with a number for each array."""
+        totals = np.zeros((self._most, len(self.blocks)))
+        if self._compiled:
+            each_total()(self._numbers, self._layout, self._room, totals)
+            return totals
+        for row, blocks in enumerate(self.blocks):
+            with np.errstate(all="ignore"):
+                totals[: blocks.shape[1], row] = tree_sum(blocks)
+        return totals
+
+    def placed(self, totals: Sequence[Sequence[float]]) -> list[Change]:
+        """What makes these the totals of each array: for each array a number for each sum."""
+        changes = []
+        for blocks, numbers in zip(self.blocks, totals, strict=True):
+            values = np.full(blocks.shape, NOTHING)
+            values[0, : len(numbers)] = numbers
+            changes.append(put(blocks, values))
+        return changes
+
+    def reduced(self, reducer: Reducer) -> list[Change]:
+        """What makes the sums of a step those of all processes."""
+        if reducer is LOCAL:
+            return []
+        totals = np.where(self._has_elements, self.totals(), 0.0)
+        summed = [[reducer.sum(number) for number in numbers] for numbers in totals.T.tolist()]
+        return self.placed(
+            [numbers[: blocks.shape[1]] for numbers, blocks in zip(summed, self.blocks, strict=True)]
+        )
+
+
+def over_all(totals: Array) -> list[float]:
+    """The sums over several arrays, from a row for each with a number for each array."""
+    if not totals.shape[1]:
+        return [0.0] * len(totals)
+    with np.errstate(all="ignore"):
+        return [float(tree_sum(row)) for row in totals]
+
+
+def pass_sums(groups: Sequence[Any], group_of: Sequence[int], sizes: Sequence[int], **how: Any) -> Any:
+    """The sums of a step's pass, None where nothing is added up."""
+    counts = [groups[group].terms for group in group_of]
+    return PassSums(sizes, counts, **how) if any(counts) else None
