@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from fastopt.optimizers.adan import Adan as Adan
     from fastopt.optimizers.ademamix import AdEMAMix as AdEMAMix
     from fastopt.optimizers.asgd import ASGD as ASGD
+    from fastopt.optimizers.automatic import auto as auto
     from fastopt.optimizers.dog import DoG as DoG
     from fastopt.optimizers.lamb import LAMB as LAMB
     from fastopt.optimizers.lars import LARS as LARS
@@ -93,6 +94,7 @@ _HOMES = {
     "Optimizer": "fastopt.optimizers.optimizer",
     "Stats": "fastopt.steps.stats",
     "Transform": "fastopt.transforms",
+    "auto": "fastopt.optimizers.automatic",
     "chain": "fastopt.transforms",
     "empty": "fastopt.executors.cpu.allocate",
     "flatten": "fastopt.executors.cpu.allocate",

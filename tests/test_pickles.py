@@ -41,6 +41,8 @@ TRANSFORMS = {
     "clip by norm": lambda x: t.clip_by_global_norm(x),
     "trust ratio": lambda x: t.scale_by_trust_ratio(x, eps=x),
     "adaptive clip": lambda x: t.adaptive_grad_clip(x, eps=x),
+    "automatic": lambda x: t.follow_automatically(t.scale_by_rms(x), t.trace(x), factor=x),
+    "held": lambda x: t.follow_automatically(t.scale_by_adam(), lr=x, by_gradient=True),
     "decay": lambda x: t.add_decayed_weights(x, lr=x),
     "trace": lambda x: t.trace(x, x),
     "nesterov": lambda x: t.trace(x, nesterov=True),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastopt import transforms as t
 from fastopt.optimizers.dialects import DIALECTS
 from fastopt.optimizers.named import NamedOptimizer
-from fastopt.optimizers.settings import Number, setting
+from fastopt.optimizers.settings import Number, Rate, setting
 from fastopt.transforms.base import Transform
 
 
@@ -22,7 +22,7 @@ class AdaBelief(NamedOptimizer):
     ----------
     params : array, or list, tuple or dict of arrays, or groups
         What to optimize, updated in place.
-    lr : float or schedule, default 1e-3
+    lr : float, schedule or "auto", default 1e-3
         Learning rate, >= 0.
     beta1, beta2 : float or schedule, default 0.9 and 0.999
         Weights of the past, in [0, 1).
@@ -63,7 +63,7 @@ class AdaBelief(NamedOptimizer):
     usual_lr = 0.1
     dialects = DIALECTS["AdaBelief"]
 
-    lr: Number = setting(default=1e-3)
+    lr: Rate = setting(default=1e-3)
     beta1: Number = setting(default=0.9)
     beta2: Number = setting(default=0.999)
     eps: Number = setting(default=1e-16)

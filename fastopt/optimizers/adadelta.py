@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastopt import transforms as t
 from fastopt.optimizers.dialects import DIALECTS
 from fastopt.optimizers.named import NamedOptimizer
-from fastopt.optimizers.settings import Number, setting
+from fastopt.optimizers.settings import Number, Rate, setting
 from fastopt.transforms.base import Transform
 
 
@@ -23,7 +23,7 @@ class AdaDelta(NamedOptimizer):
     ----------
     params : array, or list, tuple or dict of arrays, or groups
         What to optimize, updated in place.
-    lr : float or schedule, default 1
+    lr : float, schedule or "auto", default 1
         Learning rate, >= 0. The paper has none, which is 1.
     rho : float or schedule, default 0.9
         Weight of the past in both averages, in [0, 1).
@@ -62,7 +62,7 @@ class AdaDelta(NamedOptimizer):
     usual_lr = 1.0
     dialects = DIALECTS["AdaDelta"]
 
-    lr: Number = setting(default=1.0)
+    lr: Rate = setting(default=1.0)
     rho: Number = setting(default=0.9)
     eps: Number = setting(default=1e-6)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastopt import transforms as t
 from fastopt.optimizers.dialects import DIALECTS
 from fastopt.optimizers.named import NamedOptimizer
-from fastopt.optimizers.settings import Flag, Number, SettingField, setting
+from fastopt.optimizers.settings import Flag, Number, Rate, SettingField, setting
 from fastopt.optimizers.shared_options import decoupled_decay, derived_rate
 from fastopt.transforms.base import Transform, factory
 from fastopt.validation import Setting, at, nonnegative
@@ -34,7 +34,7 @@ class AdaGrad(NamedOptimizer):
     ----------
     params : array, or list, tuple or dict of arrays, or groups
         What to optimize, updated in place.
-    lr : float or schedule, default 1e-2
+    lr : float, schedule or "auto", default 1e-2
         Learning rate, >= 0.
     eps : float or schedule, default 1e-10
         >= 0.
@@ -79,7 +79,7 @@ class AdaGrad(NamedOptimizer):
     usual_lr = 1.0
     dialects = DIALECTS["AdaGrad"]
 
-    lr: Number = setting(default=1e-2)
+    lr: Rate = setting(default=1e-2)
     eps: Number = setting(default=1e-10)
     eps_inside_sqrt: Flag = setting(default=True, kw_only=True)
     lr_decay: Number = setting(default=0.0, kw_only=True)

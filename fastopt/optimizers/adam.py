@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastopt import transforms as t
 from fastopt.optimizers.dialects import DIALECTS
 from fastopt.optimizers.named import NamedOptimizer
-from fastopt.optimizers.settings import Flag, Number, OptionalNumber, setting
+from fastopt.optimizers.settings import Flag, Number, OptionalNumber, Rate, setting
 from fastopt.transforms.base import Transform
 
 
@@ -22,7 +22,7 @@ class Adam(NamedOptimizer):
     ----------
     params : array, or list, tuple or dict of arrays, or groups
         What to optimize, updated in place.
-    lr : float or schedule, default 1e-3
+    lr : float, schedule or "auto", default 1e-3
         Learning rate, >= 0.
     beta1, beta2 : float or schedule, default 0.9 and 0.999
         Weights of the past, in [0, 1).
@@ -67,7 +67,7 @@ class Adam(NamedOptimizer):
     usual_lr = 0.1
     dialects = DIALECTS["Adam"]
 
-    lr: Number = setting(default=1e-3)
+    lr: Rate = setting(default=1e-3)
     beta1: Number = setting(default=0.9)
     beta2: Number = setting(default=0.999)
     eps: Number = setting(default=1e-8)
@@ -137,7 +137,7 @@ class NAdam(NamedOptimizer):
     ----------
     params : array, or list, tuple or dict of arrays, or groups
         What to optimize, updated in place.
-    lr : float or schedule, default 2e-3
+    lr : float, schedule or "auto", default 2e-3
         Learning rate, >= 0.
     beta1, beta2 : float or schedule, default 0.9 and 0.999
         Weights of the past, in [0, 1).
@@ -179,7 +179,7 @@ class NAdam(NamedOptimizer):
     usual_lr = 0.1
     dialects = DIALECTS["NAdam"]
 
-    lr: Number = setting(default=2e-3)
+    lr: Rate = setting(default=2e-3)
     beta1: Number = setting(default=0.9)
     beta2: Number = setting(default=0.999)
     eps: Number = setting(default=1e-8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastopt import transforms as t
 from fastopt.optimizers.dialects import DIALECTS
 from fastopt.optimizers.named import NamedOptimizer
-from fastopt.optimizers.settings import Flag, Number, OptionalNumber, setting
+from fastopt.optimizers.settings import Flag, Number, OptionalNumber, Rate, setting
 from fastopt.optimizers.shared_options import decoupled_decay, derived_rate
 from fastopt.transforms.base import Transform, factory
 from fastopt.validation import Setting, at, flag, nonnegative
@@ -39,7 +39,7 @@ class Adan(NamedOptimizer):
     ----------
     params : array, or list, tuple or dict of arrays, or groups
         What to optimize, updated in place.
-    lr : float or schedule, default 1e-3
+    lr : float, schedule or "auto", default 1e-3
         Learning rate, >= 0.
     beta1, beta2, beta3 : float or schedule, default 0.98, 0.92 and 0.99
         Weights of the past, in [0, 1). The paper's are one minus these.
@@ -89,7 +89,7 @@ class Adan(NamedOptimizer):
     usual_lr = 0.1
     dialects = DIALECTS["Adan"]
 
-    lr: Number = setting(default=1e-3)
+    lr: Rate = setting(default=1e-3)
     beta1: Number = setting(default=0.98)
     beta2: Number = setting(default=0.92)
     beta3: Number = setting(default=0.99)

@@ -78,6 +78,7 @@ class ASGD(NamedOptimizer):
 
     __slots__ = ()
 
+    has_automatic_lr = False
     usual_lr = "curvature"
     dialects = DIALECTS["ASGD"]
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from fastopt.arrays import tree
 from fastopt.optimizers import repr as text
+from fastopt.optimizers.automatic import STAYS_AUTOMATIC, current_rate, held, is_automatic
 from fastopt.optimizers.saved_settings import check_settings, merge, plain
 from fastopt.optimizers.settings import Values, is_number
 from fastopt.validation import as_float, as_scalar, shown
@@ -73,7 +74,9 @@ class SettingValues:
         groups = [{**self.common, **values} for values in self.groups]
         if self._on is not None:  # else they are what decides which parts there are
             for values, on in zip(groups, self._on, strict=True):
-                values |= {n: _zero for n in on if is_number(values[n]) and values[n] == 0}
+                values |= {n: _zero for n in on if is_number(values.get(n)) and values[n] == 0}
+                if STAYS_AUTOMATIC in on:
+                    values["lr"] = held(values["lr"])
         return groups
 
     def assigned(self, name: str, value: Any, group: int | None) -> Self:
@@ -125,7 +128,9 @@ class GroupSettings:
 
     def current(self, name: str) -> float:
         """A number as it is in the coming step, see `Optimizer.current`."""
-        return number_at(name, getattr(self, name), self._optimizer.step_count)
+        if is_automatic(value := getattr(self, name)):
+            return current_rate(self._optimizer, [self._index])
+        return number_at(name, value, self._optimizer.step_count)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # while a copy is made, nothing is there yet
@@ -195,12 +200,13 @@ def _number(value: Any) -> Any:
 
 def _strengths(settings: Values) -> frozenset[str]:
     """The settings that switch their part of the chain on: numbers that are not zero, and schedules."""
-    return frozenset(
+    names = frozenset(
         name
         for name, value in settings.items()
         if not (value is None or value is False)  # by far the most: half the time
         and (callable(value) or (is_number(value) and value != 0))
     )
+    return names | {STAYS_AUTOMATIC} if is_automatic(settings.get("lr")) else names
 
 
 def _zero(step: int) -> float:

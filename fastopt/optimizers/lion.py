@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastopt import transforms as t
 from fastopt.optimizers.dialects import DIALECTS
 from fastopt.optimizers.named import NamedOptimizer
-from fastopt.optimizers.settings import Flag, Number, setting
+from fastopt.optimizers.settings import Flag, Number, Rate, setting
 from fastopt.transforms.base import Transform
 
 
@@ -21,7 +21,7 @@ class Lion(NamedOptimizer):
     ----------
     params : array, or list, tuple or dict of arrays, or groups
         What to optimize, updated in place.
-    lr : float or schedule, default 1e-4
+    lr : float, schedule or "auto", default 1e-4
         Learning rate, >= 0: how far every element moves.
     beta1, beta2 : float or schedule, default 0.9 and 0.99
         Weights of the past, in the direction and in the average, in [0, 1).
@@ -60,7 +60,7 @@ class Lion(NamedOptimizer):
     usual_lr = 0.03
     dialects = DIALECTS["Lion"]
 
-    lr: Number = setting(default=1e-4)
+    lr: Rate = setting(default=1e-4)
     beta1: Number = setting(default=0.9)
     beta2: Number = setting(default=0.99)
     decoupled_weight_decay: Flag = setting(default=True, kw_only=True)

@@ -6,9 +6,10 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal, Self
 
+from fastopt.optimizers.automatic import Held, is_automatic, with_automatic_rate
 from fastopt.optimizers.chains import read_chain
 from fastopt.optimizers.dialects import Dialect, translate
-from fastopt.optimizers.group_settings import are_groups
+from fastopt.optimizers.group_settings import SettingValues, are_groups
 from fastopt.optimizers.optimizer import Optimizer
 from fastopt.optimizers.settings import Field, Number, argument, setting
 from fastopt.optimizers.shared_options import check_decoupled_decay, decoupled_decay
@@ -37,6 +38,8 @@ class NamedOptimizer(Optimizer):
     ----------
     usual_lr : float, "curvature" or None
         Of the class: where the learning rate of `fastopt.minimize` starts, if none is given.
+    has_automatic_lr : bool
+        Of the class: whether ``lr="auto"`` makes sense. It does where steps are proportional to `lr`.
     usual_settings : mapping
         Of the class: the settings that have other defaults then.
     dialects : mapping
@@ -62,6 +65,7 @@ class NamedOptimizer(Optimizer):
     __slots__ = ()
 
     usual_lr: ClassVar[float | Literal["curvature"] | None] = None
+    has_automatic_lr: ClassVar[bool] = True
     usual_settings: ClassVar[Mapping[str, Any]] = {}
     dialects: ClassVar[Mapping[str, Dialect]] = {}
 
@@ -80,9 +84,17 @@ class NamedOptimizer(Optimizer):
         return [*decoupled_decay(self), scale_by_learning_rate(self.lr)]
 
     def _parts(self, index: int) -> Iterable[Transform]:
+        lr = self.lr
+        if is_automatic(lr) or isinstance(lr, Held):
+            self._settings = SettingValues({**self._settings.common, "lr": 1.0}, None, ())
         parts = list(self.make_parts())
         check_decoupled_decay(self, parts, "make_parts must end with *self.decay_and_rate()")
-        return parts
+        if lr is self.lr:
+            return parts
+        if not self.has_automatic_lr:
+            raise ValueError(f"lr must be a number or a schedule for {type(self).__name__}, not 'auto'")
+        by_gradient = self.usual_lr == "curvature"
+        return with_automatic_rate(type(self).__name__, parts, lr, by_gradient)
 
     @classmethod
     def like(cls, dialect: str, params: Any, **their_names: Any) -> Self:

@@ -8,6 +8,7 @@ from typing import Any, Self
 from fastopt.arrays.device_array import leave
 from fastopt.optimizers import checkpoint, group_settings
 from fastopt.optimizers import repr as text
+from fastopt.optimizers.automatic import current_rate, is_automatic
 from fastopt.optimizers.averaged import Averaged
 from fastopt.optimizers.chains import make_chains, read_chain, use_settings
 from fastopt.optimizers.checkpoint import Match
@@ -146,7 +147,7 @@ class Optimizer(Averaged, Decoded, SharedOptions, shared=True):
         return tuple(group_settings.GroupSettings(self, index) for index in range(len(self._groups)))
 
     def current(self, name: str) -> float:
-        """The value of a setting at the coming step, of a schedule too.
+        """The value of a setting at the coming step, of a schedule too; of ``lr="auto"`` at the last.
 
         Parameters
         ----------
@@ -170,7 +171,9 @@ class Optimizer(Averaged, Decoded, SharedOptions, shared=True):
         """
         if name not in self._setting_names and name != "clip_norm":
             raise AttributeError(f"{type(self).__name__} has no setting {name!r}")
-        return group_settings.number_at(name, getattr(self, name), self.step_count)
+        if is_automatic(value := getattr(self, name)):
+            return current_rate(self, range(len(self._groups)))
+        return group_settings.number_at(name, value, self.step_count)
 
     def _params_now(self) -> Any:
         if self._steps.params_behind:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastopt import transforms as t
 from fastopt.optimizers.dialects import DIALECTS
 from fastopt.optimizers.named import NamedOptimizer
-from fastopt.optimizers.settings import Flag, Number, SettingField, setting
+from fastopt.optimizers.settings import Flag, Number, Rate, SettingField, setting
 from fastopt.transforms.base import Transform
 
 
@@ -23,7 +23,7 @@ class RAdam(NamedOptimizer):
     ----------
     params : array, or list, tuple or dict of arrays, or groups
         What to optimize, updated in place.
-    lr : float or schedule, default 1e-3
+    lr : float, schedule or "auto", default 1e-3
         Learning rate, >= 0.
     beta1, beta2 : float or schedule, default 0.9 and 0.999
         Weights of the past, in [0, 1). With ``beta2 <= 0.6`` it never divides.
@@ -67,7 +67,7 @@ class RAdam(NamedOptimizer):
     usual_lr = 0.005
     dialects = DIALECTS["RAdam"]
 
-    lr: Number = setting(default=1e-3)
+    lr: Rate = setting(default=1e-3)
     beta1: Number = setting(default=0.9)
     beta2: Number = setting(default=0.999)
     eps: Number = setting(default=1e-8)

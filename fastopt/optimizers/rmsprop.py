@@ -7,7 +7,7 @@ from typing import ClassVar
 from fastopt import transforms as t
 from fastopt.optimizers.dialects import DIALECTS
 from fastopt.optimizers.named import NamedOptimizer
-from fastopt.optimizers.settings import Flag, Number, SettingField, setting
+from fastopt.optimizers.settings import Flag, Number, Rate, SettingField, setting
 from fastopt.optimizers.shared_options import momentum_and_rate
 from fastopt.transforms.base import Transform
 from fastopt.validation import flag
@@ -25,9 +25,10 @@ class RMSProp(NamedOptimizer):
     ----------
     params : array, or list, tuple or dict of arrays
         What to optimize, updated in place: float16, bfloat16, float32 or float64, C-contiguous.
-    lr : float or schedule, default 1e-3
+    lr : float, schedule or "auto", default 1e-3
         Learning rate, >= 0. A schedule is a function from the step (0, 1, ...) to a number; all
-        numbers here may be schedules, and may be assigned between steps: ``opt.lr = 1e-4``.
+        numbers here may be schedules, and may be assigned between steps: ``opt.lr = 1e-4``. With
+        ``"auto"`` it is found during the steps, see `fastopt.transforms.follow_automatically`.
     beta : float or schedule, default 0.9
         Weight of the past in the average of squares, in [0, 1).
     eps : float or schedule, default 1e-8
@@ -98,7 +99,7 @@ class RMSProp(NamedOptimizer):
     usual_settings: ClassVar = {"momentum": 0.9, "bias_correction": True}
     dialects = DIALECTS["RMSProp"]
 
-    lr: Number = setting(default=1e-3)
+    lr: Rate = setting(default=1e-3)
     beta: Number = setting(default=0.9)
     eps: Number = setting(default=1e-8)
     eps_inside_sqrt: Flag = setting(default=True, kw_only=True)

@@ -63,6 +63,8 @@ class Rprop(NamedOptimizer):
 
     __slots__ = ()
 
+    has_automatic_lr = False
+
     dialects = DIALECTS["Rprop"]
 
     lr: SettingField[float, float] = setting(default=1e-2, fixed=True)

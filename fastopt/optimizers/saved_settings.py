@@ -6,12 +6,18 @@ from collections.abc import Mapping, Set
 from numbers import Real
 from typing import Any
 
+from fastopt.optimizers.automatic import auto
+
 SCHEDULE = "schedule"  # it is code, which is not saved
+
+
+def _is_code(value: Any) -> bool:
+    return callable(value) or isinstance(value, auto)
 
 
 def plain_value(value: Any) -> Any:
     """What stands for a setting in a file."""
-    if callable(value):
+    if _is_code(value):
         return SCHEDULE
     is_number = isinstance(value, Real) and not isinstance(value, bool)
     return float(value) if is_number else value
@@ -27,7 +33,7 @@ def merge(current: Mapping[str, Any], saved: Mapping[str, Any], names: Set[str])
     unchanged = {
         name: value
         for name, value in current.items()
-        if name not in names or callable(value) or saved.get(name) == SCHEDULE
+        if name not in names or _is_code(value) or saved.get(name) == SCHEDULE
     }
     return {**{name: value for name, value in saved.items() if value != SCHEDULE}, **unchanged}
 

@@ -16,6 +16,7 @@ from typing import (
     Any,
     ClassVar,
     Generic,
+    Literal,
     Self,
     TypeAlias,
     TypeVar,
@@ -23,6 +24,7 @@ from typing import (
     overload,
 )
 
+from fastopt.optimizers.automatic import auto
 from fastopt.optimizers.suggestions import refusal
 from fastopt.validation import Setting
 
@@ -143,6 +145,7 @@ def argument(
 
 # A number can be computed with when it is read, unless it is a schedule.
 Number: TypeAlias = SettingField[float | Any, Setting]
+Rate: TypeAlias = SettingField[float | Any, Setting | Literal["auto"] | auto]
 OptionalNumber: TypeAlias = SettingField[float | Any, Setting | None]
 Flag: TypeAlias = SettingField[bool, bool]
 

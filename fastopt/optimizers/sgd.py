@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from fastopt.optimizers.dialects import DIALECTS
 from fastopt.optimizers.named import NamedOptimizer
-from fastopt.optimizers.settings import Flag, Number, setting
+from fastopt.optimizers.settings import Flag, Number, Rate, setting
 from fastopt.optimizers.shared_options import momentum_and_rate
 from fastopt.transforms.base import Transform
 
@@ -25,7 +25,7 @@ class SGD(NamedOptimizer):
     ----------
     params : array, or list, tuple or dict of arrays, or groups
         What to optimize, updated in place.
-    lr : float or schedule, default 1e-2
+    lr : float, schedule or "auto", default 1e-2
         Learning rate, >= 0.
     momentum : float or schedule, default 0
         In [0, 1].
@@ -69,7 +69,7 @@ class SGD(NamedOptimizer):
     usual_settings: ClassVar = {"momentum": 0.9}
     dialects = DIALECTS["SGD"]
 
-    lr: Number = setting(default=1e-2)
+    lr: Rate = setting(default=1e-2)
     momentum: Number = setting(default=0.0)
     dampening: Number = setting(default=0.0)
     nesterov: Flag = setting(default=False, kw_only=True)

@@ -7,6 +7,7 @@ from fastopt.transforms.adan import scale_by_adan
 from fastopt.transforms.ademamix import scale_by_ademamix
 from fastopt.transforms.after import at_least, at_most, average_params, copy_params
 from fastopt.transforms.asgd import average_evenly
+from fastopt.transforms.automatic import follow_automatically
 from fastopt.transforms.base import Chain, Transform, chain, factory
 from fastopt.transforms.belief import scale_by_belief
 from fastopt.transforms.decay import add_decayed_weights
@@ -45,6 +46,7 @@ __all__ = [
     "clip_by_value",
     "copy_params",
     "factory",
+    "follow_automatically",
     "scale",
     "scale_by_adadelta",
     "scale_by_adam",

@@ -1,0 +1,205 @@
+"""A learning rate that is found during the steps: raised while gradients agree with the recent way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from fastopt.transforms.base import Transform, Update, factory
+from fastopt.validation import Hyper, Setting, nonnegative, per_step
+
+TREND = "trend"
+AUTOMATIC = -1.0  # in the place of a learning rate that is given
+
+
+def trend_product(update, param, state, hyper):
+    return update * state[0]
+
+
+def param_square(update, param, state, hyper):
+    return param * param
+
+
+def gradient_square(update, param, state, hyper):
+    return update * update
+
+
+def one(update, param, state, hyper):
+    return 1.0
+
+
+def followed(sums, carried):
+    """The base rate of this step, and what the next one needs, from the sums of this one."""
+    agreement, squares, count = sums[0], sums[1], sums[2]
+    rate, spread, least, steps = carried
+    size = math.sqrt(squares / count) if count > 0.0 else 0.0
+    if steps == 0.0:
+        rate = least = 1e-4 * (1.0 + size)
+    elif agreement - agreement == 0.0:  # finite
+        spread = 0.95 * spread + 0.05 * abs(agreement)
+        if spread > 0.0:
+            strength = max(1.0 / max(100.0, 0.1 * steps), 0.3 / (1.0 + steps / 20.0))
+            signal = agreement / spread * (1.0 - 0.95**steps)
+            rate = rate * math.exp(strength * min(max(signal, -1.0), 1.0))
+    return min(rate, max(size, least)), spread, least, steps + 1.0
+
+
+def memory(steps):
+    """The weight of the past in the trend: a hundred steps, or a tenth of all."""
+    return 1.0 - 1.0 / max(100.0, 0.1 * steps)
+
+
+def automatic_rate(hyper, sums, carried):
+    factor, given = hyper[0], hyper[1]
+    if given >= 0.0:
+        return (given, memory(carried[3]), *hyper[2:]), carried
+    following = followed(sums, carried[:4])
+    rate = factor * following[0]
+    return (rate, memory(carried[3]), *hyper[2:]), (*following, rate)
+
+
+def automatic_rate_by_gradient(hyper, sums, carried):
+    factor, given = hyper[0], hyper[1]
+    if given >= 0.0:
+        return (given, memory(carried[3]), *hyper[2:]), carried
+    following = followed(sums, carried[:4])
+    mean = sums[3] / sums[2] if sums[2] > 0.0 else 0.0
+    mean = 0.9 * carried[5] + 0.1 * mean
+    rate = factor * following[0] / math.sqrt(mean) if mean > 0.0 else 0.0
+    return (rate, memory(carried[3]), *hyper[2:]), (*following, rate, mean)
+
+
+def _joined(first: Update, states: int, hypers: int, second: Update) -> Update:
+    """Two functions, one after the other, as one; the first has so many states and hyperparameters."""
+
+    def joined_update(update, param, state, hyper):
+        update, own = first(update, param, state[:states], hyper[:hypers])
+        update, others = second(update, param, state[states:], hyper[hypers:])
+        return update, own + others
+
+    return joined_update
+
+
+@cache
+def _following(parts: tuple[tuple[Update, int, int], ...]) -> Update:
+    """The direction times the rate, with the trend: a long average of directions."""
+    direction: Update = _unchanged
+    for function, states, hypers in reversed(parts):
+        direction = _joined(function, states, hypers, direction)
+
+    def automatic_update(update, param, state, hyper):
+        step, states = direction(update, param, state[1:], hyper[2:])
+        return hyper[0] * step, (hyper[1] * state[0] + step, *states)
+
+    automatic_update.__name__ = "_".join(["automatic", *(part[0].__name__ for part in parts)])
+    return automatic_update
+
+
+def _states(parts: Sequence[Transform]) -> dict[str, float | str]:
+    """The states of all parts; a name used again gets a number."""
+    states: dict[str, float | str] = {TREND: 0.0}
+    for part in parts:
+        for name, start in part.state.items():
+            unique, count = name, 1
+            while unique in states:
+                unique, count = f"{name}_{count}", count + 1
+            states[unique] = start
+    return states
+
+
+def _check(part: Any) -> None:
+    if not isinstance(part, Transform):
+        raise TypeError(f"parts must be transforms, not {part!r:.200}")
+    if part.after or part.from_sums is not None or part.inputs or part.outputs:
+        what = "acts on the new parameter" if part.after else "has sums, inputs or outputs"
+        raise ValueError(f"an automatic learning rate cannot follow transform {part.name!r}: it {what}")
+
+
+@factory
+def follow_automatically(
+    *parts: Transform,
+    factor: Setting = 1.0,
+    lr: Setting | None = None,
+    by_gradient: bool = False,
+) -> Transform:
+    """Multiply what `parts` make of the gradient by a learning rate that is found during the steps.
+
+    With the gradient ``g``, the direction ``u`` that `parts` make of it and the trend ``e``, from
+    ``rate = 1e-4 * (1 + X)`` and ``X = sqrt(mean(w * w))`` at step ``t = 0``: ::
+
+        c = sum(g * e)
+        s = 0.95 * s + 0.05 * |c|
+        k = max(1 / max(100, t / 10), 0.3 / (1 + t / 20))
+        rate = rate * exp(k * clip(c / s * (1 - 0.95**t), -1, 1))       t > 0
+        rate = min(rate, max(X, 1e-4 * (1 + X_0)))
+        e = (1 - 1 / max(100, t / 10)) * e + u
+        u = factor * rate * u
+
+    The rate rises while the gradient agrees with the steps of the last hundred, and falls if it opposes
+    them, which is the sign of the derivative of the loss by the rates of these steps. Costs one more
+    read of parameters, gradients and ``e``. `lr="auto"` of a named optimizer is this.
+
+    Parameters
+    ----------
+    *parts : Transform
+        Without a learning rate, sums or arrays of their own beside states.
+    factor : float or schedule
+        >= 0: multiplied on the rate.
+    lr : float or schedule, optional
+        >= 0: in the place of the automatic rate, which waits.
+    by_gradient : bool, optional
+        Divide by the root of an average of ``mean(g * g)``, with weights of 0.9 for the past: for
+        directions as large as gradients.
+
+    Notes
+    -----
+    Hypergradients: A. G. Baydin and others, "Online learning rate adaptation with hypergradient
+    descent", arXiv:1703.04782, equations 5 and 8, have the direction of one step in the place of
+    ``e``, and add to the rate in place of multiplying it.
+
+    Examples
+    --------
+    >>> import numpy as np, fastopt
+    >>> from fastopt import transforms as t
+    >>> w = np.ones(3)
+    >>> opt = fastopt.Optimizer(w, t.follow_automatically(t.scale_by_rms()))
+    >>> for _ in range(200):
+    ...     opt.step(w - 0.5)
+    >>> w.round(2)
+    array([0.5, 0.5, 0.5])
+    """
+    for part in parts:
+        _check(part)
+    factor = nonnegative("factor", factor)
+    given = AUTOMATIC if lr is None else nonnegative("lr", lr)
+    own = per_step(lambda factor, lr: (factor, lr), factor, given)
+    carried = {"rate": 0.0, "spread": 0.0, "least": 0.0, "steps": 0.0, "lr": 0.0}
+    sums = {"trend": trend_product, "param": param_square, "count": one}
+    functions = ((part.update, len(part.state), len(part.hyper_at(0))) for part in parts)
+    return Transform(
+        _following(tuple(functions)),
+        state=_states(parts),
+        hyper=_hyper(own, parts),
+        nonnegative=tuple(name for part in parts for name in part.nonnegative),
+        settings={"factor": (nonnegative, factor)}
+        | {name: rule for part in parts for name, rule in part.settings.items()},
+        sums=sums | ({"gradient": gradient_square} if by_gradient else {}),
+        from_sums=automatic_rate_by_gradient if by_gradient else automatic_rate,
+        carried=carried | ({"mean": 0.0} if by_gradient else {}),
+    )
+
+
+def _unchanged(update, param, state, hyper):
+    return update, state
+
+
+def _hyper(own: Any, parts: Sequence[Transform]) -> Any:
+    """The hyperparameters of the rule and of all parts, at a step or constant."""
+
+    def hyper(step: int) -> Hyper:
+        first: Hyper = own(step) if callable(own) else own
+        return sum((part.hyper_at(step) for part in parts), first)
+
+    return hyper if callable(own) or any(callable(part.hyper) for part in parts) else hyper(0)
