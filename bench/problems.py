@@ -59,6 +59,10 @@ REST = tuple(
 )
 
 
+# Arrays that are read once more, for sums: gradient and parameter, or those and states.
+READ_AGAIN = {"lars": 2, "lamb": 4, "prodigy": 4, "dog": 3}
+
+
 @dataclass(frozen=True)
 class Problem:
     """A gradient, and the parameter and states by name."""
@@ -69,8 +73,10 @@ class Problem:
 
     @property
     def bytes_per_element(self) -> int:
-        """What a step must move: read the gradient, read and write the parameter and each state."""
-        return self.grad.itemsize * (1 + 2 * len(self.arrays))
+        """What a step must move: read the gradient, read and write the parameter and each state; and
+        what is read before, for sums.
+        """
+        return self.grad.itemsize * (1 + 2 * len(self.arrays) + READ_AGAIN.get(self.form.name, 0))
 
     def view(self) -> Problem:
         """The same memory, for a peer that puts other arrays in their places."""

@@ -11,7 +11,8 @@ import numba
 import numpy as np
 import pytest
 
-from bench import figures, measure, peers, peers_numexpr, problems, report, tables
+from bench import drawing, figures, measure, peers, peers_numexpr, problems, report, tables
+from bench.comparison import report as comparison
 from bench.roofline import roofline
 from tests.support import interpreted_suite_only
 
@@ -138,3 +139,16 @@ def test_a_peer_that_computes_something_else_is_noticed() -> None:
 def test_tables_do_not_break_numbers() -> None:
     text = tables.table(["case", "time"], [["a b", "1.5 ms"]])
     assert "| a b | 1.5\N{NO-BREAK SPACE}ms |" in text
+
+
+def test_the_comparison_of_optimizers_shows_the_newest_results(tmp_path: Path) -> None:
+    results = comparison.newest()
+    page = comparison.PAGE.read_text("utf-8")
+    for name, text in comparison.parts(results).items():
+        assert report.insert_between(page, f"comparison:{name}", text) == page, name
+    drawn = drawing.save(
+        lambda figure: comparison.draw(results, figure), tmp_path, "which-one", (8.0, 6.4)
+    )
+    for path in drawn:
+        kept = figures.FOLDER / path.name
+        assert TEXT.findall(kept.read_text("utf-8")) == TEXT.findall(path.read_text("utf-8"))

@@ -16,6 +16,7 @@ from tests.support import COMPILED
 # Blocks with recipes that have little in common.
 DENSE = {3: 8, 22: 6}
 SPARSE = {3: 8, 12: 8}
+SUMS = {0: 6, 1: 6}
 
 
 def seeds(kind, block, count):
@@ -37,6 +38,11 @@ def try_here(kind, numbers):
 @pytest.mark.parametrize(("block", "count"), DENSE.items())
 def test_dense(block, count):
     try_here("dense", seeds("dense", block, count))
+
+
+@pytest.mark.parametrize(("block", "count"), SUMS.items())
+def test_sums(block, count):
+    try_here("sums", seeds("sums", block, count))
 
 
 @pytest.mark.parametrize(("block", "count"), SPARSE.items())

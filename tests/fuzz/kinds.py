@@ -32,6 +32,7 @@ def _has_device() -> bool:
 KINDS = {
     "dense": Kind("steps", "dense"),
     "sparse": Kind("steps", "sparse"),
+    "sums": Kind("steps", "sums"),
     "containers": Kind("containers"),
     "guard": Kind("guard"),
     "signals": Kind("signals"),

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-import fastopt
 from tests.fuzz import numbers
 from tests.fuzz.numbers import DTYPES, array, setting
+from tests.fuzz.recipes import kind_of
 from tests.fuzz.stories import arrange, pick
 
 
@@ -133,7 +133,7 @@ class Player:
             ]
         else:
             settings |= extra[0]
-        kind = getattr(fastopt, self.recipe["optimizer"])
+        kind = kind_of(self.recipe)
         with self.guarded_arithmetic():
             return kind(container, **settings, **options, **self._where(), **others)
 

@@ -3,8 +3,12 @@
 Compiling takes longer than a hundred small runs, so many cases share a recipe.
 """
 
+from collections.abc import Sequence
 from random import Random
 from typing import Any
+
+import fastopt
+from fastopt import transforms as t
 
 # The ranges of each optimizer's own numbers: moderate, so that no run overflows by itself.
 NUMBERS = {
@@ -29,7 +33,45 @@ NUMBERS |= {
     "ASGD": {"lr": (1e-3, 3e-2), "lambd": (1e-4, 0.1), "alpha": (0.3, 1.0), "t0": (0.0, 4.0)},
 }
 
+ELEMENTWISE = list(NUMBERS)
+# Those whose rates depend on sums over all elements.
+NUMBERS |= {
+    "LARS": {"lr": (0.1, 1.0), "trust_coefficient": (0.01, 0.3), "eps": (1e-6, 1e-2)},
+    "LAMB": _AVERAGES,
+    "Prodigy": {
+        "lr": (0.3, 1.0),
+        "beta1": (0.5, 0.95),
+        "beta2": (0.5, 0.99),
+        "beta3": (0.5, 0.99),
+        "d0": (1e-3, 1e-2),
+        "d_coef": (0.5, 2.0),
+        "growth_rate": (1.1, 3.0),
+    },
+    "DoG": {"lr": (0.3, 1.0), "reps_rel": (1e-3, 1e-2), "eps": (1e-6, 1e-2)},
+    "AdaptivelyClipped": {"lr": (1e-3, 3e-2), "clipping": (0.05, 0.5)},
+}
+SUMMED = [name for name in NUMBERS if name not in ELEMENTWISE]
+
+
+class AdaptivelyClipped(fastopt.NamedOptimizer):
+    """Momentum of gradients that are clipped by the norm of their parameter."""
+
+    lr: fastopt.Number = fastopt.setting(default=1e-2)
+    clipping: fastopt.Number = fastopt.setting(default=0.1)
+
+    def make_parts(self) -> list[fastopt.Transform]:
+        return [t.adaptive_grad_clip(self.clipping), t.trace(0.9), *self.decay_and_rate()]
+
+
+def kind_of(recipe: dict[str, Any]) -> Any:
+    """The class of a recipe's optimizer."""
+    return getattr(fastopt, recipe["optimizer"], AdaptivelyClipped)
+
+
 FLAGS = {
+    "Prodigy": ("bias_correction", "safeguard_warmup"),
+    "DoG": ("layerwise",),
+    "LARS": ("nesterov",),
     "RMSProp": ("centered", "bias_correction"),
     "Adam": ("amsgrad",),
     "AdamW": ("amsgrad",),
@@ -104,9 +146,9 @@ def means(rng: Random) -> dict[str, Any]:
     return options
 
 
-def draw(rng: Random, sparse: bool = False) -> dict[str, Any]:
+def draw(rng: Random, sparse: bool = False, optimizers: Sequence[str] = ELEMENTWISE) -> dict[str, Any]:
     """A recipe; with `sparse` one that takes gradients of some rows."""
-    optimizer = rng.choice(list(NUMBERS))
+    optimizer = rng.choice(optimizers)
     dtype = rng.choice(["float32", "float32", "float64", "float64", "float16", "bfloat16"])
     recipe: dict[str, Any] = {
         "optimizer": optimizer,

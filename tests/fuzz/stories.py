@@ -1,5 +1,6 @@
 """A case: arrays in a structure, and what happens to them, as plain data drawn from a seed."""
 
+from collections.abc import Sequence
 from random import Random
 from typing import Any
 
@@ -17,9 +18,11 @@ FORMATS = ("pair", "pair", "csr", "coo", "csc")
 SHARED = 32
 
 
-def draw(seed: int, sparse: bool = False) -> dict[str, Any]:
+def draw(
+    seed: int, sparse: bool = False, optimizers: Sequence[str] = recipes.ELEMENTWISE
+) -> dict[str, Any]:
     """The case of a seed."""
-    recipe = recipes.draw(numbers.choose(seed // SHARED, "recipe", sparse), sparse)
+    recipe = recipes.draw(numbers.choose(seed // SHARED, "recipe", sparse), sparse, optimizers)
     rng = numbers.choose(seed, "story", sparse)
     structure = rng.choice(STRUCTURES)
     several = structure != "array"

@@ -1,0 +1,1 @@
+"""``python -m bench.comparison``: what optimizers reach on small problems, for docs/which-one.md."""
