@@ -5,6 +5,12 @@ PYTHONS := python3.14 python3.13 python3.12 python3.11
 
 VENV := .venv
 BIN := $(VENV)/bin
+
+# `make test-cuda ENV=here` and `make bench-cuda ENV=here`: with the Python that is there, which has fastopt
+# and numba-cuda installed, not with .venv.
+ON_GPU = $(if $(filter here,$(ENV)),$(or $(PYTHON),python3),$(BIN)/python)
+FOR_GPU = $(if $(filter here,$(ENV)),,$(VENV)/.cuda-test)
+
 INSTALLED := $(VENV)/.installed
 
 # The suites keep compiled code to themselves: the user's cache folder is not theirs to fill. What one has
@@ -27,7 +33,7 @@ ANYWHERE := $(addprefix --ignore=tests/test_,bench.py cache_users.py dialect_tab
 
 # What runs on a device of any kind, and what of it Numba's simulator can do.
 CUDA_LOGIC := $(addprefix tests/test_cuda,.py _blocks.py _norm.py _state.py _errors.py)
-CUDA := $(CUDA_LOGIC) $(addprefix tests/test_cuda,_copies.py _streams.py _traffic.py _arrays.py _gradients.py _launch.py _fast.py _page.py _numpy.py _fuzz.py _cache.py)
+CUDA := $(CUDA_LOGIC) $(addprefix tests/test_cuda,_copies.py _streams.py _traffic.py _arrays.py _gradients.py _launch.py _fast.py _page.py _numpy.py _fuzz.py _cache.py _bench.py)
 EMULATOR := ../shared/gpu-emulator/run
 
 # What runs at the same time prints its lines when it is through; make before 4.0 mixes them.
@@ -136,13 +142,14 @@ torch-emulated: $(VENV)/.cuda-test $(VENV)/.interop ## tensors on an emulated GP
 	$(call heading,torch with tensors on an emulated GPU)
 	$(call emulated,$(addprefix tests/interop/test_torch_,cuda.py cuda_scan.py graphs.py))
 
-test-cuda: $(VENV)/.cuda-test ## the CUDA executor on a GPU
+test-cuda: $(FOR_GPU) ## the CUDA executor on a GPU; ENV=here: with the Python that is there
 	$(call heading,CUDA on a GPU)
-	@$(BIN)/python -c 'from fastopt.executors.cuda import availability; availability.require()'
-	@$(COMPILED) $(BIN)/python -m pytest $(CUDA) tests/test_cuda_code.py
+	@$(ON_GPU) -c 'from fastopt.executors.cuda import availability; availability.require()'
+	@$(COMPILED) $(ON_GPU) -m pytest $(CUDA) tests/test_cuda_code.py
 
-bench-cuda: $(VENV)/.cuda-test ## measure on a GPU: bandwidth and launches
-	@$(BIN)/python -m bench.cuda
+bench-cuda: $(FOR_GPU) ## measure on a GPU, in four minutes, and write the tables; ENV=here: as above
+	@$(ON_GPU) -m bench.cuda
+	@$(ON_GPU) -m bench.cuda.report
 
 interop: $(VENV)/.interop ## the comparisons with other libraries, which are installed for it
 	$(call heading,against other libraries)

@@ -25,7 +25,7 @@ def facts(cpu: Mapping[str, Any]) -> dict[str, Any]:
         "cpu": _short(cpu.get("brand_raw") or platform.processor() or platform.machine()),
         "architecture": platform.machine(),
         "family_model_stepping": [cpu.get(key) for key in ("family", "model", "stepping")],
-        "cores": _cores(),
+        "cores": cores(),
         "caches_bytes": {level: size for level, size in caches.items() if isinstance(size, int)},
         "memory_gb": _memory_gb(),
         "os": f"{platform.system()} {platform.release()}",
@@ -59,7 +59,7 @@ def _short(brand: str) -> str:
     return " ".join(re.sub(r"\((R|TM|tm)\)|CPU @.*", "", brand).split())
 
 
-def _cores() -> int:
+def cores() -> int:
     """Those that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -22,6 +22,11 @@ def step_of(
         return None
     torch.set_num_threads(threads)
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return step_of_tensors(tensors, settings, grad_scale)
+
+
+def step_of_tensors(tensors: Mapping[str, Any], settings: Mapping[str, Any], grad_scale: float) -> Step:
+    """The same in tensors, on any device."""
     param, grad = tensors["param"].requires_grad_(), tensors["grad"]
     param.grad = grad
     average, copy = tensors["average"], tensors["copy"]

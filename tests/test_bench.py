@@ -13,6 +13,7 @@ import pytest
 
 from bench import drawing, figures, measure, peers, peers_numexpr, problems, report, tables
 from bench.comparison import report as comparison
+from bench.cuda import report as gpu_report
 from bench.roofline import roofline
 from tests.support import interpreted_suite_only
 
@@ -152,3 +153,9 @@ def test_the_comparison_of_optimizers_shows_the_newest_results(tmp_path: Path) -
     for path in drawn:
         kept = figures.FOLDER / path.name
         assert TEXT.findall(kept.read_text("utf-8")) == TEXT.findall(path.read_text("utf-8"))
+
+
+def test_the_page_on_cuda_has_the_stored_results() -> None:
+    page = gpu_report.PAGE.read_text("utf-8")
+    assert "Measured on " in page
+    assert gpu_report.page(page) == page

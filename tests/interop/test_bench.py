@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numba
@@ -42,17 +43,32 @@ def test_peers_on_a_gpu_on_the_cpu() -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed")
     for library in ("optax", "jax"):
         pytest.importorskip(library, reason=f"{library} is not installed")
-    from bench import cuda
+    from bench.cuda import cases, clock, networks, peers
+    from bench.cuda.problems import BETA, EPS, LR
     from fastopt.interop.torch import RMSprop
 
-    ways = {
-        "torch, foreach": cuda.torch_step(torch.optim.RMSprop, 10, 2, device="cpu", foreach=True),
-        "torch, with fastopt": cuda.torch_step(RMSprop, 10, 2, device="cpu"),
-        "torch, compiled": cuda.torch_compiled(10, 2, device="cpu"),
-        "optax, jit": cuda.optax_step(10, 2, platform="cpu"),
+    how = {"device": "cpu", "lr": LR, "alpha": BETA, "eps": EPS}
+    fast = partial(RMSprop, lr=LR, alpha=BETA, eps=EPS)
+    network = networks.stepping(fast, [(5,), (2, 3)], True, "cpu")
+    makers = {
+        "torch, foreach": partial(peers.tensor_step, torch.optim.RMSprop, foreach=True, **how),
+        "torch, with fastopt": partial(peers.tensor_step, RMSprop, **how),
+        "torch, compiled": partial(peers.torch_compiled, device="cpu"),
+        "optax": partial(peers.optax_step, platform="cpu"),
+        "network": network,
+        "wrong": partial(peers.tensor_step, torch.optim.RMSprop, **how | {"lr": 2 * LR}),
     }
-    for name, way in ways.items():
-        cuda.check(name, way)
+    ways, missing = clock.made(makers, 10, 2, tolerance=1e-6)
+    assert missing.keys() == {"wrong"}
+    assert missing["wrong"].startswith("gives 0.99")
+    for way in ways.values():
+        if way.before is not None:
+            way.before(0)
         way.step(1)
         way.step(0)
-    assert len({round(way.first(), 6) for way in ways.values()}) == 1
+    # The network has one set of parameters, which has been stepped once more.
+    assert len({round(way.first(), 6) for name, way in ways.items() if name != "network"}) == 1
+    phase = cases.torch_phase(10, 1, device="cpu")
+    before = phase.first()
+    phase.step(0)
+    assert phase.first() < before
