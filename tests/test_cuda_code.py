@@ -252,12 +252,12 @@ BLOCKS = {  # with the most registers that any kernel of any architecture takes
 
 
 @functools.cache
-def kernels_of_blocks(name, dithered, dtype="float32"):
+def kernels_of_blocks(name, dithered, dtype="float32", **how):
     from fastopt.executors.cuda.kernel_source import KernelVariant
     from fastopt.executors.cuda.kernels import kernels
 
     kind, settings, _ = BLOCKS[name]
-    how = {"state_dtype": "8bit", "stochastic_rounding": dithered, "executor": "reference"}
+    how |= {"state_dtype": "8bit", "stochastic_rounding": dithered, "executor": "reference"}
     opt = kind(np.zeros(4096, floats(dtype).dtype), **settings, **how)
     return kernels(parameters_of(opt).job(0, dtype, False), KernelVariant(), ARCHITECTURES[0])
 
@@ -305,3 +305,18 @@ def test_machine_instructions_of_blocks(name, most, tmp_path):
     if listing is None:
         pytest.skip("nvdisasm is not there")
     assert cuda_paths.shortest(listing) / 8 <= most
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "bits", "most"),
+    [("RMSProp", "bfloat16", 24, 56), ("Adam", "bfloat16", 24, 72), ("Adam", "float16", 32, 72)],
+)
+def test_split_parameters(name, dtype, bits, most, tmp_path):
+    """Four numbers are loaded by one instruction, and their corrections too."""
+    code = kernels_of_blocks(name, None, dtype, master_bits=bits).program("wide").ptx((9, 0))
+    assert not re.search(r"\.f64|\.local|\bcall\b", code)
+    wide = len(re.findall(r"ld\.global\.(nc\.)?([bu]64|v4\.[bu]16)", code))
+    assert wide == (6 if bits == 32 else 4)  # twice the parameters, gradients and these corrections
+    report, _ = assembled(code, (9, 0), tmp_path)
+    assert_no_spills(report)
+    assert registers(report) <= most

@@ -78,9 +78,9 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def job(parts: Any, *formats: str) -> Job:
-    """A plain step: of parameter, gradient and states in these formats, or all in the only one."""
+    """A plain step: of arrays in these formats, or all in the only one."""
     count = 2 + sum(len(part.slots) for part in parts)
-    stored = formats if len(formats) == count else formats * count
+    stored = formats * count if len(formats) == 1 else formats
     return Job(parts, tuple(map(ArrayFormat, stored)), zero_grad=False, scales=False)
 
 
@@ -90,6 +90,8 @@ STORED = {
     "shadowed gradient": ("float32", "bfloat16", "float32"),
     "8-bit state": ("float32", "float32", "unsigned8"),
     "16 and 8 bits": ("bfloat16", "bfloat16", "unsigned8"),
+    "split": ("bfloat16", "bfloat16", "correction8", "unsigned8"),
+    "split float16": ("float16", "float16", "correction16", "float16"),
 }
 
 
@@ -98,8 +100,9 @@ STORED = {
 @pytest.mark.parametrize("dithered", [False, True])
 def test_encoded_kernel_is_packed(formats: tuple[str, ...], dithered: bool) -> None:
     plain = job(fastopt.RMSProp(np.zeros(1, np.float32)).chain.parts(frozen), *formats)
+    rounded = (3,) if plain.correction else (0, 2)  # parameters with corrections to nearest only
     storage = tuple(
-        ArrayFormat(own.codec, dithered and own.codec != "float32" and slot != 1)
+        ArrayFormat(own.codec, dithered and own.codec != "float32" and slot in rounded)
         for slot, own in enumerate(plain.storage)
     )
     code = instructions(kernel.__wrapped__(plain._replace(storage=storage)).assembly)
