@@ -321,6 +321,19 @@ def storage(comm):
             whole = opt.gather(of=opt.optimizer.decoded(name))
             assert_same_bits(whole, plain.decoded(name), name)
 
+        def split(shard):
+            return fastopt.Adam(shard, lr=1e-4, state_dtype="8bit", master_bits=24)
+
+        half = floats("bfloat16").dtype
+        w, other = start(size, half), start(size, half)
+        opt = ShardedOptimizer(comm, w, split, reduce_dtype=np.float32, reduction="sum")
+        plain = split(other)
+        for step in exact_gradients(size, np.float32, comm.size):
+            opt.step(step[comm.rank])
+            plain.step(step.sum(axis=0))
+        assert_same_bits(w.view(np.uint16), other.view(np.uint16))
+        assert_same_bits(opt.gather(of=opt.optimizer.decoded_params()), plain.decoded_params())
+
 
 def shown(comm):
     """What a user sees of an optimizer."""
