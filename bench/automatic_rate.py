@@ -13,22 +13,24 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from textwrap import fill
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import fastopt
-from bench import machine, rate_problems
-from bench.rate_problems import Problem
+from bench import machine
 from bench.report import insert_between
 from bench.tables import table
+
+if TYPE_CHECKING:
+    from bench.rate_problems import Problem
 
 RESULTS = Path(__file__).parent / "results" / "automatic_rate"
 PAGE = Path(__file__).parents[1] / "docs" / "automatic.md"
 GRID = [1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0]
 KINDS = fastopt.RMSProp, fastopt.SGD, fastopt.Adam
 LONG = 20_000
-SETS = {"chosen on": rate_problems.chosen_on, "kept back": rate_problems.kept_back}
+SETS = "chosen on", "kept back"
 
 
 def final_losses(problem: Problem, kind: Any, seed: int, steps: int) -> list[float]:
@@ -59,7 +61,9 @@ def compared(problem: Problem, kind: Any, steps: int, seeds: int) -> dict[str, A
 def measured() -> dict[str, Any]:
     """Of each optimizer and problem; and of RMSProp for long runs on the noisy ones."""
     results: dict[str, Any] = {"losses": {}, "long": {}}
-    for which, make in SETS.items():
+    from bench.rate_problems import chosen_on, kept_back  # which need scikit-learn
+
+    for which, make in zip(SETS, (chosen_on, kept_back), strict=True):
         problems = make()
         for kind in KINDS:
             losses = {n: compared(p, kind, p.steps, 3) for n, p in problems.items()}

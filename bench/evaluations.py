@@ -45,8 +45,8 @@ def measured() -> dict[str, dict[str, dict[str, int | None]]]:
     }
 
 
-def report(results: Mapping[str, Any]) -> str:
-    """The table of the page, and a sentence about all optimizers."""
+def report(results: Mapping[str, Any]) -> dict[str, str]:
+    """What stands between the markers of the page: a table, and a sentence about all optimizers."""
     cases = results["gradients"]
     rows = [
         [name, *(str(cases[optimizer][which][name] or "-") for optimizer in COLUMNS)]
@@ -63,7 +63,7 @@ def report(results: Mapping[str, Any]) -> str:
     where = f"{facts['cpu']}, Python {facts['python']}, NumPy {facts['numpy']}, {facts['date']}"
     sentence = f"Solved of the first ten and of the twenty others: {every}. ({where}.)"
     heads = ["function", *(NAMES[optimizer] for optimizer in COLUMNS)]
-    return f"{table(heads, rows)}\n\n{fill(sentence, 120)}"
+    return {"evaluations": f"{table(heads, rows)}\n\n{fill(sentence, 120)}"}
 
 
 def main(arguments: list[str]) -> None:
@@ -79,9 +79,11 @@ def main(arguments: list[str]) -> None:
     stored = max(
         RESULTS.glob("*.json"), key=lambda p: json.loads(p.read_text("utf-8"))["machine"]["date"]
     )
-    text = report(json.loads(stored.read_text("utf-8")))
-    print(text)
-    PAGE.write_text(insert_between(PAGE.read_text("utf-8"), "evaluations", text), "utf-8")
+    page = PAGE.read_text("utf-8")
+    for name, text in report(json.loads(stored.read_text("utf-8"))).items():
+        print(text)
+        page = insert_between(page, name, text)
+    PAGE.write_text(page, "utf-8")
 
 
 if __name__ == "__main__":

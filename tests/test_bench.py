@@ -11,7 +11,18 @@ import numba
 import numpy as np
 import pytest
 
-from bench import drawing, figures, measure, peers, peers_numexpr, problems, report, tables
+from bench import (
+    automatic_rate,
+    drawing,
+    evaluations,
+    figures,
+    measure,
+    peers,
+    peers_numexpr,
+    problems,
+    report,
+    tables,
+)
 from bench.comparison import report as comparison
 from bench.cuda import report as gpu_report
 from bench.roofline import roofline
@@ -37,6 +48,16 @@ def test_readme_has_the_newest_results() -> None:
 
 def test_page_has_the_newest_results() -> None:
     assert part(report.DETAILS) == report.details(stored(report.newest())).strip()
+
+
+@pytest.mark.parametrize("of", [automatic_rate, evaluations], ids=lambda of: of.__name__)
+def test_pages_about_learning_rates_have_the_newest_results(of: Any) -> None:
+    page = of.PAGE.read_text("utf-8")
+    [path] = of.RESULTS.glob("*.json")  # of one machine so far
+    texts = of.report(stored(path))
+    for name, text in texts.items():
+        assert report.insert_between(page, name, text) == page
+        assert text in page
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)

@@ -76,6 +76,11 @@ class FastOptimizer(torch.optim.Optimizer):
         """`fused` is given where torch has no such argument."""
         if fused and theirs.get("foreach"):
             raise RuntimeError("`fused` and `foreach` cannot be `True` together.")  # as torch does
+        if isinstance(theirs.get("lr"), str):
+            raise TypeError(
+                f"lr must be a number or a tensor, not {theirs['lr']!r}: optimizers of arrays, such as "
+                "fastopt.RMSProp, have lr='auto'"
+            )
         if clip_norm is not None:
             positive("clip_norm", clip_norm)
         if average_decay is not None:
