@@ -169,3 +169,5 @@ def test_hyperparameters():
 def test_transforms_with_sums_are_for_arrays_in_memory():
     with pytest.raises(ValueError, match=r"scale_update.*sums.*memory"):
         fastopt.LAMB(to_device(np.ones(3, np.float32)))
+    with pytest.raises(ValueError, match=r"stats.*memory"):
+        fastopt.SGD(to_device(np.ones(3, np.float32)), stats=["grad_norm"])
