@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -43,6 +45,114 @@ def groups(w: Array, b: Array) -> None:
     opt.step([np.ones_like(w), np.ones_like(b)])
 
 
+def every_optimizer(w: Array, g: Array) -> None:
+    """Each with a setting that it has alone."""
+    every = (
+        fastopt.SGD(w, momentum=0.9, dampening=falling, nesterov=False, executor="reference"),
+        fastopt.RMSProp(w, centered=True, initial_accumulator=1.0, executor="reference"),
+        fastopt.AdaGrad(w, lr_decay=0.1, guard_zero=True, executor="reference"),
+        fastopt.Adam(w, amsgrad=True, bias_correction=False, executor="reference"),
+        fastopt.AdamW(w, decoupled_weight_decay=True, executor="reference"),
+        fastopt.NAdam(w, momentum_decay=falling, executor="reference"),
+        fastopt.LARS(w, trust_coefficient=0.01, executor="reference"),
+        fastopt.LAMB(w, eps_inside_sqrt=True, executor="reference"),
+        fastopt.Lion(w, beta1=0.9, beta2=falling, executor="reference"),
+        fastopt.AdaMax(w, eps_inside_max=False, executor="reference"),
+        fastopt.AdaDelta(w, rho=falling, executor="reference"),
+        fastopt.RAdam(w, threshold=4.0, executor="reference"),
+        fastopt.AdaBelief(w, eps_root=1e-12, executor="reference"),
+        fastopt.Yogi(w, initial_average=0.1, executor="reference"),
+        fastopt.QHAdam(w, nu1=0.5, nu2=falling, executor="reference"),
+        fastopt.AdEMAMix(w, alpha=falling, warmup_steps=10, executor="reference"),
+        fastopt.Adan(w, look_ahead=0.5, proximal=True, executor="reference"),
+        fastopt.Rprop(w, eta_minus=0.4, step_size_max=1.0, executor="reference"),
+        fastopt.ASGD(w, lambd=1e-3, t0=10.0, executor="reference"),
+        fastopt.Prodigy(w, d0=1e-5, safeguard_warmup=True, executor="reference"),
+        fastopt.DoG(w, reps_rel=1e-5, layerwise=True, executor="reference"),
+    )
+    for opt in every:
+        opt.step(g)
+    sgd, radam = fastopt.SGD(w, momentum=0.5), fastopt.RAdam(w)
+    sgd.momentum = falling
+    threshold: float = radam.threshold
+    assert threshold == 5.0
+
+
+def every_transform(w: Array, g: Array) -> None:
+    parts: list[fastopt.Transform] = [
+        t.skip_nonfinite(), t.clip_by_global_norm(1.0), t.adaptive_grad_clip(falling),
+        t.clip_by_value(1.0), t.add_decayed_weights(1e-2, lr=falling), t.trace(0.9, nesterov=True),
+        t.scale_by_rms(), t.scale_by_stddev(0.9), t.scale_by_rss(), t.scale_by_adam(amsgrad=True),
+        t.scale_by_nadam(), t.scale_by_lion(), t.scale_by_adamax(), t.scale_by_adadelta(),
+        t.scale_by_radam(), t.scale_by_belief(), t.scale_by_yogi(), t.scale_by_qhadam(),
+        t.scale_by_ademamix(), t.scale_by_adan(), t.scale_by_trust_ratio(), t.scale_by_prodigy(),
+        t.scale_by_dog(), t.scale_by_learning_rate(falling), t.at_least(-1.0),
+        t.at_most(w.copy() + 2), t.average_params(0.9), t.average_evenly(), t.copy_params(w.copy()),
+        t.step_by_rprop(0.1), t.schedule_free(0.9),
+    ]  # fmt: skip
+    one = t.Transform(sign_update, {}, (1.0,))
+    together: fastopt.Chain = t.chain(one, t.trace(0.9), halve())
+    assert len(parts) > len(list(together))
+
+
+@t.factory
+def halve(by: float = 2.0) -> t.Transform:
+    return t.scale(1 / by)
+
+
+def every_schedule() -> list[Callable[[int], float]]:
+    return [
+        schedules.constant(0.1),
+        schedules.cosine(0.1, 100, alpha=0.1),
+        schedules.exponential(0.1, 0.9, 10, staircase=True),
+        schedules.inverse_time(0.1, 0.5),
+        schedules.piecewise([10, 20], [0.1, 0.2, 0.3]),
+        schedules.polynomial(0.1, 0.01, 100, power=2.0),
+        schedules.warmup_cosine(0.0, 0.1, 10, 100),
+    ]
+
+
+def buffers() -> float:
+    flat, views = fastopt.flatten([np.ones(3, np.float32), fastopt.empty((2, 2), np.float32)])
+    views[0][:] = 2.0
+    fastopt.set_num_threads(fastopt.get_num_threads())
+    with fastopt.threads(1):
+        norm: float = fastopt.global_norm([flat, *views])
+    return norm
+
+
+def state(w: Array, g: Array, path: str) -> None:
+    opt = fastopt.Adam(w, average_decay=0.9)
+    opt.step(g)
+    count: int = opt.step_count
+    w_of, names = opt.params, list(opt.state)
+    assert (w_of is w, count, names[0]) == (True, 1, "exp_avg")
+    opt.decoded("exp_avg")
+    opt.catch_up()
+    opt.averaged_params()
+    with opt.averaged():
+        assert opt.params is w
+    assert opt.source
+    flags: tuple[bool, bool, bool] = opt.maximize, opt.zero_grad, opt.decoupled_weight_decay
+    assert not any(flags)
+    opt.save(path, params=True)
+    opt.load(path)
+
+
+def ranks(comm: Any, w: Array, g: Array) -> slice:
+    from fastopt.interop import mpi
+
+    opt = mpi.ShardedOptimizer(comm, w, lambda shard: fastopt.Adam(shard), reduction="sum")
+    opt.step(g, grad_scale=2.0)
+    opt.optimizer.lr = 0.1
+    opt.save("run")
+    try:
+        mpi.load_checkpoint("run", fastopt.Adam(w))
+    except mpi.RankError as error:
+        raise SystemExit(f"ranks {error.ranks} failed") from error
+    return mpi.shard_slice(len(w), 0, 2)
+
+
 def options(w: Array) -> None:
     fastopt.Adam(w, executor="serial", fast=True, state_dtype="8bit", bounds=(-1.0, None))
     fastopt.SGD(w, lr=schedules.cosine(0.1, 100), average_decay=falling, copy_to=w.copy(), seed=3)
@@ -60,6 +170,7 @@ def options(w: Array) -> None:
 def one_shot(w: Array, g: Array) -> float | None:
     v, m = np.zeros_like(w), np.zeros_like(w)
     fastopt.adam_step(w, g, exp_avg=m, exp_avg_sq=v, step=0, lr=1e-3)
+    fastopt.sgd_step(w, g, lr=0.1)
     last = fastopt.rmsprop_step(w, g, square_avg=v, clip_norm=1.0)
     return None if last is None else last.norm
 
@@ -68,9 +179,9 @@ def minimize() -> float:
     def fun(x: npt.NDArray[Any]) -> tuple[float, npt.NDArray[Any]]:
         return float((x**2).sum()), 2 * x
 
-    found = fastopt.minimize(fun, np.ones(3), optimizer="adam", maxiter=50, keep="best")
-    found = fastopt.minimize(fun, np.ones(3), optimizer=Signs, maxiter=50)
-    return float(found.fun)
+    result = fastopt.minimize(fun, np.ones(3), optimizer="adam", maxiter=50, keep="best")
+    result = fastopt.minimize(fun, np.ones(3), optimizer=Signs, maxiter=50)
+    return float(result.fun)
 
 
 def sign_update(update: Any, param: Any, state: Any, hyper: Any) -> tuple[Any, Any]:
@@ -94,7 +205,7 @@ class Signs(fastopt.NamedOptimizer):
         return [one, *self.decay_and_rate()]
 
 
-def own(w: Array, g: Array) -> None:
+def custom_optimizer(w: Array, g: Array) -> None:
     opt = Signs(w, 0.1, size=2.0, late=True, weight_decay=falling, executor="auto")
     opt.size = 0.5
     opt.lr = falling
@@ -107,9 +218,15 @@ def main() -> None:
     settings(w, g)
     groups(w, b)
     options(w)
+    every_optimizer(w, g)
+    every_transform(w, g)
+    assert all(schedule(3) > 0 for schedule in every_schedule())
+    buffers()
     one_shot(w, g)
-    own(w, g)
+    custom_optimizer(w, g)
     minimize()
+    with tempfile.TemporaryDirectory() as folder:
+        state(w, g, f"{folder}/run.npz")
 
 
 # What must be an error, one in each line, by the words of both checkers.
@@ -127,6 +244,11 @@ def mistakes(opt: fastopt.RMSProp, signs: Signs, w: Array) -> None:
     fastopt.Adams(w)  # wrong
     opt.load("run.npz", match="name")  # wrong
     fastopt.minimize(len, w, keep="worst")  # wrong
+    fastopt.Prodigy(w, d0="small")  # wrong
+    fastopt.RAdam(w).threshold = "4"  # wrong
+    t.scale_by_rms(decay=0.9)  # wrong
+    t.chain(falling)  # wrong
+    schedules.cosine(0.1)  # wrong
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 import fastopt.interop.torch as fast  # noqa: E402
 from fastopt.interop.torch import backward_steps, step_in_backward  # noqa: E402
-from tests.interop.torch_pairs import SETTINGS, every  # noqa: E402
+from tests.interop.torch_pairs import NAMES, SETTINGS, every  # noqa: E402
 from tests.subprocesses import run  # noqa: E402
 
 
@@ -74,13 +74,23 @@ def assert_same(ours, theirs, optimizers):
         assert all(torch.equal(states[name], b["state"][key][name]) for name in states)
 
 
-@pytest.fixture(params=[1, 3000, 10**9], ids=["one by one", "some together", "all together"])
+COLLECTED = [1, 3000, 10**9]  # one by one, some together, all together
+
+
+@pytest.fixture(params=COLLECTED)
 def collected(request, monkeypatch):
     monkeypatch.setattr(backward_steps, "COLLECTED", request.param)
 
 
-@every
-@pytest.mark.parametrize("added", [{}, {"state_dtype": "8bit"}], ids=["as usual", "8 bit"])
+@pytest.mark.parametrize(
+    ("name", "added", "collected"),
+    [
+        (name, added, COLLECTED[(i + j) % 3])
+        for i, name in enumerate(NAMES)
+        for j, added in enumerate([{}, {"state_dtype": "8bit"}])
+    ],
+    indirect=["collected"],
+)
 def test_the_bits_of_ordinary_steps(name, added, collected):
     settings = SETTINGS[name] | added | {"lr": 0.01}
     ours, theirs = model_of(), model_of()

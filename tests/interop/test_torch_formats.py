@@ -57,9 +57,16 @@ def numbers_of(own):
     return {name: value for name, value in own.items() if name not in COUNTS}
 
 
-@pytest.mark.parametrize("rounding", [None, False, True])
-@formats
-@pytest.mark.parametrize("name", CORE)
+@pytest.mark.parametrize(
+    ("name", "state_dtype", "rounding"),
+    [
+        (name, state_dtype, rounding)
+        for i, name in enumerate(CORE)
+        for j, state_dtype in enumerate(FORMATS)
+        for k, rounding in enumerate([None, False, True])
+        if name == "Adam" or (i + j + k) % 3 == 0
+    ],
+)
 def test_the_same_bits_as_outside_of_torch(name, state_dtype, rounding):
     params, optimizer = make(name, state_dtype, stochastic_rounding=rounding)
     arrays = [p.detach().numpy().copy() for p in params]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, get_args
+from typing import Any, Generic, TypeVar, get_args
 
 import numpy as np
 
@@ -22,8 +22,10 @@ from fastopt.steps.clipping import GradientStats
 from fastopt.steps.stepper import Stepper, stepper_of
 from fastopt.validation import choice, finite_positive, flag, whole_number
 
+Local = TypeVar("Local", bound=Optimizer)
 
-class ShardedOptimizer:
+
+class ShardedOptimizer(Generic[Local]):
     """Step parameters together with the other ranks of a communicator, each its own shard.
 
     A step sums the gradients of all ranks, each rank receiving the sum for its shard (reduce-scatter),
@@ -93,7 +95,7 @@ class ShardedOptimizer:
         self,
         comm: Any,
         params: Any,
-        make_optimizer: Callable[[Array], Optimizer],
+        make_optimizer: Callable[[Array], Local],
         *,
         reduction: Reduction = "mean",
         replicated: bool = True,
@@ -101,8 +103,7 @@ class ShardedOptimizer:
         reduce_dtype: Any = None,
         device_exchange: Way = "auto",
     ) -> None:
-        self._ranks = Ranks(comm)
-        self._comm = comm
+        self._ranks, self._comm = Ranks(comm), comm
         with self._ranks.together("ShardedOptimizer"):
             choice("reduction", reduction, get_args(Reduction))
             self._replicated = flag("replicated", replicated)
