@@ -139,6 +139,14 @@ def state(w: Array, g: Array, path: str) -> None:
     opt.load(path)
 
 
+def found_by_itself(w: Array, g: Array) -> None:
+    opt = fastopt.SGD(w, "auto", stats=("grad_norm",), executor="reference")
+    opt.step(g)
+    opt.lr = "auto"
+    stats: fastopt.Stats | None = opt.stats
+    assert stats is not None
+
+
 def ranks(comm: Any, w: Array, g: Array) -> slice:
     from fastopt.interop import mpi
 
@@ -221,6 +229,7 @@ def main() -> None:
     every_optimizer(w, g)
     every_transform(w, g)
     assert all(schedule(3) > 0 for schedule in every_schedule())
+    found_by_itself(w, g)
     buffers()
     one_shot(w, g)
     custom_optimizer(w, g)

@@ -39,7 +39,7 @@ def test_layouts(name):
     for which, optimizer in zip(pair.params, pair.both, strict=True):
         params = list(map(same_layout, laid_out()))
         pair.params[which] += params
-        add_group(optimizer, {"params": params, "lr": 0.1})
+        add_group(optimizer, {"params": params, "lr": 0.01})
     for _ in range(3):
         pair.step()
         pair.assert_same()
