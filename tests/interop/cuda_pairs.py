@@ -56,7 +56,7 @@ class CudaPair(Pair):
                 if (
                     value.dim() == p.dim()
                     and value.shape == p.shape
-                    and name not in ("step", "mu_product")
+                    and name not in ("step", "mu_product", "eta", "mu")
                 ):
                     assert found.device == q.device
                     assert found.stride() == value.stride()

@@ -10,7 +10,7 @@ import fastopt
 from tests.examples.toy_format import registered
 from tests.interop.torch_pairs import NAMES, SETTINGS, Pair, every, fast, through_file, torch
 
-COUNTS = ("step", "mu_product")
+COUNTS = ("step", "mu_product", "eta", "mu")
 LARGE, SMALL = (40, 120), (7,)  # 8 bits are for arrays of 4096 elements and more
 BLOCKS = -(-40 * 120 // 256)
 FORMATS = [torch.float16, torch.bfloat16, "8bit"]
@@ -31,6 +31,7 @@ CORE = {
     "Adamax": "AdaMax",
     "RAdam": "RAdam",
     "Rprop": "Rprop",
+    "ASGD": "ASGD",
 }
 
 

@@ -35,8 +35,9 @@ NAMES = (
     "Adamax",
     "RAdam",
     "Rprop",
+    "ASGD",
 )  # whose classes have it in torch
-COUNTS = "step", "mu_product"
+COUNTS = "step", "mu_product", "eta", "mu"
 every = pytest.mark.parametrize("name", NAMES)
 
 

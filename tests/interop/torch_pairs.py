@@ -28,6 +28,7 @@ SETTINGS = {
     "Adamax": {"weight_decay": 0.1},
     "RAdam": {"weight_decay": 0.1, "decoupled_weight_decay": True},
     "Rprop": {"etas": (0.4, 1.5), "step_sizes": (1e-3, 1.0)},
+    "ASGD": {"lambd": 0.1, "t0": 2, "weight_decay": 0.1},
 }
 
 

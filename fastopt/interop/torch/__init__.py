@@ -8,7 +8,7 @@ except ImportError as error:
     ) from error
 
 from fastopt.interop.torch.backward_steps import step_in_backward
-from fastopt.interop.torch.more_optimizers import Adadelta, Adamax, RAdam, Rprop
+from fastopt.interop.torch.more_optimizers import ASGD, Adadelta, Adamax, RAdam, Rprop
 from fastopt.interop.torch.optimizers import SGD, Adagrad, Adam, AdamW, NAdam, RMSprop
 from fastopt.interop.torch.options import Added as Added
 
@@ -20,6 +20,7 @@ def __getattr__(name: str) -> object:
 
 
 __all__ = [
+    "ASGD",
     "SGD",
     "Adadelta",
     "Adagrad",

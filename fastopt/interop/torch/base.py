@@ -53,7 +53,7 @@ class FastOptimizer(torch.optim.Optimizer):
     """
 
     _optimizer: ClassVar[type[NamedOptimizer]]
-    _counts: ClassVar[dict[str, float]] = {"step": 0.0}
+    _counts: ClassVar[dict[str, float | str]] = {"step": 0.0}  # or the entry of a group to start from
     _sparse: ClassVar[tuple[Sparse, ...]] = ()  # one, where torch has it
 
     _is_made = False

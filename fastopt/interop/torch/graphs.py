@@ -21,8 +21,8 @@ from fastopt.arrays.checks import Array
 from fastopt.changes import Change
 from fastopt.codecs.rounding import whole_phase
 from fastopt.executors.cuda.batches import LaunchHyper
-from fastopt.interop.torch.param_groups import nadam_momentum_of
-from fastopt.interop.torch.parameters import Row, Section
+from fastopt.interop.torch.param_groups import asgd_ahead, nadam_momentum_of
+from fastopt.interop.torch.parameters import SCALARS, Row, Section
 from fastopt.interop.torch.tensors import dtype_of
 from fastopt.steps.group import Group
 from fastopt.steps.hyperparameters import Hyperparameters
@@ -92,7 +92,9 @@ class CountedRows:
     def __init__(self, section: Section, rows: Sequence[Row], like: Array, seed: int | None) -> None:
         self._section, self._seed = section, seed
         self._steps = [row.state["step"] for row in rows]
-        self._products = [row.state["mu_product"] for row in rows if "mu_product" in row.state]
+        self._products, self._rates, self._shares = (
+            [row.state[name] for row in rows if name in row.state] for name in SCALARS[1:]
+        )
         shape, dtype = (len(rows), like.size), dtype_of(like.dtype.name)
         self.numbers = rows[0].param.detach().new_zeros(shape, dtype=dtype)
 
@@ -101,6 +103,10 @@ class CountedRows:
         steps = TensorScalar(torch.stack(self._steps).double())
         if self._products:
             self._multiply(steps, has_gradient)
+        if self._rates:
+            ahead = (TensorScalar(torch.stack(own).double()) for own in (self._rates, self._shares))
+            self._section.products.clear()
+            self._section.products[steps] = tuple(ahead)
         numbers: list[Any] = [factor, self._phase(steps)]
         for part in self._section.chain:
             numbers += part.hyper_at(steps)  # type: ignore[arg-type]  # it computes like a step
@@ -111,7 +117,17 @@ class CountedRows:
             for number in numbers
         ]
         self.numbers.copy_(torch.stack(columns, 1))
+        if self._rates:
+            self._put_ahead(steps, has_gradient)
         torch._foreach_add_(list(compress(self._steps, has_gradient)), 1)
+
+    def _put_ahead(self, steps: TensorScalar, has_gradient: Sequence[bool]) -> None:
+        """Compute ASGD's rates and shares of the step after this one."""
+        numbers = asgd_ahead(self._section.group, steps + 1.0)
+        for tensors, number in zip((self._rates, self._shares), numbers, strict=True):
+            values = number.values.expand_as(steps.values).to(tensors[0].dtype)
+            stepped = list(compress(values.unbind(), has_gradient))
+            torch._foreach_copy_(list(compress(tensors, has_gradient)), stepped)
 
     def _phase(self, steps: TensorScalar) -> Any:
         if self._seed is None:

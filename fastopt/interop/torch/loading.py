@@ -10,7 +10,7 @@ from fastopt.interop.torch.shards import is_sharded
 from fastopt.interop.torch.state_formats import is_packed
 from fastopt.kernels.job import CORRECTION
 
-COUNTS = ("step", "mu_product")
+COUNTS = ("step", "mu_product", "eta", "mu")
 
 
 class HiddenTensor:

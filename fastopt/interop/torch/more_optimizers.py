@@ -186,3 +186,49 @@ class Rprop(FastOptimizer, torch.optim.Rprop):
         **added: Unpack[Added],
     ) -> None:
         super().__init__(params, theirs(locals()), **added)
+
+
+class ASGD(FastOptimizer, torch.optim.ASGD):
+    """`torch.optim.ASGD`, stepped by fastopt: torch has no fused one.
+
+    Parameters
+    ----------
+    params, lr, lambd, alpha, t0, weight_decay, maximize
+        As in torch: a changed rate acts a step later.
+    capturable, foreach, differentiable
+        As in `SGD` and `RMSprop`.
+    **added
+        See `Added`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fastopt.interop.torch import ASGD
+    >>> w = torch.nn.Parameter(torch.tensor([5.0]))
+    >>> opt = ASGD([w], lr=0.1, t0=0)
+    >>> for _ in range(2):
+    ...     opt.zero_grad()
+    ...     (w**2).sum().backward()
+    ...     opt.step()
+    >>> sorted(opt.state[w])
+    ['ax', 'eta', 'mu', 'step']
+    """
+
+    _optimizer = fastopt.ASGD
+    _counts = {"step": 0.0, "eta": "lr", "mu": 1.0}  # noqa: RUF012  # declared in the base class
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 1e-2,
+        lambd: float = 1e-4,
+        alpha: float = 0.75,
+        t0: float = 1e6,
+        weight_decay: float = 0,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        differentiable: bool = False,
+        capturable: bool = False,
+        **added: Unpack[Added],
+    ) -> None:
+        super().__init__(params, theirs(locals()), **added)

@@ -16,7 +16,15 @@ from fastopt.optimizers.named import NamedOptimizer
 from fastopt.transforms.adam import nadam_numbers
 from fastopt.transforms.base import Chain, Transform, chain
 from fastopt.transforms.moments import nadam_momentum
-from fastopt.validation import DeviceScalar, Hyper, at, check_rounded, decay_rate, nonnegative
+from fastopt.validation import (
+    DeviceScalar,
+    Hyper,
+    at,
+    check_rounded,
+    decay_rate,
+    if_above,
+    nonnegative,
+)
 
 ParamGroup = dict[str, Any]
 
@@ -63,11 +71,12 @@ def chain_of(
     optimizer: type[NamedOptimizer],
     group: ParamGroup,
     average_decay: Callable[[int], float] | None,
-    products: Mapping[int, float],
+    products: Mapping[int, Any],
 ) -> Chain:
     """The chain of a group, with hyperparameters that are read from it at every step.
 
-    `products` has NAdam's products of momenta: step -> of all steps up to that one.
+    `products` has NAdam's products of momenta, step -> of all steps up to that one; or ASGD's rate and
+    share in the average, step -> of that one.
 
     Raises
     ------
@@ -112,11 +121,21 @@ def check_constants(group: ParamGroup, chain: Chain) -> None:
                 check_rounded(name, at(value, 0), dtype, rule)
 
 
-def _with_products(part: Transform, group: ParamGroup, products: Mapping[int, float]) -> Transform:
-    """NAdam's transform, with torch's product of the momenta so far.
+def _with_products(part: Transform, group: ParamGroup, products: Mapping[int, Any]) -> Transform:
+    """NAdam's transform with torch's product of the momenta so far, ASGD's with what torch has ahead.
 
-    fastopt's own computes the product from the current settings.
+    fastopt's own compute them from the current settings.
     """
+    if "t0" in group:
+        which = 1 if part.name == "even_average_update" else 0 if "lr" in part.settings else None
+        if which is None:
+            return part
+
+        def ahead(step: int) -> Hyper:
+            known = products.get(step)
+            return part.hyper_at(step) if known is None else (known[which],)
+
+        return replace(part, hyper=ahead)
     if part.name != "nadam_update":
         return part
     first, second = (decay_rate(f"betas[{i}]", GroupValue(group, "betas", i)) for i in (0, 1))
@@ -130,6 +149,13 @@ def _with_products(part: Transform, group: ParamGroup, products: Mapping[int, fl
         )
 
     return replace(part, hyper=hyper)
+
+
+def asgd_ahead(group: ParamGroup, taken: Any) -> tuple[Any, Any]:
+    """ASGD's rate and share in the average for the step after so many."""
+    lr, lambd, alpha, t0 = (GroupValue(group, name)(taken) for name in ("lr", "lambd", "alpha", "t0"))
+    share = if_above(taken - t0, 1.0, lambda: 1.0 / (taken - t0), 1.0)
+    return lr / (1.0 + lambd * lr * taken) ** alpha, share
 
 
 def nadam_momentum_of(group: ParamGroup, step: int) -> float:

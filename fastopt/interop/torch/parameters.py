@@ -18,6 +18,9 @@ from fastopt.interop.torch.tensors import Reader, order, reader
 from fastopt.kernels.job import CORRECTION
 from fastopt.transforms.base import Chain
 
+# The states that are a number for all elements.
+SCALARS = "step", "mu_product", "eta", "mu"
+
 MakeChain: TypeAlias = Callable[[ParamGroup, dict[int, float]], Chain]
 
 
@@ -34,6 +37,8 @@ class Row:
     first: int | None = None  # the index of its first element among all; None counts the rows' own
     count: Array | None = field(init=False)  # the steps that torch counts
     product: Array | None = field(init=False)  # of NAdam's momenta
+    rate: Array | None = field(init=False)  # ASGD's, which torch computes a step ahead
+    share: Array | None = field(init=False)  # of the coming step in ASGD's average, likewise
     array: Any = field(init=False)  # NumPy's, or on a device a tensor
     states: dict[str, Any] = field(init=False)
     shadow: Tensor | None = field(init=False, default=None)
@@ -50,7 +55,7 @@ class Row:
         self.read = reader(target.dtype, dimensions, target.device)
         self.array = self.read(target)
         self.states = {name: array_of(part(self.state[name]), dimensions) for name in self.names}
-        self.count, self.product = (self._number(name) for name in ("step", "mu_product"))
+        self.count, self.product, self.rate, self.share = map(self._number, SCALARS)
 
     def _number(self, name: str) -> Array | None:
         return self.state[name].numpy() if name in self.state and not self.capturable else None
@@ -64,9 +69,14 @@ class Row:
         return is_sharded(self.param)
 
     @property
+    def ahead(self) -> tuple[float, ...]:
+        """What torch has computed for the coming step."""
+        return tuple(float(x) for x in (self.product, self.rate, self.share) if x is not None)
+
+    @property
     def tracked(self) -> tuple[str, ...]:
         """The names of all states that a step writes."""
-        return (*(name for name in ("step", "mu_product") if name in self.state), *self.names)
+        return (*(name for name in SCALARS if name in self.state), *self.names)
 
     def tensors(self) -> list[Tensor]:
         """All tensors whose memory a step uses."""
@@ -79,15 +89,21 @@ class Section:
     def __init__(self, rows: list[Row], group: ParamGroup, make_chain: MakeChain) -> None:
         self.rows, self.group = rows, group
         self.device, self.capturable = rows[0].param.device, rows[0].capturable
-        self.products: dict[Any, Any] = {}  # NAdam's, by the step that they include
+        # NAdam's by the step that they include, or ASGD's rate and share of each step.
+        self.products: dict[Any, Any] = {}
         self.chain = make_chain(group, self.products)
 
     def multiply(self) -> bool:
         """Take the next step's momentum into the products; False if some step has two products."""
-        if self.rows[0].product is None:
+        first = self.rows[0]
+        if not first.ahead:
             return True
         self.products.clear()
-        number = self.rows[0].product.dtype.type  # torch rounds to it too
+        if first.rate is not None:
+            numbers = {(int(row.count), row.ahead) for row in self.rows}  # type: ignore[arg-type]
+            self.products.update(numbers)
+            return len(numbers) == len(self.products)
+        number = first.product.dtype.type  # type: ignore[union-attr]  # torch rounds to it too
         for step, product in {(int(row.count), float(row.product)) for row in self.rows}:  # type: ignore[arg-type]
             if step in self.products:
                 return False
@@ -112,7 +128,6 @@ def sections(rows: list[Row], groups: list[ParamGroup], make_chain: MakeChain) -
     devices = list(dict.fromkeys(row.param.device for row in rows))
     rows_of: dict[Any, list[Row]] = {}
     for row in sorted(rows, key=lambda row: (devices.index(row.param.device), row.capturable)):
-        product = None if row.product is None else float(row.product)
-        key = row.param.device, row.group, product, CORRECTION in row.names
+        key = row.param.device, row.group, row.ahead, CORRECTION in row.names
         rows_of.setdefault(key, []).append(row)
     return [Section(part, groups[number], make_chain) for (_, number, *_), part in rows_of.items()]

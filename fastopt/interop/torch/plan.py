@@ -88,7 +88,7 @@ class Plan:
         self._counted = any(count is not None for count in self._counts)
         self._is_sharded = any(row.is_sharded for row in self.rows)
         self._any_fresh = any(row.fresh for row in self.rows)
-        self._has_products = any(row.product is not None for row in self.rows)
+        self._has_products = any(row.ahead for row in self.rows)
         self._shadows = [(row.part, row.shadow) for row in self.rows if row.shadow is not None]
         self._state, self._stateful = state, [row for row in self.rows if row.tracked]
         self._keys, self._owned = (list(state), list(state.values())) if is_whole else ([], [])

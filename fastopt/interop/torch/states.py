@@ -36,8 +36,8 @@ def count_dtype(group: ParamGroup) -> torch.dtype:
     return torch.float64 if wide else torch.float32
 
 
-def count(state: State, param: Tensor, group: ParamGroup, counts: Mapping[str, float]) -> None:
-    """Create missing scalar states, from their initial values.
+def count(state: State, param: Tensor, group: ParamGroup, counts: Mapping[str, float | str]) -> None:
+    """Create missing scalar states, from their initial values or from an entry of the group.
 
     They are on the CPU, which decides what is launched, and for graphs on the parameter's device.
     """
@@ -45,7 +45,8 @@ def count(state: State, param: Tensor, group: ParamGroup, counts: Mapping[str, f
     for name, value in counts.items():
         known = state.get(name)
         if known is None:
-            state[name] = like.new_full((), value, dtype=count_dtype(group))
+            start = number(group[value]) if isinstance(value, str) else value
+            state[name] = like.new_full((), start, dtype=count_dtype(group))
         elif not _is_count(known, like.device):
             state[name] = like.new_full((), number(known), dtype=count_dtype(group))
 

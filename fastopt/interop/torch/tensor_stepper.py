@@ -12,6 +12,7 @@ import numpy as np
 from fastopt.arrays.checks import Array, address
 from fastopt.changes import Change, put
 from fastopt.executors.cpu.columns import STEPS
+from fastopt.interop.torch.param_groups import asgd_ahead
 from fastopt.interop.torch.parameters import Section
 from fastopt.interop.torch.tensor_check import note_steps
 from fastopt.steps.build import build
@@ -69,6 +70,7 @@ class TensorStepper:
             partial(row.part.copy_, row.shadow) for row in self._rows if row.shadow is not None
         ]
         self._has_products = any(row.product is not None for row in self._rows)
+        self._has_rates = any(row.rate is not None for row in self._rows)
 
     @property
     def taken(self) -> Array:
@@ -92,9 +94,19 @@ class TensorStepper:
         if self._has_products:
             counts = iter(steps.tolist())
             self._products[:] = [p for s in self._sections for p in s.products_after(counts)]
-        also = self._noted()
+        also = [*self._noted(), *self._rated(steps, given)]
         also += self._copies_back
         self.stepper.step_also(grads, grad_scale, also)
+
+    def _rated(self, steps: Array, given: Array) -> list[Change]:
+        """The changes that put ASGD's rate and share of the coming step into torch's tensors."""
+        changes, taken, stepped = [], iter(steps.tolist()), iter(given.tolist())
+        for section in self._sections if self._has_rates else ():
+            for row, step, is_given in zip(section.rows, taken, stepped, strict=False):
+                if is_given and row.rate is not None:
+                    rate, share = asgd_ahead(section.group, step + 1)
+                    changes += [put(row.rate, rate), put(row.share, share)]
+        return changes
 
     def _noted(self) -> list[Change]:
         """The changes that update torch's counts and products."""
