@@ -221,7 +221,7 @@ class BackwardSteps:
             for param in self._params():
                 if param.grad is not None and id(param) not in self._taken:
                     self._take(param)
-            for bucket in {id(own): own for own in self._buckets.values()}.values():
+            for bucket in {id(bucket): bucket for bucket in self._buckets.values()}.values():
                 if bucket.ready:
                     self._step(bucket)
             for param in self._params():
@@ -273,8 +273,10 @@ def _check_no_averaging(params: Any) -> None:
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return
     # Once in the life of an optimizer: nothing else tells.
-    wrappers = [own for own in gc.get_objects() if issubclass(type(own), DistributedDataParallel)]
-    if any(id(param) in params for own in wrappers for param in own.parameters()):
+    wrappers = [
+        wrapper for wrapper in gc.get_objects() if issubclass(type(wrapper), DistributedDataParallel)
+    ]
+    if any(id(param) in params for wrapper in wrappers for param in wrapper.parameters()):
         raise RuntimeError(_AVERAGING)
 
 

@@ -90,16 +90,16 @@ class Planner:
             plan = self._make_plan(optimizer, key)
         if capturing and plan not in self.captured:
             self.captured.append(plan)
-        found = plan.gradients()
-        if found is None:  # one of them has become sparse
+        grads = plan.gradients()
+        if grads is None:  # one of them has become sparse
             plan = self._make_plan(optimizer, key)
-            found = plan.gradients() or []
+            grads = plan.gradients() or []
         allowed = torch.get_num_threads()
         if allowed < get_num_threads():
             with threads(allowed):
-                plan.step(found, grad_scale, optimizer.clip_norm)
+                plan.step(grads, grad_scale, optimizer.clip_norm)
         else:
-            plan.step(found, grad_scale, optimizer.clip_norm)
+            plan.step(grads, grad_scale, optimizer.clip_norm)
         for group, chain, param in plan.sparse:
             if param.grad is not None:
                 _step_sparse(optimizer, group, chain, param, grad_scale)
@@ -110,7 +110,7 @@ class Planner:
         optimizer._on_cuda = None
         if self.plan is not None:
             self.plan.note_fresh()
-        before = {} if self.plan is None else {id(row.param): row for row in self.plan.rows}
+        old_rows = {} if self.plan is None else {id(row.param): row for row in self.plan.rows}
         groups, members = optimizer.param_groups, self._members
         taken: list[tuple[int, Tensor]] = []
         sparse: list[tuple[ParamGroup, Chain, Tensor]] = []
@@ -120,10 +120,10 @@ class Planner:
                 if members is not None and id(param) not in members:
                     continue
                 grad = param.grad
-                wanted = {*optimizer._counts, *formats.names(chains[index], param)}
+                needed = {*optimizer._counts, *formats.names(chains[index], param)}
                 if grad is not None:
                     _check_param(optimizer, f"param_groups[{index}]['params'][{i}]", group, param)
-                elif id(param) not in before or not wanted <= optimizer.state.get(param, {}).keys():
+                elif id(param) not in old_rows or not needed <= optimizer.state.get(param, {}).keys():
                     others.append(param)
                     continue
                 if grad is not None and grad.is_sparse:
@@ -150,7 +150,7 @@ class Planner:
                 across = Across(param for _, param in taken)
         rows = [
             self._make_row(
-                optimizer, index, param, chains[index], formats, before.get(id(param)), firsts
+                optimizer, index, param, chains[index], formats, old_rows.get(id(param)), firsts
             )
             for index, param in taken
         ]
@@ -178,15 +178,15 @@ class Planner:
         param: Tensor,
         chain: Chain,
         formats: TensorFormats,
-        before: Row | None,
+        old_row: Row | None,
         firsts: Mapping[int, int] | None,
     ) -> Row:
         group, names, fresh = optimizer.param_groups[index], formats.names(chain, param), False
         # As in torch, a parameter without states has no entry at all.
         state = optimizer.state[param] if optimizer._counts or names else {}
         if "momentum_buffer" in names and not optimizer._counts:
-            known = state.get("momentum_buffer")
-            fresh = known is None or (before is not None and before.is_fresh(known))
+            buffer = state.get("momentum_buffer")
+            fresh = buffer is None or (old_row is not None and old_row.is_fresh(buffer))
         count(state, param, group, optimizer._counts)
         complete(state, param, group, chain, formats)
         first = None if firsts is None else firsts[id(param)] + first_element(param)
