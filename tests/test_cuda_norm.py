@@ -56,7 +56,7 @@ def test_sums_of_many_blocks(blocks):
     decision._decide.words[2] = blocks
     decision.set_numbers(1.0, math.inf)
     decision.start(0)
-    assert decision.read()[0] == math.sqrt(norm.tree_sum(sums[0]))
+    assert decision.control.read()[0] == math.sqrt(norm.tree_sum(sums[0]))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dis
 from collections.abc import Iterable
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fastopt.kernels.closure import python_of
+from fastopt.kernels.job import CORRECTION
 from fastopt.transforms.base import sums_in
 
 if TYPE_CHECKING:
-    from fastopt.kernels.job import Job
+    from fastopt.kernels.job import Job, KernelArray
     from fastopt.kernels.terms import Position
     from fastopt.transforms.base import Part
 
@@ -17,6 +20,27 @@ if TYPE_CHECKING:
 def hypers_of(job: Job) -> list[str]:
     """The names of the transforms' hyperparameters."""
     return [f"hyper{i}" for i in range(sum(part.given + part.hypers for part in job.parts))]
+
+
+def hypers_read(job: Job, summing: bool) -> tuple[dict[str, int], list[str]]:
+    """The hyperparameters that a chain reads: from the host, by index among all, and from sums.
+
+    With `summing` the last transform only has its sums added up.
+    """
+    host: dict[str, int] = {}
+    from_sums: list[str] = []
+    first = 0
+    for position, part in enumerate(job.parts):
+        given = range(first, first + part.given)
+        own = range(first + part.given, first + part.given + part.hypers)
+        first = own.stop
+        if part.sums is None:
+            host |= {f"hyper{i}": i for i in own}
+        elif summing and position == len(job.parts) - 1:
+            host |= {f"hyper{i}": i for i in given}
+        else:
+            from_sums += [f"hyper{i}" for i in own]
+    return host, from_sums
 
 
 def chain_body(job: Job, scales: bool) -> list[str]:
@@ -71,6 +95,27 @@ class _Elements(NamedTuple):
     written: list[str]
     in_terms: list[str]  # hyperparameters that its terms take,
     in_update: list[str]  # and those that its update takes
+
+
+def _is_read(function: Any, position: int) -> bool:
+    """Whether a function reads an argument."""
+    code = python_of(function).__code__
+    name = code.co_varnames[position]
+    values = (instruction.argval for instruction in dis.get_instructions(code))
+    return any(value == name or (type(value) is tuple and name in value) for value in values)
+
+
+def arrays_read(job: Job) -> list[KernelArray]:
+    """The arrays that are read: not the parameter, if no function needs it."""
+    *before, last = job.parts
+    sums = sums_in(last)
+    functions = [*(part.update for part in before), *sums.summands]
+    reads_param = last.after or any(part.after or _is_read(part.update, 1) for part in before)
+    reads_param = reads_param or any(_is_read(function, 1) for function in functions)
+    arrays = [array for array in job.arrays if array.kind != "output"]
+    if reads_param:
+        return arrays
+    return [array for array in arrays[1:] if array.kind != CORRECTION]
 
 
 class _Names:

@@ -14,7 +14,7 @@ from numba.core import ccallback, errors, types
 from fastopt.kernels.disk_cache import DiskCache
 from fastopt.kernels.identity import of_compiled
 from fastopt.kernels.terms import Term, lengths
-from fastopt.transforms.base import Part
+from fastopt.transforms.base import Part, sums_in
 
 # "numpy": division by zero gives infinity; Python's check for it would stop vectorization.
 OPTIONS: dict[str, Any] = {"error_model": "numpy"}
@@ -117,6 +117,35 @@ def check_terms(
             ) from error
         if not isinstance(returned, (types.Number, types.Boolean)):
             raise TypeError(f"{what} must return a number, but returns {returned}")
+
+
+def check_from_sums(part: Part, function: Any, result_type: Callable[..., Any]) -> None:
+    """Compile `from_sums` of a transform, and check that it returns what it returned to Python."""
+    sums = sums_in(part)
+    what = f"from_sums of transform {part.name!r}"
+    lengths = sums.given, len(sums.names), len(sums.carried)
+    try:
+        returned = result_type(function, tuple(types.Tuple((types.float64,) * n) for n in lengths))
+    except errors.NumbaError as error:
+        raise TypeError(
+            f"{what} cannot be compiled{_cause(error)}: it may use arithmetic on numbers, comparisons, "
+            "math and helper functions of the same kind, and must return as many numbers in every "
+            f"branch.\n{error}"
+        ) from error
+    found = [len(each) if isinstance(each, types.BaseTuple) else -1 for each in _items(returned)]
+    if found[:2] != [part.hypers, len(sums.carried)] or len(found) != 2 + sums.skips:
+        raise TypeError(
+            f"{what} must always return tuples of {part.hypers} hyperparameters and "
+            f"{len(sums.carried)} carried numbers{', and a flag' if sums.skips else ''}, but returns "
+            f"{returned}"
+        )
+    for leaf in _leaves(returned):
+        if not isinstance(leaf, (types.Number, types.Boolean)):
+            raise TypeError(f"{what} must return numbers, but returns {returned}")
+
+
+def _items(numba_type: Any) -> list[Any]:
+    return list(numba_type) if isinstance(numba_type, types.BaseTuple) else []
 
 
 def _cause(error: errors.NumbaError) -> str:

@@ -31,6 +31,13 @@ def identified(job: Job, texts: Sequence[str], functions: Sequence[Any], prefix:
     return _of_contents(name, how, [*functions, *formulas(formats)])
 
 
+def identified_by_functions(
+    texts: Sequence[str], functions: Sequence[Any], prefix: str, *how: str
+) -> Identity:
+    """The identity of a kernel with these texts as source, which calls no functions but these."""
+    return _of_contents(f"{prefix}{origin(functions, *texts, *how)}", (*texts, *how), functions)
+
+
 def identified_by_package(name: str, formats: Iterable[str] = ()) -> Identity:
     """The identity of one of fastopt's own kernels, named with all that it is compiled for."""
     formats = list(formats)

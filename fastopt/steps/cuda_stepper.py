@@ -20,6 +20,7 @@ from fastopt.executors.cpu.table import CountedTable
 from fastopt.executors.cuda import copies, device, driver_calls, streams
 from fastopt.executors.cuda.batches import NOT_PREPARED, Batch, LaunchHyper, ManyArrays, OneArray
 from fastopt.executors.cuda.clip_decision import ClipDecision
+from fastopt.executors.cuda.control import Control
 from fastopt.executors.cuda.kernel_source import KEPT, KernelVariant
 from fastopt.executors.cuda.kernels import kernels
 from fastopt.executors.exchange import Expected
@@ -27,6 +28,7 @@ from fastopt.executors.launching import TAKEN
 from fastopt.executors.norm import DOWN, LOCAL, UP, Reducer, blocks, conclude
 from fastopt.kernels.job import Job
 from fastopt.steps.clipping import GradientStats, NormClip
+from fastopt.steps.cuda_sums import DeviceDecisions, DevicePass, Shared
 from fastopt.steps.device_gradients import DeviceGradients
 from fastopt.steps.hyperparameters import Hyperparameters
 from fastopt.steps.parameter_set import ParameterSet
@@ -78,10 +80,16 @@ class CudaStepper(Stepper):
         self.launches: Array = NO_LAUNCHES  # of the batches, for compiled code
         self._ready: tuple[Any, ...] | None = None  # what it takes to step with the same gradients
         self._decision: ClipDecision | None = None
-        if clip.is_on:
-            with device.on(self.ordinal):
-                count = blocks(parameters.sizes)
-                self._decision = ClipDecision(count, clip.skip_nonfinite, setup.capturable)
+        self._control: Control | None = None
+        self._passes: list[DevicePass] = []
+        with device.on(self.ordinal):
+            self.decisions: DeviceDecisions = DeviceDecisions(parameters, lambda: self.count)
+            self._may_skip = clip.skip_nonfinite or self.decisions.may_skip
+            if clip.is_on or self._may_skip:
+                self._control = Control()
+            if clip.is_on:
+                how = clip.skip_nonfinite, setup.capturable, self._control
+                self._decision = ClipDecision(blocks(parameters.sizes), *how)
         self._batches: list[Batch] = []
         self._made: dict[Any, Batch] = {}
         self._single: dict[int, OneArray] = {}  # of rows that are stepped by themselves
@@ -110,23 +118,42 @@ class CudaStepper(Stepper):
             for (own, job), rows in sorted_.items():
                 key = *rows, own, job, self.first
                 made[key] = self._made.get(key) or self._make_batch(rows, formats[rows[0]], job, hyper)
-        new = {"_made": made, "_batches": list(made.values()), "_single": {}, "_ready": None}
+            jobs = [job for _, job in sorted_]
+            passes = self._make_passes(list(made.values()), jobs, hyper)
+        new: dict[str, Any] = {"_made": made, "_batches": list(made.values()), "_passes": passes}
+        new |= {"_single": {}, "_ready": None}
         changes: list[Change] = [partial(vars(self).update, new), self.gradients.forget]
         changes.append(put(self.rows, hyper.lags, np.s_[:, HYPER_LAG]))
         return [*changes, assign(self.gradients, "formats", formats)]
 
+    def _make_passes(
+        self, batches: list[Batch], jobs: list[Job], hyper: Hyperparameters
+    ) -> list[DevicePass]:
+        work = list(zip(batches, jobs, strict=True))
+        shared = Shared(self.decisions, self.parameters, hyper, self._control_at, self._form)
+        return [DevicePass(number, shared, work) for number in range(len(self.decisions.passes))]
+
+    @property
+    def _form(self) -> KernelVariant:
+        recalls = self._may_skip and not self.setup.capturable
+        return KernelVariant(self._decision is not None, self.setup.capturable, recalls)
+
+    @property
+    def _control_at(self) -> int:
+        """The address of what is decided about the step, 0 if nothing is."""
+        return 0 if self._control is None else self._control.address
+
     def _make_batch(self, rows: list[int], gradient: str, job: Job, hyper: Hyperparameters) -> Batch:
-        skips = self.clip.skip_nonfinite and not self.setup.capturable
         host: Any = hyper.of(rows[0])
         numbers = host if isinstance(host, LaunchHyper) else LaunchHyper(host, self.setup.capturable)
-        clips, capturable = self._decision is not None, self.setup.capturable
-        form = KernelVariant(clips, capturable, skips, len(rows) > 1 and numbers.are_in_rows)
+        in_rows = len(rows) > 1 and numbers.are_in_rows
+        form = self._form._replace(skips=self.decisions.may_skip, hyper_in_rows=in_rows)
         made = kernels(job, form, device.architecture())
         kind = OneArray if len(rows) == 1 else ManyArrays
-        control = self._decision.address if self._decision is not None else 0
+        decided = [self.decisions.decided[row] for row in rows]
         own = [self._arrays[row] for row in rows]
         firsts = [self.first + self.parameters.indices[row] for row in rows]
-        return kind(rows, own, firsts, gradient, made, numbers, control)
+        return kind(rows, own, firsts, gradient, made, numbers, self._control_at, decided)
 
     def counted(self, count: int, lags: Sequence[int]) -> list[Change]:
         """The changes that set the step count and the lag of each array."""
@@ -156,18 +183,16 @@ class CudaStepper(Stepper):
     def last(self) -> GradientStats | None:
         """The statistics of the last gradients; synchronizes."""
         if self._decision is not None and self._has_started:
-            return GradientStats(*self._read_decision()[:2])
+            norm, *_ = self._read_decision()
+            return GradientStats(norm, self.clip.skip_nonfinite and math.isnan(norm))
         return self.clip.last
 
     def _read_decision(self) -> tuple[float, bool, int]:
         """The norm, whether the step was skipped, and the number of skipped steps; synchronizes."""
-        with device.on(self.ordinal):
-            return self._decides().read()
-
-    def _decides(self) -> ClipDecision:
-        if self._decision is None:
+        if self._control is None:
             raise AssertionError("nothing was to be decided")
-        return self._decision
+        with device.on(self.ordinal):
+            return self._control.read()
 
     def step(self, grads: Any, grad_scale: Any, stream: Any) -> None:
         """Take a step, or raise and change nothing."""
@@ -207,7 +232,7 @@ class CudaStepper(Stepper):
         expected = self.gradients.expected
         if self.gradients.moved:  # so will be the next, it seems
             return None
-        if self.clip.is_on or self.setup.capturable or self.driver is None or expected is None:
+        if self.reads_first or self.setup.capturable or self.driver is None or expected is None:
             return None
         self._ready_stream = self.gradients.stream
         known = expected.exchange, expected.table
@@ -220,7 +245,7 @@ class CudaStepper(Stepper):
         if type(grad_scale) is not float or grad_scale != self.grad_scale:
             self.settle()
             self.set_grad_scale(grad_scale)
-        elif self.varies or self.clip.varies:
+        elif self.varies or self.clip.varies or self.decisions.carries:
             if self.setup.capturable or self._since >= KEPT - 1:
                 self.settle()
             self.hyper.fill(self.count, grad_scale)
@@ -229,7 +254,9 @@ class CudaStepper(Stepper):
         self.gradients.take(grads)
         self.limit = self.clip.limit_at(self.count)
         self.hyper.write(self.gradients.given, self.grad_scale, self.limit)
-        if self.clip.skip_nonfinite:
+        for own in self._passes:
+            own.set_numbers(self.count)
+        if self._may_skip:
             for work in [*self._work(), *self._single.values()]:
                 work.expect(self.count, self._skipped)
         self._stream = self._handle(stream)
@@ -240,7 +267,7 @@ class CudaStepper(Stepper):
             self._record()
         else:
             self._send()
-        if self.clip.skip_nonfinite and not self._is_capturing:  # before the step is counted
+        if self._may_skip and not self._is_capturing:  # before the step is counted
             self._unsettled, self._since = self.reducer is LOCAL, self._since + 1
 
     def _captures(self, stream: int) -> bool:
@@ -251,7 +278,7 @@ class CudaStepper(Stepper):
         """Let the graph that is captured copy what launches read; raises if there is more to do."""
         if not all(work.is_ready() for work in self._work()):
             raise RuntimeError(NOT_PREPARED)
-        self._of_graphs.append(self._batches)
+        self._of_graphs.append((self._batches, self._passes))
         with self._on():
             for work in self._work():
                 work.record(self._stream)
@@ -268,6 +295,8 @@ class CudaStepper(Stepper):
             self.launches = known
             if self._decision is not None:
                 self._decision.arrange(self._batches, self.parameters.sizes, self.gradients.given)
+            for own in self._passes:
+                own.arrange(self.gradients.given)
 
     def _take_formats(self, formats: list[str]) -> None:
         """Gradients in another format than before get other kernels."""
@@ -281,7 +310,8 @@ class CudaStepper(Stepper):
         return self.gradients.current_stream() if stream is None else streams.handle(stream)
 
     def _work(self) -> list[Any]:
-        return self._batches if self._decision is None else [self._decision, *self._batches]
+        decision = [] if self._decision is None else [self._decision]
+        return [*decision, *self._passes, *self._batches]
 
     def _send(self) -> None:
         """Copy changed tables and hyperparameters to the device."""
@@ -292,18 +322,28 @@ class CudaStepper(Stepper):
                 work.prepare(self._stream)
 
     def decide(self) -> bool:
-        """Measure the gradients if an option needs their norm; False if the host decided to skip."""
-        if self._decision is None:
+        """Measure the gradients and sum, if that is needed; False if the host learnt to skip."""
+        if not self.reads_first:
             return True
         with self._on():
-            if self.reducer is LOCAL:
-                self._decision.start(self._stream)
-                return True
-            size, finite = self._measure(*self._decision.add(self._stream).tolist())
-            factor = self.clip.conclude(size, finite, self.grad_scale, self.limit)
-            if self.clip.last is None:
-                raise AssertionError("a conclusion is written down")
-            self._decision.take(self.clip.last.norm, factor or 0.0, self.clip.last.skipped)
+            if self._decision is not None and not self._decide_clipping(self._decision):
+                return False
+            for own in self._passes:
+                own.start(self._stream, self.reducer)
+        if self.reducer is LOCAL or not self.decisions.may_skip:
+            return True
+        _, skipped, self._skipped = self._read_decision()
+        return not skipped
+
+    def _decide_clipping(self, decision: ClipDecision) -> bool:
+        if self.reducer is LOCAL:
+            decision.start(self._stream)
+            return True
+        size, finite = self._measure(*decision.add(self._stream).tolist())
+        factor = self.clip.conclude(size, finite, self.grad_scale, self.limit)
+        if self.clip.last is None:
+            raise AssertionError("a conclusion is written down")
+        decision.control.take(self.clip.last.norm, factor or 0.0, self.clip.last.skipped)
         self._has_started = True
         return factor is not None
 
@@ -376,9 +416,23 @@ class CudaStepper(Stepper):
         if self._decision is not None:
             limit = self.clip.limit_at(self.count)
             self._decision.set_numbers(1.0 / self.grad_scale, limit)
+        for own in self._passes:
+            own.set_numbers(self.count)
         self._send()
-        self._unsettled = self.clip.skip_nonfinite
+        self._unsettled = self._may_skip
         make(self.counted(self.count + 1, self.lags))
+
+    def continue_at(self, count: int, lags: Sequence[int]) -> None:
+        """Set the step count and the lag of each array, or raise."""
+        self.settle()
+        self.decisions.keep()
+        super().continue_at(count, lags)
+
+    def go_to(self, step: int) -> None:
+        """Set the step count, or raise."""
+        self.settle()
+        self.decisions.keep()
+        super().go_to(step)
 
     def settle(self) -> None:
         """Count only the steps that were taken; waits for the device if that is not known."""

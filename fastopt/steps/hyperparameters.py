@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastopt.arrays.checks import Array
+from fastopt.arrays.placement import is_on_device
 from fastopt.changes import Change, make, put
 from fastopt.codecs.floats import limit_in
 from fastopt.codecs.formats import compute_dtype, name_of
@@ -78,8 +79,14 @@ class Hyperparameters:
             [(p.given, (0.0,) * p.hypers) if p.sums else (p.hypers, ()) for p in group.parts]
             for group in groups
         ]
-        # Groups whose arrays have hyperparameters of their own, each a row of the buffer.
-        sums = ((i, part.sums) for i, group in enumerate(groups) for part in group.parts)
+        # Groups whose arrays have hyperparameters of their own, each a row of the buffer: not on a
+        # device, which has those that follow from sums in its memory.
+        sums = (
+            (i, part.sums)
+            for i, group in enumerate(groups)
+            for part in group.parts
+            if not any(map(is_on_device, group.leaves))
+        )
         self._apart = {index for index, sums_ in sums if sums_ is not None and sums_.per_array}
         alike: dict[Any, Iterator[int]] = {}
         members = self._members if self._apart else []

@@ -79,11 +79,17 @@ def check_sums(groups: Sequence[Group], place: str | None) -> None:
     """Check that transforms with sums, and statistics, can be used here, or raise ValueError."""
     if place is not None and any(group.stats for group in groups):
         raise ValueError("stats must be empty for arrays on a device: they are for memory so far")
-    names = [part.name for group in groups for part in group.parts if part.sums is not None]
-    if names and place is not None:
-        raise ValueError(
-            f"transform {names[0]!r} has sums, which are for arrays in memory so far, not on a device"
-        )
+    for part in (part for group in groups for part in group.parts if part.sums is not None):
+        if place not in (None, "cuda"):
+            raise ValueError(
+                f"transform {part.name!r} has sums, which are for arrays in memory and on CUDA "
+                f"devices, not for those of the place {place!r}"
+            )
+        if place is not None and sums_in(part).after:
+            raise ValueError(
+                f"transform {part.name!r} has sums of the step before, sums_after, which are for "
+                "arrays in memory so far, not on a device"
+            )
 
 
 class Decisions:
@@ -118,7 +124,7 @@ class Decisions:
 
     def _find_passes(self) -> None:
         self.passes = passes_of(self._groups)
-        self._parts = [{g: self._part(own, g) for g in own.positions} for own in self.passes]
+        self._parts = [{g: self.part(own, g) for g in own.positions} for own in self.passes]
         self.carried = [self._start(own) for own in self.passes]
         self.next = self.carried  # that of the step after the one that was begun
         self.carries = any(value for own in self.carried for value in own.values())
@@ -131,9 +137,9 @@ class Decisions:
             for row, group in enumerate(self._group_of)
             if group in own.positions
         ]
-        return {key: sums_in(self._part(own, group)[1]).carried for key, group in holders}
+        return {key: sums_in(self.part(own, group)[1]).carried for key, group in holders}
 
-    def _part(self, own: SumPass, group: int) -> tuple[int, Part]:
+    def part(self, own: SumPass, group: int) -> tuple[int, Part]:
         """The index of the first hyperparameter of a pass's transform, and its part of the chain."""
         parts, position = self._groups[group].parts, own.positions[group]
         *_, first = accumulate((p.given + p.hypers for p in parts[:position]), initial=NUMBERS)

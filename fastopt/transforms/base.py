@@ -344,7 +344,8 @@ def _part(transform: Transform, copy: Callable[[Any], Any]) -> Part:
     update, hyper, sums = copy(transform.update), transform.hyper_at(0), None
     if transform.from_sums is not None:
         sums = sums_of(transform, len(hyper), copy)
-        hyper = sums.trial(transform.name, hyper)
+        hyper, skips = sums.trial(transform.name, hyper)
+        sums = sums._replace(skips=skips)
     return Part(update, transform.slots(), len(hyper), transform.after, sums)
 
 

@@ -24,13 +24,14 @@ class Sums(NamedTuple):
     carried: tuple[float, ...]  # initial values
     per_array: bool
     after: tuple[Summand, ...] = ()  # summed in the step's own pass, for the next one
+    skips: bool = False  # whether `from_sums` says if the step is to be skipped
 
     @property
     def names_after(self) -> tuple[str, ...]:
         return self.names[len(self.summands) :]
 
-    def trial(self, name: str, hyper: Hyper) -> Hyper:
-        """Call `from_sums` once, to learn how many hyperparameters it returns, or raise."""
+    def trial(self, name: str, hyper: Hyper) -> tuple[Hyper, bool]:
+        """Call `from_sums` once: the hyperparameters, and whether a flag follows them; or raise."""
         what = f"from_sums of transform {name!r}"
         ones = (1.0,) * len(self.names)
         try:
@@ -57,7 +58,7 @@ class Sums(NamedTuple):
         for number in (*decided, *carried):
             if isinstance(number, bool) or not isinstance(number, Real):
                 raise TypeError(f"{what} must return real numbers, not {number!r:.200}")
-        return decided
+        return decided, len(result) == 3
 
 
 def _is_flag(value: Any) -> bool:

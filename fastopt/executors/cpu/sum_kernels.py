@@ -6,7 +6,6 @@ storing anything, and writes one number for each sum and each block of `SUM_BLOC
 
 from __future__ import annotations
 
-import dis
 from functools import cache
 from typing import Any
 
@@ -25,13 +24,11 @@ from fastopt.executors.cpu.kernels import (
     loads_hyper,
     specialized_updates,
 )
-from fastopt.kernels.chain_source import sums_body
-from fastopt.kernels.closure import python_of
+from fastopt.kernels.chain_source import arrays_read, sums_body
 from fastopt.kernels.compiler import check_terms, check_types, result_type
-from fastopt.kernels.job import CORRECTION, Job, KernelArray
+from fastopt.kernels.job import CORRECTION, Job
 from fastopt.kernels.kernel_identity import identified
 from fastopt.kernels.terms import terms_before
-from fastopt.transforms.base import sums_in
 
 # Elements that are fetched ahead: of one array as many as for the norm, of several fewer. On one core
 # of a busy EPYC 6 * 10^6 elements took, for distances of 64, 192 and 1024, LAMB's pass over four arrays
@@ -39,31 +36,10 @@ from fastopt.transforms.base import sums_in
 FAR, NEAR = 1024, 64
 
 
-def _is_read(function: Any, position: int) -> bool:
-    """Whether a function reads an argument."""
-    code = python_of(function).__code__
-    name = code.co_varnames[position]
-    values = (instruction.argval for instruction in dis.get_instructions(code))
-    return any(value == name or (type(value) is tuple and name in value) for value in values)
-
-
-def _read(job: Job) -> list[KernelArray]:
-    """The arrays that are read: not the parameter, if no function needs it."""
-    *before, last = job.parts
-    sums = sums_in(last)
-    functions = [*(part.update for part in before), *sums.summands]
-    reads_param = last.after or any(part.after or _is_read(part.update, 1) for part in before)
-    reads_param = reads_param or any(_is_read(function, 1) for function in functions)
-    arrays = [array for array in job.arrays if array.kind != "output"]
-    if reads_param:
-        return arrays
-    return [array for array in arrays[1:] if array.kind != CORRECTION]
-
-
 def source(job: Job) -> str:
     """The loop over one stretch of one array, as Python source."""
     arrays, (body, terms) = job.arrays, sums_body(job, job.scales)
-    read, count = _read(job), len(terms)
+    read, count = arrays_read(job), len(terms)
     blocked = [array.name for array in read if array.storage.in_blocks]
     lines = ["def kernel(addresses, hyper, start, stop, sums, stride):"]
     lines += [f"    {array.name}_at = addresses[{i}]" for i, array in enumerate(arrays, 1)]
@@ -113,7 +89,7 @@ def sum_kernel(job: Job) -> Kernel:
     identity = identified(job, [text], [*(part.update for part in before), *functions], "sums-")
     updates, summands = specialized_updates(job, before), in_float64(job, functions)
     scope: dict[str, Any] = {"BLOCK": BLOCK, "codes_of": codes_of, **adding()}
-    scope |= {"AHEAD": FAR if len(_read(job)) == 1 else NEAR}
+    scope |= {"AHEAD": FAR if len(arrays_read(job)) == 1 else NEAR}
     scope |= {f"transform{i}": function for i, function in enumerate(updates)}
     scope |= {f"summand{k}": function for k, function in enumerate(summands)}
     scope |= access(job, len(summands))

@@ -80,6 +80,8 @@ class Batch(ABC):
     hyper : LaunchHyper
     control : int
         The address of the clip decision, 0 if there is none.
+    decided : sequence of int, optional
+        For each, the address of the hyperparameters that were decided from sums, if there are some.
     kept : DeviceArray, optional
         Hyperparameters of earlier steps in device memory, if launches share them.
     """
@@ -93,9 +95,10 @@ class Batch(ABC):
         kernels: JobKernels,
         hyper: LaunchHyper,
         control: int,
+        decided: Sequence[int] = (),
         kept: Any = None,
     ) -> None:
-        self.rows, self._kernels, self._hyper = list(rows), kernels, hyper
+        self.rows, self._kernels, self.hyper = list(rows), kernels, hyper
         self.gradient_format = gradient
         self._sizes = np.array([slots[0].size for slots in arrays], np.int64)
         # The column after the parameter is for the gradient.
@@ -104,16 +107,21 @@ class Batch(ABC):
             np.int64,
         )
         # For random bits: the index of an array's first element, and the address of the table.
-        self._firsts = np.zeros((len(arrays), len(kernels.names.first)), np.int64)
-        if kernels.names.first:
-            self._firsts[:, 0] = firsts
-            self._firsts[:, 1] = element_access.rounding_table(device.current()).address
+        self._dithers = bool(kernels.names.first)
+        columns: list[Any] = [firsts] * self._dithers
+        if self._dithers:
+            columns.append(element_access.rounding_table(device.current()).address)
+        columns += [decided] * len(kernels.names.decided_at)
+        self._others = np.zeros((len(arrays), len(columns)), np.int64)
+        for index, column in enumerate(columns):
+            self._others[:, index] = column
         self._alignments = np.array(kernels.alignments(), np.int64)
         sizes = [array.itemsize for array in arrays[0]]
         self._itemsizes = np.array([sizes[0], floats(gradient).dtype.itemsize, *sizes[1:]], np.int64)
         blocks = [BLOCK if array.dtype == ITEM else 1 for array in arrays[0]]
         self._per_item = np.array([1, 1, *blocks[1:]], np.int64)
-        self._control = [control] if control else []
+        self._control = [control] if kernels.names.control else []
+        self._decides = bool(kernels.names.decided_at)
         self._kept, self._expected = kept, (0, 0)
         if kernels.names.recall and kept is None:
             size = max(KEPT * len(kernels.names.indices), 1)
@@ -125,8 +133,8 @@ class Batch(ABC):
         if name not in self._launches:
             names = self._kernels.names
             kept = [] if self._kept is None else [self._kept.address, *self._expected]
-            tail = [*self._control, *kept, *self._hyper.address(self.rows)]
-            hyper = self._hyper.arguments(list(names.indices.values()))
+            tail = [*self._control, *kept, *self.hyper.address(self.rows)]
+            hyper = self.hyper.arguments(list(names.indices.values()))
             launch = Launch(self._kernels.program(name), words + len(tail), *hyper)
             launch.words[words:] = tail
             self._launches[name] = launch
@@ -151,6 +159,11 @@ class Batch(ABC):
         """What `start` launches, for compiled code."""
 
     @property
+    def decided_column(self) -> int:
+        """The index, among the words of an array, of the address of what was decided from sums."""
+        return int(self._addresses.shape[1] + 2 * self._dithers)
+
+    @property
     def source(self) -> str:
         """The Python source of the kernels in use."""
         return "\n\n".join(self._kernels.source(name) for name in ("element", *self._launches))
@@ -168,7 +181,7 @@ class Batch(ABC):
 
     def prepare(self, stream: int) -> None:
         """Copy changed tables and hyperparameters to the device."""
-        self._hyper.send(stream)
+        self.hyper.send(stream)
 
     @abstractmethod
     def record(self, stream: int) -> None:
@@ -195,7 +208,7 @@ class OneArray(Batch):
 
     def _choose(self, wide: bool, size: int) -> tuple[Launch, int, int]:
         """The launch for `size` elements, its number of threads, and the index of the first address."""
-        count = self._addresses.shape[1] + self._firsts.shape[1]
+        count = self._addresses.shape[1] + self._others.shape[1]
         if not wide:
             launch = self._launch("scalar", 1 + count)
             launch.words[0] = size
@@ -216,7 +229,7 @@ class OneArray(Batch):
         self._current = None  # until all is written
         launch, threads, first = self._choose(wide, self.size)
         self._addresses[0, 1] = address
-        words = [*self._addresses[0], *self._firsts[0]]
+        words = [*self._addresses[0], *self._others[0]]
         launch.words[first : first + len(words)] = words
         block = launch.program.block()
         self._gradient, self._is_wide, self._column = address, wide, first + 1
@@ -230,6 +243,11 @@ class OneArray(Batch):
     def gradient_address(self) -> int:
         """The address of the gradient."""
         return self._gradient
+
+    def row_addresses(self) -> list[int]:
+        """The addresses of parameter, gradient and slots."""
+        param, _, *slots = self._addresses[0].tolist()
+        return [param, self._gradient, *slots]
 
     def launch(self) -> LaunchRow:
         """What `start` launches, for compiled code."""
@@ -252,9 +270,9 @@ class OneArray(Batch):
         addresses = self._addresses[0] + start // self._per_item * self._itemsizes
         wide = bool((addresses % self._alignments == 0).all())
         launch, threads, first = self._choose(wide, stop - start)
-        firsts = self._firsts[0].copy()
-        firsts[:1] += start
-        launch.words[first : first + len(addresses) + len(firsts)] = [*addresses, *firsts]
+        others = self._others[0].copy()
+        others[:1] += start * self._dithers
+        launch.words[first : first + len(addresses) + len(others)] = [*addresses, *others]
         block = launch.program.block()
         launch.start(-(-threads // block), block, stream)
         self.bind(np.array([self._gradient]))
@@ -270,7 +288,7 @@ class ManyArrays(Batch):
         self._gradients = np.zeros(0, np.int64)
         self._layout = b""
         self._blocks, self._pointed_at = 0, -1
-        self._others = np.concatenate([self._firsts, self._hyper.addresses(self.rows)], axis=1)
+        self._others = np.concatenate([self._others, self.hyper.addresses(self.rows)], axis=1)
         self._rows_size = self._addresses.size + self._others.size
         # A graph copies the rows itself, to the same memory as all others.
         self._copies = GraphCopies(self._rows_size) if self._kernels.capturable else None
@@ -279,8 +297,10 @@ class ManyArrays(Batch):
 
     def alone(self, row: int, arrays: Sequence[Any], first: int) -> OneArray:
         """Launches of one of these arrays by itself, which share its device memory."""
-        common = [row], [arrays], [first], self.gradient_format, self._kernels, self._hyper
-        launches = OneArray(*common, *(self._control or [0]), self._kept)
+        common = [row], [arrays], [first], self.gradient_format, self._kernels, self.hyper
+        column = 2 * self._dithers
+        decided = self._others[[self.rows.index(row)], column] if self._decides else ()
+        launches = OneArray(*common, *(self._control or [0]), decided, self._kept)
         launches.expect(*self._expected)
         return launches
 

@@ -9,20 +9,30 @@ from typing import Any
 import numpy as np
 
 from fastopt.arrays.checks import Array
-from fastopt.executors.cuda import device, norm
+from fastopt.executors.cuda import device, norm, tree_sum
 from fastopt.executors.cuda.batches import LaunchHyper, ManyArrays, OneArray
-from fastopt.executors.cuda.kernel_source import (
-    CONTROL_WORDS,
-    FACTOR,
-    FACTOR32,
-    FINITE,
-    KEPT,
-    NORM,
-    SKIP,
-    SKIPPED,
-)
+from fastopt.executors.cuda.control import Control
+from fastopt.executors.cuda.kernel_source import KEPT
 from fastopt.executors.cuda.launches import Launch, LaunchRow, StagedTable
-from fastopt.executors.norm import SUM_BLOCK, tree_sum
+from fastopt.executors.cuda.tree_sum import CHUNK_WORDS
+from fastopt.executors.norm import SUM_BLOCK
+from fastopt.executors.norm import tree_sum as sum_of_rows
+
+
+def chunk_table(batch: ManyArrays, sizes: Any, counts: Any, firsts: Any) -> Array:
+    """For each block of elements of these arrays: address of the row, start, length, and its index.
+
+    The arrays of the optimizer have `sizes`, as many blocks as `counts` says, and the first one at
+    `firsts`.
+    """
+    chunks = [np.zeros((0, CHUNK_WORDS), np.int64)]
+    for index, row in enumerate(batch.rows):
+        block = np.arange(counts[row], dtype=np.int64)
+        starts = block * SUM_BLOCK
+        lengths = np.minimum(sizes[row] - starts, SUM_BLOCK)
+        at = np.full_like(block, batch.row_address(index))
+        chunks.append(np.stack([at, starts, lengths, firsts[row] + block], axis=1))
+    return np.concatenate(chunks)
 
 
 class ClipDecision:
@@ -35,18 +45,20 @@ class ClipDecision:
     skips : bool
         Skip steps with a NaN or infinity.
 
+    control : Control, optional
+        Where the decision is; one of its own by default.
+
     Attributes
     ----------
-    address : int
-        Of the decision, in device memory.
+    control : Control
     """
 
-    def __init__(self, blocks: int, skips: bool, capturable: bool) -> None:
+    def __init__(
+        self, blocks: int, skips: bool, capturable: bool, control: Control | None = None
+    ) -> None:
         self._capacity = max(blocks, 1)
         self._sums = device.allocate((norm.COLUMNS * self._capacity,), np.dtype(np.float64))
-        self._control = device.allocate((CONTROL_WORDS,), np.dtype(np.int64))
-        device.to_device(self._control.address, np.zeros(CONTROL_WORDS, np.int64))
-        self.address = self._control.address
+        self.control = control or Control()
         self._factor_and_limit = np.zeros(2)
         self._hyper = LaunchHyper(self._factor_and_limit, capturable)
         self._kept = device.allocate((KEPT,), np.dtype(np.float64))
@@ -54,7 +66,14 @@ class ClipDecision:
         last = self._hyper.address() if capturable else [self._kept.address, 0, 0]
         decide = norm.decide(capturable, device.architecture())
         self._decide = Launch(decide, 5 + len(last), *self._hyper.arguments((0, 1)))
-        self._decide.words[:] = self._sums.address, self._capacity, 0, skips, self.address, *last
+        self._decide.words[:] = (
+            self._sums.address,
+            self._capacity,
+            0,
+            skips,
+            self.control.address,
+            *last,
+        )
         self._squares: list[tuple[Launch, int]] = []
         self._tables: list[StagedTable] = []
         self._of_graphs: list[list[StagedTable]] = []
@@ -93,14 +112,7 @@ class ClipDecision:
         self, batch: ManyArrays, sizes: Any, counts: Any, firsts: Any
     ) -> tuple[StagedTable, Launch, int]:
         """The table with the blocks of many arrays, the launch that adds them, and their number."""
-        chunks = []
-        for index, row in enumerate(batch.rows):
-            block = np.arange(counts[row], dtype=np.int64)
-            starts = block * SUM_BLOCK
-            lengths = np.minimum(sizes[row] - starts, SUM_BLOCK)
-            at = np.full_like(block, batch.row_address(index))
-            chunks.append(np.stack([at, starts, lengths, firsts[row] + block], axis=1))
-        table = np.concatenate(chunks)
+        table = chunk_table(batch, sizes, counts, firsts)
         staged = StagedTable(table.size)
         staged.words[:] = table.reshape(-1)
         launch = Launch(norm.squares(batch.gradient_format, True, device.architecture()), 4)
@@ -134,13 +146,13 @@ class ClipDecision:
     def start(self, stream: int) -> None:
         """Measure the gradients and decide what a step does with them."""
         for launch, blocks in self._squares:
-            launch.start(blocks, norm.THREADS, stream)
-        self._decide.start(1, norm.SUM_THREADS, stream)
+            launch.start(blocks, tree_sum.THREADS, stream)
+        self._decide.start(1, tree_sum.SUM_THREADS, stream)
 
     def launches(self) -> list[LaunchRow]:
         """What `start` launches, for compiled code."""
-        rows = [launch.row(blocks, norm.THREADS) for launch, blocks in self._squares]
-        return [*rows, self._decide.row(1, norm.SUM_THREADS)]
+        rows = [launch.row(blocks, tree_sum.THREADS) for launch, blocks in self._squares]
+        return [*rows, self._decide.row(1, tree_sum.SUM_THREADS)]
 
     def measure(self, arrays: Sequence[tuple[str, int, int]]) -> None:
         """Compute the norm of arrays, given their dtype, address and size, once."""
@@ -155,27 +167,11 @@ class ClipDecision:
     def add(self, stream: int) -> Array:
         """The sums of `norm.COLUMNS` over all blocks, on the host: waits for the device."""
         for launch, count in self._squares:
-            launch.start(count, norm.THREADS, stream)
+            launch.start(count, tree_sum.THREADS, stream)
         device.synchronize(stream)
         sums = np.zeros((norm.COLUMNS, self._capacity))
         device.to_host(sums, self._sums.address)
         blocks = int(self._decide.words[2])
         if not blocks:  # a rank without elements: nothing was written there
             return np.zeros(norm.COLUMNS)
-        return np.asarray(tree_sum(sums[:, :blocks].T))
-
-    def take(self, size: float, factor: float, skipped: bool) -> None:
-        """Replace the decision by one of the host, which may know of other devices or processes."""
-        words = np.zeros(CONTROL_WORDS, np.int64)
-        words[[NORM, FACTOR]] = np.array([size, factor]).view(np.int64)
-        words[FACTOR32 : FACTOR32 + 1].view(np.float32)[0] = factor
-        words[[FINITE, SKIP]] = math.isfinite(size), skipped
-        device.to_device(self.address, words)
-
-    def read(self) -> tuple[float, bool, int]:
-        """The norm, whether the step was skipped, and the number of skipped steps; synchronizes."""
-        device.synchronize()
-        words = np.zeros(CONTROL_WORDS, np.int64)
-        device.to_host(words, self.address)
-        assert words[FINITE] in (0, 1)
-        return float(words[NORM : NORM + 1].view(np.float64)[0]), bool(words[SKIP]), int(words[SKIPPED])
+        return np.asarray(sum_of_rows(sums[:, :blocks].T))

@@ -17,4 +17,4 @@ def global_norm(leaves: Sequence[DeviceArray]) -> float:
         device.synchronize()  # the arrays may still be written, on any stream
         decision = ClipDecision(blocks([leaf.size for leaf in leaves]), False, False)
         decision.measure([(str(name_of(leaf.dtype)), leaf.address, leaf.size) for leaf in leaves])
-        return decision.read()[0]
+        return decision.control.read()[0]

@@ -10,12 +10,12 @@ more registers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from fastopt.codecs.base import BLOCK
 from fastopt.executors.cuda.device import WARP
-from fastopt.kernels.chain_source import chain_body, hypers_of, tuple_of
+from fastopt.kernels.chain_source import chain_body, hypers_read, tuple_of
 from fastopt.kernels.job import CORRECTION, GRAD_FACTOR, NUMBERS, PHASE, Job
 
 # The clip decision on the device, in words of 8 bytes (see `norm`).
@@ -42,34 +42,49 @@ class KernelVariant(NamedTuple):
     capturable: bool = False  # reads hyperparameters from device memory, not from arguments
     recalls: bool = False  # uses hyperparameters of an earlier launch after a skipped step
     hyper_in_rows: bool = False  # `many`: each array has its own, whose address is in its row
+    skips: bool = False  # reads from device memory whether to skip
+
+    @property
+    def may_skip(self) -> bool:
+        """Whether the step may have been skipped when the kernel starts."""
+        return self.clipped or self.skips
+
+    @property
+    def reads_control(self) -> bool:
+        """Whether the kernel reads what was decided on the device."""
+        return self.may_skip or self.recalls
 
 
 class Names:
-    """The names in the kernels of a job: arrays and arguments."""
+    """The names in the kernels of a job: arrays and arguments.
 
-    def __init__(self, job: Job, form: KernelVariant) -> None:
+    With `summing` these are the kernels for the sums of its last transform.
+    """
+
+    def __init__(self, job: Job, form: KernelVariant, summing: bool = False) -> None:
         self.kinds = {array.name: array.kind for array in job.arrays}
         self.arrays = list(self.kinds)
         self.loaded = [n for n, kind in self.kinds.items() if kind not in ("output", CORRECTION)]
         self.slots = [array.name for array in job.slots]
         self.addresses_of = {array.name: array.addresses for array in job.arrays}
         self.stored = ["param", *(name for name in self.slots if self.kinds[name] != "input")]
-        self.dithered = {array.name for array in job.arrays if array.storage.dithered}
+        self.dithered = {a.name for a in job.arrays if a.storage.dithered and not summing}
         self.blocked = [array.name for array in job.arrays if array.storage.in_blocks]
-        self.hypers = hypers_of(job)
+        host, self.decided = hypers_read(job, summing)
         # The index of each in the buffer of hyperparameters.
         self.indices = {"phase": PHASE} if self.dithered else {}
-        self.indices |= {name: index for index, name in enumerate(self.hypers, NUMBERS)}
+        self.indices |= {name: NUMBERS + index for name, index in host.items()}
         # A clipped step reads its factor from device memory.
         self.factor = ["grad_factor"] if job.scales or form.clipped else []
         if self.factor and not form.clipped:
             self.indices = {"grad_factor": GRAD_FACTOR, **self.indices}
-        self.hyper = [*self.factor, *self.hypers]
+        self.hyper = [*self.factor, *host, *self.decided]
         self.hyper_arguments = ["hyper_at"] if form.capturable else list(self.indices)
-        self.control = ["control_at"] if form.clipped else []
+        self.control = ["control_at"] if form.reads_control else []
         self.recall = ["kept_at", "position", "expected"] if form.recalls else []
         # For random bits: the index of the first element among all, and the address of the table.
         self.first = ["first", "table"] if self.dithered else []
+        self.decided_at = ["decided_at"] if self.decided else []
 
     def load(self, name: str, wide: bool = False) -> str:
         """The expression that loads an element or a group."""
@@ -88,6 +103,20 @@ class Names:
     def addresses(self) -> list[str]:
         return [f"{name}_at" for name in self.arrays]
 
+    @property
+    def words(self) -> list[str]:
+        """The arguments that each array has of its own."""
+        return [*self.addresses, *self.first, *self.decided_at]
+
+    @property
+    def common(self) -> list[str]:
+        """The arguments that all arrays of a launch have in common, which come last."""
+        return [*self.control, *self.recall, *self.hyper_arguments]
+
+    def from_sums(self) -> list[str]:
+        """The lines that load the hyperparameters which were decided from sums."""
+        return [f"{name} = load_number(decided_at, {i})" for i, name in enumerate(self.decided)]
+
 
 def element(job: Job, form: KernelVariant) -> str:
     """The function `element`: from loaded elements and hyperparameters to those to be stored."""
@@ -95,49 +124,40 @@ def element(job: Job, form: KernelVariant) -> str:
     body = chain_body(job, bool(names.factor))
     body.append(f"return {tuple_of(['new', *names.stored[1:]])}")
     arguments = ", ".join([*names.loaded, *names.hyper])
-    return _function(f"element({arguments})", body)
+    return function(f"element({arguments})", body)
 
 
 def wide(job: Job, form: KernelVariant, width: int) -> str:
     """The kernel for one array whose addresses allow wide accesses: `groups` groups, then the tail."""
     names = Names(job, form)
-    body = [*_head(names, form), *_hyper_loads(names, form)]
+    body = [*head(names.indices, form), *loads(names.indices, form), *names.from_sums()]
     body += _walk(names, job, width, "cuda.grid(1)", "", "length")
-    arguments = ["length", "groups", *names.addresses, *names.first]
-    arguments += [*names.control, *names.recall, *names.hyper_arguments]
-    return _function(f"wide({', '.join(arguments)})", body)
+    arguments = ["length", "groups", *names.words, *names.common]
+    return function(f"wide({', '.join(arguments)})", body)
 
 
 def scalar(job: Job, form: KernelVariant) -> str:
     """The kernel for one array at any address."""
     names = Names(job, form)
-    body = [*_head(names, form), *_hyper_loads(names, form)]
+    body = [*head(names.indices, form), *loads(names.indices, form), *names.from_sums()]
     body += _walk(names, job, 1, "cuda.grid(1)", "", "length")
-    arguments = [
-        "length",
-        *names.addresses,
-        *names.first,
-        *names.control,
-        *names.recall,
-        *names.hyper_arguments,
-    ]
-    return _function(f"scalar({', '.join(arguments)})", body)
+    arguments = ["length", *names.words, *names.common]
+    return function(f"scalar({', '.join(arguments)})", body)
 
 
 def many(job: Job, form: KernelVariant, width: int) -> str:
     """The kernel for many arrays: each block of threads steps a chunk listed in the table."""
     names = Names(job, form)
-    body = [*_head(names, form), f"chunk = chunks_at + {8 * CHUNK_WORDS} * cuda.blockIdx.x"]
+    body = [*head(names.indices, form), f"chunk = chunks_at + {8 * CHUNK_WORDS} * cuda.blockIdx.x"]
     body += [f"row, start = load_word(chunk, {ROW}), load_word(chunk, {START})"]
     body += [f"stop, groups = load_word(chunk, {STOP}), load_word(chunk, {GROUPS})"]
     in_rows = names.hyper_arguments if form.hyper_in_rows else []
-    held = [*names.addresses, *names.first, *in_rows]
-    body += [f"{name} = load_word(row, {i})" for i, name in enumerate(held)]
-    body += _hyper_loads(names, form)
+    body += [f"{name} = load_word(row, {i})" for i, name in enumerate([*names.words, *in_rows])]
+    body += [*loads(names.indices, form), *names.from_sums()]
     body += _walk(names, job, width, "cuda.threadIdx.x", "start + ", "stop")
     arguments = ["chunks_at", *names.control, *names.recall]
     arguments += [] if form.hyper_in_rows else names.hyper_arguments
-    return _function(f"many({', '.join(arguments)})", body)
+    return function(f"many({', '.join(arguments)})", body)
 
 
 def _walk(names: Names, job: Job, width: int, thread: str, start: str, stop: str) -> list[str]:
@@ -160,29 +180,33 @@ def _walk(names: Names, job: Job, width: int, thread: str, start: str, stop: str
     return [f"thread = {thread}", *_branch("thread < groups", whole, tail)]
 
 
-def _head(names: Names, form: KernelVariant) -> list[str]:
-    """The head of a kernel: return if the step is skipped, load factor and earlier hyperparameters."""
+def head(indices: Mapping[str, int], form: KernelVariant) -> list[str]:
+    """The head of a kernel: return if the step is skipped, load factor and earlier hyperparameters.
+
+    `indices` has the index of each in the buffer of hyperparameters.
+    """
     body: list[str] = []
-    kept = list(names.indices)
+    kept = list(indices)
     if form.recalls and kept:
         body += ["if cuda.blockIdx.x == 0 and cuda.threadIdx.x == 0:"]
         row = f"position * {len(kept)}"
-        body += _indented(f"store_number(kept_at, {row} + {i}, {name})" for i, name in enumerate(kept))
-    if form.clipped:
+        body += indented(f"store_number(kept_at, {row} + {i}, {name})" for i, name in enumerate(kept))
+    if form.may_skip:
         body += [f"if load_word(control_at, {SKIP}) != 0:", "    return"]
+    if form.clipped:
         body += ["grad_factor = load_factor(control_at)"]
     if form.recalls and kept:
         body += [f"skipped = load_word(control_at, {SKIPPED}) - expected", "if skipped != 0:"]
-        body += _indented([f"row = ((position - skipped) & {KEPT - 1}) * {len(kept)}"])
-        body += _indented(f"{name} = load_number(kept_at, row + {i})" for i, name in enumerate(kept))
+        body += indented([f"row = ((position - skipped) & {KEPT - 1}) * {len(kept)}"])
+        body += indented(f"{name} = load_number(kept_at, row + {i})" for i, name in enumerate(kept))
     return body
 
 
-def _hyper_loads(names: Names, form: KernelVariant) -> list[str]:
-    """Load hyperparameters that are in memory."""
+def loads(indices: Mapping[str, int], form: KernelVariant) -> list[str]:
+    """Load the hyperparameters from the host, if they are in device memory; `indices` as of `head`."""
     if not form.capturable:
         return []
-    return [f"{name} = load_number(hyper_at, {i})" for name, i in names.indices.items()]
+    return [f"{name} = load_number(hyper_at, {i})" for name, i in indices.items()]
 
 
 def _group(names: Names, job: Job, lanes: range) -> list[str]:
@@ -257,13 +281,13 @@ def _each(name: str, lanes: range) -> str:
 
 
 def _branch(condition: str, then: Iterable[str], other: Iterable[str] | None = None) -> list[str]:
-    body = [f"if {condition}:", *_indented(then)]
-    return body if other is None else [*body, "else:", *_indented(other)]
+    body = [f"if {condition}:", *indented(then)]
+    return body if other is None else [*body, "else:", *indented(other)]
 
 
-def _function(head: str, body: Iterable[str]) -> str:
-    return "\n".join([f"def {head}:", *_indented(body)]) + "\n"
+def function(head: str, body: Iterable[str]) -> str:
+    return "\n".join([f"def {head}:", *indented(body)]) + "\n"
 
 
-def _indented(lines: Iterable[str]) -> list[str]:
+def indented(lines: Iterable[str]) -> list[str]:
     return [f"    {line}" for line in lines]

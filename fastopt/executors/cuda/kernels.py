@@ -19,6 +19,7 @@ from fastopt.kernels.compiler import check_types
 from fastopt.kernels.job import CORRECTION, ArrayFormat, Job, KernelArray
 from fastopt.kernels.kernel_identity import identified
 from fastopt.kernels.specialize import specialize
+from fastopt.transforms.base import Part
 
 
 class JobKernels:
@@ -33,13 +34,15 @@ class JobKernels:
         Compute capability; no such device is needed.
     """
 
+    SUMMING = False  # whether it is the sums of the last transform that are computed
+
     def __init__(self, job: Job, form: KernelVariant, architecture: tuple[int, int]) -> None:
         self._job, self._form = job, form
         self.capturable = form.capturable
         self._architecture, self._fast = architecture, job.fast
         self.dtype = job.compute
         self.width = element_access.width_of(self.dtype.name)
-        self.names = Names(job, form)
+        self.names = Names(job, form, self.SUMMING)
         # A unit of work: `unit` elements for a `team` of threads.
         blocked = bool(self.names.blocked)
         self.unit, self.team = (BLOCK, device.WARP) if blocked else (self.width, 1)
@@ -85,13 +88,16 @@ class JobKernels:
         return write(self._job, self._form, self.width)
 
     def _arguments(self, name: str) -> list[Any]:
-        number = numba.from_dtype(self.dtype)
         words = {"many": 1, "wide": 2, "scalar": 1}[name]
+        return self._typed(words, name != "many")
+
+    def _typed(self, words: int, alone: bool) -> list[Any]:
+        """The types of so many integers, those of an array by itself, and the common arguments."""
         words += len(self.names.control) + len(self.names.recall)
-        if name != "many":
-            words += len(self.names.addresses) + len(self.names.first)
+        words += len(self.names.words) * alone
+        number = numba.from_dtype(self.dtype)
         hyper = [types.int64] if self._form.capturable else [number] * len(self.names.hyper_arguments)
-        if name == "many" and self._form.hyper_in_rows:
+        if self._form.hyper_in_rows and not alone:
             hyper = []
         return [types.int64] * words + hyper
 
@@ -114,8 +120,7 @@ class JobKernels:
         if self.names.blocked:
             scope["nothing"] = np.int32(0)
             block_access.define_warp_functions(scope)
-        for index, function in enumerate(self._transforms()):
-            scope[f"transform{index}"] = function
+        scope |= self._functions()
         exec(compile(self.source("element"), "<fastopt element>", "exec"), scope)
         scope["element"] = self._helper(scope["element"])
         self._scope = scope
@@ -152,16 +157,19 @@ class JobKernels:
     def _helper(self, function: Any) -> Any:
         return device.helper(function, self._architecture, self._fast)
 
-    def _transforms(self) -> list[Any]:
-        """The chain's functions, checked one by one so that an error names the transform."""
+    def _functions(self) -> dict[str, Any]:
+        """The chain's functions by name, checked one by one so that an error names the transform."""
+        return self._transforms(self._job.parts)
+
+    def _transforms(self, parts: tuple[Part, ...]) -> dict[str, Any]:
         if device.SIMULATED:  # with NumPy's float32, which plain Python does not have
-            return list(reference.scalar_functions(self._job.parts, self.dtype))
-        functions = [
-            self._helper(specialize(part.update, self.dtype.type, self._helper))
-            for part in self._job.parts
-        ]
-        check_types(self._job.parts, functions, numba.from_dtype(self.dtype), device.result_type)
-        return functions
+            functions = list[Any](reference.scalar_functions(parts, self.dtype))
+        else:
+            functions = [
+                self._helper(specialize(part.update, self.dtype.type, self._helper)) for part in parts
+            ]
+            check_types(parts, functions, numba.from_dtype(self.dtype), device.result_type)
+        return {f"transform{index}": function for index, function in enumerate(functions)}
 
 
 @cache

@@ -1,10 +1,7 @@
 """The norm of all gradients and the clip decision, computed on the device.
 
-The sum has the bits of the CPU's (`executors.norm`). A block of threads adds the squares of a block of
-elements: a thread has eight rows of one lane at a time, whose loads are all under way before the first
-addition; then neighbours are added in shared memory. One block of threads adds the sums of all blocks,
-12,208 for 10^8 elements, in the same way. Norm, factor and the decision to skip stay on the device,
-where the step finds them.
+The sum has the bits of the CPU's (`tree_sum`). Norm, factor and the decision to skip stay on the
+device, where the step finds them.
 """
 
 from __future__ import annotations
@@ -18,14 +15,9 @@ from numba import types
 
 from fastopt.executors.cuda import device, element_access, kernel_source
 from fastopt.executors.cuda.programs import Program
-from fastopt.executors.norm import DOWN, LANES, SMALL, SUM_BLOCK, UP, clip_factor
+from fastopt.executors.cuda.tree_sum import SIZE, SUM_THREADS, scope_of_sums, sum_of_eight
+from fastopt.executors.norm import DOWN, LANES, SMALL, UP, clip_factor
 from fastopt.kernels.kernel_identity import identified_by_package
-
-# Threads that add the squares of a block of elements, and those that add the sums of all blocks.
-THREADS = 32 if device.SIMULATED else 256
-SUM_THREADS = 32 if device.SIMULATED else 512
-ROWS = 8  # that a thread loads at once
-GROUP = ROWS * LANES
 
 # Of each block: the sum of the squares of finite elements, and for float64 the same of elements times
 # DOWN and times UP. The last one is NaN if an element is not finite.
@@ -33,11 +25,7 @@ COLUMNS = 3
 NAN = math.nan
 LARGEST = float(np.finfo(np.float64).max)
 
-SIZE = SUM_BLOCK // ROWS  # elements of a column in shared memory
 SHARED, SUM_SHARED = COLUMNS * SIZE, COLUMNS * SUM_THREADS
-
-# A chunk of one of many arrays: address of its row, start, length, and index of its sums.
-CHUNK_WORDS = 4
 
 _ONE = """
 def squares(sums_at, capacity, gradient_at, length, first):
@@ -69,21 +57,6 @@ _SQUARES = """
     add_neighbours(sums, SIZE, LANES, 1, thread, THREADS)
     if thread < COLUMNS:
         store_double(sums_at, thread * capacity + position, sums[thread * SIZE])
-"""
-# Rows of `width` numbers in shared memory, all columns; the sum comes to the first row.
-_NEIGHBOURS = """
-def add_neighbours(sums, size, items, width, thread, threads):
-    level = 0
-    while 1 << level < items:
-        cuda.syncthreads()
-        distance = width << level
-        pairs = (items + (1 << level) - 1) >> (level + 1)
-        for k in range(thread, pairs * width, threads):
-            at = (k // width << level + 1) * width + k % width
-            for column in range(COLUMNS):
-                sums[column * size + at] += sums[column * size + at + distance]
-        level += 1
-    cuda.syncthreads()
 """
 _DECIDE = """
 def decide(sums_at, capacity, count, skips, control_at, kept_at, slot, expected, factor, limit):
@@ -143,13 +116,7 @@ _ADD_AND_DECIDE = """
 def _scope(architecture: tuple[int, int]) -> dict[str, Any]:
     constants = {**vars(kernel_source), **globals()}
     scope = {name: value for name, value in constants.items() if name.isupper() and name[0] != "_"}
-    scope |= {"__name__": __name__, "cuda": device.cuda, "math": math, "float64": types.float64}
-    scope["SMALL"] = SMALL
-    exec(_NEIGHBOURS, scope)
-    scope["add_neighbours"] = device.helper(scope["add_neighbours"], architecture, False)
-    scope |= {"load_word": element_access.word_loader(), "store_word": element_access.word_storer()}
-    scope["load_double"] = element_access.loader("float64", "float64")
-    scope["store_double"] = element_access.storer("float64", "float64")
+    scope = scope_of_sums(COLUMNS, architecture, {**scope, "math": math, "SMALL": SMALL})
     scope["store_float"] = element_access.storer("float64", "float32")
     return scope
 
@@ -192,24 +159,6 @@ def _row_squares(dtype: str, architecture: tuple[int, int]) -> tuple[Any, Any]:
     )
 
 
-def _eight(architecture: tuple[int, int]) -> Any:
-    """``sum(address, i, end)`` of eight float64 next to each other, of those before `end`."""
-    load = element_access.loader("float64", "float64")
-
-    def take(at: Any, i: Any, end: Any) -> Any:
-        return load(at, i) if i < end else 0.0
-
-    take = device.helper(take, architecture, False)
-
-    def sum_of_eight(at: Any, i: Any, end: Any) -> Any:
-        a, b, c, d = take(at, i, end), take(at, i + 1, end), take(at, i + 2, end), take(at, i + 3, end)
-        i += 4
-        e, f, g, h = take(at, i, end), take(at, i + 1, end), take(at, i + 2, end), take(at, i + 3, end)
-        return ((a + b) + (c + d)) + ((e + f) + (g + h))
-
-    return device.helper(sum_of_eight, architecture, False)
-
-
 @cache
 def squares(dtype: str, many: bool, architecture: tuple[int, int]) -> Program:
     """The kernel that sums the squares of each block, of one array or of chunks of many."""
@@ -230,7 +179,7 @@ def decide(capturable: bool, architecture: tuple[int, int]) -> Program:
 
     def make() -> Any:
         scope = _scope(architecture)
-        scope["sum_of_eight"] = _eight(architecture)
+        scope["sum_of_eight"] = sum_of_eight(architecture)
         scope["clip_factor"] = device.helper(clip_factor, architecture, False)
         exec((_DECIDE_CAPTURABLE if capturable else _DECIDE) + _ADD_AND_DECIDE, scope)
         return scope["decide"]

@@ -1,0 +1,111 @@
+"""Sums on a device, in the order of `executors.norm`.
+
+A block of threads adds the terms of a block of elements: a thread has eight rows of one lane at a time,
+whose loads are all under way before the first addition; then neighbours are added in shared memory. The
+sums of all blocks, 12,208 for 10^8 elements, are added in the same way by one block of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fastopt.executors.cuda import device, element_access
+from fastopt.executors.norm import LANES, SUM_BLOCK
+
+# Threads that add the terms of a block of elements, and those that add the sums of all blocks.
+THREADS = 32 if device.SIMULATED else 256
+SUM_THREADS = 32 if device.SIMULATED else 512
+ROWS = 8  # that a thread loads at once
+GROUP = ROWS * LANES
+SIZE = SUM_BLOCK // ROWS  # numbers of one sum in shared memory
+
+# A chunk of one of many arrays: address of its row, start, length, and index of its sums.
+CHUNK_WORDS = 4
+
+# Rows of `width` numbers in shared memory, all columns; the sum comes to the first row.
+_NEIGHBOURS = """
+def add_neighbours(sums, size, items, width, thread, threads):
+    level = 0
+    while 1 << level < items:
+        cuda.syncthreads()
+        distance = width << level
+        pairs = (items + (1 << level) - 1) >> (level + 1)
+        for k in range(thread, pairs * width, threads):
+            at = (k // width << level + 1) * width + k % width
+            for column in range(COLUMNS):
+                sums[column * size + at] += sums[column * size + at + distance]
+        level += 1
+    cuda.syncthreads()
+"""
+# The sum of `count` numbers in device memory comes to the first of shared memory and of theirs. -0.0
+# stands for a number that there is not: it changes no other.
+_ADD_UP = """
+def add_up(at, count, sums, thread):
+    round = ROWS * SUM_THREADS
+    if thread == 0:
+        sums[0] = 0.0
+    cuda.syncthreads()
+    left = count
+    while left > 0:
+        for base in range(0, left, round):
+            sums[thread] = sum_of_eight(at, base + ROWS * thread, left)
+            items = min((left - base + ROWS - 1) // ROWS, SUM_THREADS)
+            add_neighbours(sums, SUM_THREADS, items, 1, thread, SUM_THREADS)
+            if thread == 0:  # no thread reads these any more
+                store_double(at, base // round, sums[0])
+            cuda.syncthreads()
+        left = (left + round - 1) // round if left > round else 0
+"""
+
+
+def scope_of_sums(
+    columns: int, architecture: tuple[int, int], others: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The globals of kernels that add neighbours in so many columns of shared memory, and others."""
+    scope: dict[str, Any] = {
+        **(others or {}),
+        "__name__": __name__,
+        "cuda": device.cuda,
+        "COLUMNS": columns,
+    }
+    scope |= {"THREADS": THREADS, "SUM_THREADS": SUM_THREADS, "ROWS": ROWS, "GROUP": GROUP}
+    scope |= {"SIZE": SIZE, "SUM_BLOCK": SUM_BLOCK, "LANES": LANES, "CHUNK_WORDS": CHUNK_WORDS}
+    scope["float64"] = np.float64
+    scope |= {"load_word": element_access.word_loader(), "store_word": element_access.word_storer()}
+    scope["load_double"] = element_access.loader("float64", "float64")
+    scope["store_double"] = element_access.storer("float64", "float64")
+    define(scope, "add_neighbours", _NEIGHBOURS, architecture)
+    return scope
+
+
+def define(scope: dict[str, Any], name: str, source: str, architecture: tuple[int, int]) -> None:
+    """Add a function for kernels, given as source, to their globals."""
+    exec(source, scope)
+    scope[name] = device.helper(scope[name], architecture, False)
+
+
+def define_adding(scope: dict[str, Any], architecture: tuple[int, int]) -> None:
+    """Add ``sum_of_eight`` and, for one column, ``add_up(address, count, shared, thread)``."""
+    scope["sum_of_eight"] = sum_of_eight(architecture)
+    define(scope, "add_up", _ADD_UP, architecture)
+
+
+def sum_of_eight(architecture: tuple[int, int]) -> Any:
+    """``sum(address, i, end)`` of eight float64 next to each other, of those before `end`."""
+    load = element_access.loader("float64", "float64")
+
+    def take(at: Any, i: Any, end: Any) -> Any:
+        return load(at, i) if i < end else -0.0
+
+    take = device.helper(take, architecture, False)
+
+    def add_eight(at: Any, i: Any, end: Any) -> Any:
+        a, b, c, d = take(at, i, end), take(at, i + 1, end), take(at, i + 2, end), take(at, i + 3, end)
+        i += 4
+        e, f, g, h = take(at, i, end), take(at, i + 1, end), take(at, i + 2, end), take(at, i + 3, end)
+        return ((a + b) + (c + d)) + ((e + f) + (g + h))
+
+    return device.helper(add_eight, architecture, False)

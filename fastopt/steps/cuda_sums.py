@@ -1,0 +1,247 @@
+"""The sums of transforms on a CUDA device, and what follows from them there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastopt.arrays.checks import Array
+from fastopt.executors.cuda import device
+from fastopt.executors.cuda.batches import Batch
+from fastopt.executors.cuda.kernel_source import KernelVariant
+from fastopt.executors.cuda.sum_kernels import conclude, sum_kernels
+from fastopt.executors.cuda.sum_launches import Adding, Conclusion, PassMemory, blocks_of
+from fastopt.executors.cuda.sum_source import ADD, ALL, FOLLOW
+from fastopt.executors.norm import LOCAL, Reducer
+from fastopt.kernels.job import Job
+from fastopt.steps.hyperparameters import Entry, Hyperparameters
+from fastopt.steps.parameter_set import ParameterSet, sum_job
+from fastopt.steps.sums import Carried, Decisions, SumPass
+from fastopt.transforms.base import Part, sums_in
+
+
+class DeviceDecisions(Decisions):
+    """The decisions that follow from sums, made and kept on a device.
+
+    The carried numbers are there twice, for steps of even and of odd number: a step reads those of its
+    number and leaves the others to the next. So a step that is not counted has changed nothing.
+
+    Parameters
+    ----------
+    parameters : ParameterSet
+    count : callable
+        Gives the number of steps that were taken.
+
+    Attributes
+    ----------
+    may_skip : bool
+        Whether a transform may have the step skipped.
+    decided : sequence of int
+        For each array, the address of its hyperparameters that follow from sums.
+    """
+
+    def __init__(self, parameters: ParameterSet, count: Callable[[], int]) -> None:
+        self._count, self._memory = count, list[PassMemory]()
+        self._in_memory: list[Carried] = []  # what was set last
+        super().__init__(parameters.groups, parameters.group_of)
+        parts = [[p for p in group.parts if p.sums is not None] for group in parameters.groups]
+        self.may_skip = any(sums_in(part).skips for own in parts for part in own)
+        self.decided: Sequence[int] = [0] * len(parameters.leaves)
+        if self.passes:
+            stride = max(sum(part.hypers for part in own) for own in parts)
+            size = max(stride * len(parameters.leaves), 1)
+            self._room = device.allocate((size,), np.dtype(np.float64))
+            self.decided = [
+                self._room.address + 8 * stride * row for row in range(len(parameters.leaves))
+            ]
+            self._memory = [
+                PassMemory(own.sums, _capacity(own, parameters), self._table(number))
+                for number, own in enumerate(self.passes)
+            ]
+
+    @property
+    def carried(self) -> list[Carried]:
+        """The carried numbers, as of `Decisions`; synchronizes."""
+        if not (self._memory and self.carries):
+            return self._in_memory
+        found = [memory.carried(self._count()).tolist() for memory in self._memory]
+        return [
+            {key: tuple(numbers[key][: len(before)]) for key, before in own.items()}
+            for own, numbers in zip(self._in_memory, found, strict=True)
+        ]
+
+    @carried.setter
+    def carried(self, carried: list[Carried]) -> None:
+        self._in_memory = carried
+        for number, memory in enumerate(self._memory):
+            memory.carry(self._table(number))
+
+    def keep(self) -> None:
+        """Let the next step read the carried numbers of now, whatever its number."""
+        if self.carries:
+            self.carried = self.carried  # a property: both copies become equal
+
+    def memory(self, number: int) -> PassMemory:
+        """The device memory of a pass."""
+        return self._memory[number]
+
+    def _table(self, number: int) -> Array:
+        """The carried numbers of a pass, with a row for each group or array."""
+        own = self._in_memory[number]
+        table = np.zeros((self._holders(self.passes[number]), max(map(len, own.values()), default=0)))
+        for key, numbers in own.items():
+            table[key, : len(numbers)] = numbers
+        return table
+
+
+def _capacity(own: SumPass, parameters: ParameterSet) -> int:
+    """The most sums of blocks that a pass can have."""
+    sizes = zip(parameters.sizes, parameters.group_of, strict=True)
+    counts = [blocks_of(size) for size, group in sizes if group in own.positions]
+    return max(sum(max(count, 1) for count in counts) if own.per_array else sum(counts), 1)
+
+
+class Shared(NamedTuple):
+    """What the launches of all passes have in common."""
+
+    decisions: DeviceDecisions
+    parameters: ParameterSet
+    hyper: Hyperparameters
+    control: int  # the address of what was decided about the step, 0 if nothing is
+    form: KernelVariant  # of the kernels that sum, as far as it is the same for all passes
+
+
+class DevicePass:
+    """The launches of one pass.
+
+    Parameters
+    ----------
+    number : int
+    shared : Shared
+    work : sequence of (Batch, Job)
+        The batches of the step.
+    """
+
+    def __init__(self, number: int, shared: Shared, work: Sequence[tuple[Batch, Job]]) -> None:
+        decisions, parameters = shared.decisions, shared.parameters
+        self._decisions, self._parameters, self._hyper = decisions, parameters, shared.hyper
+        self._pass, self._memory = decisions.passes[number], decisions.memory(number)
+        earlier = [
+            decisions.part(own, g)[1] for own in decisions.passes[:number] for g in own.positions
+        ]
+        form = shared.form._replace(skips=any(sums_in(part).skips for part in earlier))
+        self._adding = [
+            self._adds(batch, job, shared.control, form)
+            for batch, job in work
+            if parameters.group_of[batch.rows[0]] in self._pass.positions
+        ]
+        # A launch that comes after one that can skip the step asks whether it did.
+        form = form._replace(clipped=False, skips=form.may_skip)
+        self._concluding: list[tuple[Entry, slice, Conclusion]] = []
+        for entry in shared.hyper.entries():
+            if entry.group in self._pass.positions:
+                first, part = decisions.part(self._pass, entry.group)
+                conclusion = self._concludes(entry, part, shared.control, form)
+                self._concluding.append((entry, slice(first, first + part.given), conclusion))
+                form = form._replace(skips=form.skips or sums_in(part).skips)
+
+    def _adds(self, batch: Batch, job: Job, control: int, form: KernelVariant) -> Adding:
+        position = self._pass.positions[self._parameters.group_of[batch.rows[0]]]
+        kernels = sum_kernels(sum_job(job, position), form, device.architecture())
+        decided = self._decisions.decided[batch.rows[0]]
+        return Adding(batch, kernels, control, self._memory, decided)
+
+    def _concludes(self, entry: Entry, part: Part, control: int, form: KernelVariant) -> Conclusion:
+        dtype, per_array = entry.buffers[0].dtype, self._pass.per_array
+        earlier = self._parameters.groups[entry.group].parts[: self._pass.positions[entry.group]]
+        offset = dtype.itemsize * sum(own.hypers for own in earlier if own.sums is not None)
+        # The first one of a pass over all arrays adds up the sums, and the others find them.
+        mode = ALL if per_array or not self._concluding else FOLLOW
+        return Conclusion(
+            conclude(part, form, control != 0, dtype.name, device.architecture()),
+            1 + part.given,
+            form,
+            per_array,
+            sums_in(part).skips,
+            mode,
+            self._memory,
+            control,
+            entry.rows,
+            [self._decisions.decided[row] + offset for row in entry.rows],
+            [row if per_array else entry.group for row in entry.rows],
+        )
+
+    def arrange(self, given: Sequence[bool]) -> None:
+        """Prepare the launches for the gradients that were bound."""
+        sizes, positions = self._parameters.sizes, self._pass.positions
+        rows = zip(sizes, given, self._parameters.group_of, strict=True)
+        counts = [blocks_of(size) * (has and g in positions) for size, has, g in rows]
+        per_array = self._pass.per_array
+        places = [
+            max(count, 1) if per_array and g in positions else count
+            for count, g in zip(counts, self._parameters.group_of, strict=True)
+        ]
+        firsts = list(accumulate(places, initial=0))
+        for adding in self._adding:
+            adding.arrange(sizes, counts, firsts)
+        for _, _, conclusion in self._concluding:
+            conclusion.arrange(counts, firsts, given)
+        used = (row for row, g in enumerate(self._parameters.group_of) if g in positions)
+        self._places = [firsts[row] for row in used] if per_array else [0]
+
+    def set_numbers(self, count: int) -> None:
+        """Take over the hyperparameters of the step after so many, which were filled in."""
+        for entry, own, conclusion in self._concluding:
+            conclusion.settings[0] = count % 2
+            conclusion.settings[1:] = self._hyper.given(entry)[own]
+
+    def expect(self, step: int, skipped: int) -> None:
+        """Set the step count that launches assume, and the number of skipped steps that it is for."""
+        for adding in self._adding:
+            adding.expect(step, skipped)
+        for _, _, conclusion in self._concluding:
+            conclusion.expect(step, skipped)
+
+    def is_ready(self) -> bool:
+        """Whether a launch can be captured: at most hyperparameters are to be copied to the device."""
+        return all(table.is_current for table in self._tables())
+
+    def prepare(self, stream: int) -> None:
+        """Copy changed tables and hyperparameters to the device."""
+        for table in self._tables():
+            if not table.is_current:
+                table.send(stream)
+        for _, _, conclusion in self._concluding:
+            conclusion.send(stream)
+
+    def _tables(self) -> list[Any]:
+        tables = [adding.table for adding in self._adding if adding.table is not None]
+        return [*tables, *(conclusion.table for _, _, conclusion in self._concluding)]
+
+    def record(self, stream: int) -> None:
+        """Keep what the graph that is captured on a stream reads."""
+        for table in self._tables():
+            table.keep()
+
+    def start(self, stream: int, reducer: Reducer) -> None:
+        """Sum, and compute the hyperparameters that follow."""
+        for adding in self._adding:
+            adding.start(stream)
+        conclusions = [conclusion for _, _, conclusion in self._concluding]
+        if reducer is LOCAL:
+            for conclusion in conclusions:
+                conclusion.start(stream)
+            return
+        for conclusion in conclusions:
+            if conclusion.mode == ALL:
+                conclusion.start(stream, ADD)
+        sums = self._memory.sums()
+        for row in sums:
+            for place in self._places:
+                row[place] = reducer.sum(float(row[place]))
+        self._memory.replace_sums(sums)
+        for conclusion in conclusions:
+            conclusion.start(stream, FOLLOW)
