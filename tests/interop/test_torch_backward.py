@@ -45,6 +45,7 @@ def model_of(dtype=torch.float32, seed=0):
 
 
 TOKENS = torch.arange(24).reshape(4, 6) % 50
+COLLECTED = [1, 3000, 10**9]  # one by one, some together, all together
 
 
 def groups(model):
@@ -72,9 +73,6 @@ def assert_same(ours, theirs, optimizers):
     for key, states in a["state"].items():
         assert states.keys() == b["state"][key].keys()
         assert all(torch.equal(states[name], b["state"][key][name]) for name in states)
-
-
-COLLECTED = [1, 3000, 10**9]  # one by one, some together, all together
 
 
 @pytest.fixture(params=COLLECTED)
