@@ -195,8 +195,8 @@ def test_position_checks_shapes_and_numbers_of_arrays(move, tmp_path):
 @WAYS
 def test_match_is_one_of_two(move, tmp_path):
     opt = trained(ones(a=3))
-    for match in ("keys", None, 1):
-        with pytest.raises(ValueError, match="match must be 'path' or 'position'"):
+    for match, error in [("keys", ValueError), (None, TypeError), (1, TypeError)]:
+        with pytest.raises(error, match="match must be 'path' or 'position'"):
             move(opt, opt, tmp_path, match=match)
 
 

@@ -61,9 +61,10 @@ WITH_LINKS = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "b
 
 
 def anchors(page: Path) -> set[str]:
-    """What can be linked to in a page: its headings, as GitHub and Sphinx name them."""
-    heads = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
-    words = (re.sub(r"[^\w\- ]", "", head.lower()) for head in heads)
+    """What can be linked to in a page: its headings, as GitHub and Sphinx name them, and labels."""
+    text = page.read_text("utf-8")
+    heads = re.findall(r"^(?:#+ (.+)|\((.+)\)=)$", text, re.MULTILINE)
+    words = (re.sub(r"[^\w\- ]", "", (head or label).lower()) for head, label in heads)
     return {"-".join(head.split(" ")) for head in words}
 
 

@@ -59,7 +59,11 @@ def params(optimizer):
 
 
 def full(tensor):
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    if not isinstance(tensor, DTensor):
+        return tensor
+    if tensor.dtype == torch.int16:  # which gloo cannot gather
+        return tensor.int().full_tensor().short()
+    return tensor.full_tensor()
 
 
 def step(seed, whole, parts, dtype=torch.float32):
@@ -139,6 +143,17 @@ def random_bits():
         assert not torch.equal(whole, w)
 
 
+def split_weights():
+    """Corrections are sharded as the weights are."""
+    mesh = mesh_of(dist.get_world_size())
+    for bits in (24, 32):
+        pair = both("AdamW", mesh, [Shard(0)], torch.bfloat16, lr=0.01, master_bits=bits)
+        for seed in range(1, 4):
+            step(seed, *pair, torch.bfloat16)
+        check_same(*pair)
+        assert isinstance(pair[1].state[params(pair[1])[0]]["correction"], DTensor)
+
+
 def norms():
     """The norm is that of all processes, those without elements of their own included."""
     mesh = mesh_of(dist.get_world_size())
@@ -199,7 +214,7 @@ def in_backward():
 def page():
     """The code of docs/torch.md runs."""
     path = Path(__file__).parents[2] / "docs" / "torch.md"
-    (code,) = blocks(path, "python3")
+    (code,) = (code for code in blocks(path, "py") if "fully_shard" in code)
     built = torch.nn.Linear(64, 65)
     scope = {"model": built, "AdamW": fast.AdamW}
     exec(compile(code, str(path), "exec"), scope)
@@ -300,6 +315,7 @@ JOBS = {
         every_class,
         placements,
         random_bits,
+        split_weights,
         norms,
         fsdp,
         in_backward,
