@@ -8,7 +8,7 @@ expected are left to Python.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
@@ -19,9 +19,9 @@ from numba import types
 from numba.extending import intrinsic
 
 from fastopt.arrays.checks import Array, address
-from fastopt.arrays.object_layout import OBJECT_TYPE, headers_are_readable, items_of
+from fastopt.arrays.object_layout import OBJECT_TYPE, headers_are_readable
 from fastopt.executors.cpu.pointers import read_word
-from fastopt.kernels.compiler import compile_function, helper
+from fastopt.kernels.compiler import helper
 from fastopt.kernels.llvm_operations import I32, I64
 
 # The columns of a table of expected objects. Where KIND is 0 an object is known by its identity.
@@ -113,32 +113,11 @@ def stream_of(exchange, device):
 
 
 @helper
-def are_alike(exchange, items, expected):
-    """Whether objects are the expected ones, or tensors like them in the same memory."""
-    for i in range(expected.shape[0]):
-        item = read_word(items + 8 * i)
-        if expected[i, KIND] == 0:
-            if item != expected[i, ID]:
-                return False
-        else:
-            if not fits(exchange, item, expected[i]):
-                return False
-            if data_of(exchange) != expected[i, DATA] and expected[i, SIZE] > 0:
-                return False
-    return True
-
-
-def _same(exchange, items, expected):
-    for i in range(expected.shape[0]):
-        if read_word(items + 8 * i) != expected[i, ID]:
-            return False
-    return are_alike(exchange, items, expected)
-
-
-@cache
-def _same_compiled() -> Callable[..., bool]:
-    signature = types.boolean(WORDS, types.int64, TABLE)
-    return compile_function(_same, signature, "exchange-same", nogil=False)
+def is_alike(exchange, item, expected):
+    """Whether a tensor is like the expected one, in the same memory."""
+    if not fits(exchange, item, expected):
+        return False
+    return data_of(exchange) == expected[DATA] or expected[SIZE] == 0
 
 
 def interface(kind: Any) -> Array | None:
@@ -209,12 +188,6 @@ class Expected:
         expected.table = np.zeros((len(objects), SIZE + 1), np.int64)
         expected.table[:, ID] = list(map(id, objects))
         return expected
-
-    def are(self, tensors: list[Any]) -> bool:
-        """Whether these are the expected tensors themselves, which are alive, with the same memory."""
-        if len(tensors) != len(self.table):
-            return False
-        return bool(_same_compiled()(self.exchange, items_of(tensors), self.table))
 
 
 def _numbers(at: int, count: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""A step on a device in one call of machine code: check, launch and count.
+"""A step on a device in one call of machine code: check, bind, launch and count.
 
 Launching through Python takes three times as long as the driver, and Ctrl-C could come between a launch
 and its count.
@@ -6,51 +6,74 @@ and its count.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
 from functools import cache
 
 from numba import types
 
+from fastopt.executors.cpu.columns import COUNT, GRAD, ITEMSIZE, LENGTH
 from fastopt.executors.cpu.drivers import count_step
-from fastopt.executors.exchange import TABLE, WORDS, are_alike, c_function, stream_of
-from fastopt.kernels.compiler import compile_function
+from fastopt.executors.cpu.header_check import can_be_at
+from fastopt.executors.cpu.pointers import read_word, words_at, write_word
+from fastopt.executors.exchange import ID, KIND, TABLE, WORDS, c_function, data_of, fits, stream_of
+from fastopt.executors.interpreter import function_address
+from fastopt.kernels.compiler import compile_function, helper
 from fastopt.kernels.llvm_operations import I32, I64
 
 # What compiled code needs of the driver and the interpreter: addresses of functions, the context that
 # kernels were loaded in, and room for the current one.
-CONTEXT_OF, LAUNCH, CONTEXT, RELEASE, TAKE, CURRENT = range(6)
+CONTEXT_OF, LAUNCH, COPY, WAIT, RECORD, CONTEXT, RELEASE, TAKE, CURRENT = range(9)
 
 # The columns of a table of launches.
 FUNCTION, BLOCKS, THREADS, ARGUMENTS = range(4)
+
+# The columns of a table of where launches take the addresses of gradients from: the address of a word,
+# the alignment of wide accesses, and whether the launch makes them.
+WORD, ALIGNMENT, WIDE = range(3)
+
+# The columns of a table of copies to the device: address, size in bytes and address there, and where
+# the ring of buffers is that they go through, with the number of the next one.
+HOST, SIZE, DEVICE, RING, NEXT = range(5)
+
+# Copies to the device in flight; a host that is further ahead waits for the device.
+UNDER_WAY = 16
+
+# The columns of a ring of buffers in pinned memory, each with an event after its last copy.
+BUFFER, EVENT = range(2)
+
+# What a quick step goes by: the address and the rows of each table, and the words of a row; ...
+(
+    ROWS,
+    LAUNCHES,
+    GRADIENT_WORDS,
+    COPIES,
+    RINGS,
+    RANGES,
+    EXPECTED,
+    EXCHANGE,
+) = range(0, 24, 3)
+# ... the stream, or below zero the device whose stream compiled code asks for; and whether gradients
+# were bound that Python does not know of, at an address.
+STREAM, MOVED = 24, 25
 
 # The status of a step; others are the driver's errors.
 TAKEN, UNLIKE = 0, -1
 
 _get_context = c_function(I64)
 _launch = c_function(I64, *(I32,) * 7, I64, I64, I64)
+_copy_async, _wait, _record = c_function(*(I64,) * 4), c_function(I64), c_function(I64, I64)
 _release, _take = c_function(result=I64), c_function(I64)
 
 
 def interpreter() -> list[int]:
     """The addresses of the functions that let other threads run, and take the interpreter again."""
-    functions = ctypes.pythonapi.PyEval_SaveThread, ctypes.pythonapi.PyEval_RestoreThread
-    return [int(ctypes.cast(function, ctypes.c_void_p).value or 0) for function in functions]
+    return [function_address("PyEval_SaveThread"), function_address("PyEval_RestoreThread")]
 
 
-def _step(driver, launches, rows, exchange, expected, items, stream):
-    _get_context(driver[CONTEXT_OF], (driver.ctypes.data + 8 * CURRENT,))
-    if driver[CURRENT] != driver[CONTEXT] or not are_alike(exchange, items, expected):
-        return UNLIKE
-    if stream < 0:
-        stream = stream_of(exchange, -stream)
-        if stream < 0:
-            return UNLIKE
-    status = 0
-    # The driver may wait for the device, whose callbacks may need the interpreter.
-    thread = _release(driver[RELEASE], ())
+@helper
+def _start(driver, launches, stream):
     for i in range(launches.shape[0]):
-        if launches[i, BLOCKS] > 0 and status == 0:
+        if launches[i, BLOCKS] > 0:
             status = _launch(
                 driver[LAUNCH],
                 (
@@ -67,6 +90,43 @@ def _step(driver, launches, rows, exchange, expected, items, stream):
                     0,
                 ),
             )
+            if status != 0:
+                return status
+    return 0
+
+
+@helper
+def _copy(driver, copies, rings, stream):
+    """Copy tables through pinned memory, so that the host can change them again."""
+    for i in range(copies.shape[0]):
+        ring, turn = copies[i, RING], copies[i, NEXT]
+        buffer, event = rings[ring + turn, BUFFER], rings[ring + turn, EVENT]
+        copies[i, NEXT] = (turn + 1) % UNDER_WAY
+        status = _wait(driver[WAIT], (event,))
+        if status == 0:
+            for word in range(0, copies[i, SIZE], 8):
+                write_word(buffer + word, read_word(copies[i, HOST] + word))
+            status = _copy_async(driver[COPY], (copies[i, DEVICE], buffer, copies[i, SIZE], stream))
+        if status == 0:
+            status = _record(driver[RECORD], (event, stream))
+        if status != 0:
+            return status
+    return 0
+
+
+@helper
+def _is_other_context(driver):
+    _get_context(driver[CONTEXT_OF], (driver.ctypes.data + 8 * CURRENT,))
+    return driver[CURRENT] != driver[CONTEXT]
+
+
+@helper
+def _start_and_count(driver, launches, rows, copies, rings, stream, moved):
+    # The driver may wait for the device, whose callbacks may need the interpreter.
+    thread = _release(driver[RELEASE], ())
+    status = _copy(driver, copies, rings, stream) if moved else 0
+    if status == 0:
+        status = _start(driver, launches, stream)
     _take(driver[TAKE], (thread,))
     if status == 0:
         for i in range(rows.shape[0]):
@@ -74,14 +134,86 @@ def _step(driver, launches, rows, exchange, expected, items, stream):
     return status
 
 
+def _launch_all(driver, launches, rows, stream):
+    if _is_other_context(driver):
+        return UNLIKE
+    nothing = launches  # is copied
+    return _start_and_count(driver, launches, rows, nothing, nothing, stream, False)
+
+
+@helper
+def _table(tables, which):
+    return words_at(tables[which], tables[which + 1], tables[which + 2])
+
+
+def _step(driver, tables, items):
+    if _is_other_context(driver):
+        return UNLIKE
+    rows, words, expected = (
+        _table(tables, ROWS),
+        _table(tables, GRADIENT_WORDS),
+        _table(tables, EXPECTED),
+    )
+    exchange, ranges = _table(tables, EXCHANGE)[0], _table(tables, RANGES)
+    for i in range(rows.shape[0]):
+        item = read_word(items + 8 * i)
+        if item != 0:
+            if i >= expected.shape[0]:
+                return UNLIKE
+            if expected[i, KIND] == 0:
+                if item != expected[i, ID]:
+                    return UNLIKE
+            else:
+                if not fits(exchange, item, expected[i]):
+                    return UNLIKE
+                start = data_of(exchange)
+                if start != rows[i, GRAD]:
+                    if start == 0 and rows[i, LENGTH] > 0:
+                        return UNLIKE
+                    if not can_be_at(start, rows[i, LENGTH], rows[i, ITEMSIZE], ranges):
+                        return UNLIKE
+                    rows[i, GRAD] = start
+        is_wide = rows[i, GRAD] % words[i, ALIGNMENT] == 0
+        if rows[i, COUNT] != rows[i, LENGTH] or is_wide != (words[i, WIDE] != 0):
+            return UNLIKE
+    stream = tables[STREAM]
+    if stream < 0:
+        stream = stream_of(exchange, -stream)
+        if stream < 0:
+            return UNLIKE
+    moved = False
+    for i in range(rows.shape[0]):
+        if read_word(words[i, WORD]) != rows[i, GRAD]:
+            write_word(words[i, WORD], rows[i, GRAD])
+            moved = True
+    if moved:
+        write_word(tables[MOVED], 1)
+    launches, copies, rings = (
+        _table(tables, LAUNCHES),
+        _table(tables, COPIES),
+        _table(tables, RINGS),
+    )
+    return _start_and_count(driver, launches, rows, copies, rings, stream, moved)
+
+
+@cache
+def launch() -> Callable[..., int]:
+    """``launch()(driver, launches, rows, stream)``: start all launches, and count a step of each row.
+
+    Return `TAKEN`, `UNLIKE` if nothing was launched, or the driver's error.
+    """
+    signature = types.int64(WORDS, TABLE, TABLE, types.int64)
+    return compile_function(_launch_all, signature, "device-launch", nogil=False)
+
+
 @cache
 def step() -> Callable[..., int]:
-    """``step()(driver, launches, rows, exchange, expected, items, stream)``: a step on a device.
+    """``step()(driver, tables, items)``: take a step of all arrays whose gradients are usual.
 
-    Gradients that are as `expected`, those whose addresses are at `items`, are known to be bound. The
-    launches follow, on a stream or, if that is below zero, on the one that the gradients' library works
-    on now, on the DLPack device of that number. Then the step of each row is counted. Return `TAKEN`,
-    `UNLIKE` if nothing was launched, or the driver's error.
+    `items` is the address of as many addresses of gradient objects, which are to be as expected; 0
+    where the gradient's address is noted in the rows already. Gradients in other memory than before are
+    bound. Then as `launch`, on a stream or on the one that the gradients' library works on now.
+    `UNLIKE` if a gradient is not usual, or the launches are not those for it.
     """
-    signature = types.int64(WORDS, TABLE, TABLE, WORDS, TABLE, types.int64, types.int64)
+    signature = types.int64(WORDS, WORDS, types.int64)
     return compile_function(_step, signature, "device-step", nogil=False)

@@ -15,15 +15,16 @@ from fastopt.arrays.checks import Array
 from fastopt.arrays.device_array import DeviceArray
 from fastopt.changes import Change, assign, make, put
 from fastopt.executors import launching
-from fastopt.executors.cpu.columns import COUNT, HYPER_LAG, ITEMSIZE, LAG, LENGTH, STATE, STEPS
+from fastopt.executors.cpu.columns import COUNT, GRAD, HYPER_LAG, ITEMSIZE, LAG, LENGTH, STATE, STEPS
 from fastopt.executors.cpu.table import CountedTable
 from fastopt.executors.cuda import copies, device, driver_calls, streams
-from fastopt.executors.cuda.batches import NOT_PREPARED, Batch, LaunchHyper, ManyArrays, OneArray
+from fastopt.executors.cuda.batches import Batch, ManyArrays, OneArray
 from fastopt.executors.cuda.clip_decision import ClipDecision
 from fastopt.executors.cuda.control import Control
 from fastopt.executors.cuda.kernel_source import KEPT, KernelVariant
 from fastopt.executors.cuda.kernels import kernels
-from fastopt.executors.exchange import Expected
+from fastopt.executors.cuda.launches import NOT_PREPARED, LaunchHyper
+from fastopt.executors.cuda.quick_steps import QuickStep, quick_step
 from fastopt.executors.launching import TAKEN
 from fastopt.executors.norm import DOWN, LOCAL, UP, Reducer, blocks, conclude
 from fastopt.kernels.job import Job
@@ -34,7 +35,6 @@ from fastopt.steps.hyperparameters import Hyperparameters
 from fastopt.steps.parameter_set import ParameterSet
 from fastopt.steps.stepper import Setup, Stepper
 
-NOTHING = Expected.identities([])  # gradients that were checked and bound
 NO_LAUNCHES = np.zeros((0, 4), np.int64)
 
 
@@ -78,7 +78,8 @@ class CudaStepper(Stepper):
             self.driver = None if numba.config.DISABLE_JIT else driver_calls.calls(self.ordinal)
         self.by_table = self.driver is not None
         self.launches: Array = NO_LAUNCHES  # of the batches, for compiled code
-        self._ready: tuple[Any, ...] | None = None  # what it takes to step with the same gradients
+        self._quick: QuickStep | None = None
+        self._moved = np.zeros(1, np.int64)  # whether that bound gradients Python does not know of
         self._decision: ClipDecision | None = None
         self._control: Control | None = None
         self._passes: list[DevicePass] = []
@@ -97,7 +98,6 @@ class CudaStepper(Stepper):
         self._stream, self._is_capturing, self._has_started = 0, False, False
         self._is_counted = False  # the step that was begun, by machine code
         self._also: list[Change] = []  # what is made together with the next step
-        self._ready_stream = 0
         make(self.planned(hyper, self.scales))
 
     def planned(
@@ -121,7 +121,7 @@ class CudaStepper(Stepper):
             jobs = [job for _, job in sorted_]
             passes = self._make_passes(list(made.values()), jobs, hyper)
         new: dict[str, Any] = {"_made": made, "_batches": list(made.values()), "_passes": passes}
-        new |= {"_single": {}, "_ready": None}
+        new |= {"_single": {}, "_quick": None}
         changes: list[Change] = [partial(vars(self).update, new), self.gradients.forget]
         changes.append(put(self.rows, hyper.lags, np.s_[:, HYPER_LAG]))
         return [*changes, assign(self.gradients, "formats", formats)]
@@ -196,47 +196,47 @@ class CudaStepper(Stepper):
 
     def step(self, grads: Any, grad_scale: Any, stream: Any) -> None:
         """Take a step, or raise and change nothing."""
-        ready = self._ready
+        quick = self._quick
         if (
-            ready is not None
+            quick is not None
             and stream is None
             and type(grad_scale) is float
             and grad_scale == self.grad_scale
+            and len(self._also) <= 1  # torch's counts, which stay if there is no step
         ):
             if self.varies:
                 self.hyper.fill(self.count, grad_scale)
             # In a name of its own: the list must stay while compiled code reads it.
             found, items = self.gradients.enter(grads)  # noqa: RUF059
-            if self._was_taken(ready[0](*ready[1:], items, self._ready_stream)):
+            also = self._also
+            status = make([partial(quick.take, items), *also])[0] if also else quick.take(items)
+            if status == TAKEN or driver_calls.was_taken(status):
+                self._also = []
                 return
         super().step(grads, grad_scale, stream)
-        self._ready = self._what_is_ready()
+        self._quick = self._next_quick()
 
     def step_also(self, grads: Any, grad_scale: Any, also: list[Change]) -> None:
         """Take a step and make further changes with it: they must see if there was a step."""
         self._also = also
-        self.step(grads, grad_scale, None)
+        try:
+            self.step(grads, grad_scale, None)
+        finally:
+            self.gradients.is_noted = False
         if self._also:  # there was nothing to launch, or it was not launched in one
             make(self._also)
             self._also = []
 
-    @staticmethod
-    def _was_taken(status: int) -> bool:
-        """Whether compiled code took a step; raises what the driver says."""
-        if status > 0:
-            raise driver_calls.error(status)
-        return status == TAKEN
-
-    def _what_is_ready(self) -> tuple[Any, ...] | None:
-        """What steps with the same gradients without Python, None if there is more to do."""
-        expected = self.gradients.expected
-        if self.gradients.moved:  # so will be the next, it seems
+    def _next_quick(self) -> QuickStep | None:
+        """What steps with gradients like the last in one call, None if there is more to do."""
+        found, expected = self.gradients, self.gradients.expected
+        if self.reads_first or self.setup.capturable or self.driver is None:
             return None
-        if self.reads_first or self.setup.capturable or self.driver is None or expected is None:
+        if expected is None or found.moved or not all(found.given):  # what moved will again, it seems
             return None
-        self._ready_stream = self.gradients.stream
-        known = expected.exchange, expected.table
-        return launching.step(), self.driver, self.launches, self.rows, *known
+        stays = found.formats != found.formats_of_leaves or self.setup.zero_grad
+        known = self.driver, self.rows, self.launches, self._batches, self.ranges
+        return quick_step(*known, stays, expected, found.stream, self._moved)
 
     def begin(self, grads: Any, grad_scale: Any, stream: Any = None) -> None:
         """Find and check the gradients, and copy the hyperparameters of the step to the device."""
@@ -249,6 +249,11 @@ class CudaStepper(Stepper):
             if self.setup.capturable or self._since >= KEPT - 1:
                 self.settle()
             self.hyper.fill(self.count, grad_scale)
+        if self._moved[0]:
+            self.gradients.forget()
+            for batch in self._batches:
+                batch.forget()
+            self._moved[0] = 0
         if self.setup.capturable:
             self._is_capturing = self._has_started and self._captures(self._handle(stream))
         self.gradients.take(grads)
@@ -285,7 +290,8 @@ class CudaStepper(Stepper):
 
     def _bind(self, addresses: Array) -> None:
         """Set the addresses of the gradients in the launches; 0 leaves an array out."""
-        self._ready = None
+        self._quick = None
+        self.rows[:, GRAD] = addresses
         known, self.launches = self.launches, NO_LAUNCHES  # until all is bound
         with self._on():
             self._single.clear()
@@ -371,12 +377,11 @@ class CudaStepper(Stepper):
         """Launch and count the step of all elements in one call, if the host counts; else False."""
         if self.driver is None or not self._counts:
             return False
-        known = NOTHING.exchange, NOTHING.table, 0, self._stream
-        arguments = self.driver, self.launches, self.rows, *known
+        arguments = self.driver, self.launches, self.rows, self._stream
         if not self._also:
-            return self._was_taken(launching.step()(*arguments))
-        status, *_ = make([partial(launching.step(), *arguments), *self._also])
-        if not self._was_taken(status):
+            return driver_calls.was_taken(launching.launch()(*arguments))
+        status, *_ = make([partial(launching.launch(), *arguments), *self._also])
+        if not driver_calls.was_taken(status):
             return False
         self._also = []
         return True

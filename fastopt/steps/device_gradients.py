@@ -7,7 +7,7 @@ step is compared by the attributes that its library has.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from operator import attrgetter
 from typing import Any, TypeAlias
 
@@ -21,7 +21,7 @@ from fastopt.codecs.formats import name_of
 from fastopt.executors.cpu.columns import COUNT, GRAD
 from fastopt.executors.cpu.table import CountedTable
 from fastopt.executors.cuda import device, streams
-from fastopt.executors.exchange import DATA, DEVICE, ID, Expected, can_be_negated, interface
+from fastopt.executors.exchange import DEVICE, ID, Expected, can_be_negated, interface
 from fastopt.steps.gradients import check_gradients
 from fastopt.steps.stepper import Setup
 
@@ -139,7 +139,9 @@ class DeviceGradients:
     expected : Expected or None
         By what compiled code knows that the gradients of a step are those that are bound.
     moved : bool
-        Whether those of the last step were like the ones before, in other memory.
+        Whether those of the last step were other objects than before, where objects are known.
+    formats_of_leaves : list of str
+        Of the parameters.
     noted : array of int64
         As `steps.gradients.ListedGradients` has it, for gradients that come in a list,
     is_noted : bool
@@ -165,7 +167,7 @@ class DeviceGradients:
         self._single = self._structure.is_leaf
         self._names = self._structure.names("grads")
         self.formats = [str(name_of(leaf.dtype)) for leaf in leaves]
-        self._formats_of_leaves = self.formats
+        self.formats_of_leaves = self.formats
         self.expected: Expected | None = None
         self._one = np.zeros(1, np.int64)
         self._one_at = address(self._one)
@@ -187,6 +189,8 @@ class DeviceGradients:
 
     def enter(self, grads: Any) -> tuple[list[Any], int]:
         """The gradients in a list, and where the addresses of these objects are."""
+        if self.is_noted:
+            return grads, address(self.noted)
         if self._single:
             self._one[0] = id(grads)
             return grads, self._one_at
@@ -225,9 +229,10 @@ class DeviceGradients:
 
     def _take_noted(self) -> None:
         """Bind gradients that compiled code checked, whose addresses it noted in the table."""
-        self._ids, self._readers, self.expected = NONE, [], None
-        if self.formats != self._formats_of_leaves:
-            self._take_formats(self._formats_of_leaves)
+        self._ids, self._readers, self._is_fixed, self.moved = NONE, [], False, False
+        self.expected = self._of_leaf
+        if self.formats != self.formats_of_leaves:
+            self._take_formats(self.formats_of_leaves)
         if not len(self.addresses):
             self.current_stream = streams.default(self._leaves[0])
         addresses, given = self._table.rows[:, GRAD].copy(), [True] * len(self._leaves)
@@ -267,9 +272,7 @@ class DeviceGradients:
         readers, self._readers, addresses = self._readers, [], np.array(read, np.int64)
         self._bind_launches(addresses)
         self.addresses, self._read, self._readers = addresses, read, readers
-        self.moved = True
-        if self.expected is not None and not self._is_fixed:
-            self.expected.table[:, DATA] = addresses
+        self.moved = self._is_fixed
         return True
 
     def _is_free(self, row: int, address: int) -> bool:
@@ -312,6 +315,13 @@ class DeviceGradients:
         if library_of(found[0]) == "torch" and any(can_be_negated(array.stride()) for array in found):
             return None
         return Expected(found, exchange)
+
+    @cached_property
+    def _of_leaf(self) -> Expected | None:
+        """Where gradients are noted, compiled code only has to know their library and device."""
+        owner = self._leaves[0].owner
+        exchange = interface(type(owner))
+        return None if exchange is None else Expected([owner], exchange)
 
     @property
     def stream(self) -> int:

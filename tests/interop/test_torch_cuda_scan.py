@@ -2,9 +2,11 @@
 
 import pytest
 
+import fastopt
 from tests.device import EMULATED, needs_driver
 from tests.interop.torch_pairs import SETTINGS, every, fast, torch
 
+from fastopt.executors import exchange  # isort: skip
 from fastopt.interop.torch import snapshot  # isort: skip
 from fastopt.steps.device_gradients import DeviceGradients  # isort: skip
 from tests.interop.cuda_tensors import current_stream, to_cpu, to_cuda  # isort: skip
@@ -94,10 +96,78 @@ def test_a_step_that_fails_is_not_counted(monkeypatch):
     assert [optimizer.state[p]["step"].item() for p in params] == [6.0, 6.0, 7.0, 6.0]
 
 
-def test_a_gradient_in_other_memory_is_refused():
-    """One on the CPU has the same dtype and shape, but not the device."""
+def test_a_gradient_on_another_device_is_not_usual():
+    """Its dtype and shape are the same."""
     _, optimizer = train("SGD", to_cuda)
-    stepper = optimizer._planner.plan.launches[0][0].stepper
-    known, counts = optimizer._planner.plan._snapshot, stepper.table.counts.copy()
-    assert not known.note([torch.ones(s) for s in SHAPES])
+    snapshot, stepper = (
+        optimizer._planner.plan._snapshot,
+        optimizer._planner.plan.launches[0][0].stepper,
+    )
+    counts = stepper.table.counts.copy()
+    assert snapshot.is_same()
+    assert snapshot.is_noted
+    snapshot._grads.table[0, exchange.DEVICE] += 1 << 32  # the next device
+    assert snapshot.is_same()
+    assert not snapshot.is_noted
     assert (stepper.table.counts == counts).all()
+
+
+def test_gradients_that_change_their_alignment():
+    """Some launches are others then; usual steps follow."""
+    both = []
+    for place in (to_cuda, torch.clone):
+        random = torch.Generator().manual_seed(1)
+        params = [torch.nn.Parameter(place(torch.randn(n, generator=random))) for n in (64, 33, 7)]
+        optimizer = fast.Adam(params, lr=0.1)
+        for offset in (0, 0, 0, 1, 0, 0, 2, 2, 2, 0):
+            for p in params:
+                p.grad = place(torch.randn(len(p) + offset, generator=random))[offset:]
+            optimizer.step()
+        both.append((params, optimizer))
+    assert_same(*both)
+
+
+def test_more_steps_than_buffers_and_missing_gradients():
+    """Tables go to the device through a ring of buffers; a step without a gradient is bound anew."""
+    both = []
+    for place in (to_cuda, torch.clone):
+        random = torch.Generator().manual_seed(2)
+        params = [torch.nn.Parameter(place(torch.randn(n, generator=random))) for n in (5, 40, 3)]
+        groups = [{"params": params[:2]}, {"params": params[2:], "lr": 0.01}]
+        optimizer = fast.RMSprop(groups, lr=0.1, momentum=0.5)
+        for step in range(40):
+            for i, p in enumerate(params):
+                grad = place(torch.randn(len(p), generator=random))
+                p.grad = None if (step, i) in {(21, 0), (22, 2), (30, 1)} else grad
+            optimizer.param_groups[0]["lr"] = 0.1 / (step + 1)
+            optimizer.step()
+        both.append((params, optimizer))
+    assert_same(*both)
+
+
+@pytest.mark.parametrize("zero_grad", [False, True])
+def test_other_tensors_in_each_step_of_the_core(zero_grad, monkeypatch):
+    """One call of machine code binds them, but those that are cleared are checked anew."""
+    sizes = 50, 0, 7
+    params, twins = ([place(torch.ones(n)) for n in sizes] for place in (to_cuda, torch.clone))
+    twins = [twin.numpy() for twin in twins]
+    opt, here = (fastopt.RMSProp(own, lr=0.1, zero_grad=zero_grad) for own in (params, twins))
+
+    def step(number):
+        grads = [torch.full((n,), float(number)) for n in sizes]
+        opt.step([to_cuda(grad) for grad in grads])
+        here.step([grad.numpy() for grad in grads])
+
+    step(1)
+    taken, take = [], DeviceGradients.take
+    monkeypatch.setattr(DeviceGradients, "take", lambda *given: (taken.append(1), take(*given)))
+    for number in (3, -2, 5):
+        step(number)
+    assert len(taken) == (3 if zero_grad else 0)
+    with pytest.raises(ValueError, match="memory"):
+        opt.step([to_cuda(torch.ones(50)), to_cuda(torch.ones(0)), params[2]])
+    step(4)
+    step(2)
+    assert opt.step_count == here.step_count == 6
+    for param, twin in zip(params, twins, strict=True):
+        assert torch.equal(to_cpu(param), torch.from_numpy(twin))

@@ -1,16 +1,12 @@
 """Tensors looked at in machine code: what is out of the ordinary is noticed, and steps are the same."""
 
-import numpy as np
 import pytest
 
-from fastopt.arrays.checks import address
 from fastopt.executors import exchange
-from fastopt.executors.cpu.columns import COUNTS
 from tests.interop.torch_pairs import SETTINGS, every, fast, torch
 from tests.subprocesses import needs_jit
 
 from fastopt.interop.torch import snapshot  # isort: skip
-from fastopt.interop.torch.tensor_check import note  # isort: skip
 
 pytestmark = needs_jit
 
@@ -154,16 +150,21 @@ def test_a_gradient_that_is_the_parameter_itself():
 
 
 def test_numbers_of_another_dtype_are_not_taken_as_they_are():
-    found = [torch.arange(6.0), torch.arange(6.0).double(), torch.arange(6), torch.arange(6.0).half()]
-    known = exchange.interface(torch.Tensor)
-    for tensor in found[1:]:
-        assert not exchange.Expected([found[0]], known).are([tensor])
-    rows, counts = np.zeros((1, 40), np.int64), np.zeros(2, np.int64)
-    rows[0, COUNTS] = address(counts)
-    expected, noted = exchange.Expected([found[0]], known), np.zeros(1, np.int64)
-    nowhere = np.zeros((2, 0), np.int64)
-    for tensor in found[1:]:
-        assert note(expected, [tensor], rows, nowhere, noted) == -1
-    sparse = torch.arange(6.0).to_sparse()
-    assert note(expected, [sparse], rows, nowhere, noted) == -1
-    assert note(expected, [torch.empty(6, device="meta")], rows, nowhere, noted) == -1
+    w = torch.nn.Parameter(torch.arange(6.0))
+    optimizer = fast.Adam([w])
+    w.grad = torch.arange(6.0)
+    optimizer.step()
+    known = optimizer._planner.plan._snapshot
+    assert known.is_same()
+    assert known.is_noted
+    others = [w.double(), w.long(), w.half(), w.detach().to_sparse(), torch.empty(6, device="meta")]
+    interface = exchange.interface(torch.Tensor)
+    for tensor in others[:3]:
+        form = exchange.Expected([tensor], interface).table[0, exchange.FORM]
+        known._grads.table[0, exchange.FORM], before = form, known._grads.table[0, exchange.FORM]
+        assert known.is_same()
+        assert not known.is_noted
+        known._grads.table[0, exchange.FORM] = before
+    for tensor in others[3:]:
+        with pytest.raises((RuntimeError, BufferError)):
+            exchange.Expected([tensor], interface)

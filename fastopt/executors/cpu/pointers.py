@@ -11,11 +11,13 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from fastopt.kernels.compiler import helper
 from fastopt.kernels.llvm_operations import I64
 
 LINE = 64  # bytes in a cache line
@@ -126,6 +128,20 @@ def write_word(typing_context: Any, address: Any, value: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(types.intp, types.int64), emit
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _as_pointer(typing_context: Any, address: Any) -> Any:
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], cgutils.voidptr_t)
+
+    return types.voidptr(types.int64), emit
+
+
+@helper
+def words_at(address: Any, rows: Any, columns: Any) -> Any:
+    """A table of integers of 64 bits at an address."""
+    return carray(_as_pointer(address), (rows, columns), np.int64)
 
 
 def _caller(words: int) -> Any:

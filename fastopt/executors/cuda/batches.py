@@ -8,59 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.arrays.checks import Array
+from fastopt.arrays.checks import Array, address
 from fastopt.codecs.base import BLOCK
 from fastopt.codecs.blocks import ITEM
 from fastopt.codecs.floats import floats
 from fastopt.executors.cuda import device, element_access
 from fastopt.executors.cuda.kernel_source import CHUNK_WORDS, KEPT
 from fastopt.executors.cuda.kernels import JobKernels
-from fastopt.executors.cuda.launches import GraphCopies, Launch, LaunchRow, StagedTable
-
-NOT_PREPARED = (
-    "a step can be captured only with gradients for the arrays of the step before: take one step with "
-    "gradients for the same arrays, then capture the next"
+from fastopt.executors.cuda.launches import (
+    NOT_PREPARED,
+    GraphCopies,
+    Launch,
+    LaunchHyper,
+    LaunchRow,
+    StagedTable,
+    WordRow,
 )
-
-
-class LaunchHyper:
-    """The hyperparameters of a launch: kernel arguments, or in device memory.
-
-    In memory they can change for a graph that captured the launch.
-    """
-
-    def __init__(self, host: Array, capturable: bool) -> None:
-        self._host = host
-        self._staged = StagedTable(-(-host.nbytes // 8)) if capturable else None
-        self._sent = b""
-
-    def arguments(self, indices: Sequence[int]) -> tuple[Array | None, Sequence[int]]:
-        """The buffer and the indices of hyperparameters that are kernel arguments."""
-        return (self._host, indices) if self._staged is None else (None, ())
-
-    @property
-    def are_in_rows(self) -> bool:
-        """Whether each of several arrays has its own, whose address is in its row of the table."""
-        return False
-
-    def address(self, rows: Sequence[int] = ()) -> list[int]:
-        """The argument with their address in device memory, if they are there.
-
-        `rows` are the arrays of the launch.
-        """
-        return [] if self._staged is None else [self._staged.address]
-
-    def addresses(self, rows: Sequence[int]) -> Array:
-        """For each array, what its row has: an address, or nothing."""
-        return np.zeros((len(rows), 0), np.int64)
-
-    def send(self, stream: int) -> None:
-        """Copy the current hyperparameters to the device, if they are in device memory."""
-        if self._staged is not None and self._sent != self._host.tobytes():
-            self._staged.words.view(np.uint8)[: self._host.nbytes] = self._host.view(np.uint8)
-            self._staged.change(self._staged.words.size)
-            self._staged.send(stream)  # always to the same address, which a captured graph reads
-            self._sent = self._host.tobytes()
 
 
 class Batch(ABC):
@@ -158,6 +121,14 @@ class Batch(ABC):
     def launch(self) -> LaunchRow:
         """What `start` launches, for compiled code."""
 
+    @abstractmethod
+    def gradient_words(self) -> list[WordRow]:
+        """For each row: where compiled code writes the address of its gradient, see `launching`."""
+
+    @abstractmethod
+    def forget(self) -> None:
+        """Forget the gradients that are bound: compiled code has written others."""
+
     @property
     def decided_column(self) -> int:
         """The index, among the words of an array, of the address of what was decided from sums."""
@@ -219,21 +190,21 @@ class OneArray(Batch):
 
     def bind(self, addresses: Array, capturing: bool = False) -> bool:
         """Take the address of the gradient; 0 leaves the array out. Whether `launch` is another."""
-        address = addresses.item(0)
-        if self._current is not None and address == self._gradient:
+        gradient = addresses.item(0)
+        if self._current is not None and gradient == self._gradient:
             return False
-        wide = self._fixed_aligned and address % self._alignment == 0
-        if self._current is not None and address and self._gradient and wide == self._is_wide:
-            self._current[0].words[self._column] = self._gradient = address
+        wide = self._fixed_aligned and gradient % self._alignment == 0
+        if self._current is not None and gradient and self._gradient and wide == self._is_wide:
+            self._current[0].words[self._column] = self._gradient = gradient
             return False
         self._current = None  # until all is written
         launch, threads, first = self._choose(wide, self.size)
-        self._addresses[0, 1] = address
+        self._addresses[0, 1] = gradient
         words = [*self._addresses[0], *self._others[0]]
         launch.words[first : first + len(words)] = words
         block = launch.program.block()
-        self._gradient, self._is_wide, self._column = address, wide, first + 1
-        self._current = launch, (-(-threads // block) if address else 0), block
+        self._gradient, self._is_wide, self._column = gradient, wide, first + 1
+        self._current = launch, (-(-threads // block) if gradient else 0), block
         return True
 
     def record(self, stream: int) -> None:
@@ -255,6 +226,18 @@ class OneArray(Batch):
             raise AssertionError("bind comes first")
         launch, blocks, block = self._current
         return launch.row(blocks, block)
+
+    def gradient_words(self) -> list[WordRow]:
+        """Where compiled code writes the address of the gradient."""
+        if self._current is None:
+            raise AssertionError("bind comes first")
+        word = address(self._current[0].words) + 8 * self._column
+        alignment = self._alignment if self._fixed_aligned and self.size else 1
+        return [(word, alignment, alignment == 1 or int(self._is_wide))]
+
+    def forget(self) -> None:
+        """Forget the gradient that is bound."""
+        self._current = None
 
     def start(self, stream: int) -> None:
         """Step this array."""
@@ -410,6 +393,24 @@ class ManyArrays(Batch):
     def launch(self) -> LaunchRow:
         """What `start` launches, for compiled code."""
         return self._launch_of_all.row(self._blocks, self._block)
+
+    def gradient_words(self) -> list[WordRow]:
+        """Where compiled code writes the addresses of the gradients: in the table."""
+        first, width = address(self.tables[-1].words) + 8, 8 * (self._rows_size // len(self.rows))
+        fits = self._addresses % self._alignments == 0
+        fixed = np.delete(fits, 1, axis=1).all(axis=1) & (self._sizes > 0)
+        alignments = np.where(fixed, self._alignments[1], 1).tolist()
+        wide = (fits[:, 1] | ~fixed).tolist()
+        return [(first + width * i, *own) for i, own in enumerate(zip(alignments, wide, strict=True))]
+
+    def rows_in_memory(self) -> tuple[int, int, int]:
+        """Of the rows in the table: their address, bytes, and address on the device."""
+        table = self.tables[-1]
+        return address(table.words), 8 * self._rows_size, table.address
+
+    def forget(self) -> None:
+        """Forget the gradients that are bound."""
+        self._gradients = self._gradients[:0]
 
     def start(self, stream: int) -> None:
         """Step these arrays."""

@@ -10,10 +10,10 @@ import numpy as np
 
 from fastopt.arrays.checks import Array
 from fastopt.executors.cuda import device, norm, tree_sum
-from fastopt.executors.cuda.batches import LaunchHyper, ManyArrays, OneArray
+from fastopt.executors.cuda.batches import ManyArrays, OneArray
 from fastopt.executors.cuda.control import Control
 from fastopt.executors.cuda.kernel_source import KEPT
-from fastopt.executors.cuda.launches import Launch, LaunchRow, StagedTable
+from fastopt.executors.cuda.launches import Launch, LaunchHyper, LaunchRow, StagedTable
 from fastopt.executors.cuda.tree_sum import CHUNK_WORDS
 from fastopt.executors.norm import SUM_BLOCK
 from fastopt.executors.norm import tree_sum as sum_of_rows

@@ -344,10 +344,14 @@ class Pinned:
         send(address, self.array[:words], stream)
         if SIMULATED:
             return
+        _call(binding.cuEventRecord, self.event(), stream)
+
+    def event(self) -> int:
+        """The handle of the event that follows the last copy."""
         if self._event is None:
             no_timing = binding.CUevent_flags.CU_EVENT_DISABLE_TIMING
             self._event = _call(binding.cuEventCreate, no_timing)
-        _call(binding.cuEventRecord, self._event, stream)
+        return int(self._event)
 
     def __del__(self) -> None:
         if self._event is not None:

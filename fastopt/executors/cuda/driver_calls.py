@@ -10,10 +10,18 @@ import numpy as np
 
 from fastopt.arrays.checks import Array
 from fastopt.executors.cuda import device
-from fastopt.executors.launching import interpreter
+from fastopt.executors.launching import TAKEN, interpreter
 
 PER_THREAD = "CUDA_PYTHON_CUDA_PER_THREAD_DEFAULT_STREAM"  # what the driver's bindings ask
 SINCE = 12000  # the version of CUDA whose functions are meant
+
+_NAMES = (
+    b"cuCtxGetCurrent",
+    b"cuLaunchKernel",
+    b"cuMemcpyHtoDAsync",
+    b"cuEventSynchronize",
+    b"cuEventRecord",
+)
 
 
 @cache
@@ -27,10 +35,7 @@ def calls(ordinal: int) -> Array | None:
     device.cuda.current_context()
     driver, call = _driver(), device._call
     stream = 2 if os.environ.get(PER_THREAD, "0") != "0" else 0
-    functions = [
-        int(call(driver.cuGetProcAddress, name, SINCE, stream)[0])
-        for name in (b"cuCtxGetCurrent", b"cuLaunchKernel")
-    ]
+    functions = [int(call(driver.cuGetProcAddress, name, SINCE, stream)[0]) for name in _NAMES]
     return np.array([*functions, int(call(driver.cuCtxGetCurrent)), *interpreter(), 0], np.int64)
 
 
@@ -38,6 +43,9 @@ def _driver() -> Any:
     return vars(device)["binding"]  # not there on the simulator
 
 
-def error(status: int) -> device.CudaError:
-    """The error of a launch in compiled code."""
-    return device.CudaError(f"cuLaunchKernel failed: {_driver().CUresult(status).name}")
+def was_taken(status: int) -> bool:
+    """Whether compiled code took a step; raises what the driver says."""
+    if status > 0:
+        name = _driver().CUresult(status).name
+        raise device.CudaError(f"cuMemcpyHtoDAsync or cuLaunchKernel failed: {name}")
+    return status == TAKEN

@@ -10,12 +10,15 @@ import numpy as np
 from fastopt.arrays.checks import Array, address
 from fastopt.executors.cuda import device
 from fastopt.executors.cuda.programs import Program
+from fastopt.executors.launching import UNDER_WAY
 
-# Copies to the device in flight; a host that is further ahead waits for the device.
-UNDER_WAY = 16
-
+NOT_PREPARED = (
+    "a step can be captured only with gradients for the arrays of the step before: take one step with "
+    "gradients for the same arrays, then capture the next"
+)
 
 LaunchRow: TypeAlias = tuple[int, int, int, int]
+WordRow: TypeAlias = tuple[int, int, int]
 
 
 class Launch:
@@ -149,6 +152,12 @@ class StagedTable:
     def address(self) -> int:
         return int(self._memory[-1].address)
 
+    def ring(self) -> list[tuple[int, int]]:
+        """The addresses and events of all pinned buffers, for compiled code."""
+        while len(self._buffers) < UNDER_WAY:
+            self._buffers.append(device.Pinned(self.words.size))
+        return [(address(buffer.array), buffer.event()) for buffer in self._buffers]
+
     def send(self, stream: int) -> None:
         """Copy the outdated words to the device, in stream order."""
         if len(self._buffers) < UNDER_WAY:
@@ -161,3 +170,43 @@ class StagedTable:
         buffer.array[: self.outdated] = self.words[: self.outdated]
         buffer.send(self.address, self.outdated, stream)
         self.outdated = 0
+
+
+class LaunchHyper:
+    """The hyperparameters of a launch: kernel arguments, or in device memory.
+
+    In memory they can change for a graph that captured the launch.
+    """
+
+    def __init__(self, host: Array, capturable: bool) -> None:
+        self._host = host
+        self._staged = StagedTable(-(-host.nbytes // 8)) if capturable else None
+        self._sent = b""
+
+    def arguments(self, indices: Sequence[int]) -> tuple[Array | None, Sequence[int]]:
+        """The buffer and the indices of hyperparameters that are kernel arguments."""
+        return (self._host, indices) if self._staged is None else (None, ())
+
+    @property
+    def are_in_rows(self) -> bool:
+        """Whether each of several arrays has its own, whose address is in its row of the table."""
+        return False
+
+    def address(self, rows: Sequence[int] = ()) -> list[int]:
+        """The argument with their address in device memory, if they are there.
+
+        `rows` are the arrays of the launch.
+        """
+        return [] if self._staged is None else [self._staged.address]
+
+    def addresses(self, rows: Sequence[int]) -> Array:
+        """For each array, what its row has: an address, or nothing."""
+        return np.zeros((len(rows), 0), np.int64)
+
+    def send(self, stream: int) -> None:
+        """Copy the current hyperparameters to the device, if they are in device memory."""
+        if self._staged is not None and self._sent != self._host.tobytes():
+            self._staged.words.view(np.uint8)[: self._host.nbytes] = self._host.view(np.uint8)
+            self._staged.change(self._staged.words.size)
+            self._staged.send(stream)  # always to the same address, which a captured graph reads
+            self._sent = self._host.tobytes()

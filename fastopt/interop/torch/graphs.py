@@ -20,7 +20,7 @@ from torch import Tensor
 from fastopt.arrays.checks import Array
 from fastopt.changes import Change
 from fastopt.codecs.rounding import whole_phase
-from fastopt.executors.cuda.batches import LaunchHyper
+from fastopt.executors.cuda.launches import LaunchHyper
 from fastopt.interop.torch.param_groups import asgd_ahead, nadam_momentum_of
 from fastopt.interop.torch.parameters import SCALARS, Row, Section
 from fastopt.interop.torch.tensors import dtype_of

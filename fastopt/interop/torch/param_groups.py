@@ -43,6 +43,8 @@ class GroupValue:
     def __call__(self, step: Any) -> Any:
         value = self._group[self._name]
         number = value if self._index is None else value[self._index]
+        if type(number) is float and type(step) is int:  # instances of abstract classes take 0.3 us
+            return number
         return step.operand(number) if isinstance(step, DeviceScalar) else float(number)
 
 

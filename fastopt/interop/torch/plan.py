@@ -109,15 +109,17 @@ class Plan:
             self.launches.append((TensorStepper(together, **options), slice(first, position)))
         if across is not None:
             self.launches[0][0].stepper.take_part(0, across)
-        alone = len(self.launches) == 1 and not self._is_sharded
-        self._snapshot = Snapshot.of(self.rows, self.launches[0][0].stepper) if alone else None
-        # In memory a norm that overflows is measured again, with arrays.
-        self._notes = self._snapshot is not None and (clip_norm is None or self.rows[0].param.is_cuda)
         if not self._counted:
             # Where torch does not count, only whether a step is the first matters.
             starts = np.array([0 if row.fresh else max(1, taken) for row in self.rows], np.int64)
             for launch, rows_ in self.launches:
                 launch.continue_from(starts[rows_])
+        self._snapshot = None
+        if len(self.launches) == 1 and not self._is_sharded:
+            stepper = self.launches[0][0].stepper
+            # In memory a norm that overflows is measured again, with arrays.
+            notes = bool(self.rows) and (self.rows[0].param.is_cuda or not stepper.reads_first)
+            self._snapshot = Snapshot.of(self.rows, others, stepper, notes)
 
     @property
     def last(self) -> GradientStats | None:
@@ -141,7 +143,7 @@ class Plan:
             return False
         if not (self._are_same() if self._snapshot is None else self._snapshot.is_same()):
             return False
-        if any(param.grad is not None for param in self._others):
+        if self._snapshot is None and any(param.grad is not None for param in self._others):
             return False
         if any(param.grad is not None and not param.grad.is_sparse for *_, param in self.sparse):
             return False
@@ -159,16 +161,16 @@ class Plan:
     def gradients(self) -> list[Any] | None:
         """The gradients of the rows as arrays, None for a missing one; None for all if one is sparse.
 
-        The tensors themselves if their addresses are in the table already.
+        An empty list if their addresses are in the table already.
         """
+        if self._snapshot is not None and self._snapshot.is_noted:
+            return []
         grads = [param.grad for param in self._params]
         if self._is_sharded:
             grads = [
                 None if grad is None else part(placed(grad, param))
                 for grad, param in zip(grads, self._params, strict=True)
             ]
-        if self._notes and self._snapshot is not None and self._snapshot.note(grads):
-            return grads
         check_memory(grads)
         try:
             return [
@@ -205,24 +207,32 @@ class Plan:
 
     def step(self, grads: list[Any], grad_scale: float, clip_norm: float | None) -> None:
         """Step the rows that have a gradient."""
-        has_gradient = None if self._snapshot is None else self._snapshot.has_gradient
-        if has_gradient is None:
+        noted = self._snapshot if self._snapshot is not None and self._snapshot.is_noted else None
+        if noted is None:
             has_gradient = np.array([grad is not None for grad in grads], np.bool_)
-        if not has_gradient.any():
+            given = int(has_gradient.sum())
+        else:
+            has_gradient, given = noted.has_gradient, noted.given
+        if not given:
             return
-        steps = self._steps()
-        for launch, rows in self.launches:
-            launch.continue_from(steps[rows])
+        if noted is None or not noted.counts_agree:
+            steps = self._steps()
+            for launch, rows in self.launches:
+                launch.continue_from(steps[rows])
+        for launch, _ in self.launches:
             if clip_norm != launch.clip.clip_norm:
                 launch.clip.change(clip_norm)
         for param, shadow in self._shadows:
             shadow.copy_(param)
+        if noted is not None:
+            noted.take()
         for launch, rows in self.launches:
             if len(self.launches) == 1 or has_gradient[rows].any():
-                launch.step(grads[rows], steps[rows], has_gradient[rows], grad_scale)
+                launch.step(grads[rows], has_gradient[rows], grad_scale)
         self.note_fresh()
         # autograd checks versions.
-        params = self._params if has_gradient.all() else list(compress(self._params, has_gradient))
+        whole = given == len(self._params)
+        params = self._params if whole else list(compress(self._params, has_gradient))
         increment_version(params)
         if self._is_sharded:
             increment_version(list(map(part, params)))

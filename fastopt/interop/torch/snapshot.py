@@ -1,106 +1,138 @@
-"""The fast check before each step that parameters and states are the same tensors as before."""
+"""The fast check before each step: the same parameters and states as before, and usual gradients."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import itemgetter
+from inspect import getattr_static
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from fastopt.arrays.checks import Array, address
 from fastopt.executors.exchange import Expected, can_be_negated, interface
+from fastopt.executors.interpreter import python_calls
 from fastopt.interop.torch.parameters import Row
-from fastopt.interop.torch.tensor_check import note, read_counts
+from fastopt.interop.torch.tensor_check import DISAGREE, REPLACED, read_counts, scan
 from fastopt.interop.torch.tensors import format_of
+
+_GRAD = "grad"
+_IS_NEGATED = torch._C.TensorBase.is_neg
 
 
 class Snapshot:
-    """Parameters, states and gradients, checked and noted in machine code.
+    """Parameters, states, gradients and step counts, checked and noted in machine code.
 
     Parameters
     ----------
     rows : sequence of Row
+    others : sequence of Tensor
+        Parameters that had no gradient so far.
     steps : MemoryStepper or CudaStepper
         The stepper of these rows, with a table that gradients can be noted in.
     exchange : array
         torch's `interface`.
+    notes : bool
+        Whether gradients are to be noted; else only parameters and states are checked.
 
     Attributes
     ----------
-    are_all_given : bool
-        Whether all rows have a gradient, of those that were noted last.
+    is_noted : bool
+        Whether the addresses of all gradients are in the table, as the last check left it.
+    given : int
+        How many rows have a gradient then,
+    counts_agree : bool
+        and whether torch has the step counts of the table.
     """
 
-    are_all_given = False
+    is_noted, given, counts_agree = False, 0, False
 
-    def __init__(self, rows: Sequence[Row], steps: Any, exchange: Array) -> None:
-        self._params = [row.param for row in rows]
-        sets: dict[tuple[str, ...], list[Any]] = {}
-        for row in rows:
-            sets.setdefault(row.tracked, []).append(row.state)
-        self._sets = [(list(map(itemgetter, names)), states) for names, states in sets.items()]
-        self._known = self._current()  # kept alive: they are known by identity
-        self._tensors = Expected(self._known, exchange)
+    def __init__(
+        self, rows: Sequence[Row], others: Sequence[Tensor], steps: Any, exchange: Array, notes: bool
+    ) -> None:
+        self._tensors = [tensor for row in rows for tensor in row.tensors()]
+        tensors = Expected(self._tensors, exchange)
+        self._names = [(row.state, name) for row in rows for name in (None, *row.tracked)]
+        # Kept alive, like what follows: compiled code knows objects by their address.
+        found_in = np.array([(id(own) if name else 0, id(name)) for own, name in self._names], np.int64)
         likes = [(row.param if row.shadow is None else row.shadow).detach() for row in rows]
-        self._grads = Expected(likes, exchange)
+        noted_rows = len(rows) if notes else 0
         # Asking each tensor for lazy negation takes 90 ns.
-        self._even = [i for i, like in enumerate(likes) if can_be_negated(like.stride())]
-        self._table, self._ranges = steps.rows, steps.ranges
+        asked = [can_be_negated(like.stride()) for like in likes]
+        params = np.array(
+            [(id(row.param), ask) for row, ask in zip(rows, asked, strict=True)], np.int64
+        )
+        self._grads, self._others = Expected(likes, exchange), list(others)
         gradients = steps.gradients
         gradients.noted = np.zeros(len(rows), np.int64)
-        self._all = np.ones(len(rows), np.bool_)
         self._gradients = gradients
         counts = [row.count for row in rows if row.count is not None]
         counts_at = [(address(count), count.itemsize) for count in counts]
         self._counts_at = np.array(counts_at, np.int64).reshape(-1, 2)
+        self._arguments = (
+            python_calls(),
+            exchange,
+            np.array([id(_GRAD), id(_IS_NEGATED)], np.int64),
+            tensors.table,
+            found_in.reshape(-1, 2),
+            np.array(list(map(id, others)), np.int64),
+            params[:noted_rows].reshape(-1, 2),
+            self._grads.table,
+            steps.rows,
+            steps.ranges,
+            gradients.noted,
+            self._counts_at,
+        )
+        self._expected = tensors
+        self._scan, self._notes, self._all = scan(), notes, np.ones(len(rows), np.bool_)
 
     @classmethod
-    def of(cls, rows: Sequence[Row], steps: Any) -> Snapshot | None:
+    def of(
+        cls, rows: Sequence[Row], others: Sequence[Tensor], steps: Any, notes: bool
+    ) -> Snapshot | None:
         """The snapshot of rows, or None if they cannot be checked in machine code."""
-        real = all(format_of(row.param.dtype) and not row.capturable for row in rows)
         exchange = interface(type(rows[0].param)) if rows else None
-        if not real or exchange is None or not steps.by_table:
+        if exchange is None or not steps.by_table or not all(map(_is_usual, rows)):
+            return None
+        theirs = getattr_static(Tensor, _GRAD)
+        if any(
+            getattr_static(type(p), _GRAD) is not theirs for p in [*others, *(r.param for r in rows)]
+        ):
             return None
         try:
-            snapshot = cls(rows, steps, exchange)
+            snapshot = cls(rows, others, steps, exchange, notes)
         except (RuntimeError, BufferError):  # of torch: it cannot describe one of them
             return None
         return snapshot if snapshot.is_same() else None
 
-    def _current(self) -> list[Tensor]:
-        """All parameters and states, as they are in torch's state now."""
-        tensors: list[Tensor] = [*self._params]
-        for names, states in self._sets:
-            for get in names:  # name by name: 60 ns for the three of Adam, and 100 row by row
-                tensors.extend(map(get, states))
-        return tensors
-
     def is_same(self) -> bool:
-        """Whether all are the same tensors as at construction, with the same memory."""
-        try:
-            return self._tensors.are(self._current())
-        except KeyError:
-            return False
+        """Whether all are the same tensors as at construction, with the same memory.
 
-    def note(self, grads: list[Any]) -> bool:
-        """Note the addresses of gradients in the table; False if one is to be checked in Python."""
-        noted = note(self._grads, grads, self._table, self._ranges, self._gradients.noted)
-        negatives = (grad for i in self._even if (grad := grads[i]) is not None)
-        self._gradients.is_noted = noted >= 0 and not any(map(Tensor.is_neg, negatives))
-        self.are_all_given = noted == len(grads)
-        return bool(self._gradients.is_noted)
+        Gradients are noted by the way, if they are all as expected.
+        """
+        status = self._scan(*self._arguments)
+        self.is_noted = status >= 0 and self._notes
+        self.counts_agree = 0 <= status < DISAGREE
+        self.given = status % DISAGREE if self.is_noted else 0
+        return bool(status != REPLACED)
 
     @property
-    def has_gradient(self) -> Array | None:
-        """Which rows have a gradient, if those of the coming step are noted."""
-        if not self._gradients.is_noted:
-            return None
-        return self._all if self.are_all_given else self._gradients.noted == 0
+    def has_gradient(self) -> Array:
+        """Which rows have a gradient, of those that are noted."""
+        return self._all if self.given == len(self._all) else self._gradients.noted == 0
+
+    def take(self) -> None:
+        """Have the coming step take the gradients that are noted."""
+        self._gradients.is_noted = True
 
     def counts(self) -> Array:
         """torch's step count of each parameter."""
         counts = np.empty(len(self._counts_at), np.int64)
         read_counts()(self._counts_at, counts)
         return counts
+
+
+def _is_usual(row: Row) -> bool:
+    """Whether compiled code can check a row."""
+    return bool(format_of(row.param.dtype)) and not row.capturable and type(row.state) is dict

@@ -1,22 +1,35 @@
-"""The gradients and step counts of many tensors, in machine code."""
+"""The tensors and step counts of many parameters, in machine code."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
 from fastopt.arrays.checks import Array
-from fastopt.arrays.object_layout import items_of
 from fastopt.executors.cpu.columns import COUNT, COUNTS, GRAD, HYPER_LAG, ITEMSIZE, LAG, LENGTH, STEPS
 from fastopt.executors.cpu.header_check import can_be_at
 from fastopt.executors.cpu.pointers import read_word, word_reader
-from fastopt.executors.exchange import NOTHING, TABLE, WORDS, Expected, data_of, fits
+from fastopt.executors.exchange import ID, TABLE, WORDS, data_of, fits, is_alike
+from fastopt.executors.interpreter import NONE, attribute_of, is_true, item_of, release
 from fastopt.kernels.compiler import compile_function, helper
+
+# The columns of a table of where tensors are found: in a dict, by name; 0 is a tensor by itself.
+OWNER, NAME = range(2)
+
+# The columns of a table of parameters, whose gradients are found: whether a gradient is to be asked if
+# it is lazily negated.
+PARAM, ASKED = range(2)
+
+# The words of what is asked of objects: the name of the attribute, and the function for negation.
+ATTRIBUTE, IS_NEGATED = range(2)
+
+# Results of a scan: a tensor was replaced; a gradient is to be checked in Python. Else the number of
+# gradients that are not None, and DISAGREE more if torch has other step counts than the table.
+REPLACED, UNUSUAL, DISAGREE = -2, -1, 1 << 40
 
 
 def _store(number):
@@ -36,36 +49,9 @@ _float32, _float64 = word_reader(types.float32), word_reader(types.float64)
 _store_float32, _store_float64 = _store(types.float32), _store(types.float64)
 
 
-def _gradients(exchange, items, expected, rows, ranges, noted):
-    count = 0
-    for i in range(expected.shape[0]):
-        item = read_word(items + 8 * i)
-        if read_word(rows[i, COUNTS] + 8 * LAG) != rows[i, HYPER_LAG]:  # as in the header check
-            return -1
-        if item == exchange[NOTHING]:
-            rows[i, COUNT] = 0
-            noted[i] = item
-            continue
-        if not fits(exchange, item, expected[i]):
-            return -1
-        start = data_of(exchange)
-        if start == 0 and rows[i, LENGTH] > 0:  # a tensor without memory of its own
-            return -1
-        if start != rows[i, GRAD]:
-            if not can_be_at(start, rows[i, LENGTH], rows[i, ITEMSIZE], ranges):
-                return -1
-            rows[i, GRAD] = start
-        if rows[i, COUNT] != rows[i, LENGTH]:
-            rows[i, COUNT] = rows[i, LENGTH]
-        noted[i] = 0
-        count += 1
-    return count
-
-
-def _read(locations, counts):
-    for i in range(locations.shape[0]):
-        at = locations[i, 0]
-        counts[i] = int(_float32(at)) if locations[i, 1] == 4 else int(_float64(at))
+@helper
+def _load_number(address, size):
+    return np.float64(_float32(address)) if size == 4 else _float64(address)
 
 
 @helper
@@ -76,17 +62,80 @@ def _store_number(address, size, number):
         _store_float64(address, np.float64(number))
 
 
-def _note(counts, before, given, locations, products):
+def _scan(
+    python, exchange, asked, states, found_in, others, params, grads, rows, ranges, noted, locations
+):
+    for i in range(states.shape[0]):
+        item = states[i, ID]
+        if found_in[i, OWNER] != 0 and item_of(python, found_in[i, OWNER], found_in[i, NAME]) != item:
+            return REPLACED
+        if not is_alike(exchange, item, states[i]):
+            return REPLACED
+    for i in range(others.shape[0]):
+        grad = attribute_of(python, others[i], asked[ATTRIBUTE])
+        if grad != 0:
+            release(python, grad)
+        if grad != python[NONE]:
+            return REPLACED
+    count = 0
+    for i in range(params.shape[0]):
+        if read_word(rows[i, COUNTS] + 8 * LAG) != rows[i, HYPER_LAG]:  # as in the header check
+            return UNUSUAL
+        grad = attribute_of(python, params[i, PARAM], asked[ATTRIBUTE])
+        if grad == 0:
+            return UNUSUAL
+        if grad == python[NONE]:
+            release(python, grad)
+            rows[i, COUNT] = 0
+            noted[i] = grad
+            continue
+        usual = fits(exchange, grad, grads[i])
+        if usual and params[i, ASKED] != 0:
+            usual = not is_true(python, asked[IS_NEGATED], grad)
+        start = data_of(exchange)
+        release(python, grad)  # the parameter keeps it
+        if not usual or (start == 0 and rows[i, LENGTH] > 0):  # 0: it has no memory of its own
+            return UNUSUAL
+        if start != rows[i, GRAD]:
+            if not can_be_at(start, rows[i, LENGTH], rows[i, ITEMSIZE], ranges):
+                return UNUSUAL
+            rows[i, GRAD] = start
+        if rows[i, COUNT] != rows[i, LENGTH]:
+            rows[i, COUNT] = rows[i, LENGTH]
+        noted[i] = 0
+        count += 1
     for i in range(locations.shape[0]):
-        if given[i] and counts[i, STEPS] != before[i]:
-            _store_number(locations[i, 0], locations[i, 1], counts[i, STEPS])
+        if _load_number(locations[i, 0], locations[i, 1]) != read_word(rows[i, COUNTS] + 8 * STEPS):
+            return count + DISAGREE
+    return count
+
+
+def _read(locations, counts):
+    for i in range(locations.shape[0]):
+        counts[i] = int(_load_number(locations[i, 0], locations[i, 1]))
+
+
+def _note(counts, given, locations, products):
+    for i in range(locations.shape[0]):
+        at, size = locations[i, 0], locations[i, 1]
+        if size > 0 and given[i] and _load_number(at, size) != counts[i, STEPS]:
+            _store_number(at, size, counts[i, STEPS])
             _store_number(locations[i, 2], locations[i, 3], products[i])
 
 
 @cache
-def _gradients_compiled() -> Callable[..., int]:
-    signature = types.int64(WORDS, types.int64, *(TABLE,) * 3, WORDS)
-    return compile_function(_gradients, signature, "torch-gradients", nogil=False)
+def scan() -> Callable[..., int]:
+    """A function that checks all tensors of a step, and notes the gradients in an optimizer's table.
+
+    ``scan()(python, exchange, asked, states, found_in, others, params, grads, rows, ranges, noted,
+    locations)``: first parameters and states, which are to be the `states` that a table of expected
+    tensors has, where a table of dicts and names says. Then `others`, parameters without a gradient.
+    The gradients of `params` are to be as `grads` says. Their addresses are written into `rows`;
+    `noted` becomes the argument of the header check in their place, and is not 0 for one that is None.
+    At last torch's step counts at `locations`, with their sizes in bytes.
+    """
+    kinds = [WORDS, WORDS, WORDS, TABLE, TABLE, WORDS, *(TABLE,) * 4, WORDS, TABLE]
+    return compile_function(_scan, types.int64(*kinds), "torch-scan", nogil=False)
 
 
 @cache
@@ -97,22 +146,11 @@ def read_counts() -> Callable[[Array, Array], None]:
 
 @cache
 def note_steps() -> Callable[..., None]:
-    """``note_steps()(counts, before, given, locations, products)``: write counts into torch's tensors.
+    """``note_steps()(counts, given, locations, products)``: write counts into torch's tensors.
 
-    For each row that has a gradient, and a count that differs from `before`: the count to the first
-    address in `locations`, and the product to the second. Each is followed by a size in bytes, 0 if
-    there is no such tensor.
+    For each row that has a gradient and another count than torch: the count to the first address in
+    `locations`, and the product to the second. Each is followed by a size in bytes, 0 if there is no
+    such tensor.
     """
-    flags, products = types.Array(types.boolean, 1, "C"), types.Array(types.float64, 1, "C")
-    signature = types.void(TABLE, WORDS, flags, TABLE, products)
-    return compile_function(_note, signature, "torch-note")
-
-
-def note(expected: Expected, grads: list[Any], rows: Array, ranges: Array, noted: Array) -> int:
-    """Write the addresses of gradients like the expected tensors into an optimizer's table.
-
-    `noted` becomes the argument of the header check in their place; it is not 0 for a gradient that is
-    None. Return how many are not None, or -1 if one is to be checked in Python.
-    """
-    known = expected.exchange, items_of(grads), expected.table
-    return int(_gradients_compiled()(*known, rows, ranges, noted))
+    given, products = types.Array(types.boolean, 1, "C"), types.Array(types.float64, 1, "C")
+    return compile_function(_note, types.void(TABLE, given, TABLE, products), "torch-note")

@@ -63,7 +63,6 @@ class TensorStepper:
         self._locations = np.array(
             [[*_location(c), *_location(p)] for c, p in scalars], np.int64
         ).reshape(-1, 4)
-        self._before = np.zeros(len(self._rows), np.int64)
         self._given = np.zeros(len(self._rows), np.bool_)
         self._products = np.zeros(len(self._rows))
         self._copies_back = [
@@ -71,6 +70,10 @@ class TensorStepper:
         ]
         self._has_products = any(row.product is not None for row in self._rows)
         self._has_rates = any(row.rate is not None for row in self._rows)
+        self._note: Change | None = None
+        if self.stepper.by_table and not self.stepper.hyper.is_on_device:
+            noted = self.stepper.table.counts, self._given, self._locations, self._products
+            self._note = partial(note_steps(), *noted)
 
     @property
     def taken(self) -> Array:
@@ -85,38 +88,39 @@ class TensorStepper:
             count = int(steps.max())
             self.stepper.continue_at(count, (count - steps).tolist())
 
-    def step(self, grads: list[Any], steps: Array, given: Array, grad_scale: float) -> None:
+    def step(self, grads: list[Any], given: Array, grad_scale: float) -> None:
         """Step, then update torch's counts and parameters with gaps; atomically in memory.
 
-        `steps` are the step counts before, and `given` says which arrays have a gradient.
+        `given` says which arrays have a gradient.
         """
-        self._before[:], self._given[:] = steps, given
         if self._has_products:
-            counts = iter(steps.tolist())
+            counts = iter(self.taken.tolist())
             self._products[:] = [p for s in self._sections for p in s.products_after(counts)]
-        also = [*self._noted(), *self._rated(steps, given)]
+        self._given[:] = given
+        also = [*self._noted(), *self._rated(self.taken, given)]
         also += self._copies_back
         self.stepper.step_also(grads, grad_scale, also)
 
     def _rated(self, steps: Array, given: Array) -> list[Change]:
         """The changes that put ASGD's rate and share of the coming step into torch's tensors."""
+        if not self._has_rates:
+            return []
         changes, taken, stepped = [], iter(steps.tolist()), iter(given.tolist())
-        for section in self._sections if self._has_rates else ():
+        for section in self._sections:
             for row, step, is_given in zip(section.rows, taken, stepped, strict=False):
                 if is_given and row.rate is not None:
                     rate, share = asgd_ahead(section.group, step + 1)
                     changes += [put(row.rate, rate), put(row.share, share)]
         return changes
 
-    def _noted(self) -> list[Change]:
+    def _noted(self) -> Sequence[Change]:
         """The changes that update torch's counts and products."""
-        stepper = self.stepper
-        if stepper.by_table and not stepper.hyper.is_on_device:
-            noted = self._before, self._given, self._locations, self._products
-            return [partial(note_steps(), stepper.table.counts, *noted)]
+        if self._note is not None:
+            return [self._note]
         changes = []
+        steps = self.taken
         for row, step, product in compress(
-            zip(self._rows, self._before, self._products, strict=True), self._given
+            zip(self._rows, steps, self._products, strict=True), self._given
         ):
             changes += [put(row.count, step + 1)] if row.count is not None else []
             changes += [put(row.product, product)] if row.product is not None else []
