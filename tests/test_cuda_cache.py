@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from fastopt.executors.cuda import device, programs
 from fastopt.kernels import disk_cache, trusted_files
 from fastopt.kernels.kernel_identity import Identity
 from tests.device import EMULATED, SIMULATED, skip_without_device
@@ -20,6 +19,8 @@ from tests.subprocesses import finish, run, script, start
 skip_without_device()
 if SIMULATED:
     pytest.skip("CUDA: the simulator compiles nothing", allow_module_level=True)
+
+from fastopt.executors.cuda import device, programs  # noqa: E402
 
 # Whether numba-cuda compiled something, or loaded what it takes to.
 COUNT = """
