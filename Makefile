@@ -33,7 +33,7 @@ ANYWHERE := $(addprefix --ignore=tests/test_,bench.py cache_users.py dialect_tab
 
 # What runs on a device of any kind, and what of it Numba's simulator can do.
 CUDA_LOGIC := $(addprefix tests/test_cuda,.py _blocks.py _norm.py _state.py _errors.py)
-CUDA := $(CUDA_LOGIC) $(addprefix tests/test_cuda,_copies.py _streams.py _traffic.py _arrays.py _gradients.py _sums.py _launch.py _fast.py _page.py _numpy.py _fuzz.py _cache.py _bench.py)
+CUDA := $(CUDA_LOGIC) $(addprefix tests/test_cuda,_copies.py _streams.py _traffic.py _arrays.py _gradients.py _pieces.py _sums.py _launch.py _fast.py _page.py _numpy.py _fuzz.py _cache.py _bench.py) tests/test_identity_cuda.py
 EMULATOR := ../shared/gpu-emulator/run
 
 # What runs at the same time prints its lines when it is through; make before 4.0 mixes them.
@@ -140,7 +140,7 @@ mpi-emulated: $(VENV)/.cuda-test $(VENV)/.mpich ## ranks with arrays on an emula
 
 torch-emulated: $(VENV)/.cuda-test $(VENV)/.interop ## tensors on an emulated GPU, where there is one
 	$(call heading,torch with tensors on an emulated GPU)
-	$(call emulated,$(addprefix tests/interop/test_torch_,cuda.py cuda_scan.py graphs.py))
+	$(call emulated,$(addprefix tests/interop/test_torch_,cuda.py cuda_scan.py cuda_states.py backward_cuda.py graphs.py))
 
 test-cuda: $(FOR_GPU) ## the CUDA executor on a GPU; ENV=here: with the Python that is there
 	$(call heading,CUDA on a GPU)
