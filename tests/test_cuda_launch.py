@@ -117,7 +117,7 @@ def test_a_launch_that_fails_is_not_counted(opt):
 
 def test_an_interrupt_while_gradients_are_bound(monkeypatch):
     """The launches of some are not those of all."""
-    from fastopt.executors.cuda.batches import OneArray
+    from fastopt.executors.cuda.one_array import OneArray
 
     params = [to_device(np.ones(50, np.float32)) for _ in range(2)]
     opt = fastopt.RMSProp([{"params": [p]} for p in params], lr=0.1)

@@ -18,15 +18,17 @@ from fastopt.executors import launching
 from fastopt.executors.cpu.columns import COUNT, GRAD, HYPER_LAG, ITEMSIZE, LAG, LENGTH, STATE, STEPS
 from fastopt.executors.cpu.table import CountedTable
 from fastopt.executors.cuda import copies, device, driver_calls, streams
-from fastopt.executors.cuda.batches import Batch, ManyArrays, OneArray
+from fastopt.executors.cuda.batches import Batch
 from fastopt.executors.cuda.clip_decision import ClipDecision
 from fastopt.executors.cuda.control import Control
 from fastopt.executors.cuda.kernel_source import KEPT, KernelVariant
 from fastopt.executors.cuda.kernels import kernels
 from fastopt.executors.cuda.launches import NOT_PREPARED, LaunchHyper
+from fastopt.executors.cuda.many_arrays import ManyArrays
+from fastopt.executors.cuda.one_array import OneArray
 from fastopt.executors.cuda.quick_steps import QuickStep, quick_step
 from fastopt.executors.launching import TAKEN
-from fastopt.executors.norm import DOWN, LOCAL, UP, Reducer, blocks, conclude
+from fastopt.executors.norm import LOCAL, Reducer, blocks
 from fastopt.kernels.job import Job
 from fastopt.steps.clipping import GradientStats, NormClip
 from fastopt.steps.cuda_sums import DeviceDecisions, DevicePass, Shared
@@ -332,8 +334,11 @@ class CudaStepper(Stepper):
         if not self.reads_first:
             return True
         with self._on():
-            if self._decision is not None and not self._decide_clipping(self._decision):
-                return False
+            if self._decision is not None:
+                if self.reducer is LOCAL:
+                    self._decision.start(self._stream)
+                elif not self._take_measured(self._decision):
+                    return False
             for own in self._passes:
                 own.start(self._stream, self.reducer)
         if self.reducer is LOCAL or not self.decisions.may_skip:
@@ -341,22 +346,15 @@ class CudaStepper(Stepper):
         _, skipped, self._skipped = self._read_decision()
         return not skipped
 
-    def _decide_clipping(self, decision: ClipDecision) -> bool:
-        if self.reducer is LOCAL:
-            decision.start(self._stream)
-            return True
-        size, finite = self._measure(*decision.add(self._stream).tolist())
+    def _take_measured(self, decision: ClipDecision) -> bool:
+        """Decide here, from the norm over all processes; False to skip the step."""
+        size, finite = decision.norm_across(self._stream, self.reducer)
         factor = self.clip.conclude(size, finite, self.grad_scale, self.limit)
         if self.clip.last is None:
             raise AssertionError("a conclusion is written down")
         decision.control.take(self.clip.last.norm, factor or 0.0, self.clip.last.skipped)
         self._has_started = True
         return factor is not None
-
-    def _measure(self, total: float, down: float, up: float) -> tuple[float, bool]:
-        """The norm of the finite elements of all processes, and whether all are finite."""
-        sums, finite = {1.0: total, DOWN: down, UP: up}, not math.isnan(up)
-        return conclude(total if finite else up, sums.__getitem__, lambda: finite, self.reducer)
 
     def run(self, start: int, stop: int) -> None:
         """Launch the step of the elements from `start` to `stop`."""

@@ -10,12 +10,13 @@ import numpy as np
 
 from fastopt.arrays.checks import Array
 from fastopt.executors.cuda import device, norm, tree_sum
-from fastopt.executors.cuda.batches import ManyArrays, OneArray
 from fastopt.executors.cuda.control import Control
 from fastopt.executors.cuda.kernel_source import KEPT
 from fastopt.executors.cuda.launches import Launch, LaunchHyper, LaunchRow, StagedTable
+from fastopt.executors.cuda.many_arrays import ManyArrays
+from fastopt.executors.cuda.one_array import OneArray
 from fastopt.executors.cuda.tree_sum import CHUNK_WORDS
-from fastopt.executors.norm import SUM_BLOCK
+from fastopt.executors.norm import DOWN, SUM_BLOCK, UP, Reducer, conclude
 from fastopt.executors.norm import tree_sum as sum_of_rows
 
 
@@ -164,7 +165,7 @@ class ClipDecision:
         self.set_numbers(1.0, math.inf)
         self.start(0)
 
-    def add(self, stream: int) -> Array:
+    def _add(self, stream: int) -> Array:
         """The sums of `norm.COLUMNS` over all blocks, on the host: waits for the device."""
         for launch, count in self._squares:
             launch.start(count, tree_sum.THREADS, stream)
@@ -175,3 +176,9 @@ class ClipDecision:
         if not blocks:  # a rank without elements: nothing was written there
             return np.zeros(norm.COLUMNS)
         return np.asarray(sum_of_rows(sums[:, :blocks].T))
+
+    def norm_across(self, stream: int, reducer: Reducer) -> tuple[float, bool]:
+        """The norm of the finite elements of all processes, and whether all are finite: waits."""
+        total, down, up = self._add(stream).tolist()
+        sums, finite = {1.0: total, DOWN: down, UP: up}, not math.isnan(up)
+        return conclude(total if finite else up, sums.__getitem__, lambda: finite, reducer)

@@ -10,7 +10,8 @@ import numpy as np
 
 from fastopt.arrays.checks import Array, address
 from fastopt.executors import launching
-from fastopt.executors.cuda.batches import Batch, ManyArrays
+from fastopt.executors.cuda.batches import Batch
+from fastopt.executors.cuda.many_arrays import ManyArrays
 from fastopt.executors.exchange import STREAM, Expected
 
 # Where a gradient must not be, if it must stay where it is.

@@ -9,10 +9,12 @@ import numpy as np
 
 from fastopt.arrays.checks import Array
 from fastopt.executors.cuda import device
-from fastopt.executors.cuda.batches import Batch, ManyArrays, OneArray
+from fastopt.executors.cuda.batches import Batch
 from fastopt.executors.cuda.clip_decision import chunk_table
 from fastopt.executors.cuda.kernel_source import KEPT, KernelVariant
 from fastopt.executors.cuda.launches import Launch, LaunchHyper, LaunchRow, StagedTable
+from fastopt.executors.cuda.many_arrays import ManyArrays
+from fastopt.executors.cuda.one_array import OneArray
 from fastopt.executors.cuda.programs import Program
 from fastopt.executors.cuda.sum_kernels import SumKernels
 from fastopt.executors.cuda.sum_source import ROW_WORDS
