@@ -188,6 +188,9 @@ def test_a_number_ends_it_and_auto_continues():
         assert 0 < abs(each.current("lr") / rate - 1) < 0.4
     assert (opt.state["trend"] != trend).any()
     assert_same_bits(copy.params, opt.params)
+    with refusal(TypeError, ["lr must be a number", "None"]):
+        opt.lr = None
+    assert opt.lr == "auto"
     with refusal(ValueError, ["lr = 'auto'", "make a new optimizer"]):
         plain.lr = "auto"
 
@@ -205,6 +208,12 @@ def test_what_is_not_finite():
         for _ in range(3):
             overflowing.step(np.full(4, 1e38, np.float32))
     assert np.isfinite(overflowing.params).all()
+    w = np.ones(4)
+    opt = fastopt.SGD(w, lr="auto")
+    for step in range(6):
+        before = w.copy()
+        opt.step(np.array([np.nan if step == 2 else 0.5, 1.0, 1.0, 1.0]))
+        assert (w[1:] < before[1:]).all()  # one NaN does not end the others' steps
 
 
 def test_it_is_near_the_best_constant_rate():
@@ -232,9 +241,16 @@ def test_minibatches_of_minimize():
 
 def test_where_it_is_not():
     w = np.ones((3, 3))
-    for kind in fastopt.LAMB, fastopt.LARS, fastopt.ASGD, fastopt.Rprop:
-        with refusal(ValueError, ["lr must be", kind.__name__, "'auto'"]):
-            kind(w, lr="auto")
+    transforms = {
+        "LAMB": "scale_by_trust_ratio",
+        "LARS": "scale_by_trust_ratio",
+        "ASGD": "",
+        "Rprop": "",
+    }
+    transforms |= {"Prodigy": "scale_by_prodigy", "DoG": "scale_by_dog"}
+    for kind, transform in transforms.items():
+        with refusal(ValueError, ["lr must be", kind, "'auto'", transform]):
+            getattr(fastopt, kind)(w, lr="auto")
     with refusal(TypeError, ["lr must be", "'fast'"]):
         fastopt.RMSProp(w, lr="fast")
     with refusal(ValueError, ["sparse must be None"]):

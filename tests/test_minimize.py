@@ -162,6 +162,9 @@ def test_default_rates():
     # A plane has none: the step is as long as the point is large.
     result = fastopt.minimize(lambda x: (x.sum(), np.ones(2)), [4.0, 2.0], optimizer="sgd", maxiter=1)
     assert result.x.tolist() == [0.0, -2.0]
+    # The mean of squares that overflow is no larger than the largest.
+    result = fastopt.minimize(lambda x: (abs(x).max(), np.sign(x)), [1e200, -1e200], maxiter=1)
+    assert 0 < abs(result.x[0]) < 1e200
     # At a point that is the minimum already nothing happens.
     assert fastopt.minimize(sphere, [0.0], optimizer="sgd").nit == 0
     own = fastopt.minimize(both, X0, optimizer=functools.partial(fastopt.Adam), maxiter=3)

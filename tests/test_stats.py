@@ -202,6 +202,13 @@ def test_refusals(how):
         fastopt.RMSProp(np.zeros((3, 2)), stats=stats)
 
 
+def test_they_are_of_optimizers():
+    with refusal(ValueError, ["stats must be empty", "sgd_step"]):
+        fastopt.sgd_step(np.zeros(3), np.ones(3), lr=0.1, stats=["grad_norm"])
+    with refusal(TypeError, ["no argument stats", "opt.stats"]):
+        fastopt.minimize(lambda x: (x @ x, 2 * x), np.ones(3), stats=["grad_norm"])
+
+
 @pytest.mark.parametrize("sparse", ["exact", "lazy"])
 def test_sparse_gradients_are_refused(sparse):
     with refusal(ValueError, ["stats", sparse]):

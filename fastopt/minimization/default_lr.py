@@ -24,8 +24,10 @@ def usual(maker: Any, objective: Objective, x: Array, box: Box) -> float | None:
         return _by_curvature(objective, x, box)
     if start is None or objective.noisy:
         return cast("float | None", start)
-    squares = float(np.sum(np.square(x, dtype=np.float64)))
-    return float(start) * max(1.0, math.sqrt(squares / max(x.size, 1)))
+    with np.errstate(over="ignore"):
+        squares = float(np.sum(np.square(x, dtype=np.float64)))
+    largest = float(abs(x).max(initial=0.0))  # no mean is above it, not even where squares overflow
+    return float(start) * max(1.0, min(math.sqrt(squares / max(x.size, 1)), largest))
 
 
 def schedule(lr: float, maxiter: float) -> Schedule:

@@ -20,6 +20,7 @@ _INSTEAD = {
     "disp": "progress=True shows a bar, and the result has a message",
     "maxfun": "use maxiter: a step takes one evaluation",
     "maxfev": "use maxiter: a step takes one evaluation",
+    "stats": "the result does not have them; take steps with an optimizer, and read opt.stats",
 }
 
 

@@ -76,10 +76,10 @@ def with_automatic_rate(
         if part.from_sums is not None or part.inputs or part.outputs:
             raise ValueError(
                 f"lr must be a number or a schedule for {kind}, not 'auto': its transform "
-                f"{part.name!r} has sums or arrays of its own"
+                f"{part.factory_name} has sums or arrays of its own"
             )
     factor = lr.factor if isinstance(lr, auto) else 1.0
-    given = lr.lr if isinstance(lr, Held) else None
+    given = nonnegative("lr", lr.lr) if isinstance(lr, Held) else None
     rule = follow(*direction, factor=factor, lr=given, by_gradient=by_gradient)
     return [rule, *(part for part in parts if part.after)]
 

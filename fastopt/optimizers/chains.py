@@ -38,7 +38,7 @@ def _check_sparse(name: str, chain: Chain, sparse: str | None, stats: Any) -> No
             f"stats must be empty with sparse={sparse!r}: they are over all rows, and a step with "
             "sparse gradients reads the touched ones"
         )
-    with_sums = [repr(each).partition("(")[0] for each in chain if each.from_sums is not None]
+    with_sums = [each.factory_name for each in chain if each.from_sums is not None]
     if with_sums and sparse is not None:
         raise ValueError(
             f"sparse must be None for {name}, got {sparse!r}: its transform {with_sums[0]} has sums "

@@ -46,12 +46,12 @@ class DoG(NamedOptimizer):
     -----
     The rate does not fall by itself, so the authors have an average of the parameters evaluated: with
     `average_decay` or `schedule_free`, `averaged_params` returns one. Two passes: one reads parameter,
-    gradient and start for the sums, one steps. For arrays in memory, and without sparse gradients.
+    gradient and start for the sums, one steps. Without sparse gradients.
 
     Groups have one distance and one sum, where the authors' code has them for each group. An array
     whose gradient is None adds nothing to the sums of the step. Decoupled decay takes
-    ``lr * weight_decay * w``, where ``lr`` is the factor alone. Parameters of 16 bits need a larger
-    `reps_rel`, or `stochastic_rounding`, whose errors are part of the distance.
+    ``lr * weight_decay * w``, where ``lr`` is the factor alone. Parameters of 16 bits need
+    `master_bits=32` or a larger `reps_rel`, since the first steps are a millionth of the parameters.
 
     References
     ----------

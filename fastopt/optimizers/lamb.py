@@ -47,8 +47,8 @@ class LAMB(NamedOptimizer):
     Notes
     -----
     Two passes: one reads parameter, gradient and states for the norms, one steps; `clip_norm` adds
-    another read of the gradients. For arrays in memory, and without sparse gradients. The paper lets
-    a function of ``|w|`` stand in its place, which is the identity here, as in optax.
+    another read of the gradients. Without sparse gradients. The paper lets a function of ``|w|``
+    stand in its place, which is the identity here, as in optax.
 
     References
     ----------

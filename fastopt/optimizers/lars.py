@@ -46,8 +46,8 @@ class LARS(NamedOptimizer):
 
     Notes
     -----
-    Two passes: one reads parameter and gradient for the norms, one steps. For arrays in memory, and
-    without sparse gradients. As in optax the norm is that of ``g + weight_decay * w``; the paper has
+    Two passes: one reads parameter and gradient for the norms, one steps. Without sparse
+    gradients. As in optax the norm is that of ``g + weight_decay * w``; the paper has
     ``|g| + weight_decay * |w|``, which is the same without weight decay and larger with it.
 
     References

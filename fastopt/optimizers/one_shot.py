@@ -123,6 +123,8 @@ def _take(
     settings: dict[str, Any],
     state: dict[str, Any],
 ) -> GradientStats | None:
+    if settings.get("stats"):
+        raise ValueError(f"stats must be empty for {name}: an optimizer has them, as opt.stats")
     optimizer = kind(param, **settings, state=state)
     if missing := optimizer._state.keys() - state.keys():
         raise ValueError(f"these settings need the state {', '.join(sorted(missing))}")

@@ -59,10 +59,10 @@ class Prodigy(NamedOptimizer):
 
     Notes
     -----
-    Two passes: one reads parameter, gradient and two states for the sums, one steps. For arrays in
-    memory, and without sparse gradients. The states are kept divided by ``d``, ``d**2`` and ``d**2``,
-    so that they have the size of gradients: formats of 16 and 8 bits hold them. Parameters of 16 bits
-    need a larger `d0`, or `stochastic_rounding`. ``opt.state_dict()["carried"]`` has ``d`` first.
+    Two passes: one reads parameter, gradient and two states for the sums, one steps. Without sparse
+    gradients. The states are kept divided by ``d``, ``d**2`` and ``d**2``, so that they have the size
+    of gradients: formats of 16 and 8 bits hold them. Parameters of 16 bits need `master_bits`, a larger
+    `d0` or `stochastic_rounding`. ``opt.state_dict()["carried"]`` has ``d`` first.
 
     This is algorithm 4 of the paper. The authors' code, and optax, take the new ``d`` for
     ``d * eps``, which differs where gradients are as small as ``eps``; their `slice_p` is not here.

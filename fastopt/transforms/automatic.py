@@ -66,7 +66,7 @@ def automatic_rate_by_gradient(hyper, sums, carried):
         return (given, memory(carried[3]), *hyper[2:]), carried
     following = followed(sums, carried[:4])
     mean = sums[3] / sums[2] if sums[2] > 0.0 else 0.0
-    mean = 0.9 * carried[5] + 0.1 * mean
+    mean = 0.9 * carried[5] + 0.1 * mean if mean - mean == 0.0 else carried[5]  # if finite
     rate = factor * following[0] / math.sqrt(mean) if mean > 0.0 else 0.0
     return (rate, memory(carried[3]), *hyper[2:]), (*following, rate, mean)
 
@@ -137,9 +137,9 @@ def follow_automatically(
         e = (1 - 1 / max(100, t / 10)) * e + u
         u = factor * rate * u
 
-    The rate rises while the gradient agrees with the steps of the last hundred, and falls if it opposes
-    them, which is the sign of the derivative of the loss by the rates of these steps. Costs one more
-    read of parameters, gradients and ``e``. `lr="auto"` of a named optimizer is this.
+    The rate rises while the gradient agrees with the last hundred steps, and falls if it opposes them:
+    ``c`` is minus the derivative of the loss by the rate of these steps. Costs one more read of
+    parameters, gradients and ``e``. `lr="auto"` of a named optimizer is this.
 
     Parameters
     ----------

@@ -152,6 +152,11 @@ class Transform:
     def name(self) -> str:
         return self.update.__name__
 
+    @property
+    def factory_name(self) -> str:
+        """The name of the function that made it, as users know it, or else of its `update`."""
+        return repr(self).partition("(")[0]
+
     def slots(self) -> tuple[Slot, ...]:
         """The transform's arrays, in the order of the table's columns."""
         states = [Slot(name, "state") for name in self.state]

@@ -153,6 +153,21 @@ def split_weights():
         check_same(*pair)
         assert isinstance(pair[1].state[params(pair[1])[0]]["correction"], DTensor)
 
+        saved = pair[1].state_dict()  # gathered as torch.distributed.checkpoint does
+        for key, states in saved["state"].items():
+            gathered = {n: s.full_tensor() if isinstance(s, DTensor) else s for n, s in states.items()}
+            saved["state"][key] = gathered
+        other = both("AdamW", mesh, [Shard(0)], torch.bfloat16, lr=0.01, master_bits=bits)
+        for optimizer, resumed in zip(pair, other, strict=True):
+            resumed.load_state_dict(copy.deepcopy(saved))
+            with torch.no_grad():
+                for param, value in zip(params(resumed), params(optimizer), strict=True):
+                    param.copy_(value)
+        for each in (pair, other):
+            step(4, *each, torch.bfloat16)
+            check_same(*each)
+        check_same(pair[0], other[1])
+
 
 def norms():
     """The norm is that of all processes, those without elements of their own included."""

@@ -11,7 +11,12 @@ from torch.nn.parameter import is_lazy
 
 from fastopt.interop.torch.hooks import hooked
 from fastopt.interop.torch.loading import keep_formats, release
-from fastopt.interop.torch.master_weights import as_float32, complete_correction, load_float32
+from fastopt.interop.torch.master_weights import (
+    as_float32,
+    complete_correction,
+    exchangeable,
+    load_float32,
+)
 from fastopt.interop.torch.options import Added
 from fastopt.interop.torch.param_groups import GroupValue, ParamGroup, chain_of, check_constants
 from fastopt.interop.torch.planner import Planner, key_of
@@ -215,12 +220,16 @@ class FastOptimizer(torch.optim.Optimizer):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """As torch's. States of 8 bits of sharded parameters are decoded: blocks follow the shards."""
+        """As torch's. Of sharded parameters, states are in formats that can be gathered.
+
+        States of 8 bits are decoded, since blocks follow the shards, and corrections of 16 bits are
+        in int32, since processes cannot exchange int16.
+        """
         saved: dict[str, Any] = super().state_dict()
         params = [param for group in self.param_groups for param in group["params"]]
-        for key, states in saved["state"].items():
-            if is_sharded(params[key]) and any(map(is_packed, states.values())):
-                saved["state"][key] = self.decoded(params[key])
+        for key in saved["state"]:
+            if is_sharded(params[key]):
+                saved["state"][key] = exchangeable(self.decoded(params[key]))
         return saved
 
     def decoded_state_dict(self) -> dict[str, Any]:

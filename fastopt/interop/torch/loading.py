@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fastopt.interop.torch.shards import is_sharded
@@ -47,5 +48,7 @@ def release(states: Any, param: Any) -> None:
                     f"{name} has the 8-bit blocks of a parameter that is not sharded, and they do not "
                     "follow the shards: save it with decoded_state_dict()"
                 )
-            device = param.device if isinstance(param, Tensor) else None
-            states[name] = value.tensor.to(device=device)
+            tensor = value.tensor
+            if name == CORRECTION and tensor.dtype == torch.int32:  # as `state_dict` of shards has it
+                tensor = tensor.short()
+            states[name] = tensor.to(device=param.device if isinstance(param, Tensor) else None)

@@ -43,12 +43,30 @@ def complete_correction(state: State, param: Tensor, codec: Correction | None) -
     if not fits or correction.shape != param.shape:
         raise ValueError(
             f"the correction of a parameter must be a tensor of {dtype} and of shape "
-            f"{tuple(param.shape)} with these master_bits, not {correction!r:.200}"
+            f"{tuple(param.shape)} with these master_bits, not "
+            f"{_described(correction)}"
         )
     state[CORRECTION] = correction = placed(correction, param)
     known = part(correction)
     if (known.device, known.stride()) != (new.device, new.stride()):
         state[CORRECTION] = like(new.copy_(known), param)
+
+
+def exchangeable(state: State) -> State:
+    """A state with its correction in a dtype that gloo and NCCL can exchange."""
+    correction = state.get(CORRECTION)
+    wide = {CORRECTION: correction.int()} if _is_short(correction) else {}
+    return {**state, **wide}
+
+
+def _is_short(correction: Any) -> bool:
+    return isinstance(correction, Tensor) and correction.dtype == torch.int16
+
+
+def _described(correction: Any) -> str:
+    if not isinstance(correction, Tensor):
+        return f"{correction!r:.200}"
+    return f"one of {correction.dtype} and of shape {tuple(correction.shape)}"
 
 
 def joined(param: Tensor, correction: Tensor) -> Tensor:

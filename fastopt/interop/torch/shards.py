@@ -64,15 +64,17 @@ def placed(tensor: Tensor, param: Any) -> Tensor:
     if not is_sharded(param):
         return tensor
     mesh, placements = param.device_mesh, param.placements
-    if not is_sharded(tensor):
+    sharded: Any = tensor if is_sharded(tensor) else None
+    if sharded is not None and (sharded.device_mesh, sharded.placements) == (mesh, placements):
+        return tensor
+    if tensor.dtype == torch.int16:  # which gloo and NCCL cannot exchange
+        return placed(tensor.int(), param).short()
+    if sharded is None:
         from torch.distributed.tensor import distribute_tensor
 
         return distribute_tensor(tensor, mesh, placements)
-    same: Any = tensor
-    if same.device_mesh == mesh and same.placements == placements:
-        return tensor
     with torch.no_grad():
-        moved: Tensor = same.redistribute(mesh, placements)
+        moved: Tensor = sharded.redistribute(mesh, placements)
         return moved
 
 
