@@ -55,12 +55,9 @@ def complete_correction(state: State, param: Tensor, codec: Correction | None) -
 def exchangeable(state: State) -> State:
     """A state with its correction in a dtype that gloo and NCCL can exchange."""
     correction = state.get(CORRECTION)
-    wide = {CORRECTION: correction.int()} if _is_short(correction) else {}
-    return {**state, **wide}
-
-
-def _is_short(correction: Any) -> bool:
-    return isinstance(correction, Tensor) and correction.dtype == torch.int16
+    if isinstance(correction, Tensor) and correction.dtype == torch.int16:
+        return {**state, CORRECTION: correction.int()}
+    return state
 
 
 def _described(correction: Any) -> str:
