@@ -76,6 +76,13 @@ class Stats(Mapping[str, float]):
     out of a step they are those of its last step, and zero if it had none. A sum that overflows is
     infinite.
 
+    Parameters
+    ----------
+    values, per_array : dict
+        Name -> number, and name -> structure of numbers.
+    step : int
+        As below: an optimizer makes these objects.
+
     Attributes
     ----------
     step : int
