@@ -193,6 +193,9 @@ def test_a_number_ends_it_and_auto_continues():
     assert opt.lr == "auto"
     with refusal(ValueError, ["lr = 'auto'", "make a new optimizer"]):
         plain.lr = "auto"
+    with refusal(TypeError, ["lr must be a number >= 0", "None"]):
+        opt.lr = None
+    assert opt.lr == "auto"
 
 
 def test_what_is_not_finite():
@@ -214,6 +217,19 @@ def test_what_is_not_finite():
         before = w.copy()
         opt.step(np.array([np.nan if step == 2 else 0.5, 1.0, 1.0, 1.0]))
         assert (w[1:] < before[1:]).all()  # one NaN does not end the others' steps
+
+
+@pytest.mark.parametrize("kind", [fastopt.RMSProp, fastopt.SGD])
+def test_steps_without_gradients_leave_the_rate(kind):
+    (opt, same), arrays = (kind([np.full(9, 3.0)], lr="auto") for _ in range(2)), np.full(9, 1e3)
+    opt.step([None])
+    assert math.isnan(opt.current("lr"))
+    for _ in range(30):
+        opt.step([opt.params[0] - arrays])
+        same.step([same.params[0] - arrays])
+        opt.step([None])
+        assert opt.current("lr") == same.current("lr")
+    assert_same_bits(opt.params[0], same.params[0])
 
 
 def test_it_is_near_the_best_constant_rate():

@@ -158,6 +158,24 @@ def test_more_skipped_steps_than_are_kept(monkeypatch):
     assert_same_on_device(opt, w, same.state)
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_gradients_of_another_format_after_skipped_steps(several):
+    """What earlier launches kept for the skipped step is of other kernels."""
+    w, grads = gradients(40)
+    host = [w[:20].copy(), w[20:].copy()] if several else [w.copy()]
+    device = [to_device(x) for x in host]
+    settings = {"lr": lambda step: 0.1 / (1 + step), "skip_nonfinite": True}
+    opt, same = (fastopt.Adam(x, **settings) for x in (device, host))
+    for i, g in enumerate([*grads, *grads]):
+        g = g.astype([np.float32, np.float16, np.float16][i % 3])
+        given = [g[:20], g[20:]] if several else [g]
+        opt.step([to_device(x) for x in given])
+        same.step(given)
+    for actual, expected in zip(device, host, strict=True):
+        assert_same_bits(to_host(actual), expected)
+    assert opt.step_count == same.step_count
+
+
 def test_saved_after_skipped_steps(tmp_path):
     w, grads = gradients(40)
     opt, same = (fastopt.Adam(x, skip_nonfinite=True) for x in (to_device(w), w))

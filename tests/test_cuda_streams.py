@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import fastopt
+from fastopt import transforms as t
 from fastopt.executors.cuda import streams
 from tests.device import (
     assert_same_on_device,
@@ -283,6 +284,29 @@ class TestCapturable:
             taken()
         opt.step(grads[0])
         assert [set(to_host(w).tolist()) for w in params] == [{-123.0}] * 2
+
+    def test_a_graph_keeps_its_sums(self, monkeypatch):
+        """What it adds up is in a table that steps with fewer gradients do not take away."""
+        from numba import cuda
+
+        params = [to_device(np.zeros(n, np.float32)) for n in (9, 20)]
+        grads = [to_device(np.full(n, 10.0, np.float32)) for n in (9, 20)]
+        parts = t.chain(t.clip_by_global_norm(5.0), t.scale_by_learning_rate(0.1))
+        host, host_grads = ([to_host(x) for x in arrays] for arrays in (params, grads))
+        opt = fastopt.Optimizer(params, parts, capturable=True)
+        same = fastopt.Optimizer(host, parts)
+        opt.step(grads)
+        same.step(host_grads)
+        replay = captured(monkeypatch, lambda: opt.step(grads), launches=3)
+        for left_out in (0, 1, 2):
+            opt.step([None if i == left_out else g for i, g in enumerate(grads)])
+            same.step([None if i == left_out else g for i, g in enumerate(host_grads)])
+            cuda.current_context().deallocations.clear()
+            opt.advance()
+            replay()
+            same.step(host_grads)
+        for actual, expected in zip(params, host, strict=True):
+            assert_same_bits(to_host(actual), expected)
 
     def test_a_graph_is_of_the_arrays_of_the_step_before(self, monkeypatch):
         params, grads = ([to_device(np.zeros(n, np.float32)) for n in (9, 20, 5)] for _ in range(2))

@@ -8,6 +8,7 @@ import pytest
 
 import fastopt
 from fastopt import transforms as t
+from fastopt.codecs.base import ENCODE_CHUNK
 from fastopt.codecs.floats import floats
 from fastopt.optimizers.registry import MODULES
 from fastopt.steps.stepper import stepper_of
@@ -247,6 +248,21 @@ def test_chains_and_states_in_files(tmp_path):
     same.step(g)
     assert_same_steps(opt, same, w)
     assert len(list((tmp_path / "states").iterdir())) == 2
+
+
+@pytest.mark.parametrize("bits", [None, 32])
+def test_values_from_the_parameters_themselves(bits):
+    first, second = np.full(5, 1.0, np.float16), np.full(5, 2.0, np.float16)
+    opt = fastopt.SGD([first, second], lr=1e-4, master_bits=bits)
+    opt.set_params([second, first])
+    assert_same_bits(first, np.full(5, 2.0, np.float16))
+    assert_same_bits(second, np.full(5, 1.0, np.float16))
+    several = np.zeros(6 * ENCODE_CHUNK, np.float16)
+    several[: 4 * ENCODE_CHUNK] = np.arange(4 * ENCODE_CHUNK) % 1000
+    w, values = several[ENCODE_CHUNK // 2 :][: 4 * ENCODE_CHUNK], several[: 4 * ENCODE_CHUNK]
+    expected = values.copy()
+    fastopt.SGD(w, master_bits=bits).set_params(values)
+    assert_same_bits(w, expected)
 
 
 def test_values_without_master_bits():

@@ -164,6 +164,25 @@ def test_skipped_refused_and_scaled():
     assert (opt.stats["grad_norm"], opt.stats.step) == (5.0 / 16, 2)
 
 
+@everywhere
+def test_scaled_and_left_out(executor):
+    """The gradient of an array that is left out had the scale of its own last step."""
+    w = [np.zeros(2), np.zeros(2)]
+    opt = fastopt.SGD(w, stats=("grad_norm", "grad_mean", "grad_nonfinite"), executor=executor)
+    g, bad = np.full(2, 3.0), np.array([3.0, np.inf])
+    opt.step([g, 4 * g], grad_scale=4.0)
+    for scale in (1024.0, 2.0, 2.0, 8.0):
+        opt.step([scale * g, None], grad_scale=scale)
+        assert opt.stats.per_array["grad_norm"] == [18.0**0.5, 4 * 18.0**0.5 / 4.0]
+        assert dict(opt.stats) == {"grad_norm": 6.0, "grad_mean": 3.0, "grad_nonfinite": 0.0}
+    with refusal(ValueError, ["grads[1]"]):
+        opt.step([g, np.zeros(3)], grad_scale=16.0)
+    assert opt.stats["grad_norm"] == 6.0
+    opt.step([16.0 * g, bad], grad_scale=1.0)
+    assert opt.stats.per_array["grad_mean"] == [48.0, np.inf]
+    assert opt.stats["grad_nonfinite"] == 1.0
+
+
 def test_resumed_and_copied(tmp_path):
     """They are no part of what is saved: a run without statistics continues with them."""
     w, grads = problem(5, np.float64)

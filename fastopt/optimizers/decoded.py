@@ -93,7 +93,7 @@ class Decoded:
             checks.check_readable(name, entered)
             checks.check_shape(name, entered, leaf)
             checks.check_is_written(name, leaf)
-            values.append(placement.to_host(entered))
+            values.append(_apart(placement.to_host(entered), self._steps.setup.guarded))
         for row in range(len(self._leaves)):
             self._steps.parameters.check_headers(row)
         remaining = iter(values)
@@ -102,3 +102,9 @@ class Decoded:
                 group.set_param(index, next(remaining))
                 if self._steps.count == 0:
                     group.restart(index)
+
+
+def _apart(values: checks.Array, guarded: checks.Guarded) -> checks.Array:
+    """The values, copied if one of the arrays that are written to is among them."""
+    start, stop, _ = checks.memory_range("", values)
+    return values.copy() if guarded.meets(start, stop) else values

@@ -308,6 +308,9 @@ class CudaStepper(Stepper):
 
     def _take_formats(self, formats: list[str]) -> None:
         """Gradients in another format than before get other kernels."""
+        if self._unsettled and self._form.recalls:  # what launches have kept is lost with them
+            self.settle()
+            self.hyper.fill(self.count, self.grad_scale)
         make(self.planned(self.hyper, self.scales, formats))
 
     def _on(self) -> AbstractContextManager[None]:

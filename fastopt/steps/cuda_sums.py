@@ -141,6 +141,7 @@ class DevicePass:
         # A launch that comes after one that can skip the step asks whether it did.
         form = form._replace(clipped=False, skips=form.may_skip)
         self._concluding: list[tuple[Entry, slice, Conclusion]] = []
+        self._of_graphs: list[list[Any]] = []
         for entry in shared.hyper.entries():
             if entry.group in self._pass.positions:
                 first, part = decisions.part(self._pass, entry.group)
@@ -223,6 +224,7 @@ class DevicePass:
 
     def record(self, stream: int) -> None:
         """Keep what the graph that is captured on a stream reads."""
+        self._of_graphs.append(self._tables())  # others may be in their place later
         for table in self._tables():
             table.keep()
 

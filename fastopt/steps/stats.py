@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from fastopt.arrays.checks import Array
 from fastopt.arrays.tree import ReadOnlyDict
 from fastopt.kernels.identity import frozen
@@ -22,7 +24,7 @@ class Kind(NamedTuple):
 
     term: Callable[..., Any]
     value: Callable[[float, int], float]  # from the sum of all terms and the number of elements
-    scales: bool  # whether it is multiplied by a factor that all numbers are multiplied by
+    power: int  # of a factor of all numbers, by which the sum is multiplied; then the value is by it
 
 
 def _root(total: float, count: int) -> float:
@@ -42,10 +44,10 @@ def _sum(total: float, count: int) -> float:
 
 
 KINDS = {
-    "norm": Kind(square, _root, True),
-    "rms": Kind(square, _root_of_mean, True),
-    "mean": Kind(itself, _mean, True),
-    "nonfinite": Kind(not_finite, _sum, False),
+    "norm": Kind(square, _root, 2),
+    "rms": Kind(square, _root_of_mean, 2),
+    "mean": Kind(itself, _mean, 1),
+    "nonfinite": Kind(not_finite, _sum, 0),
 }
 CLIPPED_SHARE = "clipped_share"
 POSITIONS: Mapping[str, Position] = {"grad": "gradient", "update": "update", "param": "param"}
@@ -174,7 +176,7 @@ class Statistics:
         totals: Array,
         group_of: Sequence[int],
         sizes: Sequence[int],
-        factor: float,
+        factors: Sequence[float],
         build: Callable[[list[Any]], Any],
         step: int,
     ) -> Stats:
@@ -186,8 +188,8 @@ class Statistics:
             A row for each sum, with a number for each array.
         group_of, sizes : sequence of int
             Of the arrays.
-        factor : float
-            What gradients were multiplied by.
+        factors : sequence of float
+            What the gradient of each array was multiplied by in its last step.
         build : callable
             Makes a structure like `params` of a list.
         step : int
@@ -195,15 +197,20 @@ class Statistics:
         values, per_array = {}, {}
         for name in self.names:
             kind, of_gradient = self._kinds[name]
-            scale = factor if kind.scales and of_gradient else 1.0
+            scales = factors if kind.power and of_gradient else [1.0] * len(factors)
             at = [self._indices[group].get(name) for group in group_of]
             rows = [row for row, index in enumerate(at) if index is not None]
             each: list[Any] = [
-                None if index is None else scale * kind.value(float(totals[index, row]), sizes[row])
+                None
+                if index is None
+                else scales[row] * kind.value(float(totals[index, row]), sizes[row])
                 for row, index in enumerate(at)
             ]
             picked = totals[[index for index in at if index is not None], rows]
-            (total,) = over_all(picked.reshape(1, -1))
+            scale = scales[rows[0]] if rows else 1.0  # the others are nearly always the same
+            ratios = np.array([scales[row] / scale for row in rows])
+            with np.errstate(all="ignore"):
+                (total,) = over_all((picked * ratios**kind.power).reshape(1, -1))
             values[name] = scale * kind.value(total, sum(sizes[row] for row in rows))
             per_array[name] = build(each)
         return Stats(values, per_array, step)
@@ -214,7 +221,7 @@ def _place(name: str, group: Group) -> tuple[Kind, Position, int] | None:
     if name == CLIPPED_SHARE:
         for index, transform in enumerate(group.chain.transforms):
             if transform.update is clip_update:
-                return Kind(clipped, _mean, False), "transform", index
+                return Kind(clipped, _mean, 0), "transform", index
         return None
     what, _, kind = name.rpartition("_")
     if kind not in KINDS:

@@ -93,7 +93,7 @@ class Stepper(ABC):
         self.reducer: norm.Reducer = norm.LOCAL
         self.decisions = Decisions(parameters.groups, parameters.group_of)
         self.pass_sums: PassSums | None = None
-        self._scale_before = -1, 1.0  # a step count, and the scale of that step
+        self._scales = self._unscaled()  # of each array: steps it took, and the scale of the last one
         make(hyper.filled(0, 1.0))
         self.varies = hyper.vary()
 
@@ -195,9 +195,20 @@ class Stepper(ABC):
         changes = self.hyper.filled(self.count, scale)
         if not self.scales:
             changes += [*self.planned(self.hyper, True), assign(self, "scales", True)]
-        if self._scale_before[0] != self.count:
-            changes.append(assign(self, "_scale_before", (self.count, self.grad_scale)))
+        if self.pass_sums is not None:
+            changes.append(assign(self, "_scales", self._scales_of_last()))
         make([*changes, assign(self, "grad_scale", scale)])
+
+    def _unscaled(self) -> list[tuple[int, float]]:
+        return [(0, 1.0)] * len(self.parameters.leaves)
+
+    def _scales_of_last(self) -> list[tuple[int, float]]:
+        """For each array the steps that it took, and the scale of its gradient in the last one."""
+        taken = [self.count - lag for lag in self.lags]
+        return [
+            known if known[0] == steps else (steps, self.grad_scale)
+            for known, steps in zip(self._scales, taken, strict=True)
+        ]
 
     def saved_sums(self) -> list[list[float]]:
         """For each array the sums of transforms that the next step needs."""
@@ -224,7 +235,11 @@ class Stepper(ABC):
             fits = False
         if not fits:
             raise ValueError(f"{what} must have other sums than {saved!r:.200}")
-        return [*self.pass_sums.placed(sums), assign(self.pass_sums, "since", self.count)]
+        changes = [
+            assign(self.pass_sums, "since", self.count),
+            assign(self, "_scales", self._unscaled()),
+        ]
+        return [*self.pass_sums.placed(sums), *changes]
 
     @property
     def stats(self) -> Stats | None:
@@ -232,10 +247,9 @@ class Stepper(ABC):
         sums, count, statistics = self.pass_sums, self.count, self.statistics
         if sums is None or not statistics.names or count == sums.since:
             return None
-        before, scale = self._scale_before
-        factor = 1.0 / (scale if before == count else self.grad_scale)
+        factors = [1.0 / scale for _, scale in self._scales_of_last()]
         where = self.parameters.group_of, self.parameters.sizes
-        return statistics.read(sums.totals(), *where, factor, self.setup.structure.build, count)
+        return statistics.read(sums.totals(), *where, factors, self.setup.structure.build, count)
 
     def continue_at(self, count: int, lags: Sequence[int]) -> None:
         """Set the step count and the lag of each array, or raise."""

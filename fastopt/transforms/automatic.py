@@ -34,7 +34,7 @@ def followed(sums, carried):
     """The base rate of this step, and what the next one needs, from the sums of this one."""
     agreement, squares, count = sums[0], sums[1], sums[2]
     rate, spread, least, steps = carried
-    size = math.sqrt(squares / count) if count > 0.0 else 0.0
+    size = math.sqrt(squares / count)
     if steps == 0.0:
         rate = least = 1e-4 * (1.0 + size)
     elif agreement - agreement == 0.0:  # finite
@@ -43,7 +43,9 @@ def followed(sums, carried):
             strength = max(1.0 / max(100.0, 0.1 * steps), 0.3 / (1.0 + steps / 20.0))
             signal = agreement / spread * (1.0 - 0.95**steps)
             rate = rate * math.exp(strength * min(max(signal, -1.0), 1.0))
-    return min(rate, max(size, least)), spread, least, steps + 1.0
+    # Comparisons, where `min` and `max` of NaN would be others on a device.
+    bound = least if size < least else size
+    return bound if rate > bound else rate, spread, least, steps + 1.0
 
 
 def memory(steps):
@@ -53,7 +55,7 @@ def memory(steps):
 
 def automatic_rate(hyper, sums, carried):
     factor, given = hyper[0], hyper[1]
-    if given >= 0.0:
+    if given >= 0.0 or sums[2] == 0.0:  # without elements there is no step to learn from
         return (given, memory(carried[3]), *hyper[2:]), carried
     following = followed(sums, carried[:4])
     rate = factor * following[0]
@@ -62,10 +64,10 @@ def automatic_rate(hyper, sums, carried):
 
 def automatic_rate_by_gradient(hyper, sums, carried):
     factor, given = hyper[0], hyper[1]
-    if given >= 0.0:
+    if given >= 0.0 or sums[2] == 0.0:
         return (given, memory(carried[3]), *hyper[2:]), carried
     following = followed(sums, carried[:4])
-    mean = sums[3] / sums[2] if sums[2] > 0.0 else 0.0
+    mean = sums[3] / sums[2]
     mean = 0.9 * carried[5] + 0.1 * mean if mean - mean == 0.0 else carried[5]  # if finite
     rate = factor * following[0] / math.sqrt(mean) if mean > 0.0 else 0.0
     return (rate, memory(carried[3]), *hyper[2:]), (*following, rate, mean)
@@ -140,6 +142,9 @@ def follow_automatically(
     The rate rises while the gradient agrees with the last hundred steps, and falls if it opposes them:
     ``c`` is minus the derivative of the loss by the rate of these steps. Costs one more read of
     parameters, gradients and ``e``. `lr="auto"` of a named optimizer is this.
+
+    Sums and means are over the arrays that have a gradient; a step in which none has one leaves the
+    rate as it is.
 
     Parameters
     ----------
