@@ -279,7 +279,7 @@ def test_capturable():
     """Hyperparameters in device memory, and gradients at other addresses."""
     w, drawn = problem(40, np.float32, 4)
     parts = chain(blend(), skips(), t.scale_by_learning_rate(0.1))
-    grads = [np.float32(s) * g for s, g in zip((0.01, 10.0, 0.01, 0.01), drawn, strict=True)]
+    grads = [np.float32(s) * g for s, g in zip((1e-4, 10.0, 1e-4, 1e-4), drawn, strict=True)]
     for several in (False, True):
         shape = (lambda x: [x[:25], x[25:]]) if several else (lambda x: x)
         on_device, same = to_device(w), w.copy()
