@@ -121,11 +121,12 @@ def build(
             # Gradients that are cleared must leave alone what is only read.
             if zero_grad and inward:
                 guarded = checks.Guarded(written + [checks.memory_range(*pair) for pair in inward])
-            setup = Setup(structure, guarded, zero_grad, sparse, executor, capturable, listed)
+            setup = Setup(
+                structure, guarded, zero_grad, sparse, executor, capturable, listed, statistics
+            )
             dithers = any(group.dithers for group in groups)
             hyper = hyperparameters(groups, formats.seed if dithers else None)
             stepper = _loaders[place]()(parameters, hyper, clip, setup)
-            stepper.statistics = statistics
             return Built(structure, groups, formats, clip, stepper)
 
     # Schedules are called here, once with step 0, so that a bad one is known at once.

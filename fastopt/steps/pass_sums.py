@@ -36,6 +36,8 @@ class PassSums:
         For each array a row for each of its blocks, with a number for each sum.
     since : int
         The step count at which there were no sums: of statistics there are none before the next step.
+    scales : list of (int, float)
+        For each array the steps that it took, and the scale of its gradient in the last of them.
     """
 
     def __init__(self, sizes: Sequence[int], counts: Sequence[int], compiled: bool) -> None:
@@ -52,7 +54,12 @@ class PassSums:
         self._room = np.zeros(max(lengths, default=1))
         self._has_elements = np.array([size > 0 for size in sizes], np.bool_)
         self._most = max(counts, default=0)
-        self.since = 0  # the step count at which there were none
+        self.since = 0
+        self.scales = self.unscaled()
+
+    def unscaled(self) -> list[tuple[int, float]]:
+        """The `scales` of arrays that took no step."""
+        return [(0, 1.0)] * len(self.blocks)
 
     def totals(self) -> Array:
         """The sums of each array: a row for each sum, with a number for each array."""

@@ -32,6 +32,7 @@ class Setup(NamedTuple):
     executor: str
     capturable: bool  # hyperparameters are in the memory of the device, for graphs
     listed: bool  # gradients come in a list, in the order of the parameters
+    statistics: Statistics  # what of the sums in the pass is reported
 
 
 class Stepper(ABC):
@@ -75,11 +76,8 @@ class Stepper(ABC):
         What follows from the sums of transforms.
     pass_sums : PassSums or None
         What is added up while steps are taken.
-    statistics : Statistics
-        What of it is reported.
     """
 
-    statistics: Statistics
     count: int
     lags: list[int]
 
@@ -93,7 +91,6 @@ class Stepper(ABC):
         self.reducer: norm.Reducer = norm.LOCAL
         self.decisions = Decisions(parameters.groups, parameters.group_of)
         self.pass_sums: PassSums | None = None
-        self._scales = self._unscaled()  # of each array: steps it took, and the scale of the last one
         make(hyper.filled(0, 1.0))
         self.varies = hyper.vary()
 
@@ -196,18 +193,15 @@ class Stepper(ABC):
         if not self.scales:
             changes += [*self.planned(self.hyper, True), assign(self, "scales", True)]
         if self.pass_sums is not None:
-            changes.append(assign(self, "_scales", self._scales_of_last()))
+            changes.append(assign(self.pass_sums, "scales", self._scales_of_last(self.pass_sums)))
         make([*changes, assign(self, "grad_scale", scale)])
 
-    def _unscaled(self) -> list[tuple[int, float]]:
-        return [(0, 1.0)] * len(self.parameters.leaves)
-
-    def _scales_of_last(self) -> list[tuple[int, float]]:
+    def _scales_of_last(self, sums: PassSums) -> list[tuple[int, float]]:
         """For each array the steps that it took, and the scale of its gradient in the last one."""
         taken = [self.count - lag for lag in self.lags]
         return [
             known if known[0] == steps else (steps, self.grad_scale)
-            for known, steps in zip(self._scales, taken, strict=True)
+            for known, steps in zip(sums.scales, taken, strict=True)
         ]
 
     def saved_sums(self) -> list[list[float]]:
@@ -237,17 +231,17 @@ class Stepper(ABC):
             raise ValueError(f"{what} must have other sums than {saved!r:.200}")
         changes = [
             assign(self.pass_sums, "since", self.count),
-            assign(self, "_scales", self._unscaled()),
+            assign(self.pass_sums, "scales", self.pass_sums.unscaled()),
         ]
         return [*self.pass_sums.placed(sums), *changes]
 
     @property
     def stats(self) -> Stats | None:
         """The statistics of the last step that was taken; None where there are none."""
-        sums, count, statistics = self.pass_sums, self.count, self.statistics
+        sums, count, statistics = self.pass_sums, self.count, self.setup.statistics
         if sums is None or not statistics.names or count == sums.since:
             return None
-        factors = [1.0 / scale for _, scale in self._scales_of_last()]
+        factors = [1.0 / scale for _, scale in self._scales_of_last(sums)]
         where = self.parameters.group_of, self.parameters.sizes
         return statistics.read(sums.totals(), *where, factors, self.setup.structure.build, count)
 
