@@ -26,7 +26,7 @@ def script(optim, name, scheduler, steps=200):
     decayed = [p for p in model.parameters() if p.dim() > 1]
     rest = [p for p in model.parameters() if p.dim() <= 1]
     # A larger epsilon, since the sign of a gradient that is nothing but rounding is chance.
-    more = {"SGD": {"momentum": 0.9}, "Rprop": {}}.get(name, {"eps": 1e-4})
+    more = {"SGD": {"momentum": 0.9}, "Rprop": {}, "ASGD": {}}.get(name, {"eps": 1e-4})
     if name == "RMSprop":
         more["momentum"] = 0.5
     optimizer = getattr(optim, name)(

@@ -187,8 +187,6 @@ class Plan:
 
     def _steps(self) -> Array:
         """The step count of each row."""
-        if self._counted and self._snapshot is not None:
-            return self._snapshot.counts()
         if self._counted:
             return np.array([0 if count is None else int(count) for count in self._counts])
         return np.concatenate([launch.taken for launch, _ in self.launches])

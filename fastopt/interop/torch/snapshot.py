@@ -14,7 +14,7 @@ from fastopt.arrays.checks import Array, address
 from fastopt.executors.exchange import Expected, can_be_negated, interface
 from fastopt.executors.interpreter import python_calls
 from fastopt.interop.torch.parameters import Row
-from fastopt.interop.torch.tensor_check import DISAGREE, REPLACED, read_counts, scan
+from fastopt.interop.torch.tensor_check import DISAGREE, REPLACED, scan
 from fastopt.interop.torch.tensors import format_of
 
 _GRAD = "grad"
@@ -125,12 +125,6 @@ class Snapshot:
     def take(self) -> None:
         """Have the coming step take the gradients that are noted."""
         self._gradients.is_noted = True
-
-    def counts(self) -> Array:
-        """torch's step count of each parameter."""
-        counts = np.empty(len(self._counts_at), np.int64)
-        read_counts()(self._counts_at, counts)
-        return counts
 
 
 def _is_usual(row: Row) -> bool:

@@ -9,7 +9,6 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
-from fastopt.arrays.checks import Array
 from fastopt.executors.cpu.columns import COUNT, COUNTS, GRAD, HYPER_LAG, ITEMSIZE, LAG, LENGTH, STEPS
 from fastopt.executors.cpu.header_check import can_be_at
 from fastopt.executors.cpu.pointers import read_word, word_reader
@@ -110,11 +109,6 @@ def _scan(
     return count
 
 
-def _read(locations, counts):
-    for i in range(locations.shape[0]):
-        counts[i] = int(_load_number(locations[i, 0], locations[i, 1]))
-
-
 def _note(counts, given, locations, products):
     for i in range(locations.shape[0]):
         at, size = locations[i, 0], locations[i, 1]
@@ -136,12 +130,6 @@ def scan() -> Callable[..., int]:
     """
     kinds = [WORDS, WORDS, WORDS, TABLE, TABLE, WORDS, *(TABLE,) * 4, WORDS, TABLE]
     return compile_function(_scan, types.int64(*kinds), "torch-scan", nogil=False)
-
-
-@cache
-def read_counts() -> Callable[[Array, Array], None]:
-    """``read_counts()(locations, counts)``: read step counts, floats at addresses with their sizes."""
-    return compile_function(_read, types.void(TABLE, WORDS), "torch-counts")
 
 
 @cache
