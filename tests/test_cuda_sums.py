@@ -244,7 +244,7 @@ CARRYING = fastopt.Transform(
 @needs_driver
 def test_copied_pickled_and_renumbered():
     w, drawn = problem(5, np.float32, 3)
-    grads = [np.float32(0.1) * g for g in drawn]
+    grads = [np.float32(0.01) * g for g in drawn]
     both = pair(w, optimizer(CARRYING))
     train(both, grads[:2])
     for opt in copy.deepcopy(both[0]), pickle.loads(pickle.dumps(both[0])):
