@@ -101,15 +101,15 @@ def counts(results: Mapping[str, Any]) -> str:
             *sets.items(),
             ("both", {k: v for s in sets.values() for k, v in s.items()}),
         ]:
-            own = list(cases.values())
-            noisy = [case for case in own if case["noisy"]]
+            every = list(cases.values())
+            noisy = [case for case in every if case["noisy"]]
             good = [
-                sum(_within(case, 0.05) for case in own),
-                sum(_within(case, 0.15) for case in own),
-                sum(_within(case, 0.05) or _is_close(case) for case in own),
+                sum(_within(case, 0.05) for case in every),
+                sum(_within(case, 0.15) for case in every),
+                sum(_within(case, 0.05) or _is_close(case) for case in every),
             ]
             enough = sum(_of_decrease(case) >= 0.98 for case in noisy)
-            cells = [*(f"{count} of {len(own)}" for count in good), f"{enough} of {len(noisy)}"]
+            cells = [*(f"{count} of {len(every)}" for count in good), f"{enough} of {len(noisy)}"]
             rows.append([f"{kind}, {which}", *cells])
     heads = ["", "within 5 %", "within 15 %", "5 % or 0.001 of the first", "98 % of the best decrease"]
     return table(heads, rows)

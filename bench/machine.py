@@ -29,12 +29,12 @@ def facts(cpu: Mapping[str, Any]) -> dict[str, Any]:
         "caches_bytes": {level: size for level, size in caches.items() if isinstance(size, int)},
         "memory_gb": _memory_gb(),
         "os": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
+        "python": platform.pythonversion_of(),
         "numpy": np.__version__,
         "numba": numba.__version__,
         "llvmlite": llvmlite.__version__,
         "fastopt": fastopt.__version__,
-        "libraries": {name: _version(name) for name in ("numexpr", "torch", "jax", "optax", "keras")},
+        "libraries": {name: version_of(name) for name in ("numexpr", "torch", "jax", "optax", "keras")},
         "c_compiler": native.version(),
         "threads": fastopt.get_num_threads(),
         "threading_layer": _threading_layer(),
@@ -42,7 +42,8 @@ def facts(cpu: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _version(library: str) -> str | None:
+def version_of(library: str) -> str | None:
+    """The version of an installed library, None if it is not there."""
     try:
         return importlib.metadata.version(library)
     except importlib.metadata.PackageNotFoundError:

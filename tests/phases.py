@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 import fastopt
-from tests import oracles
+from tests import oracle_parts, oracles
 from tests.support import assert_same_bits, problem
 
 STEPS = 3
@@ -89,7 +89,7 @@ class Phase:
         settings["bounds"] = [own[i](t) if callable(own[i]) else own[i] for own in self.bounds]
         settings = {k: v(t) if callable(v) else v for k, v in settings.items()}
         with np.errstate(all="ignore"):
-            return oracles.whole_step(oracles.rmsprop, w, g, state, t, factor=factor, **settings)
+            return oracle_parts.whole_step(oracles.rmsprop, w, g, state, t, factor=factor, **settings)
 
     def _look(self, grads, scale, last, t):
         """Whether this step is left out, and what gradients are multiplied by."""

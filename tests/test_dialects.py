@@ -10,7 +10,7 @@ import pytest
 
 import fastopt
 from fastopt.optimizers.dialects import DIALECTS
-from tests.oracles import MP, exact
+from tests.oracle_parts import MP, exact
 from tests.refusals import refusal
 from tests.support import assert_same_bits, interpreted_suite_only, problem
 

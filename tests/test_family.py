@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from tests.oracles import MP
+from tests.oracle_parts import MP
 from tests.refusals import everywhere
 
 SQUARED = 5.0

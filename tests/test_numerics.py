@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from tests import oracles
+from tests import oracle_parts, oracles
 from tests.cases import BY_NAME, CASES, SOME, every_case
 from tests.support import (
     DTYPES,
@@ -190,16 +190,16 @@ def test_within_two_ulp_of_the_exact_step(case):
     state = {}
     for t, g in enumerate(grads):
         before = {"params": w.copy()} | {name: s.copy() for name, s in opt.state.items()}
-        expected, state = case.expected_step(oracles.exact(w), oracles.exact(g), state, t)
+        expected, state = case.expected_step(oracle_parts.exact(w), oracle_parts.exact(g), state, t)
         state["params"] = expected
         case.step(opt, g)
         for name, actual in {"params": w, **opt.state}.items():
             ulp = np.spacing(np.maximum(abs(before[name]), abs(actual)))
-            error = float((abs(oracles.exact(actual) - state[name]) / ulp).max())
+            error = float((abs(oracle_parts.exact(actual) - state[name]) / ulp).max())
             limit = 4 if name in SQUARES and "weight_decay" in case.settings else 2
             limit = 6 if name == "acc_delta" else limit  # a square of two roots and a quotient
             assert error <= limit, f"{name} at step {t}"
-        state = {name: oracles.exact(s) for name, s in opt.state.items()}
+        state = {name: oracle_parts.exact(s) for name, s in opt.state.items()}
 
 
 @interpreted_suite_only
@@ -207,7 +207,7 @@ def test_within_two_ulp_of_the_exact_step(case):
 def test_close_to_the_exact_run(case):
     """Twelve steps: RAdam divides in the last of them."""
     w, grads = problem(33, np.float64, steps=12)
-    expected, states = case.expected(oracles.exact(w), [oracles.exact(g) for g in grads])
+    expected, states = case.expected(oracle_parts.exact(w), [oracle_parts.exact(g) for g in grads])
     opt = case.run(w.copy(), grads)
     for name, exact in {"params": expected, **states}.items():
         actual = opt.params if name == "params" else opt.state[name]
@@ -224,8 +224,8 @@ def test_steps_that_are_rectified(name, dtype):
 
 def test_worked_example_in_many_digits():
     """Against the figures of the definition, typed in by hand."""
-    assert oracles.MP.nstr(oracles.worked_example(1), 18) == "4.68377223414127595"
-    assert oracles.MP.nstr(oracles.worked_example(2), 18) == "4.46158460640658837"
+    assert oracle_parts.MP.nstr(oracle_parts.worked_example(1), 18) == "4.68377223414127595"
+    assert oracle_parts.MP.nstr(oracle_parts.worked_example(2), 18) == "4.46158460640658837"
 
 
 @pytest.mark.parametrize("executor", ["serial", "parallel", "reference"])
@@ -234,12 +234,12 @@ def test_worked_example(executor):
     opt = fastopt.RMSProp(w, lr=0.1, executor=executor)
     for steps in (1, 2):
         opt.step(2 * w)
-        assert abs(w[0] - oracles.worked_example(steps)) <= 2 * np.spacing(5.0)
+        assert abs(w[0] - oracle_parts.worked_example(steps)) <= 2 * np.spacing(5.0)
 
 
 def test_oracle_in_many_digits_is_the_worked_example():
     """The general oracle and the plain one agree, so that neither is wrong alone."""
-    w, state = oracles.exact(["5"]), {}
+    w, state = oracle_parts.exact(["5"]), {}
     for steps in (1, 2):
         w, state = oracles.rmsprop(w, 2 * w, state, steps - 1, lr="0.1", beta="0.9", eps="1e-8")
-        assert abs(w[0] - oracles.worked_example(steps)) < 1e-45
+        assert abs(w[0] - oracle_parts.worked_example(steps)) < 1e-45

@@ -45,10 +45,10 @@ def run(rule: Rule, task: Task, lr: float, seed: int, points: int) -> list[float
 
 def compare(rule: Rule, task: Task) -> dict[str, Any]:
     """The final loss of each rate on one seed, and the curves of the best rate on five others."""
-    found = {lr: run(rule, task, lr, TUNED_ON, 1)[-1] for lr in rule.rates}
-    best = min(found, key=lambda lr: found[lr])
+    losses = {lr: run(rule, task, lr, TUNED_ON, 1)[-1] for lr in rule.rates}
+    best = min(losses, key=lambda lr: losses[lr])
     curves = [run(rule, task, best, seed, POINTS) for seed in SEEDS]
-    return {"rates": list(found.items()), "lr": best, "curves": curves}
+    return {"rates": list(losses.items()), "lr": best, "curves": curves}
 
 
 def costs() -> dict[str, dict[str, float]]:
@@ -62,7 +62,7 @@ def costs() -> dict[str, dict[str, float]]:
         memory[name] = sum(state.nbytes for state in optimizer.state.values()) / SIZE
         samplers[name] = timed(lambda step=optimizer.step: step(grad))  # type: ignore[misc]
     times = interleave(samplers, budget=90.0)
-    return {n: {"seconds": min(own), "state_bytes": memory[n]} for n, own in times.items()}
+    return {n: {"seconds": min(seconds), "state_bytes": memory[n]} for n, seconds in times.items()}
 
 
 def main(arguments: list[str]) -> int:

@@ -61,8 +61,8 @@ def final(case: Mapping[str, Any]) -> list[float]:
 def _by_rank(results: Results) -> dict[str, float]:
     """The rules, those first whose median loss is low on most tasks: by their mean rank."""
     ranks: dict[str, list[int]] = {}
-    for own in results["tasks"].values():
-        order = sorted(own, key=lambda name: statistics.median(final(own[name])))
+    for rules in results["tasks"].values():
+        order = sorted(rules, key=lambda name: statistics.median(final(rules[name])))
         for rank, name in enumerate(order, 1):
             ranks.setdefault(name, []).append(rank)
     return dict(sorted(((n, statistics.mean(r)) for n, r in ranks.items()), key=lambda pair: pair[1]))
@@ -71,15 +71,15 @@ def _by_rank(results: Results) -> dict[str, float]:
 def losses(results: Results) -> str:
     """Median of the final losses of five seeds; in bold what is within a tenth of the best."""
     tasks = results["tasks"]
-    best = {t: min(statistics.median(final(case)) for case in own.values()) for t, own in tasks.items()}
+    best = {
+        t: min(statistics.median(final(case)) for case in rules.values()) for t, rules in tasks.items()
+    }
     rows = []
     for name, rank in _by_rank(results).items():
         row = [name]
-        for task, own in tasks.items():
-            middle = statistics.median(final(own[name]))
-            spread = (
-                f"{number(middle)} ({number(min(final(own[name])))}-{number(max(final(own[name])))})"
-            )
+        for task, rules in tasks.items():
+            middle = statistics.median(final(rules[name]))
+            spread = f"{number(middle)} ({number(min(final(rules[name])))}-{number(max(final(rules[name])))})"
             row.append(f"**{spread}**" if middle <= NEAR * best[task] else spread)
         rows.append([*row, f"{rank:.1f}"])
     return table(["optimizer", *(TASKS[task].title for task in tasks), "mean rank"], rows)
@@ -91,21 +91,23 @@ def rates(results: Results) -> str:
     rows = []
     for name in _by_rank(results):
         row = [name]
-        for own in tasks.values():
-            found = [value for _, value in own[name]["rates"] if value is not None]
-            near = sum(value <= 2 * min(found) for value in found)
-            row.append(f"{own[name]['lr']:g}" + (f" ({near})" if len(own[name]["rates"]) > 1 else ""))
+        for rules in tasks.values():
+            losses = [value for _, value in rules[name]["rates"] if value is not None]
+            near = sum(value <= 2 * min(losses) for value in losses)
+            row.append(
+                f"{rules[name]['lr']:g}" + (f" ({near})" if len(rules[name]["rates"]) > 1 else "")
+            )
         rows.append(row)
     return table(["optimizer", *(TASKS[task].title for task in tasks)], rows)
 
 
 def costs(results: Results) -> str:
     """Time of a step beside RMSProp's, and bytes of states."""
-    found = results["costs"]
-    one = found["RMSProp"]["seconds"]
+    costs = results["costs"]
+    one = costs["RMSProp"]["seconds"]
     rows = [
-        [name, duration(own["seconds"]), f"{own['seconds'] / one:.2f} x", f"{own['state_bytes']:g}"]
-        for name, own in sorted(found.items(), key=lambda pair: pair[1]["seconds"])
+        [name, duration(cost["seconds"]), f"{cost['seconds'] / one:.2f} x", f"{cost['state_bytes']:g}"]
+        for name, cost in sorted(costs.items(), key=lambda pair: pair[1]["seconds"])
     ]
     return table(["optimizer", "a step", "beside RMSProp", "bytes of states an element"], rows)
 
@@ -131,10 +133,10 @@ def draw(results: Results, figure: Figure) -> None:
     """Loss against step, the median of five seeds, a panel for each task."""
     tasks = results["tasks"]
     all_axes = figure.subplots(2, 3).ravel()
-    for axes, (task, own) in zip(all_axes, tasks.items(), strict=True):
+    for axes, (task, rules) in zip(all_axes, tasks.items(), strict=True):
         steps = TASKS[task].steps
-        for name in (*(set(own) - set(COLOURED)), *COLOURED):
-            curves = [[float("nan") if y is None else y for y in c] for c in own[name]["curves"]]
+        for name in (*(set(rules) - set(COLOURED)), *COLOURED):
+            curves = [[float("nan") if y is None else y for y in c] for c in rules[name]["curves"]]
             middle = [statistics.median(ys) for ys in zip(*curves, strict=True)]
             xs = [round(steps * (k + 1) / len(middle)) for k in range(len(middle))]
             if name in COLOURED:
@@ -143,7 +145,7 @@ def draw(results: Results, figure: Figure) -> None:
                 line = {"color": colour("grid"), "linewidth": 0.8, "zorder": 1}
             axes.plot(xs, middle, **line)
         axes.set(yscale="log", title=TASKS[task].title, xlabel="step")
-        lowest = min(statistics.median(final(case)) for case in own.values())
+        lowest = min(statistics.median(final(case)) for case in rules.values())
         axes.set_ylim(bottom=max(lowest / 2, 1e-12))
     handles, labels = all_axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3)

@@ -111,8 +111,8 @@ def _logistic(x: Any, sign: Array, batches: Any, decay: float = 0.0) -> tuple[An
     """Gradient and loss of a logistic regression with this much of the square of the parameters."""
 
     def gradient(w: Array, step: int) -> Array:
-        own = batches(step)
-        rows, signs = x[own], sign[own]
+        batch = batches(step)
+        rows, signs = x[batch], sign[batch]
         wrong = -signs / (1 + np.exp(signs * (rows @ w)))
         return (rows.T @ wrong / len(signs) + decay * w).astype(np.float32)
 

@@ -82,8 +82,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _is_broken(row: dict[str, Any]) -> bool:
     """Whether fastopt itself failed, for another reason than a library that is not there."""
-    own = [why for peer, why in row.get("missing", {}).items() if peer.startswith("fastopt")]
-    return any("is not installed" not in why and "has no CUDA" not in why for why in own)
+    reasons = [why for peer, why in row.get("missing", {}).items() if peer.startswith("fastopt")]
+    return any("is not installed" not in why and "has no CUDA" not in why for why in reasons)
 
 
 if __name__ == "__main__":

@@ -58,12 +58,12 @@ def cuda_c(elements: int, sets: int, fast: bool = False) -> Way:
     arrays = []
     pointers = []
     for _ in range(sets):
-        made = [cuda.to_device(np.full(elements, x, np.float32)) for x in (1, 1, 0)]
-        words = np.array([a.__cuda_array_interface__["data"][0] for a in made] + [groups], np.int64)
+        operands = [cuda.to_device(np.full(elements, x, np.float32)) for x in (1, 1, 0)]
+        words = np.array([a.__cuda_array_interface__["data"][0] for a in operands] + [groups], np.int64)
         floats = np.array([LR, BETA, 1.0 - BETA, EPS], np.float32)
         at = [words.ctypes.data + 8 * i for i in range(4)]
         at += [floats.ctypes.data + 4 * i for i in range(4)]
-        arrays.append((made, words, floats))
+        arrays.append((operands, words, floats))
         pointers.append(np.array(at, np.int64))
 
     def step(i: int) -> None:

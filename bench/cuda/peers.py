@@ -59,7 +59,7 @@ def _nvrtc() -> str:
     return needs("cuda.bindings")
 
 
-def own(problem: Problem, elements: int, sets: int, fast: bool = False) -> Way:
+def fastopt_buffer(problem: Problem, elements: int, sets: int, fast: bool = False) -> Way:
     """fastopt."""
     options = {"state_dtype": problem.state_dtype, "fast": fast or None}
     options = {name: value for name, value in options.items() if value}
@@ -196,8 +196,8 @@ def _of_torch(problem: Problem) -> dict[str, Maker]:
 
 def _library(module: str, kind: str, problem: Problem, settings: dict[str, Any]) -> Maker:
     def make(elements: int, sets: int) -> Way:
-        found = getattr(import_module(module), kind)
-        return tensor_step(found, elements, sets, problem.dtype, lr=LR, **settings)
+        optimizer = getattr(import_module(module), kind)
+        return tensor_step(optimizer, elements, sets, problem.dtype, lr=LR, **settings)
 
     return needs("torch", module.partition(".")[0]) or make
 
@@ -205,11 +205,11 @@ def _library(module: str, kind: str, problem: Problem, settings: dict[str, Any])
 def peers(problem: Problem) -> dict[str, Maker]:
     """All who step this problem, by name; a text says why one cannot."""
     reason = needs("torch") if problem.dtype == "bfloat16" else ""
-    makers: dict[str, Maker] = {"fastopt": reason or partial(own, problem)}
+    makers: dict[str, Maker] = {"fastopt": reason or partial(fastopt_buffer, problem)}
     makers["copy"] = partial(copy, problem.bytes)
     plain = problem.name == "RMSProp"
     if plain:
-        makers["fastopt, fast"] = partial(own, problem, fast=True)
+        makers["fastopt, fast"] = partial(fastopt_buffer, problem, fast=True)
         makers["CUDA C, float4"] = _nvrtc() or handwritten.cuda_c
         makers["CUDA C, float4, fast"] = _nvrtc() or partial(handwritten.cuda_c, fast=True)
         makers["Triton"] = needs("torch", "triton") or handwritten.triton

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 import json
 import platform
 import re
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import report
-from bench.machine import cores
+from bench.machine import cores, version_of
 from bench.tables import duration, table
 
 ROOT = Path(__file__).parents[2]
@@ -52,26 +51,19 @@ def machine() -> dict[str, Any]:
     from fastopt.executors.cuda import device
 
     name = cuda.get_current_device().name
-    libraries = {name: found for name in LIBRARIES if (found := _version(name)) is not None}
+    libraries = {name: version for name in LIBRARIES if (version := version_of(name)) is not None}
     return {
         "gpu": name.decode() if isinstance(name, bytes) else str(name),
         "device": device.facts(),
         "driver": _driver(),
         "cores": cores(),
         "os": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-        "fastopt": _version("fastopt"),
+        "python": platform.pythonversion_of(),
+        "fastopt": version_of("fastopt"),
         "commit": _commit(),
         "libraries": libraries,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
-
-
-def _version(library: str) -> str | None:
-    try:
-        return importlib.metadata.version(library)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _output(*command: str) -> str | None:

@@ -21,17 +21,15 @@ from fastopt.executors.cuda import copies, device, driver_calls, streams
 from fastopt.executors.cuda.batches import Batch
 from fastopt.executors.cuda.clip_decision import ClipDecision
 from fastopt.executors.cuda.control import Control
-from fastopt.executors.cuda.kernel_source import KEPT, KernelVariant
-from fastopt.executors.cuda.kernels import kernels
-from fastopt.executors.cuda.launches import NOT_PREPARED, LaunchHyper
-from fastopt.executors.cuda.many_arrays import ManyArrays
+from fastopt.executors.cuda.kernel_source import KEPT
+from fastopt.executors.cuda.launches import NOT_PREPARED
 from fastopt.executors.cuda.one_array import OneArray
 from fastopt.executors.cuda.quick_steps import QuickStep, quick_step
 from fastopt.executors.launching import TAKEN
 from fastopt.executors.norm import LOCAL, Reducer, blocks
-from fastopt.kernels.job import Job
 from fastopt.steps.clipping import GradientStats, NormClip
-from fastopt.steps.cuda_sums import DeviceDecisions, DevicePass, Shared
+from fastopt.steps.cuda_batches import BatchMaker
+from fastopt.steps.cuda_sums import DeviceDecisions, DevicePass
 from fastopt.steps.device_gradients import DeviceGradients
 from fastopt.steps.hyperparameters import Hyperparameters
 from fastopt.steps.parameter_set import ParameterSet
@@ -72,7 +70,6 @@ class CudaStepper(Stepper):
         self._since = 0  # steps since that was read
         self._unsettled = False  # the last steps may have been left out, which only the device knows
         leaves: list[DeviceArray] = list[Any](parameters.leaves)
-        self._arrays = [[leaf, *own] for leaf, own in zip(leaves, parameters.slots, strict=True)]
         self.ordinal = device.ordinal(leaves[0]) if leaves else 0
         bind = self._bind, self._take_formats
         self.gradients = DeviceGradients(setup, leaves, self.table, self.ordinal, *bind)
@@ -93,8 +90,16 @@ class CudaStepper(Stepper):
             if clip.is_on:
                 how = clip.skip_nonfinite, setup.capturable, self._control
                 self._decision = ClipDecision(blocks(parameters.sizes), *how)
+        self._maker = BatchMaker(
+            parameters,
+            setup,
+            self.decisions,
+            self._control,
+            clips=clip.is_on,
+            recalls=self._may_skip and not setup.capturable,
+        )
         self._batches: list[Batch] = []
-        self._made: dict[Any, Batch] = {}
+        self._known: dict[Any, Batch] = {}  # the same, by all that they depend on
         self._single: dict[int, OneArray] = {}  # of rows that are stepped by themselves
         self._of_graphs: list[Any] = []  # what they read must stay
         self._stream, self._is_capturing, self._has_started = 0, False, False
@@ -111,51 +116,13 @@ class CudaStepper(Stepper):
         they are others than before.
         """
         formats = formats or self.gradients.formats
-        sorted_: dict[Any, list[int]] = {}
-        for row in range(len(self._arrays)):
-            job = self.parameters.job(row, formats[row], scales)
-            sorted_.setdefault((id(hyper.of(row)), job), []).append(row)
-        made: dict[Any, Batch] = {}
         with device.on(self.ordinal):
-            for (own, job), rows in sorted_.items():
-                key = *rows, own, job, self.first
-                made[key] = self._made.get(key) or self._make_batch(rows, formats[rows[0]], job, hyper)
-            jobs = [job for _, job in sorted_]
-            passes = self._make_passes(list(made.values()), jobs, hyper)
-        new: dict[str, Any] = {"_made": made, "_batches": list(made.values()), "_passes": passes}
+            batches, passes = self._maker.batches(self._known, hyper, scales, formats, self.first)
+        new: dict[str, Any] = {"_known": batches, "_batches": list(batches.values()), "_passes": passes}
         new |= {"_single": {}, "_quick": None}
         changes: list[Change] = [partial(vars(self).update, new), self.gradients.forget]
         changes.append(put(self.rows, hyper.lags, np.s_[:, HYPER_LAG]))
         return [*changes, assign(self.gradients, "formats", formats)]
-
-    def _make_passes(
-        self, batches: list[Batch], jobs: list[Job], hyper: Hyperparameters
-    ) -> list[DevicePass]:
-        work = list(zip(batches, jobs, strict=True))
-        shared = Shared(self.decisions, self.parameters, hyper, self._control_at, self._form)
-        return [DevicePass(number, shared, work) for number in range(len(self.decisions.passes))]
-
-    @property
-    def _form(self) -> KernelVariant:
-        recalls = self._may_skip and not self.setup.capturable
-        return KernelVariant(self._decision is not None, self.setup.capturable, recalls)
-
-    @property
-    def _control_at(self) -> int:
-        """The address of what is decided about the step, 0 if nothing is."""
-        return 0 if self._control is None else self._control.address
-
-    def _make_batch(self, rows: list[int], gradient: str, job: Job, hyper: Hyperparameters) -> Batch:
-        host: Any = hyper.of(rows[0])
-        numbers = host if isinstance(host, LaunchHyper) else LaunchHyper(host, self.setup.capturable)
-        in_rows = len(rows) > 1 and numbers.are_in_rows
-        form = self._form._replace(skips=self.decisions.may_skip, hyper_in_rows=in_rows)
-        made = kernels(job, form, device.architecture())
-        kind = OneArray if len(rows) == 1 else ManyArrays
-        decided = [self.decisions.decided[row] for row in rows]
-        own = [self._arrays[row] for row in rows]
-        firsts = [self.first + self.parameters.indices[row] for row in rows]
-        return kind(rows, own, firsts, gradient, made, numbers, self._control_at, decided)
 
     def counted(self, count: int, lags: Sequence[int]) -> list[Change]:
         """The changes that set the step count and the lag of each array."""
@@ -231,14 +198,16 @@ class CudaStepper(Stepper):
 
     def _next_quick(self) -> QuickStep | None:
         """What steps with gradients like the last in one call, None if there is more to do."""
-        found, expected = self.gradients, self.gradients.expected
+        gradients, expected = self.gradients, self.gradients.expected
         if self.reads_first or self.setup.capturable or self.driver is None:
             return None
-        if expected is None or found.moved or not all(found.given):  # what moved will again, it seems
+        if (
+            expected is None or gradients.moved or not all(gradients.given)
+        ):  # what moved will again, it seems
             return None
-        stays = found.formats != found.formats_of_leaves or self.setup.zero_grad
+        stays = gradients.formats != gradients.formats_of_leaves or self.setup.zero_grad
         known = self.driver, self.rows, self.launches, self._batches, self.ranges
-        return quick_step(*known, stays, expected, found.stream, self._moved)
+        return quick_step(*known, stays, expected, gradients.stream, self._moved)
 
     def begin(self, grads: Any, grad_scale: Any, stream: Any = None) -> None:
         """Find and check the gradients, and copy the hyperparameters of the step to the device."""
@@ -261,8 +230,8 @@ class CudaStepper(Stepper):
         self.gradients.take(grads)
         self.limit = self.clip.limit_at(self.count)
         self.hyper.write(self.gradients.given, self.grad_scale, self.limit)
-        for own in self._passes:
-            own.set_numbers(self.count)
+        for sums in self._passes:
+            sums.set_numbers(self.count)
         if self._may_skip:
             for work in [*self._work(), *self._single.values()]:
                 work.expect(self.count, self._skipped)
@@ -303,12 +272,12 @@ class CudaStepper(Stepper):
             self.launches = known
             if self._decision is not None:
                 self._decision.arrange(self._batches, self.parameters.sizes, self.gradients.given)
-            for own in self._passes:
-                own.arrange(self.gradients.given)
+            for sums in self._passes:
+                sums.arrange(self.gradients.given)
 
     def _take_formats(self, formats: list[str]) -> None:
         """Gradients in another format than before get other kernels."""
-        if self._unsettled and self._form.recalls:  # what launches have kept is lost with them
+        if self._unsettled and self._maker.recalls:  # what launches have kept is lost with them
             self.settle()
             self.hyper.fill(self.count, self.grad_scale)
         make(self.planned(self.hyper, self.scales, formats))
@@ -342,8 +311,8 @@ class CudaStepper(Stepper):
                     self._decision.start(self._stream)
                 elif not self._take_measured(self._decision):
                     return False
-            for own in self._passes:
-                own.start(self._stream, self.reducer)
+            for sums in self._passes:
+                sums.start(self._stream, self.reducer)
         if self.reducer is LOCAL or not self.decisions.may_skip:
             return True
         _, skipped, self._skipped = self._read_decision()
@@ -394,15 +363,12 @@ class CudaStepper(Stepper):
 
     def _alone(self, row: int) -> OneArray:
         """The launches of an array that steps by itself."""
-        found = self._single.get(row)
-        if found is None:
-            batch: Any = next(own for own in self._batches if row in own.rows)
-            first = self.first + self.parameters.indices[row]
-            is_alone = isinstance(batch, OneArray)
-            found = batch if is_alone else batch.alone(row, self._arrays[row], first)
-            found.bind(self.gradients.addresses[[row]])
-            self._single[row] = found
-        return found
+        launches = self._single.get(row)
+        if launches is None:
+            launches = self._maker.alone(row, self._batches, self.first)
+            launches.bind(self.gradients.addresses[[row]])
+            self._single[row] = launches
+        return launches
 
     def end(self) -> None:
         """Count the step, if machine code did not."""
@@ -422,8 +388,8 @@ class CudaStepper(Stepper):
         if self._decision is not None:
             limit = self.clip.limit_at(self.count)
             self._decision.set_numbers(1.0 / self.grad_scale, limit)
-        for own in self._passes:
-            own.set_numbers(self.count)
+        for sums in self._passes:
+            sums.set_numbers(self.count)
         self._send()
         self._unsettled = self._may_skip
         make(self.counted(self.count + 1, self.lags))

@@ -11,7 +11,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from tests import oracles
+from tests import oracle_parts, oracles
 from tests.fuzz import numbers
 from tests.fuzz.compare import assert_same
 from tests.fuzz.play import gradient, to_dense, touched_rows
@@ -177,7 +177,7 @@ class Prediction:
             states = {}  # the oracle knows where states start; in fewer bits that was rounded
         with np.errstate(all="ignore"):
             oracle = ORACLES[self.recipe["optimizer"]]
-            new, states = oracles.whole_step(
+            new, states = oracle_parts.whole_step(
                 oracle, w, np.asarray(g)[rows].astype(self.compute), states, self.taken[i],
                 factor=factor, **settings,
             )  # fmt: skip
@@ -198,7 +198,7 @@ class Prediction:
             return own[rows].astype(self.compute)
         limit = own(step) if callable(own) else own
         dtype = numbers.DTYPES[self.recipe["dtype"]]
-        return None if limit is None else oracles.inside(dtype, limit, inwards)
+        return None if limit is None else oracle_parts.inside(dtype, limit, inwards)
 
     def compare(
         self, old: np.ndarray, found: np.ndarray, rows: Any, new: Any, random: Any, what: str

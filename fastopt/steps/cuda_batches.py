@@ -1,0 +1,102 @@
+"""Which arrays on a device are stepped in one launch: those with the same job and hyperparameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastopt.executors.cuda import device
+from fastopt.executors.cuda.batches import Batch
+from fastopt.executors.cuda.control import Control
+from fastopt.executors.cuda.kernel_source import KernelVariant
+from fastopt.executors.cuda.kernels import kernels
+from fastopt.executors.cuda.launches import LaunchHyper
+from fastopt.executors.cuda.many_arrays import ManyArrays
+from fastopt.executors.cuda.one_array import OneArray
+from fastopt.kernels.job import Job
+from fastopt.steps.cuda_sums import DeviceDecisions, DevicePass, Shared
+from fastopt.steps.hyperparameters import Hyperparameters
+from fastopt.steps.parameter_set import ParameterSet
+from fastopt.steps.stepper import Setup
+
+
+class BatchMaker:
+    """Makes the batches of a stepper, and the launches for the sums of transforms.
+
+    Parameters
+    ----------
+    parameters : ParameterSet
+    setup : Setup
+    decisions : DeviceDecisions
+        What follows from the sums of transforms.
+    control : Control, optional
+        Where it is kept what is decided about the step, if something is.
+    clips : bool
+        Whether the norm of the gradients decides too.
+    recalls : bool
+        Whether launches keep their hyperparameters, which a step after a skipped one recalls.
+    """
+
+    def __init__(
+        self,
+        parameters: ParameterSet,
+        setup: Setup,
+        decisions: DeviceDecisions,
+        control: Control | None,
+        *,
+        clips: bool,
+        recalls: bool,
+    ) -> None:
+        self._parameters, self._decisions = parameters, decisions
+        self._capturable, self.recalls = setup.capturable, recalls
+        self._control_at = 0 if control is None else control.address
+        self._variant = KernelVariant(clips, setup.capturable, recalls)
+        pairs = zip(parameters.leaves, parameters.slots, strict=True)
+        self._arrays = [[leaf, *slots] for leaf, slots in pairs]
+
+    def batches(
+        self,
+        known: Mapping[Any, Batch],
+        hyper: Hyperparameters,
+        scales: bool,
+        formats: Sequence[str],
+        first: int,
+    ) -> tuple[dict[Any, Batch], list[DevicePass]]:
+        """The batches by all that they depend on, and the passes that sum; `known` ones are kept.
+
+        `formats` are those of the gradients, and `first` is the index of the first element.
+        """
+        rows_of: dict[tuple[int, Job], list[int]] = {}
+        for row in range(len(self._arrays)):
+            job = self._parameters.job(row, formats[row], scales)
+            rows_of.setdefault((id(hyper.of(row)), job), []).append(row)
+        batches: dict[Any, Batch] = {}
+        for (numbers, job), rows in rows_of.items():
+            key = *rows, numbers, job, first
+            batches[key] = known.get(key) or self._batch(rows, formats[rows[0]], job, hyper, first)
+        work = [(batch, job) for batch, (_, job) in zip(batches.values(), rows_of, strict=True)]
+        shared = Shared(self._decisions, self._parameters, hyper, self._control_at, self._variant)
+        passes = [DevicePass(number, shared, work) for number in range(len(self._decisions.passes))]
+        return batches, passes
+
+    def _batch(
+        self, rows: list[int], gradient: str, job: Job, hyper: Hyperparameters, first: int
+    ) -> Batch:
+        host: Any = hyper.of(rows[0])
+        numbers = host if isinstance(host, LaunchHyper) else LaunchHyper(host, self._capturable)
+        in_rows = len(rows) > 1 and numbers.are_in_rows
+        variant = self._variant._replace(skips=self._decisions.may_skip, hyper_in_rows=in_rows)
+        compiled = kernels(job, variant, device.architecture())
+        kind = OneArray if len(rows) == 1 else ManyArrays
+        decided = [self._decisions.decided[row] for row in rows]
+        arrays = [self._arrays[row] for row in rows]
+        firsts = [first + self._parameters.indices[row] for row in rows]
+        return kind(rows, arrays, firsts, gradient, compiled, numbers, self._control_at, decided)
+
+    def alone(self, row: int, batches: Sequence[Batch], first: int) -> OneArray:
+        """The launches of an array by itself, with the device memory of the batch that it is in."""
+        batch: Any = next(each for each in batches if row in each.rows)
+        if isinstance(batch, OneArray):
+            return batch
+        launches: OneArray = batch.alone(row, self._arrays[row], first + self._parameters.indices[row])
+        return launches
