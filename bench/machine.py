@@ -29,7 +29,7 @@ def facts(cpu: Mapping[str, Any]) -> dict[str, Any]:
         "caches_bytes": {level: size for level, size in caches.items() if isinstance(size, int)},
         "memory_gb": _memory_gb(),
         "os": f"{platform.system()} {platform.release()}",
-        "python": platform.pythonversion_of(),
+        "python": platform.python_version(),
         "numpy": np.__version__,
         "numba": numba.__version__,
         "llvmlite": llvmlite.__version__,

@@ -54,7 +54,7 @@ def test_kernel_of_cupy(monkeypatch):
 
     cupy = SimpleNamespace(ones=np.ones, zeros=np.zeros, ElementwiseKernel=ElementwiseKernel)
     monkeypatch.setitem(sys.modules, "cupy", cupy)
-    makers = {"fastopt": partial(peers.own, RMS), "CuPy": peers.cupy_kernel}
+    makers = {"fastopt": partial(peers.fastopt_buffer, RMS), "CuPy": peers.cupy_kernel}
     ways, missing = clock.made(makers, 10, 2, tolerance=1e-6)
     assert not missing
     for way in ways.values():

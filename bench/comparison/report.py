@@ -78,8 +78,9 @@ def losses(results: Results) -> str:
     for name, rank in _by_rank(results).items():
         row = [name]
         for task, rules in tasks.items():
-            middle = statistics.median(final(rules[name]))
-            spread = f"{number(middle)} ({number(min(final(rules[name])))}-{number(max(final(rules[name])))})"
+            ends = final(rules[name])
+            middle = statistics.median(ends)
+            spread = f"{number(middle)} ({number(min(ends))}-{number(max(ends))})"
             row.append(f"**{spread}**" if middle <= NEAR * best[task] else spread)
         rows.append([*row, f"{rank:.1f}"])
     return table(["optimizer", *(TASKS[task].title for task in tasks), "mean rank"], rows)
@@ -92,22 +93,21 @@ def rates(results: Results) -> str:
     for name in _by_rank(results):
         row = [name]
         for rules in tasks.values():
-            losses = [value for _, value in rules[name]["rates"] if value is not None]
-            near = sum(value <= 2 * min(losses) for value in losses)
-            row.append(
-                f"{rules[name]['lr']:g}" + (f" ({near})" if len(rules[name]["rates"]) > 1 else "")
-            )
+            case = rules[name]
+            tried = [value for _, value in case["rates"] if value is not None]
+            near = sum(value <= 2 * min(tried) for value in tried)
+            row.append(f"{case['lr']:g}" + (f" ({near})" if len(case["rates"]) > 1 else ""))
         rows.append(row)
     return table(["optimizer", *(TASKS[task].title for task in tasks)], rows)
 
 
 def costs(results: Results) -> str:
     """Time of a step beside RMSProp's, and bytes of states."""
-    costs = results["costs"]
-    one = costs["RMSProp"]["seconds"]
+    measured = results["costs"]
+    one = measured["RMSProp"]["seconds"]
     rows = [
         [name, duration(cost["seconds"]), f"{cost['seconds'] / one:.2f} x", f"{cost['state_bytes']:g}"]
-        for name, cost in sorted(costs.items(), key=lambda pair: pair[1]["seconds"])
+        for name, cost in sorted(measured.items(), key=lambda pair: pair[1]["seconds"])
     ]
     return table(["optimizer", "a step", "beside RMSProp", "bytes of states an element"], rows)
 

@@ -58,7 +58,7 @@ def machine() -> dict[str, Any]:
         "driver": _driver(),
         "cores": cores(),
         "os": f"{platform.system()} {platform.release()}",
-        "python": platform.pythonversion_of(),
+        "python": platform.python_version(),
         "fastopt": version_of("fastopt"),
         "commit": _commit(),
         "libraries": libraries,
