@@ -105,7 +105,7 @@ def _tensors(elements: int, sets: int, dtype: str = "float32", device: str = "cu
 def tensor_step(
     kind: Any, elements: int, sets: int, dtype: str = "float32", device: str = "cuda", **options: Any
 ) -> Way:
-    """An optimizer of torch's making, or made like it."""
+    """An optimizer of torch, or of a library whose classes take the same arguments."""
     params = _tensors(elements, sets, dtype, device)
     opts = [kind([param], **options) for param in params]
     return Way(lambda i: opts[i].step(), lambda: params[0][0].item())

@@ -91,15 +91,17 @@ if not SIMULATED:
 
         def compile_device(self, args: Any, return_type: Any = None) -> Any:
             if args not in self.overloads:
-                made = compile_cuda(
+                compiled = compile_cuda(
                     self.py_func,
                     return_type,
                     args,
                     nvvm_options=self._nvvm_options,
                     cc=self._architecture,
                 )
-                self.overloads[args] = made
-                made.target_context.insert_user_function(made.entry_point, made.fndesc, [made.library])
+                self.overloads[args] = compiled
+                compiled.target_context.insert_user_function(
+                    compiled.entry_point, compiled.fndesc, [compiled.library]
+                )
             return self.overloads[args]
 
 
@@ -132,11 +134,11 @@ def compile_kernel(
     """Compile a kernel to Numba's library, from which code for any architecture can be made."""
     with global_compiler_lock:
         how = {"nvvm_options": options(fast), "cc": architecture}
-        made = compile_cuda(python, types.void, arguments, **how)
-        name = made.fndesc.llvm_func_name
-        made.library._entry_name = name
-        kernel_fixup(made.library.get_function(name), False)
-    return made.library
+        compiled = compile_cuda(python, types.void, arguments, **how)
+        name = compiled.fndesc.llvm_func_name
+        compiled.library._entry_name = name
+        kernel_fixup(compiled.library.get_function(name), False)
+    return compiled.library
 
 
 def code_of(library: Any) -> Code:

@@ -78,16 +78,16 @@ def complete(
     for name, start in chain.states().items():
         known, codec = state.get(name), formats.codec(name, chain, param)
         if known is None:
-            made = stored(local, codec, _start(state, local, group, name, start))
+            tensor = stored(local, codec, _start(state, local, group, name, start))
         else:
             if isinstance(known, Tensor) and not is_packed(known):
                 known = placed(known, param)
             if not isinstance(known, Tensor) or not _fits(part(known), local, codec):
-                made = stored(local, codec, numbers(name, part(known), local, chain))
+                tensor = stored(local, codec, numbers(name, part(known), local, chain))
             else:
                 state[name] = known
                 continue
-        state[name] = made if is_packed(made) else like(made, param)
+        state[name] = tensor if is_packed(tensor) else like(tensor, param)
 
 
 def _is_count(known: Any, device: torch.device) -> bool:
