@@ -96,7 +96,7 @@ user-types: $(VENV)/.user-types ## a user's script under mypy and pyright, which
 
 doctests: $(INSTALLED) ## the examples in docstrings
 	$(call heading,examples in docstrings)
-	@$(COMPILED) $(BIN)/python -m pytest -q --doctest-modules fastopt $(addprefix --ignore=fastopt/,interop/torch interop/mpi executors/cuda steps/cuda_stepper.py steps/cuda_sums.py steps/device_gradients.py demo/ranks.py)
+	@$(COMPILED) $(BIN)/python -m pytest -q --doctest-modules --doctest-ignore-import-errors fastopt $(addprefix --ignore=fastopt/,interop/torch interop/mpi executors/cuda demo/ranks.py)
 
 compiled: $(INSTALLED) ## the suite as users run it, but for what `make processes` has
 	$(call heading,the suite compiled)
