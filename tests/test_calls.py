@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numba import int64
 from numba.core import event
 
 import fastopt
 from fastopt.arrays import object_layout
 from fastopt.executors import dispatch
+from fastopt.kernels.compiler import compile_function, helper
 from fastopt.steps import memory_stepper
 from fastopt.steps.stepper import stepper_of
 from tests.subprocesses import needs_jit, run, script
@@ -128,17 +130,30 @@ def test_import_is_light(tmp_path: Path) -> None:
 
 
 @needs_jit
-def test_steps_from_the_cache_do_not_import_scipy(tmp_path: Path) -> None:
-    """Numba does so when it compiles; from the cache it would take as long as everything else."""
-    code = f"""
+def test_steps_do_not_import_scipy(tmp_path: Path) -> None:
+    """Numba does so for the first function that it compiles, and for functions that call BLAS."""
+    steps = f"""
     import sys
-    import numpy as np, fastopt
+    import numba, numpy as np, fastopt
     for size in 10, {LARGE}:
         fastopt.RMSProp(np.zeros(size, np.float32)).step(np.ones(size, np.float32))
     print("scipy.linalg" in sys.modules)
     """
-    run(script(code), tmp_path)
-    assert run(script(code), tmp_path) == "False"
+    product = """
+    print(numba.njit(lambda a: np.dot(a, a))(np.eye(2))[0, 0], "scipy.linalg" in sys.modules)
+    """
+    assert run(script(steps + product), tmp_path).splitlines() == ["False", "1.0 True"]
+    assert run(script(steps), tmp_path) == "False"
+
+
+@needs_jit
+def test_helpers_have_no_machine_code_of_their_own() -> None:
+    """It would take a tenth of the time of a first step."""
+    twice = helper(lambda x: 2 * x)
+    four_times = compile_function(lambda x: twice(twice(x)), int64(int64), "four-times")
+    assert four_times(3) == 12
+    (compiled,) = twice.overloads.values()
+    assert compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name) == 0
 
 
 def test_names() -> None:

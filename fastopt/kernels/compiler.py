@@ -13,6 +13,7 @@ from numba.core import ccallback, errors, types
 
 from fastopt.kernels.disk_cache import DiskCache
 from fastopt.kernels.identity import of_compiled
+from fastopt.kernels.lean_compilation import LinkedCompiler
 from fastopt.kernels.terms import Term, lengths
 from fastopt.transforms.base import Part, sums_in
 
@@ -46,7 +47,8 @@ def uniquely_named(function: Any) -> FunctionType:
 def helper(function: Any, options: dict[str, Any] = OPTIONS) -> Any:
     """Compile a function that only compiled code calls: without the wrappers to call it from Python."""
     unique = uniquely_named(function)
-    return numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)(unique)
+    bare = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "pipeline_class": LinkedCompiler}
+    return numba.njit(**bare, **options)(unique)
 
 
 class CheckedCFunc(ccallback.CFunc):  # type: ignore[misc]  # Any
@@ -180,7 +182,8 @@ def compile_function(
     """
     if numba.config.DISABLE_JIT:
         return python
-    dispatcher = numba.njit(nogil=nogil, parallel=parallel, **OPTIONS)(uniquely_named(python))
+    how = {"nogil": nogil, "parallel": parallel, "no_cfunc_wrapper": True, **OPTIONS}
+    dispatcher = numba.njit(**how)(uniquely_named(python))
     dispatcher._cache = DiskCache(name, of_compiled(python, emits, sizes))
     dispatcher.compile(signature)
     dispatcher.disable_compile()

@@ -24,6 +24,7 @@ from numba.core.runtime import rtsys
 
 from fastopt.kernels import trusted_files
 from fastopt.kernels.identity import compiler
+from fastopt.kernels.lean_compilation import import_array_functions
 
 
 def folder() -> Path | None:
@@ -126,12 +127,15 @@ class DiskCache(caching._Cache):  # type: ignore[misc]  # numba has no type hint
         """The compiled function, or None if it must be compiled."""
 
         def read(parts: Any) -> Any:
-            # Numba's `target_context.refresh()` would do this too, and import all of
-            # scipy.linalg: 0.2 s.
+            # Numba's `target_context.refresh()` would do this too, and import all that the compiler
+            # needs: 0.2 s.
             rtsys.initialize(target_context)
             return CompileResult._rebuild(target_context, *parts)
 
-        return self._file.find(_target(sig, target_context.codegen()), read)
+        code = self._file.find(_target(sig, target_context.codegen()), read)
+        if code is None:
+            import_array_functions()
+        return code
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Put the compiled function in front of the others in the file."""

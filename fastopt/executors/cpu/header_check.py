@@ -41,55 +41,74 @@ SKIPPED = -2
 overlaps = helper(checks.overlaps)
 
 
+def _load(builder: Any, address: Any, offset: int = 0, kind: Any = I64) -> Any:
+    at = builder.add(address, ir.Constant(I64, offset))
+    return builder.load(builder.inttoptr(at, kind.as_pointer()))
+
+
+def _same(builder: Any, one: Any, other: Any) -> Any:
+    return builder.icmp_signed("==", one, other)
+
+
+def _false(builder: Any, variable: Any) -> None:
+    builder.store(ir.Constant(ir.IntType(1), 0), variable)
+
+
+def _like(builder: Any, item: Any, dtype: Any, flags: Any, ndim: Any, lengths: Any) -> Any:
+    """Emit whether an array has this dtype, flags and shape."""
+    actual_flags = builder.zext(_load(builder, item, FLAGS_AT, I32), I64)
+    like = _same(builder, builder.and_(actual_flags, flags), flags)
+    like = builder.and_(like, _same(builder, _load(builder, item, DTYPE_AT), dtype))
+    actual_ndim = builder.zext(_load(builder, item, NDIM_AT, I32), I64)
+    like = builder.and_(like, _same(builder, actual_ndim, ndim))
+    result = cgutils.alloca_once_value(builder, like)
+    with builder.if_then(like):
+        shape = _load(builder, item, SHAPE_AT)
+        with cgutils.for_range(builder, ndim) as loop:
+            at = builder.mul(loop.index, ir.Constant(I64, 8))
+            one, other = (_load(builder, builder.add(start, at)) for start in (shape, lengths))
+            with builder.if_then(builder.not_(_same(builder, one, other)), likely=False):
+                _false(builder, result)
+                loop.do_break()
+    return builder.load(result)
+
+
+# Both are emitted, because Numba takes 0.2 s and 0.1 s for what LLVM compiles in no time.
+
+
 @intrinsic
 def _is_like(typing_context: Any, item: Any, dtype: Any, flags: Any, ndim: Any, lengths: Any) -> Any:
-    """Whether an array has this dtype, flags and shape.
-
-    Emitted, because Numba takes 0.2 s for what LLVM compiles in no time.
-    """
+    """Whether an array has this dtype, flags and shape."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        item, dtype, flags, ndim, lengths = args
-
-        def load(address: Any, offset: int = 0, kind: Any = I64) -> Any:
-            at = builder.add(address, ir.Constant(I64, offset))
-            return builder.load(builder.inttoptr(at, kind.as_pointer()))
-
-        def same(one: Any, other: Any) -> Any:
-            return builder.icmp_signed("==", one, other)
-
-        actual_flags = builder.zext(load(item, FLAGS_AT, I32), I64)
-        like = same(builder.and_(actual_flags, flags), flags)
-        like = builder.and_(like, same(load(item, DTYPE_AT), dtype))
-        like = builder.and_(like, same(builder.zext(load(item, NDIM_AT, I32), I64), ndim))
-        result = cgutils.alloca_once_value(builder, like)
-        with builder.if_then(like):
-            shape = load(item, SHAPE_AT)
-            with cgutils.for_range(builder, ndim) as loop:
-                at = builder.mul(loop.index, ir.Constant(I64, 8))
-                one, other = (load(builder.add(start, at)) for start in (shape, lengths))
-                with builder.if_then(builder.not_(same(one, other)), likely=False):
-                    builder.store(ir.Constant(ir.IntType(1), 0), result)
-                    loop.do_break()
-        return builder.load(result)
+        return _like(builder, *args)
 
     return types.boolean(*(types.int64,) * 5), emit
 
 
-@helper
-def _are_unchanged(at):
+@intrinsic
+def _are_unchanged(typing_context: Any, headers: Any) -> Any:
     """Whether arrays still have the headers at an address, which follow their number."""
-    count, at = read_word(at), at + 8
-    for _ in range(count):
-        item, ndim = read_word(at + 8 * object_headers.OBJECT), read_word(at + 8 * object_headers.NDIM)
-        if read_word(item + DATA) != read_word(at + 8 * object_headers.DATA):
-            return False
-        dtype = read_word(at + 8 * object_headers.DTYPE)
-        flags = read_word(at + 8 * object_headers.FLAGS)
-        if not _is_like(item, dtype, flags, ndim, at + 8 * object_headers.LENGTHS):
-            return False
-        at += 8 * (object_headers.LENGTHS + ndim)
-    return True
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        result = cgutils.alloca_once_value(builder, ir.Constant(ir.IntType(1), 1))
+        header_at = cgutils.alloca_once_value(builder, builder.add(args[0], ir.Constant(I64, 8)))
+        with cgutils.for_range(builder, _load(builder, args[0])) as loop:
+            header = builder.load(header_at)
+            item, data, dtype, flags, ndim = (
+                _load(builder, header, 8 * getattr(object_headers, word))
+                for word in ("OBJECT", "DATA", "DTYPE", "FLAGS", "NDIM")
+            )
+            lengths = builder.add(header, ir.Constant(I64, 8 * object_headers.LENGTHS))
+            like = _like(builder, item, dtype, flags, ndim, lengths)
+            unchanged = builder.and_(like, _same(builder, _load(builder, item, DATA), data))
+            with builder.if_then(builder.not_(unchanged), likely=False):
+                _false(builder, result)
+                loop.do_break()
+            builder.store(builder.add(lengths, builder.shl(ndim, ir.Constant(I64, 3))), header_at)
+        return builder.load(result)
+
+    return types.boolean(types.int64), emit
 
 
 @helper

@@ -1,0 +1,75 @@
+"""Numba's compiler without what fastopt has no use for: a fifth of the time of a first step."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from numba import _dynfunc
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler_machinery import register_pass
+from numba.core.typed_passes import NativeLowering
+
+
+def import_array_functions() -> None:
+    """Import Numba's array functions, which its first compilation does, without scipy.linalg.
+
+    That takes 0.14 s, and they only note whether SciPy's BLAS is there. Functions that call
+    BLAS, of which fastopt has none, import it when they are compiled.
+    """
+    if "numba.np.arraymath" in sys.modules:
+        return
+    from numba.np import linalg
+
+    check, linalg.ensure_blas = linalg.ensure_blas, lambda: None
+    try:
+        import numba.np.arraymath  # noqa: F401
+    finally:
+        linalg.ensure_blas = check
+
+
+class LinkedLibrary(JITCodeLibrary):  # type: ignore[misc]  # numba has no type hints
+    """Optimized LLVM code that is linked into others and never becomes machine code by itself."""
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._finalized = True
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class LinkedLowering(NativeLowering):  # type: ignore[misc]  # as above
+    """Numba's lowering, into a `LinkedLibrary`."""
+
+    _name = "linked_lowering"
+
+    def run_pass(self, state: Any) -> bool:
+        """Lower the function, and make it known to the functions that call it."""
+        context, code = state.targetctx, state.func_id
+        library = state.library = LinkedLibrary(context.codegen(), code.func_qualname)
+        state.flags.no_compile = True
+        super().run_pass(state)
+        result = state.cr
+        # Numba knows a compiled function by an object of this type. This one cannot be called.
+        name = _dynfunc.make_function(code.module, code.func_name, "", 0, result.env, (library,))
+        context.insert_user_function(name, result.fndesc, [library])
+        state.reload_init.extend(library._reload_init)
+        state.cr = result._replace(cfunc=name)
+        return True
+
+
+class LinkedCompiler(CompilerBase):  # type: ignore[misc]  # as above
+    """Compiler of functions that only compiled code calls, to code that is linked and nothing else.
+
+    Numba generates machine code for every function, even if nobody can call it, before it is linked
+    into its callers and compiled again.
+    """
+
+    def define_pipelines(self) -> list[Any]:
+        """Numba's pipeline for functions without Python objects."""
+        pipeline = DefaultPassBuilder.define_nopython_pipeline(self.state)
+        pipeline.passes = [
+            (LinkedLowering if each is NativeLowering else each, what) for each, what in pipeline.passes
+        ]
+        pipeline.finalize()
+        return [pipeline]
