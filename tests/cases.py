@@ -120,6 +120,7 @@ ADAGRAD = {
     "plain": {},
     "rates": {"lr": 0.03, "eps": 1e-2, "initial_accumulator": 0.5},
     "lr_decay": {"lr": 0.03, "lr_decay": 0.3},
+    "guard_zero": {"lr": 0.03, "eps": 0.0, "guard_zero": True},
     "scheduled": {"lr": lambda t: 0.05 / (1 + t), "lr_decay": lambda t: t, "eps": lambda t: 0.1**t},
     "everything": {
         "lr": lambda t: 0.05 / (1 + t),
@@ -226,34 +227,36 @@ def _rmsprop(name, settings, assigned=None):
     return Case(f"rmsprop-{name}", fastopt.RMSProp, oracles.rmsprop, settings, assigned or {})
 
 
-def _family(optimizer, oracle, table, assigned):
+def _family(optimizer, table, assigned):
     """The rows of an optimizer; the first and the last with both decays; and with assignments."""
     rows = dict(table)
     for name in (next(iter(table)), "everything"):
         rows |= {f"{name}-decay": table[name] | DECAY, f"{name}-decoupled": table[name] | DECOUPLED}
     kind = optimizer.__name__.lower()
-    cases = [Case(f"{kind}-{name}", optimizer, oracle, own) for name, own in rows.items()]
-    own = rows["everything-decay"]
-    return [*cases, Case(f"{kind}-all_assigned", optimizer, oracle, own, assigned)]
+    oracle = getattr(oracles, kind)
+    cases = [Case(f"{kind}-{name}", optimizer, oracle, settings) for name, settings in rows.items()]
+    last = rows["everything-decay"]
+    return [*cases, Case(f"{kind}-all_assigned", optimizer, oracle, last, assigned)]
 
 
-def _member(optimizer, oracle, everything, assigned):
-    """Few rows of an optimizer: as it is, with everything and assignments, and if it is its own affair
-    with decoupled decay: each row is compiled for two dtypes.
+def _member(optimizer, everything, assigned):
+    """Few rows of an optimizer, since each is compiled for two dtypes: as it is, with everything and
+    assignments, and with decoupled decay if that is not simply what follows the step.
     """
     kind = optimizer.__name__.lower()
-    own = [
+    oracle = getattr(oracles, kind)
+    cases = [
         Case(f"{kind}-plain", optimizer, oracle),
         Case(f"{kind}-everything-decay", optimizer, oracle, everything | COUPLED, assigned),
     ]
     if optimizer in (fastopt.Lion, fastopt.Adan, fastopt.Rprop, fastopt.ASGD):
-        own.append(Case(f"{kind}-everything-decoupled", optimizer, oracle, everything | DECOUPLED))
-    return own
+        cases.append(Case(f"{kind}-everything-decoupled", optimizer, oracle, everything | DECOUPLED))
+    return cases
 
 
 CASES = [
-    *(_rmsprop(name, own) for name, own in RMSPROP.items()),
-    *(_rmsprop(f"{name}-decay", own | DECAY) for name, own in RMSPROP.items()),
+    *(_rmsprop(name, settings) for name, settings in RMSPROP.items()),
+    *(_rmsprop(f"{name}-decay", settings | DECAY) for name, settings in RMSPROP.items()),
     *(
         _rmsprop(f"{name}-decoupled", RMSPROP[name] | DECOUPLED)
         for name in ("plain", "nesterov", "lr_in_momentum", "everything")
@@ -274,50 +277,50 @@ CASES = [
     # A part that is switched off stays in place, at zero strength, and can be switched on again.
     _rmsprop("momentum_off", RMSPROP["momentum"], {1: {"momentum": 0.0}, 2: {"momentum": 0.5}}),
     _rmsprop("decay_off", DECAY, {1: {"weight_decay": 0.0}, 2: {"weight_decay": 0.1}}),
-    *_family(fastopt.SGD, oracles.sgd, SGD, {
+    *_family(fastopt.SGD, SGD, {
         1: {"lr": 0.01, "momentum": 0.5, "dampening": 0.1}, 2: {"clip_value": 0.2, "weight_decay": 0.2},
     }),
-    *_family(fastopt.AdaGrad, oracles.adagrad, ADAGRAD, {
+    *_family(fastopt.AdaGrad, ADAGRAD, {
         1: {"lr": 0.1, "eps": 0.1, "lr_decay": 0.5}, 2: {"clip_value": 0.2, "weight_decay": 0.2},
     }),
-    *_family(fastopt.Adam, oracles.adam, ADAM, {
+    *_family(fastopt.Adam, ADAM, {
         1: {"lr": 0.1, "beta1": 0.6}, 2: {"beta2": 0.5, "eps": 0.1, "weight_decay": 0.2},
     }),
-    *_family(fastopt.NAdam, oracles.nadam, NADAM, {
+    *_family(fastopt.NAdam, NADAM, {
         1: {"lr": 0.1, "beta2": 0.5}, 2: {"eps": 0.1, "weight_decay": 0.2, "clip_value": 0.2},
     }),
     Case("adamw-plain", fastopt.AdamW, oracles.adamw),
     Case("adamw-everything", fastopt.AdamW, oracles.adamw, ADAM["everything"] | DECAY),
     Case("adamw-coupled", fastopt.AdamW, oracles.adamw, COUPLED),
-    *_member(fastopt.Lion, oracles.lion, LION, {1: {"lr": 0.1, "beta1": 0.6}, 2: {"beta2": 0.5}}),
-    *_member(fastopt.AdaMax, oracles.adamax, ADAMAX, {
+    *_member(fastopt.Lion, LION, {1: {"lr": 0.1, "beta1": 0.6}, 2: {"beta2": 0.5}}),
+    *_member(fastopt.AdaMax, ADAMAX, {
         1: {"lr": 0.1, "beta1": 0.6}, 2: {"beta2": 0.5, "eps": 0.1, "weight_decay": 0.2},
     }),
-    *_member(fastopt.AdaDelta, oracles.adadelta, ADADELTA, {
+    *_member(fastopt.AdaDelta, ADADELTA, {
         1: {"lr": 0.1}, 2: {"rho": 0.5, "eps": 0.1},
     }),
-    *_member(fastopt.RAdam, oracles.radam, RADAM, {
+    *_member(fastopt.RAdam, RADAM, {
         1: {"lr": 0.1, "beta1": 0.6}, 2: {"beta2": 0.95, "eps": 0.1},
     }),
-    *_member(fastopt.AdaBelief, oracles.adabelief, ADABELIEF, {
+    *_member(fastopt.AdaBelief, ADABELIEF, {
         1: {"lr": 0.1, "beta1": 0.6}, 2: {"beta2": 0.5, "eps": 0.1, "eps_root": 0.2},
     }),
-    *_member(fastopt.Yogi, oracles.yogi, YOGI, {
+    *_member(fastopt.Yogi, YOGI, {
         1: {"lr": 0.1, "beta1": 0.6}, 2: {"beta2": 0.5, "eps": 0.1},
     }),
-    *_member(fastopt.QHAdam, oracles.qhadam, QHADAM, {
+    *_member(fastopt.QHAdam, QHADAM, {
         1: {"lr": 0.1, "nu1": 0.4}, 2: {"beta2": 0.5, "eps": 0.1, "nu2": 0.9},
     }),
-    *_member(fastopt.AdEMAMix, oracles.ademamix, ADEMAMIX, {
+    *_member(fastopt.AdEMAMix, ADEMAMIX, {
         1: {"lr": 0.1, "beta3": 0.9}, 2: {"beta2": 0.5, "alpha": 2.0},
     }),
-    *_member(fastopt.Adan, oracles.adan, ADAN, {
+    *_member(fastopt.Adan, ADAN, {
         1: {"lr": 0.1, "look_ahead": 0.7}, 2: {"beta2": 0.5, "beta3": 0.9, "eps_root": 0.1},
     }),
-    *_member(fastopt.Rprop, oracles.rprop, RPROP, {
+    *_member(fastopt.Rprop, RPROP, {
         1: {"eta_plus": 1.5}, 2: {"eta_minus": 0.6, "step_size_min": 0.03, "step_size_max": 0.06},
     }),
-    *_member(fastopt.ASGD, oracles.asgd, ASGD, {
+    *_member(fastopt.ASGD, ASGD, {
         1: {"lr": 0.1, "lambd": 0.2}, 2: {"alpha": 0.7, "t0": 0.0},
     }),
 ]  # fmt: skip

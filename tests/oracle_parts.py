@@ -94,6 +94,12 @@ def root(a, square, eps, inside):
     return a.sqrt(square + small) if inside else a.sqrt(square) + small
 
 
+def sign(a, x):
+    """-1, 0 or 1, and NaN of NaN."""
+    one = a.rounded(1.0)
+    return np.where(x > 0, one, np.where(x < 0, -one, x))
+
+
 def inside(dtype, limit, inwards):
     """The first number of the dtype that a limit lets through."""
     near = np.asarray(limit, dtype)

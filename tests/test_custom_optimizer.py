@@ -1,4 +1,4 @@
-"""An optimizer class of one's own has everything that the built-in ones have."""
+"""A custom optimizer class has everything that the built-in ones have."""
 
 import copy
 import inspect
@@ -12,8 +12,8 @@ import scipy.optimize
 import fastopt
 import fastopt.interop.scipy
 from fastopt import transforms as t
-from tests import adashift
-from tests.adashift import AdaShift
+from tests.examples import toy_optimizer
+from tests.examples.toy_optimizer import AdaShift
 from tests.refusals import refusal
 from tests.support import DTYPES, assert_same_bits, problem
 
@@ -40,7 +40,7 @@ def reference(w, grads, lr, beta=0.999, eps=1e-8, decay=0.0):
 
 
 def test_the_page_has_this_class():
-    source = inspect.getsource(adashift)
+    source = inspect.getsource(toy_optimizer)
     assert source[source.index("def adashift_update") :].strip() in PAGE.read_text("utf-8")
 
 
@@ -148,7 +148,7 @@ OPTIONS = {
 def test_shared_options(name):
     """They do what they do on the chain that says the same."""
     w, grads = problem(20, np.float64, steps=3)
-    parts = fastopt.chain(adashift.scale_by_adashift(0.999, 1e-8), t.scale_by_learning_rate(0.5))
+    parts = fastopt.chain(toy_optimizer.scale_by_adashift(0.999, 1e-8), t.scale_by_learning_rate(0.5))
     own = AdaShift(w.copy(), lr=0.5, **{name: OPTIONS[name]})
     bare = fastopt.Optimizer(w.copy(), parts, **{name: OPTIONS[name]})
     for g in grads:

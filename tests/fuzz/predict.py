@@ -15,27 +15,10 @@ from tests import oracle_parts, oracles
 from tests.fuzz import numbers
 from tests.fuzz.compare import assert_same
 from tests.fuzz.play import gradient, to_dense, touched_rows
+from tests.fuzz.recipes import ELEMENTWISE
 from tests.fuzz.stories import arrange
 
-ORACLES = {
-    "SGD": oracles.sgd,
-    "RMSProp": oracles.rmsprop,
-    "AdaGrad": oracles.adagrad,
-    "Adam": oracles.adam,
-    "AdamW": oracles.adamw,
-    "NAdam": oracles.nadam,
-    "Lion": oracles.lion,
-    "AdaMax": oracles.adamax,
-    "AdaDelta": oracles.adadelta,
-    "RAdam": oracles.radam,
-    "AdaBelief": oracles.adabelief,
-    "Yogi": oracles.yogi,
-    "QHAdam": oracles.qhadam,
-    "AdEMAMix": oracles.ademamix,
-    "Adan": oracles.adan,
-    "Rprop": oracles.rprop,
-    "ASGD": oracles.asgd,
-}
+ORACLES = {name: getattr(oracles, name.lower()) for name in ELEMENTWISE}
 
 
 class Prediction:

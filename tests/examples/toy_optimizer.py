@@ -1,4 +1,4 @@
-"""An optimizer of one's own, as `docs/own-transform.md` has it."""
+"""AdaShift, an optimizer that the package does not have, complete, as in `docs/own-transform.md`."""
 
 import fastopt
 from fastopt.validation import at, decay_rate, positive
