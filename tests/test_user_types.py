@@ -1,5 +1,6 @@
 """Type checkers accept a user's script, and find its mistakes."""
 
+import ast
 import importlib.util
 import json
 import subprocess
@@ -8,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+import fastopt
+from fastopt import schedules, transforms
+from fastopt.optimizers.shared_options import SharedOptions
 from tests import user_script
 from tests.support import compiled_suite_only
 
@@ -18,6 +22,25 @@ WRONG = {number for number, line in enumerate(LINES, 1) if line.endswith("# wron
 
 def test_the_script_runs():
     user_script.main()
+
+
+@pytest.mark.parametrize(
+    ("name", "public"),
+    {
+        "fastopt": {*fastopt.__all__} - {"schedules", "transforms"},
+        "t": {*transforms.__all__} - {"START_FROM_PARAM"},  # a constant
+        "schedules": {*schedules.__all__},
+        "opt": {name for name in dir(fastopt.Optimizer) if name[0] != "_"} - {*vars(SharedOptions)},
+    }.items(),
+    ids=["fastopt", "t", "schedules", "opt"],
+)
+def test_the_script_uses_every_public_name(name, public):
+    used = {
+        node.attr
+        for node in ast.walk(ast.parse("\n".join(LINES)))
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == name
+    }
+    assert public - used == set()
 
 
 @compiled_suite_only

@@ -88,11 +88,14 @@ def every_transform(w: Array, g: Array) -> None:
         t.scale_by_ademamix(), t.scale_by_adan(), t.scale_by_trust_ratio(), t.scale_by_prodigy(),
         t.scale_by_dog(), t.scale_by_learning_rate(falling), t.at_least(-1.0),
         t.at_most(w.copy() + 2), t.average_params(0.9), t.average_evenly(), t.copy_params(w.copy()),
-        t.step_by_rprop(0.1), t.schedule_free(0.9),
+        t.step_by_rprop(0.1), t.schedule_free(0.9), t.follow_automatically(t.scale_by_adam()),
     ]  # fmt: skip
     one = t.Transform(sign_update, {}, (1.0,))
     together: fastopt.Chain = t.chain(one, t.trace(0.9), halve())
     assert len(parts) > len(list(together))
+    whole: t.Chain = t.chain(*parts[:2])
+    opt = fastopt.Optimizer(w, whole)
+    assert list(opt.chain) == list(whole)
 
 
 @t.factory
@@ -130,6 +133,7 @@ def state(w: Array, g: Array, path: str) -> None:
     opt.decoded("exp_avg")
     opt.catch_up()
     opt.averaged_params()
+    opt.set_params(opt.decoded_params())
     with opt.averaged():
         assert opt.params is w
     assert opt.source
@@ -145,6 +149,29 @@ def found_by_itself(w: Array, g: Array) -> None:
     opt.lr = "auto"
     stats: fastopt.Stats | None = opt.stats
     assert stats is not None
+
+
+def torch_optimizers(model: Any) -> None:
+    from fastopt.interop import torch as fast
+
+    opt = fast.RMSprop(model.parameters(), lr=1e-3, momentum=0.9, clip_norm=1.0)
+    opt.step()
+    fast.step_in_backward(model, fast.SGD, lr=0.1)
+    others = fast.SGD, fast.Adagrad, fast.Adam, fast.AdamW, fast.NAdam, fast.Adadelta, fast.Adamax
+    for kind in (*others, fast.RAdam, fast.Rprop, fast.ASGD):
+        kind(model.parameters(), lr=1e-3).zero_grad()
+
+
+def scipy_methods() -> list[Callable[..., Any]]:
+    from fastopt.interop import scipy
+
+    return [scipy.rmsprop, scipy.adam, scipy.method(Signs)]
+
+
+def graph(device_w: Any, stream: Any) -> None:
+    opt = fastopt.Adam(device_w, capturable=True)
+    opt.step(device_w, stream=stream)
+    opt.advance(stream=stream)
 
 
 def ranks(comm: Any, w: Array, g: Array) -> slice:
@@ -179,6 +206,13 @@ def one_shot(w: Array, g: Array) -> float | None:
     v, m = np.zeros_like(w), np.zeros_like(w)
     fastopt.adam_step(w, g, exp_avg=m, exp_avg_sq=v, step=0, lr=1e-3)
     fastopt.sgd_step(w, g, lr=0.1)
+    others: list[Callable[..., object]] = [
+        fastopt.adabelief_step, fastopt.adadelta_step, fastopt.adagrad_step, fastopt.adamax_step,
+        fastopt.adamw_step, fastopt.adan_step, fastopt.ademamix_step, fastopt.asgd_step,
+        fastopt.lamb_step, fastopt.lars_step, fastopt.lion_step, fastopt.nadam_step,
+        fastopt.qhadam_step, fastopt.radam_step, fastopt.rprop_step, fastopt.yogi_step,
+    ]  # fmt: skip
+    assert all(map(callable, others))
     last = fastopt.rmsprop_step(w, g, square_avg=v, clip_norm=1.0)
     return None if last is None else last.norm
 
