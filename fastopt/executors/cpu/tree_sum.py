@@ -12,6 +12,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from fastopt.executors.cpu.element_access import prefer_512_bits
 from fastopt.executors.cpu.pointers import LINE, element_pointer, mark_noalias
 from fastopt.executors.norm import LANES, SUM_BLOCK
 from fastopt.kernels.compiler import helper
@@ -99,6 +100,7 @@ def group_terms(typing_context: Any) -> Any:
     """The address of memory for the terms of a group, on the kernel's stack."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        prefer_512_bits(builder)
         room = cgutils.alloca_once(builder, DOUBLE, size=GROUP)
         room.align = LINE
         return builder.ptrtoint(room, I64)
