@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 
 import fastopt
+from fastopt.codecs.corrections import BY_MASTER_BITS
 from fastopt.executors.cpu.kernels import FAR, NEAR, PREFETCH_STEP, ahead
 from fastopt.kernels.identity import frozen
 from fastopt.kernels.job import ArrayFormat, Job
+from fastopt.kernels.terms import Term
+from fastopt.transforms.statistics import square
 from tests.subprocesses import needs_jit
 
 pytestmark = needs_jit
@@ -28,13 +31,23 @@ KINDS: dict[str, Any] = {
 
 
 @cache
-def code(kind: str, stored: str, eight_bits: bool, fast: bool = False) -> str:
+def code(
+    kind: str,
+    stored: str,
+    eight_bits: bool,
+    fast: bool = False,
+    master_bits: int | None = None,
+    terms: tuple[Term, ...] = (),
+) -> str:
     """A kernel in LLVM's language; states of 8 bits are rounded at random."""
     make, codes = KINDS[kind]
     parts = make(np.zeros(1, np.float32)).chain.parts(frozen)
-    states = codes if eight_bits else (stored,) * len(codes)
-    storage = tuple(ArrayFormat(own, own.endswith("8")) for own in (stored, stored, *states))
-    job = Job(parts, storage, zero_grad=False, scales=False, fast=fast)
+    wide = "float32" if master_bits else stored
+    states = codes if eight_bits else (wide,) * len(codes)
+    corrections = (BY_MASTER_BITS[master_bits].name,) if master_bits else ()
+    formats = (stored, stored, *corrections, *states)
+    storage = tuple(ArrayFormat(name, name in codes) for name in formats)
+    job = Job(parts, storage, zero_grad=False, scales=False, fast=fast, stats=terms)
     text: str = machine_code.intermediate_code(job)
     return text
 
@@ -66,7 +79,22 @@ def test_instructions_of_8_bit_states(
 @pytest.mark.parametrize("stored", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("target", machine_code.TARGETS)
 def test_loops_are_vectors(target: str, kind: str, stored: str, eight_bits: bool) -> None:
-    text = machine_code.assembly(code(kind, stored, eight_bits), target)
+    has_vectors(code(kind, stored, eight_bits), target, kind, eight_bits)
+
+
+@pytest.mark.parametrize(("kind", "eight_bits"), [("RMSProp", False), ("Adam", True)])
+@pytest.mark.parametrize("stored", ["float16", "bfloat16"])
+@pytest.mark.parametrize("master_bits", [24, 32])
+@pytest.mark.parametrize("target", machine_code.TARGETS)
+def test_loops_of_split_weights_are_vectors(
+    target: str, master_bits: int, stored: str, kind: str, eight_bits: bool
+) -> None:
+    has_vectors(code(kind, stored, eight_bits, master_bits=master_bits), target, kind, eight_bits)
+
+
+def has_vectors(kernel: str, target: str, kind: str, eight_bits: bool) -> None:
+    """Assert that the loop is vectors, and fetches all arrays, without calls of functions."""
+    text = machine_code.assembly(kernel, target)
     lines = machine_code.instructions(text)
     # What encodes nothing has vectors of 256 bits there too.
     register = r"[yz]mm\d" if target.startswith("AVX") else machine_code.TARGETS[target][4]
@@ -78,6 +106,22 @@ def test_loops_are_vectors(target: str, kind: str, stored: str, eight_bits: bool
     # The end of a last block is cleared; on x86 the address of memset is in a register.
     assert len(calls) <= sum("memset" in line for line in lines)
     assert eight_bits or not calls
+
+
+GRADIENT_SQUARE = Term(frozen(square), "the square of the gradient", "gradient")
+
+
+def test_sums_stay_in_registers() -> None:
+    """Beside float64 of 512 bits float32 have 256; and no term goes through memory."""
+    text = machine_code.assembly(code("RMSProp", "float32", False, terms=(GRADIENT_SQUARE,)), "AVX-512")
+    (piece,) = [
+        block
+        for block in machine_code.basic_blocks(text)
+        if sum(bool(re.search(r"sqrt.*ymm", line)) for line in block) == PREFETCH_STEP // 8
+    ]
+    adds = [line for line in piece if re.search(r"vaddpd.*zmm", line)]
+    assert len(adds) >= PREFETCH_STEP // 8 - 1
+    assert not any(re.search(r"pd\s.*%?rsp", line) for line in piece)
 
 
 @pytest.mark.parametrize(
