@@ -42,7 +42,7 @@ def descend(form: Form, combination: Combination) -> Array:
     with np.errstate(over="ignore"):
         for _ in range(STEPS):
             optimizer.step(slope(x.astype(np.float32)).astype(x.dtype))
-    return x.astype(np.float32)
+    return optimizer.decoded_params().astype(np.float32)  # type: ignore[no-any-return]
 
 
 def descend_with_map(form: Form, values: Array) -> Array:

@@ -33,6 +33,8 @@ class Combination:
 EIGHT_BITS: dict[str, Any] = {"state_dtype": "8bit"}
 STOCHASTIC: dict[str, Any] = {"stochastic_rounding": True}
 FAST: dict[str, Any] = {"fast": True}
+SPLIT_24: dict[str, Any] = {"master_bits": 24}
+SPLIT_32: dict[str, Any] = {"master_bits": 32}
 
 # The first one is what the others are compared with.
 COMBINATIONS = {
@@ -47,6 +49,11 @@ COMBINATIONS = {
     "bfloat16, 8-bit state": Combination("bfloat16", EIGHT_BITS),
     "bfloat16, 8-bit state, stochastic": Combination("bfloat16", {**EIGHT_BITS, **STOCHASTIC}),
     "float16, 8-bit state": Combination("float16", EIGHT_BITS),
+    "bfloat16 split 24": Combination("bfloat16", SPLIT_24),
+    "bfloat16 split 32": Combination("bfloat16", SPLIT_32),
+    "bfloat16 split 24, 8-bit state": Combination("bfloat16", {**SPLIT_24, **EIGHT_BITS}),
+    "bfloat16 split 32, 8-bit state": Combination("bfloat16", {**SPLIT_32, **EIGHT_BITS}),
+    "float16 split 24, 8-bit state": Combination("float16", {**SPLIT_24, **EIGHT_BITS}),
 }
 # The same with approximate roots and quotients, which are no less accurate than the formats are: for
 # RMSProp alone, whose root is a divisor by itself.

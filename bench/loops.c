@@ -64,3 +64,21 @@ ROOFLINE(roofline_1, ARRAY(a), PASS(a))
 ROOFLINE(roofline_2, ARRAY(a) AND ARRAY(b), PASS(a) PASS(b))
 ROOFLINE(roofline_3, ARRAY(a) AND ARRAY(b) AND ARRAY(c), PASS(a) PASS(b) PASS(c))
 ROOFLINE(roofline_4, ARRAY(a) AND ARRAY(b) AND ARRAY(c) AND ARRAY(d), PASS(a) PASS(b) PASS(c) PASS(d))
+
+/* The same for arrays that are read before a step, for sums: each is only read. */
+
+#define READ(name, arguments, sum)                                                                         \
+    REAL name(int64_t n, int threads, arguments)                                                           \
+    {                                                                                                      \
+        REAL total = 0;                                                                                    \
+        _Pragma("omp parallel for simd num_threads(threads) schedule(static) reduction(+ : total)")        \
+        for (int64_t i = 0; i < n; i++)                                                                    \
+            total += sum;                                                                                  \
+        return total;                                                                                      \
+    }
+
+#define CONST(a) const REAL *restrict a
+READ(read_1, CONST(a), a[i])
+READ(read_2, CONST(a) AND CONST(b), a[i] + b[i])
+READ(read_3, CONST(a) AND CONST(b) AND CONST(c), a[i] + b[i] + c[i])
+READ(read_4, CONST(a) AND CONST(b) AND CONST(c) AND CONST(d), a[i] + b[i] + c[i] + d[i])

@@ -51,16 +51,27 @@ ADAGRAD = Form(
     "adagrad", "AdaGrad", fastopt.AdaGrad, {"lr": 1e-2, "eps": 1e-10, "eps_inside_sqrt": False}
 )
 FAMILY = (OUTSIDE, ADAM, ADAGRAD)
+# Without a rate or a schedule to choose.
+AUTOMATIC = Form(
+    "rmsprop_auto", 'RMSProp, lr="auto"', fastopt.RMSProp, {**RMSPROP.settings, "lr": "auto"}
+)
+AVERAGED = Form(
+    "adamw_schedule_free", "AdamW, schedule-free", fastopt.AdamW, {"beta1": 0.0, "schedule_free": 0.9}
+)
 # All others, with their defaults.
-REST = tuple(
-    Form(kind.lower(), kind, getattr(fastopt, kind), {})
-    for kind in MODULES
-    if kind not in ("SGD", "RMSProp", "AdaGrad", "Adam")
+REST = (
+    *(
+        Form(kind.lower(), kind, getattr(fastopt, kind), {})
+        for kind in MODULES
+        if kind not in ("SGD", "RMSProp", "AdaGrad", "Adam")
+    ),
+    AUTOMATIC,
+    AVERAGED,
 )
 
 
 # Arrays that are read once more, for sums: gradient and parameter, or those and states.
-READ_AGAIN = {"lars": 2, "lamb": 4, "prodigy": 4, "dog": 3}
+READ_AGAIN = {"lars": 2, "lamb": 4, "prodigy": 4, "dog": 3, "rmsprop_auto": 4}
 
 
 @dataclass(frozen=True)
@@ -76,7 +87,12 @@ class Problem:
         """What a step must move: read the gradient, read and write the parameter and each state; and
         what is read before, for sums.
         """
-        return self.grad.itemsize * (1 + 2 * len(self.arrays) + READ_AGAIN.get(self.form.name, 0))
+        return self.grad.itemsize * (1 + 2 * len(self.arrays) + self.read_before)
+
+    @property
+    def read_before(self) -> int:
+        """How many arrays are read for sums before the step."""
+        return READ_AGAIN.get(self.form.name, 0)
 
     def view(self) -> Problem:
         """The same memory, for a peer that puts other arrays in their places."""

@@ -57,6 +57,7 @@ QUESTIONS = {
     "scaling": "Threads",
     "sparse": "Sparse gradients",
     "threshold": "One core or all",
+    "sums": "Sums, statistics and clipping",
     "throughput": "RMSProp by size, beside C and NumPy",
     "first step": "First step",
     "phase": "The whole phase",
@@ -65,6 +66,8 @@ FORMS = NAMES | {
     "rmsprop": "RMSProp",
     "rmsprop_outside": "RMSProp as in torch",
     "rmsprop_everything": "RMSProp, centered, momentum, decay",
+    "rmsprop_auto": 'RMSProp, lr="auto"',
+    "adamw_schedule_free": "AdamW, schedule-free",
     "adam": "Adam",
     "adagrad": "AdaGrad",
 }

@@ -30,4 +30,14 @@ def roofline(problem: Problem, threads: int) -> tuple[Callable[[], object], int]
     keep_and_add = np.array([1.0, 0.0], problem.grad.dtype)
     pointers = [a.ctypes.data_as(ctypes.c_void_p) for a in (keep_and_add, problem.grad, *arrays)]
     size, count = ctypes.c_int64(problem.grad.size), ctypes.c_int(threads)
-    return partial(function, size, count, *pointers), problem.bytes_per_element
+    step = partial(function, size, count, *pointers)
+    if not problem.read_before:
+        return step, problem.bytes_per_element
+    read = getattr(library, f"read_{problem.read_before}")
+    before = partial(read, size, count, *pointers[1 : 1 + problem.read_before])
+
+    def both() -> None:
+        before()
+        step()
+
+    return both, problem.bytes_per_element
