@@ -63,6 +63,10 @@ FORMATS = {
 }
 
 
+def noted(hyper, sums, carried):
+    return (0.5, 0.0, 1.0), sums
+
+
 @pytest.mark.parametrize("format_", FORMATS)
 def test_formats_and_options(format_):
     param, how = FORMATS[format_]
@@ -77,21 +81,15 @@ def test_formats_and_options(format_):
 def test_sums_are_right(dtype):
     """Beside NumPy in float64: the update as it comes to the transform, old states, old parameter."""
     w, grads = problem(5000 if COMPILED else 200, dtype, 4)
-    seen = []
-
-    def note(hyper, sums, carried):
-        seen.append(sums)
-        return (0.5, 0.0, 1.0), carried
-
     noting = fastopt.Transform(
         averaged,
         state={"average": 0.0},
         hyper=(2.0, 0.25),
         sums={"total": product, "share": positive_share},
-        from_sums=note,
+        from_sums=noted,
+        carried={"total": 0.0, "share": 0.0},
     )
     opt = fastopt.Optimizer(w, chain(t.scale(3.0), noting, t.scale_by_learning_rate(0.1)))
-    seen.clear()
     average, exact = np.zeros(w.size), w.astype(np.float64)
     for g in grads:
         update = 3.0 * g.astype(np.float64)
@@ -99,8 +97,9 @@ def test_sums_are_right(dtype):
         opt.step(g)
         tolerance = 1e-5 if dtype == np.float32 else 1e-13
         scale = np.sum(abs(2.0 * update * exact) + abs(0.1 * average))
-        assert abs(seen[-1][0] - expected[0]) <= tolerance * scale
-        assert seen[-1][1] == expected[1]
+        (((total, share),),) = opt.state_dict()["carried"]
+        assert abs(total - expected[0]) <= tolerance * scale
+        assert share == expected[1]
         average, exact = (own.astype(np.float64) for own in (opt.state["average"], w))
 
 
@@ -124,6 +123,37 @@ def test_what_python_cannot_divide(executor):
     assert np.isnan(w).all()
     with refusal(TypeError, ["from_sums", "scaled", "sums of 1.0"]):
         fastopt.Optimizer(w, fastopt.Transform(scaled, sums={"sum": square}, from_sums=inverse))
+
+
+def extremes(hyper, sums, carried):
+    smallest, largest = min(sums[0], hyper[0]), max(sums[0], hyper[0])
+    ratio = (smallest - 3.0) / (largest * largest + 0.1)
+    return (math.sqrt(abs(ratio)),), (smallest, largest, ratio / 3.0, carried[3] + 1)
+
+
+@everywhere
+def test_arithmetic_has_the_same_bits(executor):
+    """That of compiled code and of Python, whatever the numbers; whole numbers become float64."""
+    carried = dict.fromkeys(("smallest", "largest", "ratio", "count"), 0.0)
+    parts = fastopt.Transform(
+        scaled, hyper=(0.7,), sums={"s": total}, from_sums=extremes, carried=carried
+    )
+    for own in np.nan, np.inf, -np.inf, -0.0, 1e-320, 1e200, 0.1, 0.7, 1e308:
+        for dtype in DTYPES:
+            with np.errstate(over="ignore"):
+                grad = np.array([own / 4.0, own]).astype(dtype)
+            opts = [
+                fastopt.Optimizer(np.ones(2, dtype), parts, executor=one)
+                for one in (executor, "reference")
+            ]
+            for opt in opts:
+                opt.step(grad)
+            one, other = (repr((o.params.tolist(), o.state_dict()["carried"])) for o in opts)
+            assert one == other
+
+
+def total(update, param, state, hyper):
+    return update
 
 
 @everywhere

@@ -81,10 +81,7 @@ def fewer_carried(hyper, sums, carried):
     return hyper, carried if sums[0] < 5.0 else ()
 
 
-@pytest.mark.parametrize("per_array", [False, True])
-@pytest.mark.parametrize("function", [more_hyper, fewer_carried])
-@everywhere
-def test_from_sums_that_returns_another_number_of_them_later(executor, function, per_array):
+def counting(function, per_array=False):
     parts = fastopt.Transform(
         scaled,
         hyper=(1.0,),
@@ -93,8 +90,14 @@ def test_from_sums_that_returns_another_number_of_them_later(executor, function,
         carried={"c": 0.0},
         per_array=per_array,
     )
-    chain_ = chain(parts, t.scale_by_learning_rate(0.5))
-    opt = fastopt.Optimizer(np.ones(3, np.float32), chain_, executor=executor)
+    return chain(parts, t.scale_by_learning_rate(0.5))
+
+
+@pytest.mark.parametrize("per_array", [False, True])
+@pytest.mark.parametrize("function", [more_hyper, fewer_carried])
+def test_from_sums_that_returns_another_number_of_them_later(function, per_array):
+    parts = counting(function, per_array)
+    opt = fastopt.Optimizer(np.ones(3, np.float32), parts, executor="reference")
     opt.step(np.ones(3, np.float32))
     before = snapshot(opt)
     with refusal(ValueError, ["from_sums", "scaled", "always"]):
@@ -102,6 +105,34 @@ def test_from_sums_that_returns_another_number_of_them_later(executor, function,
     assert snapshot(opt) == before
     opt.step(np.ones(3, np.float32))
     assert opt.params.tolist() == [0.0, 0.0, 0.0]
+
+
+CALLS = []
+
+
+def noting(hyper, sums, carried):
+    CALLS.append(sums)
+    return hyper, carried
+
+
+def sometimes_skipping(hyper, sums, carried):
+    return (hyper, carried, True) if sums[0] > 5.0 else (hyper, carried)
+
+
+def a_word(hyper, sums, carried):
+    return (1.0 if sums[0] < 5.0 else "x",), carried
+
+
+UNCOMPILED = [more_hyper, fewer_carried, noting, sometimes_skipping, a_word]
+
+
+@needs_jit
+@pytest.mark.parametrize("function", UNCOMPILED)
+def test_from_sums_that_cannot_be_compiled(function):
+    w = np.ones(3, np.float32)
+    with refusal(TypeError, ["from_sums", "scaled", "compiled"]):
+        fastopt.Optimizer(w, counting(function))
+    fastopt.Optimizer(w, counting(function), executor="reference")  # which compiles nothing
 
 
 def unknown_name(update, param, state, hyper):

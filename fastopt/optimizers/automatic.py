@@ -94,6 +94,6 @@ def current_rate(optimizer: Optimizer, groups: Sequence[int]) -> float:
                 continue
             transform = optimizer._groups[group].chain.transforms[passage.positions[group]]
             if transform.from_sums in _RULES:
-                numbers = carried[group]
+                numbers = carried[group].tolist()
                 return numbers[_LR] if numbers[_STEPS] else math.nan
     raise AssertionError("no group has an automatic learning rate")

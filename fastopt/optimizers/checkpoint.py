@@ -189,7 +189,7 @@ def pickled(optimizer: Optimizer) -> dict[str, Any]:
         "options": {**optimizer._options, **replaced},
         "step_count": optimizer._steps.count,
         "lags": list(optimizer._steps.lags),
-        "carried": optimizer._steps.decisions.carried,
+        "carried": [numbers.copy() for numbers in optimizer._steps.decisions.carried],
         "sums": optimizer._steps.saved_sums(),
         "last": optimizer.last,
     }

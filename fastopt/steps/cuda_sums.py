@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastopt.arrays.checks import Array
 from fastopt.executors.cuda import device
 from fastopt.executors.cuda.batches import Batch
 from fastopt.executors.cuda.kernel_source import KernelVariant
@@ -45,7 +44,7 @@ class DeviceDecisions(Decisions):
 
     def __init__(self, parameters: ParameterSet, count: Callable[[], int]) -> None:
         self._count, self._memory = count, list[PassMemory]()
-        self._in_memory: list[Carried] = []  # what was set last
+        self._in_memory: Carried = []  # what was set last
         super().__init__(parameters.groups, parameters.group_of)
         parts = [[p for p in group.parts if p.sums is not None] for group in parameters.groups]
         self.may_skip = any(sums_in(part).skips for own in parts for part in own)
@@ -58,26 +57,22 @@ class DeviceDecisions(Decisions):
                 self._room.address + 8 * stride * row for row in range(len(parameters.leaves))
             ]
             self._memory = [
-                PassMemory(own.sums, _capacity(own, parameters), self._table(number))
-                for number, own in enumerate(self.passes)
+                PassMemory(own.sums, _capacity(own, parameters), table)
+                for own, table in zip(self.passes, self._in_memory, strict=True)
             ]
 
     @property
-    def carried(self) -> list[Carried]:
+    def carried(self) -> Carried:
         """The carried numbers, as of `Decisions`; synchronizes."""
         if not (self._memory and self.carries):
             return self._in_memory
-        found = [memory.carried(self._count()).tolist() for memory in self._memory]
-        return [
-            {key: tuple(numbers[key][: len(before)]) for key, before in own.items()}
-            for own, numbers in zip(self._in_memory, found, strict=True)
-        ]
+        return [memory.carried(self._count()) for memory in self._memory]
 
     @carried.setter
-    def carried(self, carried: list[Carried]) -> None:
+    def carried(self, carried: Carried) -> None:
         self._in_memory = carried
-        for number, memory in enumerate(self._memory):
-            memory.carry(self._table(number))
+        for memory, table in zip(self._memory, carried, strict=False):
+            memory.carry(table)
 
     def keep(self) -> None:
         """Let the next step read the carried numbers of now, whatever its number."""
@@ -87,14 +82,6 @@ class DeviceDecisions(Decisions):
     def memory(self, number: int) -> PassMemory:
         """The device memory of a pass."""
         return self._memory[number]
-
-    def _table(self, number: int) -> Array:
-        """The carried numbers of a pass, with a row for each group or array."""
-        own = self._in_memory[number]
-        table = np.zeros((self._holders(self.passes[number]), max(map(len, own.values()), default=0)))
-        for key, numbers in own.items():
-            table[key, : len(numbers)] = numbers
-        return table
 
 
 def _capacity(own: SumPass, parameters: ParameterSet) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numba
@@ -87,9 +87,9 @@ class MemoryStepper(Stepper):
         self._sparse: Mapping[int, RowGradient] = {}  # and those among them that are sparse
         self._is_measured = False
         self._left = self._count_before = 0  # elements still to be stepped, and steps before
-        passes = self.decisions.passes
-        how = self.executor, self.compiled, self.scales
-        self.sums = MemorySums(passes, parameters, self.table, *how) if passes else None
+        how = self.table, hyper, self.executor, self.compiled, self.scales
+        has_passes = bool(self.decisions.passes)
+        self.sums = MemorySums(self.decisions, parameters, *how) if has_passes else None
         if self.compiled:
             self.launch = launcher(self.executor, parameters.size)
 
@@ -245,10 +245,8 @@ class MemoryStepper(Stepper):
         return True
 
     def _decide_from_sums(self, sums: MemorySums) -> bool:
-        sums.prepare(self.scales)
-        total = partial(sums.totals, grads=self._grads, hyper=self.hyper)
-        has_gradient = [grad is not None for grad in self._grads]
-        return self.decisions.decide(total, self.hyper, has_gradient, self.reducer, self.pass_sums)
+        how = self.scales, self.reducer, self.pass_sums
+        return sums.decide(self._grads, self.hyper, *how)
 
     def run(self, start: int, stop: int) -> None:
         """Step the elements from `start` to `stop`; of sparse gradients whole arrays only."""

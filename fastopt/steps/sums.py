@@ -1,26 +1,20 @@
-"""From sums to hyperparameters: the passes over all arrays, and what `from_sums` decides after each."""
+"""The passes that sum over all arrays, and the numbers that are carried from step to step."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
-from struct import pack_into
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastopt.arrays.checks import Array
 from fastopt.changes import Change, assign
-from fastopt.executors import reference
-from fastopt.executors.norm import Reducer
 from fastopt.kernels.job import NUMBERS
 from fastopt.steps.group import Group
-from fastopt.steps.hyperparameters import Hyperparameters
-from fastopt.steps.pass_sums import PassSums, over_all
 from fastopt.transforms.base import Part, sums_in
-from fastopt.transforms.sums import Sums
 
-Carried = dict[int, tuple[float, ...]]  # of each group, or of each array
+Carried = list[Array]  # of each pass: a row of numbers for each group, or for each array
 
 
 class SumPass(NamedTuple):
@@ -93,7 +87,7 @@ def check_sums(groups: Sequence[Group], place: str | None) -> None:
 
 
 class Decisions:
-    """The hyperparameters that depend on sums, and the numbers that are carried to the next step.
+    """The passes of a step, and the numbers that are carried to the next step.
 
     Parameters
     ----------
@@ -104,8 +98,8 @@ class Decisions:
     Attributes
     ----------
     passes : list of SumPass
-    carried : list of dict
-        For each pass, the carried numbers of each group or array.
+    carried : list of array
+        For each pass, the carried numbers: a row for each group or array.
     carries : bool
         Whether there are any.
     reads : bool
@@ -115,85 +109,45 @@ class Decisions:
     """
 
     def __init__(self, groups: Sequence[Group], group_of: Sequence[int]) -> None:
-        self._groups, self._group_of = groups, group_of
+        self._groups, self.group_of = groups, group_of
         self.carries = self.reads = self.waits = False
-        self.carried: list[Carried] = []
+        self.carried: Carried = []
+        self.next = self.carried  # that of the step after the one that was begun
         self.passes: list[SumPass] = []
         if any(part.sums for group in groups for part in group.parts):
             self._find_passes()
 
     def _find_passes(self) -> None:
         self.passes = passes_of(self._groups)
-        self._parts = [{g: self.part(own, g) for g in own.positions} for own in self.passes]
-        self.carried = [self._start(own) for own in self.passes]
-        self.next = self.carried  # that of the step after the one that was begun
-        self.carries = any(value for own in self.carried for value in own.values())
+        starts = [self._start(own) for own in self.passes]
+        self._lengths = [{key: len(numbers) for key, numbers in start.items()} for start in starts]
+        self.carried = [self._table(own, start) for own, start in zip(self.passes, starts, strict=True)]
+        self.next = self.carried
+        self.carries = any(length for lengths in self._lengths for length in lengths.values())
         self.reads = any(own.sums for own in self.passes)
         self.waits = any(own.count_after for own in self.passes)
 
-    def _start(self, own: SumPass) -> Carried:
+    def _start(self, own: SumPass) -> dict[int, tuple[float, ...]]:
+        """The initial carried numbers of each group or array that has the transform."""
         holders = [
             (row if own.per_array else group, group)
-            for row, group in enumerate(self._group_of)
+            for row, group in enumerate(self.group_of)
             if group in own.positions
         ]
         return {key: sums_in(self.part(own, group)[1]).carried for key, group in holders}
+
+    def _table(self, own: SumPass, numbers: Mapping[int, Sequence[float]]) -> Array:
+        """Carried numbers of a pass, with a row for each group or array."""
+        table = np.zeros((self._holders(own), max(map(len, numbers.values()), default=0)))
+        for key, row in numbers.items():
+            table[key, : len(row)] = row
+        return table
 
     def part(self, own: SumPass, group: int) -> tuple[int, Part]:
         """The index of the first hyperparameter of a pass's transform, and its part of the chain."""
         parts, position = self._groups[group].parts, own.positions[group]
         *_, first = accumulate((p.given + p.hypers for p in parts[:position]), initial=NUMBERS)
         return first, parts[position]
-
-    def decide(
-        self,
-        total: Callable[[int], Array],
-        hyper: Hyperparameters,
-        given: Sequence[bool],
-        reducer: Reducer,
-        pass_sums: PassSums | None,
-    ) -> bool:
-        """Sum, and write the hyperparameters that follow, pass by pass; False to skip the step.
-
-        Parameters
-        ----------
-        total : callable
-            The sums of a pass: a row for each, with a number for each array or one for all.
-        hyper : Hyperparameters
-        given : sequence of bool
-            Which arrays have a gradient.
-        reducer : Reducer
-            Adds the sums of several processes.
-        pass_sums : PassSums, optional
-            Those of the step before.
-        """
-        carried = []
-        after = pass_sums.totals() if self.waits and pass_sums is not None else None
-        for number, own in enumerate(self.passes):
-            totals: list[list[float]] = []
-            if own.sums:
-                totals += [[reducer.sum(x) for x in row] for row in total(number).tolist()]
-            if own.count_after and after is not None:
-                totals += self._after(own, after)
-            columns = list(zip(*totals, strict=True))
-            following, skips = self._conclude(number, own.per_array, columns, hyper, given)
-            if skips:
-                return False
-            carried.append(following)
-        self.next = carried
-        return True
-
-    def _after(self, sum_pass: SumPass, totals: Array) -> list[list[float]]:
-        """The sums of the step before: a row for each, with a number for each array or one for all."""
-        rows = [row for row, group in enumerate(self._group_of) if group in sum_pass.positions]
-        firsts = np.array([sum_pass.after[self._group_of[row]] for row in rows], np.int64)
-        picked = totals[firsts + np.arange(sum_pass.count_after)[:, np.newaxis], rows]
-        if not sum_pass.per_array:
-            return [[number] for number in over_all(picked)]
-        every = np.zeros((sum_pass.count_after, len(self._group_of)))
-        every[:, rows] = picked
-        numbers: list[list[float]] = every.tolist()
-        return numbers
 
     def committed(self) -> list[Change]:
         """The changes with which the step that was begun is over, if numbers are carried."""
@@ -202,11 +156,11 @@ class Decisions:
     def saved(self) -> list[list[list[float] | None]]:
         """The carried numbers of each pass: of each group or array, None where there are none."""
         return [
-            [list(own[key]) if key in own else None for key in range(self._holders(each))]
-            for each, own in zip(self.passes, self.carried, strict=True)
+            [row[: lengths[key]] if key in lengths else None for key, row in enumerate(table.tolist())]
+            for lengths, table in zip(self._lengths, self.carried, strict=True)
         ]
 
-    def loaded(self, saved: Any, order: Sequence[int], what: str) -> list[Carried]:
+    def loaded(self, saved: Any, order: Sequence[int], what: str) -> Carried:
         """Carried numbers as they were saved; `order` has the index that each array had then.
 
         Raises
@@ -214,94 +168,17 @@ class Decisions:
         ValueError
             They are not those of an optimizer like this.
         """
-        own: list[Carried] = []
+        loaded: Carried = []
         try:
-            for each, before, found in zip(self.passes, self.carried, saved, strict=True):
+            for each, lengths, found in zip(self.passes, self._lengths, saved, strict=True):
                 at = order if each.per_array else range(len(self._groups))
-                own.append({key: tuple(map(float, found[at[key]])) for key in before})
-            fits = [
-                list(map(len, old.values())) == list(map(len, new.values()))
-                for old, new in zip(self.carried, own, strict=True)
-            ]
-        except (TypeError, ValueError, IndexError):
-            fits = [False]
-        if not all(fits):
-            raise ValueError(f"{what} must have other carried numbers than {saved!r:.200}")
-        return own
+                numbers = {key: tuple(map(float, found[at[key]])) for key in lengths}
+                if {key: len(row) for key, row in numbers.items()} != lengths:
+                    raise ValueError("other carried numbers")
+                loaded.append(self._table(each, numbers))
+        except (TypeError, ValueError, IndexError) as error:
+            raise ValueError(f"{what} must have other carried numbers than {saved!r:.200}") from error
+        return loaded
 
     def _holders(self, own: SumPass) -> int:
-        return len(self._group_of if own.per_array else self._groups)
-
-    def _conclude(
-        self,
-        number: int,
-        per_array: bool,
-        columns: list[tuple[float, ...]],
-        hyper: Hyperparameters,
-        given: Sequence[bool],
-    ) -> tuple[Carried, bool]:
-        """What is carried on, and whether the step is to be skipped."""
-        parts, before = self._parts[number], self.carried[number]
-        following, skips = dict(before), False
-        # The carried numbers of a group are those of its arrays that were left out of fewest steps.
-        for entry in hyper.entries():
-            if entry.group not in parts:
-                continue
-            first, part = parts[entry.group]
-            start = first + part.given
-            settings = tuple(hyper.given(entry)[first:start])
-            if not per_array:
-                key = entry.group
-                decided, following[key], skip = _concluded(part, settings, columns[0], before[key])
-                skips |= skip
-                for buffer in entry.buffers:
-                    _write(buffer, start, decided)
-                continue
-            for row, buffer in zip(entry.rows, entry.buffers, strict=True):
-                if given[row]:
-                    own = columns[row if len(columns) > 1 else 0]
-                    decided, following[row], skip = _concluded(part, settings, own, before[row])
-                    skips |= skip
-                    _write(buffer, start, decided)
-        return following, skips
-
-
-def _write(buffer: Any, start: int, numbers: Sequence[float]) -> None:
-    """Write hyperparameters to a buffer, infinity for those that are too large."""
-    kind = buffer.dtype.char
-    try:  # a third of the time that an assignment takes
-        pack_into(f"{len(numbers)}{kind}", buffer.data, start * buffer.itemsize, *numbers)
-    except OverflowError:
-        with np.errstate(over="ignore"):
-            buffer[start : start + len(numbers)] = numbers
-
-
-def _concluded(
-    part: Part, hyper: tuple[float, ...], totals: tuple[float, ...], carried: tuple[float, ...]
-) -> tuple[tuple[float, ...], tuple[float, ...], bool]:
-    """What `from_sums` of a transform returns, as many numbers as always."""
-    decided, following, skip = concluded(sums_in(part), hyper, totals, carried)
-    counts, usual = (len(decided), len(following)), (part.hypers, len(carried))
-    if counts != usual:
-        raise ValueError(
-            f"from_sums of transform {part.name!r} must always return as many hyperparameters and "
-            f"carried numbers: it gave {counts[0]} and {counts[1]}, {usual[0]} and {usual[1]} before"
-        )
-    return decided, following, skip
-
-
-def concluded(
-    sums: Sums, hyper: tuple[float, ...], totals: tuple[float, ...], carried: tuple[float, ...]
-) -> tuple[tuple[float, ...], tuple[float, ...], bool]:
-    """What `from_sums` returns, with the numbers of IEEE where Python raises."""
-    try:
-        return _as_numbers(*sums.from_sums(hyper, totals, carried))
-    except (ArithmeticError, ValueError, TypeError):
-        function = reference.in_float64(sums.from_sums)
-        with np.errstate(all="ignore"):
-            arguments = (tuple(map(np.float64, own)) for own in (hyper, totals, carried))
-            return _as_numbers(*function(*arguments))
-
-
-def _as_numbers(decided: Any, carried: Any, skips: Any = False) -> tuple[Any, Any, bool]:
-    return tuple(map(float, decided)), tuple(map(float, carried)), bool(skips)
+        return len(self.group_of if own.per_array else self._groups)

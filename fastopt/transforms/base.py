@@ -73,7 +73,8 @@ class Transform:
     from_sums : function, optional
         ``from_sums(hyper, sums, carried) -> (hyper, carried)``, on tuples of float64, once in each
         step: the hyperparameters that `update` gets, from those of `hyper` and the sums. It may use
-        what `update` may use. With ``(hyper, carried, True)`` it has the whole step skipped.
+        what `update` may use, and is compiled like it. With a flag behind them, ``(hyper, carried,
+        skip)``, it may have the whole step skipped.
     carried : mapping of str to float, optional
         Name and initial value of numbers that `from_sums` hands to that of the next step.
     per_array : bool, optional

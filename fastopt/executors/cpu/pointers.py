@@ -119,15 +119,22 @@ def word_reader(dtype: Any) -> Any:
 read_word = word_reader(types.intp)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def write_word(typing_context: Any, address: Any, value: Any) -> Any:
-    """``write_word(address, value)``: store an integer of 64 bits."""
+def number_writer(dtype: Any) -> Any:
+    """``write(address, value)``: store a number of this type."""
 
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.store(args[1], builder.inttoptr(args[0], I64.as_pointer()))
-        return context.get_dummy_value()
+    @intrinsic  # type: ignore[untyped-decorator]
+    def write(typing_context: Any, address: Any, value: Any) -> Any:
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            pointer = context.get_data_type(dtype).as_pointer()
+            builder.store(args[1], builder.inttoptr(args[0], pointer))
+            return context.get_dummy_value()
 
-    return types.void(types.intp, types.int64), emit
+        return types.void(types.intp, dtype), emit
+
+    return write
+
+
+write_word = number_writer(types.int64)
 
 
 @intrinsic  # type: ignore[untyped-decorator]

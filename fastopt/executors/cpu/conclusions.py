@@ -1,0 +1,98 @@
+"""`from_sums` for the CPU: compiled, and called for all arrays of a pass in one go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numba
+import numpy as np
+from numba.core import errors, types
+
+from fastopt.executors.cpu.columns import COUNT, LENGTH
+from fastopt.executors.cpu.pointers import number_writer
+from fastopt.kernels.chain_source import tuple_of
+from fastopt.kernels.compiler import OPTIONS, check_from_sums, helper, result_type, uniquely_named
+from fastopt.kernels.disk_cache import DiskCache
+from fastopt.kernels.kernel_identity import identified_by_functions
+from fastopt.kernels.specialize import specialize
+from fastopt.transforms.base import Part, sums_in
+
+# A line says what `from_sums` is called with, and where its results go:
+(
+    COLUMN,  # of the sums,
+    HOLDER,  # row of the carried numbers,
+    SETTINGS,  # row of the hyperparameters from the host,
+    ROW,  # row of the array that must have a gradient, -1 if it is for all arrays,
+    DECIDED,  # address of the hyperparameters that it returns,
+    DOUBLE,  # and whether they are float64 there, not float32
+) = range(6)
+LINE_WORDS = 6
+
+Conclude = Callable[[Any, Any, Any, Any, Any, Any], bool]
+
+_ITEMSIZES = 4, 8
+
+
+def source(part: Part) -> str:
+    """The loop over the lines of a table, as Python source."""
+    sums = sums_in(part)
+    carried = range(len(sums.carried))
+    settings = tuple_of(f"settings[row, {i}]" for i in range(sums.given))
+    totals = tuple_of(f"sums[{k}, column]" for k in range(len(sums.names)))
+    before = tuple_of(f"carried[holder, {c}]" for c in carried)
+    lines = ["def conclude(lines, rows, settings, sums, carried, following):"]
+    lines += ["    skipped = False"]
+    lines += ["    for i in range(lines.shape[0]):"]
+    lines += [f"        column, holder, row = lines[i, {COLUMN}], lines[i, {HOLDER}], lines[i, {ROW}]"]
+    lines += [f"        if row >= 0 and rows[row, {COUNT}] != rows[row, {LENGTH}]:"]
+    lines += [f"            following[holder, {c}] = carried[holder, {c}]" for c in carried]
+    lines += ["            continue"]
+    lines += [f"        row, at = lines[i, {SETTINGS}], lines[i, {DECIDED}]"]
+    lines += [f"        result = from_sums({settings}, {totals}, {before})"]
+    lines += [f"        following[holder, {c}] = float64(result[1][{c}])" for c in carried]
+    for word, is_double in (("float64", True), ("float32", False)):
+        test = f"if lines[i, {DOUBLE}] != 0" if is_double else "else"
+        lines += [f"        {test}:", "            pass"]
+        for k in range(part.hypers):
+            value, offset = f"float64(result[0][{k}])", _ITEMSIZES[is_double] * k
+            value = value if is_double else f"float32({value})"
+            lines += [f"            write_{word}(at + {offset}, {value})"]
+    lines += ["        skipped = skipped or bool(result[2])"] if sums.skips else []
+    lines += ["    return skipped"]
+    return "\n".join(lines) + "\n"
+
+
+@cache
+def conclude(part: Part) -> Conclude:
+    """``conclude(part)(lines, rows, settings, sums, carried, following)``: whether to skip the step.
+
+    For each line of a table it calls `from_sums` of a transform, writes hyperparameters to where the
+    line says, and the numbers that are carried on to `following`. Where an array has no gradient,
+    according to its row of the table of arrays, these are `carried`.
+
+    Raises
+    ------
+    TypeError
+        `from_sums` cannot be compiled. The message names the transform.
+    """
+    text, from_sums = source(part), sums_in(part).from_sums
+    compiled = helper(specialize(from_sums, np.float64, helper))
+    identity = identified_by_functions([text], [from_sums], "from-sums-")
+    scope: dict[str, Any] = {"from_sums": compiled, "float32": np.float32, "float64": np.float64}
+    scope |= {f"write_{dtype}": number_writer(dtype) for dtype in (types.float32, types.float64)}
+    # Numba imports the module of a cached function: it must exist in every process.
+    scope["__name__"] = __name__
+    exec(compile(text, f"<fastopt conclude {identity.key}>", "exec"), scope)
+    dispatcher = numba.njit(nogil=True, **OPTIONS)(uniquely_named(scope["conclude"]))
+    dispatcher._cache = DiskCache(identity.name, identity.content)
+    words, numbers = types.Array(types.int64, 2, "C"), types.Array(types.float64, 2, "C")
+    try:
+        dispatcher.compile(types.boolean(words, words, *(numbers,) * 4))
+    except errors.NumbaError:
+        check_from_sums(part, compiled, result_type)
+        raise
+    dispatcher.disable_compile()
+    function: Conclude = dispatcher
+    return function
