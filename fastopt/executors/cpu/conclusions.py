@@ -85,7 +85,8 @@ def conclude(part: Part) -> Conclude:
     # Numba imports the module of a cached function: it must exist in every process.
     scope["__name__"] = __name__
     exec(compile(text, f"<fastopt conclude {identity.key}>", "exec"), scope)
-    dispatcher = numba.njit(nogil=True, **OPTIONS)(uniquely_named(scope["conclude"]))
+    how = {"nogil": True, "no_cfunc_wrapper": True, **OPTIONS}
+    dispatcher = numba.njit(**how)(uniquely_named(scope["conclude"]))
     dispatcher._cache = DiskCache(identity.name, identity.content)
     words, numbers = types.Array(types.int64, 2, "C"), types.Array(types.float64, 2, "C")
     try:
