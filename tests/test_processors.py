@@ -11,7 +11,7 @@ import pytest
 
 import fastopt
 from fastopt.codecs.corrections import BY_MASTER_BITS
-from fastopt.executors.cpu.kernels import FAR, NEAR, PREFETCH_STEP, ahead
+from fastopt.executors.cpu.kernels import FAR, FARTHEST, NEAR, PREFETCH_STEP, ahead
 from fastopt.kernels.identity import frozen
 from fastopt.kernels.job import ArrayFormat, Job
 from fastopt.kernels.terms import Term
@@ -125,18 +125,18 @@ def test_sums_stay_in_registers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arrays", "near"),
+    ("arrays", "distance"),
     [
-        (("float32", "float32", "float32"), True),
-        (("float32", "bfloat16", "float32"), True),
-        (("float32", "float32", "unsigned8"), True),
-        (("float32", "float32", "signed8", "unsigned8"), False),
-        (("float16", "float16", "unsigned8"), False),
-        (("float64", "float64", "float64"), False),
+        (("float32", "float32", "float32"), NEAR),
+        (("float32", "bfloat16", "float32"), NEAR),
+        (("float32", "float32", "unsigned8"), NEAR),
+        (("float32", "float32", "signed8", "unsigned8"), FAR),
+        (("float16", "float16", "unsigned8"), FARTHEST),
+        (("float64", "float64", "float64"), FAR),
     ],
 )
-def test_how_far_ahead(arrays: tuple[str, ...], near: bool) -> None:
+def test_how_far_ahead(arrays: tuple[str, ...], distance: int) -> None:
     kind = fastopt.Adam if len(arrays) == 4 else fastopt.RMSProp
     parts = kind(np.zeros(1, np.float32)).chain.parts(frozen)
     job = Job(parts, tuple(map(ArrayFormat, arrays)), zero_grad=False, scales=False)
-    assert ahead(job) == (NEAR if near else FAR)
+    assert ahead(job) == distance

@@ -51,22 +51,29 @@ PREFETCH_STEP = 64
 WORTH_FETCHING = 65_536
 
 
-# The prefetch distance: near if all arrays but one at most are float32, else far. Measured there with
-# 6 * 10^7 elements, as multiples of the time of C's RMSProp in the same rounds; c is centered with
-# momentum and decay, and 8-bit states had codes that took more instructions:
+# The prefetch distance: near if all arrays but one at most are float32, else far, and farthest if all
+# have 16 bits at most. Measured there with 6 * 10^7 elements, as multiples of the time of C's RMSProp
+# in the same rounds; c is centered with momentum and decay, and 8-bit states had codes that took more
+# instructions:
 #
 #      steps | RMSProp |  Adam |     c | float16 | 8-bit state | float16 + 8 bit | Adam, 8 bit
 #          2 |   0.978 | 1.317 | 1.692 |   0.635 |       0.722 |           0.602 |       1.059
 #          3 |   1.002 | 1.306 | 1.686 |   0.638 |       0.732 |           0.588 |       1.009
 #          4 |   1.013 | 1.342 | 1.782 |   0.598 |       0.756 |           0.541 |       1.003
 #          8 |   1.042 | 1.405 | 1.774 |   0.568 |       0.745 |           0.524 |       0.957
-NEAR, FAR = 3 * PREFETCH_STEP, 8 * PREFETCH_STEP
+#
+# On another Xeon 8 and 12 steps took, as multiples of the time with 10: 1.017 and 1.005 for float16,
+# 1.064 and 1.017 for float16 with an 8-bit state and `fast`, 1.016 and 1.010 for split weights of 24
+# bits with both; but 10 took 1.12 of the time with 8 for float64.
+NEAR, FAR, FARTHEST = 3 * PREFETCH_STEP, 8 * PREFETCH_STEP, 10 * PREFETCH_STEP
 
 
 def ahead(job: Job) -> int:
     """The number of elements that a kernel prefetches ahead."""
-    narrow = [array for array in job.arrays if array.storage.codec != "float32"]
-    return NEAR if len(narrow) <= 1 else FAR
+    formats = [array.storage for array in job.arrays]
+    if sum(stored.codec != "float32" for stored in formats) <= 1:
+        return NEAR
+    return FARTHEST if all(stored.bytes_in_block <= 2 * BLOCK for stored in formats) else FAR
 
 
 @dataclass(frozen=True)
