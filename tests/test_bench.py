@@ -163,6 +163,7 @@ def test_tables_do_not_break_numbers() -> None:
     assert "| a b | 1.5\N{NO-BREAK SPACE}ms |" in text
 
 
+@interpreted_suite_only
 def test_the_comparison_of_optimizers_shows_the_newest_results(tmp_path: Path) -> None:
     results = comparison.newest()
     page = comparison.PAGE.read_text("utf-8")

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 import fastopt
+from tests.support import compiled_suite_only
+
+pytestmark = compiled_suite_only
 
 ROOT = Path(fastopt.__file__).parent
 

@@ -10,7 +10,10 @@ from functools import cache
 
 import pytest
 
+from tests.support import compiled_suite_only
 from tests.test_imports import MODULES
+
+pytestmark = compiled_suite_only
 
 # What is looked for in the code, with the text of generated kernels but without docstrings and
 # comments, and the only module that has it. Names in a formula may be others.

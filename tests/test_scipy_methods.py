@@ -14,7 +14,7 @@ import fastopt.interop.scipy as methods
 from fastopt.optimizers import registry
 from tests.refusals import refusal
 from tests.subprocesses import run, script
-from tests.support import assert_same_bits
+from tests.support import assert_same_bits, compiled_suite_only
 
 X0 = np.array([-1.2, 1.0, 0.8])
 
@@ -55,7 +55,7 @@ def test_the_same_as_fastopts_minimize(name):
     assert_same(minimize(name, rosen, jac=rosen_der), expected)
     assert_same(minimize(name, jac=None), expected)
     lr = 1e-3 if name == "rprop" else fastopt.schedules.cosine(1e-3, 50)
-    settings = {"lr": lr, "weight_decay": 0.1, "clip_norm": 1.0}
+    settings = {"lr": lr, "clip_norm": 1.0}
     expected = fastopt.minimize(both, X0, optimizer=name, maxiter=20, **settings)
     assert_same(minimize(name, jac=True, options=settings), expected)
 
@@ -287,6 +287,7 @@ def test_an_object_with_a_gradient():
     assert_same(minimize("adam", problem, jac=problem.derivative), expected)
 
 
+@compiled_suite_only
 def test_within_basinhopping():
     """A global search that calls `minimize` itself, many times."""
     steps = np.random.default_rng(1)
