@@ -84,6 +84,18 @@ def with_automatic_rate(
     return [rule, *(part for part in parts if part.after)]
 
 
+def current_rate_of(transforms: Sequence[Transform], carried: Sequence[Sequence[float]]) -> float:
+    """The learning rate in the carried numbers of a chain's transforms with sums; NaN if none are."""
+    for transform, numbers in zip(transforms, carried, strict=False):
+        if transform.from_sums in _RULES:
+            return _rate_in(numbers)
+    return math.nan
+
+
+def _rate_in(numbers: Sequence[float]) -> float:
+    return numbers[_LR] if numbers[_STEPS] else math.nan
+
+
 def current_rate(optimizer: Optimizer, groups: Sequence[int]) -> float:
     """The learning rate of the last step of the first group that has an automatic one; NaN before."""
     optimizer._steps.settle()
@@ -94,6 +106,5 @@ def current_rate(optimizer: Optimizer, groups: Sequence[int]) -> float:
                 continue
             transform = optimizer._groups[group].chain.transforms[passage.positions[group]]
             if transform.from_sums in _RULES:
-                numbers = carried[group].tolist()
-                return numbers[_LR] if numbers[_STEPS] else math.nan
+                return _rate_in(carried[group].tolist())
     raise AssertionError("no group has an automatic learning rate")

@@ -9,6 +9,19 @@ except ImportError as error:
 
 from fastopt.interop.torch.backward_steps import step_in_backward
 from fastopt.interop.torch.more_optimizers import ASGD, Adadelta, Adamax, RAdam, Rprop
+from fastopt.interop.torch.native import ChainOptimizer, NativeOptimizer
+from fastopt.interop.torch.native_optimizers import (
+    LAMB,
+    LARS,
+    AdaBelief,
+    Adan,
+    AdEMAMix,
+    DoG,
+    Lion,
+    Prodigy,
+    QHAdam,
+    Yogi,
+)
 from fastopt.interop.torch.optimizers import SGD, Adagrad, Adam, AdamW, NAdam, RMSprop
 from fastopt.interop.torch.options import Added as Added
 
@@ -32,4 +45,16 @@ __all__ = [
     "RMSprop",
     "Rprop",
     "step_in_backward",
+    "ChainOptimizer",
+    "NativeOptimizer",
+    "LARS",
+    "LAMB",
+    "Prodigy",
+    "DoG",
+    "Lion",
+    "AdaBelief",
+    "Yogi",
+    "Adan",
+    "AdEMAMix",
+    "QHAdam",
 ]

@@ -17,6 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from fastopt.interop.torch.base import FastOptimizer
+from fastopt.interop.torch.carried import over_all
+from fastopt.interop.torch.param_groups import AUTOMATIC_LR
 from fastopt.interop.torch.planner import Planner, first_elements, key_of
 
 AnyOptimizer = TypeVar("AnyOptimizer", bound=FastOptimizer)
@@ -52,7 +54,7 @@ class Bucket:
         self.size, self.is_open = 0, True
         self.stream: Any = None
         self._indices: dict[int, int] = {}
-        self._planner = Planner(self._indices)
+        self.planner = Planner(self._indices)
 
     def add(self, param: Tensor, index: int) -> None:
         """Add a parameter, given the index of its first element among those of all."""
@@ -74,7 +76,7 @@ class Bucket:
         """Step those that are ready, and free their gradients."""
         self.is_open = False
         with torch.no_grad():
-            self._planner.step(optimizer, key, 1.0, capturing=False)
+            self.planner.step(optimizer, key, 1.0, capturing=False)
         for param in self.ready:
             param.grad = None
         self.ready.clear()
@@ -115,6 +117,10 @@ class BackwardSteps:
 
     def _params(self) -> Iterator[Tensor]:
         return (param for group in self._optimizer.param_groups for param in group["params"])
+
+    def planners(self) -> list[Planner]:
+        """Those of all parameters."""
+        return [bucket.planner for bucket in {id(b): b for b in self._buckets.values()}.values()]
 
     def attach(self) -> None:
         """Put hooks on all parameters that the optimizer has now, or raise and change nothing."""
@@ -176,8 +182,7 @@ class BackwardSteps:
     def _begin(self) -> None:
         """Check, at the first gradient of an iteration, what is the same for all of them."""
         optimizer = self._optimizer
-        if optimizer.clip_norm is not None:
-            raise ValueError(_CLIP_NORM)
+        _check_needs_all(optimizer)
         if optimizer._is_capturing():
             raise RuntimeError(
                 "steps inside the backward pass cannot be captured in a CUDA graph: call remove_hooks, "
@@ -262,10 +267,26 @@ _CLIP_NORM = (
     "clip_norm must be None with step_in_backward: the norm of all gradients is known only after the "
     "first parameters have been stepped; clip_value may be what you want, on the gradients' own hooks"
 )
+_ALL = "its sums over all parameters are known only after the first ones have been stepped"
 _AVERAGING = (
     "step_in_backward cannot be used with DistributedDataParallel: a parameter may be stepped before "
     "its gradient is averaged over the processes, which would then have different parameters"
 )
+
+
+def _check_needs_all(optimizer: FastOptimizer) -> None:
+    """Raise ValueError if a step needs the gradients of all parameters."""
+    if optimizer.clip_norm is not None:
+        raise ValueError(_CLIP_NORM)
+    if optimizer._stats:
+        raise ValueError("stats must be empty with step_in_backward: no step has all gradients")
+    for group in optimizer.param_groups:
+        if group.get(AUTOMATIC_LR) is not None:
+            raise ValueError("lr must be a number with step_in_backward, not 'auto': " + _ALL)
+        for transform in over_all(optimizer._chain(group, {})):
+            raise ValueError(
+                f"step_in_backward cannot be used with transform {transform.factory_name}: {_ALL}"
+            )
 
 
 def _check_no_averaging(params: Any) -> None:
@@ -309,7 +330,8 @@ def step_in_backward(
     Raises
     ------
     ValueError
-        With `clip_norm`, which needs all gradients first, or if another optimizer steps some of these
+        With `clip_norm`, `stats`, ``lr="auto"`` and other sums over all parameters, which need all
+        gradients first, or if another optimizer steps some of these
         parameters in the backward pass.
     RuntimeError
         With what averages or completes gradients after the hooks have run or between two of them:
@@ -342,6 +364,7 @@ def step_in_backward(
             raise RuntimeError(_AVERAGING)
         params = params.parameters()
     optimizer = optimizer_class(params, **settings)
+    _check_needs_all(optimizer)
     optimizer._step_supports_amp_scaling = True  # a GradScaler leaves its scale, and is refused by that
     optimizer._backward = BackwardSteps(optimizer)
     return optimizer

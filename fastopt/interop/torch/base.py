@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
+from fastopt.interop.torch.averages import Averaged
+from fastopt.interop.torch.carried import CARRIED, check_places, check_stats, with_sums
 from fastopt.interop.torch.hooks import hooked
 from fastopt.interop.torch.loading import keep_formats, release
 from fastopt.interop.torch.master_weights import (
@@ -18,16 +20,28 @@ from fastopt.interop.torch.master_weights import (
     load_float32,
 )
 from fastopt.interop.torch.options import Added
-from fastopt.interop.torch.param_groups import GroupValue, ParamGroup, chain_of, check_constants
+from fastopt.interop.torch.param_groups import (
+    AUTOMATIC_LR,
+    GroupValue,
+    ParamGroup,
+    chain_of,
+    check_constants,
+    factor_of,
+    switches,
+    take_rate,
+)
 from fastopt.interop.torch.planner import Planner, key_of
 from fastopt.interop.torch.shards import is_sharded, like, part
 from fastopt.interop.torch.sparse import Sparse
 from fastopt.interop.torch.state_formats import TensorFormats, is_packed, numbers
 from fastopt.interop.torch.tensors import number
 from fastopt.kernels.job import CORRECTION
+from fastopt.optimizers.automatic import current_rate_of, is_automatic
 from fastopt.optimizers.named import NamedOptimizer
 from fastopt.steps.clipping import GradientStats
+from fastopt.steps.stats import Stats
 from fastopt.transforms.base import Chain
+from fastopt.transforms.schedule_free import schedule_free as check_schedule_free
 from fastopt.validation import decay_rate, flag, positive
 
 if TYPE_CHECKING:
@@ -44,13 +58,24 @@ _torchs_check: Any = getattr(
 _SCALES = "_step_supports_amp_scaling"
 
 
+# Options that are attributes of the same name, and others that copies have.
+_ATTRIBUTES = tuple(name for name in Added.__annotations__ if name != "stats")
+_DENSE = "clip_norm", "average_decay", "schedule_free", "state_dtype", "master_bits"
+
+
+def _check_lr(lr: Any) -> None:
+    """Raise TypeError for a string, which torch compares with a number."""
+    if isinstance(lr, str):
+        raise TypeError(f"lr must be a number, a tensor, 'auto' or fastopt.auto(factor), not {lr!r}")
+
+
 def theirs(arguments: dict[str, Any], *left_out: str) -> dict[str, Any]:
     """From ``locals()`` at the start of an ``__init__``: what torch's own one takes."""
     others = "self", "params", "added", "__class__", *left_out
     return {name: value for name, value in arguments.items() if name not in others}
 
 
-class FastOptimizer(torch.optim.Optimizer):
+class FastOptimizer(Averaged, torch.optim.Optimizer):
     """In front of one of torch's optimizers, it replaces ``step`` and adds arguments.
 
     Arguments, defaults, errors, param groups and checkpoints stay torch's own. What a step works on is
@@ -61,6 +86,7 @@ class FastOptimizer(torch.optim.Optimizer):
     _counts: ClassVar[dict[str, float | str]] = {"step": 0.0}  # or the entry of a group to start from
     _sparse: ClassVar[tuple[Sparse, ...]] = ()  # one, where torch has it
 
+    _kept: ClassVar[tuple[str, ...]] = ("_is_made", "_stats", "_has_automatic_lr")
     _is_made = False
     _planner: Planner
     _backward: BackwardSteps | None = None  # with `step_in_backward`
@@ -73,6 +99,8 @@ class FastOptimizer(torch.optim.Optimizer):
         *,
         clip_norm: float | None = None,
         average_decay: float | None = None,
+        schedule_free: float | None = None,
+        stats: Sequence[str] = (),
         state_dtype: Any = None,
         stochastic_rounding: bool | None = None,
         master_bits: int | None = None,
@@ -81,30 +109,34 @@ class FastOptimizer(torch.optim.Optimizer):
         """`fused` is given where torch has no such argument."""
         if fused and theirs.get("foreach"):
             raise RuntimeError("`fused` and `foreach` cannot be `True` together.")  # as torch does
-        if isinstance(theirs.get("lr"), str):
-            raise TypeError(
-                f"lr must be a number or a tensor, not {theirs['lr']!r}: optimizers of arrays, such as "
-                "fastopt.RMSProp, have lr='auto'"
-            )
+        self._has_automatic_lr = is_automatic(theirs.get("lr"))
+        if self._has_automatic_lr:
+            theirs["lr"] = factor_of(theirs["lr"])
+        _check_lr(theirs.get("lr"))
         if clip_norm is not None:
             positive("clip_norm", clip_norm)
         if average_decay is not None:
             decay_rate("average_decay", average_decay)
+        if schedule_free is not None:
+            check_schedule_free(schedule_free)
         if stochastic_rounding is not None:
             flag("stochastic_rounding", stochastic_rounding)
         TensorFormats(state_dtype, master_bits)  # or raise
         self.clip_norm = clip_norm
         self.average_decay = average_decay
+        self.schedule_free = schedule_free
+        self._stats = stats
         self.state_dtype = state_dtype
         self.stochastic_rounding = stochastic_rounding
         self.master_bits = master_bits
-        super().__init__(params, **theirs)
+        self._make_torchs(params, theirs)
         if fused:
             self.defaults["fused"] = True
             for group in self.param_groups:
                 group.setdefault("fused", True)
             setattr(self, _SCALES, True)
         chains, formats = self._check_groups()
+        check_stats(stats, chains)
         if master_bits is not None:
             self._check_split(formats)
         for group, chain in zip(self.param_groups, chains, strict=True):
@@ -112,8 +144,14 @@ class FastOptimizer(torch.optim.Optimizer):
         self._planner = Planner()
         self._is_made = True
 
+    def _make_torchs(self, params: Any, theirs: dict[str, Any]) -> None:
+        """What torch makes of its arguments."""
+        super().__init__(params, **theirs)
+
     def __getstate__(self) -> dict[str, Any]:
-        names = *Added.__annotations__, "_is_made"
+        self._check_not_exchanged()
+        self._save_carried()
+        names = *_ATTRIBUTES, *self._kept
         scales = {_SCALES: True} if hasattr(self, _SCALES) else {}
         return {**super().__getstate__(), **{name: getattr(self, name) for name in names}, **scales}
 
@@ -125,10 +163,14 @@ class FastOptimizer(torch.optim.Optimizer):
 
     def add_param_group(self, param_group: ParamGroup) -> None:
         """Add parameters, with settings of their own."""
+        if isinstance(param_group, dict):  # or torch says so
+            take_rate(param_group, self._has_automatic_lr)
+            _check_lr(param_group.get("lr"))
         super().add_param_group(param_group)
         if self._is_made:
             try:
-                chain = self._check_group(len(self.param_groups) - 1, self._formats())
+                chain = self._check_groups()[0][-1]
+                check_stats(self._stats, [chain, *(self._chain(g, {}) for g in self.param_groups[:-1])])
                 check_constants(self.param_groups[-1], chain)
                 if self._backward is not None:
                     self._backward.attach()
@@ -139,6 +181,7 @@ class FastOptimizer(torch.optim.Optimizer):
     def remove_hooks(self) -> None:
         """With `step_in_backward`: step in ``step`` from now on, from gradients that are kept."""
         if self._backward is not None:
+            self._save_carried()
             self._backward.detach()
             self._backward = None
 
@@ -147,6 +190,7 @@ class FastOptimizer(torch.optim.Optimizer):
         formats = self._formats()
         chains = [self._check_group(index, formats) for index in range(len(self.param_groups))]
         formats.check_names(chains)
+        check_places(self.param_groups, chains, self._stats)
         return chains, formats
 
     def _formats(self) -> TensorFormats:
@@ -174,8 +218,63 @@ class FastOptimizer(torch.optim.Optimizer):
         return chain
 
     def _chain(self, group: ParamGroup, products: dict[int, float]) -> Chain:
+        return chain_of(self._optimizer, group, products, self._added())
+
+    def _added(self) -> dict[str, Any]:
+        """fastopt's options for chains."""
         average = None if self.average_decay is None else GroupValue(vars(self), "average_decay")
-        return chain_of(self._optimizer, group, average, products)
+        return {"average_decay": average, "schedule_free": self.schedule_free}
+
+    def _switches(self, group: ParamGroup) -> tuple[Any, ...]:
+        """What of a group decides which transforms its chain has."""
+        return switches(self._optimizer, group)
+
+    def _build_options(self) -> dict[str, Any]:
+        """The options of `steps.build.build`."""
+        names = "clip_norm", "stochastic_rounding", "master_bits"
+        return {"stats": self._stats, **{name: getattr(self, name) for name in names}}
+
+    def _needs_dense(self, group: ParamGroup) -> str | None:
+        """The option that sparse gradients cannot be stepped with, if there is one."""
+        if group.get(AUTOMATIC_LR) is not None:
+            return "lr='auto'"
+        if self._stats:
+            return "stats"
+        return next((name for name in _DENSE if getattr(self, name) is not None), None)
+
+    def _save_carried(self) -> None:
+        """Put numbers that go from step to step into param groups and states."""
+        planners = [self._planner, *(() if self._backward is None else self._backward.planners())]
+        for planner in planners:
+            if planner.plan is not None:
+                planner.plan.save_carried()
+
+    def get_last_lr(self) -> list[float]:
+        """The learning rate of each group in the last step, automatic ones included.
+
+        Returns
+        -------
+        list of float
+            NaN for an automatic rate before the first step.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from fastopt.interop.torch import RMSprop
+        >>> w = torch.nn.Parameter(torch.ones(3))
+        >>> optimizer = RMSprop([w], lr="auto")
+        >>> w.sum().backward()
+        >>> optimizer.step()
+        >>> optimizer.get_last_lr()  # 1e-4 * (1 + the size of w) at first
+        [0.0002]
+        """
+        self._save_carried()
+        return [
+            current_rate_of(with_sums(self._chain(group, {})), group.get(CARRIED, ()))
+            if group.get(AUTOMATIC_LR)
+            else number(group["lr"])
+            for group in self.param_groups
+        ]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a checkpoint of this optimizer or of torch's.
@@ -225,6 +324,7 @@ class FastOptimizer(torch.optim.Optimizer):
         States of 8 bits are decoded, since blocks follow the shards, and corrections of 16 bits are
         in int32, since processes cannot exchange int16.
         """
+        self._save_carried()
         saved: dict[str, Any] = super().state_dict()
         params = [param for group in self.param_groups for param in group["params"]]
         for key in saved["state"]:
@@ -293,6 +393,11 @@ class FastOptimizer(torch.optim.Optimizer):
     def last(self) -> GradientStats | None:
         """With `clip_norm`: the norm of the last gradients, before clipping."""
         return None if self._planner.plan is None else self._planner.plan.last
+
+    @property
+    def stats(self) -> Stats | None:
+        """The statistics that were asked for, of the last step; those of each array by parameter."""
+        return None if self._planner.plan is None else self._planner.plan.stats
 
     @hooked
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypedDict
 
 
@@ -16,6 +17,14 @@ class Added(TypedDict, total=False):
     average_decay : float, optional
         Keep ``a = average_decay * a + (1 - average_decay) * w`` in ``state[p]["average"]``, in
         float32 beside parameters of 16 bits.
+    schedule_free : float, optional
+        In (0, 1], usually 0.9. Take gradients between a point that steps, ``state[p]["z"]``, and its
+        average, instead of momentum and a falling rate: see `fastopt.transforms.schedule_free`.
+        ``averaged_params()`` and ``averaged()`` have the point to evaluate with.
+    stats : sequence of str, optional
+        Statistics to be added up in the same pass, such as ``("grad_norm", "update_norm")``, which
+        ``stats`` then has: see `fastopt.Stats`. Its ``per_array`` is by parameter. It cannot be
+        assigned.
     state_dtype : torch.dtype, "8bit" or mapping of str to these, optional
         How states are stored, for all or by name; by default like the parameters. States of 8 bits
         are tensors of uint8 with a row for each 256 elements; parameters with fewer than 4096
@@ -43,6 +52,8 @@ class Added(TypedDict, total=False):
 
     clip_norm: float | None
     average_decay: float | None
+    schedule_free: float | None
+    stats: Sequence[str]
     state_dtype: Any
     master_bits: int | None
     stochastic_rounding: bool | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 from torch import complex128, float64
 
+from fastopt.optimizers.automatic import auto, held, is_automatic
 from fastopt.optimizers.dialects import DIALECTS
 from fastopt.optimizers.named import NamedOptimizer
 from fastopt.transforms.adam import nadam_numbers
 from fastopt.transforms.base import Chain, Transform, chain
 from fastopt.transforms.moments import nadam_momentum
+from fastopt.transforms.schedule_free import schedule_free, schedule_free_update
 from fastopt.validation import (
     DeviceScalar,
     Hyper,
@@ -24,12 +26,15 @@ from fastopt.validation import (
     decay_rate,
     if_above,
     nonnegative,
+    shown,
 )
 
 ParamGroup = dict[str, Any]
 
 # What is left out of the chain, and not only multiplied by zero, where it is zero.
 PARTS = ("weight_decay", "momentum", "dampening", "lr_decay")
+# Entry of a group: whether its rate is found during the steps. Its `lr` is then a factor.
+AUTOMATIC_LR = "automatic_lr"
 PAIRS = ("betas", "etas", "step_sizes")
 FLAGS = ("centered", "nesterov", "amsgrad", "decoupled_weight_decay", "maximize")
 
@@ -48,6 +53,46 @@ class GroupValue:
         return step.operand(number) if isinstance(step, DeviceScalar) else float(number)
 
 
+def rate_of(group: ParamGroup, lr: Any) -> Any:
+    """The setting `lr`: the group's number, or one that is multiplied on the automatic rate.
+
+    Where `AUTOMATIC_LR` is False the number is in the place of the automatic rate, which waits.
+    """
+    if AUTOMATIC_LR not in group:
+        return lr
+    return auto(lr) if group[AUTOMATIC_LR] else held(lr)
+
+
+def take_rate(group: ParamGroup, usual: bool) -> None:
+    """Replace an automatic learning rate in a new group by its factor, and note that it is one.
+
+    `usual` says whether that of the optimizer is, which a group without ``lr`` has.
+
+    Raises
+    ------
+    TypeError
+        Its factor is a schedule: schedulers of torch assign numbers.
+    """
+    lr = group.get("lr", 1.0)
+    if not is_automatic(lr):
+        if usual and "lr" not in group:
+            group.setdefault(AUTOMATIC_LR, True)
+        return
+    group["lr"] = factor_of(lr)
+    group.setdefault(AUTOMATIC_LR, True)
+
+
+def factor_of(lr: Any) -> Any:
+    """What is multiplied on an automatic learning rate."""
+    factor = lr.factor if isinstance(lr, auto) else 1.0
+    if callable(factor):
+        raise TypeError(
+            f"the factor of an automatic lr must be a number, not {shown(factor)}: use a scheduler "
+            "of torch, which assigns param_groups[i]['lr']"
+        )
+    return factor
+
+
 @cache
 def names(optimizer: str) -> tuple[str, ...]:
     """The entries of a param group that affect the computation."""
@@ -59,9 +104,10 @@ def names(optimizer: str) -> tuple[str, ...]:
     )
 
 
-def switches(optimizer: type[NamedOptimizer], group: ParamGroup) -> tuple[bool, ...]:
+def switches(optimizer: type[NamedOptimizer], group: ParamGroup) -> tuple[Any, ...]:
     """The entries that decide which transforms a chain has."""
-    return tuple([bool(group.get(name, False)) for name in _switches(optimizer.__name__)])
+    on = [bool(group.get(name, False)) for name in _switches(optimizer.__name__)]
+    return (*on, group.get(AUTOMATIC_LR))
 
 
 @cache
@@ -72,13 +118,13 @@ def _switches(optimizer: str) -> list[str]:
 def chain_of(
     optimizer: type[NamedOptimizer],
     group: ParamGroup,
-    average_decay: Callable[[int], float] | None,
     products: Mapping[int, Any],
+    added: Mapping[str, Any],
 ) -> Chain:
     """The chain of a group, with hyperparameters that are read from it at every step.
 
     `products` has NAdam's products of momenta, step -> of all steps up to that one; or ASGD's rate and
-    share in the average, step -> of that one.
+    share in the average, step -> of that one. `added` are fastopt's options for chains.
 
     Raises
     ------
@@ -90,7 +136,9 @@ def chain_of(
         if name in PAIRS:
             settings[name] = GroupValue(group, name, 0), GroupValue(group, name, 1)
         elif name == "lr" and optimizer.lr.fixed:  # where a state starts
-            settings[name] = float(group[name])
+            settings[name] = rate_of(group, float(group[name]))
+        elif name == "lr":
+            settings[name] = rate_of(group, GroupValue(group, name))
         elif name in FLAGS:
             if name in group:
                 settings[name] = bool(group[name])
@@ -99,11 +147,22 @@ def chain_of(
         else:
             settings[name] = GroupValue(group, name)
     nothing = np.zeros(0, np.float32)
-    template = optimizer.like(
-        "torch", nothing, executor="reference", average_decay=average_decay, **settings
-    )
+    template = optimizer.like("torch", nothing, executor="reference", **added, **settings)
     parts = [_with_products(part, group, products) for part in template.chain]
-    return chain(*parts)
+    return with_equal_weights(parts, added["schedule_free"])
+
+
+def with_equal_weights(parts: Iterable[Transform], beta: float | None) -> Chain:
+    """A chain of these, in which that of the option `schedule_free` gives each step the same weight.
+
+    Weights by learning rates would need those of all steps so far, which a param group does not keep.
+    """
+    return chain(
+        *(
+            part if beta is None or part.update is not schedule_free_update else schedule_free(beta)
+            for part in parts
+        )
+    )
 
 
 def check_constants(group: ParamGroup, chain: Chain) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import count, islice
 from typing import Any, TypeAlias
 
 from torch import Tensor
@@ -127,7 +127,12 @@ def sections(rows: list[Row], groups: list[ParamGroup], make_chain: MakeChain) -
     """
     devices = list(dict.fromkeys(row.param.device for row in rows))
     rows_of: dict[Any, list[Row]] = {}
+    ahead: dict[Any, tuple[float, ...]] = {}
     for row in sorted(rows, key=lambda row: (devices.index(row.param.device), row.capturable)):
-        key = row.param.device, row.group, row.ahead, CORRECTION in row.names
+        steps = None if row.count is None else int(row.count)
+        for number in count():
+            key = row.param.device, row.group, CORRECTION in row.names, number
+            if ahead.setdefault((*key, steps), row.ahead) == row.ahead:
+                break
         rows_of.setdefault(key, []).append(row)
     return [Section(part, groups[number], make_chain) for (_, number, *_), part in rows_of.items()]

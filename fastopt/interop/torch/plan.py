@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import compress, groupby
+from itertools import chain, compress, groupby
 from operator import is_
 from typing import Any
 
@@ -23,6 +23,7 @@ from fastopt.interop.torch.tensor_stepper import TensorStepper
 from fastopt.interop.torch.tensors import check_memory, plain
 from fastopt.kernels.job import CORRECTION
 from fastopt.steps.clipping import GradientStats
+from fastopt.steps.stats import Stats
 from fastopt.transforms.base import Chain
 
 
@@ -50,13 +51,12 @@ class Plan:
         torch's param groups.
     make_chain : callable
         The chain of a group, given NAdam's products.
-    clip_norm : float, optional
     across : Reducer, optional
         The reductions over the processes that have the other shards.
-    stochastic_rounding : bool, optional
-    master_bits : int, optional
-    taken : int
-        The optimizer's step count.
+    options : mapping
+        Those of `steps.build.build`.
+    before : Plan, optional
+        The plan of the previous step.
     is_whole : bool
         Whether no other plan steps parameters that are in `state`.
     """
@@ -70,14 +70,12 @@ class Plan:
         state: Mapping[Tensor, State],
         groups: list[ParamGroup],
         make_chain: MakeChain,
-        clip_norm: float | None,
         across: Reducer | None,
-        stochastic_rounding: bool | None,
-        master_bits: int | None,
-        taken: int,
+        options: Mapping[str, Any],
+        before: Plan | None,
         is_whole: bool,
     ) -> None:
-        self._taken = taken
+        self._taken = 0 if before is None else before.taken
         self.key, self.sparse, self._others = key, sparse, others
         self._groups = list(groups)  # kept alive: the key has their ids
         self._sections = sections(rows, groups, make_chain)
@@ -96,7 +94,6 @@ class Plan:
         self._tensors = [tensor for row in self.rows for tensor in row.tensors()]
         self._layouts = list(map(layout_of, self._tensors))
         self._multiply()
-        options: dict[str, Any] = {"clip_norm": clip_norm, "stochastic_rounding": stochastic_rounding}
         self.launches: list[tuple[TensorStepper, slice]] = []
         position = 0
         for _, group in groupby(
@@ -105,26 +102,54 @@ class Plan:
             together = list(group)
             first, position = position, position + sum(len(section.rows) for section in together)
             is_split = any(CORRECTION in row.names for section in together for row in section.rows)
-            options["master_bits"] = master_bits if is_split else None
-            self.launches.append((TensorStepper(together, **options), slice(first, position)))
+            master_bits = options["master_bits"] if is_split else None
+            launch = TensorStepper(together, **{**options, "master_bits": master_bits})
+            self.launches.append((launch, slice(first, position)))
         if across is not None:
             self.launches[0][0].stepper.take_part(0, across)
         if not self._counted:
             # Where torch does not count, only whether a step is the first matters.
-            starts = np.array([0 if row.fresh else max(1, taken) for row in self.rows], np.int64)
+            later = max(1, self._taken)
+            starts = np.array([0 if row.fresh else later for row in self.rows], np.int64)
             for launch, rows_ in self.launches:
                 launch.continue_from(starts[rows_])
+        self.carried = [each.carried for each, _ in self.launches if each.carried is not None]
+        if self.carried:  # on one device
+            self.carried[0].load(None if before is None else next(iter(before.carried), None))
         self._snapshot = None
         if len(self.launches) == 1 and not self._is_sharded:
             stepper = self.launches[0][0].stepper
             # In memory a norm that overflows is measured again, with arrays.
-            notes = bool(self.rows) and (self.rows[0].param.is_cuda or not stepper.reads_first)
+            # Transforms with sums are told which arrays have a gradient.
+            first = stepper.reads_first or stepper.decisions.passes
+            notes = bool(self.rows) and (self.rows[0].param.is_cuda or not first)
             self._snapshot = Snapshot.of(self.rows, others, stepper, notes)
 
     @property
     def last(self) -> GradientStats | None:
         """The statistics of the last gradients, if there is a limit."""
         return self.launches[0][0].stepper.last if self.launches else None
+
+    @property
+    def stats(self) -> Stats | None:
+        """The statistics of the last step, those of each array by parameter."""
+        stats: Stats | None = self.launches[0][0].stepper.stats if self.launches else None
+        if stats is None:
+            return None
+        each = {
+            name: {
+                row.param: number
+                for row, number in zip(self.rows, chain(*lists), strict=True)
+                if number is not None
+            }
+            for name, lists in stats.per_array.items()
+        }
+        return Stats(dict(stats), each, stats.step)
+
+    def save_carried(self) -> None:
+        """Put what goes from step to step beside states into param groups and states."""
+        for each in self.carried:
+            each.save()
 
     def _multiply(self) -> bool:
         return not self._has_products or all(section.multiply() for section in self._sections)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastopt.arrays.object_layout import identities
 from fastopt.executors.threads import get_num_threads, threads
-from fastopt.interop.torch.param_groups import ParamGroup, switches
+from fastopt.interop.torch.param_groups import ParamGroup
 from fastopt.interop.torch.parameters import Row
 from fastopt.interop.torch.plan import Plan
 from fastopt.interop.torch.shards import Across, first_element, is_sharded
@@ -27,12 +27,13 @@ def key_of(optimizer: FastOptimizer) -> Any:
     """A key of all that a plan depends on: groups, parameters, and options of chains."""
     return (
         [
-            (id(group), bool(group.get("capturable")), *switches(optimizer._optimizer, group))
+            (id(group), bool(group.get("capturable")), *optimizer._switches(group))
             for group in optimizer.param_groups
         ],
         [identities(group["params"]) for group in optimizer.param_groups],
         optimizer.clip_norm is None,
         optimizer.average_decay is None,
+        optimizer.schedule_free,
         optimizer.state_dtype,
         optimizer.stochastic_rounding,
         optimizer.master_bits,
@@ -80,6 +81,7 @@ class Planner:
     def step(self, optimizer: FastOptimizer, key: Any, grad_scale: float, capturing: bool) -> None:
         """Step the parameters that have a gradient; `key` is the optimizer's `key_of` now."""
         check_is_run()
+        optimizer._check_not_exchanged()
         plan = self.plan
         if plan is None or plan.key != key or not plan.is_current(optimizer.state):
             if capturing:
@@ -110,6 +112,7 @@ class Planner:
         optimizer._on_cuda = None
         if self.plan is not None:
             self.plan.note_fresh()
+            self.plan.save_carried()
         old_rows = {} if self.plan is None else {id(row.param): row for row in self.plan.rows}
         groups, members = optimizer.param_groups, self._members
         taken: list[tuple[int, Tensor]] = []
@@ -162,11 +165,9 @@ class Planner:
             optimizer.state,
             groups,
             optimizer._chain,
-            optimizer.clip_norm,
             across,
-            optimizer.stochastic_rounding,
-            optimizer.master_bits,
-            taken=0 if self.plan is None else self.plan.taken,
+            optimizer._build_options(),
+            before=self.plan,
             is_whole=members is None,
         )
         return self.plan
@@ -207,9 +208,8 @@ def _check_param(optimizer: FastOptimizer, name: str, group: ParamGroup, param: 
         return
     if not optimizer._sparse:
         raise RuntimeError(f"{type(optimizer).__name__} does not support sparse gradients")
-    added = ("clip_norm", "average_decay", "state_dtype", "master_bits")
-    if any(getattr(optimizer, option) is not None for option in added):
-        raise RuntimeError(f"{', '.join(added)} need dense gradients, but that of {name} is sparse")
+    if (option := optimizer._needs_dense(group)) is not None:
+        raise RuntimeError(f"{option} needs dense gradients, but that of {name} is sparse")
 
 
 def _step_sparse(

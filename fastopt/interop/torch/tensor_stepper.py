@@ -12,6 +12,7 @@ import numpy as np
 from fastopt.arrays.checks import Array, address
 from fastopt.changes import Change, put
 from fastopt.executors.cpu.columns import STEPS
+from fastopt.interop.torch.carried import Carried
 from fastopt.interop.torch.param_groups import asgd_ahead
 from fastopt.interop.torch.parameters import Section
 from fastopt.interop.torch.tensor_check import note_steps
@@ -33,6 +34,8 @@ class TensorStepper:
     ----------
     stepper : MemoryStepper or CudaStepper
     clip : NormClip
+    carried : Carried or None
+        Where anything is summed.
     """
 
     stepper: Any
@@ -58,6 +61,7 @@ class TensorStepper:
         indices = [row.first for row in self._rows if row.first is not None]
         built = build(arrays, chains, state=state, listed=True, indices=indices or None, **options)
         self.stepper, self.clip = built.stepper, built.clip
+        self.carried = Carried(self.stepper, sections) if _has_sums(self.stepper) else None
         scalars = [(row.count, row.product) for row in self._rows]
         # For machine code: the addresses of torch's counts and products, and their new values.
         self._locations = np.array(
@@ -87,6 +91,8 @@ class TensorStepper:
         if (self.stepper.table.counts[:, STEPS] != steps).any():
             count = int(steps.max())
             self.stepper.continue_at(count, (count - steps).tolist())
+            if (sums := self.stepper.pass_sums) is not None:
+                sums.since = count
 
     def step(self, grads: list[Any], given: Array, grad_scale: float) -> None:
         """Step, then update torch's counts and parameters with gaps; atomically in memory.
@@ -125,6 +131,10 @@ class TensorStepper:
             changes += [put(row.count, step + 1)] if row.count is not None else []
             changes += [put(row.product, product)] if row.product is not None else []
         return changes
+
+
+def _has_sums(stepper: Any) -> bool:
+    return bool(stepper.decisions.passes) or stepper.pass_sums is not None
 
 
 def _location(number: Array | None) -> tuple[int, int]:

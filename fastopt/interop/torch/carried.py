@@ -1,0 +1,213 @@
+"""What goes from step to step beside states: numbers that follow from sums, and sums for the next step.
+
+Between steps they are with the stepper. A param group has those of all of its parameters in its entry
+``carried``; a parameter's state has its own in ``carried`` and ``sums``. These are lists of floats, put
+there when the optimizer is saved or copied and when a plan is made anew, which reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fastopt.changes import make
+from fastopt.interop.torch.param_groups import ParamGroup
+from fastopt.interop.torch.parameters import Section
+from fastopt.interop.torch.shards import is_sharded
+from fastopt.steps.build import build
+from fastopt.steps.sums import SumPass
+from fastopt.transforms.base import Chain
+
+CARRIED, SUMS = "carried", "sums"
+
+
+def with_sums(chain: Chain) -> list[Any]:
+    """The transforms of a chain that have sums."""
+    return [transform for transform in chain if transform.from_sums is not None]
+
+
+def over_all(chain: Chain) -> list[Any]:
+    """Those whose sums are over all arrays."""
+    return [transform for transform in with_sums(chain) if not transform.per_array]
+
+
+def check_stats(names: Any, chains: Sequence[Chain]) -> None:
+    """Check that the statistics of these names exist, or raise TypeError or ValueError."""
+    nothing = [[np.zeros(0, np.float32)] for _ in chains]
+    build(nothing, chains, stats=names, executor="reference", listed=True)
+
+
+def check_places(groups: Sequence[ParamGroup], chains: Sequence[Chain], stats: Sequence[str]) -> None:
+    """Check that sums and statistics can be had of these parameters, or raise ValueError."""
+    several = list(dict.fromkeys(t.factory_name for chain in chains for t in over_all(chain)))
+    kinds = ["stats"] * bool(stats) + several
+    places = list(dict.fromkeys(str(p.device) for group in groups for p in group["params"]))
+    if kinds and len(places) > 1:
+        raise ValueError(
+            f"{kinds[0]} needs all parameters on one device, and they are on {places}: no device has "
+            "the sums over all of them"
+        )
+    for index, (group, chain) in enumerate(zip(groups, chains, strict=True)):
+        names = ["stats"] * bool(stats) + [t.factory_name for t in with_sums(chain)]
+        for i, param in enumerate(group["params"] if names else ()):
+            name = f"param_groups[{index}]['params'][{i}]"
+            if is_sharded(param):
+                raise ValueError(
+                    f"{names[0]} needs parameters that are not sharded, and {name} is: its sums would "
+                    "be those of one process"
+                )
+            if param.is_cuda:
+                _check_on_device(name, group, chain, stats)
+
+
+def _check_on_device(name: str, group: ParamGroup, chain: Chain, stats: Sequence[str]) -> None:
+    if group.get("capturable"):
+        kind = "stats" if stats else with_sums(chain)[0].factory_name
+        raise ValueError(f"{kind} needs capturable=False: its sums are not in the graphs that capture")
+    if stats:
+        raise ValueError(f"stats must be empty for parameters on a device, and {name} is on one")
+    for transform in with_sums(chain):
+        if transform.sums_after:
+            raise ValueError(
+                f"transform {transform.factory_name} has sums of the step before, sums_after, which "
+                f"are for parameters in memory so far, and {name} is on {group['params'][0].device}"
+            )
+
+
+class Carried:
+    """The carried numbers and sums of a stepper.
+
+    Parameters
+    ----------
+    stepper : Stepper
+    sections : sequence of Section
+    """
+
+    def __init__(self, stepper: Any, sections: Sequence[Section]) -> None:
+        self._stepper, self._sections = stepper, sections
+        self.rows = [row for section in sections for row in section.rows]
+        self._passes: list[list[tuple[int, SumPass]]] = [
+            [pair for pair in enumerate(stepper.decisions.passes) if number in pair[1].positions]
+            for number in range(len(sections))
+        ]
+
+    def save(self) -> None:
+        """Put them into param groups and states."""
+        self._stepper.settle()
+        decisions, row_number = self._stepper.decisions, 0
+        sums = self._stepper.saved_sums() if decisions.waits else [[] for _ in self.rows]
+        for number, section in enumerate(self._sections):
+            if not self._passes[number]:
+                row_number += len(section.rows)
+                continue
+            _put(section.group, CARRIED, self._of(number, number, per_array=False))
+            for row in section.rows:
+                _put(row.state, CARRIED, self._of(number, row_number, per_array=True))
+                _put(row.state, SUMS, sums[row_number])
+                row_number += 1
+
+    def _of(self, section: int, key: int, *, per_array: bool) -> list[list[float]]:
+        carried = self._stepper.decisions.carried
+        return [
+            list(carried[number][key]) if own.per_array == per_array else []
+            for number, own in self._passes[section]
+        ]
+
+    def load(self, before: Carried | None) -> None:
+        """Take them from there; statistics from the plan `before`.
+
+        A group that has none, because it has not taken a step, takes those of another one with the same
+        transforms: their sums are over both.
+
+        Raises
+        ------
+        ValueError
+            They are not those of these transforms.
+        """
+        decisions, row_number = self._stepper.decisions, 0
+        carried = [dict(own) for own in decisions.carried]
+        sums: list[list[float]] = []
+        missing = []
+        for number, section in enumerate(self._sections):
+            passes = self._passes[number]
+            usual = self._of(number, number, per_array=False)
+            known = _taken("param_groups", section.group, CARRIED, usual)
+            for at, (index, own) in enumerate(passes):
+                if own.per_array:
+                    continue
+                if known is None:
+                    missing.append((index, number))
+                else:
+                    carried[index][number] = tuple(known[at])
+            for row in section.rows:
+                usual = self._of(number, row_number, per_array=True)
+                known = _taken("state", row.state, CARRIED, usual) or usual
+                for at, (index, own) in enumerate(passes):
+                    if own.per_array:
+                        carried[index][row_number] = tuple(known[at])
+                row_number += 1
+        for index, number in missing:
+            others = (n for n in carried[index] if (index, n) not in missing)
+            if (other := next(others, None)) is not None:
+                carried[index][number] = carried[index][other]
+        if decisions.carries:
+            decisions.carried = carried
+        if self._stepper.pass_sums is not None:
+            usual_sums = self._stepper.saved_sums()
+            for row, usual_ in zip(self.rows, usual_sums, strict=True):
+                sums.append(_taken("state", row.state, SUMS, usual_) or usual_)
+            self._load_sums(self._stepper.pass_sums, sums, before)
+
+    def _load_sums(self, pass_sums: Any, sums: list[list[float]], before: Carried | None) -> None:
+        """Place sums of transforms, and those of statistics that another plan had for the same rows."""
+        known = {} if before is None else before._totals()
+        for number, row in enumerate(self.rows):
+            totals, scale = known.get(id(row.param), ([], (0, 1.0)))
+            if len(totals) == pass_sums.blocks[number].shape[1]:
+                sums[number] = [*sums[number], *totals[len(sums[number]) :]]
+                pass_sums.scales[number] = scale
+        make(pass_sums.placed(sums))
+        if not known:
+            pass_sums.since = self._stepper.count
+
+    def _totals(self) -> dict[int, tuple[list[float], tuple[int, float]]]:
+        """The sums of each parameter, by its id, and the scale of its last gradient."""
+        pass_sums = self._stepper.pass_sums
+        if pass_sums is None or self._stepper.count == pass_sums.since:
+            return {}
+        scales = self._stepper._scales_of_last(pass_sums)
+        totals = pass_sums.totals().T.tolist()
+        counts = [blocks.shape[1] for blocks in pass_sums.blocks]
+        return {
+            id(row.param): (numbers[:count], scale)
+            for row, numbers, count, scale in zip(self.rows, totals, counts, scales, strict=True)
+        }
+
+
+def _put(target: dict[str, Any], name: str, numbers: list[Any]) -> None:
+    """Set an entry, if there is a number in it."""
+    if any(numbers):
+        target[name] = numbers
+
+
+def _taken(where: str, source: Any, name: str, usual: list[Any]) -> list[Any] | None:
+    """An entry that was set so, None if there is none."""
+    if (known := source.get(name)) is None or not any(usual):
+        return None
+    try:
+        same = [_length(item) for item in known] == [_length(item) for item in usual]
+        numbers = [[*map(float, n)] if isinstance(n, (list, tuple)) else float(n) for n in known]
+    except (TypeError, ValueError):
+        same = False
+    if not same:
+        raise ValueError(
+            f"{name!r} in {where} must have the numbers of this optimizer's transforms, "
+            f"{list(map(_length, usual))} of them, not {known!r:.200}"
+        )
+    return numbers
+
+
+def _length(item: Any) -> int:
+    return len(item) if isinstance(item, (list, tuple)) else -1
