@@ -28,13 +28,14 @@ class Rule:
         size = np.sqrt(np.mean(np.concatenate([w.ravel() for w in arrays]) ** 2))
         h = max(100, self.t / 10)
         if self.t == 0:
-            self.least = self.rate = 1e-4 * (1 + size)
+            self.bound = self.rate = 1e-4 * (1 + size)
         else:
             agreement = sum((g * e).sum() for g, e in zip(grads, self.trend, strict=True))
             self.spread = 0.95 * self.spread + 0.05 * abs(agreement)
             signal = agreement / self.spread * (1 - 0.95**self.t)
             self.rate *= np.exp(max(1 / h, 0.3 / (1 + self.t / 20)) * np.clip(signal, -1, 1))
-        self.rate = min(self.rate, max(size, self.least))
+        self.bound = max(self.bound, size)
+        self.rate = min(self.rate, self.bound)
         self.mean = 0.9 * self.mean + 0.1 * np.mean(np.concatenate([g.ravel() for g in grads]) ** 2)
         return self.factor(self.t) * self.rate / (np.sqrt(self.mean) if self.by_gradient else 1)
 
@@ -217,6 +218,19 @@ def test_what_is_not_finite():
         before = w.copy()
         opt.step(np.array([np.nan if step == 2 else 0.5, 1.0, 1.0, 1.0]))
         assert (w[1:] < before[1:]).all()  # one NaN does not end the others' steps
+
+
+def test_steps_of_small_or_zero_arrays_do_not_take_the_rate_from_the_others():
+    for start in (0.0, 1e-3):
+        large, small = np.full(5, 4.0), np.full(3, start)
+        opt = fastopt.RMSProp([large, small], lr="auto")
+        for _ in range(STEPS):
+            opt.step([np.ones(5), None])
+        before = opt.current("lr")
+        assert before > 0.002
+        for _ in range(2):
+            opt.step([None, np.zeros(3)])
+        assert opt.current("lr") > 0.5 * before
 
 
 @pytest.mark.parametrize("kind", [fastopt.RMSProp, fastopt.SGD])

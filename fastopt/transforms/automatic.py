@@ -33,10 +33,10 @@ def one(update, param, state, hyper):
 def followed(sums, carried):
     """The base rate of this step, and what the next one needs, from the sums of this one."""
     agreement, squares, count = sums[0], sums[1], sums[2]
-    rate, spread, least, steps = carried
+    rate, spread, bound, steps = carried
     size = math.sqrt(squares / count)
     if steps == 0.0:
-        rate = least = 1e-4 * (1.0 + size)
+        rate = bound = 1e-4 * (1.0 + size)
     elif agreement - agreement == 0.0:  # finite
         spread = 0.95 * spread + 0.05 * abs(agreement)
         if spread > 0.0:
@@ -44,8 +44,9 @@ def followed(sums, carried):
             signal = agreement / spread * (1.0 - 0.95**steps)
             rate = rate * math.exp(strength * min(max(signal, -1.0), 1.0))
     # Comparisons, where `min` and `max` of NaN would be others on a device.
-    bound = least if size < least else size
-    return bound if rate > bound else rate, spread, least, steps + 1.0
+    if size > bound and size - size == 0.0:
+        bound = size
+    return bound if rate > bound else rate, spread, bound, steps + 1.0
 
 
 def memory(steps):
@@ -135,7 +136,7 @@ def follow_automatically(
         s = 0.95 * s + 0.05 * |c|
         k = max(1 / max(100, t / 10), 0.3 / (1 + t / 20))
         rate = rate * exp(k * clip(c / s * (1 - 0.95**t), -1, 1))       t > 0
-        rate = min(rate, max(X, 1e-4 * (1 + X_0)))
+        rate = min(rate, max(1e-4 * (1 + X_0), X_0, ..., X))
         e = (1 - 1 / max(100, t / 10)) * e + u
         u = factor * rate * u
 
@@ -144,7 +145,8 @@ def follow_automatically(
     parameters, gradients and ``e``. `lr="auto"` of a named optimizer is this.
 
     Sums and means are over the arrays that have a gradient; a step in which none has one leaves the
-    rate as it is.
+    rate as it is. The bound is that of the largest parameters so far, so that steps of some arrays,
+    which may be small or zero, do not take the rate from the others.
 
     Parameters
     ----------
@@ -180,7 +182,7 @@ def follow_automatically(
     factor = nonnegative("factor", factor)
     given = AUTOMATIC if lr is None else nonnegative("lr", lr)
     own = per_step(lambda factor, lr: (factor, lr), factor, given)
-    carried = {"rate": 0.0, "spread": 0.0, "least": 0.0, "steps": 0.0, "lr": 0.0}
+    carried = {"rate": 0.0, "spread": 0.0, "bound": 0.0, "steps": 0.0, "lr": 0.0}
     sums = {"trend": trend_product, "param": param_square, "count": one}
     functions = ((part.update, len(part.state), len(part.hyper_at(0))) for part in parts)
     return Transform(

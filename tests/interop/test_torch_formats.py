@@ -331,7 +331,7 @@ def test_sparse_gradients_are_refused():
     embedding = torch.nn.Embedding(20, 4, sparse=True)
     optimizer = fast.Adagrad(embedding.parameters(), state_dtype=torch.bfloat16)
     embedding(torch.tensor([1])).sum().backward()
-    with pytest.raises(RuntimeError, match="master_bits need dense gradients"):
+    with pytest.raises(RuntimeError, match="state_dtype needs dense gradients"):
         optimizer.step()
 
 

@@ -150,5 +150,5 @@ def test_refusals():
     table = torch.nn.Embedding(5, 2, sparse=True).bfloat16()
     optimizer = ours.SGD(table.parameters(), lr=0.1, master_bits=24)
     table(torch.tensor([1])).sum().backward()
-    with pytest.raises(RuntimeError, match="master_bits need dense gradients"):
+    with pytest.raises(RuntimeError, match="master_bits needs dense gradients"):
         optimizer.step()

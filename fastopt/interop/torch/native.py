@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, ClassVar, Unpack
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -90,11 +90,9 @@ class NativeOptimizer(FastOptimizer):
         fields = [f for n, f in of._fields.items() if n != "params" and (n in _names(of))]
         parameters += [field.parameter for field in fields]
         added = inspect.Parameter("added", inspect.Parameter.VAR_KEYWORD)
-        cls.__signature__ = inspect.Signature([*parameters, added])  # type: ignore[attr-defined]
+        cls.__signature__ = inspect.Signature([*parameters, added])
 
-    def __init__(
-        self, params: Any, *settings: Any, fused: bool | None = None, **named: Unpack[Added] | Any
-    ) -> None:
+    def __init__(self, params: Any, *settings: Any, fused: bool | None = None, **named: Any) -> None:
         added = {name: named.pop(name) for name in Added.__annotations__ if name in named}
         kind = type(self).__name__
         if not hasattr(self, "_optimizer"):
