@@ -8,6 +8,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+import fastopt
+
 DTYPES = {
     "float16": np.dtype(np.float16),
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
@@ -44,7 +46,12 @@ class Schedule:
 
 
 def setting(value: Any) -> Any:
-    """A setting as the optimizer takes it: a schedule is drawn as (name, low, high)."""
+    """A setting as the optimizer takes it: a schedule is drawn as (name, low, high).
+
+    An automatic rate is drawn as ("auto", factor), where the factor may be a schedule.
+    """
+    if isinstance(value, tuple) and value and value[0] == "auto":
+        return fastopt.auto(setting(value[1]))
     if isinstance(value, tuple) and value and value[0] in ("falling", "rising"):
         return Schedule(*value)
     return value

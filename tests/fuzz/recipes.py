@@ -9,6 +9,7 @@ from typing import Any
 
 import fastopt
 from fastopt import transforms as t
+from tests.fuzz.numbers import at
 
 # The ranges of each optimizer's own numbers: moderate, so that no run overflows by itself.
 NUMBERS = {
@@ -49,8 +50,10 @@ NUMBERS |= {
     },
     "DoG": {"lr": (0.3, 1.0), "reps_rel": (1e-3, 1e-2), "eps": (1e-6, 1e-2)},
     "AdaptivelyClipped": {"lr": (1e-3, 3e-2), "clipping": (0.05, 0.5)},
+    "DampedByTheLast": {"lr": (1e-3, 3e-2), "strength": (0.1, 2.0)},
 }
 SUMMED = [name for name in NUMBERS if name not in ELEMENTWISE]
+AUTOMATIC = [name for name in ELEMENTWISE if name not in ("Rprop", "ASGD")]  # take lr="auto"
 
 
 class AdaptivelyClipped(fastopt.NamedOptimizer):
@@ -63,14 +66,47 @@ class AdaptivelyClipped(fastopt.NamedOptimizer):
         return [t.adaptive_grad_clip(self.clipping), t.trace(0.9), *self.decay_and_rate()]
 
 
+def _damped(update, param, state, hyper):
+    return hyper[0] * update, state
+
+
+def _size(update, param, state, hyper):
+    return abs(update) + hyper[0] * param * param
+
+
+def _by_the_last(hyper, sums, carried):
+    return (hyper[0] / (1.0 + sums[0]),), (0.5 * carried[0] + sums[0],)
+
+
+class DampedByTheLast(fastopt.NamedOptimizer):
+    """A rate for each array, or for all, by sums of the step before."""
+
+    lr: fastopt.Number = fastopt.setting(default=1e-2)
+    strength: fastopt.Number = fastopt.setting(default=0.5)
+    layerwise: fastopt.Flag = fastopt.setting(default=False, kw_only=True)
+
+    def make_parts(self) -> list[fastopt.Transform]:
+        damped = fastopt.Transform(
+            _damped,
+            hyper=(lambda step: (at(self.strength, step),)),
+            sums_after={"size": _size},
+            from_sums=_by_the_last,
+            carried={"sizes": 0.0},
+            per_array=self.layerwise,
+        )
+        return [damped, t.trace(0.9), *self.decay_and_rate()]
+
+
 def kind_of(recipe: dict[str, Any]) -> Any:
     """The class of a recipe's optimizer."""
-    return getattr(fastopt, recipe["optimizer"], AdaptivelyClipped)
+    name = recipe["optimizer"]
+    return globals()[name] if name in globals() else getattr(fastopt, name)
 
 
 FLAGS = {
     "Prodigy": ("bias_correction", "safeguard_warmup"),
     "DoG": ("layerwise",),
+    "DampedByTheLast": ("layerwise",),
     "LARS": ("nesterov",),
     "RMSProp": ("centered", "bias_correction"),
     "Adam": ("amsgrad",),

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 import fastopt
-from tests.fuzz import recipes
+from tests.fuzz import numbers, recipes
 from tests.fuzz.compare import assert_same_trace
 from tests.fuzz.pieces import CutPlayer, can_be_cut
 from tests.fuzz.play import Player
@@ -29,10 +29,16 @@ def sparse(seed: int) -> dict[str, Any]:
 
 def sums(seed: int) -> dict[str, Any]:
     """A case whose rates depend on sums, or between a point and its average."""
-    case = draw(seed, optimizers=recipes.SUMMED)
-    settings = case["recipe"]["settings"]
-    if seed // SHARED % 3 == 0 and "bounds" not in settings:
+    which = seed // SHARED % 3
+    case = draw(seed, optimizers=recipes.AUTOMATIC if which == 1 else recipes.SUMMED)
+    settings, rng = case["recipe"]["settings"], numbers.choose(seed // SHARED, "sums")
+    if which == 0 and "bounds" not in settings:
         settings["schedule_free"] = 0.9
+    if which == 1:
+        settings["lr"] = "auto", recipes.number(rng, 0.1, 1.0)
+    if rng.random() < 0.5:
+        names = ["grad_norm", "update_rms", "param_mean", "grad_nonfinite"]
+        case["recipe"]["options"]["stats"] = rng.sample(names, rng.randint(1, 4))
     return case
 
 
@@ -50,7 +56,7 @@ def try_case(case: dict[str, Any]) -> None:
     base = first.trace()
     if exact:
         check_against_dense(case, base[-1])
-    elif case["recipe"]["optimizer"] in ORACLES:
+    elif is_predicted(case["recipe"]):
         Prediction(case, first.bounds).check(base)
     for executor, resumes, threads in ways(case):
         with fastopt.threads(threads):
@@ -66,6 +72,13 @@ def try_case(case: dict[str, Any]) -> None:
         with fastopt.threads(1):
             other = Player(case, "fast", looks=looks).trace()
         assert_same_trace(one, other, "fast against itself")
+
+
+def is_predicted(recipe: dict[str, Any]) -> bool:
+    """Whether there is an oracle for it."""
+    lr = recipe["settings"].get("lr")
+    is_automatic = isinstance(lr, tuple) and lr[0] == "auto"
+    return recipe["optimizer"] in ORACLES and not is_automatic
 
 
 def ways(case: dict[str, Any]) -> list[tuple[str, bool, int]]:

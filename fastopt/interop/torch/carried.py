@@ -188,13 +188,17 @@ class Carried:
 
 def _put(target: dict[str, Any], name: str, numbers: list[Any]) -> None:
     """Set an entry, if there is a number in it."""
-    if any(numbers):
+    if not _is_empty(numbers):
         target[name] = numbers
+
+
+def _is_empty(numbers: list[Any]) -> bool:
+    return all(item == [] for item in numbers)
 
 
 def _taken(where: str, source: Any, name: str, usual: list[Any]) -> list[Any] | None:
     """An entry that was set so, None if there is none."""
-    if (known := source.get(name)) is None or not any(usual):
+    if (known := source.get(name)) is None or _is_empty(usual):
         return None
     try:
         same = [_length(item) for item in known] == [_length(item) for item in usual]
