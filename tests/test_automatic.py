@@ -26,21 +26,21 @@ class Rule:
 
     def at(self, arrays, grads):
         size = np.sqrt(np.mean(np.concatenate([w.ravel() for w in arrays]) ** 2))
-        h = max(100, self.t / 10)
+        h = max(120, self.t / 10)
         if self.t == 0:
             self.bound = self.rate = 1e-4 * (1 + size)
         else:
             agreement = sum((g * e).sum() for g, e in zip(grads, self.trend, strict=True))
             self.spread = 0.95 * self.spread + 0.05 * abs(agreement)
             signal = agreement / self.spread * (1 - 0.95**self.t)
-            self.rate *= np.exp(max(1 / h, 0.3 / (1 + self.t / 20)) * np.clip(signal, -1, 1))
+            self.rate *= np.exp(max(1 / h, 0.3 / (1 + self.t / 20)) * np.clip(signal, -0.85, 1))
         self.bound = max(self.bound, size)
         self.rate = min(self.rate, self.bound)
-        self.mean = 0.9 * self.mean + 0.1 * np.mean(np.concatenate([g.ravel() for g in grads]) ** 2)
+        self.mean = 0.5 * self.mean + 0.5 * np.mean(np.concatenate([g.ravel() for g in grads]) ** 2)
         return self.factor(self.t) * self.rate / (np.sqrt(self.mean) if self.by_gradient else 1)
 
     def follow(self, directions):
-        h = max(100, self.t / 10)
+        h = max(120, self.t / 10)
         self.trend = [(1 - 1 / h) * e + u for e, u in zip(self.trend, directions, strict=True)]
         self.t += 1
 

@@ -40,9 +40,9 @@ def followed(sums, carried):
     elif agreement - agreement == 0.0:  # finite
         spread = 0.95 * spread + 0.05 * abs(agreement)
         if spread > 0.0:
-            strength = max(1.0 / max(100.0, 0.1 * steps), 0.3 / (1.0 + steps / 20.0))
+            strength = max(1.0 / max(120.0, 0.1 * steps), 0.3 / (1.0 + steps / 20.0))
             signal = agreement / spread * (1.0 - 0.95**steps)
-            rate = rate * math.exp(strength * min(max(signal, -1.0), 1.0))
+            rate = rate * math.exp(strength * min(max(signal, -0.85), 1.0))
     # Comparisons, where `min` and `max` of NaN would be others on a device.
     if size > bound and size - size == 0.0:
         bound = size
@@ -50,8 +50,8 @@ def followed(sums, carried):
 
 
 def memory(steps):
-    """The weight of the past in the trend: a hundred steps, or a tenth of all."""
-    return 1.0 - 1.0 / max(100.0, 0.1 * steps)
+    """The weight of the past in the trend: 120 steps, or a tenth of all."""
+    return 1.0 - 1.0 / max(120.0, 0.1 * steps)
 
 
 def automatic_rate(hyper, sums, carried):
@@ -69,7 +69,7 @@ def automatic_rate_by_gradient(hyper, sums, carried):
         return (given, memory(carried[3]), *hyper[2:]), carried
     following = followed(sums, carried[:4])
     mean = sums[3] / sums[2]
-    mean = 0.9 * carried[5] + 0.1 * mean if mean - mean == 0.0 else carried[5]  # if finite
+    mean = 0.5 * carried[5] + 0.5 * mean if mean - mean == 0.0 else carried[5]  # if finite
     rate = factor * following[0] / math.sqrt(mean) if mean > 0.0 else 0.0
     return (rate, memory(carried[3]), *hyper[2:]), (*following, rate, mean)
 
@@ -134,13 +134,13 @@ def follow_automatically(
 
         c = sum(g * e)
         s = 0.95 * s + 0.05 * |c|
-        k = max(1 / max(100, t / 10), 0.3 / (1 + t / 20))
-        rate = rate * exp(k * clip(c / s * (1 - 0.95**t), -1, 1))       t > 0
+        k = max(1 / max(120, t / 10), 0.3 / (1 + t / 20))
+        rate = rate * exp(k * clip(c / s * (1 - 0.95**t), -0.85, 1))       t > 0
         rate = min(rate, max(1e-4 * (1 + X_0), X_0, ..., X))
-        e = (1 - 1 / max(100, t / 10)) * e + u
+        e = (1 - 1 / max(120, t / 10)) * e + u
         u = factor * rate * u
 
-    The rate rises while the gradient agrees with the last hundred steps, and falls if it opposes them:
+    The rate rises while the gradient agrees with the last 120 steps, and falls if it opposes them:
     ``c`` is minus the derivative of the loss by the rate of these steps. Costs one more read of
     parameters, gradients and ``e``. `lr="auto"` of a named optimizer is this.
 
@@ -157,7 +157,7 @@ def follow_automatically(
     lr : float or schedule, optional
         >= 0: in the place of the automatic rate, which waits.
     by_gradient : bool, optional
-        Divide by the root of an average of ``mean(g * g)``, with weights of 0.9 for the past: for
+        Divide by the root of an average of ``mean(g * g)``, with weights of 0.5 for the past: for
         directions as large as gradients.
 
     Notes

@@ -234,6 +234,10 @@ class FastOptimizer(Averaged, torch.optim.Optimizer):
         names = "clip_norm", "stochastic_rounding", "master_bits"
         return {"stats": self._stats, **{name: getattr(self, name) for name in names}}
 
+    def _state_counts(self) -> dict[str, float | str]:
+        """The states that are numbers: SGD counts steps only for an average that needs them."""
+        return self._counts if self.schedule_free is None else {"step": 0.0, **self._counts}
+
     def _needs_dense(self, group: ParamGroup) -> str | None:
         """The option that sparse gradients cannot be stepped with, if there is one."""
         if group.get(AUTOMATIC_LR) is not None:

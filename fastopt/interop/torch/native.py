@@ -117,6 +117,9 @@ class NativeOptimizer(FastOptimizer):
                 )
             for name in param_group.keys() & self.defaults.keys():
                 _check_plain(name, param_group[name])
+            settings = {**self.defaults, **param_group}
+            names = _names(self._optimizer)
+            self._template(np.zeros(0, np.float32), {name: settings[name] for name in names})
         super().add_param_group(param_group)
 
     def _make_torchs(self, params: Any, theirs: dict[str, Any]) -> None:

@@ -114,8 +114,8 @@ class Plan:
             for launch, rows_ in self.launches:
                 launch.continue_from(starts[rows_])
         self.carried = [each.carried for each, _ in self.launches if each.carried is not None]
-        if self.carried:  # on one device
-            self.carried[0].load(None if before is None else next(iter(before.carried), None))
+        for each in self.carried:  # of several devices only numbers of single parameters
+            each.load(None if before is None else next(iter(before.carried), None))
         self._snapshot = None
         if len(self.launches) == 1 and not self._is_sharded:
             stepper = self.launches[0][0].stepper

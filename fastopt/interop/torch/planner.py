@@ -123,7 +123,7 @@ class Planner:
                 if members is not None and id(param) not in members:
                     continue
                 grad = param.grad
-                needed = {*optimizer._counts, *formats.names(chains[index], param)}
+                needed = {*optimizer._state_counts(), *formats.names(chains[index], param)}
                 if grad is not None:
                     _check_param(optimizer, f"param_groups[{index}]['params'][{i}]", group, param)
                 elif id(param) not in old_rows or not needed <= optimizer.state.get(param, {}).keys():
@@ -184,11 +184,11 @@ class Planner:
     ) -> Row:
         group, names, fresh = optimizer.param_groups[index], formats.names(chain, param), False
         # As in torch, a parameter without states has no entry at all.
-        state = optimizer.state[param] if optimizer._counts or names else {}
-        if "momentum_buffer" in names and not optimizer._counts:
+        state = optimizer.state[param] if optimizer._state_counts() or names else {}
+        if "momentum_buffer" in names and not optimizer._state_counts():
             buffer = state.get("momentum_buffer")
             fresh = buffer is None or (old_row is not None and old_row.is_fresh(buffer))
-        count(state, param, group, optimizer._counts)
+        count(state, param, group, optimizer._state_counts())
         complete(state, param, group, chain, formats)
         first = None if firsts is None else firsts[id(param)] + first_element(param)
         return Row(param, index, state, names, fresh, bool(group.get("capturable")), first)
@@ -216,9 +216,9 @@ def _step_sparse(
     optimizer: FastOptimizer, group: ParamGroup, chain: Chain, param: Tensor, grad_scale: float
 ) -> None:
     grad = param.grad if grad_scale == 1.0 else param.grad * (1.0 / grad_scale)
-    state = optimizer.state[param] if optimizer._counts or group["momentum"] else {}
-    if optimizer._counts:  # SGD's momentum is sparse too, and torch's to make
-        count(state, param, group, optimizer._counts)
+    state = optimizer.state[param] if optimizer._state_counts() or group["momentum"] else {}
+    if optimizer._state_counts():  # SGD's momentum is sparse too, and torch's to make
+        count(state, param, group, optimizer._state_counts())
         complete(state, param, group, chain, TensorFormats(None))
     for step in optimizer._sparse:
         step(group, state, param, grad)
