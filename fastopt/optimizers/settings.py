@@ -235,6 +235,16 @@ def arguments_of(kind: type[Declared]) -> Collection[str]:
     return kind._fields.keys()
 
 
+def settings_of(kind: type[Declared]) -> dict[str, Field[Any, Any]]:
+    """The settings of a class, by name."""
+    return {name: kind._fields[name] for name in kind._setting_names}
+
+
+def bound(kind: type[Declared], arguments: tuple[Any, ...], named: Values) -> Values:
+    """The value of every argument of a class, of these and of defaults."""
+    return kind._bound(arguments, named)
+
+
 def is_number(value: Any) -> bool:
     """Whether a setting is a plain number."""
     return type(value) is float or (isinstance(value, Real) and not isinstance(value, bool))

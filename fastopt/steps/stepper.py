@@ -193,10 +193,10 @@ class Stepper(ABC):
         if not self.scales:
             changes += [*self.planned(self.hyper, True), assign(self, "scales", True)]
         if self.pass_sums is not None:
-            changes.append(assign(self.pass_sums, "scales", self._scales_of_last(self.pass_sums)))
+            changes.append(assign(self.pass_sums, "scales", self.scales_of_last(self.pass_sums)))
         make([*changes, assign(self, "grad_scale", scale)])
 
-    def _scales_of_last(self, sums: PassSums) -> list[tuple[int, float]]:
+    def scales_of_last(self, sums: PassSums) -> list[tuple[int, float]]:
         """For each array the steps that it took, and the scale of its gradient in the last one."""
         taken = [self.count - lag for lag in self.lags]
         return [
@@ -241,7 +241,7 @@ class Stepper(ABC):
         sums, count, statistics = self.pass_sums, self.count, self.setup.statistics
         if sums is None or not statistics.names or count == sums.since:
             return None
-        factors = [1.0 / scale for _, scale in self._scales_of_last(sums)]
+        factors = [1.0 / scale for _, scale in self.scales_of_last(sums)]
         where = self.parameters.group_of, self.parameters.sizes
         return statistics.read(sums.totals(), *where, factors, self.setup.structure.build, count)
 

@@ -177,7 +177,7 @@ class Carried:
         pass_sums = self._stepper.pass_sums
         if pass_sums is None or self._stepper.count == pass_sums.since:
             return {}
-        scales = self._stepper._scales_of_last(pass_sums)
+        scales = self._stepper.scales_of_last(pass_sums)
         totals = pass_sums.totals().T.tolist()
         counts = [blocks.shape[1] for blocks in pass_sums.blocks]
         return {

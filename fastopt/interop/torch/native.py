@@ -18,7 +18,7 @@ from fastopt.interop.torch.param_groups import (
     with_equal_weights,
 )
 from fastopt.optimizers.named import NamedOptimizer
-from fastopt.optimizers.settings import Flag, Number, is_number, setting
+from fastopt.optimizers.settings import Flag, Number, bound, is_number, setting, settings_of
 from fastopt.optimizers.suggestions import refusal
 from fastopt.transforms.base import Chain, Transform, as_chain, chain
 from fastopt.validation import as_scalar, shown
@@ -87,8 +87,8 @@ class NativeOptimizer(FastOptimizer):
             raise TypeError(f"of must be a class of a named optimizer, not {of!r}")
         cls._optimizer = of
         parameters = [inspect.Parameter("params", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
-        fields = [f for n, f in of._fields.items() if n != "params" and (n in _names(of))]
-        parameters += [field.parameter for field in fields]
+        names, fields = _names(of), settings_of(of)
+        parameters += [fields[name].parameter for name in names]
         added = inspect.Parameter("added", inspect.Parameter.VAR_KEYWORD)
         cls.__signature__ = inspect.Signature([*parameters, added])
 
@@ -103,7 +103,7 @@ class NativeOptimizer(FastOptimizer):
                 f"{kind} has no argument {refusal(unknown, accepted)}; it takes "
                 f"{', '.join([*accepted, *Added.__annotations__])}"
             )
-        values = self._optimizer._bound((None, *settings), named)
+        values = bound(self._optimizer, (None, *settings), named)
         super().__init__(params, {"lr": values["lr"], "defaults": values}, fused=fused, **added)
 
     def add_param_group(self, param_group: ParamGroup) -> None:
@@ -130,7 +130,7 @@ class NativeOptimizer(FastOptimizer):
         super()._make_torchs(params, {"defaults": defaults})
 
     def _chain(self, group: ParamGroup, products: dict[int, float]) -> Chain:
-        fields = self._optimizer._fields
+        fields = settings_of(self._optimizer)
         settings = {name: _setting(group, name, fields[name].fixed) for name in _names(self._optimizer)}
         settings["lr"] = rate_of(group, settings["lr"])
         template = self._template(np.zeros(0, np.float32), {**self._added(), **settings})
@@ -207,7 +207,8 @@ ChainOptimizer._optimizer = _Chained
 
 def _names(kind: type[NamedOptimizer]) -> tuple[str, ...]:
     """The settings that are entries of param groups."""
-    return tuple(n for n in kind._setting_names if not kind._fields[n].shared or n in SHARED)
+    fields = settings_of(kind).items()
+    return tuple(name for name, field in fields if not field.shared or name in SHARED)
 
 
 def _is_number(value: Any) -> bool:
