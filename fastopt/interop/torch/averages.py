@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -135,7 +136,7 @@ def _average(param: Tensor, state: dict[str, Any], chain: Any) -> Tensor:
     local = part(param).detach()
     wide = joined(local, part(state[CORRECTION])) if CORRECTION in state else local
     arrays = [_array(numbers(name, part(state[name]), local, chain)) for name in names]
-    average = torch.from_numpy(function(_array(wide), tuple(arrays)))
+    average = torch.from_numpy(np.asarray(function(_array(wide), tuple(arrays))))
     if param.is_complex():
         average = torch.view_as_complex(average)
     return like(torch.empty_like(local).copy_(average), param)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fastopt.changes import make
-from fastopt.interop.torch.param_groups import ParamGroup
+from fastopt.interop.torch.param_groups import AUTOMATIC_LR, ParamGroup
 from fastopt.interop.torch.parameters import Section
 from fastopt.interop.torch.shards import is_sharded
 from fastopt.steps.build import build
@@ -68,6 +68,10 @@ def _check_on_device(name: str, group: ParamGroup, chain: Chain, stats: Sequence
         raise ValueError(f"{kind} needs capturable=False: its sums are not in the graphs that capture")
     if stats:
         raise ValueError(f"stats must be empty for parameters on a device, and {name} is on one")
+    if group.get(AUTOMATIC_LR) is not None:
+        raise ValueError(
+            f"lr must be a number for parameters on a device, not 'auto', and {name} is on one"
+        )
     for transform in with_sums(chain):
         if transform.sums_after:
             raise ValueError(
