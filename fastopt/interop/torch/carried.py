@@ -113,9 +113,9 @@ class Carried:
                 row_number += 1
 
     def _of(self, section: int, key: int, *, per_array: bool) -> list[list[float]]:
-        carried = self._stepper.decisions.carried
+        saved = self._stepper.decisions.saved() if self._passes[section] else []
         return [
-            list(carried[number][key]) if own.per_array == per_array else []
+            saved[number][key] if own.per_array == per_array else []
             for number, own in self._passes[section]
         ]
 
@@ -131,7 +131,7 @@ class Carried:
             They are not those of these transforms.
         """
         decisions, row_number = self._stepper.decisions, 0
-        carried = [dict(own) for own in decisions.carried]
+        carried = decisions.saved()
         sums: list[list[float]] = []
         missing = []
         for number, section in enumerate(self._sections):
@@ -144,20 +144,21 @@ class Carried:
                 if known is None:
                     missing.append((index, number))
                 else:
-                    carried[index][number] = tuple(known[at])
+                    carried[index][number] = known[at]
             for row in section.rows:
                 usual = self._of(number, row_number, per_array=True)
                 known = _taken("state", row.state, CARRIED, usual) or usual
                 for at, (index, own) in enumerate(passes):
                     if own.per_array:
-                        carried[index][row_number] = tuple(known[at])
+                        carried[index][row_number] = known[at]
                 row_number += 1
         for index, number in missing:
-            others = (n for n in carried[index] if (index, n) not in missing)
+            holders = self._stepper.decisions.passes[index].positions
+            others = (n for n in holders if (index, n) not in missing)
             if (other := next(others, None)) is not None:
                 carried[index][number] = carried[index][other]
         if decisions.carries:
-            decisions.carried = carried
+            decisions.carried = decisions.loaded(carried, range(len(self.rows)), "a checkpoint")
         if self._stepper.pass_sums is not None:
             usual_sums = self._stepper.saved_sums()
             for row, usual_ in zip(self.rows, usual_sums, strict=True):
