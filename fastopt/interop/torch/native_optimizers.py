@@ -217,7 +217,7 @@ class AdEMAMix(NativeOptimizer, of=fastopt.AdEMAMix):
     >>> (w**2).sum().backward()
     >>> optimizer.step()
     >>> sorted(optimizer.state[w])
-    ['exp_avg', 'exp_avg_slow', 'exp_avg_sq', 'step']
+    ['exp_avg_fast', 'exp_avg_slow', 'exp_avg_sq', 'step']
     """
 
 
