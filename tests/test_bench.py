@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from bench import (
 from bench.comparison import report as comparison
 from bench.cuda import report as gpu_report
 from bench.roofline import roofline
+from bench.split_weights import grammar
+from bench.split_weights import report as split_weights
 from tests.support import interpreted_suite_only
 
 ROOT = Path(__file__).parent.parent
@@ -175,6 +178,43 @@ def test_the_comparison_of_optimizers_shows_the_newest_results(tmp_path: Path) -
     for path in drawn:
         kept = figures.FOLDER / path.name
         assert TEXT.findall(kept.read_text("utf-8")) == TEXT.findall(path.read_text("utf-8"))
+
+
+def test_the_page_on_split_weights_has_the_stored_results(tmp_path: Path) -> None:
+    results = split_weights.newest()
+    page = split_weights.PAGE.read_text("utf-8")
+    texts = split_weights.parts(results)
+    assert texts.keys() == {"quality", "memory", "times", "machine"}
+    for name, text in texts.items():
+        assert text in page, name
+        assert report.insert_between(page, f"split-weights:{name}", text) == page, name
+    drawn = drawing.save(
+        lambda figure: split_weights.draw(results, figure),
+        tmp_path,
+        split_weights.FIGURE,
+        split_weights.SIZE,
+    )
+    for path in drawn:
+        kept = figures.FOLDER / path.name
+        assert TEXT.findall(kept.read_text("utf-8")) == TEXT.findall(path.read_text("utf-8"))
+
+
+def test_what_is_measured_of_split_weights_is_what_the_page_claims() -> None:
+    """Split 24 ends within the spread of float32, and needs at most 6 bytes a parameter."""
+    results = split_weights.newest()
+    losses = {name: ends["model"] for name, ends in results["quality"]["losses"].items()}
+    base = losses[split_weights.FLOAT32]
+    assert len(base) == 5
+    assert abs(split_weights.off(losses[split_weights.SPLIT_24], base)) < 1
+    for case in results["memory"]["cpu"]["untied"].values():
+        assert case["peak"] > 0.97 * sum(case["counted"].values())
+    assert results["memory"]["cpu"]["untied"][split_weights.SMALLEST]["peak"] < 6
+
+
+def test_the_text_that_losses_are_of_is_always_the_same() -> None:
+    made = grammar.text()
+    assert (len(made), zlib.crc32(made.encode())) == (grammar.CHARACTERS, 1285870114)
+    assert made[:-1000] == grammar.text(grammar.CHARACTERS - 1000)
 
 
 def test_the_page_on_cuda_has_the_stored_results() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import subprocess
 import sys
@@ -72,3 +74,69 @@ def test_peers_on_a_gpu_on_the_cpu() -> None:
     before = phase.first()
     phase.step(0)
     assert phase.first() < before
+
+
+def test_losses_of_split_weights_on_a_tiny_model() -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    from bench.split_weights import quality
+    from bench.split_weights.ways import QUALITY
+
+    training = quality.Training(layers=1, width=64, heads=2, context=16, batch=4, steps=30)
+    ends = {name: quality.final_losses(way, training, 1e-2, seed=0) for name, way in QUALITY.items()}
+    letters = quality.tokens()[1]
+    base = ends["float32"]
+    assert base["model"] == base["wide"] < 0.9 * math.log(letters)  # of guessing
+    assert base == quality.final_losses(QUALITY["float32"], training, 1e-2, seed=0)
+    for name, losses in ends.items():
+        assert losses["model"] == pytest.approx(base["model"], rel=0.05), name
+        # In float32, with all digits, it is about the same model.
+        assert losses["wide"] == pytest.approx(losses["model"], rel=0.01), name
+    assert ends["split 24, 8-bit states"]["wide"] != ends["split 24, 8-bit states"]["model"]
+
+
+def test_memory_of_split_weights_on_a_small_model() -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    pytest.importorskip("resource", reason="this system does not measure the memory of a process")
+    from bench.split_weights import memory, report
+    from bench.split_weights.model import Shape
+    from bench.split_weights.ways import MEMORY
+
+    shape = Shape(2, 256, 4, 20_000, 32)
+    names = report.LARGEST, report.SMALLEST
+    jobs = [memory.Job(name, MEMORY[name].dtype, shape, "cpu") for name in names]
+    ordinary, smallest = (memory.per_parameter(job, {"float32": 0, "bfloat16": 0}) for job in jobs)
+    assert ordinary["counted"] == pytest.approx(
+        {"parameters": 4, "gradients": 4, "states": 8}, rel=1e-3
+    )
+    table = shape.vocabulary * shape.width / smallest["parameters"]
+    assert smallest["counted"] == pytest.approx(
+        {"parameters": 2, "gradients": 2 * table, "states": 1 + 2 * 260 / 256}, rel=0.01
+    )
+    assert smallest["peak"] < 0.6 * ordinary["peak"]
+    # What holds tensors cannot take less than they do.
+    assert ordinary["peak"] > 0.9 * 16
+
+
+def test_memory_of_activations_is_that_of_frozen_layers() -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    from bench.split_weights import memory
+    from bench.split_weights.model import Shape
+
+    shape = Shape(1, 64, 2, 100, 16)
+    job = memory.Job.load(json.dumps(memory.Job(memory.ACTIVATIONS, "bfloat16", shape, "cpu")))
+    assert job == memory.Job(memory.ACTIVATIONS, "bfloat16", shape, "cpu")
+    assert memory.train(job, shape) == {}
+
+
+def test_times_of_split_weights_on_a_tiny_model() -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    from bench.split_weights import report, times
+    from bench.split_weights.model import Shape
+    from bench.split_weights.ways import MEMORY, QUALITY
+
+    results = times.measured(Shape(1, 64, 2, 100, 16, True), budget=0.0, rounds=3)
+    ordinary = {name for name, way in MEMORY.items() if not way.in_backward}
+    assert results["step"].keys() == (QUALITY.keys() | ordinary) - {"float32"}
+    assert results["iteration"].keys() == MEMORY.keys()
+    assert results["step"][times.FLOAT32]["ratio"]["median"] == 1
+    assert all(name in report.times(results) for name in MEMORY)
