@@ -212,9 +212,9 @@ def test_what_is_measured_of_split_weights_is_what_the_page_claims() -> None:
 
 
 def test_the_text_that_losses_are_of_is_always_the_same() -> None:
-    made = grammar.text()
-    assert (len(made), zlib.crc32(made.encode())) == (grammar.CHARACTERS, 1285870114)
-    assert made[:-1000] == grammar.text(grammar.CHARACTERS - 1000)
+    whole = grammar.text()
+    assert (len(whole), zlib.crc32(whole.encode())) == (grammar.CHARACTERS, 1285870114)
+    assert whole[:-1000] == grammar.text(grammar.CHARACTERS - 1000)
 
 
 def test_the_page_on_cuda_has_the_stored_results() -> None:

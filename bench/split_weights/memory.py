@@ -136,9 +136,9 @@ def peak(device: str) -> int:
 def run(job: Job) -> dict[str, Any]:
     """What this process takes for a job beyond a small one of its kind."""
     train(job, WARM)
-    before = used(job.device)
+    baseline = used(job.device)
     result = train(job, job.shape)
-    return {**result, "peak": peak(job.device) - before}
+    return {**result, "peak": peak(job.device) - baseline}
 
 
 def in_process(job: Job) -> dict[str, Any]:
@@ -174,9 +174,9 @@ def measured(shape: Shape = GPT2_SMALL) -> dict[str, Any]:
                 model = make_model(layout, dtype, "meta")
                 activations[dtype] = alone - _bytes(list(model.parameters()))
             for name, way in MEMORY.items():
-                found = per_parameter(Job(name, way.dtype, layout, device), activations)
-                results.setdefault(device, {}).setdefault(head, {})[name] = found
-                print(f"{device}, {head}, {name}: {found}", flush=True)
+                result = per_parameter(Job(name, way.dtype, layout, device), activations)
+                results.setdefault(device, {}).setdefault(head, {})[name] = result
+                print(f"{device}, {head}, {name}: {result}", flush=True)
     return results
 
 

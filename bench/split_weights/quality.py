@@ -17,7 +17,7 @@ from fastopt.interop.torch import AdamW
 
 SEEDS = range(5)
 TUNED_ON = 100  # the seed on which the rate is chosen, with float32
-RATES = 1e-3, 3e-3, 1e-2
+RATES = 1e-3, 3e-3, 1e-2, 3e-2
 VALIDATION = 32_768  # characters at the end of the text that no batch is taken from
 
 
