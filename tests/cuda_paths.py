@@ -33,7 +33,7 @@ def shortest(listing: str) -> int:
     waiting, seen = [(first + 1, target(first))], set()
     while True:
         length, at = heapq.heappop(waiting)
-        if "EXIT" in code[at]:
+        if code[at] == "EXIT":  # others leave with some threads of a warp
             return length
         if at not in seen:
             seen.add(at)

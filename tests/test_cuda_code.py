@@ -252,14 +252,14 @@ BLOCKS = {  # with the most registers that any kernel of any architecture takes
 
 
 @functools.cache
-def kernels_of_blocks(name, dithered, dtype="float32", **how):
+def kernels_of_blocks(name, dithered, dtype="float32", cc=ARCHITECTURES[0], **how):
     from fastopt.executors.cuda.kernel_source import KernelVariant
     from fastopt.executors.cuda.kernels import kernels
 
     kind, settings, _ = BLOCKS[name]
     how |= {"state_dtype": "8bit", "stochastic_rounding": dithered, "executor": "reference"}
     opt = kind(np.zeros(4096, floats(dtype).dtype), **settings, **how)
-    return kernels(parameters_of(opt).job(0, dtype, False), KernelVariant(), ARCHITECTURES[0])
+    return kernels(parameters_of(opt).job(0, dtype, False), KernelVariant(), cc)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ is stored is what `executors.cpu.element_access` says for the CPU too.
 from __future__ import annotations
 
 import ctypes
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from fastopt.kernels.conversions import decode, encode, hashed, stored_type
 from fastopt.kernels.llvm_operations import I8, I16, I32, I64, int32
 
 WIDEST = 16  # bytes of an access in the dtype of the arithmetic
+BFLOAT16_SINCE = 8, 0  # the compute capability that converts to bfloat16 by one instruction
 GLOBAL = 1  # the address space, which saves instructions for generic addresses
 
 
@@ -73,10 +75,14 @@ def loader(dtype: str, stored: str, width: int = 1) -> Any:
     def load(typing_context: Any, address: Any, index: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             pointer = pointer_to(builder, element, args[0], args[1], width)
-            found = builder.load(pointer, align=width * FORMATS[stored].itemsize)
-            if width == 1:
-                return _decode(builder, stored, found, dtype)
-            each = [lane_of(builder, found, element, lane) for lane in range(width)]
+            align = width * FORMATS[stored].itemsize
+            if stored == "float16" and width == 4:
+                each = _float16(builder, pointer, align)
+            else:
+                found = builder.load(pointer, align=align)
+                if width == 1:
+                    return _decode(builder, stored, found, dtype)
+                each = [lane_of(builder, found, element, lane) for lane in range(width)]
             numbers = [_decode(builder, stored, one, dtype) for one in each]
             return context.make_tuple(builder, result, numbers)
 
@@ -85,9 +91,27 @@ def loader(dtype: str, stored: str, width: int = 1) -> Any:
     return load
 
 
+def _float16(builder: Any, pointer: Any, align: int) -> list[Any]:
+    """Load four float16 as two words, whose upper halves are then taken without shifting them."""
+    words = builder.bitcast(pointer, ir.PointerType(ir.VectorType(I32, 2), GLOBAL))
+    found = builder.load(words, align=align)
+    pairs = [halves_of(builder, builder.extract_element(found, I32(k))) for k in range(2)]
+    return [half for pair in pairs for half in pair]
+
+
+def halves_of(builder: Any, word: Any) -> list[Any]:
+    """The lower and the upper half of a word."""
+    kind = ir.FunctionType(ir.LiteralStructType((I16, I16)), [I32])
+    pair = builder.asm(kind, "mov.b32 {$0, $1}, $2;", "=h,=h,r", [word], False)
+    return [builder.extract_value(pair, k) for k in range(2)]
+
+
 @cache
-def storer(dtype: str, stored: str, width: int = 1) -> Any:
-    """``store(address, index, value)``, with a tuple of values if several are stored at once."""
+def storer(dtype: str, stored: str, width: int = 1, *, converts_bfloat16: bool = False) -> Any:
+    """``store(address, index, value)``, with a tuple of values if several are stored at once.
+
+    `converts_bfloat16` says whether the device has an instruction for that, see `BFLOAT16_SINCE`.
+    """
     if device.SIMULATED:
         simulated = _simulated_storer(stored, width, None)
         return lambda address, index, value: simulated(address, index, value, 0, 0, 0.0)
@@ -97,7 +121,9 @@ def storer(dtype: str, stored: str, width: int = 1) -> Any:
     @device.intrinsic  # type: ignore[untyped-decorator]
     def store(typing_context: Any, address: Any, index: Any, value: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            _emit_store(builder, element, stored, args, width, [None] * width)
+            converts = converts_bfloat16 and stored == "bfloat16"
+            rounded = _bfloat16 if converts else partial(_encode, stored=stored)
+            _emit_store(builder, element, stored, args, width, rounded)
             return context.get_dummy_value()
 
         return types.void(types.int64, types.int64, given), emit
@@ -110,7 +136,7 @@ def dithering_storer(dtype: str, stored: str, width: int, slot: int) -> Any:
     """``store(address, index, value, first, table, phase)``, with stochastic rounding.
 
     `first` is the number of the array's first element among all, `table` the address of
-    `codecs.rounding.table` and `phase` that of the step, as the buffer of hyperparameters has it.
+    `rounding_table` and `phase` that of the step, as the buffer of hyperparameters has it.
     """
     if device.SIMULATED:
         return _simulated_storer(stored, width, slot)
@@ -128,8 +154,12 @@ def dithering_storer(dtype: str, stored: str, width: int, slot: int) -> Any:
         phase: Any,
     ) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            noise = noise_of(builder, args[1], args[3:], slot, width)
-            _emit_store(builder, element, stored, args, width, noise)
+            noise = iter(noise_of(builder, args[1], args[3:], slot, width, FORMATS[stored].cut))
+
+            def rounded(builder: Any, number: Any) -> Any:
+                return _encode(builder, number, next(noise), stored=stored)
+
+            _emit_store(builder, element, stored, args, width, rounded)
             return context.get_dummy_value()
 
         words = types.int64, types.int64, given, types.int64, types.int64, number
@@ -138,31 +168,40 @@ def dithering_storer(dtype: str, stored: str, width: int, slot: int) -> Any:
     return store
 
 
-def noise_of(builder: Any, index: Any, how: Any, slot: int, width: int) -> list[Any]:
-    """Random bits for `width` elements from `index` on; `how` is `first`, `table` and `phase`."""
+def noise_of(builder: Any, index: Any, how: Any, slot: int, width: int, count: int) -> list[Any]:
+    """So many random bits for each of `width` elements; `how` is `first`, `table` and `phase`."""
     # A group never reaches into another block: both are powers of two.
     position = builder.and_(index, ir.Constant(I64, BLOCK - 1))
     block = builder.add(how[0], builder.sub(index, position))
-    return noise_in_block(builder, block, position, how[1:], slot, width)
+    common = noise_of_block(builder, block, how[2], slot, count)
+    return noise_at(builder, common, how[1], position, width, count)
 
 
-def noise_in_block(
-    builder: Any, block: Any, position: Any, how: Any, slot: int, width: int
-) -> list[Any]:
-    """As `noise_of`, by the index of the first element of a block and a position in it."""
-    table, phase = how
+def noise_of_block(builder: Any, block: Any, phase: Any, slot: int, count: int) -> Any:
+    """The part of `count` random bits that a block has in common, by the index of its first element."""
     step = builder.shl(builder.fptoui(phase, I32), int32(32 - rounding.PHASE_BITS))
     common = builder.add(hashed(builder, block), step)
     common = builder.add(common, int32(slot * rounding.PER_SLOT % 2**32))
-    own = builder.load(pointer_to(builder, I32, table, position, width), align=4 * width)
-    each = [own] if width == 1 else [builder.extract_element(own, I32(k)) for k in range(width)]
-    return [builder.xor(common, bits) for bits in each]
+    return builder.lshr(common, int32(32 - count))
+
+
+def noise_at(builder: Any, common: Any, table: Any, position: Any, width: int, count: int) -> list[Any]:
+    """The random bits of elements from a position in a block on, by `noise_of_block`."""
+    row = builder.add(position, ir.Constant(I64, count * BLOCK))
+    bits = builder.load(pointer_to(builder, I32, table, row, width), align=4 * width)
+    each = [bits] if width == 1 else [builder.extract_element(bits, I32(k)) for k in range(width)]
+    return [builder.xor(common, own) for own in each]
 
 
 @cache
 def rounding_table(ordinal: int) -> Any:
-    """`codecs.rounding.table` in the memory of the current device."""
-    table = rounding.table().view(np.int64)
+    """The upper bits of `codecs.rounding.table` in the memory of the current device.
+
+    It has a row for each number of bits from 0 to 31, which saves shifting those of each element.
+    """
+    bits = rounding.table().astype(np.uint64)
+    rows = np.stack([bits >> np.uint64(32 - count) for count in range(32)]).astype(np.uint32)
+    table = rows.reshape(-1).view(np.int64)
     made = device.allocate(table.shape, table.dtype)
     device.to_device(made.address, table)
     return made
@@ -172,21 +211,32 @@ def _decode(builder: Any, stored: str, raw: Any, dtype: str) -> Any:
     return decode(builder, stored, builder.bitcast(raw, stored_type(stored)), stored_type(dtype))
 
 
-def _encode(builder: Any, stored: str, number: Any, noise: Any) -> Any:
-    if noise is not None:
-        noise = builder.lshr(noise, int32(32 - FORMATS[stored].cut))
+def _encode(builder: Any, number: Any, noise: Any = None, *, stored: str) -> Any:
     return builder.bitcast(encode(builder, stored, number, noise), _moved(stored))
 
 
-def _emit_store(builder: Any, element: Any, stored: str, args: Any, width: int, noise: Any) -> None:
+def _bfloat16(builder: Any, number: Any) -> Any:
+    """The bits of the nearest bfloat16; ptxas makes one instruction of two conversions."""
+    kind = ir.FunctionType(I16, [number.type])
+    return builder.asm(kind, "cvt.rn.bf16.f32 $0, $1;", "=h,f", [number], False)
+
+
+def _emit_store(
+    builder: Any,
+    element: Any,
+    stored: str,
+    args: Any,
+    width: int,
+    rounded: Callable[[Any, Any], Any],
+) -> None:
     pointer = pointer_to(builder, element, args[0], args[1], width)
     if width == 1:
-        whole = _encode(builder, stored, args[2], noise[0])
+        whole = rounded(builder, args[2])
     else:
-        numbers = [builder.extract_value(args[2], lane) for lane in range(width)]
         whole = ir.Constant(ir.VectorType(element, width), ir.Undefined)
-        for lane, own in enumerate(zip(numbers, noise, strict=True)):
-            whole = builder.insert_element(whole, _encode(builder, stored, *own), I32(lane))
+        for lane in range(width):
+            number = builder.extract_value(args[2], lane)
+            whole = builder.insert_element(whole, rounded(builder, number), I32(lane))
         pointer = builder.bitcast(pointer, ir.PointerType(whole.type, GLOBAL))
     builder.store(whole, pointer, align=width * FORMATS[stored].itemsize)
 

@@ -94,10 +94,19 @@ class Names:
     def store(self, name: str, value: str, wide: bool = False) -> str:
         """The statement that stores an element or a group."""
         more = f", {name}_scale" if name in self.blocked else ""
-        if name in self.dithered:
-            first = "first + begin" if name in self.blocked else "first"
-            more += f", {first}, table, phase"
+        more += self._random_bits(name)
         return f"store_{'wide_' if wide else ''}{name}({self.addresses_of[name]}, i, {value}{more})"
+
+    def store_block(self, kind: str, name: str, position: str, values: str) -> str:
+        """The statement that stores what a thread has of a block of codes, ``plain`` or ``other``."""
+        more = f"{values}, {name}_scale{self._random_bits(name)}"
+        return f"store_{kind}_{name}({name}_at, begin, {position}, {more})"
+
+    def _random_bits(self, name: str) -> str:
+        """Further arguments, for stochastic rounding."""
+        if name not in self.dithered:
+            return ""
+        return f", {'first + begin' if name in self.blocked else 'first'}, table, phase"
 
     @property
     def addresses(self) -> list[str]:
@@ -167,16 +176,18 @@ def _walk(names: Names, job: Job, width: int, thread: str, start: str, stop: str
     """
     if names.blocked:
         body = [f"lane = cuda.threadIdx.x & {WARP - 1}"]
-        body += [f"block = {thread} >> {WARP.bit_length() - 1}", f"begin = {start}{BLOCK} * block"]
+        block = f"block = lower_word({thread} >> {WARP.bit_length() - 1})"
+        body += [block, f"begin = {start}first_of_block(block)"]
         rest = _branch(f"begin < {stop}", _block(names, job, 1, stop))
         if width == 1:
             return body + rest
-        return [*body, *_branch("block < groups", _block(names, job, width, stop), rest)]
+        return [*body, *_branch("block < lower_word(groups)", _block(names, job, width, stop), rest)]
     if width == 1:
         return [f"i = {thread}", *_branch(f"i < {stop}", _single(names, job))]
     tail = [f"i = {start}groups * {width} + (thread - groups)"]
     tail += _branch(f"i < {stop}", _single(names, job))
-    whole = [f"i = {start}thread * {width}", *_group(names, job, range(width))]
+    lanes = range(width)
+    whole = [f"i = {start}thread * {width}", *_loaded(names, lanes), *_group(names, job, lanes)]
     return [f"thread = {thread}", *_branch("thread < groups", whole, tail)]
 
 
@@ -209,11 +220,15 @@ def loads(indices: Mapping[str, int], form: KernelVariant) -> list[str]:
     return [f"{name} = load_number(hyper_at, {i})" for name, i in indices.items()]
 
 
+def _loaded(names: Names, lanes: range) -> list[str]:
+    """Load a group by wide accesses, but not what is in blocks."""
+    wanted = [name for name in names.loaded if name not in names.blocked]
+    return [f"{_each(name, lanes)} = {names.load(name, wide=True)}" for name in wanted]
+
+
 def _group(names: Names, job: Job, lanes: range) -> list[str]:
-    """Step a group by wide accesses; new elements of blocks are not stored yet."""
+    """Step a loaded group, and store it but for what is in blocks."""
     body = []
-    for name in names.loaded:
-        body.append(f"{_each(name, lanes)} = {names.load(name, wide=True)}")
     for lane in lanes:
         arguments = ", ".join([*(f"{name}_{lane}" for name in names.loaded), *names.hyper])
         new = tuple_of(f"{name}_{lane}" for name in names.stored)
@@ -243,9 +258,18 @@ def _block(names: Names, job: Job, width: int, stop: str) -> list[str]:
     body = [f"{name}_scale = scale_{name}({name}_at, begin)" for name in names.blocked]
     groups = [range(first, first + width) for first in range(0, PER_THREAD, width)]
     factor = f" * {width}" if width > 1 else ""
-    indices = [f"i = begin + {WARP * lanes[0]} + lane{factor}" for lanes in groups]
-    for lanes, index in zip(groups, indices, strict=True):
-        body.append(index)
+    positions = [f"{WARP * lanes[0]} + lane{factor}" for lanes in groups]
+    every = range(PER_THREAD)
+    if width > 1:
+        # All loads come first, so that they are under way together.
+        for name in names.blocked:
+            body.append(f"{name}_codes = codes_{name}({name}_at, begin, {positions[0]})")
+        for lanes, position in zip(groups, positions, strict=True):
+            body += [f"i = begin + {position}", *_loaded(names, lanes)]
+        for name in names.blocked:
+            body.append(f"{_each(name, every)} = decode_{name}({name}_codes, {name}_scale)")
+    for lanes, position in zip(groups, positions, strict=True):
+        body.append(f"i = begin + {position}")
         if width > 1:
             body += _group(names, job, lanes)
         else:
@@ -254,26 +278,49 @@ def _block(names: Names, job: Job, width: int, stop: str) -> list[str]:
             body += [f"{name} = zero" for name in kept]
             body += _branch(f"i < {stop}", [*_single(names, job), *new])
     for name in names.blocked:
-        body += _new_scale(name)
-        body += _branch("lane == 0", [f"store_scale_{name}({name}_at, begin, {name}_scale)"])
-        for lanes, index in zip(groups, indices, strict=True):
-            value = f"({_each(name, lanes)})" if width > 1 else f"{name}_{lanes[0]}"
-            body += [index, names.store(name, value, wide=width > 1)]
+        if width > 1:
+            body += _store_block(names, name, positions[0])
+        else:
+            body += _new_scale(name)
+            for lanes, position in zip(groups, positions, strict=True):
+                body += [f"i = begin + {position}", names.store(name, f"{name}_{lanes[0]}")]
     return body
 
 
+def _largest(name: str, verb: str) -> list[str]:
+    """Find the largest of a block from the elements of all threads of a warp."""
+    largest = f"{name}_largest"
+    body = [f"{largest} = nothing"]
+    body += [f"{largest} = {verb}_{name}({largest}, {name}_{lane})" for lane in range(PER_THREAD)]
+    return [*body, f"{largest} = largest_of_warp({largest})"]
+
+
 def _new_scale(name: str) -> list[str]:
-    """Compute the scale of a block from the elements of all threads of a warp."""
+    """Compute the scale of a block, and store it."""
     largest, plain = f"{name}_largest", f"{name}_plain"
+    body = [*_largest(name, "larger"), f"{plain} = is_plain_{name}({largest})"]
+    body += _branch(f"not {plain}", _largest(name, "larger_finite"))
+    return [*body, *_store_scale(name, plain)]
 
-    def reduced(verb: str) -> list[str]:
-        body = [f"{largest} = nothing"]
-        body += [f"{largest} = {verb}_{name}({largest}, {name}_{lane})" for lane in range(PER_THREAD)]
-        return [*body, f"{largest} = largest_of_warp({largest})"]
 
-    body = [*reduced("larger"), f"{plain} = is_plain_{name}({largest})"]
-    body += _branch(f"not {plain}", reduced("larger_finite"))
-    return [*body, f"{name}_scale = new_scale_{name}({largest}, {plain})"]
+def _store_scale(name: str, plain: str) -> list[str]:
+    """Compute the scale of a block from its largest number, and store it."""
+    body = [f"{name}_scale = new_scale_{name}({name}_largest, {plain})"]
+    return body + _branch("lane == 0", [f"store_scale_{name}({name}_at, begin, {name}_scale)"])
+
+
+def _store_block(names: Names, name: str, position: str) -> list[str]:
+    """Compute the scale of a block and store its codes: one branch for each kind of block."""
+    values = f"({_each(name, range(PER_THREAD))})"
+    ways = []
+    for kind, plain in (("plain", "True"), ("other", "False")):
+        store = names.store_block(kind, name, position, values)
+        ways.append([*_store_scale(name, plain), store])
+    plain, other = ways
+    body = _largest(name, "larger")
+    return body + _branch(
+        f"is_plain_{name}({name}_largest)", plain, [*_largest(name, "larger_finite"), *other]
+    )
 
 
 def _each(name: str, lanes: range) -> str:

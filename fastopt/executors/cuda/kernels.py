@@ -11,8 +11,15 @@ from numba import types
 
 from fastopt.codecs.base import BLOCK
 from fastopt.executors import reference
-from fastopt.executors.cuda import block_access, device, element_access, kernel_source, split_access
-from fastopt.executors.cuda.block_access import ALIGNED
+from fastopt.executors.cuda import (
+    block_access,
+    device,
+    element_access,
+    kernel_source,
+    split_access,
+    warp_functions,
+)
+from fastopt.executors.cuda.block_layout import ALIGNED
 from fastopt.executors.cuda.kernel_source import CONTROL_WORDS, FACTOR, FACTOR32, KernelVariant, Names
 from fastopt.executors.cuda.programs import Program
 from fastopt.kernels.compiler import check_types
@@ -119,7 +126,7 @@ class JobKernels:
             scope |= {f"{verb}_{array.name}": function for verb, function in functions.items()}
         if self.names.blocked:
             scope["nothing"] = np.int32(0)
-            block_access.define_warp_functions(scope)
+            warp_functions.define_warp_functions(scope)
         scope |= self._functions()
         exec(compile(self.source("element"), "<fastopt element>", "exec"), scope)
         scope["element"] = self._helper(scope["element"])
@@ -140,18 +147,19 @@ class JobKernels:
     def _floats(self, storage: ArrayFormat, slot: int) -> dict[str, Any]:
         """The functions that load and store numbers."""
         formats, access = (self.dtype.name, storage.codec), {}
+        converts = self._architecture >= element_access.BFLOAT16_SINCE
         for wide, width in (("", 1), ("_wide", self.width)):
             access[f"load{wide}"] = element_access.loader(*formats, width)
             access[f"store{wide}"] = (
                 element_access.dithering_storer(*formats, width, slot)
                 if storage.dithered
-                else element_access.storer(*formats, width)
+                else element_access.storer(*formats, width, converts_bfloat16=converts)
             )
         return access
 
     def _blocks(self, storage: ArrayFormat, slot: int) -> dict[str, Any]:
         """The functions that load and store codes."""
-        access = block_access.block_access(storage.codec, storage.dithered, slot, self.width)
+        access = block_access.block_access(storage.codec, storage.dithered, slot)
         return access._asdict()
 
     def _helper(self, function: Any) -> Any:

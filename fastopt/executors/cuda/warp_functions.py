@@ -1,0 +1,93 @@
+"""What the threads of a warp do together, and indices of the blocks that they have."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+
+from fastopt.codecs.base import BLOCK
+from fastopt.executors.cuda import device
+from fastopt.executors.cuda.block_layout import wide_product
+from fastopt.kernels.llvm_operations import I32, int32, larger_word
+
+ALL_THREADS, BUTTERFLY, LAST_LANE = 0xFFFFFFFF, 3, device.WARP - 1
+
+
+@cache
+def _largest_of_warp() -> Any:
+    """``largest(number)``: the largest that the threads of a warp have; all of them must ask."""
+
+    @device.intrinsic  # type: ignore[untyped-decorator]
+    def largest(typing_context: Any, number: Any) -> Any:
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            (largest_so_far,) = args
+            result = ir.LiteralStructType((I32, ir.IntType(1)))
+            kind = ir.FunctionType(result, [I32] * 5)
+            shuffle = cgutils.get_or_insert_function(builder.module, kind, "llvm.nvvm.shfl.sync.i32")
+            distance = device.WARP // 2
+            while distance:
+                numbers = ALL_THREADS, BUTTERFLY, None, distance, LAST_LANE
+                operands = [largest_so_far if own is None else int32(own) for own in numbers]
+                other = builder.extract_value(builder.call(shuffle, operands), 0)
+                largest_so_far = larger_word(builder, largest_so_far, other)
+                distance //= 2
+            return largest_so_far
+
+        return types.int32(types.int32), emit
+
+    return largest
+
+
+@cache
+def _lower_word() -> Any:
+    """``lower_word(number)``: an index of which 32 bits are enough, which saves instructions."""
+
+    @device.intrinsic  # type: ignore[untyped-decorator]
+    def lower_word(typing_context: Any, number: Any) -> Any:
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.trunc(args[0], I32)
+
+        return types.uint32(types.int64), emit
+
+    return lower_word
+
+
+@cache
+def _first_of_block() -> Any:
+    """``first_of_block(block)``: the index of the first element of a block."""
+
+    @device.intrinsic  # type: ignore[untyped-decorator]
+    def first_of_block(typing_context: Any, block: Any) -> Any:
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return wide_product(builder, args[0], BLOCK)
+
+        return types.int64(types.uint32), emit
+
+    return first_of_block
+
+
+def define_warp_functions(scope: dict[str, Any]) -> None:
+    """Put the functions over a warp into the scope of kernels."""
+    if device.SIMULATED:
+        scope |= {"uint32": types.uint32, "WARP": device.WARP}
+        scope |= {"lower_word": int, "first_of_block": lambda block: block * BLOCK}
+        exec(_SIMULATED_WARP, scope)
+    else:
+        scope |= {"largest_of_warp": _largest_of_warp(), "lower_word": _lower_word()}
+        scope["first_of_block"] = _first_of_block()
+
+
+# On Numba's simulator there are no shuffles: threads meet in shared memory. A block there is a warp.
+_SIMULATED_WARP = """
+def largest_of_warp(number):
+    shared = cuda.shared.array(WARP, uint32)
+    shared[cuda.threadIdx.x] = number
+    cuda.syncthreads()
+    largest = max(int(size) for size in shared)
+    cuda.syncthreads()
+    return largest
+"""
