@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import fastopt
+from fastopt.codecs.base import BLOCK
 from fastopt.codecs.floats import floats
 from tests import cuda_paths
 from tests.cases import ADAGRAD, ADAM, NADAM, RMSPROP, SGD
@@ -248,6 +249,7 @@ BLOCKS = {  # with the most registers that any kernel of any architecture takes
     "RMSProp": (fastopt.RMSProp, {}, 56),
     "RMSProp-everything": (fastopt.RMSProp, {"centered": True, "momentum": 0.9}, 96),
     "Adam": (fastopt.Adam, {}, 72),
+    "AdamW": (fastopt.AdamW, {}, 72),
 }
 
 
@@ -290,26 +292,42 @@ def test_states_in_blocks(name, kernel, dithered, cc, tmp_path):
         # by one, also eight parameters and gradients, and the random bits of eight elements.
         words = [len(re.findall(rf"\b{kind}\.global\.[fbu]32", code)) for kind in ("ld", "st")]
         assert words[0] == 4 * states + 16 + 8 * states * dithered
-        # Some store the scale of a block in each of two branches.
-        assert 4 * states + 8 <= words[1] <= 6 * states + 8
+        # Scales and codes of whole blocks in each of two branches, and a scale of the last block.
+        assert 7 * states + 8 <= words[1] <= 8 * states + 8
     report, _ = assembled(code, cc, tmp_path)
     assert_no_spills(report)
     assert registers(report) <= BLOCKS[name][2]
 
 
-@pytest.mark.parametrize(("name", "most"), [("RMSProp", 66), ("Adam", 98)])
-def test_machine_instructions_of_blocks(name, most, tmp_path):
-    """Of an element of bfloat16: 20 are the root and the quotient, rounded right, and 6 bfloat16."""
-    code = kernels_of_blocks(name, None, "bfloat16").program("wide").ptx((9, 0))
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize(("name", "most"), [("RMSProp", 1.6), ("Adam", 2.45)])
+def test_machine_instructions_of_blocks(name, most, dtype, tmp_path):
+    """Those of a warp for an element; 0.63 are the root and the quotient, rounded right."""
+    code = kernels_of_blocks(name, None, dtype, (9, 0)).program("wide").ptx((9, 0))
     _, listing = assembled(code, (9, 0), tmp_path)
     if listing is None:
         pytest.skip("nvdisasm is not there")
-    assert cuda_paths.shortest(listing) / 8 <= most
+    assert cuda_paths.shortest(listing) / BLOCK <= most
+
+
+def test_bfloat16_is_converted_by_an_instruction():
+    """Where there is one: before 8.0 by arithmetic."""
+    counts = {cc: ptx_of_bfloat16(cc).count("cvt.rn.bf16.f32") for cc in ((7, 5), (8, 0), (9, 0))}
+    assert counts == {(7, 5): 0, (8, 0): 8 + 8, (9, 0): 8 + 8}  # whole blocks, and the last one
+
+
+def ptx_of_bfloat16(cc):
+    return kernels_of_blocks("RMSProp", None, "bfloat16", cc).program("wide").ptx(cc)
 
 
 @pytest.mark.parametrize(
     ("name", "dtype", "bits", "most"),
-    [("RMSProp", "bfloat16", 24, 56), ("Adam", "bfloat16", 24, 72), ("Adam", "float16", 32, 72)],
+    [
+        ("RMSProp", "bfloat16", 24, 56),
+        ("AdamW", "bfloat16", 24, 64),
+        ("Adam", "bfloat16", 24, 64),
+        ("Adam", "float16", 32, 64),
+    ],
 )
 def test_split_parameters(name, dtype, bits, most, tmp_path):
     """Four numbers are loaded by one instruction, and their corrections too."""
