@@ -312,15 +312,13 @@ def _store_scale(name: str, plain: str) -> list[str]:
 def _store_block(names: Names, name: str, position: str) -> list[str]:
     """Compute the scale of a block and store its codes: one branch for each kind of block."""
     values = f"({_each(name, range(PER_THREAD))})"
-    ways = []
-    for kind, plain in (("plain", "True"), ("other", "False")):
-        store = names.store_block(kind, name, position, values)
-        ways.append([*_store_scale(name, plain), store])
-    plain, other = ways
-    body = _largest(name, "larger")
-    return body + _branch(
-        f"is_plain_{name}({name}_largest)", plain, [*_largest(name, "larger_finite"), *other]
+    plain, other = (
+        [*_store_scale(name, str(kind == "plain")), names.store_block(kind, name, position, values)]
+        for kind in ("plain", "other")
     )
+    other = [*_largest(name, "larger_finite"), *other]
+    body = _largest(name, "larger")
+    return body + _branch(f"is_plain_{name}({name}_largest)", plain, other)
 
 
 def _each(name: str, lanes: range) -> str:
