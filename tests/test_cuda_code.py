@@ -246,10 +246,10 @@ def test_16_bits(dtype, dithered, cc, tmp_path):
 
 
 BLOCKS = {  # with the most registers that any kernel of any architecture takes
-    "RMSProp": (fastopt.RMSProp, {}, 56),
-    "RMSProp-everything": (fastopt.RMSProp, {"centered": True, "momentum": 0.9}, 96),
-    "Adam": (fastopt.Adam, {}, 72),
-    "AdamW": (fastopt.AdamW, {}, 72),
+    "RMSProp": (fastopt.RMSProp, {}, 58),
+    "RMSProp-everything": (fastopt.RMSProp, {"centered": True, "momentum": 0.9}, 80),
+    "Adam": (fastopt.Adam, {}, 64),
+    "AdamW": (fastopt.AdamW, {}, 64),
 }
 
 
@@ -291,9 +291,10 @@ def test_states_in_blocks(name, kernel, dithered, cc, tmp_path):
         # Of four bytes: scales, and four codes at once, twice. In the last block, where codes move one
         # by one, also eight parameters and gradients, and the random bits of eight elements.
         words = [len(re.findall(rf"\b{kind}\.global\.[fbu]32", code)) for kind in ("ld", "st")]
-        assert words[0] == 4 * states + 16 + 8 * states * dithered
-        # Scales and codes of whole blocks in each of two branches, and a scale of the last block.
-        assert 7 * states + 8 <= words[1] <= 8 * states + 8
+        # In a table there is the number of blocks too.
+        assert words[0] == 4 * states + 16 + 8 * states * dithered + (kernel == "many")
+        # Codes of whole blocks in each of two branches, scales in one or in each.
+        assert 5 * states + 10 <= words[1] <= 7 * states + 8
     report, _ = assembled(code, cc, tmp_path)
     assert_no_spills(report)
     assert registers(report) <= BLOCKS[name][2]
@@ -333,7 +334,7 @@ def test_split_parameters(name, dtype, bits, most, tmp_path):
     """Four numbers are loaded by one instruction, and their corrections too."""
     code = kernels_of_blocks(name, None, dtype, master_bits=bits).program("wide").ptx((9, 0))
     assert not re.search(r"\.f64|\.local|\bcall\b", code)
-    wide = len(re.findall(r"ld\.global\.(nc\.)?([bu]64|v4\.[bu]16)", code))
+    wide = len(re.findall(r"ld\.global\.(nc\.)?([bu]64|v4\.[bu]16|v2\.[bu]32)", code))
     assert wide == (6 if bits == 32 else 4)  # twice the parameters, gradients and these corrections
     report, _ = assembled(code, (9, 0), tmp_path)
     assert_no_spills(report)
