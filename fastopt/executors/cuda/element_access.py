@@ -21,6 +21,7 @@ from fastopt.codecs import rounding
 from fastopt.codecs.base import BLOCK
 from fastopt.codecs.floats import floats
 from fastopt.codecs.formats import FORMATS
+from fastopt.codecs.half_precision import nearest_bfloat16
 from fastopt.executors.cuda import device
 from fastopt.kernels.conversions import decode, encode, hashed, stored_type
 from fastopt.kernels.llvm_operations import I8, I16, I32, I64, int32
@@ -121,7 +122,7 @@ def storer(dtype: str, stored: str, width: int = 1, *, converts_bfloat16: bool =
     @device.intrinsic  # type: ignore[untyped-decorator]
     def store(typing_context: Any, address: Any, index: Any, value: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            converts = converts_bfloat16 and stored == "bfloat16"
+            converts = converts_bfloat16 and FORMATS[stored].nearest is nearest_bfloat16
             rounded = _bfloat16 if converts else partial(_encode, stored=stored)
             _emit_store(builder, element, stored, args, width, rounded)
             return context.get_dummy_value()
