@@ -175,6 +175,8 @@ class DevicePass:
         firsts = list(accumulate(places, initial=0))
         for adding in self._adding:
             adding.arrange(sizes, counts, firsts)
+        # As for step counts and in memory, no array without elements is left out.
+        given = [has or not size for has, size in zip(given, sizes, strict=True)]
         for _, _, conclusion in self._concluding:
             conclusion.arrange(counts, firsts, given)
         used = (row for row, g in enumerate(self._parameters.group_of) if g in positions)
