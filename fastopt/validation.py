@@ -76,6 +76,19 @@ class DeviceScalar(ABC):
         """One of two numbers: `then` if this one is above the limit, else `otherwise`."""
 
 
+class CurrentValue(ABC):
+    """A schedule that ignores the step: it reads a number that others assign, which has a name."""
+
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """How errors name the number."""
+
+    @abstractmethod
+    def __call__(self, step: int) -> Any:
+        """The number as it is now."""
+
+
 def as_float(value: Any) -> float:
     """The nearest float; an infinity for what is too large for one."""
     try:
@@ -146,15 +159,18 @@ def _at_step(
     try:
         value: Any = call(schedule, step)
     except Exception as error:
-        error.add_note(
-            f"This is from the schedule of {name}, called with the step {step}: "
-            "a schedule is a function of the step (0, 1, ...) that returns a number."
-        )
+        if not isinstance(schedule, CurrentValue):
+            error.add_note(
+                f"This is from the schedule of {name}, called with the step {step}: "
+                "a schedule is a function of the step (0, 1, ...) that returns a number."
+            )
         raise
     if type(value) is float and math.isfinite(value) and accepted(value):  # a third of the time
         return value
     if isinstance(value, DeviceScalar):
         return value  # type: ignore[return-value]  # it computes like a float
+    if isinstance(schedule, CurrentValue):
+        return _checked(schedule.label, value, accepted, rule)
     return _checked(f"{name} (from its schedule, at step {step})", value, accepted, rule)
 
 

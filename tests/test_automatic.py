@@ -295,3 +295,27 @@ def test_where_it_is_not():
     for part in t.at_least(0.0), t.clip_by_global_norm(1.0):
         with refusal(ValueError, ["automatic learning rate", part.name]):
             t.follow_automatically(part)
+
+
+@pytest.mark.parametrize("kind", [fastopt.SGD, fastopt.AdamW])
+def test_another_word(kind):
+    words = ["lr", "number", "schedule", "'auto'", "'fast'"]
+    with refusal(TypeError, words):
+        kind(np.ones(3), lr="fast")
+    for lr in ("auto", 0.1):
+        opt = kind(np.ones(3), lr=lr, executor="reference")
+        with refusal(TypeError, words):
+            opt.lr = "fast"
+        with refusal(TypeError, words):
+            opt.groups[0].lr = "fast"
+        assert opt.lr == lr
+
+
+def test_more_carried_numbers_than_there_are():
+    arrays = [np.ones(3), np.ones(2)]
+    opt = fastopt.SGD(arrays, lr="auto", executor="reference")
+    saved = opt.state_dict()
+    for carried in ([*saved["carried"], [None]], [[*saved["carried"][0], [1.0]]]):
+        with refusal(ValueError, ["state_dict", "other carried numbers"]):
+            opt.load_state_dict(saved | {"carried": carried})
+    opt.load_state_dict(saved)

@@ -175,6 +175,9 @@ def test_left_by_an_error():
     with pytest.raises(RuntimeError, match="averaged"), opt.averaged():
         opt.load_state_dict(saved)
     np.testing.assert_array_equal(w, 0.5)
+    words = ["inside `with opt.averaged()`", "step", "after this block"]
+    with refusal(RuntimeError, words), opt.averaged():
+        opt.step(np.ones(3))
     opt.step(np.ones(3))
 
 

@@ -280,7 +280,13 @@ def test_a_rate_that_every_group_has_of_its_own():
     opt = fastopt.SGD([{"params": np.ones(2), "lr": 0.5}, {"params": np.ones(2), "lr": 0.25}])
     with refusal(ValueError, ["every group", "its own lr", "opt.groups"]):
         opt.lr = 0.1
+    for read in (lambda: opt.lr, lambda: opt.current("lr")):
+        with refusal(AttributeError, ["every group", "its own lr", "opt.groups"]):
+            read()
     assert [group.lr for group in opt.groups] == [0.5, 0.25]
+    assert [group.current("lr") for group in opt.groups] == [0.5, 0.25]
+    some = fastopt.SGD([{"params": np.ones(2), "lr": 0.5}, {"params": np.ones(2)}], lr=0.125)
+    assert some.lr == some.current("lr") == 0.125
     opt.momentum = 0.0
     one = fastopt.SGD(np.ones(2), lr=0.5)
     one.groups[0].lr = 0.25

@@ -205,10 +205,18 @@ def test_resumed_and_copied(tmp_path):
         opt.stats = ()
 
 
+def test_none_are_none():
+    opts = [fastopt.SGD(np.ones(3), executor="reference", **how) for how in ({}, {"stats": None})]
+    opts.append(fastopt.SGD(np.ones(3), executor="reference", stats=()))
+    for opt in opts:
+        opt.step(np.ones(3))
+        assert opt.stats is None
+    assert repr(opts[0]) == repr(opts[1])
+
+
 BAD = {
     "a word": ("grad_norm", TypeError, ["stats", "list of names"]),
     "a number": ([3], TypeError, ["stats", "3"]),
-    "none": (None, TypeError, ["stats", "None"]),
     "unknown": (["grad_size"], ValueError, ["'grad_size'", "grad, update, param, square_avg", "_norm"]),
     "no state": (["exp_avg_norm"], ValueError, ["'exp_avg_norm'"]),
     "no clipping": (["clipped_share"], ValueError, ["'clipped_share'", "clip_by_value"]),

@@ -307,3 +307,14 @@ def test_a_one_shot_function_does_not_forget_sums():
 
     with refusal(ValueError, ["Late", "keep an optimizer"]):
         fastopt.one_shot(Late)(np.ones(3), np.ones(3), step=0)
+
+
+def test_more_saved_sums_than_arrays():
+    parts = chain(seen([], sums_after={"s": square}), t.scale(0.5))
+    opt = fastopt.Optimizer([np.ones(3), np.ones(2)], parts, executor="reference")
+    opt.step([np.ones(3), np.ones(2)])
+    saved = opt.state_dict()
+    for sums in ([*saved["sums"], saved["sums"][0]], saved["sums"][:1], []):
+        with refusal(ValueError, ["state_dict", "other sums"]):
+            opt.load_state_dict(saved | {"sums": sums})
+    opt.load_state_dict(saved)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fastopt.transforms.automatic import automatic_rate, automatic_rate_by_gradient
 from fastopt.transforms.automatic import follow_automatically as follow
 from fastopt.transforms.base import Transform
-from fastopt.validation import Setting, nonnegative
+from fastopt.validation import Setting, nonnegative, shown
 
 if TYPE_CHECKING:
     from fastopt.optimizers.optimizer import Optimizer
@@ -59,6 +59,13 @@ class Held:
 def is_automatic(lr: Any) -> bool:
     """Whether a setting is the automatic learning rate."""
     return isinstance(lr, auto) or (isinstance(lr, str) and lr == AUTO)
+
+
+def check_is_no_other_word(lr: Any) -> None:
+    """Check that a learning rate is "auto" if it is a string."""
+    word = lr.lr if isinstance(lr, Held) else lr
+    if isinstance(word, str) and word != AUTO:
+        raise TypeError(f"lr must be a number >= 0, a schedule or {AUTO!r}, not {shown(word)}")
 
 
 def held(lr: Any) -> Any:

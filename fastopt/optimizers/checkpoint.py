@@ -14,6 +14,7 @@ from fastopt.arrays import checks, placement, tree
 from fastopt.arrays.archive import read_archive, write_archive
 from fastopt.arrays.checks import Array
 from fastopt.changes import assign, make
+from fastopt.kernels.job import CORRECTION
 from fastopt.optimizers import saved_paths
 from fastopt.optimizers.chains import use_settings
 from fastopt.optimizers.saved_description import MASTER_BITS, VERSION, check_description
@@ -41,8 +42,11 @@ def from_dict(optimizer: Optimizer, saved: Mapping[str, Any], match: Match) -> N
     saved_paths.check_match(match)
     if not isinstance(saved, Mapping):
         raise TypeError(f"state_dict must be a dict, not {type(saved).__name__}")
+    saved, is_exact = _with_corrections(optimizer, saved)
     check_description(saved, description(optimizer), "state_dict")
     state, targets = saved.get("state"), optimizer._state
+    if is_exact:
+        targets = {name: structure for name, structure in targets.items() if name != CORRECTION}
     if not isinstance(state, Mapping) or state.keys() != targets.keys():
         entries = list(state) if isinstance(state, Mapping) else state
         raise ValueError(f"state must have the entries {list(targets)}, got {entries}")
@@ -51,6 +55,8 @@ def from_dict(optimizer: Optimizer, saved: Mapping[str, Any], match: Match) -> N
     order = _order(optimizer, saved, paths, match, "state_dict")
     copies = []
     for name, index, target in arrays(optimizer):
+        if is_exact and name == CORRECTION:
+            continue
         path = (paths or ())[order[index]]  # a state of the first version has paths too
         label = tree.describe(f"state[{name!r}]", path)
         if path not in by_path[name]:
@@ -63,6 +69,8 @@ def from_dict(optimizer: Optimizer, saved: Mapping[str, Any], match: Match) -> N
     start_loading(optimizer, saved, order, "state_dict")
     for target, source in copies:
         placement.copy(target, source)
+    if is_exact:
+        _clear_corrections(optimizer)
     finish_loading(optimizer)
 
 
@@ -85,17 +93,39 @@ def load(optimizer: Optimizer, path: Any, match: Match) -> None:
     saved_paths.check_match(match)
     what = str(path)
     with read_archive(Path(path)) as archive:
-        saved = archive.description
+        saved, is_exact = _with_corrections(optimizer, archive.description)
         check_description(saved, description(optimizer), what)
         order = _order(optimizer, saved, _paths_in(saved, None, what), match, what)
         named = _in_file(optimizer, bool(saved.get("holds_params")))
-        targets = {f"{name}/{order[index]}": array for name, index, array in named}
+        targets = {
+            f"{name}/{order[index]}": array
+            for name, index, array in named
+            if not (is_exact and name == CORRECTION)
+        }
         for name, array in targets.items():
             checks.check_is_written(repr(name), array)
         archive.check(targets)
         start_loading(optimizer, saved, order, what)
         archive.read_into(targets)
+        if is_exact:
+            _clear_corrections(optimizer)
         finish_loading(optimizer)
+
+
+def _with_corrections(optimizer: Optimizer, saved: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
+    """The description of a run without `master_bits` as that of one with them, and if that was so.
+
+    What it stored is what it had, so its corrections are zero.
+    """
+    if not optimizer._formats.have_corrections or saved.get(MASTER_BITS) is not None:
+        return saved, False
+    return {**saved, MASTER_BITS: int(optimizer.master_bits or 0)}, True
+
+
+def _clear_corrections(optimizer: Optimizer) -> None:
+    for name, _, array in arrays(optimizer):
+        if name == CORRECTION:
+            placement.clear(array)
 
 
 def description(optimizer: Optimizer) -> dict[str, Any]:

@@ -79,6 +79,12 @@ class SettingValues:
                     values["lr"] = held(values["lr"])
         return groups
 
+    def shared(self, name: str) -> Any:
+        """The value of all groups that have none of their own, one at least."""
+        if self._groups is not None and all(name in values for values in self._groups):
+            raise AttributeError(f"every group has its own {name}: read opt.groups[...].{name}")
+        return self.common[name]
+
     def assigned(self, name: str, value: Any, group: int | None) -> Self:
         """With another value for one group, or for all that have none of their own."""
         if group is None or self._groups is None:

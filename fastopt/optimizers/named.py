@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal, Self
 
-from fastopt.optimizers.automatic import Held, is_automatic, with_automatic_rate
+from fastopt.optimizers.automatic import Held, check_is_no_other_word, is_automatic, with_automatic_rate
 from fastopt.optimizers.chains import read_chain
 from fastopt.optimizers.dialects import Dialect, translate
 from fastopt.optimizers.group_settings import SettingValues, are_groups
@@ -85,6 +85,8 @@ class NamedOptimizer(Optimizer):
 
     def _parts(self, index: int) -> Iterable[Transform]:
         lr = self.lr
+        if self.has_automatic_lr:
+            check_is_no_other_word(lr)
         if is_automatic(lr) or isinstance(lr, Held):
             self._settings = SettingValues({**self._settings.common, "lr": 1.0}, None, ())
         parts = list(self.make_parts())

@@ -103,8 +103,8 @@ class Optimizer(Averaged, Decoded, SharedOptions, shared=True):
     state: Field[Mapping[str, Any], Mapping[str, Any] | None] = argument(
         lambda opt: opt._state_now(), default=None, kw_only=True
     )
-    stats: Field[Stats | None, Sequence[str]] = argument(
-        lambda opt: opt._steps.stats, default=(), kw_only=True
+    stats: Field[Stats | None, Sequence[str] | None] = argument(
+        lambda opt: opt._steps.stats, default=None, kw_only=True
     )
 
     def _make(self, values: Values) -> None:

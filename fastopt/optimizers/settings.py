@@ -78,7 +78,7 @@ class SettingField(Field[Read, Write]):
     if not TYPE_CHECKING:  # the types are those of `Field`
 
         def __get__(self, instance, owner=None):
-            return self if instance is None else instance._settings.common[self.name]
+            return self if instance is None else instance._settings.shared(self.name)
 
 
 class ArgumentField(Field[Read, Write]):

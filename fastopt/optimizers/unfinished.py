@@ -42,8 +42,8 @@ class Exchanged(Unfinished):
     """The same while the parameters are exchanged for their average; loading refuses too."""
 
     _why = (
-        "the parameters are exchanged for their average: leave the `with` of averaged(), then step, "
-        "save, load or copy"
+        "inside `with opt.averaged()` the parameters are their average: step, save, load and copy "
+        "the optimizer after this block, not in it"
     )
 
 

@@ -60,7 +60,7 @@ def build(
     clip_norm: Setting | None = None,
     skip_nonfinite: bool = False,
     zero_grad: bool = False,
-    stats: Sequence[str] = (),
+    stats: Sequence[str] | None = None,
     state: Mapping[str, Any] | None = None,
     state_dir: Any = None,
     sparse: str | None = None,

@@ -129,7 +129,7 @@ class Statistics:
 
     Parameters
     ----------
-    names : sequence of str
+    names : sequence of str or None
     groups : sequence of Group
         They get the terms that are to be added up.
 
@@ -140,6 +140,7 @@ class Statistics:
     """
 
     def __init__(self, names: Any, groups: Sequence[Group]) -> None:
+        names = () if names is None else names
         if isinstance(names, str) or not isinstance(names, Sequence):
             raise TypeError(
                 f"stats must be a list of names, such as ('grad_norm',), not {shown(names)}"

@@ -224,7 +224,7 @@ class Stepper(ABC):
             return []
         try:
             sums = [list(map(float, saved[index])) for index in order]
-            fits = list(map(len, sums)) == list(map(len, self.saved_sums()))
+            fits = len(saved) == len(sums) and [*map(len, sums)] == [*map(len, self.saved_sums())]
         except (TypeError, ValueError, IndexError, KeyError):
             fits = False
         if not fits:

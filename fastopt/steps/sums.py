@@ -173,7 +173,8 @@ class Decisions:
             for each, lengths, found in zip(self.passes, self._lengths, saved, strict=True):
                 at = order if each.per_array else range(len(self._groups))
                 numbers = {key: tuple(map(float, found[at[key]])) for key in lengths}
-                if {key: len(row) for key, row in numbers.items()} != lengths:
+                fits = {key: len(row) for key, row in numbers.items()} == lengths
+                if not fits or len(found) != len(at):
                     raise ValueError("other carried numbers")
                 loaded.append(self._table(each, numbers))
         except (TypeError, ValueError, IndexError) as error:

@@ -26,6 +26,38 @@ def configurations():
                     yield pytest.param(name, kwargs, dtype, id=f"{name}-{each.desc}-{dtype}")
 
 
+WRONG = {
+    "lr": ("RMSprop", "lr", -1.0, "lr"),
+    "alpha": ("RMSprop", "alpha", 2.0, "alpha"),
+    "betas": ("Adam", "betas", (0.9, 1.0), r"betas\[1\]"),
+    "etas": ("Rprop", "etas", (2.0, 1.2), r"etas\[0\]"),
+    "lambd": ("ASGD", "lambd", -1.0, "lambd"),
+    "momentum_decay": ("NAdam", "momentum_decay", -1.0, "momentum_decay"),
+    "rho": ("Adadelta", "rho", 2.0, "rho"),
+}
+
+
+@pytest.mark.parametrize("when", ["at first", "later"])
+@pytest.mark.parametrize(("name", "entry", "value", "words"), WRONG.values(), ids=WRONG)
+def test_numbers_are_named_as_in_param_groups(name, entry, value, words, when):
+    param = torch.nn.Parameter(torch.ones(3))
+    if when == "at first":
+        with pytest.raises(ValueError, match=f"^{words} of a param group must be a number"):
+            getattr(fast, name)([{"params": [param], entry: value}])
+        return
+    opt = getattr(fast, name)([param])
+    param.grad = torch.ones(3)
+    opt.step()
+    opt.param_groups[0][entry] = value
+    before = param.detach().clone()
+    with pytest.raises(ValueError, match=f"^{words} of a param group must be a number"):
+        opt.step()
+    opt.param_groups[0][entry] = ["?"] * 2 if isinstance(value, tuple) else "?"
+    with pytest.raises(TypeError, match=f"{entry}.* of a param group must be a number, not '\\?'"):
+        opt.step()
+    assert torch.equal(param.detach(), before)
+
+
 def test_all_optimizers_have_configurations():
     assert sorted(NAMES) == sorted(INFOS)
     assert len(list(configurations())) >= 100

@@ -19,6 +19,7 @@ from fastopt.transforms.base import Chain, Transform, chain
 from fastopt.transforms.moments import nadam_momentum
 from fastopt.transforms.schedule_free import schedule_free, schedule_free_update
 from fastopt.validation import (
+    CurrentValue,
     DeviceScalar,
     Hyper,
     at,
@@ -39,8 +40,8 @@ PAIRS = ("betas", "etas", "step_sizes")
 FLAGS = ("centered", "nesterov", "amsgrad", "decoupled_weight_decay", "maximize")
 
 
-class GroupValue:
-    """A schedule that ignores the step: the current value of an entry of a param group."""
+class GroupValue(CurrentValue):
+    """The current value of an entry of a param group."""
 
     def __init__(self, group: Mapping[str, Any], name: str, index: int | None = None) -> None:
         self._group, self._name, self._index = group, name, index
@@ -50,7 +51,15 @@ class GroupValue:
         number = value if self._index is None else value[self._index]
         if type(number) is float and type(step) is int:  # instances of abstract classes take 0.3 us
             return number
-        return step.operand(number) if isinstance(step, DeviceScalar) else float(number)
+        try:
+            return step.operand(number) if isinstance(step, DeviceScalar) else float(number)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"{self.label} must be a number, not {shown(number)}") from error
+
+    @property
+    def label(self) -> str:
+        entry = self._name if self._index is None else f"{self._name}[{self._index}]"
+        return f"{entry} of a param group"
 
 
 def rate_of(group: ParamGroup, lr: Any) -> Any:
