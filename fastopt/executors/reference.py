@@ -98,8 +98,8 @@ def probe(parts: tuple[Part, ...], dtype: np.dtype[Any]) -> None:
 def _probe_sums(part: Part) -> None:
     """Call every summand on one element, or raise."""
     state, hyper = (np.float64(0.25),) * part.read, (np.float64(0.5),) * part.given
-    for own in [*terms_before(part, 0), *terms_after(part, 0)]:
-        what, summand = own.what, in_float64(own.function)
+    for each in [*terms_before(part, 0), *terms_after(part, 0)]:
+        what, summand = each.what, in_float64(each.function)
         _check_arguments(what, summand)
         try:
             with np.errstate(all="ignore"):

@@ -86,8 +86,8 @@ def with_automatic_rate(
                 f"{part.factory_name} has sums or arrays of its own"
             )
     factor = lr.factor if isinstance(lr, auto) else 1.0
-    given = nonnegative("lr", lr.lr) if isinstance(lr, Held) else None
-    rule = follow(*direction, factor=factor, lr=given, by_gradient=by_gradient)
+    fixed = nonnegative("lr", lr.lr) if isinstance(lr, Held) else None
+    rule = follow(*direction, factor=factor, lr=fixed, by_gradient=by_gradient)
     return [rule, *(part for part in parts if part.after)]
 
 

@@ -102,14 +102,14 @@ def _of_group(group: Group) -> Iterator[Any]:
     """The averages of a group's parameters, or these."""
     every, function, names = iter(group.chain.states()), None, list[str]()
     for transform in group.chain:
-        own = list(islice(every, len(transform.state)))
+        states_of_transform = list(islice(every, len(transform.state)))
         if transform.averaged is not None:
-            function, names = transform.averaged, own
+            function, names = transform.averaged, states_of_transform
     states = [group.decoded(name) for name in names]
     for row, leaf in enumerate(group.leaves):
         codec, host = floats_of(leaf), placement.to_host(leaf)
         if function is None:
             yield host.copy()
             continue
-        average = function(group.decoded_param(row), tuple(own[row] for own in states))
+        average = function(group.decoded_param(row), tuple(state[row] for state in states))
         yield codec.encode(average, None).reshape(leaf.shape)

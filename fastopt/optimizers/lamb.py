@@ -80,7 +80,7 @@ class LAMB(NamedOptimizer):
 
     def make_parts(self) -> list[Transform]:
         """Which transforms these settings ask for, in which order."""
-        own = {"eps_inside_sqrt": self.eps_inside_sqrt, "bias_correction": self.bias_correction}
-        adam = t.scale_by_adam(self.beta1, self.beta2, self.eps, **own)
+        flags = {"eps_inside_sqrt": self.eps_inside_sqrt, "bias_correction": self.bias_correction}
+        adam = t.scale_by_adam(self.beta1, self.beta2, self.eps, **flags)
         ratio = t.scale_by_trust_ratio()
         return [adam, *decoupled_decay(self), ratio, t.scale_by_learning_rate(self.lr)]
