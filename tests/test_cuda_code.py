@@ -339,3 +339,51 @@ def test_split_parameters(name, dtype, bits, most, tmp_path):
     report, _ = assembled(code, (9, 0), tmp_path)
     assert_no_spills(report)
     assert registers(report) <= most
+
+
+def summing(count, **how):
+    """The kernels of RMSProp with so many sums that the step adds up."""
+    from fastopt.executors.cuda.kernel_source import KernelVariant
+    from fastopt.executors.cuda.kernels import kernels
+
+    def scaled(update, param, state, hyper):
+        return hyper[0] * update, state
+
+    sums = {str(k): [lambda u, p, s, h: u * u, lambda u, p, s, h: u * p][k] for k in range(count)}
+    how |= {"sums_after": sums, "from_sums": lambda hyper, sums, carried: (hyper, carried)}
+    parts = fastopt.Transform(scaled, hyper=(1.0,), **how) if count else fastopt.transforms.scale(1.0)
+    t = fastopt.transforms
+    chain = fastopt.chain(parts, t.scale_by_rms(), t.scale_by_learning_rate(0.1))
+    opt = fastopt.Optimizer(np.zeros(4096, np.float32), chain, executor="reference")
+    return kernels(parameters_of(opt).job(0, "float32", False), KernelVariant(), ARCHITECTURES[0])
+
+
+@every_architecture
+def test_sums_of_the_pass(cc, tmp_path):
+    """Terms are float64, all else stays float32: roots and quotients are no more than without sums."""
+    for kernel, most in ("wide", 56), ("many", 64), ("scalar", 56):
+        code = summing(2).program(kernel).ptx(cc)
+        assert "call" not in code
+        assert ".local" not in code
+        assert not re.search(r"\bfma\.|\b(div|rem)\.[su](32|64)", code)
+        assert not re.search(r"(sqrt|div)\.rn\.f64", code)
+        # Of each sum five numbers of two words are exchanged, and threads meet once.
+        assert code.count("shfl.sync.bfly") == 2 * 5 * 2
+        assert len(re.findall(r"\bbar\.", code)) == 1
+        if kernel != "scalar":
+            assert accesses("ld.global.v4", code) == 3
+            assert accesses("st.global.v4", code) == 2
+        report, _ = assembled(code, cc, tmp_path)
+        assert_no_spills(report)
+        assert registers(report) <= most
+    assert ".f64" not in summing(0).program("wide").ptx(cc)
+
+
+@every_architecture
+def test_what_adds_up_the_pass(cc, tmp_path):
+    from fastopt.executors.cuda import pass_kernels
+
+    for program in pass_kernels.fold(8, 2, cc), pass_kernels.fold(4, 20, cc), pass_kernels.total(cc):
+        code = program.ptx(cc)
+        assert not re.search(r"\bfma\.|\.local", code)
+        assert_no_spills(assembled(code, cc, tmp_path)[0])

@@ -166,14 +166,6 @@ def test_hyperparameters():
             opt.step(to_device(np.ones(N, np.float32)), grad_scale=0.0)
 
 
-def test_sums_of_the_step_before_and_statistics_are_for_arrays_in_memory():
-    parts = fastopt.Transform(
-        lambda update, param, state, hyper: (hyper[0] * update, state),
-        hyper=(1.0,),
-        sums_after={"s": lambda update, param, state, hyper: update * update},
-        from_sums=lambda hyper, sums, carried: (hyper, carried),
-    )
-    with pytest.raises(ValueError, match=r"sums_after.*memory"):
-        fastopt.Optimizer(to_device(np.ones(3, np.float32)), parts)
+def test_statistics_are_for_arrays_in_memory():
     with pytest.raises(ValueError, match=r"stats.*memory"):
         fastopt.SGD(to_device(np.ones(3, np.float32)), stats=["grad_norm"])

@@ -40,6 +40,8 @@ def hypers_read(job: Job, summing: bool) -> tuple[dict[str, int], list[str]]:
             host |= {f"hyper{i}": i for i in given}
         else:
             from_sums += [f"hyper{i}" for i in own]
+            if part.sums.after and not summing:  # which its terms take
+                host |= {f"hyper{i}": i for i in given}
     return host, from_sums
 
 

@@ -14,6 +14,7 @@ from fastopt.executors.cuda.launches import LaunchHyper
 from fastopt.executors.cuda.many_arrays import ManyArrays
 from fastopt.executors.cuda.one_array import OneArray
 from fastopt.kernels.job import Job
+from fastopt.steps.cuda_pass_sums import DevicePassSums
 from fastopt.steps.cuda_sums import DeviceDecisions, DevicePass, Shared
 from fastopt.steps.hyperparameters import Hyperparameters
 from fastopt.steps.parameter_set import ParameterSet
@@ -29,6 +30,8 @@ class BatchMaker:
     setup : Setup
     decisions : DeviceDecisions
         What follows from the sums of transforms.
+    pass_sums : DevicePassSums, optional
+        What the step adds up, if it does.
     control : Control, optional
         Where it is kept what is decided about the step, if something is.
     clips : bool
@@ -42,12 +45,16 @@ class BatchMaker:
         parameters: ParameterSet,
         setup: Setup,
         decisions: DeviceDecisions,
+        pass_sums: DevicePassSums | None,
         control: Control | None,
         *,
         clips: bool,
         recalls: bool,
     ) -> None:
         self._parameters, self._decisions = parameters, decisions
+        self._sums_at = [0] * len(parameters.leaves)
+        if pass_sums is not None:
+            self._sums_at = pass_sums.device.pieces_at
         self._capturable, self.recalls = setup.capturable, recalls
         self._control_at = 0 if control is None else control.address
         self._variant = KernelVariant(clips, setup.capturable, recalls)
@@ -89,9 +96,11 @@ class BatchMaker:
         compiled = kernels(job, variant, device.architecture())
         kind = OneArray if len(rows) == 1 else ManyArrays
         decided = [self._decisions.decided[row] for row in rows]
+        sums = [self._sums_at[row] for row in rows]
         arrays = [self._arrays[row] for row in rows]
         firsts = [first + self._parameters.indices[row] for row in rows]
-        return kind(rows, arrays, firsts, gradient, compiled, numbers, self._control_at, decided)
+        at = self._control_at, decided, sums
+        return kind(rows, arrays, firsts, gradient, compiled, numbers, *at)
 
     def alone(self, row: int, batches: Sequence[Batch], first: int) -> OneArray:
         """The launches of an array by itself, with the device memory of the batch that it is in."""

@@ -29,7 +29,8 @@ from fastopt.executors.launching import TAKEN
 from fastopt.executors.norm import LOCAL, Reducer, blocks
 from fastopt.steps.clipping import GradientStats, NormClip
 from fastopt.steps.cuda_batches import BatchMaker
-from fastopt.steps.cuda_sums import DeviceDecisions, DevicePass
+from fastopt.steps.cuda_pass_sums import DevicePassSums
+from fastopt.steps.cuda_sums import DeviceDecisions, DevicePass, may_skip
 from fastopt.steps.device_gradients import DeviceGradients
 from fastopt.steps.hyperparameters import Hyperparameters
 from fastopt.steps.parameter_set import ParameterSet
@@ -83,10 +84,15 @@ class CudaStepper(Stepper):
         self._control: Control | None = None
         self._passes: list[DevicePass] = []
         with device.on(self.ordinal):
-            self.decisions: DeviceDecisions = DeviceDecisions(parameters, lambda: self.count)
-            self._may_skip = clip.skip_nonfinite or self.decisions.may_skip
+            self._may_skip = clip.skip_nonfinite or may_skip(parameters)
             if clip.is_on or self._may_skip:
                 self._control = Control()
+            self.pass_sums: DevicePassSums | None = None
+            if any(group.terms for group in parameters.groups):
+                control = 0 if self._control is None else self._control.address
+                self.pass_sums = DevicePassSums(parameters, self.ordinal, control)
+            totals = None if self.pass_sums is None else self.pass_sums.device
+            self.decisions: DeviceDecisions = DeviceDecisions(parameters, lambda: self.count, totals)
             if clip.is_on:
                 how = clip.skip_nonfinite, setup.capturable, self._control
                 self._decision = ClipDecision(blocks(parameters.sizes), *how)
@@ -94,6 +100,7 @@ class CudaStepper(Stepper):
             parameters,
             setup,
             self.decisions,
+            self.pass_sums,
             self._control,
             clips=clip.is_on,
             recalls=self._may_skip and not setup.capturable,
@@ -103,7 +110,8 @@ class CudaStepper(Stepper):
         self._single: dict[int, OneArray] = {}  # of rows that are stepped by themselves
         self._of_graphs: list[Any] = []  # what they read must stay
         self._stream, self._is_capturing, self._has_started = 0, False, False
-        self._is_counted = False  # the step that was begun, by machine code
+        # Whether the step that was begun was counted, by machine code, and whether all was run at once.
+        self._is_counted, self._is_whole = False, True
         self._also: list[Change] = []  # what is made together with the next step
         make(self.planned(hyper, self.scales))
 
@@ -199,7 +207,7 @@ class CudaStepper(Stepper):
     def _next_quick(self) -> QuickStep | None:
         """What steps with gradients like the last in one call, None if there is more to do."""
         gradients, expected = self.gradients, self.gradients.expected
-        if self.reads_first or self.setup.capturable or self.driver is None:
+        if self._decides or self.setup.capturable or self.driver is None:
             return None
         if (
             expected is None or gradients.moved or not all(gradients.given)
@@ -267,8 +275,9 @@ class CudaStepper(Stepper):
         with self._on():
             self._single.clear()
             changed = [batch.bind(addresses[batch.rows], self._is_capturing) for batch in self._batches]
-            if self.driver is not None and (any(changed) or len(known) != len(changed)):
-                known = np.array([batch.launch() for batch in self._batches], np.int64)
+            if self.driver is not None and (any(changed) or len(known) < len(changed)):
+                sums = [] if self.pass_sums is None else self.pass_sums.device.launches()
+                known = np.array([*(batch.launch() for batch in self._batches), *sums], np.int64)
             self.launches = known
             if self._decision is not None:
                 self._decision.arrange(self._batches, self.parameters.sizes, self.gradients.given)
@@ -301,9 +310,14 @@ class CudaStepper(Stepper):
             for work in self._work():
                 work.prepare(self._stream)
 
+    @property
+    def _decides(self) -> bool:
+        """Whether something comes before the kernels of the step."""
+        return self.reads_first or bool(self._passes)
+
     def decide(self) -> bool:
         """Measure the gradients and sum, if that is needed; False if the host learnt to skip."""
-        if not self.reads_first:
+        if not self._decides:
             return True
         with self._on():
             if self._decision is not None:
@@ -330,18 +344,24 @@ class CudaStepper(Stepper):
 
     def run(self, start: int, stop: int) -> None:
         """Launch the step of the elements from `start` to `stop`."""
-        is_whole = stop - start == self.parameters.size
+        self._is_whole = is_whole = stop - start == self.parameters.size
         self._is_counted = is_whole and self._run_and_count()
         if not self._is_counted:
             with self._on():
                 if is_whole:
                     for batch in self._batches:
                         batch.start(self._stream)
+                    self._add_up()
                 else:
                     for row, part in self.parameters.spans(start, stop):
                         if self.gradients.given[row]:
                             self._alone(row).start_part(part.start, part.stop, self._stream)
         self._has_started = True
+
+    def _add_up(self) -> None:
+        """Launch what adds up the terms of the step."""
+        if self.pass_sums is not None:
+            self.pass_sums.device.start(self._stream)
 
     def _run_and_count(self) -> bool:
         """Launch and count the step of all elements in one call, if the host counts; else False."""
@@ -372,6 +392,11 @@ class CudaStepper(Stepper):
 
     def end(self) -> None:
         """Count the step, if machine code did not."""
+        if self.pass_sums is not None:
+            if not self._is_whole:
+                with self._on():
+                    self._add_up()
+            make(self.pass_sums.reduced(self.reducer))
         if not self._is_counted and self._counts:
             lags = np.add(self.lags, self.gradients.left_out)
             make([*self.counted(self.count + 1, lags.tolist())])

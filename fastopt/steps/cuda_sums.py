@@ -11,6 +11,7 @@ import numpy as np
 from fastopt.executors.cuda import device
 from fastopt.executors.cuda.batches import Batch
 from fastopt.executors.cuda.kernel_source import KernelVariant
+from fastopt.executors.cuda.pass_launches import StepTotals
 from fastopt.executors.cuda.sum_kernels import conclude, sum_kernels
 from fastopt.executors.cuda.sum_launches import Adding, Conclusion, PassMemory, blocks_of
 from fastopt.executors.cuda.sum_source import ADD, ALL, FOLLOW
@@ -20,6 +21,12 @@ from fastopt.steps.hyperparameters import Entry, Hyperparameters
 from fastopt.steps.parameter_set import ParameterSet, sum_job
 from fastopt.steps.sums import Carried, Decisions, SumPass
 from fastopt.transforms.base import Part, sums_in
+
+
+def may_skip(parameters: ParameterSet) -> bool:
+    """Whether a transform may have a step skipped."""
+    parts = (part for group in parameters.groups for part in group.parts)
+    return any(part.sums is not None and part.sums.skips for part in parts)
 
 
 class DeviceDecisions(Decisions):
@@ -33,6 +40,8 @@ class DeviceDecisions(Decisions):
     parameters : ParameterSet
     count : callable
         Gives the number of steps that were taken.
+    step_totals : StepTotals or None
+        What the step before has added up.
 
     Attributes
     ----------
@@ -42,12 +51,14 @@ class DeviceDecisions(Decisions):
         For each array, the address of its hyperparameters that follow from sums.
     """
 
-    def __init__(self, parameters: ParameterSet, count: Callable[[], int]) -> None:
+    def __init__(
+        self, parameters: ParameterSet, count: Callable[[], int], step_totals: StepTotals | None
+    ) -> None:
         self._count, self._memory = count, list[PassMemory]()
         self._in_memory: Carried = []  # what was set last
         super().__init__(parameters.groups, parameters.group_of)
         parts = [[p for p in group.parts if p.sums is not None] for group in parameters.groups]
-        self.may_skip = any(sums_in(part).skips for own in parts for part in own)
+        self.may_skip = may_skip(parameters)
         self.decided: Sequence[int] = [0] * len(parameters.leaves)
         if self.passes:
             stride = max(sum(part.hypers for part in own) for own in parts)
@@ -57,7 +68,12 @@ class DeviceDecisions(Decisions):
                 self._room.address + 8 * stride * row for row in range(len(parameters.leaves))
             ]
             self._memory = [
-                PassMemory(own.sums, _capacity(own, parameters), table)
+                PassMemory(
+                    own.sums + own.count_after,
+                    _capacity(own, parameters),
+                    table,
+                    self._totals(own, step_totals),
+                )
                 for own, table in zip(self.passes, self._in_memory, strict=True)
             ]
 
@@ -83,12 +99,27 @@ class DeviceDecisions(Decisions):
         """The device memory of a pass."""
         return self._memory[number]
 
+    def _totals(self, own: SumPass, totals: StepTotals | None) -> Array:
+        """Where a pass finds what the step before has added up: for each array, an address."""
+        if not own.count_after or totals is None:
+            return np.zeros(0, np.int64)
+        _, arrays = totals.shape
+        return np.array(
+            [
+                totals.totals_at + 8 * (own.after[group] * arrays + row)
+                for row, group in enumerate(self._group_of)
+                if group in own.positions
+            ],
+            np.int64,
+        )
+
 
 def _capacity(own: SumPass, parameters: ParameterSet) -> int:
     """The most sums of blocks that a pass can have."""
     sizes = zip(parameters.sizes, parameters.group_of, strict=True)
     counts = [blocks_of(size) for size, group in sizes if group in own.positions]
-    return max(sum(max(count, 1) for count in counts) if own.per_array else sum(counts), 1)
+    needed = sum(max(count, 1) for count in counts) if own.per_array else sum(counts)
+    return max(needed, len(counts) if own.count_after else 1)
 
 
 class Shared(NamedTuple):
@@ -123,7 +154,7 @@ class DevicePass:
         self._adding = [
             self._adds(batch, job, shared.control, form)
             for batch, job in work
-            if parameters.group_of[batch.rows[0]] in self._pass.positions
+            if self._pass.sums and parameters.group_of[batch.rows[0]] in self._pass.positions
         ]
         # A launch that comes after one that can skip the step asks whether it did.
         form = form._replace(clipped=False, skips=form.may_skip)
@@ -157,6 +188,7 @@ class DevicePass:
             mode,
             self._memory,
             control,
+            len(self._parameters.leaves),
             entry.rows,
             [self._decisions.decided[row] + offset for row in entry.rows],
             [row if per_array else entry.group for row in entry.rows],
@@ -173,13 +205,13 @@ class DevicePass:
             for count, g in zip(counts, self._parameters.group_of, strict=True)
         ]
         firsts = list(accumulate(places, initial=0))
+        used = [row for row, g in enumerate(self._parameters.group_of) if g in positions]
         for adding in self._adding:
             adding.arrange(sizes, counts, firsts)
         # As for step counts and in memory, no array without elements is left out.
         given = [has or not size for has, size in zip(given, sizes, strict=True)]
         for _, _, conclusion in self._concluding:
-            conclusion.arrange(counts, firsts, given)
-        used = (row for row, g in enumerate(self._parameters.group_of) if g in positions)
+            conclusion.arrange(counts, firsts, given, used)
         self._places = [firsts[row] for row in used] if per_array else [0]
 
     def set_numbers(self, count: int) -> None:
@@ -230,7 +262,7 @@ class DevicePass:
             if conclusion.mode == ALL:
                 conclusion.start(stream, ADD)
         sums = self._memory.sums()
-        for row in sums:
+        for row in sums[: self._pass.sums]:  # those of the step before are of all processes
             for place in self._places:
                 row[place] = reducer.sum(float(row[place]))
         self._memory.replace_sums(sums)

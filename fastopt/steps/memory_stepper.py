@@ -33,7 +33,7 @@ from fastopt.steps.gradients import Gradients, ListedGradients
 from fastopt.steps.hyperparameters import Hyperparameters
 from fastopt.steps.memory_sums import MemorySums
 from fastopt.steps.parameter_set import ParameterSet
-from fastopt.steps.pass_sums import pass_sums
+from fastopt.steps.pass_sums import BlockSums, block_sums
 from fastopt.steps.sparse.entries import RowGradient
 from fastopt.steps.sparse.row_stepper import RowStepper
 from fastopt.steps.stepper import Setup, Stepper
@@ -56,8 +56,9 @@ class MemoryStepper(Stepper):
         self.compiled = self.executor != "reference" and not numba.config.DISABLE_JIT
         self.scales = clip.clip_norm is not None
         groups, group_of = parameters.groups, parameters.group_of
-        sums = pass_sums(groups, group_of, parameters.sizes, compiled=self.compiled)
-        self.pass_sums, slots = sums, parameters.slots
+        sums = block_sums(groups, group_of, parameters.sizes, compiled=self.compiled)
+        self.pass_sums: BlockSums | None = sums
+        slots = parameters.slots
         if sums is not None:
             slots = [[*own, blocks] for own, blocks in zip(slots, sums.blocks, strict=True)]
         self.table = Table(

@@ -82,6 +82,11 @@ class ParameterSet:
         storage = group.storage(index, gradient)
         return Job(group.parts, storage, self._zero_grad, scales, self._fast, group.stats)
 
+    @property
+    def gradient_formats(self) -> list[str]:
+        """For each array, the format of gradients like it, by name."""
+        return [str(name_of(leaf.dtype)) for leaf in self.leaves]
+
     def spans(self, start: int, stop: int) -> Iterator[tuple[int, slice]]:
         """The rows in a stretch of all elements, each with its own elements there."""
         for row, (first, size) in enumerate(zip(self.firsts, self.sizes, strict=True)):

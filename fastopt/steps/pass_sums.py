@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
@@ -16,8 +17,8 @@ from fastopt.executors.norm import LOCAL, SUM_BLOCK, Reducer, tree_sum
 NOTHING = -0.0  # what leaves any number as it is that it is added to
 
 
-class PassSums:
-    """The sums of each block of each array, which a step writes, and the totals of the arrays.
+class PassSums(ABC):
+    """The sums that a step writes, and their totals for each array.
 
     An array that is left out of a step keeps its sums. Over several arrays their totals are added, in
     the order of a binary tree: so a run can be resumed from the totals alone.
@@ -28,19 +29,60 @@ class PassSums:
         Of the arrays.
     counts : sequence of int
         How many sums each of them has.
-    compiled : bool
 
     Attributes
     ----------
-    blocks : list of array
-        For each array a row for each of its blocks, with a number for each sum.
     since : int
         The step count at which there were no sums: of statistics there are none before the next step.
     scales : list of (int, float)
         For each array the steps that it took, and the scale of its gradient in the last of them.
     """
 
+    def __init__(self, sizes: Sequence[int], counts: Sequence[int]) -> None:
+        self._counts = list(counts)
+        self._has_elements = np.array([size > 0 for size in sizes], np.bool_)
+        self.since = 0
+        self.scales = self.unscaled()
+
+    def unscaled(self) -> list[tuple[int, float]]:
+        """The `scales` of arrays that took no step."""
+        return [(0, 1.0)] * len(self._counts)
+
+    @abstractmethod
+    def totals(self) -> Array:
+        """The sums of each array: a row for each sum, with a number for each array."""
+
+    @abstractmethod
+    def placed(self, totals: Sequence[Sequence[float]]) -> list[Change]:
+        """What makes these the totals of each array: for each array a number for each sum."""
+
+    def reduced(self, reducer: Reducer) -> list[Change]:
+        """What makes the sums of a step those of all processes."""
+        if reducer is LOCAL:
+            return []
+        totals = np.where(self._has_elements, self.totals(), 0.0)
+        summed = [[reducer.sum(number) for number in numbers] for numbers in totals.T.tolist()]
+        pairs = zip(summed, self._counts, strict=True)
+        return self.placed([numbers[:count] for numbers, count in pairs])
+
+
+class BlockSums(PassSums):
+    """The sums of arrays in memory, one for each block.
+
+    Parameters
+    ----------
+    sizes, counts : sequence of int
+        As of `PassSums`.
+    compiled : bool
+
+    Attributes
+    ----------
+    blocks : list of array
+        For each array a row for each of its blocks, with a number for each sum.
+    """
+
     def __init__(self, sizes: Sequence[int], counts: Sequence[int], compiled: bool) -> None:
+        super().__init__(sizes, counts)
         lengths = [max(-(-size // SUM_BLOCK), 1) for size in sizes]
         items = [length * count for length, count in zip(lengths, counts, strict=True)]
         *firsts, size = accumulate(items, initial=0)
@@ -52,17 +94,9 @@ class PassSums:
         layout = np.array([firsts, lengths, counts], np.int64)
         self._layout, self._compiled = np.ascontiguousarray(layout.reshape(3, len(firsts))), compiled
         self._room = np.zeros(max(lengths, default=1))
-        self._has_elements = np.array([size > 0 for size in sizes], np.bool_)
         self._most = max(counts, default=0)
-        self.since = 0
-        self.scales = self.unscaled()
-
-    def unscaled(self) -> list[tuple[int, float]]:
-        """The `scales` of arrays that took no step."""
-        return [(0, 1.0)] * len(self.blocks)
 
     def totals(self) -> Array:
-        """The sums of each array: a row for each sum, with a number for each array."""
         totals = np.zeros((self._most, len(self.blocks)))
         if self._compiled:
             each_total()(self._numbers, self._layout, self._room, totals)
@@ -73,23 +107,12 @@ class PassSums:
         return totals
 
     def placed(self, totals: Sequence[Sequence[float]]) -> list[Change]:
-        """What makes these the totals of each array: for each array a number for each sum."""
         changes = []
         for blocks, numbers in zip(self.blocks, totals, strict=True):
             values = np.full(blocks.shape, NOTHING)
             values[0, : len(numbers)] = numbers
             changes.append(put(blocks, values))
         return changes
-
-    def reduced(self, reducer: Reducer) -> list[Change]:
-        """What makes the sums of a step those of all processes."""
-        if reducer is LOCAL:
-            return []
-        totals = np.where(self._has_elements, self.totals(), 0.0)
-        summed = [[reducer.sum(number) for number in numbers] for numbers in totals.T.tolist()]
-        return self.placed(
-            [numbers[: blocks.shape[1]] for numbers, blocks in zip(summed, self.blocks, strict=True)]
-        )
 
 
 def over_all(totals: Array) -> list[float]:
@@ -100,7 +123,9 @@ def over_all(totals: Array) -> list[float]:
         return [float(tree_sum(row)) for row in totals]
 
 
-def pass_sums(groups: Sequence[Any], group_of: Sequence[int], sizes: Sequence[int], **how: Any) -> Any:
-    """The sums of a step's pass, None where nothing is added up."""
+def block_sums(
+    groups: Sequence[Any], group_of: Sequence[int], sizes: Sequence[int], compiled: bool
+) -> BlockSums | None:
+    """The sums of a step's pass over arrays in memory, None where nothing is added up."""
     counts = [groups[group].terms for group in group_of]
-    return PassSums(sizes, counts, **how) if any(counts) else None
+    return BlockSums(sizes, counts, compiled) if any(counts) else None

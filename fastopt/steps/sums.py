@@ -79,11 +79,6 @@ def check_sums(groups: Sequence[Group], place: str | None) -> None:
                 f"transform {part.name!r} has sums, which are for arrays in memory and on CUDA "
                 f"devices, not for those of the place {place!r}"
             )
-        if place is not None and sums_in(part).after:
-            raise ValueError(
-                f"transform {part.name!r} has sums of the step before, sums_after, which are for "
-                "arrays in memory so far, not on a device"
-            )
 
 
 class Decisions:

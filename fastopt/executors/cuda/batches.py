@@ -42,6 +42,8 @@ class Batch(ABC):
         The address of the clip decision, 0 if there is none.
     decided : sequence of int, optional
         For each, the address of the hyperparameters that were decided from sums, if there are some.
+    sums : sequence of int, optional
+        For each, the address of what its step adds up, if it does.
     kept : DeviceArray, optional
         Hyperparameters of earlier steps in device memory, if launches share them.
     """
@@ -56,6 +58,7 @@ class Batch(ABC):
         hyper: LaunchHyper,
         control: int,
         decided: Sequence[int] = (),
+        sums: Sequence[int] = (),
         kept: Any = None,
     ) -> None:
         self.rows, self._kernels, self.hyper = list(rows), kernels, hyper
@@ -71,7 +74,7 @@ class Batch(ABC):
         columns: list[Any] = [firsts] * self._dithers
         if self._dithers:
             columns.append(element_access.rounding_table(device.current()).address)
-        columns += [decided] * len(kernels.names.decided_at)
+        columns += [decided] * len(kernels.names.decided_at) + [sums] * len(kernels.names.sums_at)
         self._others = np.zeros((len(arrays), len(columns)), np.int64)
         for index, column in enumerate(columns):
             self._others[:, index] = column
@@ -81,7 +84,7 @@ class Batch(ABC):
         blocks = [BLOCK if array.dtype == ITEM else 1 for array in arrays[0]]
         self._per_item = np.array([1, 1, *blocks[1:]], np.int64)
         self._control = [control] if kernels.names.control else []
-        self._decides = bool(kernels.names.decided_at)
+        self._decides, self._adds = bool(kernels.names.decided_at), bool(kernels.names.sums_at)
         self._kept, self._expected = kept, (0, 0)
         if kernels.names.recall and kept is None:
             size = max(KEPT * len(kernels.names.indices), 1)

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from fastopt.codecs.base import BLOCK
+from fastopt.executors.cuda import warp_sums
 from fastopt.executors.cuda.device import WARP
 from fastopt.kernels.chain_source import chain_body, hypers_read, tuple_of
 from fastopt.kernels.job import CORRECTION, GRAD_FACTOR, NUMBERS, PHASE, Job
@@ -85,6 +86,9 @@ class Names:
         # For random bits: the index of the first element among all, and the address of the table.
         self.first = ["first", "table"] if self.dithered else []
         self.decided_at = ["decided_at"] if self.decided else []
+        # What the step adds up, and the address of an array's sums (see `warp_sums`).
+        self.terms = [] if summing else [f"term{k}" for k in range(len(job.terms))]
+        self.sums_at = ["sums_at"] if self.terms else []
 
     def load(self, name: str, wide: bool = False) -> str:
         """The expression that loads an element or a group."""
@@ -115,7 +119,7 @@ class Names:
     @property
     def words(self) -> list[str]:
         """The arguments that each array has of its own."""
-        return [*self.addresses, *self.first, *self.decided_at]
+        return [*self.addresses, *self.first, *self.decided_at, *self.sums_at]
 
     @property
     def common(self) -> list[str]:
@@ -131,7 +135,7 @@ def element(job: Job, form: KernelVariant) -> str:
     """The function `element`: from loaded elements and hyperparameters to those to be stored."""
     names = Names(job, form)
     body = chain_body(job, bool(names.factor))
-    body.append(f"return {tuple_of(['new', *names.stored[1:]])}")
+    body.append(f"return {tuple_of(['new', *names.stored[1:], *names.terms])}")
     arguments = ", ".join([*names.loaded, *names.hyper])
     return function(f"element({arguments})", body)
 
@@ -140,7 +144,7 @@ def wide(job: Job, form: KernelVariant, width: int) -> str:
     """The kernel for one array whose addresses allow wide accesses: `groups` groups, then the tail."""
     names = Names(job, form)
     body = [*head(names.indices, form), *loads(names.indices, form), *names.from_sums()]
-    body += _walk(names, job, width, "cuda.grid(1)", "", "length")
+    body += _walk_alone(names, job, width)
     arguments = ["length", "groups", *names.words, *names.common]
     return function(f"wide({', '.join(arguments)})", body)
 
@@ -149,7 +153,7 @@ def scalar(job: Job, form: KernelVariant) -> str:
     """The kernel for one array at any address."""
     names = Names(job, form)
     body = [*head(names.indices, form), *loads(names.indices, form), *names.from_sums()]
-    body += _walk(names, job, 1, "cuda.grid(1)", "", "length")
+    body += _walk_alone(names, job, 1)
     arguments = ["length", *names.words, *names.common]
     return function(f"scalar({', '.join(arguments)})", body)
 
@@ -163,10 +167,53 @@ def many(job: Job, form: KernelVariant, width: int) -> str:
     in_rows = names.hyper_arguments if form.hyper_in_rows else []
     body += [f"{name} = load_word(row, {i})" for i, name in enumerate([*names.words, *in_rows])]
     body += [*loads(names.indices, form), *names.from_sums()]
-    body += _walk(names, job, width, "cuda.threadIdx.x", "start + ", "stop")
+    if names.terms:
+        body += _walk_and_add(names, job, width, "groups != 0 and ")
+    else:
+        body += _walk(names, job, width, "cuda.threadIdx.x", "start + ", "stop")
     arguments = ["chunks_at", *names.control, *names.recall]
     arguments += [] if form.hyper_in_rows else names.hyper_arguments
     return function(f"many({', '.join(arguments)})", body)
+
+
+def _walk_alone(names: Names, job: Job, width: int) -> list[str]:
+    """The body of each thread for one array."""
+    if not names.terms:
+        return _walk(names, job, width, "cuda.grid(1)", "", "length")
+    return ["start, stop = cuda.blockIdx.x * PIECE, length", *_walk_and_add(names, job, width)]
+
+
+def _walk_and_add(names: Names, job: Job, width: int, is_whole: str = "") -> list[str]:
+    """The body of each thread for a piece, with its terms added up.
+
+    A group is stepped by one thread also where it is not whole: other arithmetic than `_walk`, whose
+    tail has a thread for each element, but then every thread knows where its elements are.
+    """
+    body, absent = ["thread = cuda.threadIdx.x"], [f"{term}_sum = -0.0" for term in names.terms]
+    if names.blocked:
+        body += [f"lane = thread & {WARP - 1}", f"begin = start + {BLOCK} * (thread // {WARP})"]
+        body += _branch(
+            "begin < stop", _block(names, job, 1, "stop"), [*absent, "sum_lane = lane_of1()"]
+        )
+        if width > 1:
+            whole = f"{is_whole}begin + {BLOCK} <= stop"
+            body[3:] = _branch(whole, _block(names, job, width, "stop"), body[3:])
+        return [*body, *warp_sums.store_piece(names.terms)]
+    each = range(warp_sums.unit_of(job)[0])
+    body += [f"begin = start + {len(each)} * thread", f"absent = {warp_sums.absent('begin')}"]
+    single: list[str] = []
+    for lane in each:
+        single += [f"i = begin + {lane}", *(f"{term}_{lane} = absent" for term in names.terms)]
+        terms = (f"{term}_{lane} = {term}" for term in names.terms)
+        single += _branch("i < stop", [*_single(names, job), *terms])
+    if width > 1:
+        whole = f"{is_whole}begin + {width} <= stop"
+        body += _branch(whole, ["i = begin", *_group(names, job, each)], single)
+    else:
+        body += single
+    body += warp_sums.add_rows(names.terms, each, 0)
+    body += warp_sums.add_units(names.terms, [0], len(each))
+    return [*body, *warp_sums.store_piece(names.terms)]
 
 
 def _walk(names: Names, job: Job, width: int, thread: str, start: str, stop: str) -> list[str]:
@@ -231,7 +278,7 @@ def _group(names: Names, job: Job, lanes: range) -> list[str]:
     body = []
     for lane in lanes:
         arguments = ", ".join([*(f"{name}_{lane}" for name in names.loaded), *names.hyper])
-        new = tuple_of(f"{name}_{lane}" for name in names.stored)
+        new = tuple_of(f"{name}_{lane}" for name in [*names.stored, *names.terms])
         body.append(f"{new} = element({arguments})")
     for name in names.stored:
         if name not in names.blocked:
@@ -245,7 +292,8 @@ def _group(names: Names, job: Job, lanes: range) -> list[str]:
 def _single(names: Names, job: Job) -> list[str]:
     """Step one element; new elements of blocks are not stored yet."""
     body = [f"{name} = {names.load(name)}" for name in names.loaded]
-    body.append(f"{tuple_of(names.stored)} = element({', '.join([*names.loaded, *names.hyper])})")
+    new = tuple_of([*names.stored, *names.terms])
+    body.append(f"{new} = element({', '.join([*names.loaded, *names.hyper])})")
     body += [names.store(name, name) for name in names.stored if name not in names.blocked]
     return [*body, names.store("update", "zero")] if job.zero_grad else body
 
@@ -274,9 +322,13 @@ def _block(names: Names, job: Job, width: int, stop: str) -> list[str]:
             body += _group(names, job, lanes)
         else:
             kept = [f"{name}_{lanes[0]}" for name in names.blocked]
-            new = [f"{name}_{lanes[0]} = {name}" for name in names.blocked]
+            new = [f"{name}_{lanes[0]} = {name}" for name in (*names.blocked, *names.terms)]
             body += [f"{name} = zero" for name in kept]
+            body += [f"{term}_{lanes[0]} = {warp_sums.absent('i')}" for term in names.terms]
             body += _branch(f"i < {stop}", [*_single(names, job), *new])
+        body += warp_sums.add_rows(names.terms, lanes, lanes[0])
+    if names.terms:
+        body += warp_sums.add_units(names.terms, [lanes[0] for lanes in groups], width)
     for name in names.blocked:
         if width > 1:
             body += _store_block(names, name, positions[0])

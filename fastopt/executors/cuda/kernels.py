@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -9,7 +10,6 @@ import numba
 import numpy as np
 from numba import types
 
-from fastopt.codecs.base import BLOCK
 from fastopt.executors import reference
 from fastopt.executors.cuda import (
     block_access,
@@ -17,12 +17,15 @@ from fastopt.executors.cuda import (
     element_access,
     kernel_source,
     split_access,
+    tree_sum,
     warp_functions,
+    warp_sums,
 )
 from fastopt.executors.cuda.block_layout import ALIGNED
 from fastopt.executors.cuda.kernel_source import CONTROL_WORDS, FACTOR, FACTOR32, KernelVariant, Names
 from fastopt.executors.cuda.programs import Program
-from fastopt.kernels.compiler import check_types
+from fastopt.executors.norm import LANES
+from fastopt.kernels.compiler import check_terms, check_types
 from fastopt.kernels.job import CORRECTION, ArrayFormat, Job, KernelArray
 from fastopt.kernels.kernel_identity import identified
 from fastopt.kernels.specialize import specialize
@@ -51,8 +54,7 @@ class JobKernels:
         self.width = element_access.width_of(self.dtype.name)
         self.names = Names(job, form, self.SUMMING)
         # A unit of work: `unit` elements for a `team` of threads.
-        blocked = bool(self.names.blocked)
-        self.unit, self.team = (BLOCK, device.WARP) if blocked else (self.width, 1)
+        self.unit, self.team = warp_sums.unit_of(job)
         self._scope: dict[str, Any] | None = None
         self._programs: dict[str, Program] = {}
 
@@ -67,16 +69,24 @@ class JobKernels:
         """The number of threads for one array of `size` elements."""
         if self.team > 1:
             return -(-size // self.unit) * self.team
+        if self.names.terms:
+            return -(-size // self.width)
         return size // self.width + size % self.width if aligned else size
+
+    def sums_before(self, start: int) -> int:
+        """The bytes of the sums of an array's pieces before an element."""
+        return 8 * LANES * len(self.names.terms) * (start // warp_sums.piece_of(self._job))
 
     def program(self, name: str) -> Program:
         """The compiled kernel ``wide``, ``scalar`` or ``many``."""
         if name not in self._programs:
             texts = self.source("element"), self.source(name)
             functions = [part.update for part in self._job.parts]
+            functions += [term.function for term in self._job.terms if self.names.terms]
             identity = identified(self._job, texts, functions)
             how = self._arguments(name), self._architecture, self._fast
-            self._programs[name] = Program(identity, partial(self._kernel, name), *how)
+            threads = tree_sum.THREADS if self.names.terms else None
+            self._programs[name] = Program(identity, partial(self._kernel, name), *how, threads)
         return self._programs[name]
 
     def _kernel(self, name: str) -> Any:
@@ -167,7 +177,21 @@ class JobKernels:
 
     def _functions(self) -> dict[str, Any]:
         """The chain's functions by name, checked one by one so that an error names the transform."""
-        return self._transforms(self._job.parts)
+        scope = self._transforms(self._job.parts)
+        if not self.names.terms:
+            return scope
+        terms = self._job.terms
+        observers = self._in_float64([term.function for term in terms])
+        if not device.SIMULATED:
+            check_terms(terms, self._job.parts, observers, device.result_type)
+        warp_sums.define_adding(scope, self._job, self._architecture)
+        return scope | {f"observe{k}": function for k, function in enumerate(observers)}
+
+    def _in_float64(self, functions: Sequence[Any]) -> list[Any]:
+        """Functions that give terms of sums, to be called from a kernel."""
+        if device.SIMULATED:
+            return [self._helper(reference.in_float64(each)) for each in functions]
+        return [self._helper(specialize(each, np.float64, self._helper)) for each in functions]
 
     def _transforms(self, parts: tuple[Part, ...]) -> dict[str, Any]:
         if device.SIMULATED:  # with NumPy's float32, which plain Python does not have

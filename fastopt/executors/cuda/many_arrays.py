@@ -41,8 +41,9 @@ class ManyArrays(Batch):
         """Launches of one of these arrays by itself, which share its device memory."""
         common = [row], [arrays], [first], self.gradient_format, self._kernels, self.hyper
         column = 2 * self._dithers
-        decided = self._others[[self.rows.index(row)], column] if self._decides else ()
-        launches = OneArray(*common, *(self._control or [0]), decided, self._kept)
+        own = self._others[self.rows.index(row), column:].tolist()
+        decided, sums = own[:1] * self._decides, own[self._decides :][:1] * self._adds
+        launches = OneArray(*common, *(self._control or [0]), decided, sums, self._kept)
         launches.expect(*self._expected)
         return launches
 
@@ -84,17 +85,18 @@ class ManyArrays(Batch):
     def _chunks(self, aligned: Any, given: Any) -> Any:
         """For each block of threads: array, start, stop, and number of whole groups."""
         unit, team, chunks = self._kernels.unit, self._kernels.team, []
+        adds = bool(self._kernels.names.terms)  # where a thread has a whole unit, and the tail too
         for row, size in enumerate(self._sizes.tolist()):
             if not given[row]:
                 continue
-            step = self._block // team * unit if aligned[row] or team > 1 else self._block
+            step = self._block // team * unit if aligned[row] or team > 1 or adds else self._block
             starts = np.arange(0, size, step, dtype=np.int64)
             stops = np.minimum(starts + step, size)
             groups = (stops - starts) // unit if aligned[row] else np.zeros_like(starts)
             chunks.append(np.stack([np.full_like(starts, row), starts, stops, groups], axis=1))
             # A chunk has a thread for each group and for each element of the tail: if that is more
             # than a block has, the tail is a separate chunk.
-            if starts.size and aligned[row] and team == 1:
+            if starts.size and aligned[row] and team == 1 and not adds:
                 tail = size % unit
                 if groups[-1] + tail > self._block:
                     chunks[-1][-1, 2] = size - tail

@@ -107,6 +107,8 @@ class OneArray(Batch):
         launch, threads, first = self._choose(wide, stop - start)
         others = self._others[0].copy()
         others[:1] += start * self._dithers
+        if self._adds:
+            others[-1] += self._kernels.sums_before(start)
         launch.words[first : first + len(addresses) + len(others)] = [*addresses, *others]
         block = launch.program.block()
         launch.start(-(-threads // block), block, stream)

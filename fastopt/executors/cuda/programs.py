@@ -58,6 +58,8 @@ class Program:
         Compute capability.
     fast : bool
         Compile without the guarantees of `device.PRECISE`.
+    threads : int, optional
+        Of a block, where the kernel needs so many.
     """
 
     def __init__(
@@ -67,8 +69,9 @@ class Program:
         arguments: Sequence[Any],
         architecture: tuple[int, int],
         fast: bool = False,
+        threads: int | None = None,
     ) -> None:
-        self.arguments = tuple(arguments)
+        self.arguments, self._threads = tuple(arguments), threads
         self._make, self._architecture, self._fast = make, architecture, fast
         self._handles: dict[int, int] = {}
         self._blocks: dict[int, int] = {}
@@ -124,7 +127,9 @@ class Program:
         return handle
 
     def block(self) -> int:
-        """The threads of a block with which most threads are at work on the current device."""
+        """The threads of a block: with so many most threads are at work on the current device."""
+        if self._threads is not None:
+            return self._threads
         if device.SIMULATED:
             return 32  # each one is a thread of Python
         ordinal = device.current()

@@ -73,12 +73,8 @@ class SumKernels(JobKernels):
         *before, last = self._job.parts
         sums = sums_in(last)
         scope = {**self._transforms(tuple(before)), "float64": np.float64}
-        if device.SIMULATED:
-            summands = [self._helper(reference.in_float64(each)) for each in sums.summands]
-        else:
-            summands = [
-                self._helper(specialize(each, np.float64, self._helper)) for each in sums.summands
-            ]
+        summands = self._in_float64(sums.summands)
+        if not device.SIMULATED:
             terms = terms_before(last, len(before))
             check_terms(terms, self._job.parts, summands, device.result_type)
         return scope | {f"summand{k}": summand for k, summand in enumerate(summands)}

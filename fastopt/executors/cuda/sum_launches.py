@@ -33,11 +33,15 @@ class PassMemory:
         The number of blocks of elements of all arrays.
     carried : array of shape (holders, numbers)
         The carried numbers of the first step.
+    totals : array of int
+        For each array, the address of what the step before has added up; empty if that is not needed.
 
     Attributes
     ----------
-    sums_at, carried_at : int
+    sums_at, carried_at, totals_at : int
         Addresses.
+    totals : int
+        How many arrays' totals of the step before there are.
     capacity : int
     numbers : int
         Carried numbers of each holder.
@@ -45,12 +49,15 @@ class PassMemory:
         Carried numbers that a step reads; those that it leaves to the next follow or precede them.
     """
 
-    def __init__(self, sums: int, capacity: int, carried: Array) -> None:
+    def __init__(self, sums: int, capacity: int, carried: Array, totals: Array) -> None:
         self.capacity, self._shape, self.stride = capacity, carried.shape, carried.size
         self.numbers = carried.shape[1]
         self._sums = device.allocate((sums, capacity), np.dtype(np.float64))
         self._carried = device.allocate((2 * max(carried.size, 1),), np.dtype(np.float64))
         self.sums_at, self.carried_at = self._sums.address, self._carried.address
+        self._totals = device.allocate((max(totals.size, 1),), np.dtype(np.int64))
+        self.totals_at, self.totals = self._totals.address, totals.size
+        device.to_device(self.totals_at, totals)
         self.carry(carried)
 
     def carry(self, carried: Array) -> None:
@@ -199,6 +206,8 @@ class Conclusion:
     memory : PassMemory
     control : int
         The address of what was decided about the step, 0 where there is nothing.
+    stride_of_totals : int
+        From the total of the step before to the one of the next term, in numbers.
     rows : sequence of int
         The arrays.
     decided : sequence of int
@@ -222,12 +231,14 @@ class Conclusion:
         mode: int,
         memory: PassMemory,
         control: int,
+        stride_of_totals: int,
         rows: Sequence[int],
         decided: Sequence[int],
         holders: Sequence[int],
     ) -> None:
         self.settings, self.mode = np.zeros(settings), mode
         self._rows, self._decided, self._per_array = rows, decided, per_array
+        self._totals = memory.totals
         self._carried = [holder * memory.numbers for holder in holders]
         self._hyper = LaunchHyper(self.settings, form.capturable)
         self._recall = _Recall(form.recalls, settings, np.float64)
@@ -235,15 +246,25 @@ class Conclusion:
         lines, each = (len(rows), 1) if per_array else (1, len(rows))
         self._blocks = 1 if skips else lines
         head = [memory.sums_at, memory.capacity, 0, lines, each, mode, memory.carried_at, memory.stride]
-        head += [control] * (control != 0) + self._recall.words
+        head += [control] * (control != 0)
+        head += [memory.totals_at, stride_of_totals] * (memory.totals > 0) + self._recall.words
         self._end = len(head)
         self._arranged: Any = None
         words = [*head, *self._hyper.address()]
         self._launch = Launch(program, len(words), *self._hyper.arguments(range(settings)))
         self._launch.words[:] = words
 
-    def arrange(self, counts: Sequence[int], firsts: Sequence[int], given: Sequence[bool]) -> None:
-        """Prepare the launch for the gradients that were bound; arguments as of `Adding.arrange`."""
+    def arrange(
+        self,
+        counts: Sequence[int],
+        firsts: Sequence[int],
+        given: Sequence[bool],
+        used: Sequence[int],
+    ) -> None:
+        """Prepare the launch for the gradients that were bound.
+
+        Arguments are as of `Adding.arrange`; `used` are the arrays of the pass.
+        """
         arranged = *counts, *given
         if arranged == self._arranged:
             return
@@ -252,7 +273,8 @@ class Conclusion:
         columns = self._rows, self._decided, self._carried
         for line, row, at, carried in zip(lines, *columns, strict=True):
             own = (firsts[row], counts[row], given[row]) if self._per_array else (0, firsts[-1], True)
-            line[:] = at, *own, carried
+            totals = (used.index(row), 1) if self._per_array else (0, self._totals)
+            line[:] = at, *own, carried, *totals
         self.table.change(self.table.words.size)
         self.table.renew()
         self._launch.words[2] = self.table.address

@@ -27,9 +27,10 @@ from fastopt.kernels.job import CORRECTION, Job
 from fastopt.transforms.base import Part, sums_in
 
 # A row of the table of `conclude`: address for hyperparameters, index of the first sum and number of
-# sums, whether there is a gradient, and index of the first carried number.
-DECIDED, FIRST, COUNT, GIVEN, CARRIED = range(5)
-ROW_WORDS = 5
+# sums, whether there is a gradient, index of the first carried number, and index of the first total of
+# the step before and number of totals.
+DECIDED, FIRST, COUNT, GIVEN, CARRIED, TOTAL, TOTALS = range(7)
+ROW_WORDS = 7
 
 # What `conclude` does: all, only add, or only what follows, from sums that were added before.
 ALL, ADD, FOLLOW = range(3)
@@ -112,7 +113,9 @@ def settings_of(part: Part) -> list[str]:
 def conclude_arguments(part: Part, form: KernelVariant, control: bool) -> list[str]:
     """The arguments of `conclude`, in order."""
     words = ["sums_at", "capacity", "table_at", "lines", "rows", "mode", "carried_at", "stride"]
-    words += ["control_at"] * control + ["kept_at", "position", "expected"] * form.recalls
+    words += ["control_at"] * control
+    words += ["totals_at", "totals_stride"] if sums_in(part).after else []
+    words += ["kept_at", "position", "expected"] * form.recalls
     return words + (["hyper_at"] if form.capturable else settings_of(part))
 
 
@@ -124,7 +127,7 @@ def conclude(part: Part, form: KernelVariant, control: bool) -> str:
     """
     sums = sums_in(part)
     skips = sums.skips
-    summed, carried = len(sums.names), len(sums.carried)
+    before_step, summed, carried = len(sums.summands), len(sums.names), len(sums.carried)
     settings = settings_of(part)
     hyper, totals = tuple_of(settings[1:]), tuple_of(f"totals[{k}]" for k in range(summed))
     before = tuple_of(f"load_double(before, {c})" for c in range(carried))
@@ -139,7 +142,11 @@ def conclude(part: Part, form: KernelVariant, control: bool) -> str:
     walk = [f"line = table_at + {8 * ROW_WORDS} * number"]
     walk += [f"first, count = load_word(line, {FIRST}), load_word(line, {COUNT})"]
     walk += [f"if mode == {FOLLOW}:", "    count = 1"]
+    if sums.after:
+        walk += _totals(before_step, summed)
     for k in range(summed):
+        if k == before_step:
+            walk += [f"count = 1 if mode == {FOLLOW} else load_word(line, {TOTALS})"]
         walk += [f"add_up(sums_at + 8 * ({k} * capacity + first), count, sums, thread)"]
         walk += ["if thread == 0:", f"    totals[{k}] = sums[0]"]
         walk += [f"    store_double(sums_at, {k} * capacity + first, sums[0])"]
@@ -160,6 +167,16 @@ def conclude(part: Part, form: KernelVariant, control: bool) -> str:
         body += [f"    store_word(control_at, {SKIP}, 1 if skipped else 0)", "    if skipped:"]
         body += [f"        store_word(control_at, {SKIPPED}, load_word(control_at, {SKIPPED}) + 1)"]
     return function(f"conclude({', '.join(conclude_arguments(part, form, control))})", body)
+
+
+def _totals(first: int, end: int) -> list[str]:
+    """The lines that fetch what the step before has added up, of each array, to be added up."""
+    fetch = [f"at = load_word(totals_at, load_word(line, {TOTAL}) + item)"]
+    for k in range(first, end):
+        number = f"load_double(at, {k - first} * totals_stride)"
+        fetch.append(f"store_double(sums_at, {k} * capacity + first + item, {number})")
+    body = [f"for item in range(thread, load_word(line, {TOTALS}), SUM_THREADS):", *indented(fetch)]
+    return [f"if mode != {FOLLOW}:", *indented(body)]
 
 
 def _carried(count: int, value: str) -> Sequence[str]:

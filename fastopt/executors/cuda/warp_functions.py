@@ -17,6 +17,14 @@ from fastopt.kernels.llvm_operations import I32, int32, larger_word
 ALL_THREADS, BUTTERFLY, LAST_LANE = 0xFFFFFFFF, 3, device.WARP - 1
 
 
+def shuffle(builder: Any, word: Any, distance: Any) -> Any:
+    """Emit the exchange of 32 bits with the thread of a warp whose index differs in these bits."""
+    kind = ir.FunctionType(ir.LiteralStructType((I32, ir.IntType(1))), [I32] * 5)
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.nvvm.shfl.sync.i32")
+    operands = int32(ALL_THREADS), int32(BUTTERFLY), word, distance, int32(LAST_LANE)
+    return builder.extract_value(builder.call(function, operands), 0)
+
+
 @cache
 def _largest_of_warp() -> Any:
     """``largest(number)``: the largest that the threads of a warp have; all of them must ask."""
@@ -25,14 +33,9 @@ def _largest_of_warp() -> Any:
     def largest(typing_context: Any, number: Any) -> Any:
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             (largest_so_far,) = args
-            result = ir.LiteralStructType((I32, ir.IntType(1)))
-            kind = ir.FunctionType(result, [I32] * 5)
-            shuffle = cgutils.get_or_insert_function(builder.module, kind, "llvm.nvvm.shfl.sync.i32")
             distance = device.WARP // 2
             while distance:
-                numbers = ALL_THREADS, BUTTERFLY, None, distance, LAST_LANE
-                operands = [largest_so_far if own is None else int32(own) for own in numbers]
-                other = builder.extract_value(builder.call(shuffle, operands), 0)
+                other = shuffle(builder, largest_so_far, int32(distance))
                 largest_so_far = larger_word(builder, largest_so_far, other)
                 distance //= 2
             return largest_so_far
