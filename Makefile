@@ -34,7 +34,7 @@ ANYWHERE := $(addprefix --ignore=tests/test_,bench.py cache_users.py dialect_tab
 
 # What runs on a device of any kind, and what of it Numba's simulator can do.
 CUDA_LOGIC := $(addprefix tests/test_cuda,.py _blocks.py _norm.py _state.py _errors.py)
-CUDA := $(CUDA_LOGIC) $(addprefix tests/test_cuda,_copies.py _streams.py _traffic.py _arrays.py _gradients.py _pieces.py _sums.py _sums_after.py _launch.py _fast.py _page.py _numpy.py _fuzz.py _cache.py _bench.py) tests/test_identity_cuda.py
+CUDA := $(CUDA_LOGIC) $(addprefix tests/test_cuda,_copies.py _streams.py _traffic.py _arrays.py _gradients.py _pieces.py _sums.py _sums_after.py _stats.py _launch.py _fast.py _page.py _numpy.py _fuzz.py _cache.py _bench.py) tests/test_identity_cuda.py
 EMULATOR := ../shared/gpu-emulator/run
 
 # What runs at the same time prints its lines when it is through; make before 4.0 mixes them.

@@ -164,8 +164,3 @@ def test_hyperparameters():
             opt.lr = -1.0
         with pytest.raises(ValueError, match="grad_scale must be a number > 0"):
             opt.step(to_device(np.ones(N, np.float32)), grad_scale=0.0)
-
-
-def test_statistics_are_for_arrays_in_memory():
-    with pytest.raises(ValueError, match=r"stats.*memory"):
-        fastopt.SGD(to_device(np.ones(3, np.float32)), stats=["grad_norm"])

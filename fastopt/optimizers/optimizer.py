@@ -23,7 +23,7 @@ from fastopt.steps.group import shown_states
 from fastopt.steps.sparse.entries import wanted_rows
 from fastopt.steps.stats import Stats
 from fastopt.transforms.base import Chain, Transform, as_chain
-from fastopt.validation import Setting, shown
+from fastopt.validation import Setting, flag, shown
 
 
 class Optimizer(Averaged, Decoded, SharedOptions, shared=True):
@@ -104,7 +104,7 @@ class Optimizer(Averaged, Decoded, SharedOptions, shared=True):
         lambda opt: opt._state_now(), default=None, kw_only=True
     )
     stats: Field[Stats | None, Sequence[str] | None] = argument(
-        lambda opt: opt._steps.stats, default=None, kw_only=True
+        lambda opt: opt._steps.read_stats(wait=False), default=None, kw_only=True
     )
 
     def _make(self, values: Values) -> None:
@@ -223,6 +223,31 @@ class Optimizer(Averaged, Decoded, SharedOptions, shared=True):
             A gradient or a hyperparameter is not acceptable. Nothing was changed.
         """
         self._steps.step(grads, grad_scale, stream)
+
+    def read_stats(self, *, wait: bool = True) -> Stats | None:
+        """The statistics that the option `stats` asks for, of the last step that was taken.
+
+        Parameters
+        ----------
+        wait : bool, default True
+            Wait for a device to take the step. False gives the newest statistics that have arrived from
+            there, as ``opt.stats`` does, whose `step` tells of which step they are. In memory, and with
+            ``capturable=True``, there is no difference.
+
+        Returns
+        -------
+        Stats or None
+            None where there are none: before the first step, or after a load.
+
+        Examples
+        --------
+        >>> import numpy as np, fastopt
+        >>> opt = fastopt.SGD(np.zeros(2), stats=["grad_norm"])
+        >>> opt.step(np.array([3.0, 4.0]))
+        >>> opt.read_stats()["grad_norm"]
+        5.0
+        """
+        return self._steps.read_stats(wait=flag("wait", wait))
 
     def advance(self, *, stream: Any = None) -> None:
         """Prepare the next replay of a CUDA graph in which a step was captured.

@@ -34,6 +34,7 @@ from fastopt.steps.cuda_sums import DeviceDecisions, DevicePass, may_skip
 from fastopt.steps.device_gradients import DeviceGradients
 from fastopt.steps.hyperparameters import Hyperparameters
 from fastopt.steps.parameter_set import ParameterSet
+from fastopt.steps.stats import Stats
 from fastopt.steps.stepper import Setup, Stepper
 
 NO_LAUNCHES = np.zeros((0, 4), np.int64)
@@ -90,7 +91,7 @@ class CudaStepper(Stepper):
             self.pass_sums: DevicePassSums | None = None
             if any(group.terms for group in parameters.groups):
                 control = 0 if self._control is None else self._control.address
-                self.pass_sums = DevicePassSums(parameters, self.ordinal, control)
+                self.pass_sums = DevicePassSums(parameters, setup, self.ordinal, control)
             totals = None if self.pass_sums is None else self.pass_sums.device
             self.decisions: DeviceDecisions = DeviceDecisions(parameters, lambda: self.count, totals)
             if clip.is_on:
@@ -207,7 +208,9 @@ class CudaStepper(Stepper):
     def _next_quick(self) -> QuickStep | None:
         """What steps with gradients like the last in one call, None if there is more to do."""
         gradients, expected = self.gradients, self.gradients.expected
-        if self._decides or self.setup.capturable or self.driver is None:
+        if self._decides or self.setup.statistics.names:
+            return None
+        if self.setup.capturable or self.driver is None:
             return None
         if (
             expected is None or gradients.moved or not all(gradients.given)
@@ -351,17 +354,13 @@ class CudaStepper(Stepper):
                 if is_whole:
                     for batch in self._batches:
                         batch.start(self._stream)
-                    self._add_up()
+                    if self.pass_sums is not None:
+                        self.pass_sums.device.start(self._stream)
                 else:
                     for row, part in self.parameters.spans(start, stop):
                         if self.gradients.given[row]:
                             self._alone(row).start_part(part.start, part.stop, self._stream)
         self._has_started = True
-
-    def _add_up(self) -> None:
-        """Launch what adds up the terms of the step."""
-        if self.pass_sums is not None:
-            self.pass_sums.device.start(self._stream)
 
     def _run_and_count(self) -> bool:
         """Launch and count the step of all elements in one call, if the host counts; else False."""
@@ -393,15 +392,33 @@ class CudaStepper(Stepper):
     def end(self) -> None:
         """Count the step, if machine code did not."""
         if self.pass_sums is not None:
-            if not self._is_whole:
-                with self._on():
-                    self._add_up()
-            make(self.pass_sums.reduced(self.reducer))
+            self.pass_sums.finish(self._stream, self.reducer, in_parts=not self._is_whole)
         if not self._is_counted and self._counts:
             lags = np.add(self.lags, self.gradients.left_out)
             make([*self.counted(self.count + 1, lags.tolist())])
         if self.gradients.leaves_out:
             self.settle()
+            self._note_scales()
+
+    def set_grad_scale(self, grad_scale: Any) -> None:
+        """Multiply the gradients of the next step by ``1 / grad_scale``."""
+        super().set_grad_scale(grad_scale)
+        self._note_scales()
+
+    def _note_scales(self) -> None:
+        if self.pass_sums is not None:
+            self.pass_sums.note(self.count, self.lags, self.grad_scale)
+
+    def read_stats(self, *, wait: bool) -> Stats | None:
+        """The statistics of the last step, or of the newest that the host knows of."""
+        if self.pass_sums is None or self.reducer is not LOCAL:
+            return super().read_stats(wait=wait)
+        return self.pass_sums.statistics(self.parameters, wait=wait)
+
+    def _count_from(self, count: int) -> None:
+        if self.pass_sums is not None:
+            self.pass_sums.count_from(count)
+            self._note_scales()
 
     def advance(self, stream: Any) -> None:
         """Prepare the next replay of a graph that captured a step."""
@@ -424,12 +441,14 @@ class CudaStepper(Stepper):
         self.settle()
         self.decisions.keep()
         super().continue_at(count, lags)
+        self._count_from(count)
 
     def go_to(self, step: int) -> None:
         """Set the step count, or raise."""
         self.settle()
         self.decisions.keep()
         super().go_to(step)
+        self._count_from(step)
 
     def settle(self) -> None:
         """Count only the steps that were taken; waits for the device if that is not known."""

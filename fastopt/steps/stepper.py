@@ -235,9 +235,11 @@ class Stepper(ABC):
         ]
         return [*self.pass_sums.placed(sums), *changes]
 
-    @property
-    def stats(self) -> Stats | None:
-        """The statistics of the last step that was taken; None where there are none."""
+    def read_stats(self, *, wait: bool) -> Stats | None:
+        """The statistics of the last step that was taken; None where there are none.
+
+        Without `wait` a device may have newer ones that the host does not know of.
+        """
         sums, count, statistics = self.pass_sums, self.count, self.setup.statistics
         if sums is None or not statistics.names or count == sums.since:
             return None

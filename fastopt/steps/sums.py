@@ -71,8 +71,8 @@ def _sums_in(parts: Sequence[Part]) -> Iterator[tuple[Any, int]]:
 
 def check_sums(groups: Sequence[Group], place: str | None) -> None:
     """Check that transforms with sums, and statistics, can be used here, or raise ValueError."""
-    if place is not None and any(group.stats for group in groups):
-        raise ValueError("stats must be empty for arrays on a device: they are for memory so far")
+    if place not in (None, "cuda") and any(group.stats for group in groups):
+        raise ValueError(f"stats must be empty for arrays of the place {place!r}: it has none")
     for part in (part for group in groups for part in group.parts if part.sums is not None):
         if place not in (None, "cuda"):
             raise ValueError(

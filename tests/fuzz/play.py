@@ -245,6 +245,7 @@ class Player:
             "copies": [get(c) for c in self.copies or ()],
             "grads": [_content(g, get) for g in given or ()],
             "last": None if given is None else self.opt.last,  # of a step, and no part of a checkpoint
+            "stats": None if given is None else repr(self.opt.read_stats()),  # likewise
             "count": self.opt.step_count,
         }
 

@@ -330,7 +330,7 @@ def send(address: int, pinned: Any, stream: int) -> None:
 
 
 class Pinned:
-    """Memory of the host that a copy can leave from while the host goes on."""
+    """Memory of the host that copies can leave from, or come to, while the host goes on."""
 
     def __init__(self, words: int) -> None:
         self.array = np.zeros(words, np.int64) if SIMULATED else cuda.pinned_array(words, np.int64)
@@ -347,6 +347,19 @@ class Pinned:
         if SIMULATED:
             return
         _call(binding.cuEventRecord, self.event(), stream)
+
+    def receive(self, address: int, stream: int) -> None:
+        """Fill it from the device, in the order of the stream."""
+        if SIMULATED:
+            ctypes.memmove(self.array.ctypes.data, address, self.array.nbytes)
+            return
+        where = self.array.ctypes.data, address, self.array.nbytes
+        _call(binding.cuMemcpyDtoHAsync, *where, stream)
+        _call(binding.cuEventRecord, self.event(), stream)
+
+    def has_arrived(self) -> bool:
+        """Whether the last copy is through."""
+        return self._event is None or binding.cuEventQuery(self._event)[0] == 0
 
     def event(self) -> int:
         """The handle of the event that follows the last copy."""

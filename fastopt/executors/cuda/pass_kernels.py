@@ -1,8 +1,8 @@
 """The kernels that add up what the kernels of a step have stored (`warp_sums`).
 
 `fold` adds the pieces of each block of `SUM_BLOCK` elements, for arrays that have as many elements a
-piece and as many sums; `total` adds the blocks of each array, which a block of threads has; `publish`
-copies the totals to memory of the host, where statistics are read.
+piece and as many sums; `total` adds the blocks of each array, which a block of threads has, and counts
+the step.
 """
 
 from __future__ import annotations
@@ -31,9 +31,11 @@ _RETURN_IF_SKIPPED = f"""
 """
 
 _TOTAL = f"""
-def total(table_at, arrays, control_at):
+def total(table_at, arrays, count_at, control_at):
 {_RETURN_IF_SKIPPED}
     thread = cuda.threadIdx.x
+    if thread == 0 and cuda.blockIdx.x == 0:
+        store_word(count_at, 0, load_word(count_at, 0) + 1)
     sums = cuda.shared.array(SUM_THREADS, float64)
     line = table_at + {8 * ROW_WORDS} * cuda.blockIdx.x
     at, count = load_word(line, {BLOCKS_AT}), load_word(line, {BLOCKS})
@@ -82,5 +84,5 @@ def fold(pieces: int, terms: int, architecture: tuple[int, int]) -> Program:
 
 @cache
 def total(architecture: tuple[int, int]) -> Program:
-    """``total(table_at, arrays, control_at)``: a block of `SUM_THREADS` threads for each array."""
-    return _program("total", _TOTAL, 3, architecture, None)
+    """``total(table_at, arrays, count_at, control_at)``: `SUM_THREADS` threads for each array."""
+    return _program("total", _TOTAL, 4, architecture, None)

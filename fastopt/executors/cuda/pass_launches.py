@@ -20,6 +20,7 @@ from fastopt.executors.cuda.pass_kernels import (
     total,
 )
 from fastopt.executors.cuda.tree_sum import SUM_THREADS, THREADS
+from fastopt.executors.launching import UNDER_WAY
 from fastopt.executors.norm import LANES, SUM_BLOCK
 
 ABSENT = -0.0  # what changes no number that it is added to
@@ -42,7 +43,8 @@ class StepTotals:
     pieces_at : list of int
         For each array, the address of the sums of its pieces.
     totals_at : int
-        The address of the totals: a row for each term, with a number for each array.
+        The address of the totals: a row for each term, with a number for each array. The word before
+        them is the number of steps that were added up.
     """
 
     def __init__(
@@ -52,11 +54,13 @@ class StepTotals:
         self._blocks = [-(-size // SUM_BLOCK) for size in sizes]
         self._per_block = [SUM_BLOCK // piece for piece in pieces]
         self.shape = max(terms, default=0), len(self._blocks)
-        self._totals = device.allocate((max(self.shape[0] * self.shape[1], 1),), np.dtype(np.float64))
-        self.totals_at = self._totals.address
+        self._totals = device.allocate((1 + self.shape[0] * self.shape[1],), np.dtype(np.float64))
+        self._count_at, self.totals_at = self._totals.address, self._totals.address + 8
+        self._copies: list[device.Pinned] = []  # of count and totals, in the order of steps
         self._launches: list[tuple[Launch, int, int]] = []
         self._arrange()
         self.replace(np.zeros(self.shape))
+        self.count_from(0)
 
     def _arrange(self) -> None:
         """Allocate memory, those arrays next to each other that one launch can fold."""
@@ -88,19 +92,48 @@ class StepTotals:
         self.pieces_at = [self._pieces.address + 8 * first for first in self._firsts]
         self._table = device.allocate((max(table.size, 1),), np.dtype(np.int64))
         device.to_device(self._table.address, table)
-        words = self._table.address, len(counts), self._control
-        self._add(Launch(total(architecture), 3), words, len(counts), SUM_THREADS)
+        words = self._table.address, len(counts), self._count_at, self._control
+        self._add(Launch(total(architecture), 4), words, len(counts), SUM_THREADS)
 
     def _add(self, launch: Launch, words: Sequence[int], blocks: int, threads: int) -> None:
         launch.words[:] = words
         self._launches.append((launch, blocks, threads))
 
-    def read(self) -> Array:
-        """The totals on the host: a row for each term, with a number for each array; synchronizes."""
+    def read(self) -> tuple[int, Array]:
+        """The count of steps, and the totals: a row for each term; synchronizes."""
         device.synchronize()
-        host = np.zeros(self.shape)
-        device.to_host(host, self.totals_at)
-        return host
+        host = np.zeros(self._totals.size)
+        device.to_host(host, self._count_at)
+        return self._taken_apart(host)
+
+    def _taken_apart(self, host: Array) -> tuple[int, Array]:
+        return int(host[:1].view(np.int64)[0]), host[1:].reshape(self.shape)
+
+    def count_from(self, count: int) -> None:
+        """Let so many steps have been added up; synchronizes."""
+        device.synchronize()
+        device.to_device(self._count_at, np.array([count], np.int64))
+        self._copies.clear()
+
+    def send(self, stream: int) -> None:
+        """Copy count and totals to the host behind the step, which goes on.
+
+        If the device is `UNDER_WAY` steps behind, this step's are left out.
+        """
+        if len(self._copies) < UNDER_WAY:
+            self._copies.append(device.Pinned(self._totals.size))
+        elif self._copies[0].has_arrived():
+            self._copies.append(self._copies.pop(0))
+        else:
+            return
+        self._copies[-1].receive(self._count_at, stream)
+
+    def newest(self) -> tuple[int, Array] | None:
+        """The newest count and totals that have arrived on the host, None if there are none."""
+        for copy in reversed(self._copies):
+            if copy.has_arrived():
+                return self._taken_apart(copy.array.view(np.float64).copy())
+        return None
 
     def replace(self, totals: Array) -> None:
         """Let these be the totals, until arrays are stepped; synchronizes."""
