@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 import fastopt
+from fastopt import chain
+from fastopt import transforms as t
 from fastopt.steps.stepper import stepper_of
 from tests.device import EMULATED, needs_driver, sizes, skip_without_device, to_device
 from tests.support import problem
-from tests.test_cuda_sums import moved, pair, structures, train
+from tests.test_cuda_sums import pair, structures, train
 
 skip_without_device()
 
@@ -139,11 +141,11 @@ def test_a_host_that_is_far_ahead_leaves_some_out(monkeypatch):
 
 
 def test_groups():
+    """A state that only one group has."""
     params, grads = structures()
-    split = [[own[:4], own[4:]] for own in grads]
-    groups = [{"params": params[:4]}, {"params": params[4:], "momentum": 0.9}]
-    how = {"lr": 0.1, "stats": ["update_norm", "momentum_buffer_mean"]}
-    theirs = [{**own, "params": moved(own["params"])} for own in groups]
-    both = fastopt.SGD(theirs, **how), fastopt.SGD(groups, **how)
-    train(both, split)
+    rate = t.scale_by_learning_rate(0.1)
+    chains = [chain(rate), chain(t.trace(0.9), rate)]
+    names = ["update_norm", "momentum_buffer_mean"]
+    both = pair([params[:4], params[4:]], lambda own: fastopt.Optimizer(own, chains, stats=names))
+    train(both, [[own[:4], own[4:]] for own in grads])
     assert_same_stats(both)

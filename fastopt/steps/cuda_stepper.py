@@ -279,8 +279,8 @@ class CudaStepper(Stepper):
             self._single.clear()
             changed = [batch.bind(addresses[batch.rows], self._is_capturing) for batch in self._batches]
             if self.driver is not None and (any(changed) or len(known) < len(changed)):
-                sums = [] if self.pass_sums is None else self.pass_sums.device.launches()
-                known = np.array([*(batch.launch() for batch in self._batches), *sums], np.int64)
+                behind = [] if self.pass_sums is None else self.pass_sums.device.launches()
+                known = np.array([*(batch.launch() for batch in self._batches), *behind], np.int64)
             self.launches = known
             if self._decision is not None:
                 self._decision.arrange(self._batches, self.parameters.sizes, self.gradients.given)

@@ -138,6 +138,8 @@ class JobKernels:
             scope["nothing"] = np.int32(0)
             warp_functions.define_warp_functions(scope)
         scope |= self._functions()
+        if self.names.terms:
+            warp_sums.define_adding(scope, self._job, self._architecture)
         exec(compile(self.source("element"), "<fastopt element>", "exec"), scope)
         scope["element"] = self._helper(scope["element"])
         self._scope = scope
@@ -184,7 +186,6 @@ class JobKernels:
         observers = self._in_float64([term.function for term in terms])
         if not device.SIMULATED:
             check_terms(terms, self._job.parts, observers, device.result_type)
-        warp_sums.define_adding(scope, self._job, self._architecture)
         return scope | {f"observe{k}": function for k, function in enumerate(observers)}
 
     def _in_float64(self, functions: Sequence[Any]) -> list[Any]:
