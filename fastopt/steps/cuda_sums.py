@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastopt.arrays.checks import Array
 from fastopt.executors.cuda import device
 from fastopt.executors.cuda.batches import Batch
 from fastopt.executors.cuda.kernel_source import KernelVariant
@@ -72,7 +73,7 @@ class DeviceDecisions(Decisions):
                     own.sums + own.count_after,
                     _capacity(own, parameters),
                     table,
-                    self._totals(own, step_totals),
+                    _totals_of(own, parameters, step_totals),
                 )
                 for own, table in zip(self.passes, self._in_memory, strict=True)
             ]
@@ -99,19 +100,14 @@ class DeviceDecisions(Decisions):
         """The device memory of a pass."""
         return self._memory[number]
 
-    def _totals(self, own: SumPass, totals: StepTotals | None) -> Array:
-        """Where a pass finds what the step before has added up: for each array, an address."""
-        if not own.count_after or totals is None:
-            return np.zeros(0, np.int64)
-        _, arrays = totals.shape
-        return np.array(
-            [
-                totals.totals_at + 8 * (own.after[group] * arrays + row)
-                for row, group in enumerate(self._group_of)
-                if group in own.positions
-            ],
-            np.int64,
-        )
+
+def _totals_of(own: SumPass, parameters: ParameterSet, totals: StepTotals | None) -> Array:
+    """Where a pass finds what the step before has added up: for each array, an address."""
+    if not own.count_after or totals is None:
+        return np.zeros(0, np.int64)
+    _, arrays = totals.shape
+    rows = [(row, own.after[g]) for row, g in enumerate(parameters.group_of) if g in own.positions]
+    return np.array([totals.totals_at + 8 * (k * arrays + row) for row, k in rows], np.int64)
 
 
 def _capacity(own: SumPass, parameters: ParameterSet) -> int:
