@@ -105,8 +105,8 @@ class DevicePassSums(PassSums):
         values = np.zeros(self.device.shape)
         for row, numbers in enumerate(totals):
             values[: len(numbers), row] = numbers
-        return [partial(self._replace, values)]
+        return [partial(self._put_in_place, values)]
 
-    def _replace(self, values: Array) -> None:
+    def _put_in_place(self, values: Array) -> None:
         with device.on(self._ordinal):
             self.device.replace(values)
