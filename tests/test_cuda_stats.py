@@ -134,10 +134,9 @@ def test_a_host_that_is_far_ahead_leaves_some_out(monkeypatch):
         assert opt.stats is None
     assert opt.stats.step == UNDER_WAY
     assert opt.read_stats().step == UNDER_WAY + 3
-    for scale in range(1, 5 * UNDER_WAY):  # scales are forgotten that no statistics need
+    for scale in range(1, 5 * UNDER_WAY):
         opt.step(g, grad_scale=float(scale))
         assert opt.stats["grad_norm"] == pytest.approx(2.0**0.5 / scale)
-    assert len(stepper_of(opt)().pass_sums._scales) <= 4 * UNDER_WAY
 
 
 def test_groups():
