@@ -208,7 +208,7 @@ def _walk_and_add(names: Names, job: Job, width: int, is_whole: str = "") -> lis
         single += _branch("i < stop", [*_single(names, job), *terms])
     if width > 1:
         whole = f"{is_whole}begin + {width} <= stop"
-        body += _branch(whole, ["i = begin", *_group(names, job, each)], single)
+        body += _branch(whole, ["i = begin", *_loaded(names, each), *_group(names, job, each)], single)
     else:
         body += single
     body += warp_sums.add_rows(names.terms, each, 0)
