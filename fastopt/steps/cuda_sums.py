@@ -202,14 +202,12 @@ class DevicePass:
         ]
         firsts = list(accumulate(places, initial=0))
         used = [row for row, g in enumerate(self._parameters.group_of) if g in positions]
-        # As in memory, an array without elements is never left out.
-        present = [has or not size for has, size in zip(given, sizes, strict=True)]
         for adding in self._adding:
             adding.arrange(sizes, counts, firsts)
         # As for step counts and in memory, no array without elements is left out.
         given = [has or not size for has, size in zip(given, sizes, strict=True)]
         for _, _, conclusion in self._concluding:
-            conclusion.arrange(counts, firsts, present, used)
+            conclusion.arrange(counts, firsts, given, used)
         self._places = [firsts[row] for row in used] if per_array else [0]
 
     def set_numbers(self, count: int) -> None:
