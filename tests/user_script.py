@@ -149,6 +149,7 @@ def found_by_itself(w: Array, g: Array) -> None:
     opt.lr = "auto"
     stats: fastopt.Stats | None = opt.stats
     assert stats is not None
+    assert opt.read_stats(wait=False) is not None
 
 
 def torch_optimizers(model: Any) -> None:

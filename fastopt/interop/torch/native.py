@@ -43,11 +43,10 @@ class NativeOptimizer(FastOptimizer):
         The settings of the class, by its names and with its defaults, as numbers and flags. They are
         entries of ``param_groups`` then, which schedulers and you assign. Those of every optimizer
         are ``maximize``, ``clip_value``, ``weight_decay``, ``decoupled_weight_decay`` and ``bounds``,
-        ``(low, high)``. ``lr`` may be "auto" where that class takes it.
+        ``(low, high)``. ``lr`` may be "auto" where that class takes it. Beside them stand the options
+        of `Added`.
     fused : bool, optional
         True announces to `torch.amp.GradScaler` that the step unscales gradients.
-    **added
-        See `Added`.
 
     Raises
     ------

@@ -13,8 +13,12 @@ class LARS(NativeOptimizer, of=fastopt.LARS):
     ----------
     params : iterable of Tensor, of named ones, or of dict
         As torch's optimizers take them.
-    **settings
-        Those of `fastopt.LARS`, where the formulas are; and those of `NativeOptimizer`.
+    lr, momentum, trust_coefficient, eps, nesterov
+        As in `fastopt.LARS`, where the formulas are.
+    maximize, clip_value, weight_decay, decoupled_weight_decay, bounds
+        Options of every optimizer of fastopt's.
+    **added
+        See `Added`.
 
     Examples
     --------
@@ -36,8 +40,12 @@ class LAMB(NativeOptimizer, of=fastopt.LAMB):
     ----------
     params : iterable of Tensor, of named ones, or of dict
         As torch's optimizers take them.
-    **settings
-        Those of `fastopt.LAMB`, where the formulas are; and those of `NativeOptimizer`.
+    lr, beta1, beta2, eps, eps_inside_sqrt, bias_correction
+        As in `fastopt.LAMB`, where the formulas are.
+    decoupled_weight_decay, maximize, clip_value, weight_decay, bounds
+        Options of every optimizer of fastopt's.
+    **added
+        See `Added`.
 
     Examples
     --------
@@ -59,8 +67,12 @@ class Prodigy(NativeOptimizer, of=fastopt.Prodigy):
     ----------
     params : iterable of Tensor, of named ones, or of dict
         As torch's optimizers take them.
-    **settings
-        Those of `fastopt.Prodigy`, where the formulas are; and those of `NativeOptimizer`.
+    lr, beta1, beta2, eps, beta3, d0, d_coef, growth_rate, bias_correction, safeguard_warmup
+        As in `fastopt.Prodigy`, where the formulas are.
+    decoupled_weight_decay, maximize, clip_value, weight_decay, bounds
+        Options of every optimizer of fastopt's.
+    **added
+        See `Added`.
 
     Notes
     -----
@@ -86,8 +98,12 @@ class DoG(NativeOptimizer, of=fastopt.DoG):
     ----------
     params : iterable of Tensor, of named ones, or of dict
         As torch's optimizers take them.
-    **settings
-        Those of `fastopt.DoG`, where the formulas are; and those of `NativeOptimizer`.
+    lr, reps_rel, eps, init_eta, layerwise
+        As in `fastopt.DoG`, where the formulas are.
+    maximize, clip_value, weight_decay, decoupled_weight_decay, bounds
+        Options of every optimizer of fastopt's.
+    **added
+        See `Added`.
 
     Notes
     -----
@@ -113,8 +129,12 @@ class Lion(NativeOptimizer, of=fastopt.Lion):
     ----------
     params : iterable of Tensor, of named ones, or of dict
         As torch's optimizers take them.
-    **settings
-        Those of `fastopt.Lion`, where the formulas are; and those of `NativeOptimizer`.
+    lr, beta1, beta2
+        As in `fastopt.Lion`, where the formulas are.
+    decoupled_weight_decay, maximize, clip_value, weight_decay, bounds
+        Options of every optimizer of fastopt's.
+    **added
+        See `Added`.
 
     Examples
     --------
@@ -136,8 +156,12 @@ class AdaBelief(NativeOptimizer, of=fastopt.AdaBelief):
     ----------
     params : iterable of Tensor, of named ones, or of dict
         As torch's optimizers take them.
-    **settings
-        Those of `fastopt.AdaBelief`, where the formulas are; and those of `NativeOptimizer`.
+    lr, beta1, beta2, eps, eps_root
+        As in `fastopt.AdaBelief`, where the formulas are.
+    maximize, clip_value, weight_decay, decoupled_weight_decay, bounds
+        Options of every optimizer of fastopt's.
+    **added
+        See `Added`.
 
     Examples
     --------
@@ -159,8 +183,12 @@ class Yogi(NativeOptimizer, of=fastopt.Yogi):
     ----------
     params : iterable of Tensor, of named ones, or of dict
         As torch's optimizers take them.
-    **settings
-        Those of `fastopt.Yogi`, where the formulas are; and those of `NativeOptimizer`.
+    lr, beta1, beta2, eps, bias_correction, initial_accumulator, initial_average
+        As in `fastopt.Yogi`, where the formulas are.
+    maximize, clip_value, weight_decay, decoupled_weight_decay, bounds
+        Options of every optimizer of fastopt's.
+    **added
+        See `Added`.
 
     Examples
     --------
@@ -182,8 +210,12 @@ class Adan(NativeOptimizer, of=fastopt.Adan):
     ----------
     params : iterable of Tensor, of named ones, or of dict
         As torch's optimizers take them.
-    **settings
-        Those of `fastopt.Adan`, where the formulas are; and those of `NativeOptimizer`.
+    lr, beta1, beta2, beta3, eps, eps_root, look_ahead, bias_correction, proximal
+        As in `fastopt.Adan`, where the formulas are.
+    decoupled_weight_decay, maximize, clip_value, weight_decay, bounds
+        Options of every optimizer of fastopt's.
+    **added
+        See `Added`.
 
     Examples
     --------
@@ -205,8 +237,12 @@ class AdEMAMix(NativeOptimizer, of=fastopt.AdEMAMix):
     ----------
     params : iterable of Tensor, of named ones, or of dict
         As torch's optimizers take them.
-    **settings
-        Those of `fastopt.AdEMAMix`, where the formulas are; and those of `NativeOptimizer`.
+    lr, beta1, beta2, eps, beta3, alpha, warmup_steps
+        As in `fastopt.AdEMAMix`, where the formulas are.
+    decoupled_weight_decay, maximize, clip_value, weight_decay, bounds
+        Options of every optimizer of fastopt's.
+    **added
+        See `Added`.
 
     Examples
     --------
@@ -228,8 +264,12 @@ class QHAdam(NativeOptimizer, of=fastopt.QHAdam):
     ----------
     params : iterable of Tensor, of named ones, or of dict
         As torch's optimizers take them.
-    **settings
-        Those of `fastopt.QHAdam`, where the formulas are; and those of `NativeOptimizer`.
+    lr, beta1, beta2, eps, nu1, nu2
+        As in `fastopt.QHAdam`, where the formulas are.
+    maximize, clip_value, weight_decay, decoupled_weight_decay, bounds
+        Options of every optimizer of fastopt's.
+    **added
+        See `Added`.
 
     Examples
     --------
