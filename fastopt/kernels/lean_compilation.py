@@ -53,7 +53,6 @@ class LinkedLowering(NativeLowering):  # type: ignore[misc]  # as above
         # Numba knows a compiled function by an object of this type. This one cannot be called.
         name = _dynfunc.make_function(code.module, code.func_name, "", 0, result.env, (library,))
         context.insert_user_function(name, result.fndesc, [library])
-        state.reload_init.extend(library._reload_init)
         state.cr = result._replace(cfunc=name)
         return True
 
