@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
         path = FOLDER / "results" / f"{machine.name(facts)}.json"
         path.parent.mkdir(exist_ok=True)
         if adds:
-            results = _added(json.loads(path.read_text("utf-8")), cases)
+            results = added(json.loads(path.read_text("utf-8")), results)
         path.write_text(json.dumps(_rounded(results), indent=1) + "\n", "utf-8")
         report.main([str(path)])
     return 0
@@ -60,11 +60,24 @@ def _run(file: Path, arguments: list[str]) -> tuple[int, list[dict[str, Any]]]:
         return status, [json.loads(raw.read_text("utf-8"))]
 
 
-def _added(stored: dict[str, Any], cases: list[Any]) -> dict[str, Any]:
-    """Stored results with other cases for some of the questions."""
-    measured = {case["question"] for case in cases}
+def added(stored: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
+    """Stored results with the cases of others in the place of those for the same questions.
+
+    Raises
+    ------
+    SystemExit
+        They are of another machine: a hypervisor may give several processors one name.
+    """
+    differences = [
+        f"{key} {results['machine'][key]!r}, not {stored['machine'][key]!r}"
+        for key in machine.LIKE
+        if results["machine"][key] != stored["machine"][key]
+    ]
+    if differences:
+        raise SystemExit(f"--add needs the machine of the stored results: {'; '.join(differences)}")
+    measured = {case["question"] for case in results["cases"]}
     unchanged = [case for case in stored["cases"] if case["question"] not in measured]
-    return {**stored, "cases": [*unchanged, *cases]}
+    return {**stored, "cases": [*unchanged, *results["cases"]]}
 
 
 def _rounded(value: object) -> object:

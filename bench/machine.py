@@ -17,6 +17,9 @@ import numpy as np
 import fastopt
 from bench import native
 
+# Facts that are the same at every run on a machine: its name may be that of others.
+LIKE = "cpu", "architecture", "family_model_stepping", "cores", "caches_bytes"
+
 
 def facts(cpu: Mapping[str, Any]) -> dict[str, Any]:
     """Machine and software; `cpu` is what py-cpuinfo found, from pytest-benchmark's report."""

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from bench import (
+    __main__,
     automatic_rate,
     drawing,
     evaluations,
@@ -101,6 +102,39 @@ def test_figures_of_no_cases_are_empty_not_an_error(tmp_path: Path) -> None:
     assert len(figures.draw({"machine": {"caches_bytes": {}}, "cases": []}, tmp_path)) == 2 * len(
         figures.FIGURES
     )
+
+
+ADDED: Any = {
+    "machine": {
+        "cpu": "Processor",
+        "architecture": "x86_64",
+        "family_model_stepping": [6, 143, 8],
+        "cores": 2,
+        "caches_bytes": {"l2": 2 << 20},
+        "date": "2026-11-27",
+    },
+    "cases": [{"question": "sums", "size": 1}],
+}
+
+
+def test_a_part_takes_the_place_of_what_was_stored_for_it() -> None:
+    stored = {**ADDED, "cases": [{"question": "sums", "size": 2}, {"question": "many", "size": 3}]}
+    stored["machine"] = {**ADDED["machine"], "date": "2026-01-01"}
+    assert __main__.added(stored, ADDED) == {
+        "machine": stored["machine"],
+        "cases": [{"question": "many", "size": 3}, {"question": "sums", "size": 1}],
+    }
+
+
+@pytest.mark.parametrize(
+    "other", [{"family_model_stepping": [6, 173, 1]}, {"caches_bytes": {"l2": 1 << 20}}, {"cores": 4}]
+)
+def test_a_part_is_not_added_to_results_of_another_machine(other: dict[str, Any]) -> None:
+    """Processors of several kinds may have one name."""
+    stored = {**ADDED, "machine": {**ADDED["machine"], **other}}
+    [(key, value)] = other.items()
+    with pytest.raises(SystemExit, match=re.escape(f"{key} {ADDED['machine'][key]!r}, not {value!r}")):
+        __main__.added(stored, ADDED)
 
 
 def test_ratios_are_formed_within_a_round() -> None:
