@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 
 import fastopt
+from fastopt import chain
+from fastopt import transforms as t
 from fastopt.executors import launching
 from fastopt.executors.exchange import ID
 from fastopt.steps.stepper import stepper_of
-from tests.device import needs_driver, needs_emulator, to_device, to_host
+from tests.device import EMULATED, misaligned, needs_driver, needs_emulator, to_device, to_host
+from tests.test_sums_after import late
 
 pytestmark = needs_driver
 
@@ -179,3 +182,37 @@ def test_gradients_that_are_left_out_and_come_back(opt):
     assert opt.step_count == 6
     np.testing.assert_array_equal(to_host(params[1]), expected(6))
     np.testing.assert_array_equal(to_host(params[0]), expected(4)[:3])
+
+
+def _objects():
+    if EMULATED:
+        import gpu_emulator
+
+        gpu_emulator.launches.clear()
+    gc.collect()
+    return len(gc.get_objects())
+
+
+def _aligned_and_not():
+    """Arrays whose gradients are aligned and not, in turns."""
+    opt = fastopt.SGD([to_device(np.ones(5000, np.float32)) for _ in range(2)], lr=0.1)
+    places = itertools.cycle([to_device, misaligned])
+    return lambda: opt.step([place(np.ones(5000, np.float32)) for place in [next(places)] * 2])
+
+
+def _left_out():
+    """Arrays that add up sums, and have no gradient in turns."""
+    parts = chain(late(), t.scale_by_learning_rate(0.1))
+    opt = fastopt.Optimizer([to_device(np.ones(2, np.float32)) for _ in range(2)], parts)
+    g, turns = to_device(np.ones(2, np.float32)), itertools.cycle([(1, 0), (0, 1)])
+    return lambda: opt.step([g if has else None for has in next(turns)])
+
+
+@pytest.mark.parametrize("make", [_aligned_and_not, _left_out])
+def test_nothing_is_kept_of_steps_that_are_over(make):
+    step, counts = make(), []
+    for _ in range(3):
+        for _ in range(16):
+            step()
+        counts.append(_objects())
+    assert counts[2] - counts[1] < 16

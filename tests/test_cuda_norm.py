@@ -59,6 +59,34 @@ def test_sums_of_many_blocks(blocks):
     assert decision.control.read()[0] == math.sqrt(norm.tree_sum(sums[0]))
 
 
+class _Rows:
+    """As much of a batch as a decision reads: arrays with a row each of a table, at an address."""
+
+    gradient_format, gradient_address = "float32", 4096
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def row_address(self, row):
+        return self.gradient_address + 8 * row
+
+
+def test_other_batches_whose_tables_are_in_the_same_memory():
+    """Memory is used again: what is known of arrays that were there is not taken for others."""
+    from fastopt.executors.cuda.clip_decision import ClipDecision
+    from fastopt.executors.cuda.tree_sum import CHUNK_WORDS
+
+    decision, sizes_ = ClipDecision(4, False, False), [100, 5, 7, 80]
+    batches, other = [_Rows([0, 1]), _Rows([2, 3])], [[0, 2], [1, 3]]
+    decision.arrange(batches, sizes_, [True] * 4)
+    for batch, rows in zip(batches, other, strict=True):
+        batch.rows = rows
+    decision.arrange(batches, sizes_, [True] * 4)
+    tables = [table.words.reshape(-1, CHUNK_WORDS) for table in decision._tables]
+    assert [table[:, 2].tolist() for table in tables] == [[100, 7], [5, 80]]
+    assert [table[:, 3].tolist() for table in tables] == other
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_global_norm_of_what_is_not_finite(bad):
     assert math.isnan(fastopt.global_norm(to_device(np.array([1.0, bad], np.float32))))

@@ -148,3 +148,20 @@ def test_groups():
     both = pair([params[:4], params[4:]], lambda own: fastopt.Optimizer(own, chains, stats=names))
     train(both, [[own[:4], own[4:]] for own in grads])
     assert_same_stats(both)
+
+
+def test_a_copy_that_fails_is_none(monkeypatch):
+    """Nor is one that an interrupt keeps from its start: what is in its memory is no statistics."""
+    from fastopt.executors.cuda import device
+
+    opt, g = fastopt.SGD(to_device(np.zeros(2)), stats=["grad_norm"]), to_device(np.ones(2))
+    opt.step(g)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(device.Pinned, "receive", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            opt.step(g)
+    assert (opt.stats.step, opt.read_stats().step) == (1, 2)

@@ -344,3 +344,20 @@ def captured(monkeypatch, step, launches):
             function(*first, last.ctypes.data + 8 * np.arange(len(last)) if is_launch else last)
 
     return replay
+
+
+@needs_driver
+def test_a_copy_to_the_device_is_over_when_it_returns(monkeypatch):
+    """The driver's own returns once memory was read, and a stream of torch waits for no other."""
+    from fastopt.executors.cuda import device
+
+    calls, call = [], device._call
+
+    def noted(function, *arguments):
+        calls.append(function.__name__)
+        return call(function, *arguments)
+
+    target = device.allocate((3,), np.float64)
+    monkeypatch.setattr(device, "_call", noted)
+    device.to_device(target.address, np.ones(3))
+    assert calls == ["cuMemcpyHtoD", "cuStreamSynchronize"]

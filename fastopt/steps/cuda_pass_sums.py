@@ -59,7 +59,9 @@ class DevicePassSums(PassSums):
 
     def note(self, count: int, lags: Sequence[int], grad_scale: float) -> None:
         """Note what the scales of gradients are from a step count on, as they or lags have changed."""
-        if len(self._scales) >= UNDER_WAY * 4:
+        if not self._copies:  # all steps before are known whenever something is read
+            self._scales.clear()
+        elif len(self._scales) >= UNDER_WAY * 4:
             arrived = self.device.newest()
             known = 0 if arrived is None else arrived[0]
             old = [i for i, entry in enumerate(self._scales) if entry[0] <= known]

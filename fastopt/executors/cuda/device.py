@@ -289,6 +289,8 @@ def to_device(address: int, host: Any) -> None:
         ctypes.memmove(address, host.ctypes.data, host.nbytes)
     else:
         _call(binding.cuMemcpyHtoD, address, host.ctypes.data, host.nbytes)
+        # That returns once the array was read: other streams, of torch for one, must not be before it.
+        _call(binding.cuStreamSynchronize, 0)
 
 
 def to_host(host: Any, address: int) -> None:

@@ -141,6 +141,11 @@ class StagedTable:
         """Leave the memory of the current copy to a graph."""
         self._is_kept = True
 
+    @property
+    def is_of_graphs(self) -> bool:
+        """Whether a graph reads the copy, or an earlier one."""
+        return self._is_kept or len(self._memory) > 1
+
     def renew(self) -> None:
         """Allocate new device memory if the current copy belongs to a graph."""
         if self._is_kept:

@@ -68,6 +68,7 @@ class ManyArrays(Batch):
             self._layout = b""
             needed = self._rows_size + chunks.size
             if self.table is None or self.table.words.size != needed:
+                self.tables = [table for table in self.tables if table.is_of_graphs]
                 self.tables.append(StagedTable(needed))
             self._pointed_at, self._table_of_chunks = -1, chunks
             self._blocks, self._layout = len(chunks), layout

@@ -121,12 +121,13 @@ class StepTotals:
         If the device is `UNDER_WAY` steps behind, this step's are left out.
         """
         if len(self._copies) < UNDER_WAY:
-            self._copies.append(device.Pinned(self._totals.size))
+            copy = device.Pinned(self._totals.size)
         elif self._copies[0].has_arrived():
-            self._copies.append(self._copies.pop(0))
+            copy = self._copies.pop(0)
         else:
             return
-        self._copies[-1].receive(self._count_at, stream)
+        copy.receive(self._count_at, stream)
+        self._copies.append(copy)  # now that something is to come there, whatever interrupts this
 
     def newest(self) -> tuple[int, Array] | None:
         """The newest count and totals that have arrived on the host, None if there are none."""
