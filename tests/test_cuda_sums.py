@@ -1,8 +1,10 @@
 """Sums of transforms on a device: the bits of memory, and nobody waits."""
 
 import copy
+import itertools
 import math
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -372,3 +374,44 @@ def test_order_of_many_blocks():
             expected = tree_sum(numbers) if count else 1.0
             assert math.copysign(1.0, to_host(room)[0]) == math.copysign(1.0, expected)
             assert to_host(room)[0] == expected
+
+
+@needs_driver
+@pytest.mark.parametrize("count", [2, 1])
+def test_an_interrupt_while_sums_are_arranged(count):
+    """The next step arranges them anew: no kernel gets a gradient that there is not."""
+    from fastopt.executors.cuda.sum_launches import Adding, Conclusion
+
+    drawn = [problem(n, np.float32, 3) for n in (40, 9)[:count]]
+    params, grads = [w for w, _ in drawn], [[g[k] for _, g in drawn] for k in range(3)]
+    grads[1][0] = None
+
+    def start():
+        parts = chain(clip(0.3, per_array=True), t.scale_by_learning_rate(0.1))
+        both = pair(params, optimizer(parts))
+        train(both, grads[:1])
+        return both
+
+    both = start()
+    codes = Adding.arrange.__code__, Conclusion.arrange.__code__
+    for line in range(1, 99):
+        lines = itertools.count(1)
+
+        def trace(frame, event, _, lines=lines, line=line):
+            if frame.f_code in codes and event == "line" and next(lines) == line:
+                raise KeyboardInterrupt
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            both[0].step(moved(grads[1]))
+            break
+        except KeyboardInterrupt:
+            sys.settrace(before)
+            train(both, grads[1:])
+            assert_same(*both)
+            both = start()
+        finally:
+            sys.settrace(before)
+    assert line > 10

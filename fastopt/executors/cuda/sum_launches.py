@@ -155,23 +155,25 @@ class Adding:
         The arrays of the optimizer have `sizes`, as many blocks as `counts` says, and the first one at
         `firsts`.
         """
-        words: list[int]
         if isinstance(self._batch, ManyArrays):
             key = self._batch.gradient_address, tuple(counts)
             if key == self._chunked:  # of other gradients the rows have the addresses
                 return
-            self._chunked = key
+            self._chunked = None  # until all is arranged
             table = chunk_table(self._batch, sizes, counts, firsts)
-            self.table = StagedTable(table.size)
-            self.table.words[:] = table.reshape(-1)
-            self.blocks = len(table)
-            words = [self.table.address, self._batch.decided_column]
+            staged = StagedTable(table.size)
+            staged.words[:] = table.reshape(-1)
+            self.table, self.blocks = staged, len(table)
+            self._set([staged.address, self._batch.decided_column])
+            self._chunked = key
         elif isinstance(self._batch, OneArray):
             row = self._batch.rows[0]
             self.blocks = counts[row]
             addresses = self._batch.row_addresses()[: self._count]
             addresses += [self._decided] * self._has_decided
-            words = [sizes[row], firsts[row], *addresses]
+            self._set([sizes[row], firsts[row], *addresses])
+
+    def _set(self, words: Sequence[int]) -> None:
         for launch in self._launches:
             launch.words[2 : 2 + len(words)] = words
 
@@ -268,7 +270,7 @@ class Conclusion:
         arranged = *counts, *given
         if arranged == self._arranged:
             return
-        self._arranged = arranged
+        self._arranged = None  # until all is arranged
         lines = self.table.words.reshape(-1, ROW_WORDS)
         columns = self._rows, self._decided, self._carried
         for line, row, at, carried in zip(lines, *columns, strict=True):
@@ -278,6 +280,7 @@ class Conclusion:
         self.table.change(self.table.words.size)
         self.table.renew()
         self._launch.words[2] = self.table.address
+        self._arranged = arranged
 
     def expect(self, step: int, skipped: int) -> None:
         """Set the step count that launches assume, and the number of skipped steps that it is for."""
