@@ -71,18 +71,22 @@ class _Rows:
         return self.gradient_address + 8 * row
 
 
-def test_other_batches_whose_tables_are_in_the_same_memory():
+def test_other_batches_whose_tables_are_in_the_same_memory(monkeypatch):
     """Memory is used again: what is known of arrays that were there is not taken for others."""
-    from fastopt.executors.cuda.clip_decision import ClipDecision
+    from fastopt.executors.cuda import clip_decision
     from fastopt.executors.cuda.tree_sum import CHUNK_WORDS
 
-    decision, sizes_ = ClipDecision(4, False, False), [100, 5, 7, 80]
+    staged, make = [], clip_decision.StagedTable
+    monkeypatch.setattr(
+        clip_decision, "StagedTable", lambda words: (staged.append(make(words)), staged[-1])[1]
+    )
+    decision, sizes_ = clip_decision.ClipDecision(4, False, False), [100, 5, 7, 80]
     batches, other = [_Rows([0, 1]), _Rows([2, 3])], [[0, 2], [1, 3]]
     decision.arrange(batches, sizes_, [True] * 4)
     for batch, rows in zip(batches, other, strict=True):
         batch.rows = rows
     decision.arrange(batches, sizes_, [True] * 4)
-    tables = [table.words.reshape(-1, CHUNK_WORDS) for table in decision._tables]
+    tables = [table.words.reshape(-1, CHUNK_WORDS) for table in staged[2:]]
     assert [table[:, 2].tolist() for table in tables] == [[100, 7], [5, 80]]
     assert [table[:, 3].tolist() for table in tables] == other
 
