@@ -351,13 +351,13 @@ def test_a_copy_to_the_device_is_over_when_it_returns(monkeypatch):
     """The driver's own returns once memory was read, and a stream of torch waits for no other."""
     from fastopt.executors.cuda import device
 
-    calls, call = [], device._call
+    target, calls = device.allocate((3,), np.float64), []
+    for name in ("cuMemcpyHtoD", "cuStreamSynchronize"):
 
-    def noted(function, *arguments):
-        calls.append(function.__name__)
-        return call(function, *arguments)
+        def noted(*arguments, name=name, function=getattr(device.binding, name)):
+            calls.append(name)
+            return function(*arguments)
 
-    target = device.allocate((3,), np.float64)
-    monkeypatch.setattr(device, "_call", noted)
+        monkeypatch.setattr(device.binding, name, noted)
     device.to_device(target.address, np.ones(3))
     assert calls == ["cuMemcpyHtoD", "cuStreamSynchronize"]
