@@ -352,12 +352,15 @@ def test_a_copy_to_the_device_is_over_when_it_returns(monkeypatch):
     from fastopt.executors.cuda import device
 
     target, calls = device.allocate((3,), np.float64), []
-    for name in ("cuMemcpyHtoD", "cuStreamSynchronize"):
 
-        def noted(*arguments, name=name, function=getattr(device.binding, name)):
+    def noted(name, function):
+        def call(*arguments):
             calls.append(name)
             return function(*arguments)
 
-        monkeypatch.setattr(device.binding, name, noted)
+        return call
+
+    for name in ("cuMemcpyHtoD", "cuStreamSynchronize"):
+        monkeypatch.setattr(device.binding, name, noted(name, getattr(device.binding, name)))
     device.to_device(target.address, np.ones(3))
     assert calls == ["cuMemcpyHtoD", "cuStreamSynchronize"]
