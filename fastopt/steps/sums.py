@@ -109,6 +109,7 @@ class Decisions:
         self.carried: Carried = []
         self.next = self.carried  # that of the step after the one that was begun
         self.passes: list[SumPass] = []
+        self._lengths: list[dict[int, int]] = []  # how many numbers each group or array carries
         if any(part.sums for group in groups for part in group.parts):
             self._find_passes()
 

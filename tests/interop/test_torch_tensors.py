@@ -385,8 +385,3 @@ def test_fused_with_complex_parameters():
 def test_capturable_on_the_cpu():
     w = torch.nn.Parameter(torch.zeros(3))
     refused([w], AssertionError, "capturable=True needs parameters on devices", capturable=True)
-
-
-def test_a_learning_rate_is_not_found_here():
-    with pytest.raises(TypeError, match=r"lr must be a number .* not 'auto'.*fastopt\.RMSProp"):
-        fastopt.interop.torch.RMSprop([torch.ones(3, requires_grad=True)], lr="auto")

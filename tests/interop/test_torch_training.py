@@ -264,7 +264,7 @@ def test_average_of_the_weights(name):
         ({"clip_norm": 0.0}, ValueError, "clip_norm must be a number > 0, got 0.0"),
         ({"clip_norm": "1"}, TypeError, "clip_norm must be a number > 0, not '1' of type str"),
         ({"average_decay": 1.0}, ValueError, r"average_decay must be a number in \[0, 1\), got 1.0"),
-        ({"alpha": 1.5}, ValueError, r"beta .*must be a number in \[0, 1\), got 1.5"),
+        ({"alpha": 1.5}, ValueError, r"alpha .*must be a number in \[0, 1\), got 1.5"),
         ({"momentum": 1.5}, ValueError, r"momentum .*must be a number in \[0, 1\], got 1.5"),
         ({"differentiable": True}, RuntimeError, "differentiable=True is not supported"),
     ],
@@ -349,7 +349,7 @@ def test_stochastic_rounding_loses_no_small_updates():
 def test_code_of_the_page_runs():
     scope = {"__name__": "reader"}
     found = blocks(ROOT / "docs" / "torch.md")
-    assert len(found) == 4
+    assert len(found) == 6
     for block in found:
         exec(compile(block, "docs/torch.md", "exec"), scope)
 

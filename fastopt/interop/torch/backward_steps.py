@@ -124,6 +124,7 @@ class BackwardSteps:
 
     def attach(self) -> None:
         """Put hooks on all parameters that the optimizer has now, or raise and change nothing."""
+        _check_transforms(self._optimizer)
         current = {id(param): param for param in self._params()}
         owners = {_owners.get(param, lambda: None)() for param in current.values()}
         if owners - {None, self._optimizer}:
@@ -283,6 +284,11 @@ def _check_needs_all(optimizer: FastOptimizer) -> None:
     for group in optimizer.param_groups:
         if group.get(AUTOMATIC_LR) is not None:
             raise ValueError("lr must be a number with step_in_backward, not 'auto': " + _ALL)
+
+
+def _check_transforms(optimizer: FastOptimizer) -> None:
+    """Raise ValueError if a transform has sums over all parameters."""
+    for group in optimizer.param_groups:
         for transform in over_all(optimizer._chain(group, {})):
             raise ValueError(
                 f"step_in_backward cannot be used with transform {transform.factory_name}: {_ALL}"

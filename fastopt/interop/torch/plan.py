@@ -133,7 +133,9 @@ class Plan:
     @property
     def stats(self) -> Stats | None:
         """The statistics of the last step, those of each array by parameter."""
-        stats: Stats | None = self.launches[0][0].stepper.stats if self.launches else None
+        if not self.launches:
+            return None
+        stats: Stats | None = self.launches[0][0].stepper.read_stats(wait=False)
         if stats is None:
             return None
         each = {
