@@ -17,7 +17,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "cuda.md"
 def test_code_runs():
     text = PAGE.read_text("utf-8")
     blocks = re.findall(r"^```py\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    assert len(blocks) == text.count("```py\n") == 5
+    assert len(blocks) == text.count("```py\n") == 6
     scope = {"__name__": "reader"}
     for block in blocks:
         exec(compile(block, str(PAGE), "exec"), scope)

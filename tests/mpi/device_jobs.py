@@ -289,7 +289,7 @@ def errors(comm):
         ShardedOptimizer(comm, to_device(np.zeros(0, np.float32)), make)
     assert device_exchange.reads_devices(comm) in (True, False)
     refused(
-        ValueError, ["device_exchange", "'auto', 'direct', 'host'", "'fast'"], device_exchange="fast"
+        ValueError, ["device_exchange", "'auto', 'direct' or 'host'", "'fast'"], device_exchange="fast"
     )
     refused(ValueError, ["device_exchange", "in memory"], np.ones(3), device_exchange="host")
     way = {"device_exchange": ways(comm)[0]}
