@@ -4,8 +4,6 @@ import contextvars
 import copy
 import gc
 import pickle
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,10 +11,9 @@ import pytest
 import fastopt
 from fastopt.arrays import archive
 from fastopt.optimizers import checkpoint
+from tests.lines import Lines
 from tests.runs import falling, snapshot
 from tests.support import compiled_suite_only, parameters_of
-
-PACKAGE = str(Path(fastopt.__file__).parent)
 
 
 def made(lr=0.1):
@@ -37,30 +34,6 @@ def saved(tmp_path):
         opt.step(gradients(number))
     opt.save(tmp_path / "state.npz", params=True)
     return opt, tmp_path / "state.npz"
-
-
-class Lines:
-    """Counts the lines of the package that are run, and raises at one of them."""
-
-    def __init__(self, stop=None, error=None):
-        self.stop, self.error, self.count = stop, error, 0
-
-    def _trace(self, frame, event, argument):
-        if not frame.f_code.co_filename.startswith(PACKAGE):
-            return None
-        if event == "line":
-            self.count += 1
-            if self.count == self.stop:
-                raise self.error
-        return self._trace
-
-    def __enter__(self):
-        self._before = sys.gettrace()
-        sys.settrace(self._trace)
-        return self
-
-    def __exit__(self, *_):
-        sys.settrace(self._before)
 
 
 def from_file(opt, saved, path):

@@ -2,7 +2,6 @@
 
 import gc
 import itertools
-import sys
 import weakref
 
 import numpy as np
@@ -15,6 +14,7 @@ from fastopt.executors import launching
 from fastopt.executors.exchange import ID
 from fastopt.steps.stepper import stepper_of
 from tests.device import EMULATED, misaligned, needs_driver, needs_emulator, to_device, to_host
+from tests.lines import interrupted_at
 from tests.test_sums_after import late
 
 pytestmark = needs_driver
@@ -148,25 +148,11 @@ def test_an_interrupt_anywhere_leaves_no_number_of_an_object_that_is_not_held(op
     opt.step(grads.pop())
     gradients = stepper_of(opt)().gradients
     for line in range(1, 99):
-        lines = itertools.count(1)
-
-        def trace(frame, event, _, lines=lines, line=line):
-            is_there = frame.f_code is type(gradients).take.__code__
-            if is_there and event == "line" and next(lines) == line:
-                raise KeyboardInterrupt
-            return trace
-
         grads.append(memory[:])
         seen.append(weakref.ref(grads[0]))
-        before = sys.gettrace()
-        sys.settrace(trace)
-        try:
-            opt.step(grads.pop())
+        take = type(gradients).take
+        if not interrupted_at(line, lambda: opt.step(grads.pop()), functions=[take]):
             return
-        except KeyboardInterrupt:
-            pass
-        finally:
-            sys.settrace(before)
         gc.collect()
         held = {id(own()) for own in seen if own() is not None}
         assert set(gradients.expected.table[:, ID].tolist()) <= {0, *held}

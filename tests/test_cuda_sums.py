@@ -1,10 +1,8 @@
 """Sums of transforms on a device: the bits of memory, and nobody waits."""
 
 import copy
-import itertools
 import math
 import pickle
-import sys
 
 import numpy as np
 import pytest
@@ -25,6 +23,7 @@ from tests.device import (
     to_device,
     to_host,
 )
+from tests.lines import interrupted_at
 from tests.refusals import refusal
 from tests.sums import blend, clip, everything, product, scaled, square
 from tests.support import assert_same_bits, problem
@@ -393,25 +392,9 @@ def test_an_interrupt_while_sums_are_arranged(count):
         return both
 
     both = start()
-    codes = Adding.arrange.__code__, Conclusion.arrange.__code__
-    for line in range(1, 99):
-        lines = itertools.count(1)
-
-        def trace(frame, event, _, lines=lines, line=line):
-            if frame.f_code in codes and event == "line" and next(lines) == line:
-                raise KeyboardInterrupt
-            return trace
-
-        before = sys.gettrace()
-        sys.settrace(trace)
-        try:
-            both[0].step(moved(grads[1]))
-            break
-        except KeyboardInterrupt:
-            sys.settrace(before)
-            train(both, grads[1:])
-            assert_same(*both)
-            both = start()
-        finally:
-            sys.settrace(before)
+    functions, line = (Adding.arrange, Conclusion.arrange), 1
+    while interrupted_at(line, lambda opt=both[0]: opt.step(moved(grads[1])), functions=functions):
+        train(both, grads[1:])
+        assert_same(*both)
+        line, both = line + 1, start()
     assert line > 10

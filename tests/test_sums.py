@@ -3,8 +3,6 @@
 import copy
 import math
 import pickle
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,12 +24,9 @@ from tests.sums import (
     product,
     run,
     scaled,
-    snapshot,
     square,
 )
 from tests.support import COMPILED, DTYPES, EXECUTORS, assert_same_bits, problem
-
-PACKAGE = str(Path(fastopt.__file__).parent)
 
 both_dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 
@@ -351,56 +346,3 @@ def test_gradients_in_other_formats(executor):
     opt.step(grads[0], grad_scale=4.0)
     wide.step(grads[0] / np.float32(4.0))
     assert_same(opt, wide)
-
-
-class Stop(BaseException):
-    """What interrupts a step."""
-
-
-def interrupted_at(line, step):
-    """Run until the given line of the package; whether there was one."""
-    count = 0
-
-    def trace(frame, event, argument):
-        nonlocal count
-        if not frame.f_code.co_filename.startswith(PACKAGE):
-            return None
-        count += event == "line"
-        if count == line and event == "line":
-            raise Stop
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        step()
-    except Stop:
-        return True
-    finally:
-        sys.settrace(before)
-    return False
-
-
-@pytest.mark.parametrize("executor", ["serial", "reference"])
-def test_interrupted_anywhere_it_was_taken_or_not(executor):
-    """Parameters, count and carried numbers agree; and the next step is right."""
-    w, grads = problem(7, np.float32, 3)
-
-    def made():
-        return run(w, grads[:1], chain(blend(), t.scale_by_learning_rate(0.1)), executor=executor)
-
-    plain = made()
-    states = [snapshot(plain)]
-    for g in grads[1:]:
-        plain.step(g)
-        states.append(snapshot(plain))
-    line, found, opt = 1, set(), made()
-    while interrupted_at(line, lambda opt=opt: opt.step(grads[1])):
-        taken = opt.step_count - 1
-        found.add(taken)
-        assert snapshot(opt) == states[taken]
-        for g in grads[1 + taken :]:
-            opt.step(g)
-        assert snapshot(opt) == states[2]
-        line, opt = line + 1, made()
-    assert found == {0, 1}

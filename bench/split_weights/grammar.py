@@ -20,7 +20,7 @@ TOPICS, SENTENCES = 6, 8  # nouns that a paragraph keeps to, and its sentences
 
 
 class Grammar:
-    """Sentences at random."""
+    """Random sentences."""
 
     def __init__(self, seed: int) -> None:
         # Of its methods only this one is promised to give the same numbers in all versions of Python.

@@ -66,7 +66,7 @@ def make_optimizer(model: Transformer, way: Way) -> Any:
 
 
 def make_batch(shape: Shape, device: str) -> Tensor:
-    """One row of tokens at random."""
+    """One row of random tokens."""
     generator = torch.Generator().manual_seed(0)
     length = min(LENGTH, shape.context)
     return torch.randint(shape.vocabulary, (1, length + 1), generator=generator).to(device)

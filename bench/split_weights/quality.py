@@ -41,7 +41,7 @@ def tokens() -> tuple[Tensor, int]:
 
 
 def batches(training: Training, seed: int) -> Iterator[Tensor]:
-    """Stretches of the text at random."""
+    """Random stretches of the text."""
     numbers, _ = tokens()
     generator = torch.Generator().manual_seed(seed)
     last = len(numbers) - VALIDATION - training.context - 1

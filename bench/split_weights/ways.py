@@ -40,7 +40,7 @@ QUALITY = {
     "bfloat16, stochastic rounding, 8-bit states": Way(
         "bfloat16", {**BITS_8, "stochastic_rounding": True}
     ),
-    "bfloat16 to nearest, 8-bit states": Way("bfloat16", BITS_8),
+    "bfloat16, nearest rounding, 8-bit states": Way("bfloat16", BITS_8),
 }
 MEMORY = {
     "torch, float32": Way("float32", is_torch=True),

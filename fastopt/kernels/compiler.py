@@ -134,8 +134,8 @@ def check_from_sums(part: Part, function: Any, result_type: Callable[..., Any]) 
             "math and helper functions of the same kind, and must return as many numbers in every "
             f"branch.\n{error}"
         ) from error
-    found = [len(each) if isinstance(each, types.BaseTuple) else -1 for each in _items(returned)]
-    if found[:2] != [part.hypers, len(sums.carried)] or len(found) != 2 + sums.skips:
+    counts = [len(each) if isinstance(each, types.BaseTuple) else -1 for each in _items(returned)]
+    if counts[:2] != [part.hypers, len(sums.carried)] or len(counts) != 2 + sums.skips:
         raise TypeError(
             f"{what} must always return tuples of {part.hypers} hyperparameters and "
             f"{len(sums.carried)} carried numbers{', and a flag' if sums.skips else ''}, but returns "

@@ -104,14 +104,14 @@ def conclusions(
 ) -> list[Conclusion]:
     """What is concluded from the sums of a pass: for groups of the same transform in one go."""
     sum_pass = decisions.passes[number]
-    found: dict[Part, list[tuple[Entry, int]]] = {}
+    alike: dict[Part, list[tuple[Entry, int]]] = {}
     # The carried numbers of a group are those of its arrays that were left out of fewest steps.
     for entry in hyper.entries():
         if entry.group in sum_pass.positions:
             first, part = decisions.part(sum_pass, entry.group)
-            found.setdefault(part, []).append((entry, first))
+            alike.setdefault(part, []).append((entry, first))
     how = sum_pass.per_array, hyper, compiled
-    return [Conclusion(part, entries, *how) for part, entries in found.items()]
+    return [Conclusion(part, entries, *how) for part, entries in alike.items()]
 
 
 def _concluded(

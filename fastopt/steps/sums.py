@@ -166,11 +166,11 @@ class Decisions:
         """
         loaded: Carried = []
         try:
-            for each, lengths, found in zip(self.passes, self._lengths, saved, strict=True):
+            for each, lengths, rows in zip(self.passes, self._lengths, saved, strict=True):
                 at = order if each.per_array else range(len(self._groups))
-                numbers = {key: tuple(map(float, found[at[key]])) for key in lengths}
+                numbers = {key: tuple(map(float, rows[at[key]])) for key in lengths}
                 fits = {key: len(row) for key, row in numbers.items()} == lengths
-                if not fits or len(found) != len(at):
+                if not fits or len(rows) != len(at):
                     raise ValueError("other carried numbers")
                 loaded.append(self._table(each, numbers))
         except (TypeError, ValueError, IndexError) as error:

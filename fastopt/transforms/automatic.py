@@ -40,7 +40,7 @@ def followed(sums, carried):
     elif agreement - agreement == 0.0:  # finite
         spread = 0.95 * spread + 0.05 * abs(agreement)
         if spread > 0.0:
-            strength = max(1.0 / max(120.0, 0.1 * steps), 0.3 / (1.0 + steps / 20.0))
+            strength = max(1.0 / window(steps), 0.3 / (1.0 + steps / 20.0))
             signal = agreement / spread * (1.0 - 0.95**steps)
             rate = rate * math.exp(strength * min(max(signal, -0.85), 1.0))
     # Comparisons, where `min` and `max` of NaN would be others on a device.
@@ -49,9 +49,14 @@ def followed(sums, carried):
     return bound if rate > bound else rate, spread, bound, steps + 1.0
 
 
+def window(steps):
+    """Over how many steps the trend is averaged: 120, or a tenth of all."""
+    return max(120.0, 0.1 * steps)
+
+
 def memory(steps):
-    """The weight of the past in the trend: 120 steps, or a tenth of all."""
-    return 1.0 - 1.0 / max(120.0, 0.1 * steps)
+    """The weight of the past in the trend."""
+    return 1.0 - 1.0 / window(steps)
 
 
 def automatic_rate(hyper, sums, carried):

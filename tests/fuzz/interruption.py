@@ -7,8 +7,6 @@ drawn by the seed, and writes how many there were, or how to see again what went
 import functools
 import random
 import sys
-from linecache import getline
-from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -17,9 +15,9 @@ import fastopt
 from fastopt.executors import threads
 from fastopt.optimizers import checkpoint
 from fastopt.steps.stepper import stepper_of
+from tests.lines import Lines
 from tests.support import parameters_of
 
-PACKAGE = str(Path(fastopt.__file__).parent)
 ERRORS = KeyboardInterrupt, MemoryError
 # Small numbers with few bits: sums come out the same whenever rows catch up.
 GRADS = [np.array([1.0, -0.5, 0.25, 2.0, -1.0, 0.5]) * scale for scale in (1.0, 0.5, -1.0, 0.25)]
@@ -157,31 +155,6 @@ def outcome(opt):
     params = opt.params if isinstance(opt.params, list) else [leaves]
     counts = opt.step_count, tuple(checkpoint.description(opt)["lags"])
     return [leaf.tobytes() for leaf in leaves], states, counts, repr(opt), len(params)
-
-
-class Lines:
-    """Counts the lines of the package that are run, and raises at one of them."""
-
-    def __init__(self, stop=None, error=None):
-        self.stop, self.error, self.count, self.place, self.text = stop, error, 0, "", ""
-
-    def _trace(self, frame, event, argument):
-        if not frame.f_code.co_filename.startswith(PACKAGE):
-            return None
-        if event == "line":
-            self.count += 1
-            if self.count == self.stop:
-                self.place = f"{frame.f_code.co_filename.removeprefix(PACKAGE)}:{frame.f_lineno}"
-                self.text = getline(frame.f_code.co_filename, frame.f_lineno).strip()
-                raise self.error
-        return self._trace
-
-    def __enter__(self):
-        sys.settrace(self._trace)
-        return self
-
-    def __exit__(self, *_):
-        sys.settrace(None)
 
 
 def history(make, actions, executor):

@@ -44,15 +44,15 @@ def pointer_at(builder: Any, kind: Any, address: Any) -> Any:
 
 def either(builder: Any, plain: Any, emit: Any) -> list[Any]:
     """What `emit(plain)` gives, for the block's kind: a branch that all threads of a warp take."""
-    found = []
+    ends = []
     with builder.if_else(plain, likely=True) as branches:
         for branch, is_plain in zip(branches, (True, False), strict=True):
             with branch:
-                found.append((emit(is_plain), builder.block))
+                ends.append((emit(is_plain), builder.block))
     joined = []
-    for values in zip(*(values for values, _ in found), strict=True):
+    for values in zip(*(values for values, _ in ends), strict=True):
         joined.append(builder.phi(values[0].type))
-        for value, (_, block) in zip(values, found, strict=True):
+        for value, (_, block) in zip(values, ends, strict=True):
             joined[-1].add_incoming(value, block)
     return joined
 

@@ -83,9 +83,9 @@ class ClipDecision:
 
     def arrange(self, batches: Sequence[Any], sizes: Sequence[int], given: Sequence[bool]) -> None:
         """Prepare the launches that add the blocks of these gradients in their order."""
-        # Of which arrays: other batches' tables may be where those of earlier ones were.
-        found = [(*batch.rows, batch.gradient_format, batch.gradient_address) for batch in batches]
-        if self._arranged == (found, given):
+        # Known by their arrays: a table may be at the address that another batch's table had.
+        keys = [(*batch.rows, batch.gradient_format, batch.gradient_address) for batch in batches]
+        if self._arranged == (keys, given):
             return
         self._arranged = None  # until all is arranged
         counts = [-(-size // SUM_BLOCK) * has for size, has in zip(sizes, given, strict=True)]
@@ -93,17 +93,17 @@ class ClipDecision:
         self._decide.words[2] = firsts[-1]
         self._squares, self._tables = [], []
         known, self._of_many = self._of_many, {}
-        for batch, known_by in zip(batches, found, strict=True):
+        for batch, key in zip(batches, keys, strict=True):
             if isinstance(batch, OneArray):
                 first, size = int(firsts[batch.rows[0]]), batch.size * given[batch.rows[0]]
                 self._add_one(batch.gradient_format, batch.gradient_address, size, first)
             else:  # its table has the addresses of the gradients: others need no other chunks
-                key = known_by, tuple(counts)
-                added = known.get(key) or self._chunks(batch, sizes, counts, firsts)
-                staged, launch, blocks = self._of_many[key] = added
+                known_by = key, tuple(counts)
+                added = known.get(known_by) or self._chunks(batch, sizes, counts, firsts)
+                staged, launch, blocks = self._of_many[known_by] = added
                 self._tables.append(staged)
                 self._squares.append((launch, blocks))
-        self._arranged = found, list(given)
+        self._arranged = keys, list(given)
 
     def _add_one(self, dtype: str, gradient: int, size: int, first: int) -> None:
         launch = Launch(norm.squares(dtype, False, device.architecture()), 5)

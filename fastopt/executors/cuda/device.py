@@ -332,7 +332,7 @@ def send(address: int, pinned: Any, stream: int) -> None:
 
 
 class Pinned:
-    """Memory of the host that copies can leave from, or come to, while the host goes on."""
+    """Pinned host memory, from and to which copies are asynchronous."""
 
     def __init__(self, words: int) -> None:
         self.array = np.zeros(words, np.int64) if SIMULATED else cuda.pinned_array(words, np.int64)

@@ -80,10 +80,10 @@ def loader(dtype: str, stored: str, width: int = 1) -> Any:
             if stored == "float16" and width == 4:
                 each = _float16(builder, pointer, align)
             else:
-                found = builder.load(pointer, align=align)
+                loaded = builder.load(pointer, align=align)
                 if width == 1:
-                    return _decode(builder, stored, found, dtype)
-                each = [lane_of(builder, found, element, lane) for lane in range(width)]
+                    return _decode(builder, stored, loaded, dtype)
+                each = [lane_of(builder, loaded, element, lane) for lane in range(width)]
             numbers = [_decode(builder, stored, one, dtype) for one in each]
             return context.make_tuple(builder, result, numbers)
 
@@ -94,9 +94,9 @@ def loader(dtype: str, stored: str, width: int = 1) -> Any:
 
 def _float16(builder: Any, pointer: Any, align: int) -> list[Any]:
     """Load four float16 as two words, whose upper halves are then taken without shifting them."""
-    words = builder.bitcast(pointer, ir.PointerType(ir.VectorType(I32, 2), GLOBAL))
-    found = builder.load(words, align=align)
-    pairs = [halves_of(builder, builder.extract_element(found, I32(k))) for k in range(2)]
+    pointer = builder.bitcast(pointer, ir.PointerType(ir.VectorType(I32, 2), GLOBAL))
+    words = builder.load(pointer, align=align)
+    pairs = [halves_of(builder, builder.extract_element(words, I32(k))) for k in range(2)]
     return [half for pair in pairs for half in pair]
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,6 +26,19 @@ from fastopt.validation import as_scalar, shown
 
 # Settings of every optimizer that are entries of a param group; the others are options or for arrays.
 SHARED = "maximize", "clip_value", "weight_decay", "decoupled_weight_decay", "bounds"
+
+
+# In the docstrings of subclasses that have no such section.
+_PARAMETERS = """\
+Parameters
+----------
+params : iterable of Tensor, of named ones, or of dict
+    As torch's optimizers take them.
+{names}
+    As in `{name}`, where the formulas are.
+**added
+    See `Added`.
+"""
 
 
 class NativeOptimizer(FastOptimizer):
@@ -90,6 +104,8 @@ class NativeOptimizer(FastOptimizer):
         parameters += [fields[name].parameter for name in names]
         added = inspect.Parameter("added", inspect.Parameter.VAR_KEYWORD)
         cls.__signature__ = inspect.Signature([*parameters, added])
+        if cls.__doc__ and "\nParameters\n" not in (doc := inspect.cleandoc(cls.__doc__)):
+            cls.__doc__ = _with_parameters(doc, of, names)
 
     def __init__(self, params: Any, *settings: Any, fused: bool | None = None, **named: Any) -> None:
         added = {name: named.pop(name) for name in Added.__annotations__ if name in named}
@@ -208,6 +224,15 @@ def _names(kind: type[NamedOptimizer]) -> tuple[str, ...]:
     """The settings that are entries of param groups."""
     fields = settings_of(kind).items()
     return tuple(name for name, field in fields if not field.shared or name in SHARED)
+
+
+def _with_parameters(doc: str, kind: type[NamedOptimizer], names: Sequence[str]) -> str:
+    """The docstring of a subclass with its parameters, in front of the section that comes next."""
+    start = re.search(r"^\w+\n-+$", doc, re.MULTILINE)
+    position = len(doc) if start is None else start.start()
+    name = f"fastopt.{kind.__name__}" if kind.__module__.startswith("fastopt.") else kind.__name__
+    parameters = _PARAMETERS.format(names=", ".join(names), name=name)
+    return f"{doc[:position].rstrip()}\n\n{parameters}\n{doc[position:]}"
 
 
 def _is_number(value: Any) -> bool:

@@ -9,17 +9,6 @@ from fastopt.interop.torch.native import NativeOptimizer
 class LARS(NativeOptimizer, of=fastopt.LARS):
     """`fastopt.LARS`: momentum, with a rate for each parameter by its norm.
 
-    Parameters
-    ----------
-    params : iterable of Tensor, of named ones, or of dict
-        As torch's optimizers take them.
-    lr, momentum, trust_coefficient, eps, nesterov
-        As in `fastopt.LARS`, where the formulas are.
-    maximize, clip_value, weight_decay, decoupled_weight_decay, bounds
-        Options of every optimizer of fastopt's.
-    **added
-        See `Added`.
-
     Examples
     --------
     >>> import torch
@@ -36,17 +25,6 @@ class LARS(NativeOptimizer, of=fastopt.LARS):
 class LAMB(NativeOptimizer, of=fastopt.LAMB):
     """`fastopt.LAMB`: Adam with a rate for each parameter by its norm.
 
-    Parameters
-    ----------
-    params : iterable of Tensor, of named ones, or of dict
-        As torch's optimizers take them.
-    lr, beta1, beta2, eps, eps_inside_sqrt, bias_correction
-        As in `fastopt.LAMB`, where the formulas are.
-    decoupled_weight_decay, maximize, clip_value, weight_decay, bounds
-        Options of every optimizer of fastopt's.
-    **added
-        See `Added`.
-
     Examples
     --------
     >>> import torch
@@ -62,17 +40,6 @@ class LAMB(NativeOptimizer, of=fastopt.LAMB):
 
 class Prodigy(NativeOptimizer, of=fastopt.Prodigy):
     """`fastopt.Prodigy`: Adam that estimates its learning rate.
-
-    Parameters
-    ----------
-    params : iterable of Tensor, of named ones, or of dict
-        As torch's optimizers take them.
-    lr, beta1, beta2, eps, beta3, d0, d_coef, growth_rate, bias_correction, safeguard_warmup
-        As in `fastopt.Prodigy`, where the formulas are.
-    decoupled_weight_decay, maximize, clip_value, weight_decay, bounds
-        Options of every optimizer of fastopt's.
-    **added
-        See `Added`.
 
     Notes
     -----
@@ -94,17 +61,6 @@ class Prodigy(NativeOptimizer, of=fastopt.Prodigy):
 class DoG(NativeOptimizer, of=fastopt.DoG):
     """`fastopt.DoG`: the rate is the distance from the start over the root of all squares.
 
-    Parameters
-    ----------
-    params : iterable of Tensor, of named ones, or of dict
-        As torch's optimizers take them.
-    lr, reps_rel, eps, init_eta, layerwise
-        As in `fastopt.DoG`, where the formulas are.
-    maximize, clip_value, weight_decay, decoupled_weight_decay, bounds
-        Options of every optimizer of fastopt's.
-    **added
-        See `Added`.
-
     Notes
     -----
     Evaluate with an average: `average_decay` or `schedule_free`, and ``averaged()``.
@@ -125,17 +81,6 @@ class DoG(NativeOptimizer, of=fastopt.DoG):
 class Lion(NativeOptimizer, of=fastopt.Lion):
     """`fastopt.Lion`: the sign of an interpolated momentum.
 
-    Parameters
-    ----------
-    params : iterable of Tensor, of named ones, or of dict
-        As torch's optimizers take them.
-    lr, beta1, beta2
-        As in `fastopt.Lion`, where the formulas are.
-    decoupled_weight_decay, maximize, clip_value, weight_decay, bounds
-        Options of every optimizer of fastopt's.
-    **added
-        See `Added`.
-
     Examples
     --------
     >>> import torch
@@ -151,17 +96,6 @@ class Lion(NativeOptimizer, of=fastopt.Lion):
 
 class AdaBelief(NativeOptimizer, of=fastopt.AdaBelief):
     """`fastopt.AdaBelief`: Adam by the deviation of gradients from their average.
-
-    Parameters
-    ----------
-    params : iterable of Tensor, of named ones, or of dict
-        As torch's optimizers take them.
-    lr, beta1, beta2, eps, eps_root
-        As in `fastopt.AdaBelief`, where the formulas are.
-    maximize, clip_value, weight_decay, decoupled_weight_decay, bounds
-        Options of every optimizer of fastopt's.
-    **added
-        See `Added`.
 
     Examples
     --------
@@ -179,17 +113,6 @@ class AdaBelief(NativeOptimizer, of=fastopt.AdaBelief):
 class Yogi(NativeOptimizer, of=fastopt.Yogi):
     """`fastopt.Yogi`: Adam whose second moment changes additively.
 
-    Parameters
-    ----------
-    params : iterable of Tensor, of named ones, or of dict
-        As torch's optimizers take them.
-    lr, beta1, beta2, eps, bias_correction, initial_accumulator, initial_average
-        As in `fastopt.Yogi`, where the formulas are.
-    maximize, clip_value, weight_decay, decoupled_weight_decay, bounds
-        Options of every optimizer of fastopt's.
-    **added
-        See `Added`.
-
     Examples
     --------
     >>> import torch
@@ -205,17 +128,6 @@ class Yogi(NativeOptimizer, of=fastopt.Yogi):
 
 class Adan(NativeOptimizer, of=fastopt.Adan):
     """`fastopt.Adan`: Adam with Nesterov's momentum by differences of gradients.
-
-    Parameters
-    ----------
-    params : iterable of Tensor, of named ones, or of dict
-        As torch's optimizers take them.
-    lr, beta1, beta2, beta3, eps, eps_root, look_ahead, bias_correction, proximal
-        As in `fastopt.Adan`, where the formulas are.
-    decoupled_weight_decay, maximize, clip_value, weight_decay, bounds
-        Options of every optimizer of fastopt's.
-    **added
-        See `Added`.
 
     Examples
     --------
@@ -233,17 +145,6 @@ class Adan(NativeOptimizer, of=fastopt.Adan):
 class AdEMAMix(NativeOptimizer, of=fastopt.AdEMAMix):
     """`fastopt.AdEMAMix`: Adam with a second, slow average of gradients.
 
-    Parameters
-    ----------
-    params : iterable of Tensor, of named ones, or of dict
-        As torch's optimizers take them.
-    lr, beta1, beta2, eps, beta3, alpha, warmup_steps
-        As in `fastopt.AdEMAMix`, where the formulas are.
-    decoupled_weight_decay, maximize, clip_value, weight_decay, bounds
-        Options of every optimizer of fastopt's.
-    **added
-        See `Added`.
-
     Examples
     --------
     >>> import torch
@@ -259,17 +160,6 @@ class AdEMAMix(NativeOptimizer, of=fastopt.AdEMAMix):
 
 class QHAdam(NativeOptimizer, of=fastopt.QHAdam):
     """`fastopt.QHAdam`: Adam of weighted means of gradient and average.
-
-    Parameters
-    ----------
-    params : iterable of Tensor, of named ones, or of dict
-        As torch's optimizers take them.
-    lr, beta1, beta2, eps, nu1, nu2
-        As in `fastopt.QHAdam`, where the formulas are.
-    maximize, clip_value, weight_decay, decoupled_weight_decay, bounds
-        Options of every optimizer of fastopt's.
-    **added
-        See `Added`.
 
     Examples
     --------

@@ -213,20 +213,28 @@ class Plan:
             ]
 
     def _steps(self) -> Array:
-        """The step count of each row."""
+        """The step count of each row, as torch has it; only in a plan that is current."""
         if self._counted:
             return np.array([0 if count is None else int(count) for count in self._counts])
+        return self._steps_taken()
+
+    def _steps_taken(self) -> Array:
+        """The step count of each row after the last step.
+
+        A plan that is not current may have the addresses of memory that was freed, as by
+        ``tensor.share_memory_()``: it must not read torch's counts.
+        """
         return np.concatenate([launch.taken for launch, _ in self.launches])
 
     @property
     def taken(self) -> int:
         """The largest step count, from which random bits follow."""
-        return int(self._steps().max(initial=self._taken)) if self.rows else self._taken
+        return int(self._steps_taken().max(initial=self._taken)) if self.rows else self._taken
 
     def note_fresh(self) -> None:
         """Note which rows have started their momentum."""
         if self._any_fresh:
-            for row, step in zip(self.rows, self._steps(), strict=True):
+            for row, step in zip(self.rows, self._steps_taken(), strict=True):
                 row.fresh = row.fresh and not step
             self._any_fresh = any(row.fresh for row in self.rows)
 
