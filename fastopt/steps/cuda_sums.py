@@ -24,12 +24,6 @@ from fastopt.steps.sums import Carried, Decisions, SumPass
 from fastopt.transforms.base import Part, sums_in
 
 
-def may_skip(parameters: ParameterSet) -> bool:
-    """Whether a transform may have a step skipped."""
-    parts = (part for group in parameters.groups for part in group.parts)
-    return any(part.sums is not None and part.sums.skips for part in parts)
-
-
 class DeviceDecisions(Decisions):
     """The decisions that follow from sums, made and kept on a device.
 
@@ -46,8 +40,6 @@ class DeviceDecisions(Decisions):
 
     Attributes
     ----------
-    may_skip : bool
-        Whether a transform may have the step skipped.
     decided : sequence of int
         For each array, the address of its hyperparameters that follow from sums.
     """
@@ -59,7 +51,6 @@ class DeviceDecisions(Decisions):
         self._in_memory: Carried = []  # what was set last
         super().__init__(parameters.groups, parameters.group_of)
         parts = [[p for p in group.parts if p.sums is not None] for group in parameters.groups]
-        self.may_skip = may_skip(parameters)
         self.decided: Sequence[int] = [0] * len(parameters.leaves)
         if self.passes:
             stride = max(sum(part.hypers for part in own) for own in parts)

@@ -101,11 +101,13 @@ class Decisions:
         Whether the arrays are read before a step, for sums.
     waits : bool
         Whether sums of one step are for the next.
+    may_skip : bool
+        Whether a transform may have a step skipped.
     """
 
     def __init__(self, groups: Sequence[Group], group_of: Sequence[int]) -> None:
         self._groups, self.group_of = groups, group_of
-        self.carries = self.reads = self.waits = False
+        self.carries = self.reads = self.waits = self.may_skip = False
         self.carried: Carried = []
         self.next = self.carried  # that of the step after the one that was begun
         self.passes: list[SumPass] = []
@@ -122,6 +124,9 @@ class Decisions:
         self.carries = any(length for lengths in self._lengths for length in lengths.values())
         self.reads = any(own.sums for own in self.passes)
         self.waits = any(own.count_after for own in self.passes)
+        self.may_skip = any(
+            sums_in(self.part(own, g)[1]).skips for own in self.passes for g in own.positions
+        )
 
     def _start(self, own: SumPass) -> dict[int, tuple[float, ...]]:
         """The initial carried numbers of each group or array that has the transform."""

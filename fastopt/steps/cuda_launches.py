@@ -1,0 +1,166 @@
+"""What a step on a CUDA device launches, and the arrays there that the launches read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from fastopt.arrays.checks import Array
+from fastopt.changes import Change
+from fastopt.executors.cuda import device
+from fastopt.executors.cuda.batches import Batch
+from fastopt.executors.cuda.clip_decision import ClipDecision
+from fastopt.executors.cuda.launches import NOT_PREPARED
+from fastopt.executors.cuda.one_array import OneArray
+from fastopt.executors.cuda.pass_launches import StepTotals
+from fastopt.steps.cuda_batches import BatchMaker
+from fastopt.steps.cuda_sums import DevicePass
+from fastopt.steps.hyperparameters import Hyperparameters
+from fastopt.steps.parameter_set import ParameterSet
+
+NO_LAUNCHES = np.zeros((0, 4), np.int64)
+
+
+class StepLaunches:
+    """The launches of a step: of the norm, of the sums of transforms, of all arrays, of totals.
+
+    Parameters
+    ----------
+    parameters : ParameterSet
+    maker : BatchMaker
+    decision : ClipDecision or None
+        The launches that clip and skip, if the norm decides about the step.
+    totals : StepTotals or None
+        The launches that add up what a step's kernels have stored.
+    ordinal : int
+        The number of the device.
+    compiled : bool
+        Whether compiled code starts them.
+
+    Attributes
+    ----------
+    table : array
+        Those of the arrays and of the totals, as compiled code reads them (`executors.launching`).
+    batches : list of Batch
+        Those of the arrays.
+    passes : list of DevicePass
+        Those of the sums of transforms.
+    decision : ClipDecision or None
+    parts : list
+        What is sent to the device before a step: `decision`, `passes` and `batches`.
+    """
+
+    def __init__(
+        self,
+        parameters: ParameterSet,
+        maker: BatchMaker,
+        decision: ClipDecision | None,
+        totals: StepTotals | None,
+        ordinal: int,
+        compiled: bool,
+    ) -> None:
+        self._parameters, self._maker, self._totals = parameters, maker, totals
+        self._ordinal, self._compiled = ordinal, compiled
+        self.table: Array = NO_LAUNCHES
+        self.decision = decision
+        self.passes: list[DevicePass] = []
+        self.batches: list[Batch] = []
+        self.parts: list[Any] = []
+        self._known: dict[Any, Batch] = {}  # the batches, by all that they depend on
+        self._single: dict[int, OneArray] = {}  # of rows that are stepped by themselves
+        self._of_graphs: list[Any] = []  # what they read must stay
+
+    def on(self) -> AbstractContextManager[None]:
+        """Work with the device for a while."""
+        same = device.current() == self._ordinal
+        return nullcontext() if same else device.on(self._ordinal)
+
+    def captures(self, stream: int) -> bool:
+        """Whether a graph is captured on a stream."""
+        with self.on():
+            return device.is_capturing(stream)
+
+    def planned(
+        self, hyper: Hyperparameters, scales: bool, formats: Sequence[str], first: int
+    ) -> list[Change]:
+        """The changes that sort arrays with the same hyperparameters into batches.
+
+        `formats` are those of the gradients, and `first` is the index of the first element.
+        """
+        with device.on(self._ordinal):
+            known, passes = self._maker.batches(self._known, hyper, scales, formats, first)
+        batches = list(known.values())
+        decision = [] if self.decision is None else [self.decision]
+        new = {"_known": known, "batches": batches, "passes": passes, "_single": {}}
+        return [partial(vars(self).update, new, parts=[*decision, *passes, *batches])]
+
+    def forget(self) -> None:
+        """Forget the gradients that are bound: compiled code has written others."""
+        for batch in self.batches:
+            batch.forget()
+
+    def bind(self, addresses: Array, given: Sequence[bool], capturing: bool) -> None:
+        """Set the addresses of the gradients; 0 leaves an array out."""
+        known, self.table = self.table, NO_LAUNCHES  # until all is bound
+        with self.on():
+            self._single.clear()
+            changed = [batch.bind(addresses[batch.rows], capturing) for batch in self.batches]
+            if self._compiled and (any(changed) or len(known) < len(changed)):
+                behind = [] if self._totals is None else self._totals.launches()
+                known = np.array([*(batch.launch() for batch in self.batches), *behind], np.int64)
+            self.table = known
+            if self.decision is not None:
+                self.decision.arrange(self.batches, self._parameters.sizes, given)
+            for sums in self.passes:
+                sums.arrange(given)
+
+    def set_numbers(self, count: int, factor: float, limit: float) -> None:
+        """Set the step count, the factor of the gradients, and the limit of their norm."""
+        for sums in self.passes:
+            sums.set_numbers(count)
+        if self.decision is not None:
+            self.decision.set_numbers(factor, limit)
+
+    def expect(self, step: int, skipped: int) -> None:
+        """Set the step count that launches assume, and the number of skipped steps that it is for."""
+        for part in [*self.parts, *self._single.values()]:
+            part.expect(step, skipped)
+
+    def prepare(self, stream: int) -> None:
+        """Copy changed tables and hyperparameters to the device."""
+        with self.on():
+            for part in self.parts:
+                part.prepare(stream)
+
+    def is_ready(self) -> bool:
+        """Whether no copy is needed but those that a graph can record."""
+        return all(part.is_ready() for part in self.parts)
+
+    def record(self, stream: int) -> None:
+        """Let the graph that is captured copy what launches read; raises if there is more to do."""
+        if not self.is_ready():
+            raise RuntimeError(NOT_PREPARED)
+        self._of_graphs.append((self.batches, self.passes))
+        with self.on():
+            for part in self.parts:
+                part.record(stream)
+
+    def start(self, stream: int) -> None:
+        """Step all arrays, and add up what is stored meanwhile."""
+        for batch in self.batches:
+            batch.start(stream)
+        if self._totals is not None:
+            self._totals.start(stream)
+
+    def alone(self, row: int, first: int, gradient: Array) -> OneArray:
+        """The launches of an array that steps by itself, with the address of its gradient."""
+        launches = self._single.get(row)
+        if launches is None:
+            launches = self._maker.alone(row, self.batches, first)
+            launches.bind(gradient)
+            self._single[row] = launches
+        return launches
