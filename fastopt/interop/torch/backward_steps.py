@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from fastopt.interop.torch.base import FastOptimizer
+from fastopt.interop.torch.capture import is_capturing
 from fastopt.interop.torch.carried import over_all
 from fastopt.interop.torch.param_groups import AUTOMATIC_LR
 from fastopt.interop.torch.planner import Planner, first_elements, key_of
@@ -184,7 +185,7 @@ class BackwardSteps:
         """Check, at the first gradient of an iteration, what is the same for all of them."""
         optimizer = self._optimizer
         _check_needs_all(optimizer)
-        if optimizer._is_capturing():
+        if is_capturing(optimizer):
             raise RuntimeError(
                 "steps inside the backward pass cannot be captured in a CUDA graph: call remove_hooks, "
                 "and capture the pass and step() one after the other"

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.parameter import is_lazy
 
 from fastopt.interop.torch.averages import Averaged
+from fastopt.interop.torch.capture import check_unscaled, is_capturing
 from fastopt.interop.torch.carried import CARRIED, check_places, check_stats, with_sums
 from fastopt.interop.torch.hooks import hooked
 from fastopt.interop.torch.loading import keep_formats, release
@@ -18,22 +18,24 @@ from fastopt.interop.torch.master_weights import (
     complete_correction,
     exchangeable,
     load_float32,
+    split_params,
 )
-from fastopt.interop.torch.options import Added
+from fastopt.interop.torch.options import Added, check_options
 from fastopt.interop.torch.param_groups import (
     AUTOMATIC_LR,
     GroupValue,
     ParamGroup,
     chain_of,
     check_constants,
+    check_rate,
     factor_of,
     switches,
     take_rate,
 )
 from fastopt.interop.torch.planner import Planner, key_of
-from fastopt.interop.torch.shards import is_sharded, like, part
+from fastopt.interop.torch.shards import is_sharded
 from fastopt.interop.torch.sparse import Sparse
-from fastopt.interop.torch.state_formats import TensorFormats, is_packed, numbers
+from fastopt.interop.torch.state_formats import TensorFormats, decoded
 from fastopt.interop.torch.tensors import number
 from fastopt.kernels.job import CORRECTION
 from fastopt.optimizers.automatic import current_rate_of, is_automatic
@@ -41,18 +43,9 @@ from fastopt.optimizers.named import NamedOptimizer
 from fastopt.steps.clipping import GradientStats
 from fastopt.steps.stats import Stats
 from fastopt.transforms.base import Chain
-from fastopt.transforms.schedule_free import schedule_free as check_schedule_free
-from fastopt.validation import decay_rate, flag, positive
 
 if TYPE_CHECKING:
     from fastopt.interop.torch.backward_steps import BackwardSteps
-
-# Under its present name or its former one.
-_torchs_check: Any = getattr(
-    torch.optim.Optimizer,
-    "_accelerator_graph_capture_health_check",
-    getattr(torch.optim.Optimizer, "_cuda_graph_capture_health_check", None),
-)
 
 # By this GradScaler knows that a step unscales gradients; without it GradScaler does so before.
 _SCALES = "_step_supports_amp_scaling"
@@ -61,12 +54,6 @@ _SCALES = "_step_supports_amp_scaling"
 # Options that are attributes of the same name, and others that copies have.
 _ATTRIBUTES = tuple(name for name in Added.__annotations__ if name != "stats")
 _DENSE = "clip_norm", "average_decay", "schedule_free", "state_dtype", "master_bits"
-
-
-def _check_lr(lr: Any) -> None:
-    """Raise TypeError for a string, which torch compares with a number."""
-    if isinstance(lr, str):
-        raise TypeError(f"lr must be a number, a tensor, 'auto' or fastopt.auto(factor), not {lr!r}")
 
 
 def theirs(arguments: dict[str, Any], *left_out: str) -> dict[str, Any]:
@@ -112,15 +99,8 @@ class FastOptimizer(Averaged, torch.optim.Optimizer):
         self._has_automatic_lr = is_automatic(theirs.get("lr"))
         if self._has_automatic_lr:
             theirs["lr"] = factor_of(theirs["lr"])
-        _check_lr(theirs.get("lr"))
-        if clip_norm is not None:
-            positive("clip_norm", clip_norm)
-        if average_decay is not None:
-            decay_rate("average_decay", average_decay)
-        if schedule_free is not None:
-            check_schedule_free(schedule_free)
-        if stochastic_rounding is not None:
-            flag("stochastic_rounding", stochastic_rounding)
+        check_rate(theirs.get("lr"))
+        check_options(clip_norm, average_decay, schedule_free, stochastic_rounding)
         TensorFormats(state_dtype, master_bits)  # or raise
         self.clip_norm = clip_norm
         self.average_decay = average_decay
@@ -137,8 +117,7 @@ class FastOptimizer(Averaged, torch.optim.Optimizer):
             setattr(self, _SCALES, True)
         chains, formats = self._check_groups()
         check_stats(stats, chains)
-        if master_bits is not None:
-            self._check_split(formats)
+        formats.check_split(param for group in self.param_groups for param in group["params"])
         for group, chain in zip(self.param_groups, chains, strict=True):
             check_constants(group, chain)
         self._planner = Planner()
@@ -165,7 +144,7 @@ class FastOptimizer(Averaged, torch.optim.Optimizer):
         """Add parameters, with settings of their own."""
         if isinstance(param_group, dict):  # or torch says so
             take_rate(param_group, self._has_automatic_lr)
-            _check_lr(param_group.get("lr"))
+            check_rate(param_group.get("lr"))
         super().add_param_group(param_group)
         if self._is_made:
             try:
@@ -195,15 +174,6 @@ class FastOptimizer(Averaged, torch.optim.Optimizer):
 
     def _formats(self) -> TensorFormats:
         return TensorFormats(self.state_dtype, self.master_bits)
-
-    def _check_split(self, formats: TensorFormats) -> None:
-        """Check that `master_bits` has an effect."""
-        params = [param for group in self.param_groups for param in group["params"]]
-        if not any(formats.correction(param) or is_lazy(param) for param in params):
-            raise ValueError(
-                "master_bits must be None where no parameter is of 16 bits: it is for those of "
-                "torch.bfloat16 and torch.float16"
-            )
 
     def _check_group(self, index: int, formats: TensorFormats) -> Chain:
         group = self.param_groups[index]
@@ -315,12 +285,7 @@ class FastOptimizer(Averaged, torch.optim.Optimizer):
         ]
         if not chains:
             raise ValueError("param must be one of the optimizer's parameters")
-        return {
-            name: like(numbers(name, state, part(param), chains[0]), param)
-            if is_packed(state)
-            else state
-            for name, state in self.state.get(param, {}).items()
-        }
+        return decoded(self.state.get(param, {}), param, chains[0])
 
     def state_dict(self) -> dict[str, Any]:
         """As torch's. Of sharded parameters, states are in formats that can be gathered.
@@ -359,7 +324,7 @@ class FastOptimizer(Averaged, torch.optim.Optimizer):
             That of ``model.state_dict()``, with copies of float32 for parameters that have corrections.
         """
         state_dict = dict(model.state_dict())
-        as_float32(state_dict, self._split_params(model), self.state)
+        as_float32(state_dict, split_params(model, self.param_groups, self._formats()), self.state)
         return state_dict
 
     def load_master_state_dict(
@@ -384,14 +349,8 @@ class FastOptimizer(Averaged, torch.optim.Optimizer):
             state: Tensor = self.state[param][CORRECTION]
             return state
 
-        load_float32(state_dict, self._split_params(model), correction)
+        load_float32(state_dict, split_params(model, self.param_groups, formats), correction)
         return result
-
-    def _split_params(self, model: torch.nn.Module) -> dict[str, Tensor]:
-        """The parameters of a model that have corrections, by name."""
-        formats, known = self._formats(), {id(p) for g in self.param_groups for p in g["params"]}
-        named = model.named_parameters(remove_duplicate=False)
-        return {n: p for n, p in named if id(p) in known and formats.correction(p) is not None}
 
     @property
     def last(self) -> GradientStats | None:
@@ -416,36 +375,16 @@ class FastOptimizer(Averaged, torch.optim.Optimizer):
             self._backward.end(closure)
             return None
         loss = None
-        capturing = self._is_capturing()
+        capturing = is_capturing(self)
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         # GradScaler leaves them here.
         found_inf, grad_scale = (getattr(self, name, None) for name in ("found_inf", "grad_scale"))
-        if capturing and (found_inf is not None or grad_scale is not None):
-            raise RuntimeError(
-                "a step with a GradScaler cannot be captured in a CUDA graph: the host reads its "
-                "scale and at found_inf; capture the passes, and step outside of the graph"
-            )
+        if capturing:
+            check_unscaled(found_inf, grad_scale)
         if found_inf is None or number(found_inf) == 0.0:
             with torch.no_grad():
                 scale = 1.0 if grad_scale is None else number(grad_scale)
                 self._planner.step(self, key_of(self), scale, capturing)
         return loss
-
-    def _is_capturing(self) -> bool:
-        """Whether a CUDA graph is being captured on torch's current stream; raises if it cannot be."""
-        if self._on_cuda is None:
-            self._on_cuda = any(param.is_cuda for g in self.param_groups for param in g["params"])
-        if not self._on_cuda:
-            return False
-        capturable = [bool(group.get("capturable")) for group in self.param_groups]
-        if all(capturable):  # torch warns once where there is no capture
-            _torchs_check(self)
-        capturing: bool = torch.cuda.is_current_stream_capturing()
-        if capturing and not all(capturable):
-            raise RuntimeError(
-                f"a step of {type(self).__name__} cannot be captured in a CUDA graph without "
-                "capturable=True in all param_groups, which SGD and Adagrad do not have"
-            )
-        return capturing

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from fastopt.arrays.checks import Array
 from fastopt.codecs.corrections import Correction, correction_of_width
 from fastopt.interop.torch.shards import like, part, placed
+from fastopt.interop.torch.state_formats import TensorFormats
 from fastopt.interop.torch.tensors import reader
 from fastopt.kernels.job import CORRECTION
 
@@ -89,6 +90,15 @@ def _on_host(tensor: Tensor) -> Array:
     on_host = tensor.detach().cpu().contiguous()
     array: Array = reader(tensor.dtype, tuple(range(tensor.dim())), on_host.device)(on_host)
     return array
+
+
+def split_params(
+    model: torch.nn.Module, groups: Sequence[Mapping[str, Any]], formats: TensorFormats
+) -> dict[str, Tensor]:
+    """The parameters of a model that have corrections in an optimizer with these groups, by name."""
+    known = {id(param) for group in groups for param in group["params"]}
+    named = model.named_parameters(remove_duplicate=False)
+    return {n: p for n, p in named if id(p) in known and formats.correction(p) is not None}
 
 
 def as_float32(state_dict: dict[str, Any], split: Names, states: Mapping[Tensor, State]) -> None:

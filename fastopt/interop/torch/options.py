@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypedDict
 
+from fastopt.transforms.schedule_free import schedule_free as transform
+from fastopt.validation import decay_rate, flag, positive
+
 
 class Added(TypedDict, total=False):
     """Options that torch's optimizers do not have. They can be assigned between steps.
@@ -57,3 +60,20 @@ class Added(TypedDict, total=False):
     state_dtype: Any
     master_bits: int | None
     stochastic_rounding: bool | None
+
+
+def check_options(
+    clip_norm: float | None,
+    average_decay: float | None,
+    schedule_free: float | None,
+    stochastic_rounding: bool | None,
+) -> None:
+    """Check the options that are numbers or flags, or raise TypeError or ValueError."""
+    if clip_norm is not None:
+        positive("clip_norm", clip_norm)
+    if average_decay is not None:
+        decay_rate("average_decay", average_decay)
+    if schedule_free is not None:
+        transform(schedule_free)  # checks it
+    if stochastic_rounding is not None:
+        flag("stochastic_rounding", stochastic_rounding)

@@ -91,6 +91,12 @@ def take_rate(group: ParamGroup, usual: bool) -> None:
     group.setdefault(AUTOMATIC_LR, True)
 
 
+def check_rate(lr: Any) -> None:
+    """Raise TypeError for a string, which torch compares with a number."""
+    if isinstance(lr, str):
+        raise TypeError(f"lr must be a number, a tensor, 'auto' or fastopt.auto(factor), not {lr!r}")
+
+
 def factor_of(lr: Any) -> Any:
     """What is multiplied on an automatic learning rate."""
     factor = lr.factor if isinstance(lr, auto) else 1.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from fastopt.codecs.base import BLOCK, Codec
 from fastopt.codecs.blocks import ITEM, SIGNED, UNSIGNED
 from fastopt.codecs.corrections import Correction
 from fastopt.codecs.floats import floats
-from fastopt.interop.torch.shards import part
+from fastopt.interop.torch.shards import like, part
 from fastopt.interop.torch.tensors import dtype_of, format_of, reader
 from fastopt.kernels.job import CORRECTION
 from fastopt.steps.state_formats import StateFormats
@@ -66,6 +66,16 @@ class TensorFormats:
         if not self._formats.have_corrections or is_lazy(param) or not format_of(param.dtype):
             return None
         return self._formats.correction(_like(param))
+
+    def check_split(self, params: Iterable[Tensor]) -> None:
+        """Check that `master_bits`, if it is set, has an effect on one of the parameters."""
+        if not self._formats.have_corrections:
+            return
+        if not any(self.correction(param) or is_lazy(param) for param in params):
+            raise ValueError(
+                "master_bits must be None where no parameter is of 16 bits: it is for those of "
+                "torch.bfloat16 and torch.float16"
+            )
 
     def names(self, chain: Chain, param: Tensor) -> tuple[str, ...]:
         """The states of a parameter that have a number for each of its elements."""
@@ -153,6 +163,14 @@ def numbers(name: str, state: Any, param: Tensor, chain: Chain) -> Tensor:
     decoded = codec.decode(items, np.dtype(np.float32))[: param.numel()]
     tensor = param.detach().new_empty(param.shape, dtype=torch.float32)
     return tensor.copy_(torch.from_numpy(decoded).reshape(param.shape))
+
+
+def decoded(states: Mapping[str, Any], param: Tensor, chain: Chain) -> dict[str, Any]:
+    """The states of a parameter, those of 8 bits as `numbers` in its shape."""
+    return {
+        name: like(numbers(name, state, part(param), chain), param) if is_packed(state) else state
+        for name, state in states.items()
+    }
 
 
 def _items(bytes_: Array) -> Array:
