@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 from fastopt.arrays.device_array import leave
-from fastopt.optimizers import checkpoint, group_settings
+from fastopt.optimizers import group_settings
 from fastopt.optimizers import repr as text
 from fastopt.optimizers.automatic import current_rate, is_automatic
 from fastopt.optimizers.averaged import Averaged
 from fastopt.optimizers.chains import make_chains, read_chain, use_settings
-from fastopt.optimizers.checkpoint import Match
 from fastopt.optimizers.decoded import Decoded
 from fastopt.optimizers.group_settings import SettingValues
+from fastopt.optimizers.saved import Saved
 from fastopt.optimizers.settings import Field, Values, argument
 from fastopt.optimizers.shared_options import SharedOptions, check_decoupled_decay
-from fastopt.owned import owned
 from fastopt.steps.build import build
 from fastopt.steps.clipping import GradientStats
 from fastopt.steps.group import shown_states
@@ -26,7 +25,7 @@ from fastopt.transforms.base import Chain, Transform, as_chain
 from fastopt.validation import Setting, flag, shown
 
 
-class Optimizer(Averaged, Decoded, SharedOptions, shared=True):
+class Optimizer(Averaged, Decoded, Saved, SharedOptions, shared=True):
     """Update arrays in place with a chain of transforms, fused into one pass over memory.
 
     Parameters
@@ -294,111 +293,6 @@ class Optimizer(Averaged, Decoded, SharedOptions, shared=True):
         if rows is None:
             return self._steps.catch_up()
         self._steps.catch_up(wanted_rows(rows, self._structure, self._leaves))
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that the next step depends on, beside parameters and code.
-
-        Returns
-        -------
-        dict
-            ``version``, ``optimizer`` (its name), ``transforms`` (of each group), ``clips_norm`` and
-            ``skips_nonfinite``, ``rounding``, ``step_count``, ``paths`` (the keys that lead to each
-            array of `params`), ``lags`` (steps that each of them was left out of), ``settings`` and
-            ``state``, and ``carried`` and ``sums`` where transforms have such numbers. The arrays in it
-            are the live ones, as in torch: ``copy.deepcopy`` keeps them as they are now.
-
-        Raises
-        ------
-        ValueError
-            Rows of the parameters lag behind: call `catch_up`, before they are copied.
-        """
-        return checkpoint.as_dict(self)
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], *, match: Match = "path") -> None:
-        """Continue from a `state_dict` of the same kind of optimizer over arrays of the same shapes.
-
-        Its content is copied. Numbers like ``lr`` are taken over. Where this optimizer has a schedule,
-        or the other one had, the setting stays, and so do ``bounds`` and ``copy_to``. An optimizer
-        made with a chain keeps all of its hyperparameters but ``clip_norm``.
-
-        Parameters
-        ----------
-        state_dict : dict
-            What `state_dict` gave.
-        match : {"path", "position"}
-            Which array belongs to which: the one with the same keys, in whatever order they come; or
-            the one in the same position, whatever its keys.
-
-        Raises
-        ------
-        TypeError, ValueError
-            It belongs to another optimizer, other transforms, paths, shapes, dtypes or another
-            version. Nothing was changed.
-        """
-        checkpoint.from_dict(self, state_dict, match)
-
-    def save(self, path: Any, *, params: bool = False) -> None:
-        """Write the state to a file, atomically: a crash leaves the old file or the new one.
-
-        The format is NumPy's ``.npz``, without pickles. Arrays are streamed.
-
-        Parameters
-        ----------
-        path : str or path
-            Written aside, synchronized with the disk and moved into place, so that a crash never
-            leaves half a file. A process killed meanwhile leaves at most a file ``<path>.saving``,
-            which the next save to this path writes over. A file that is there hands on its
-            permissions.
-        params : bool, default False
-            Write the parameters to the same file: `load` puts them back. Otherwise they are the
-            caller's to save.
-
-        Raises
-        ------
-        ValueError
-            There is something else than a file at `path`; or rows of the parameters lag behind and
-            are not saved here: call `catch_up`, before they are saved elsewhere.
-        OSError
-            The file cannot be written. What was there before stays.
-        """
-        checkpoint.save(self, path, params)
-
-    def load(self, path: Any, *, match: Match = "path") -> None:
-        """Continue from a file written by `save`. The checks are those of `load_state_dict`.
-
-        The file is read twice: checked as a whole, then streamed into place. No second copy of the
-        arrays is made in memory, so if the second reading is interrupted, the optimizer refuses to
-        step, to be saved and to be copied until a load succeeds.
-
-        Parameters
-        ----------
-        path : str or path
-            The file.
-        match : {"path", "position"}
-            As for `load_state_dict`.
-
-        Raises
-        ------
-        FileNotFoundError
-            There is no such file.
-        TypeError, ValueError
-            The file is damaged, is not one of `save`, or belongs to another optimizer. Nothing was
-            changed.
-        """
-        checkpoint.load(self, path, match)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return checkpoint.pickled(self)
-
-    def __setstate__(self, saved: dict[str, Any]) -> None:
-        copies = {name: owned(saved[name]) for name in ("params", "arguments", "options")}
-        checkpoint.restore(self, {**saved, **copies})
-
-    def __copy__(self) -> Self:
-        """Another optimizer over the same arrays."""
-        other = type(self).__new__(type(self))
-        checkpoint.restore(other, self.__getstate__())
-        return other
 
     def __repr__(self) -> str:
         return text.as_call(self)
