@@ -108,7 +108,7 @@ def test_another_context(opt):
 @needs_emulator  # whose device has not that many threads in a block
 def test_a_launch_that_fails_is_not_counted(opt):
     g = known(opt)
-    launches = stepper_of(opt)().launches
+    launches = stepper_of(opt)().launches.table
     launches[0, launching.THREADS] += 4096
     with pytest.raises(RuntimeError, match="cuLaunchKernel failed"):
         opt.step(g)

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from fastopt.transforms.base import ONCE, Transform, Update, factory
+from fastopt.transforms.moments import first_moment
 from fastopt.transforms.states import START_FROM_PARAM
 from fastopt.validation import Setting, decay_rate, finite, is_number_or_schedule, per_step
 
@@ -95,7 +96,7 @@ def _limit(name: str, limit: Any, by_number: Update, by_array: Update, inwards: 
 def average_update(new, param, state, hyper):
     (average,) = state
     decay, mix = hyper
-    return new, (decay * average + mix * new,)
+    return new, (first_moment(average, new, decay, mix),)
 
 
 def first_state(param, state):

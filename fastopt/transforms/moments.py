@@ -8,7 +8,7 @@ from fastopt.validation import Hyper, Setting, at, decay_rate, if_above, nonnega
 
 
 def first_moment(average, update, beta, mix):
-    """``m = beta * m + (1 - beta) * u``, where `mix` is ``1 - beta``."""
+    """``m = beta * m + mix * u``, where `mix` is ``1 - beta`` in an average."""
     return beta * average + mix * update
 
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from fastopt.transforms.base import Transform, factory
+from fastopt.transforms.moments import first_moment
 from fastopt.validation import Setting, flag, fraction, per_step
 
 
 def trace_update(update, param, state, hyper):
     (momentum_buffer,) = state
     momentum, mix = hyper
-    momentum_buffer = momentum * momentum_buffer + mix * update
+    momentum_buffer = first_moment(momentum_buffer, update, momentum, mix)
     return momentum_buffer, (momentum_buffer,)
 
 
 def nesterov_update(update, param, state, hyper):
     (momentum_buffer,) = state
     momentum, mix = hyper
-    momentum_buffer = momentum * momentum_buffer + mix * update
+    momentum_buffer = first_moment(momentum_buffer, update, momentum, mix)
     return update + momentum * momentum_buffer, (momentum_buffer,)
 
 

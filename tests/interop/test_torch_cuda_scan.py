@@ -85,13 +85,13 @@ def test_a_step_that_fails_is_not_counted(monkeypatch):
     params, optimizer = train("Adam", to_cuda)
     stepper = optimizer._planner.plan.launches[0][0].stepper
     before = [to_cpu(p).clone() for p in params]
-    stepper.launches[:, 2] += 4096  # more threads than a block has
+    stepper.launches.table[:, 2] += 4096  # more threads than a block has
     with pytest.raises(RuntimeError, match="cuLaunchKernel failed"):
         optimizer.step()
     assert [optimizer.state[p]["step"].item() for p in params] == [5.0, 5.0, 6.0, 5.0]
     for p, q in zip(params, before, strict=True):
         assert torch.equal(to_cpu(p), q)
-    stepper.launches[:, 2] -= 4096
+    stepper.launches.table[:, 2] -= 4096
     optimizer.step()
     assert [optimizer.state[p]["step"].item() for p in params] == [6.0, 6.0, 7.0, 6.0]
 
