@@ -23,7 +23,7 @@ PLACES = {
     "bias correction": (r"1(\.0)? - \w+ ?\*\* ?", "transforms.moments"),
     "momentum of NAdam": (r"0\.96\b", "transforms.moments"),
     "RMSProp": (r"/ root\(correct\(", "transforms.rms"),
-    "clip factor": (r"\* limit / \w+", "executors.norm"),
+    "clip factor": (r"\* limit / \w+", "transforms.gradient_clip"),
     "partition": (r"\w+ \* part // parts", "executors.partition"),
     "overlap of memory": (r"< len\(stops\) and", "arrays.checks"),
     "overlap of what is written": (r"for \(_, stop, \w+\), \(start, _, \w+\)", "arrays.checks"),

@@ -10,13 +10,13 @@ elements, which are added as vectors first.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from fastopt.arrays.checks import Array
+from fastopt.transforms.gradient_clip import DOWN, SMALL, UP
 
 
 class Reducer(Protocol):
@@ -44,10 +44,6 @@ LOCAL = LocalReducer()
 SUM_BLOCK = 8192  # elements
 LANES = 8  # doubles in the widest vector
 
-# Only squares of float64 overflow or vanish: a sum below SMALL may have lost bits, or all of them. Then
-# the elements are multiplied by a power of two first.
-SMALL, UP, DOWN = 2.0**-960, 2.0**600, 2.0**-550
-
 
 def blocks(sizes: Sequence[int]) -> int:
     """The number of blocks of arrays of these sizes."""
@@ -68,7 +64,7 @@ def reference(gradients: Sequence[Array]) -> float:
 
 
 def _sum_of_squares(blocks: Iterable[Array]) -> float:
-    with np.errstate(all="ignore"):  # `measure` sees to squares that overflow or vanish
+    with np.errstate(all="ignore"):  # `clip_sums` sees to squares that overflow or vanish
         sums = [_block_reference(block) for block in blocks]
         return float(tree_sum(np.array(sums))) if sums else 0.0
 
@@ -93,34 +89,23 @@ def sum_of_block(terms: Array) -> Any:
     return tree_sum(tree_sum(rows))
 
 
-def measure(
+def clip_sums(
     squares: float, gradients: Sequence[Array | None], across: Reducer = LOCAL
-) -> tuple[float, bool]:
-    """The norm of the finite elements, from the sum of all squares, and whether all are finite."""
-    present = [gradient for gradient in gradients if gradient is not None]
-    return conclude(squares, partial(_scaled, present), partial(_are_finite, present), across)
+) -> tuple[float, float, float]:
+    """The sums of `transforms.gradient_clip`, from the sum of the squares of all elements.
 
-
-def conclude(
-    squares: float,
-    scaled: Callable[[float], float],
-    are_finite: Callable[[], bool],
-    across: Reducer = LOCAL,
-) -> tuple[float, bool]:
-    """The norm and whether all elements are finite, where the sum of all squares is only the first try.
-
-    ``scaled(scale)`` is the sum of the squares of all finite elements, each multiplied by `scale`.
+    Gradients are read again where that overflowed or vanished. What is not needed is zero.
     """
     total = across.sum(squares)
     if SMALL <= total < math.inf:
-        return math.sqrt(total), True
+        return total, 0.0, 0.0
+    present = [gradient for gradient in gradients if gradient is not None]
     if total < SMALL:
-        return math.sqrt(across.sum(scaled(UP))) / UP, True
-    finite = across.max(float(not are_finite())) == 0.0
-    total = across.sum(scaled(1.0))
-    if total < math.inf:
-        return math.sqrt(total), finite
-    return math.sqrt(across.sum(scaled(DOWN))) / DOWN, finite
+        return total, 0.0, across.sum(_scaled(present, UP))
+    not_finite = across.max(float(not _are_finite(present)))
+    total = across.sum(_scaled(present, 1.0))
+    down = 0.0 if total < math.inf else across.sum(_scaled(present, DOWN))
+    return total, down, math.nan if not_finite else 0.0
 
 
 def _are_finite(gradients: Sequence[Array]) -> bool:
@@ -128,15 +113,8 @@ def _are_finite(gradients: Sequence[Array]) -> bool:
 
 
 def _scaled(gradients: Sequence[Array], scale: float) -> float:
+    """The sum of the squares of all finite elements, each multiplied by `scale`."""
     if scale == UP:  # where the squares of other formats would not be so small
         gradients = [g for g in gradients if g.dtype == np.float64 and g.any()]
     blocks = (np.where(np.isfinite(block), block, 0.0) * scale for block in _in_blocks(gradients))
     return _sum_of_squares(blocks)
-
-
-def clip_factor(size: float, factor: float, limit: float) -> float:
-    """What gradients of a norm are multiplied by: `factor`, or less where the norm is above the limit.
-
-    Compiled for devices too.
-    """
-    return factor * limit / size if size > limit else factor

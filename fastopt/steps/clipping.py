@@ -1,12 +1,12 @@
-"""The policy of `clip_norm` and `skip_nonfinite`: factor and skip, from the global norm."""
+"""The options `clip_norm` and `skip_nonfinite`, and what they found of the last gradients."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fastopt.arrays.checks import Array
-from fastopt.executors import norm
+from fastopt.transforms.base import sums_in
+from fastopt.transforms.gradient_clip import gradient_clip
 from fastopt.validation import Setting, at, flag, positive
 
 
@@ -20,7 +20,7 @@ class GradientStats(NamedTuple):
 
 
 class NormClip:
-    """The clip factor and the decision to skip, from the norm of all gradients.
+    """The transform that `clip_norm` and `skip_nonfinite` put in front of the chain.
 
     Attributes
     ----------
@@ -33,6 +33,7 @@ class NormClip:
     def __init__(self, clip_norm: Setting | None, skip_nonfinite: bool) -> None:
         self.skip_nonfinite = flag("skip_nonfinite", skip_nonfinite)
         self.last: GradientStats | None = None
+        self._from_sums = sums_in(gradient_clip(skips=self.skip_nonfinite, wide=True)).from_sums
         self._clip(clip_norm)
 
     def _clip(self, clip_norm: Setting | None) -> None:
@@ -61,26 +62,11 @@ class NormClip:
         """The largest norm at a step, infinite where there is no limit."""
         return float("inf") if self._limit is None else at(self._limit, step)
 
-    def decide(
-        self,
-        squares: float,
-        grads: Sequence[Array | None],
-        grad_scale: float,
-        limit: float,
-        reducer: norm.Reducer = norm.LOCAL,
-    ) -> float | None:
-        """From the sum of all squares: the factor for the gradients, or None to skip the step.
+    def conclude(self, sums: Sequence[float], grad_scale: float, limit: float) -> float | None:
+        """From the sums of the gradients: what to multiply them by, or None to skip the step.
 
-        `reducer` says how the norm of a part is combined with those of the other parts.
+        One call of `from_sums` a step: in plain Python, which needs no compiling.
         """
-        return self.conclude(*norm.measure(squares, grads, reducer), grad_scale, limit)
-
-    def conclude(self, size: float, finite: bool, grad_scale: float, limit: float) -> float | None:
-        """The same from the norm of all finite elements, and whether all are finite."""
-        factor = 1.0 / grad_scale
-        size *= factor
-        skipped = self.skip_nonfinite and not finite
-        self.last = GradientStats(size if finite else float("nan"), skipped)
-        if skipped:
-            return None
-        return norm.clip_factor(size, factor, limit)
+        (factor,), (size,), *skipped = self._from_sums((1.0 / grad_scale, limit), sums, (0.0,))
+        self.last = GradientStats(size, any(skipped))
+        return None if self.last.skipped else factor

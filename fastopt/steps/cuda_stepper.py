@@ -277,8 +277,8 @@ class CudaStepper(Stepper):
 
     def _take_measured(self, decision: ClipDecision) -> bool:
         """Decide here, from the norm over all processes; False to skip the step."""
-        size, finite = decision.norm_across(self._stream, self.reducer)
-        factor = self.clip.conclude(size, finite, self.grad_scale, self.limit)
+        sums = decision.sums_across(self._stream, self.reducer)
+        factor = self.clip.conclude(sums, self.grad_scale, self.limit)
         if self.clip.last is None:
             raise AssertionError("a conclusion is written down")
         decision.control.take(self.clip.last.norm, factor or 0.0, self.clip.last.skipped)

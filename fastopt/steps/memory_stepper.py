@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 import numba
@@ -13,21 +12,19 @@ from fastopt.arrays.object_layout import headers_are_readable
 from fastopt.changes import Change, make
 from fastopt.codecs.base import BLOCK
 from fastopt.codecs.formats import name_of
-from fastopt.executors import norm
 from fastopt.executors.cpu import drivers
 from fastopt.executors.cpu.columns import FIRST
 from fastopt.executors.cpu.header_check import SKIPPED
 from fastopt.executors.cpu.kernels import Kernel, kernel, source
 from fastopt.executors.cpu.table import Table
 from fastopt.executors.dispatch import (
-    TableNorm,
     launcher,
     stepping,
     stepping_stretch,
     turn_for,
 )
-from fastopt.executors.global_norm import sum_of_squares
 from fastopt.executors.norm import SUM_BLOCK, Reducer
+from fastopt.steps.clip_pass import ClipPass
 from fastopt.steps.clipping import NormClip
 from fastopt.steps.gradients import Gradients, ListedGradients
 from fastopt.steps.hyperparameters import Hyperparameters
@@ -90,6 +87,10 @@ class MemoryStepper(Stepper):
         self._left = self._count_before = 0  # elements still to be stepped, and steps before
         how = self.table, hyper, self.executor, self.compiled, self.scales
         has_passes = bool(self.decisions.passes)
+        self._clip_pass: ClipPass | None = None
+        if clip.is_on:
+            known = self.table, self.gradients, parameters.sizes
+            self._clip_pass = ClipPass(clip, *known, self.executor, self.compiled)
         self.sums = MemorySums(self.decisions, parameters, *how) if has_passes else None
         if self.compiled:
             self.launch = launcher(self.executor, parameters.size)
@@ -114,11 +115,6 @@ class MemoryStepper(Stepper):
     def executor(self) -> str:
         """The option."""
         return self.setup.executor
-
-    @cached_property
-    def norm(self) -> TableNorm:
-        """The sum of the squares of all gradients."""
-        return TableNorm(self.executor, self.parameters.sizes)
 
     @property
     def count(self) -> int:  # type: ignore[override]  # an attribute on devices
@@ -200,7 +196,7 @@ class MemoryStepper(Stepper):
         self.limit = self.clip.limit_at(count)  # runs code of the caller's: before the check
         status = 0
         if self.by_header and not self._in_one:
-            check = self.norm.measure if self.clip.is_on else drivers.bind()
+            check = drivers.bind() if self._clip_pass is None else self._clip_pass.check
             status = check(self.rows, items, self.ranges)
         if status >= 0:
             self._check(gradients)
@@ -224,26 +220,18 @@ class MemoryStepper(Stepper):
         self.row_steps.prepare(sparse, self.hyper)
 
     def decide(self) -> bool:
-        """Measure all gradients if an option needs it; return False to skip the step."""
-        if self.clip.is_on:
-            grads, sparse = self._grads, self._sparse
-            if sparse or not self.compiled:
-                grads = [sparse[i].once() if i in sparse else grad for i, grad in enumerate(grads)]
-                present = [grad for grad in grads if grad is not None]
-                squares = sum_of_squares(present) if self.compiled else norm.reference(present)
-            else:
-                if not self._is_measured:
-                    self.norm.measure(self.rows, self.gradients.zero_items, self.ranges)
-                squares = self.norm.squares
-            factor = self.clip.decide(squares, grads, self.grad_scale, self.limit, self.reducer)
-            if factor is None:
-                self._release()
-                return False
-            self.hyper.scale_gradients(factor)
+        """Where anything is summed before the step, read what is needed; False to skip the step."""
+        if self._clip_pass is not None and not self._decide_from_gradients(self._clip_pass):
+            self._release()
+            return False
         if self.sums is not None and not self._decide_from_sums(self.sums):
             self._release()
             return False
         return True
+
+    def _decide_from_gradients(self, clip_pass: ClipPass) -> bool:
+        how = self.hyper, self.grad_scale, self.limit, self.reducer
+        return clip_pass.decide(self._grads, self._sparse, *how, is_measured=self._is_measured)
 
     def _decide_from_sums(self, sums: MemorySums) -> bool:
         how = self.scales, self.reducer, self.pass_sums

@@ -122,8 +122,8 @@ class ToyStepper(Stepper):
         if not self.clip.is_on:
             return True
         seen = [numbers(grad) for grad in self._grads if grad is not None]
-        squares = norm.reference(seen)
-        factor = self.clip.decide(squares, seen, self.grad_scale, self.limit, self.reducer)
+        sums = norm.clip_sums(norm.reference(seen), seen, self.reducer)
+        factor = self.clip.conclude(sums, self.grad_scale, self.limit)
         if factor is None:
             return False
         self.hyper.scale_gradients(factor)

@@ -16,7 +16,7 @@ from fastopt.executors.cuda.launches import Launch, LaunchHyper, LaunchRow, Stag
 from fastopt.executors.cuda.many_arrays import ManyArrays
 from fastopt.executors.cuda.one_array import OneArray
 from fastopt.executors.cuda.tree_sum import CHUNK_WORDS
-from fastopt.executors.norm import DOWN, SUM_BLOCK, UP, Reducer, conclude
+from fastopt.executors.norm import SUM_BLOCK, Reducer
 from fastopt.executors.norm import tree_sum as sum_of_rows
 
 
@@ -178,8 +178,6 @@ class ClipDecision:
             return np.zeros(norm.COLUMNS)
         return np.asarray(sum_of_rows(sums[:, :blocks].T))
 
-    def norm_across(self, stream: int, reducer: Reducer) -> tuple[float, bool]:
-        """The norm of the finite elements of all processes, and whether all are finite: waits."""
-        total, down, up = self._add(stream).tolist()
-        sums, finite = {1.0: total, DOWN: down, UP: up}, not math.isnan(up)
-        return conclude(total if finite else up, sums.__getitem__, lambda: finite, reducer)
+    def sums_across(self, stream: int, reducer: Reducer) -> list[float]:
+        """The sums over all processes: waits."""
+        return [reducer.sum(total) for total in self._add(stream).tolist()]

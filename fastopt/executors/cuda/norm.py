@@ -6,24 +6,25 @@ device, where the step finds them.
 
 from __future__ import annotations
 
-import math
 from functools import cache
 from typing import Any
 
 import numpy as np
 from numba import types
 
+from fastopt.executors import reference
 from fastopt.executors.cuda import device, element_access, kernel_source
 from fastopt.executors.cuda.programs import Program
 from fastopt.executors.cuda.tree_sum import SIZE, SUM_THREADS, scope_of_sums, sum_of_eight
-from fastopt.executors.norm import DOWN, LANES, SMALL, UP, clip_factor
+from fastopt.executors.norm import LANES
 from fastopt.kernels.kernel_identity import identified_by_package
+from fastopt.kernels.specialize import specialize
+from fastopt.transforms.base import sums_in
+from fastopt.transforms.gradient_clip import gradient_clip
 
 # Of each block: the sum of the squares of finite elements, and for float64 the same of elements times
 # DOWN and times UP. The last one is NaN if an element is not finite.
 COLUMNS = 3
-NAN = math.nan
-LARGEST = float(np.finfo(np.float64).max)
 
 SHARED, SUM_SHARED = COLUMNS * SIZE, COLUMNS * SUM_THREADS
 
@@ -91,19 +92,11 @@ _ADD_AND_DECIDE = """
             cuda.syncthreads()
         left = (left + round - 1) // round if left > round else 0
     if thread == 0:
-        up = sums[2 * SUM_THREADS]
-        finite = up == up
-        size = math.sqrt(sums[0])
-        if not sums[0] <= LARGEST:
-            size = math.sqrt(sums[SUM_THREADS]) / DOWN
-        elif finite and sums[0] < SMALL:
-            size = math.sqrt(up) / UP
-        size = size * factor
-        factor = clip_factor(size, factor, limit)
-        skipped = skips != 0 and not finite
-        if not finite:
-            size = NAN
-        store_double(control_at, NORM, size)
+        totals = sums[0], sums[SUM_THREADS], sums[2 * SUM_THREADS]
+        result = from_sums((factor, limit), totals, (0.0,))
+        finite, factor = totals[2] == totals[2], float64(result[0][0])
+        skipped = skips != 0 and result[2]
+        store_double(control_at, NORM, float64(result[1][0]))
         store_double(control_at, FACTOR, factor)
         store_float(control_at, 2 * FACTOR32, factor)
         store_word(control_at, FINITE, 1 if finite else 0)
@@ -116,9 +109,20 @@ _ADD_AND_DECIDE = """
 def _scope(architecture: tuple[int, int]) -> dict[str, Any]:
     constants = {**vars(kernel_source), **globals()}
     scope = {name: value for name, value in constants.items() if name.isupper() and name[0] != "_"}
-    scope = scope_of_sums(COLUMNS, architecture, {**scope, "math": math, "SMALL": SMALL})
+    scope = scope_of_sums(COLUMNS, architecture, scope)
     scope["store_float"] = element_access.storer("float64", "float32")
     return scope
+
+
+def _in_float64(function: Any, architecture: tuple[int, int]) -> Any:
+    """A function of a transform's sums, for kernels."""
+
+    def helper(function: Any) -> Any:
+        return device.helper(function, architecture, False)
+
+    if device.SIMULATED:
+        return helper(reference.in_float64(function))
+    return helper(specialize(function, np.float64, helper))
 
 
 def _row_squares(dtype: str, architecture: tuple[int, int]) -> tuple[Any, Any]:
@@ -128,12 +132,12 @@ def _row_squares(dtype: str, architecture: tuple[int, int]) -> tuple[Any, Any]:
     def compiled(function: Any) -> Any:
         return device.helper(function, architecture, False)
 
+    summands = sums_in(gradient_clip(skips=False, wide=wide)).summands
+    plain, down, up = (_in_float64(summand, architecture) for summand in summands)
+
     @compiled
     def square(x: Any) -> Any:
-        infinite = not abs(x) <= LARGEST
-        x = 0.0 if infinite else x
-        down, up = (DOWN * x, UP * x) if wide else (0.0, 0.0)
-        return x * x, down * down, NAN if infinite else up * up
+        return plain(x, x, (), ()), down(x, x, (), ()), up(x, x, (), ())
 
     @compiled
     def plus(one: Any, other: Any) -> Any:
@@ -180,7 +184,10 @@ def decide(capturable: bool, architecture: tuple[int, int]) -> Program:
     def make() -> Any:
         scope = _scope(architecture)
         scope["sum_of_eight"] = sum_of_eight(architecture)
-        scope["clip_factor"] = device.helper(clip_factor, architecture, False)
+        scope["from_sums"] = _in_float64(
+            sums_in(gradient_clip(skips=True, wide=True)).from_sums, architecture
+        )
+        scope["float64"] = np.float64
         exec((_DECIDE_CAPTURABLE if capturable else _DECIDE) + _ADD_AND_DECIDE, scope)
         return scope["decide"]
 
