@@ -47,48 +47,26 @@ def test_global_norm_of_many():
 def test_sums_of_many_blocks(blocks):
     """As 10^8 elements have: some rounds of additions, on the device alone."""
     from fastopt.executors.cuda import device
-    from fastopt.executors.cuda.clip_decision import ClipDecision
+    from fastopt.executors.cuda.control import Control
+    from fastopt.executors.cuda.kernel_source import KernelVariant
+    from fastopt.executors.cuda.sum_kernels import conclude
+    from fastopt.executors.cuda.sum_launches import Conclusion, PassMemory
+    from fastopt.executors.cuda.sum_source import ALL
+    from fastopt.transforms.gradient_clip import gradient_clip
 
-    sums = np.zeros((3, blocks))
+    sums, form, control = np.zeros((3, blocks)), KernelVariant(), Control()
     sums[0] = np.random.default_rng(blocks).exponential(size=blocks)
-    decision = ClipDecision(blocks, False, False)
-    device.to_device(decision._sums.address, sums)
-    decision._decide.words[2] = blocks
-    decision.set_numbers(1.0, math.inf)
-    decision.start(0)
-    assert decision.control.read()[0] == math.sqrt(norm.tree_sum(sums[0]))
-
-
-class _Rows:
-    """As much of a batch as a decision reads: arrays with a row each of a table, at an address."""
-
-    gradient_format, gradient_address = "float32", 4096
-
-    def __init__(self, rows):
-        self.rows = rows
-
-    def row_address(self, row):
-        return self.gradient_address + 8 * row
-
-
-def test_other_batches_whose_tables_are_in_the_same_memory(monkeypatch):
-    """Memory is used again: what is known of arrays that were there is not taken for others."""
-    from fastopt.executors.cuda import clip_decision
-    from fastopt.executors.cuda.tree_sum import CHUNK_WORDS
-
-    staged, make = [], clip_decision.StagedTable
-    monkeypatch.setattr(
-        clip_decision, "StagedTable", lambda words: (staged.append(make(words)), staged[-1])[1]
-    )
-    decision, sizes_ = clip_decision.ClipDecision(4, False, False), [100, 5, 7, 80]
-    batches, other = [_Rows([0, 1]), _Rows([2, 3])], [[0, 2], [1, 3]]
-    decision.arrange(batches, sizes_, [True] * 4)
-    for batch, rows in zip(batches, other, strict=True):
-        batch.rows = rows
-    decision.arrange(batches, sizes_, [True] * 4)
-    tables = [table.words.reshape(-1, CHUNK_WORDS) for table in staged[2:]]
-    assert [table[:, 2].tolist() for table in tables] == [[100, 7], [5, 80]]
-    assert [table[:, 3].tolist() for table in tables] == other
+    memory = PassMemory(3, blocks, np.zeros((1, 1)), np.zeros(0, np.int64))
+    memory.replace_sums(sums)
+    program = conclude(gradient_clip(skips=False), form, True, "float64", device.architecture())
+    where = [0], [control.factor_at("float64")], [0]
+    how = form, False, False, ALL, memory, control.address, 0
+    conclusion = Conclusion(program, 3, *how, *where)
+    conclusion.settings[:] = 0.0, 1.0, math.inf
+    conclusion.arrange([blocks], [0, blocks], [True], [0])
+    conclusion.table.send(0)
+    conclusion.start(0)
+    assert memory.carried(1)[0, 0] == math.sqrt(norm.tree_sum(sums[0]))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

@@ -13,7 +13,6 @@ from fastopt.codecs.formats import name_of, number_of
 from fastopt.executors import norm
 from fastopt.executors.cpu.columns import COUNT, FORMAT, GRAD, ITEMSIZE, STATE
 from fastopt.executors.dispatch import norm_launcher
-from fastopt.transforms.gradient_clip import norm_of_finite
 
 
 def global_norm(arrays: Any) -> float:
@@ -63,8 +62,7 @@ def global_norm(arrays: Any) -> float:
         from fastopt.executors.cuda import global_norm as on_device
 
         return on_device.global_norm(leaves)
-    sums = norm.clip_sums(sum_of_squares(leaves), leaves)
-    return norm_of_finite(*sums) if sums[2] == sums[2] else float("nan")
+    return norm.norm_of(norm.clip_sums(sum_of_squares(leaves), leaves))
 
 
 def sum_of_squares(leaves: list[Array]) -> float:

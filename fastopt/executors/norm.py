@@ -16,7 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from fastopt.arrays.checks import Array
-from fastopt.transforms.gradient_clip import DOWN, SMALL, UP
+from fastopt.transforms.base import sums_in
+from fastopt.transforms.gradient_clip import DOWN, SMALL, UP, summing
 
 
 class Reducer(Protocol):
@@ -106,6 +107,12 @@ def clip_sums(
     total = across.sum(_scaled(present, 1.0))
     down = 0.0 if total < math.inf else across.sum(_scaled(present, DOWN))
     return total, down, math.nan if not_finite else 0.0
+
+
+def norm_of(sums: Sequence[float]) -> float:
+    """The norm from these sums, NaN where not all elements are finite."""
+    _, (size,) = sums_in(summing(wide=True)).from_sums((1.0, math.inf), sums, ())
+    return float(size)
 
 
 def _are_finite(gradients: Sequence[Array]) -> bool:

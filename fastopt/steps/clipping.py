@@ -27,13 +27,15 @@ class NormClip:
     clip_norm : float, schedule or None
         As it was given.
     skip_nonfinite : bool
+    part : Part
+        The transform, as compiled code needs it.
     last : GradientStats or None
     """
 
     def __init__(self, clip_norm: Setting | None, skip_nonfinite: bool) -> None:
         self.skip_nonfinite = flag("skip_nonfinite", skip_nonfinite)
         self.last: GradientStats | None = None
-        self._from_sums = sums_in(gradient_clip(skips=self.skip_nonfinite, wide=True)).from_sums
+        self.part = gradient_clip(skips=self.skip_nonfinite)
         self._clip(clip_norm)
 
     def _clip(self, clip_norm: Setting | None) -> None:
@@ -67,6 +69,7 @@ class NormClip:
 
         One call of `from_sums` a step: in plain Python, which needs no compiling.
         """
-        (factor,), (size,), *skipped = self._from_sums((1.0 / grad_scale, limit), sums, (0.0,))
+        hyper, from_sums = (1.0 / grad_scale, limit), sums_in(self.part).from_sums
+        (factor,), (size,), *skipped = from_sums(hyper, sums, (0.0,))
         self.last = GradientStats(size, any(skipped))
         return None if self.last.skipped else factor

@@ -14,8 +14,9 @@ from fastopt.executors.cuda.launches import LaunchHyper
 from fastopt.executors.cuda.many_arrays import ManyArrays
 from fastopt.executors.cuda.one_array import OneArray
 from fastopt.kernels.job import Job
+from fastopt.steps.cuda_clip import DeviceClip, GradientPass
 from fastopt.steps.cuda_pass_sums import DevicePassSums
-from fastopt.steps.cuda_sums import DeviceDecisions, DevicePass, Shared
+from fastopt.steps.cuda_sums import ChainPass, DeviceDecisions, DevicePass, Shared
 from fastopt.steps.hyperparameters import Hyperparameters
 from fastopt.steps.parameter_set import ParameterSet
 from fastopt.steps.stepper import Setup
@@ -34,8 +35,8 @@ class BatchMaker:
         What the step adds up, if it does.
     control : Control, optional
         Where it is kept what is decided about the step, if something is.
-    clips : bool
-        Whether the norm of the gradients decides too.
+    clip : DeviceClip, optional
+        What comes in front of the chain.
     recalls : bool
         Whether launches keep their hyperparameters, which a step after a skipped one recalls.
     """
@@ -48,7 +49,7 @@ class BatchMaker:
         pass_sums: DevicePassSums | None,
         control: Control | None,
         *,
-        clips: bool,
+        clip: DeviceClip | None,
         recalls: bool,
     ) -> None:
         self._parameters, self._decisions = parameters, decisions
@@ -57,7 +58,8 @@ class BatchMaker:
             self._sums_at = pass_sums.device.pieces_at
         self._capturable, self.recalls = setup.capturable, recalls
         self._control_at = 0 if control is None else control.address
-        self._variant = KernelVariant(clips, setup.capturable, recalls)
+        self._clip = clip
+        self._variant = KernelVariant(clip is not None, setup.capturable, recalls)
         pairs = zip(parameters.leaves, parameters.slots, strict=True)
         self._arrays = [[leaf, *slots] for leaf, slots in pairs]
 
@@ -83,8 +85,11 @@ class BatchMaker:
             batches[key] = known.get(key) or self._batch(rows, formats[rows[0]], job, hyper, first)
         work = [(batch, job) for batch, (_, job) in zip(batches.values(), rows_of, strict=True)]
         shared = Shared(self._decisions, self._parameters, hyper, self._control_at, self._variant)
-        passes = [DevicePass(number, shared, work) for number in range(len(self._decisions.passes))]
-        return batches, passes
+        front: list[DevicePass] = []
+        if self._clip is not None:
+            front.append(GradientPass(self._clip, self._parameters, self._variant, work))
+        passes = range(len(self._decisions.passes))
+        return batches, [*front, *(ChainPass(number, shared, work) for number in passes)]
 
     def _batch(
         self, rows: list[int], gradient: str, job: Job, hyper: Hyperparameters, first: int

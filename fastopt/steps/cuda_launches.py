@@ -13,7 +13,6 @@ from fastopt.arrays.checks import Array
 from fastopt.changes import Change
 from fastopt.executors.cuda import device
 from fastopt.executors.cuda.batches import Batch
-from fastopt.executors.cuda.clip_decision import ClipDecision
 from fastopt.executors.cuda.launches import NOT_PREPARED
 from fastopt.executors.cuda.one_array import OneArray
 from fastopt.executors.cuda.pass_launches import StepTotals
@@ -26,14 +25,12 @@ NO_LAUNCHES = np.zeros((0, 4), np.int64)
 
 
 class StepLaunches:
-    """The launches of a step: of the norm, of the sums of transforms, of all arrays, of totals.
+    """The launches of a step: of the sums of transforms, of all arrays, of totals.
 
     Parameters
     ----------
     parameters : ParameterSet
     maker : BatchMaker
-    decision : ClipDecision or None
-        The launches that clip and skip, if the norm decides about the step.
     totals : StepTotals or None
         The launches that add up what a step's kernels have stored.
     ordinal : int
@@ -49,16 +46,14 @@ class StepLaunches:
         Those of the arrays.
     passes : list of DevicePass
         Those of the sums of transforms.
-    decision : ClipDecision or None
     parts : list
-        What is sent to the device before a step: `decision`, `passes` and `batches`.
+        What is sent to the device before a step: `passes` and `batches`.
     """
 
     def __init__(
         self,
         parameters: ParameterSet,
         maker: BatchMaker,
-        decision: ClipDecision | None,
         totals: StepTotals | None,
         ordinal: int,
         compiled: bool,
@@ -66,7 +61,6 @@ class StepLaunches:
         self._parameters, self._maker, self._totals = parameters, maker, totals
         self._ordinal, self._compiled = ordinal, compiled
         self.table: Array = NO_LAUNCHES
-        self.decision = decision
         self.passes: list[DevicePass] = []
         self.batches: list[Batch] = []
         self.parts: list[Any] = []
@@ -94,9 +88,8 @@ class StepLaunches:
         with device.on(self._ordinal):
             known, passes = self._maker.batches(self._known, hyper, scales, formats, first)
         batches = list(known.values())
-        decision = [] if self.decision is None else [self.decision]
         new = {"_known": known, "batches": batches, "passes": passes, "_single": {}}
-        return [partial(vars(self).update, new, parts=[*decision, *passes, *batches])]
+        return [partial(vars(self).update, new, parts=[*passes, *batches])]
 
     def forget(self) -> None:
         """Forget the gradients that are bound: compiled code has written others."""
@@ -113,17 +106,13 @@ class StepLaunches:
                 behind = [] if self._totals is None else self._totals.launches()
                 known = np.array([*(batch.launch() for batch in self.batches), *behind], np.int64)
             self.table = known
-            if self.decision is not None:
-                self.decision.arrange(self.batches, self._parameters.sizes, given)
             for sums in self.passes:
                 sums.arrange(given)
 
-    def set_numbers(self, count: int, factor: float, limit: float) -> None:
-        """Set the step count, the factor of the gradients, and the limit of their norm."""
+    def set_numbers(self, count: int) -> None:
+        """Have sums concluded with the hyperparameters of the step after so many."""
         for sums in self.passes:
             sums.set_numbers(count)
-        if self.decision is not None:
-            self.decision.set_numbers(factor, limit)
 
     def expect(self, step: int, skipped: int) -> None:
         """Set the step count that launches assume, and the number of skipped steps that it is for."""

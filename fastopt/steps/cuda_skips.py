@@ -37,8 +37,8 @@ class SkippedSteps:
         self._table, self._ordinal, self._control = table, ordinal, control
         self.known = self.unread = 0
 
-    def read(self) -> tuple[float, bool, int]:
-        """The norm, whether the last step was skipped, and how many were; synchronizes."""
+    def read(self) -> tuple[bool, int]:
+        """Whether the last step was skipped, and how many were; synchronizes."""
         if self._control is None:
             raise AssertionError("nothing was to be decided")
         with device.on(self._ordinal):
@@ -46,7 +46,7 @@ class SkippedSteps:
 
     def settle(self) -> None:
         """Count only the steps that were taken; synchronizes."""
-        _, last_skipped, skipped = self.read()
+        last_skipped, skipped = self.read()
         counts = self._table.counts.copy()
         counts[:, STEPS] -= skipped - self.known
         if last_skipped:  # whoever was left out of that step has counted a lag instead

@@ -17,14 +17,14 @@ from fastopt.executors import launching
 from fastopt.executors.cpu.columns import COUNT, GRAD, HYPER_LAG, ITEMSIZE, LENGTH, STATE
 from fastopt.executors.cpu.table import CountedTable
 from fastopt.executors.cuda import copies, device, driver_calls, streams
-from fastopt.executors.cuda.clip_decision import ClipDecision
 from fastopt.executors.cuda.control import Control
 from fastopt.executors.cuda.kernel_source import KEPT
 from fastopt.executors.cuda.quick_steps import QuickStep, quick_step
 from fastopt.executors.launching import TAKEN
-from fastopt.executors.norm import LOCAL, Reducer, blocks
+from fastopt.executors.norm import LOCAL, Reducer
 from fastopt.steps.clipping import GradientStats, NormClip
 from fastopt.steps.cuda_batches import BatchMaker
+from fastopt.steps.cuda_clip import DeviceClip
 from fastopt.steps.cuda_launches import StepLaunches
 from fastopt.steps.cuda_pass_sums import DevicePassSums
 from fastopt.steps.cuda_skips import SkippedSteps
@@ -72,7 +72,7 @@ class CudaStepper(Stepper):
         self.by_table = self.driver is not None
         self._quick: QuickStep | None = None
         self._moved = np.zeros(1, np.int64)  # whether that bound gradients Python does not know of
-        decision: ClipDecision | None = None
+        self._device_clip: DeviceClip | None = None
         control: Control | None = None
         with device.on(self.ordinal):
             self._may_skip = clip.skip_nonfinite or self.decisions.may_skip
@@ -84,9 +84,8 @@ class CudaStepper(Stepper):
                 self.pass_sums = DevicePassSums(parameters, setup, self.ordinal, control_at)
             totals = None if self.pass_sums is None else self.pass_sums.device
             self.decisions: DeviceDecisions = DeviceDecisions(parameters, lambda: self.count, totals)
-            if clip.is_on:
-                how = clip.skip_nonfinite, setup.capturable, control
-                decision = ClipDecision(blocks(parameters.sizes), *how)
+            if clip.is_on and control is not None:
+                self._device_clip = DeviceClip(clip, parameters, control)
         self._skips = SkippedSteps(self.table, self.ordinal, control)
         self._recalls = self._may_skip and not setup.capturable
         maker = BatchMaker(
@@ -95,11 +94,11 @@ class CudaStepper(Stepper):
             self.decisions,
             self.pass_sums,
             control,
-            clips=clip.is_on,
+            clip=self._device_clip,
             recalls=self._recalls,
         )
         where = self.ordinal, self.driver is not None
-        self.launches = StepLaunches(parameters, maker, decision, totals, *where)
+        self.launches = StepLaunches(parameters, maker, totals, *where)
         self._stream, self._is_capturing, self._has_started = 0, False, False
         # Whether the step that was begun was counted, by machine code, and whether all was run at once.
         self._is_counted, self._is_whole = False, True
@@ -150,8 +149,9 @@ class CudaStepper(Stepper):
     @property
     def last(self) -> GradientStats | None:
         """The statistics of the last gradients; synchronizes."""
-        if self.launches.decision is not None and self._has_started:
-            norm, *_ = self._skips.read()
+        if self._device_clip is not None and self._has_started:
+            with self.launches.on():
+                norm = self._device_clip.norm()
             return GradientStats(norm, self.clip.skip_nonfinite and math.isnan(norm))
         return self.clip.last
 
@@ -222,9 +222,8 @@ class CudaStepper(Stepper):
         if self.setup.capturable:
             self._is_capturing = self._has_started and self.launches.captures(self._handle(stream))
         self.gradients.take(grads)
-        self.limit = self.clip.limit_at(self.count)
+        self._set_numbers()
         self.hyper.write(self.gradients.given, self.grad_scale, self.limit)
-        self.launches.set_numbers(self.count, 1.0 / self.grad_scale, self.limit)
         if self._may_skip:
             self.launches.expect(self.count, self._skips.known)
         self._stream = self._handle(stream)
@@ -235,6 +234,13 @@ class CudaStepper(Stepper):
             self.launches.prepare(self._stream)
         if self._may_skip and self.reducer is LOCAL and not self._is_capturing:
             self._skips.unread += 1  # before the step is counted
+
+    def _set_numbers(self) -> None:
+        """Have sums concluded with the hyperparameters of the coming step."""
+        self.limit = self.clip.limit_at(self.count)
+        if self._device_clip is not None:
+            self._device_clip.numbers = 1.0 / self.grad_scale, self.limit
+        self.launches.set_numbers(self.count)
 
     def _bind(self, addresses: Array) -> None:
         """Set the addresses of the gradients in the launches; 0 leaves an array out."""
@@ -255,35 +261,20 @@ class CudaStepper(Stepper):
     @property
     def _decides(self) -> bool:
         """Whether something comes before the kernels of the step."""
-        return self.reads_first or bool(self.launches.passes)
+        return bool(self.launches.passes)
 
     def decide(self) -> bool:
         """Measure the gradients and sum, if that is needed; False if the host learnt to skip."""
         if not self._decides:
             return True
-        decision = self.launches.decision
         with self.launches.on():
-            if decision is not None:
-                if self.reducer is LOCAL:
-                    decision.start(self._stream)
-                elif not self._take_measured(decision):
-                    return False
             for sums in self.launches.passes:
                 sums.start(self._stream, self.reducer)
-        if self.reducer is LOCAL or not self.decisions.may_skip:
+        if self.reducer is LOCAL or not self._may_skip:
             return True
-        _, skipped, self._skips.known = self._skips.read()
-        return not skipped
-
-    def _take_measured(self, decision: ClipDecision) -> bool:
-        """Decide here, from the norm over all processes; False to skip the step."""
-        sums = decision.sums_across(self._stream, self.reducer)
-        factor = self.clip.conclude(sums, self.grad_scale, self.limit)
-        if self.clip.last is None:
-            raise AssertionError("a conclusion is written down")
-        decision.control.take(self.clip.last.norm, factor or 0.0, self.clip.last.skipped)
         self._has_started = True
-        return factor is not None
+        skipped, self._skips.known = self._skips.read()
+        return not skipped
 
     def run(self, start: int, stop: int) -> None:
         """Launch the step of the elements from `start` to `stop`."""
@@ -357,8 +348,7 @@ class CudaStepper(Stepper):
         self.settle()
         self.hyper.fill(self.count, self.grad_scale)
         self._stream = self._handle(stream)
-        limit = self.clip.limit_at(self.count)
-        self.launches.set_numbers(self.count, 1.0 / self.grad_scale, limit)
+        self._set_numbers()
         self.launches.prepare(self._stream)
         self._skips.unread += self._may_skip
         make(self.counted(self.count + 1, self.lags))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -124,6 +125,99 @@ class DevicePass:
 
     Parameters
     ----------
+    sum_pass : SumPass
+    memory : PassMemory
+    parameters : ParameterSet
+    """
+
+    def __init__(self, sum_pass: SumPass, memory: PassMemory, parameters: ParameterSet) -> None:
+        self._pass, self._memory, self._parameters = sum_pass, memory, parameters
+        self._adding: list[Adding] = []
+        # With what gives the numbers from the host.
+        self._concluding: list[tuple[Callable[[], Sequence[float]], Conclusion]] = []
+        self._of_graphs: list[list[Any]] = []
+
+    def arrange(self, given: Sequence[bool]) -> None:
+        """Prepare the launches for the gradients that were bound."""
+        sizes, positions = self._parameters.sizes, self._pass.positions
+        rows = zip(sizes, given, self._parameters.group_of, strict=True)
+        counts = [blocks_of(size) * (has and g in positions) for size, has, g in rows]
+        per_array = self._pass.per_array
+        places = [
+            max(count, 1) if per_array and g in positions else count
+            for count, g in zip(counts, self._parameters.group_of, strict=True)
+        ]
+        firsts = list(accumulate(places, initial=0))
+        used = [row for row, g in enumerate(self._parameters.group_of) if g in positions]
+        for adding in self._adding:
+            adding.arrange(sizes, counts, firsts)
+        # As for step counts and in memory, no array without elements is left out.
+        given = [has or not size for has, size in zip(given, sizes, strict=True)]
+        for _, conclusion in self._concluding:
+            conclusion.arrange(counts, firsts, given, used)
+        self._places = [firsts[row] for row in used] if per_array else [0]
+
+    def set_numbers(self, count: int) -> None:
+        """Take over the hyperparameters of the step after so many, which were filled in."""
+        for numbers, conclusion in self._concluding:
+            conclusion.settings[0] = count % 2
+            conclusion.settings[1:] = numbers()
+
+    def expect(self, step: int, skipped: int) -> None:
+        """Set the step count that launches assume, and the number of skipped steps that it is for."""
+        for adding in self._adding:
+            adding.expect(step, skipped)
+        for _, conclusion in self._concluding:
+            conclusion.expect(step, skipped)
+
+    def is_ready(self) -> bool:
+        """Whether a launch can be captured: at most hyperparameters are to be copied to the device."""
+        return all(table.is_current for table in self._tables())
+
+    def prepare(self, stream: int) -> None:
+        """Copy changed tables and hyperparameters to the device."""
+        for table in self._tables():
+            if not table.is_current:
+                table.send(stream)
+        for _, conclusion in self._concluding:
+            conclusion.send(stream)
+
+    def _tables(self) -> list[Any]:
+        tables = [adding.table for adding in self._adding if adding.table is not None]
+        return [*tables, *(conclusion.table for _, conclusion in self._concluding)]
+
+    def record(self, stream: int) -> None:
+        """Keep what the graph that is captured on a stream reads."""
+        self._of_graphs.append(self._tables())  # others may be in their place later
+        for table in self._tables():
+            table.keep()
+
+    def start(self, stream: int, reducer: Reducer) -> None:
+        """Sum, and compute the hyperparameters that follow."""
+        for adding in self._adding:
+            adding.start(stream)
+        conclusions = [conclusion for _, conclusion in self._concluding]
+        if reducer is LOCAL:
+            for conclusion in conclusions:
+                conclusion.start(stream)
+            return
+        for conclusion in conclusions:
+            if conclusion.mode == ALL:
+                conclusion.start(stream, ADD)
+        sums = self._memory.sums()
+        for row in sums[: self._pass.sums]:  # those of the step before are of all processes
+            for place in self._places:
+                row[place] = reducer.sum(float(row[place]))
+        self._memory.replace_sums(sums)
+        for conclusion in conclusions:
+            conclusion.start(stream, FOLLOW)
+
+
+class ChainPass(DevicePass):
+    """The launches of one pass for transforms of the chain.
+
+    Parameters
+    ----------
     number : int
     shared : Shared
     work : sequence of (Batch, Job)
@@ -132,26 +226,26 @@ class DevicePass:
 
     def __init__(self, number: int, shared: Shared, work: Sequence[tuple[Batch, Job]]) -> None:
         decisions, parameters = shared.decisions, shared.parameters
-        self._decisions, self._parameters, self._hyper = decisions, parameters, shared.hyper
-        self._pass, self._memory = decisions.passes[number], decisions.memory(number)
+        super().__init__(decisions.passes[number], decisions.memory(number), parameters)
+        self._decisions, positions = decisions, self._pass.positions
         earlier = [
             decisions.part(own, g)[1] for own in decisions.passes[:number] for g in own.positions
         ]
         form = shared.form._replace(skips=any(sums_in(part).skips for part in earlier))
-        self._adding = [
+        self._adding += [
             self._adds(batch, job, shared.control, form)
             for batch, job in work
-            if self._pass.sums and parameters.group_of[batch.rows[0]] in self._pass.positions
+            if self._pass.sums and parameters.group_of[batch.rows[0]] in positions
         ]
         # A launch that comes after one that can skip the step asks whether it did.
         form = form._replace(clipped=False, skips=form.may_skip)
-        self._concluding: list[tuple[Entry, slice, Conclusion]] = []
-        self._of_graphs: list[list[Any]] = []
         for entry in shared.hyper.entries():
-            if entry.group in self._pass.positions:
+            if entry.group in positions:
                 first, part = decisions.part(self._pass, entry.group)
                 conclusion = self._concludes(entry, part, shared.control, form)
-                self._concluding.append((entry, slice(first, first + part.given), conclusion))
+                own = slice(first, first + part.given)
+                given = partial(_given, shared.hyper, entry, own)
+                self._concluding.append((given, conclusion))
                 form = form._replace(skips=form.skips or sums_in(part).skips)
 
     def _adds(self, batch: Batch, job: Job, control: int, form: KernelVariant) -> Adding:
@@ -181,77 +275,7 @@ class DevicePass:
             [row if per_array else entry.group for row in entry.rows],
         )
 
-    def arrange(self, given: Sequence[bool]) -> None:
-        """Prepare the launches for the gradients that were bound."""
-        sizes, positions = self._parameters.sizes, self._pass.positions
-        rows = zip(sizes, given, self._parameters.group_of, strict=True)
-        counts = [blocks_of(size) * (has and g in positions) for size, has, g in rows]
-        per_array = self._pass.per_array
-        places = [
-            max(count, 1) if per_array and g in positions else count
-            for count, g in zip(counts, self._parameters.group_of, strict=True)
-        ]
-        firsts = list(accumulate(places, initial=0))
-        used = [row for row, g in enumerate(self._parameters.group_of) if g in positions]
-        for adding in self._adding:
-            adding.arrange(sizes, counts, firsts)
-        # As for step counts and in memory, no array without elements is left out.
-        given = [has or not size for has, size in zip(given, sizes, strict=True)]
-        for _, _, conclusion in self._concluding:
-            conclusion.arrange(counts, firsts, given, used)
-        self._places = [firsts[row] for row in used] if per_array else [0]
 
-    def set_numbers(self, count: int) -> None:
-        """Take over the hyperparameters of the step after so many, which were filled in."""
-        for entry, own, conclusion in self._concluding:
-            conclusion.settings[0] = count % 2
-            conclusion.settings[1:] = self._hyper.given(entry)[own]
-
-    def expect(self, step: int, skipped: int) -> None:
-        """Set the step count that launches assume, and the number of skipped steps that it is for."""
-        for adding in self._adding:
-            adding.expect(step, skipped)
-        for _, _, conclusion in self._concluding:
-            conclusion.expect(step, skipped)
-
-    def is_ready(self) -> bool:
-        """Whether a launch can be captured: at most hyperparameters are to be copied to the device."""
-        return all(table.is_current for table in self._tables())
-
-    def prepare(self, stream: int) -> None:
-        """Copy changed tables and hyperparameters to the device."""
-        for table in self._tables():
-            if not table.is_current:
-                table.send(stream)
-        for _, _, conclusion in self._concluding:
-            conclusion.send(stream)
-
-    def _tables(self) -> list[Any]:
-        tables = [adding.table for adding in self._adding if adding.table is not None]
-        return [*tables, *(conclusion.table for _, _, conclusion in self._concluding)]
-
-    def record(self, stream: int) -> None:
-        """Keep what the graph that is captured on a stream reads."""
-        self._of_graphs.append(self._tables())  # others may be in their place later
-        for table in self._tables():
-            table.keep()
-
-    def start(self, stream: int, reducer: Reducer) -> None:
-        """Sum, and compute the hyperparameters that follow."""
-        for adding in self._adding:
-            adding.start(stream)
-        conclusions = [conclusion for _, _, conclusion in self._concluding]
-        if reducer is LOCAL:
-            for conclusion in conclusions:
-                conclusion.start(stream)
-            return
-        for conclusion in conclusions:
-            if conclusion.mode == ALL:
-                conclusion.start(stream, ADD)
-        sums = self._memory.sums()
-        for row in sums[: self._pass.sums]:  # those of the step before are of all processes
-            for place in self._places:
-                row[place] = reducer.sum(float(row[place]))
-        self._memory.replace_sums(sums)
-        for conclusion in conclusions:
-            conclusion.start(stream, FOLLOW)
+def _given(hyper: Hyperparameters, entry: Entry, own: slice) -> Sequence[float]:
+    """Some of the hyperparameters from the host, as of the last step that was filled in."""
+    return hyper.given(entry)[own]

@@ -42,6 +42,11 @@ def nan_if_not_finite(update, param, state, hyper):
     return 0.0 if abs(update) <= LARGEST else NAN
 
 
+NAMES = "squares", "squares_down", "squares_up"
+WIDE = square, square_down, square_up
+NARROW = square, nothing, nan_if_not_finite
+
+
 def norm_of_finite(squares, down, up):
     """The norm of the finite elements.
 
@@ -68,21 +73,23 @@ def clipped_or_skipped(hyper, sums, carried):
     return decided, norm, sums[2] != sums[2]
 
 
-def gradient_clip(*, skips: bool, wide: bool) -> Part:
-    """The transform, as compiled code needs it.
+def gradient_clip(*, skips: bool) -> Part:
+    """The transform, as compiled code needs it; its sums are those of `summing`.
 
     ``from_sums`` gets ``1 / grad_scale`` and the limit of the norm, and carries the norm on, NaN where
-    not all elements are finite, for `Optimizer.last`.
-
-    Parameters
-    ----------
-    skips : bool
-        Have steps skipped in which an element is not finite.
-    wide : bool
-        For gradients of float64, whose squares can overflow and vanish.
+    not all elements are finite, for `Optimizer.last`. With `skips` a step is then skipped.
     """
-    summands = (square, square_down, square_up) if wide else (square, nothing, nan_if_not_finite)
     from_sums = clipped_or_skipped if skips else clipped
-    names = "squares", "squares_down", "squares_up"
-    sums = Sums(names, summands, from_sums, 2, (0.0,), per_array=False, skips=skips)
+    return _part(Sums(NAMES, WIDE, from_sums, 2, (0.0,), per_array=False, skips=skips))
+
+
+def summing(*, wide: bool) -> Part:
+    """The same as kernels that sum need it, which get no hyperparameters.
+
+    Only `wide` gradients, those of float64, have squares that overflow and vanish.
+    """
+    return _part(Sums(NAMES, WIDE if wide else NARROW, clipped, 0, (0.0,), per_array=False))
+
+
+def _part(sums: Sums) -> Part:
     return Part(scale_update, (), 1, False, sums)

@@ -4,17 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from fastopt.arrays.device_array import DeviceArray
 from fastopt.codecs.formats import name_of
 from fastopt.executors.cuda import device
-from fastopt.executors.cuda.clip_decision import ClipDecision
-from fastopt.executors.norm import blocks
+from fastopt.executors.cuda.launches import Launch
+from fastopt.executors.cuda.sum_kernels import gradient_sums
+from fastopt.executors.cuda.sum_launches import blocks_of
+from fastopt.executors.cuda.tree_sum import THREADS
+from fastopt.executors.norm import norm_of, tree_sum
 
 
 def global_norm(leaves: Sequence[DeviceArray]) -> float:
     """The norm of all arrays, which are on one device; NaN if an element is not finite."""
+    counts = [blocks_of(leaf.size) for leaf in leaves]
+    blocks = sum(counts)
+    if not blocks:
+        return 0.0
+    sums, first = np.zeros((3, blocks)), 0
     with device.on(device.ordinal(leaves[0])):
         device.synchronize()  # the arrays may still be written, on any stream
-        decision = ClipDecision(blocks([leaf.size for leaf in leaves]), False, False)
-        decision.measure([(str(name_of(leaf.dtype)), leaf.address, leaf.size) for leaf in leaves])
-        return decision.control.read()[0]
+        memory = device.allocate(sums.shape, sums.dtype)
+        for leaf, count in zip(leaves, counts, strict=True):
+            kernels = gradient_sums(str(name_of(leaf.dtype)), device.architecture())
+            for program in kernels.programs("one"):
+                launch = Launch(program, 6)
+                launch.words[:] = memory.address, blocks, leaf.size, first, 0, leaf.address
+                launch.start(count, THREADS, 0)
+            first += count
+        device.synchronize()
+        device.to_host(sums, memory.address)
+    return norm_of(tree_sum(sums.T).tolist())

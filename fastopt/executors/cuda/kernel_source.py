@@ -19,9 +19,10 @@ from fastopt.executors.cuda.device import WARP
 from fastopt.kernels.chain_source import chain_body, hypers_read, tuple_of
 from fastopt.kernels.job import CORRECTION, GRAD_FACTOR, NUMBERS, PHASE, Job
 
-# The clip decision on the device, in words of 8 bytes (see `norm`).
-NORM, FINITE, FACTOR, FACTOR32, SKIP, SKIPPED = range(6)
-CONTROL_WORDS = 6
+# What is decided about a step on the device, in words of 8 bytes: the factor of its gradients, in
+# float64 and in float32, whether it is skipped, and how many steps were.
+FACTOR, FACTOR32, SKIP, SKIPPED = range(4)
+CONTROL_WORDS = 4
 
 # Which steps were skipped, and so the step count, is known on the device only. The kernel arguments
 # have the hyperparameters for the case that none was skipped; if some were, those of an earlier launch

@@ -15,11 +15,12 @@ from fastopt.executors.cuda.kernels import JobKernels
 from fastopt.executors.cuda.programs import Program
 from fastopt.executors.cuda.tree_sum import SIZE, define_adding, scope_of_sums
 from fastopt.kernels.compiler import check_from_sums, check_terms
-from fastopt.kernels.job import Job
+from fastopt.kernels.job import ArrayFormat, Job
 from fastopt.kernels.kernel_identity import identified, identified_by_functions
 from fastopt.kernels.specialize import specialize
 from fastopt.kernels.terms import terms_before
 from fastopt.transforms.base import Part, sums_in
+from fastopt.transforms.gradient_clip import summing
 
 # Sums that one launch adds up: each takes 8 KiB of shared memory, of which there are 48.
 MOST = 4
@@ -84,6 +85,12 @@ class SumKernels(JobKernels):
 def sum_kernels(job: Job, form: KernelVariant, architecture: tuple[int, int]) -> SumKernels:
     """The kernels for the sums of the last transform of a job, shared by optimizers with equal jobs."""
     return SumKernels(job, form, architecture)
+
+
+def gradient_sums(gradient: str, architecture: tuple[int, int]) -> SumKernels:
+    """The kernels for the sums of `transforms.gradient_clip`, of gradients in a format."""
+    job = Job((summing(wide=gradient == "float64"),), (ArrayFormat(gradient),) * 2, False, False)
+    return sum_kernels(job, KernelVariant(), architecture)
 
 
 @cache

@@ -10,7 +10,6 @@ import numpy as np
 from fastopt.arrays.checks import Array
 from fastopt.executors.cuda import device
 from fastopt.executors.cuda.batches import Batch
-from fastopt.executors.cuda.clip_decision import chunk_table
 from fastopt.executors.cuda.kernel_source import KEPT, KernelVariant
 from fastopt.executors.cuda.launches import Launch, LaunchHyper, LaunchRow, StagedTable
 from fastopt.executors.cuda.many_arrays import ManyArrays
@@ -18,8 +17,24 @@ from fastopt.executors.cuda.one_array import OneArray
 from fastopt.executors.cuda.programs import Program
 from fastopt.executors.cuda.sum_kernels import SumKernels
 from fastopt.executors.cuda.sum_source import ROW_WORDS
-from fastopt.executors.cuda.tree_sum import SUM_THREADS, THREADS
+from fastopt.executors.cuda.tree_sum import CHUNK_WORDS, SUM_THREADS, THREADS
 from fastopt.executors.norm import SUM_BLOCK
+
+
+def chunk_table(batch: ManyArrays, sizes: Any, counts: Any, firsts: Any) -> Array:
+    """For each block of elements of these arrays: address of the row, start, length, and its index.
+
+    The arrays of the optimizer have `sizes`, as many blocks as `counts` says, and the first one at
+    `firsts`.
+    """
+    chunks = [np.zeros((0, CHUNK_WORDS), np.int64)]
+    for index, row in enumerate(batch.rows):
+        block = np.arange(counts[row], dtype=np.int64)
+        starts = block * SUM_BLOCK
+        lengths = np.minimum(sizes[row] - starts, SUM_BLOCK)
+        at = np.full_like(block, batch.row_address(index))
+        chunks.append(np.stack([at, starts, lengths, firsts[row] + block], axis=1))
+    return np.concatenate(chunks)
 
 
 class PassMemory:
@@ -133,14 +148,15 @@ class Adding:
         indices = list(names.indices.values())
         self._recall = _Recall(bool(names.recall), len(indices), kernels.dtype)
         tail = [control] * len(names.control) + self._recall.words
-        self._end = -len(hyper.address()) or None
+        hyper_at = hyper.address() if kernels.capturable else []
+        self._end = -len(hyper_at) or None
         self._count = len(names.addresses)
         self._has_decided = bool(names.decided_at)
         name = "one" if isinstance(batch, OneArray) else "many"
         words = 4 + len(names.words) * (name == "one")
         self._launches = []
         for program in kernels.programs(name):
-            end = [*tail, *hyper.address()]
+            end = [*tail, *hyper_at]
             launch = Launch(program, words + len(end), *hyper.arguments(indices))
             launch.words[words:] = end
             launch.words[:2] = memory.sums_at, memory.capacity
