@@ -144,8 +144,6 @@ TESTS = {
     ("test_cuda.py", "_array"): "of the tests",
     ("test_cuda_code.py", "_job"): "the formats of a kernel whose instructions are counted",
     ("test_cuda_fast.py", "_kernels"): "the kernels of an optimizer",
-    ("test_cuda_norm.py", "_decide"): "sums of so many blocks that no array of a test has them",
-    ("test_cuda_norm.py", "_sums"): "the same",
     ("test_half_imported.py", "_after_fork_in_child"): "a fork in the middle of an import",
     ("test_half_imported.py", "_before_fork"): "the same",
     ("test_half_imported.py", "_forked"): "the same",
