@@ -42,7 +42,7 @@ def total(table_at, arrays, count_at, control_at):
     stride, terms = load_word(line, {STRIDE}), load_word(line, {TERMS})
     total_at = load_word(line, {TOTAL_AT})
     for k in range(terms):
-        add_up(at + 8 * k * stride, count, sums, thread)
+        add_up(at + 8 * k * stride, stride, count, sums, thread)
         if thread == 0:
             store_double(total_at, k * arrays, sums[0])
         cuda.syncthreads()

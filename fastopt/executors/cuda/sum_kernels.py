@@ -13,7 +13,7 @@ from fastopt.executors.cuda import device, element_access, sum_source
 from fastopt.executors.cuda.kernel_source import KernelVariant
 from fastopt.executors.cuda.kernels import JobKernels
 from fastopt.executors.cuda.programs import Program
-from fastopt.executors.cuda.tree_sum import SIZE, define_adding, scope_of_sums
+from fastopt.executors.cuda.tree_sum import SIZE, SUM_THREADS, define_adding, scope_of_sums
 from fastopt.kernels.compiler import check_from_sums, check_terms
 from fastopt.kernels.job import ArrayFormat, Job
 from fastopt.kernels.kernel_identity import identified, identified_by_functions
@@ -21,9 +21,6 @@ from fastopt.kernels.specialize import specialize
 from fastopt.kernels.terms import terms_before
 from fastopt.transforms.base import Part, sums_in
 from fastopt.transforms.gradient_clip import summing
-
-# Sums that one launch adds up: each takes 8 KiB of shared memory, of which there are 48.
-MOST = 4
 
 
 class SumKernels(JobKernels):
@@ -39,8 +36,8 @@ class SumKernels(JobKernels):
 
     def __init__(self, job: Job, form: KernelVariant, architecture: tuple[int, int]) -> None:
         super().__init__(job, form, architecture)
-        count = len(sums_in(job.parts[-1]).summands)
-        self.columns = [range(i, min(i + MOST, count)) for i in range(0, count, MOST)]
+        count, most = len(sums_in(job.parts[-1]).summands), sum_source.MOST
+        self.columns = [range(i, min(i + most, count)) for i in range(0, count, most)]
 
     def programs(self, name: str) -> list[Program]:
         """The compiled kernels ``one`` or ``many``, which together add up all sums."""
@@ -110,8 +107,10 @@ def conclude(
         return device.helper(function, architecture, False)
 
     def make() -> Any:
-        scope = scope_of_sums(1, architecture)
+        columns = sum_source.columns_added(part)
+        scope = scope_of_sums(columns, architecture)
         define_adding(scope, architecture)
+        scope["SUM_SHARED"] = columns * SUM_THREADS
         scope |= {"load_number": scope["load_double"], "store_number": scope["store_double"]}
         scope["store_decided"] = element_access.storer("float64", dtype)
         if device.SIMULATED:

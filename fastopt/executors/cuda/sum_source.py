@@ -32,6 +32,9 @@ from fastopt.transforms.base import Part, sums_in
 DECIDED, FIRST, COUNT, GIVEN, CARRIED, TOTAL, TOTALS = range(7)
 ROW_WORDS = 7
 
+# Sums that one launch adds up: each takes 8 KiB of shared memory, of which there are 48.
+MOST = 4
+
 # What `conclude` does: all, only add, or only what follows, from sums that were added before.
 ALL, ADD, FOLLOW = range(3)
 
@@ -105,6 +108,13 @@ def _added(job: Job, names: Names, columns: range) -> list[str]:
     return [*body, f"if thread < {len(columns)}:", f"    {store}"]
 
 
+def columns_added(part: Part) -> int:
+    """How many sums `conclude` adds up at once: all that are of as many blocks, if there is room."""
+    sums = sums_in(part)
+    count = len(sums.names)
+    return 1 if sums.after or count > MOST else count
+
+
 def settings_of(part: Part) -> list[str]:
     """The names of what `conclude` gets from the host: the carried numbers to read, and `hyper`."""
     return ["slot", *(f"hyper{i}" for i in range(sums_in(part).given))]
@@ -144,12 +154,17 @@ def conclude(part: Part, form: KernelVariant, control: bool) -> str:
     walk += [f"if mode == {FOLLOW}:", "    count = 1"]
     if sums.after:
         walk += _totals(before_step, summed)
-    for k in range(summed):
+    columns = columns_added(part)
+    for k in range(0, summed, columns):
         if k == before_step:
             walk += [f"count = 1 if mode == {FOLLOW} else load_word(line, {TOTALS})"]
-        walk += [f"add_up(sums_at + 8 * ({k} * capacity + first), count, sums, thread)"]
-        walk += ["if thread == 0:", f"    totals[{k}] = sums[0]"]
-        walk += [f"    store_double(sums_at, {k} * capacity + first, sums[0])"]
+        walk += [f"add_up(sums_at + 8 * ({k} * capacity + first), capacity, count, sums, thread)"]
+        walk += ["if thread == 0:"]
+        for column in range(columns):
+            walk += [f"    totals[{k + column}] = sums[{column} * SUM_THREADS]"]
+            walk += [
+                f"    store_double(sums_at, {k + column} * capacity + first, totals[{k + column}])"
+            ]
     walk += ["cuda.syncthreads()", f"if mode != {ADD}:"]
     walk += [f"    own_at = carried_at + 8 * load_word(line, {CARRIED})"]
     walk += ["    before, after = own_at + 8 * from_ * stride, own_at + 8 * to * stride"]
@@ -158,7 +173,7 @@ def conclude(part: Part, form: KernelVariant, control: bool) -> str:
     walk += ["    else:", *indented(indented(kept)), "cuda.syncthreads()"]
     indices = {name: i for i, name in enumerate(settings)}
     body = [*head(indices, form), *loads(indices, form), "thread = cuda.threadIdx.x"]
-    body += ["sums = cuda.shared.array(SUM_THREADS, float64)"]
+    body += ["sums = cuda.shared.array(SUM_SHARED, float64)"]
     body += [f"totals = cuda.shared.array({summed}, float64)", "skipped = False"]
     body += ["from_ = 0 if slot == 0.0 else 1", "to = 1 - from_"]
     body += ["for number in range(cuda.blockIdx.x, lines, cuda.gridDim.x):", *indented(walk)]

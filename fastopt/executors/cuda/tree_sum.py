@@ -40,22 +40,26 @@ def add_neighbours(sums, size, items, width, thread, threads):
         level += 1
     cuda.syncthreads()
 """
-# The sum of `count` numbers in device memory comes to the first of shared memory and of theirs. -0.0
-# stands for a number that there is not: it changes no other.
+# The sums of `count` numbers in device memory, of all columns, which are `capacity` numbers apart, come
+# to the first of a column in shared memory and of theirs. -0.0 stands for a number that there is not:
+# it changes no other.
 _ADD_UP = """
-def add_up(at, count, sums, thread):
+def add_up(at, capacity, count, sums, thread):
     round = ROWS * SUM_THREADS
-    if thread == 0:
-        sums[0] = 0.0
+    if thread < COLUMNS:
+        sums[thread * SUM_THREADS] = 0.0
     cuda.syncthreads()
     left = count
     while left > 0:
         for base in range(0, left, round):
-            sums[thread] = sum_of_eight(at, base + ROWS * thread, left)
+            for column in range(COLUMNS):
+                column_at = at + 8 * column * capacity
+                number = sum_of_eight(column_at, base + ROWS * thread, left)
+                sums[column * SUM_THREADS + thread] = number
             items = min((left - base + ROWS - 1) // ROWS, SUM_THREADS)
             add_neighbours(sums, SUM_THREADS, items, 1, thread, SUM_THREADS)
-            if thread == 0:  # no thread reads these any more
-                store_double(at, base // round, sums[0])
+            if thread < COLUMNS:  # no thread reads these any more
+                store_double(at, thread * capacity + base // round, sums[thread * SUM_THREADS])
             cuda.syncthreads()
         left = (left + round - 1) // round if left > round else 0
 """
@@ -88,7 +92,7 @@ def define(scope: dict[str, Any], name: str, source: str, architecture: tuple[in
 
 
 def define_adding(scope: dict[str, Any], architecture: tuple[int, int]) -> None:
-    """Add ``sum_of_eight`` and, for one column, ``add_up(address, count, shared, thread)``."""
+    """Add ``sum_of_eight`` and ``add_up(address, capacity, count, shared, thread)``."""
     scope["sum_of_eight"] = sum_of_eight(architecture)
     define(scope, "add_up", _ADD_UP, architecture)
 
