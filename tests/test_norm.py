@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 
 import fastopt
+from fastopt.executors import norm
+from fastopt.transforms.base import sums_in
+from fastopt.transforms.gradient_clip import summing
 from tests.refusals import everywhere
 from tests.support import DTYPES, assert_same_bits
 
@@ -134,3 +137,18 @@ def test_last_is_nothing_where_nothing_asks():
     opt = fastopt.SGD(np.ones(3))
     opt.step(np.ones(3))
     assert opt.last is None
+
+
+@both_dtypes
+@pytest.mark.parametrize("odd", [0.0, np.nan, -np.inf])
+@pytest.mark.parametrize("power", [-600, 0, 600])
+def test_norm_follows_from_the_sums_that_the_transform_declares(power, odd, dtype):
+    """What compiled code reads in a way of its own is what a device sums by these functions."""
+    (x,) = numbers((8192 + 33,), dtype)
+    x = np.ldexp(x, power if dtype == np.float64 else power // 10)
+    x[5] = odd
+    sums = []
+    for summand in sums_in(summing(wide=dtype == np.float64)).summands:
+        terms = np.array([summand(element, 0.0, (), ()) for element in x.tolist()])
+        sums.append(norm.tree_sum(np.array([norm.sum_of_block(t) for t in np.split(terms, [8192])])))
+    np.testing.assert_equal(norm.norm_of(sums), fastopt.global_norm(x))
