@@ -341,7 +341,8 @@ def test_from_sums_that_cannot_be_compiled(function):
         fastopt.Optimizer(to_device(np.ones(3)), parts)
 
 
-def test_order_of_many_blocks():
+@pytest.mark.parametrize("columns", [1, 3])
+def test_order_of_many_blocks(columns):
     """More sums than one round adds, of arrays of all sizes; zeros keep their signs."""
     from numba import types
 
@@ -352,27 +353,29 @@ def test_order_of_many_blocks():
     from fastopt.executors.norm import tree_sum
     from fastopt.kernels.kernel_identity import identified_by_functions
 
-    scope = scope_of_sums(1, device.architecture())
+    scope = scope_of_sums(columns, device.architecture())
     define_adding(scope, device.architecture())
     exec(
-        "def add(at, count):\n"
-        "    sums = cuda.shared.array(SUM_THREADS, float64)\n"
-        "    add_up(at, count, sums, cuda.threadIdx.x)\n",
+        "def add(at, capacity, count):\n"
+        f"    sums = cuda.shared.array({columns * SUM_THREADS}, float64)\n"
+        "    add_up(at, capacity, count, sums, cuda.threadIdx.x)\n",
         scope,
     )
-    identity = identified_by_functions([], [], "test-add-up-")
-    program = Program(identity, lambda: scope["add"], [types.int64] * 2, device.architecture())
+    identity = identified_by_functions([], [], f"test-add-up-{columns}-")
+    program = Program(identity, lambda: scope["add"], [types.int64] * 3, device.architecture())
     program.load()
     for count in (0, 1, 300) if SIMULATED else (0, 1, 9, 4095, 4097, 12_208):
         for numbers in np.random.default_rng(count).normal(size=count), np.full(count, -0.0):
-            room = to_device(np.append(numbers, 1.0))
-            words = np.array([enter("room", room).address, count], np.int64)
-            pointers = np.array([words.ctypes.data + 8 * i for i in range(2)], np.int64)
+            every = [np.append(numbers * (k + 1), 1.0) for k in range(columns)]
+            room = to_device(np.concatenate(every))
+            words = np.array([enter("room", room).address, count + 1, count], np.int64)
+            pointers = np.array([words.ctypes.data + 8 * i for i in range(3)], np.int64)
             program.launch(1, SUM_THREADS, 0, pointers)
             device.synchronize()
-            expected = tree_sum(numbers) if count else 1.0
-            assert math.copysign(1.0, to_host(room)[0]) == math.copysign(1.0, expected)
-            assert to_host(room)[0] == expected
+            for column, added in zip(every, to_host(room)[:: count + 1], strict=True):
+                expected = tree_sum(column[:-1]) if count else 1.0
+                assert math.copysign(1.0, added) == math.copysign(1.0, expected)
+                assert added == expected
 
 
 @needs_driver
