@@ -181,22 +181,25 @@ def test_bytes_of_the_machine_code(tmp_path):
 
 @every_architecture
 def test_norm(cc, tmp_path):
-    from fastopt.executors.cuda import norm
+    from fastopt.executors.cuda.kernel_source import KernelVariant
+    from fastopt.executors.cuda.sum_kernels import conclude, gradient_sums
+    from fastopt.transforms.gradient_clip import gradient_clip
 
     programs = {
-        **{
-            f"{dtype}-{many}": norm.squares(dtype, many, cc)
-            for dtype in ("float32", "float64")
-            for many in (False, True)
-        },
-        **{f"decide-{capturable}": norm.decide(capturable, cc) for capturable in (False, True)},
+        f"{dtype}-{kind}": program
+        for dtype in ("float32", "float64")
+        for kind in ("one", "many")
+        for program in gradient_sums(dtype, cc).programs(kind)
     }
+    for capturable in False, True:
+        how = KernelVariant(capturable=capturable), True, "float32", cc
+        programs[f"conclude-{capturable}"] = conclude(gradient_clip(skips=True), *how)
     for name, program in programs.items():
         code = program.ptx(cc)
         assert not re.search(r"\bfma\.", code), name  # the CPU's bits
         assert ".local" not in code, name
         assert_no_spills(assembled(code, cc, tmp_path)[0])
-        if not name.startswith("decide"):
+        if not name.startswith("conclude"):
             stretches = re.split(r"\b(?:add\.rn\.f64|bra|bar)\b", code)
             assert max(stretch.count("ld.global") for stretch in stretches) >= 8, "loads wait"
 
