@@ -21,6 +21,12 @@ EMULATED = bool(os.environ.get("GPU_EMULATOR"))
 
 if EMULATED:
     import gpu_emulator
+    import ptxsim
+
+    # It would read a kernel's code anew for each launch, and count what every instruction moves, which
+    # takes most of its time: the tests that ask for the counts turn that on.
+    ptxsim.parse = functools.lru_cache(maxsize=64)(ptxsim.parse)
+    gpu_emulator._TRACE = False
 
     # It looks memory up in a table that it does not make anew when memory is freed, be it before a
     # launch or, by the collector of garbage, amid one: it would find other memory.

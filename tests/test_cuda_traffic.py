@@ -30,6 +30,11 @@ DECLARED = {  # bytes an element in float32: each array read once, and written o
 }
 
 
+@pytest.fixture(autouse=True)
+def _counting(monkeypatch):
+    monkeypatch.setattr("gpu_emulator._TRACE", True)
+
+
 def last_launch():
     import gpu_emulator
 
