@@ -29,12 +29,14 @@ PROCESSES := $(addprefix tests/test_,cache.py cache_users.py fuzz.py identity_ke
     interruption.py targets.py threads.py workqueue.py)
 
 # What no version of Python, NumPy, Numba or SciPy changes, left out where others are tried: who may use the
-# cache, what the repository holds beside the package, random cases, long trainings.
+# cache, what the repository holds beside the package, random cases, long trainings. Of the cases of a test they
+# run a third: another one each, all of which the suite of `make test` has run.
 ANYWHERE := $(addprefix --ignore=tests/test_,bench.py cache_users.py dialect_tables.py fuzz.py imports.py low_precision.py)
 
 # What runs on a device of any kind, and what of it Numba's simulator can do.
 CUDA_LOGIC := $(addprefix tests/test_cuda,.py _blocks.py _norm.py _state.py _errors.py)
-CUDA := $(CUDA_LOGIC) $(addprefix tests/test_cuda,_copies.py _streams.py _traffic.py _arrays.py _gradients.py _pieces.py _sums.py _sums_after.py _stats.py _launch.py _fast.py _page.py _numpy.py _fuzz.py _cache.py _bench.py) tests/test_identity_cuda.py
+CUDA_SUMS := $(addprefix tests/test_cuda,_sums.py _sums_after.py _stats.py _launch.py _gradients.py _fuzz.py _streams.py)
+CUDA := $(CUDA_LOGIC) $(addprefix tests/test_cuda,_copies.py _traffic.py _arrays.py _pieces.py _fast.py _page.py _numpy.py _cache.py _bench.py) tests/test_identity_cuda.py
 EMULATOR := ../shared/gpu-emulator/run
 
 # What runs at the same time prints its lines when it is through; make before 4.0 mixes them.
@@ -53,8 +55,8 @@ heading = @printf '\n== %s\n' "$(1)"
 .DEFAULT_GOAL := help
 NEEDED := $(addprefix $(VENV)/.,cuda-test docs interop mpich package user-types)
 
-.PHONY: help demo test test-all fuzz lint types user-types interpreted doctests compiled processes mpi interop bench bench-full docs clean
-.PHONY: wheel newest oldest cuda-simulator cuda-code cuda-emulated mpi-emulated torch-emulated test-cuda bench-cuda
+.PHONY: help demo test test-all fuzz lint types user-types interpreted doctests compiled processes mpi interop interop-torch interop-others bench bench-full docs clean
+.PHONY: wheel newest oldest cuda-simulator cuda-code cuda-emulated cuda-steps-emulated cuda-sums-emulated mpi-emulated torch-emulated test-cuda bench-cuda
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,10 +70,12 @@ test: ## every check that needs no other library
 	@echo && echo "types and five suites, two at a time: some minutes until the first one is through"
 	@$(MAKE) --no-print-directory -j2 $(TOGETHER) types compiled processes interpreted cuda-simulator doctests
 
+# So that both lanes are busy to the end.
+LONGEST_FIRST := newest oldest interop-torch cuda-sums-emulated torch-emulated cuda-steps-emulated interop-others mpi docs mpi-emulated cuda-code user-types
 test-all: ## the package, other Pythons, the pages, MPI, the code for GPUs, the comparisons with torch, optax and Keras
 	@$(MAKE) --no-print-directory $(NEEDED)
-	@echo && echo "eleven checks, two at a time: some minutes until the first one is through"
-	@$(MAKE) --no-print-directory -j2 $(TOGETHER) newest oldest interop cuda-emulated docs mpi mpi-emulated torch-emulated cuda-code user-types
+	@echo && echo "thirteen checks, two at a time: some minutes until the first one is through"
+	@$(MAKE) --no-print-directory -j2 $(TOGETHER) $(LONGEST_FIRST)
 
 SECONDS := 600
 fuzz: $(INSTALLED) ## new cases for SECONDS=600, of KIND=dense or of all; what is found comes as a line to run again
@@ -113,11 +117,11 @@ wheel: $(VENV)/.package ## build sdist and wheel, check them, install the wheel 
 
 newest: wheel ## the suite, types and the wheel under the newest Python found
 	$(call heading,the newest Python)
-	@$(BIN)/python -m tests.environments newest $(PYTHONS) -- $(OWN) $(ANYWHERE)
+	@$(BIN)/python -m tests.environments newest $(PYTHONS) -- $(OWN) $(ANYWHERE) --share=1/3
 
 oldest: wheel ## the same with the oldest dependencies that pyproject.toml allows
 	$(call heading,the oldest dependencies)
-	@$(BIN)/python -m tests.environments oldest -- $(OWN) $(ANYWHERE)
+	@$(BIN)/python -m tests.environments oldest -- $(OWN) $(ANYWHERE) --share=2/3
 
 mpi: $(VENV)/.mpich ## the suite of the ranks, one to four of them, with MPICH from a wheel
 	$(call heading,MPI)
@@ -131,9 +135,15 @@ cuda-code: $(VENV)/.cuda-test ## the code generated for GPUs, which need not be 
 	$(call heading,generated CUDA code)
 	@$(COMPILED) $(BIN)/python -m pytest -q tests/test_cuda_code.py tests/test_cuda_numpy.py
 
-cuda-emulated: $(VENV)/.cuda-test ## the CUDA executor on an emulated GPU, where there is one
+cuda-emulated: cuda-steps-emulated cuda-sums-emulated ## the CUDA executor on an emulated GPU, where there is one
+
+cuda-steps-emulated: $(VENV)/.cuda-test
 	$(call heading,CUDA on an emulated GPU)
 	$(call emulated,$(CUDA))
+
+cuda-sums-emulated: $(VENV)/.cuda-test
+	$(call heading,CUDA on an emulated GPU: sums and launches)
+	$(call emulated,$(CUDA_SUMS))
 
 mpi-emulated: $(VENV)/.cuda-test $(VENV)/.mpich ## ranks with arrays on an emulated GPU, where there is one
 	$(call heading,MPI with arrays on an emulated GPU)
@@ -146,15 +156,22 @@ torch-emulated: $(VENV)/.cuda-test $(VENV)/.interop ## tensors on an emulated GP
 test-cuda: $(FOR_GPU) ## the CUDA executor on a GPU; ENV=here: with the Python that is there
 	$(call heading,CUDA on a GPU)
 	@$(ON_GPU) -c 'from fastopt.executors.cuda import availability; availability.require()'
-	@$(COMPILED) $(ON_GPU) -m pytest $(CUDA) tests/test_cuda_code.py
+	@$(COMPILED) $(ON_GPU) -m pytest $(CUDA) $(CUDA_SUMS) tests/test_cuda_code.py
 
 bench-cuda: $(FOR_GPU) ## measure on a GPU, in four minutes, and write the tables; ENV=here: as above
 	@$(ON_GPU) -m bench.cuda
 	@$(ON_GPU) -m bench.cuda.report
 
-interop: $(VENV)/.interop ## the comparisons with other libraries, which are installed for it
-	$(call heading,against other libraries)
-	@$(COMPILED) KERAS_BACKEND=torch $(BIN)/python -m pytest tests/interop --doctest-modules fastopt/interop/torch --ignore=fastopt/interop/torch/graphs.py
+WITH_TORCH := $(wildcard tests/interop/test_torch_*.py)
+interop: interop-torch interop-others ## the comparisons with other libraries, which are installed for it
+
+interop-torch: $(VENV)/.interop
+	$(call heading,against torch)
+	@$(COMPILED) $(BIN)/python -m pytest -q $(WITH_TORCH) --doctest-modules fastopt/interop/torch --ignore=fastopt/interop/torch/graphs.py
+
+interop-others: $(VENV)/.interop
+	$(call heading,dialects of other libraries)
+	@$(COMPILED) KERAS_BACKEND=torch $(BIN)/python -m pytest -q tests/interop $(addprefix --ignore=,$(WITH_TORCH))
 
 bench: $(VENV)/.bench ## measure this machine (minutes), rewrite the tables and figures
 	@$(BIN)/python -m bench

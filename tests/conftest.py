@@ -8,6 +8,25 @@ import pytest
 os.environ.setdefault("NUMBA_NUM_THREADS", "8")
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--share", help="'2/3': of the cases of each test every third, from the second on; one at least"
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    """Every test runs, whose cases are many with fewer of them: for other versions of what is below."""
+    if config.option.share is None:
+        return
+    first, step = map(int, config.option.share.split("/"))
+    cases = {}
+    for item in items:
+        cases.setdefault(item.nodeid.split("[")[0], []).append(item)
+    taken = {item for own in cases.values() for item in (own[first - 1 :: step] or own[:1])}
+    config.hook.pytest_deselected(items=[item for item in items if item not in taken])
+    items[:] = [item for item in items if item in taken]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache_folder(tmp_path_factory):
     """Leave the user's cache alone: a new one, or that which the suites of `make` share."""

@@ -38,11 +38,12 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("place", [to_device, misaligned], ids=["aligned", "misaligned"])
-@pytest.mark.parametrize(("format_", "size"), CASES)
+# Misaligned arrays have another kernel: one of a format, since all read and store alike.
+@pytest.mark.parametrize(
+    ("format_", "size", "place"),
+    [*((*case, to_device) for case in CASES), ("float32", 70, misaligned)],
+)
 def test_same_bits_as_memory(format_, size, place):
-    if place is misaligned and size != 70:
-        pytest.skip("one size will do")
     dtype, options = FORMATS[format_]
     w, grads = (np.array(own, dtype) for own in problem(size, np.float32, 2))
     both = pair(w, optimizer(everything(), **options), place)
