@@ -141,6 +141,16 @@ def test_an_interrupt_while_gradients_are_bound(monkeypatch):
     np.testing.assert_array_equal(to_host(params[1]), expected(3))
 
 
+@pytest.fixture
+def _older_objects_left_alone():
+    """By the collector of garbage, which takes most of the time of a test that calls it often."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("_older_objects_left_alone")
 def test_an_interrupt_anywhere_leaves_no_number_of_an_object_that_is_not_held(opt):
     memory = to_device(np.full(50, 2.0, np.float32))
     grads = [memory[:]]

@@ -189,10 +189,7 @@ def skips(**how):
 def test_skipped_steps_do_not_count(monkeypatch, per_array, look):
     """Two transforms that skip, between others, and more skipped steps than the device keeps."""
     monkeypatch.setattr("fastopt.steps.cuda_stepper.KEPT", 4)
-    if per_array:
-        parts = chain(skips(per_array=True), t.scale_by_adam())
-    else:
-        parts = chain(blend(), skips(), clip(0.5), t.skip_nonfinite(), t.scale_by_adam())
+    parts = chain(blend(), skips(per_array=per_array), clip(0.5), t.skip_nonfinite(), t.scale_by_adam())
     params = [np.zeros(20, np.float32), np.zeros(3, np.float32)]
     options = {"zero_grad": True, "skip_nonfinite": look}
     both = pair(params, optimizer(chain(parts, t.scale_by_learning_rate(0.1)), **options))

@@ -82,32 +82,32 @@ def scope_of_sums(
     scope |= {"load_word": element_access.word_loader(), "store_word": element_access.word_storer()}
     scope["load_double"] = element_access.loader("float64", "float64")
     scope["store_double"] = element_access.storer("float64", "float64")
-    scope["add_neighbours"] = _add_neighbours(columns, architecture)
+    _define(scope, "add_neighbours", _NEIGHBOURS, columns, architecture)
     return scope
 
 
 def define_adding(scope: dict[str, Any], architecture: tuple[int, int]) -> None:
     """Add ``sum_of_eight`` and ``add_up(address, capacity, count, shared, thread)``."""
     scope["sum_of_eight"] = sum_of_eight(architecture)
-    scope["add_up"] = _add_up(architecture)
+    _define(scope, "add_up", _ADD_UP, 1, architecture)
 
 
-# What kernels have in common is compiled once in a process: it took a sixth of their time.
+_defined: dict[tuple[str, int, tuple[int, int]], Any] = {}
 
 
-@cache
-def _add_neighbours(columns: int, architecture: tuple[int, int]) -> Any:
-    scope: dict[str, Any] = {"cuda": device.cuda, "COLUMNS": columns}
-    exec(_NEIGHBOURS, scope)
-    return device.helper(scope["add_neighbours"], architecture, False)
+def _define(
+    scope: dict[str, Any], name: str, source: str, columns: int, architecture: tuple[int, int]
+) -> None:
+    """Add a function for kernels, given as source, to their globals.
 
-
-@cache
-def _add_up(architecture: tuple[int, int]) -> Any:
-    scope = scope_of_sums(1, architecture)
-    scope["sum_of_eight"] = sum_of_eight(architecture)
-    exec(_ADD_UP, scope)
-    return device.helper(scope["add_up"], architecture, False)
+    Kernels share it: to compile it for each took a sixth of the time that they took. On the simulator,
+    which changes the globals of a kernel while it runs, each has one of its own.
+    """
+    key = name, columns, architecture
+    if device.SIMULATED or key not in _defined:
+        exec(source, scope)
+        _defined[key] = device.helper(scope[name], architecture, False)
+    scope[name] = _defined[key]
 
 
 @cache
