@@ -52,18 +52,18 @@ def item_of(python, dictionary, key):
 @helper
 def attribute_of(python, item, name):
     """An attribute, to be released; 0 if there is an error, which Python meets again if it asks."""
-    found = _of_two(python[GET_ATTRIBUTE], (item, name))
-    if found == 0:
+    attribute = _of_two(python[GET_ATTRIBUTE], (item, name))
+    if attribute == 0:
         _of_none(python[CLEAR_ERROR], ())
-    return found
+    return attribute
 
 
 @helper
 def is_true(python, function, item):
     """Whether a function of one object returns True; also if there is an error, as above."""
-    found = _of_two(python[CALL], (function, item))
-    if found == 0:
+    result = _of_two(python[CALL], (function, item))
+    if result == 0:
         _of_none(python[CLEAR_ERROR], ())
         return True
-    release(python, found)
-    return found == python[TRUE]
+    release(python, result)
+    return result == python[TRUE]

@@ -85,7 +85,7 @@ class Job(NamedTuple):
         first = SLOTS + len(slots)
         numbers = [0, 1, *([first] if correction else []), *range(SLOTS, first)]
         each = zip(names, kinds, self.storage, numbers, strict=True)
-        return [KernelArray(*own, with_correction=bool(correction)) for own in each]
+        return [KernelArray(*array, with_correction=bool(correction)) for array in each]
 
     @property
     def slots(self) -> list[KernelArray]:

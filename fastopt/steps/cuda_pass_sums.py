@@ -72,8 +72,11 @@ class DevicePassSums(PassSums):
         """What the gradient of each array was multiplied by in its last one of so many steps."""
         since = [entry for entry in self._scales if entry[0] <= count] or self._scales
         _, lags, known, scale = since[-1]
-        taken = [count - lag for lag in lags]
-        return [1.0 / (own[1] if own[0] == t else scale) for own, t in zip(known, taken, strict=True)]
+        counts = [count - lag for lag in lags]
+        return [
+            1.0 / (last if steps == count else scale)
+            for (steps, last), count in zip(known, counts, strict=True)
+        ]
 
     def finish(self, stream: int, reducer: Reducer, *, in_parts: bool) -> None:
         """Add up the terms of a step in parts, also over processes, and have its statistics copied."""

@@ -76,7 +76,9 @@ def _reader_by(address: str, *attributes: str) -> Callable[[Any], Reader]:
 
     def make(array: Any) -> Reader:
         kind, like = type(array), describe(array)
-        return lambda own: int(find(own) or 0) if type(own) is kind and describe(own) == like else OTHER
+        return lambda other: (
+            int(find(other) or 0) if type(other) is kind and describe(other) == like else OTHER
+        )
 
     return make
 
@@ -91,9 +93,9 @@ def _reader_of_interfaces(array: Any) -> Reader:
     def read(other: Any) -> int:
         if type(other) is not kind:
             return OTHER
-        found = other.__cuda_array_interface__
-        address, own = found["data"]
-        same = own == read_only and {**found, "data": None} == like
+        attributes = other.__cuda_array_interface__
+        address, is_read_only = attributes["data"]
+        same = is_read_only == read_only and {**attributes, "data": None} == like
         return int(address or 0) if same else OTHER
 
     return read
@@ -194,8 +196,8 @@ class DeviceGradients:
         if self._single:
             self._one[0] = id(grads)
             return grads, self._one_at
-        found = self._find(grads)
-        return found, items_of(found)
+        arrays = self._find(grads)
+        return arrays, items_of(arrays)
 
     def take(self, grads: Any) -> None:
         """Find the gradients, check those that are new, and bind their addresses.
@@ -209,8 +211,8 @@ class DeviceGradients:
             self.is_noted = False
             self._take_noted()
             return
-        found = self._find(grads)
-        ids = identities(found) if self._is_fixed else NONE
+        arrays = self._find(grads)
+        ids = identities(arrays) if self._is_fixed else NONE
         if self._is_fixed and ids == self._ids:
             self.moved = False
             return
@@ -218,14 +220,14 @@ class DeviceGradients:
         self._ids = NONE  # until all is bound: whatever interrupts this, the next step binds anew
         if self.expected is not None and self._is_fixed:
             self.expected.table[:, ID] = 0  # until the new ones are held: numbers are used again
-        if not self._take_alike(found):
-            self._take_anew(found)
-            ids = identities(found) if self._is_fixed else NONE
+        if not self._take_alike(arrays):
+            self._take_anew(arrays)
+            ids = identities(arrays) if self._is_fixed else NONE
         # What the caller frees is not to be kept from others, and an object's number is good only
         # while it is there: of arrays that can have other memory neither is held.
-        self._objects, self._ids = (found, ids) if self._is_fixed else ([], NONE)
+        self._objects, self._ids = (arrays, ids) if self._is_fixed else ([], NONE)
         if self.expected is not None and self._is_fixed:
-            self.expected.table[:, ID] = list(map(id, found))
+            self.expected.table[:, ID] = list(map(id, arrays))
 
     def _take_noted(self) -> None:
         """Bind gradients that compiled code checked, whose addresses it noted in the table."""
@@ -235,33 +237,33 @@ class DeviceGradients:
             self._take_formats(self.formats_of_leaves)
         if not len(self.addresses):
             self.current_stream = streams.default(self._leaves[0])
-        addresses, given = self._table.rows[:, GRAD].copy(), [True] * len(self._leaves)
+        addresses, has_gradient = self._table.rows[:, GRAD].copy(), [True] * len(self._leaves)
         if self.noted.any():
             addresses[self.noted != 0] = 0
-            given = (self.noted == 0).tolist()
+            has_gradient = (self.noted == 0).tolist()
         bound, self.addresses = self.addresses, NOWHERE  # until all is bound
-        if given != self.given:
-            self._note_given(given)
+        if has_gradient != self.given:
+            self._note_which(has_gradient)
             bound = NOWHERE
         if not np.array_equal(addresses, bound):
             self._bind_launches(addresses)
         self.addresses = addresses
 
-    def _note_given(self, given: list[bool]) -> None:
-        self.given = given
+    def _note_which(self, has_gradient: list[bool]) -> None:
+        self.given = has_gradient
         self.left_out = [
-            not has and leaf.size > 0 for has, leaf in zip(given, self._leaves, strict=True)
+            not has and leaf.size > 0 for has, leaf in zip(has_gradient, self._leaves, strict=True)
         ]
         self.leaves_out = any(self.left_out)
-        sizes = [leaf.size * has for leaf, has in zip(self._leaves, given, strict=True)]
+        sizes = [leaf.size * has for leaf, has in zip(self._leaves, has_gradient, strict=True)]
         self._table.rows[:, COUNT] = sizes
 
-    def _take_alike(self, found: list[Any]) -> bool:
+    def _take_alike(self, arrays: list[Any]) -> bool:
         """Bind gradients like the previous ones at other addresses; False if they must be checked."""
         if not self._readers or self._setup.zero_grad:
             return False
         try:
-            read = [read(g) for read, g in zip(self._readers, found, strict=True)]
+            read = [read(g) for read, g in zip(self._readers, arrays, strict=True)]
         except (AttributeError, RuntimeError):  # they do not have what is asked for
             return False
         if read == self._read:
@@ -285,8 +287,8 @@ class DeviceGradients:
             and device.ordinal_at(address) == self._ordinal
         )
 
-    def _take_anew(self, found: list[Any]) -> None:
-        entered = self._check(found)
+    def _take_anew(self, arrays: list[Any]) -> None:
+        entered = self._check(arrays)
         names = [
             before if array is None else str(name_of(array.dtype))
             for before, array in zip(self.formats, entered, strict=True)
@@ -295,26 +297,26 @@ class DeviceGradients:
             self._take_formats(names)
         self._readers, self.expected = [], None
         addresses = np.array([0 if a is None else a.address for a in entered], np.int64)
-        self._note_given([array is not None for array in entered])
+        self._note_which([array is not None for array in entered])
         self._bind_launches(addresses)
         self.addresses, self._read = addresses, addresses.tolist()
         sample = next((array for array in entered if array is not None), None)
         self.current_stream = streams.default(sample)
         self._itemsizes = [1 if array is None else array.itemsize for array in entered]
-        self._is_fixed = all(is_fixed(array) for array in found if array is not None)
-        self._readers = [absent if array is None else reader(array) for array in found]
-        self.expected = None if any(array is None for array in found) else self._expect(found)
+        self._is_fixed = all(is_fixed(array) for array in arrays if array is not None)
+        self._readers = [absent if array is None else reader(array) for array in arrays]
+        self.expected = None if any(array is None for array in arrays) else self._expect(arrays)
 
-    def _expect(self, found: list[Any]) -> Expected | None:
+    def _expect(self, arrays: list[Any]) -> Expected | None:
         """By what compiled code knows these gradients, None if it cannot."""
         if self._is_fixed:
-            return Expected.identities(found)
-        exchange = interface(type(found[0]))
-        if exchange is None or any(type(array) is not type(found[0]) for array in found):
+            return Expected.identities(arrays)
+        exchange = interface(type(arrays[0]))
+        if exchange is None or any(type(array) is not type(arrays[0]) for array in arrays):
             return None
-        if library_of(found[0]) == "torch" and any(can_be_negated(array.stride()) for array in found):
+        if library_of(arrays[0]) == "torch" and any(can_be_negated(array.stride()) for array in arrays):
             return None
-        return Expected(found, exchange)
+        return Expected(arrays, exchange)
 
     @cached_property
     def _of_leaf(self) -> Expected | None:
@@ -330,10 +332,10 @@ class DeviceGradients:
             return self.current_stream()
         return -int(self.expected.table[0, DEVICE])
 
-    def _check(self, found: list[Any]) -> list[DeviceArray | None]:
+    def _check(self, arrays: list[Any]) -> list[DeviceArray | None]:
         names = self._names
         entered: list[Any] = [
-            None if g is None else enter(n, g) for n, g in zip(names, found, strict=True)
+            None if g is None else enter(n, g) for n, g in zip(names, arrays, strict=True)
         ]
         for name, array in zip(names, entered, strict=True):
             if array is None and not self._single:

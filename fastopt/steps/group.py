@@ -143,16 +143,16 @@ class Group:
         """The caller's own corrections, None for parameters without one."""
         label, arrays = f"state[{CORRECTION!r}]", list[Any]()
         matched = self.structure.match(structure, label)
-        for given, leaf, path, codec in zip(
+        for array, leaf, path, codec in zip(
             matched, self.leaves, self.paths, self.corrections, strict=True
         ):
             name = tree.describe(label, path)
             if codec is None:
-                if given is not None:
+                if array is not None:
                     raise ValueError(f"{name} must be None for a parameter of {leaf.dtype}")
                 arrays.append(None)
                 continue
-            arrays.append(placement.enter(name, given))
+            arrays.append(placement.enter(name, array))
             checks.check_stored(name, arrays[-1], leaf.shape, codec.dtype)
         return arrays
 
@@ -234,8 +234,8 @@ class Group:
         """For each parameter its correction, if it has one, then the arrays of the chain's slots."""
         slots = [[arrays[i] for _, arrays, _ in self._columns] for i in range(len(self.leaves))]
         if CORRECTION in self.codecs:
-            for own, correction in zip(slots, self.states[CORRECTION], strict=True):
-                own[:0] = [] if correction is None else [correction]
+            for slots_of_row, correction in zip(slots, self.states[CORRECTION], strict=True):
+                slots_of_row[:0] = [] if correction is None else [correction]
         return slots
 
     @property
@@ -385,6 +385,6 @@ def make_groups(
 def shown_states(structure: Structure, groups: Sequence[Group]) -> Mapping[str, Any]:
     """The states of all groups by name, each a structure like the parameters."""
     names = dict.fromkeys(name for group in groups for name in group.states)
-    arrays = ([own for group in groups for own in group.shown(name)] for name in names)
+    arrays = ([array for group in groups for array in group.shown(name)] for name in names)
     states = map(structure.build_read_only, arrays)
     return tree.ReadOnlyDict(zip(names, states, strict=True))

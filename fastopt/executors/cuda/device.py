@@ -220,10 +220,10 @@ def ordinal(array: DeviceArray) -> int:
     """
     if array.size == 0:
         return current()
-    found = ordinal_at(array.address)
-    if found is None:
+    at = ordinal_at(array.address)
+    if at is None:
         raise ValueError(f"the memory of {array!r} is not of a CUDA device")
-    return found
+    return at
 
 
 def ordinal_at(address: int) -> int | None:
@@ -251,8 +251,8 @@ def facts() -> str:
     """The current device, in a line."""
     if SIMULATED:
         return "Numba's simulator"
-    found = cuda.current_context().device
-    name = found.name.decode() if isinstance(found.name, bytes) else str(found.name)
+    gpu = cuda.current_context().device
+    name = gpu.name.decode() if isinstance(gpu.name, bytes) else str(gpu.name)
     version = _call(binding.cuDriverGetVersion)
     major, minor = architecture()
     driver = f"driver for CUDA {version // 1000}.{version % 1000 // 10}"

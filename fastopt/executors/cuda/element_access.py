@@ -117,7 +117,7 @@ def storer(dtype: str, stored: str, width: int = 1, *, converts_bfloat16: bool =
         simulated = _simulated_storer(stored, width, None)
         return lambda address, index, value: simulated(address, index, value, 0, 0, 0.0)
     number, element = getattr(types, dtype), _moved(stored)
-    given = number if width == 1 else types.UniTuple(number, width)
+    value_type = number if width == 1 else types.UniTuple(number, width)
 
     @device.intrinsic  # type: ignore[untyped-decorator]
     def store(typing_context: Any, address: Any, index: Any, value: Any) -> Any:
@@ -127,7 +127,7 @@ def storer(dtype: str, stored: str, width: int = 1, *, converts_bfloat16: bool =
             _emit_store(builder, element, stored, args, width, rounded)
             return context.get_dummy_value()
 
-        return types.void(types.int64, types.int64, given), emit
+        return types.void(types.int64, types.int64, value_type), emit
 
     return store
 
@@ -142,7 +142,7 @@ def dithering_storer(dtype: str, stored: str, width: int, slot: int) -> Any:
     if device.SIMULATED:
         return _simulated_storer(stored, width, slot)
     number, element = getattr(types, dtype), _moved(stored)
-    given = number if width == 1 else types.UniTuple(number, width)
+    value_type = number if width == 1 else types.UniTuple(number, width)
 
     @device.intrinsic  # type: ignore[untyped-decorator]
     def store(
@@ -163,7 +163,7 @@ def dithering_storer(dtype: str, stored: str, width: int, slot: int) -> Any:
             _emit_store(builder, element, stored, args, width, rounded)
             return context.get_dummy_value()
 
-        words = types.int64, types.int64, given, types.int64, types.int64, number
+        words = types.int64, types.int64, value_type, types.int64, types.int64, number
         return types.void(*words), emit
 
     return store
@@ -191,7 +191,7 @@ def noise_at(builder: Any, common: Any, table: Any, position: Any, width: int, c
     row = builder.add(position, ir.Constant(I64, count * BLOCK))
     bits = builder.load(pointer_to(builder, I32, table, row, width), align=4 * width)
     each = [bits] if width == 1 else [builder.extract_element(bits, I32(k)) for k in range(width)]
-    return [builder.xor(common, own) for own in each]
+    return [builder.xor(common, of_lane) for of_lane in each]
 
 
 @cache
@@ -203,9 +203,9 @@ def rounding_table(ordinal: int) -> Any:
     bits = rounding.table().astype(np.uint64)
     rows = np.stack([bits >> np.uint64(32 - count) for count in range(32)]).astype(np.uint32)
     table = rows.reshape(-1).view(np.int64)
-    made = device.allocate(table.shape, table.dtype)
-    device.to_device(made.address, table)
-    return made
+    target = device.allocate(table.shape, table.dtype)
+    device.to_device(target.address, table)
+    return target
 
 
 def _decode(builder: Any, stored: str, raw: Any, dtype: str) -> Any:
@@ -292,8 +292,8 @@ def _simulated_loader(dtype: str, stored: str, width: int) -> Any:
 
     def load(address: int, index: int) -> Any:
         elements = memory_at(codec.dtype, address, index, width)
-        found = codec.decode(elements, np.dtype(dtype))
-        return found[0] if width == 1 else tuple(found)
+        decoded = codec.decode(elements, np.dtype(dtype))
+        return decoded[0] if width == 1 else tuple(decoded)
 
     return load
 

@@ -41,8 +41,8 @@ class ManyArrays(Batch):
         """Launches of one of these arrays by itself, which share its device memory."""
         common = [row], [arrays], [first], self.gradient_format, self._kernels, self.hyper
         column = 2 * self._dithers
-        own = self._others[self.rows.index(row), column:].tolist()
-        decided, sums = own[:1] * self._decides, own[self._decides :][:1] * self._adds
+        tail = self._others[self.rows.index(row), column:].tolist()
+        decided, sums = tail[:1] * self._decides, tail[self._decides :][:1] * self._adds
         launches = OneArray(*common, *(self._control or [0]), decided, sums, self._kept)
         launches.expect(*self._expected)
         return launches
@@ -58,13 +58,13 @@ class ManyArrays(Batch):
             return False
         self._gradients = addresses[:0]  # until all is written
         self._addresses[:, 1] = addresses
-        aligned, given = self._aligned(), self._addresses[:, 1] != 0
-        layout = aligned.tobytes() + given.tobytes()
+        aligned, has_gradient = self._aligned(), self._addresses[:, 1] != 0
+        layout = aligned.tobytes() + has_gradient.tobytes()
         is_new = self.table is None or layout != self._layout
         if is_new:
             if capturing:
                 raise RuntimeError(NOT_PREPARED)
-            chunks = self._chunks(aligned, given)
+            chunks = self._chunks(aligned, has_gradient)
             self._layout = b""
             needed = self._rows_size + chunks.size
             if self.table is None or self.table.words.size != needed:
@@ -83,12 +83,12 @@ class ManyArrays(Batch):
         self._gradients = addresses.copy()
         return is_new
 
-    def _chunks(self, aligned: Any, given: Any) -> Any:
+    def _chunks(self, aligned: Any, has_gradient: Any) -> Any:
         """For each block of threads: array, start, stop, and number of whole groups."""
         unit, team, chunks = self._kernels.unit, self._kernels.team, []
         adds = bool(self._kernels.names.terms)  # where a thread has a whole unit, and the tail too
         for row, size in enumerate(self._sizes.tolist()):
-            if not given[row]:
+            if not has_gradient[row]:
                 continue
             step = self._block // team * unit if aligned[row] or team > 1 or adds else self._block
             starts = np.arange(0, size, step, dtype=np.int64)
@@ -163,7 +163,7 @@ class ManyArrays(Batch):
         fixed = np.delete(fits, 1, axis=1).all(axis=1) & (self._sizes > 0)
         alignments = np.where(fixed, self._alignments[1], 1).tolist()
         wide = (fits[:, 1] | ~fixed).tolist()
-        return [(first + width * i, *own) for i, own in enumerate(zip(alignments, wide, strict=True))]
+        return [(first + width * i, *kind) for i, kind in enumerate(zip(alignments, wide, strict=True))]
 
     def rows_in_memory(self) -> tuple[int, int, int]:
         """Of the rows in the table: their address, bytes, and address on the device."""

@@ -68,20 +68,20 @@ class StepTotals:
         for row, key in enumerate(zip(self._per_block, self._terms, strict=True)):
             classes.setdefault(key, []).append(row)
         counts = [
-            LANES * own * count * blocks
-            for own, count, blocks in zip(self._per_block, self._terms, self._blocks, strict=True)
+            LANES * per_block * count * blocks
+            for per_block, count, blocks in zip(self._per_block, self._terms, self._blocks, strict=True)
         ]
         sums = sum(t * blocks for t, blocks in zip(self._terms, self._blocks, strict=True))
         self._pieces = device.allocate((max(sum(counts), 1),), np.dtype(np.float64))
         self._sums = device.allocate((max(sums, 1),), np.dtype(np.float64))
         self._firsts, table = [0] * len(counts), np.zeros((len(counts), ROW_WORDS), np.int64)
         first, at, architecture = 0, self._sums.address, device.architecture()
-        for (own, count), rows in classes.items():
+        for (per_block, count), rows in classes.items():
             blocks = sum(self._blocks[row] for row in rows)
             if count:
                 words = self._pieces.address + 8 * first, at, blocks, self._control
                 threads = -(-blocks * LANES // THREADS), THREADS
-                self._add(Launch(fold(own, count, architecture), 4), words, *threads)
+                self._add(Launch(fold(per_block, count, architecture), 4), words, *threads)
             before = 0
             for row in rows:
                 self._firsts[row], first = first, first + counts[row]

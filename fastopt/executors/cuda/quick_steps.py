@@ -77,7 +77,7 @@ def quick_step(
         expected.exchange.reshape(1, -1),
     ]
     tables = np.array(
-        [*(word for own in kept for word in (address(own), *own.shape)), stream, address(moved)],
+        [*(word for array in kept for word in (address(array), *array.shape)), stream, address(moved)],
         np.int64,
     )
     return QuickStep(partial(launching.step(), driver, tables), (kept, expected, moved))

@@ -50,7 +50,7 @@ def _loader(stored: str, bits: int, width: int) -> Any:
                 join(
                     builder,
                     stored,
-                    [lane_of(builder, *own, lane) for own in zip(loaded, kinds, strict=True)],
+                    [lane_of(builder, *pair, lane) for pair in zip(loaded, kinds, strict=True)],
                     bits,
                 )
                 for lane in range(width)
@@ -68,7 +68,7 @@ def _storer(stored: str, bits: int, width: int) -> Any:
     if device.SIMULATED:
         return _simulated_storer(stored, bits, width)
     kinds = I16, ir.IntType(bits)
-    given = types.float32 if width == 1 else types.UniTuple(types.float32, width)
+    value_type = types.float32 if width == 1 else types.UniTuple(types.float32, width)
 
     @device.intrinsic  # type: ignore[untyped-decorator]
     def store(typing_context: Any, address: Any, correction: Any, index: Any, value: Any) -> Any:
@@ -87,7 +87,7 @@ def _storer(stored: str, bits: int, width: int) -> Any:
                 builder.store(whole, pointer, align=width * kind.width // 8)
             return context.get_dummy_value()
 
-        return types.void(types.int64, types.int64, types.int64, given), emit
+        return types.void(types.int64, types.int64, types.int64, value_type), emit
 
     return store
 
@@ -104,8 +104,8 @@ def _simulated_loader(stored: str, bits: int, width: int) -> Any:
     codec = correction_of_width(bits)
 
     def load(address: int, correction: int, index: int) -> Any:
-        found = codec.join(*_both(stored, codec, (address, correction, index), width))
-        return found[0] if width == 1 else tuple(found)
+        joined = codec.join(*_both(stored, codec, (address, correction, index), width))
+        return joined[0] if width == 1 else tuple(joined)
 
     return load
 

@@ -56,7 +56,7 @@ _ATTRIBUTES = tuple(name for name in Added.__annotations__ if name != "stats")
 _DENSE = "clip_norm", "average_decay", "schedule_free", "state_dtype", "master_bits"
 
 
-def theirs(arguments: dict[str, Any], *left_out: str) -> dict[str, Any]:
+def torch_arguments(arguments: dict[str, Any], *left_out: str) -> dict[str, Any]:
     """From ``locals()`` at the start of an ``__init__``: what torch's own one takes."""
     others = "self", "params", "added", "__class__", *left_out
     return {name: value for name, value in arguments.items() if name not in others}

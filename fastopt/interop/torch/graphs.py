@@ -104,7 +104,9 @@ class CountedRows:
         if self._products:
             self._multiply(steps, has_gradient)
         if self._rates:
-            ahead = (TensorScalar(torch.stack(own).double()) for own in (self._rates, self._shares))
+            ahead = (
+                TensorScalar(torch.stack(scalars).double()) for scalars in (self._rates, self._shares)
+            )
             self._section.products.clear()
             self._section.products[steps] = tuple(ahead)
         numbers: list[Any] = [factor, self._phase(steps)]

@@ -17,7 +17,7 @@ def hooked(step: Step) -> Step:
 
     Other observers of torch's, which may be on without the profiler, see an event of the same name.
     """
-    theirs: Any = optimizer.Optimizer.profile_hook_step(step)
+    torchs_step: Any = optimizer.Optimizer.profile_hook_step(step)
 
     @torch._disable_dynamo  # type: ignore[untyped-decorator]
     @wraps(step)
@@ -29,9 +29,9 @@ def hooked(step: Step) -> Step:
             or optimizer._global_optimizer_post_hooks
             or torch.autograd._profiler_enabled()
         ):
-            if getattr(type(self).step, "__code__", None) is theirs.__code__:
+            if getattr(type(self).step, "__code__", None) is torchs_step.__code__:
                 return step(self, *args, **kwargs)  # by a subclass's step, around which torch runs them
-            return theirs(self, *args, **kwargs)
+            return torchs_step(self, *args, **kwargs)
         with torch._C._profiler._RecordFunctionFast(f"Optimizer.step#{type(self).__name__}.step"):
             return step(self, *args, **kwargs)
 

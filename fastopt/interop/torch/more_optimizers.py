@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import fastopt
-from fastopt.interop.torch.base import FastOptimizer, theirs
+from fastopt.interop.torch.base import FastOptimizer, torch_arguments
 from fastopt.interop.torch.options import Added
 
 
@@ -52,7 +52,7 @@ class Adadelta(FastOptimizer, torch.optim.Adadelta):
         differentiable: bool = False,
         **added: Unpack[Added],
     ) -> None:
-        super().__init__(params, theirs(locals()), **added)
+        super().__init__(params, torch_arguments(locals()), **added)
 
 
 class Adamax(FastOptimizer, torch.optim.Adamax):
@@ -95,7 +95,7 @@ class Adamax(FastOptimizer, torch.optim.Adamax):
         capturable: bool = False,
         **added: Unpack[Added],
     ) -> None:
-        super().__init__(params, theirs(locals()), **added)
+        super().__init__(params, torch_arguments(locals()), **added)
 
 
 class RAdam(FastOptimizer, torch.optim.RAdam):
@@ -139,7 +139,7 @@ class RAdam(FastOptimizer, torch.optim.RAdam):
         differentiable: bool = False,
         **added: Unpack[Added],
     ) -> None:
-        super().__init__(params, theirs(locals()), **added)
+        super().__init__(params, torch_arguments(locals()), **added)
 
 
 class Rprop(FastOptimizer, torch.optim.Rprop):
@@ -185,7 +185,7 @@ class Rprop(FastOptimizer, torch.optim.Rprop):
         differentiable: bool = False,
         **added: Unpack[Added],
     ) -> None:
-        super().__init__(params, theirs(locals()), **added)
+        super().__init__(params, torch_arguments(locals()), **added)
 
 
 class ASGD(FastOptimizer, torch.optim.ASGD):
@@ -231,4 +231,4 @@ class ASGD(FastOptimizer, torch.optim.ASGD):
         capturable: bool = False,
         **added: Unpack[Added],
     ) -> None:
-        super().__init__(params, theirs(locals()), **added)
+        super().__init__(params, torch_arguments(locals()), **added)

@@ -137,9 +137,9 @@ class NativeOptimizer(FastOptimizer):
             self._template(np.zeros(0, np.float32), {name: settings[name] for name in names})
         super().add_param_group(param_group)
 
-    def _make_torchs(self, params: Any, theirs: dict[str, Any]) -> None:
+    def _make_torchs(self, params: Any, arguments: dict[str, Any]) -> None:
         names = _names(self._optimizer)
-        defaults = {name: theirs["defaults"][name] for name in names} | {"lr": theirs["lr"]}
+        defaults = {name: arguments["defaults"][name] for name in names} | {"lr": arguments["lr"]}
         for name, value in defaults.items():
             _check_plain(name, value)
         super()._make_torchs(params, {"defaults": defaults})

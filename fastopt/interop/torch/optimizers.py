@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import fastopt
-from fastopt.interop.torch.base import FastOptimizer, theirs
+from fastopt.interop.torch.base import FastOptimizer, torch_arguments
 from fastopt.interop.torch.options import Added
 from fastopt.interop.torch.sparse import adagrad_step, sgd_step
 
@@ -60,7 +60,7 @@ class SGD(FastOptimizer, torch.optim.SGD):
         fused: bool | None = None,
         **added: Unpack[Added],
     ) -> None:
-        super().__init__(params, theirs(locals()), **added)
+        super().__init__(params, torch_arguments(locals()), **added)
 
 
 class RMSprop(FastOptimizer, torch.optim.RMSprop):
@@ -114,7 +114,7 @@ class RMSprop(FastOptimizer, torch.optim.RMSprop):
         fused: bool | None = None,
         **added: Unpack[Added],
     ) -> None:
-        super().__init__(params, theirs(locals(), "fused"), fused=fused, **added)
+        super().__init__(params, torch_arguments(locals(), "fused"), fused=fused, **added)
 
 
 class Adagrad(FastOptimizer, torch.optim.Adagrad):
@@ -159,7 +159,7 @@ class Adagrad(FastOptimizer, torch.optim.Adagrad):
         fused: bool | None = None,
         **added: Unpack[Added],
     ) -> None:
-        super().__init__(params, theirs(locals()), **added)
+        super().__init__(params, torch_arguments(locals()), **added)
 
 
 class Adam(FastOptimizer, torch.optim.Adam):
@@ -205,7 +205,7 @@ class Adam(FastOptimizer, torch.optim.Adam):
         decoupled_weight_decay: bool = False,
         **added: Unpack[Added],
     ) -> None:
-        super().__init__(params, theirs(locals()), **added)
+        super().__init__(params, torch_arguments(locals()), **added)
 
 
 class AdamW(FastOptimizer, torch.optim.AdamW):
@@ -250,7 +250,7 @@ class AdamW(FastOptimizer, torch.optim.AdamW):
         fused: bool | None = None,
         **added: Unpack[Added],
     ) -> None:
-        super().__init__(params, theirs(locals()), **added)
+        super().__init__(params, torch_arguments(locals()), **added)
 
 
 class NAdam(FastOptimizer, torch.optim.NAdam):
@@ -297,4 +297,4 @@ class NAdam(FastOptimizer, torch.optim.NAdam):
         fused: bool | None = None,
         **added: Unpack[Added],
     ) -> None:
-        super().__init__(params, theirs(locals(), "fused"), fused=fused, **added)
+        super().__init__(params, torch_arguments(locals(), "fused"), fused=fused, **added)

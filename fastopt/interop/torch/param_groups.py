@@ -227,11 +227,11 @@ def _with_products(part: Transform, group: ParamGroup, products: Mapping[int, An
     return replace(part, hyper=hyper)
 
 
-def asgd_ahead(group: ParamGroup, taken: Any) -> tuple[Any, Any]:
+def asgd_ahead(group: ParamGroup, steps: Any) -> tuple[Any, Any]:
     """ASGD's rate and share in the average for the step after so many."""
-    lr, lambd, alpha, t0 = (GroupValue(group, name)(taken) for name in ("lr", "lambd", "alpha", "t0"))
-    share = if_above(taken - t0, 1.0, lambda: 1.0 / (taken - t0), 1.0)
-    return lr / (1.0 + lambd * lr * taken) ** alpha, share
+    lr, lambd, alpha, t0 = (GroupValue(group, name)(steps) for name in ("lr", "lambd", "alpha", "t0"))
+    share = if_above(steps - t0, 1.0, lambda: 1.0 / (steps - t0), 1.0)
+    return lr / (1.0 + lambd * lr * steps) ** alpha, share
 
 
 def nadam_momentum_of(group: ParamGroup, step: int) -> float:

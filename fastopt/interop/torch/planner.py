@@ -115,7 +115,7 @@ class Planner:
             self.plan.save_carried()
         old_rows = {} if self.plan is None else {id(row.param): row for row in self.plan.rows}
         groups, members = optimizer.param_groups, self._members
-        taken: list[tuple[int, Tensor]] = []
+        stepped: list[tuple[int, Tensor]] = []
         sparse: list[tuple[ParamGroup, Chain, Tensor]] = []
         others: list[Tensor] = []
         for index, group in enumerate(groups):
@@ -132,30 +132,30 @@ class Planner:
                 if grad is not None and grad.is_sparse:
                     sparse.append((group, chains[index], param))
                 else:
-                    taken.append((index, param))
-        places = list(dict.fromkeys(str(param.device) for _, param in taken))
+                    stepped.append((index, param))
+        places = list(dict.fromkeys(str(param.device) for _, param in stepped))
         if optimizer.clip_norm is not None and len(places) > 1:
             raise ValueError(
                 f"clip_norm must be None for parameters on several devices, which are {places}: no "
                 "device sees the norm of all gradients"
             )
-        capturable = {bool(groups[index].get("capturable")) for index, _ in taken}
+        capturable = {bool(groups[index].get("capturable")) for index, _ in stepped}
         if optimizer.clip_norm is not None and len(capturable) > 1:
             raise ValueError(
                 "clip_norm must be None where some param_groups are capturable and some are not: they "
                 "are stepped apart"
             )
         firsts, across = members, None
-        if any(is_sharded(param) for _, param in taken):
+        if any(is_sharded(param) for _, param in stepped):
             if firsts is None:  # what all processes agree on
                 firsts = first_elements(groups)
             if optimizer.clip_norm is not None:
-                across = Across(param for _, param in taken)
+                across = Across(param for _, param in stepped)
         rows = [
             self._make_row(
                 optimizer, index, param, chains[index], formats, old_rows.get(id(param)), firsts
             )
-            for index, param in taken
+            for index, param in stepped
         ]
         self.plan = Plan(
             key,

@@ -44,7 +44,7 @@ def like(tensor: Tensor, param: Any) -> Tensor:
     if not is_sharded(param):
         return tensor
     kind = loaded("torch.distributed.tensor", "DTensor")
-    made: Tensor = kind.from_local(
+    sharded: Tensor = kind.from_local(
         tensor,
         param.device_mesh,
         param.placements,
@@ -52,7 +52,7 @@ def like(tensor: Tensor, param: Any) -> Tensor:
         shape=param.shape,
         stride=param.stride(),
     )
-    return made
+    return sharded
 
 
 def placed(tensor: Tensor, param: Any) -> Tensor:

@@ -109,10 +109,10 @@ def _scan(
     return count
 
 
-def _note(counts, given, locations, products):
+def _note(counts, has_gradient, locations, products):
     for i in range(locations.shape[0]):
         at, size = locations[i, 0], locations[i, 1]
-        if size > 0 and given[i] and _load_number(at, size) != counts[i, STEPS]:
+        if size > 0 and has_gradient[i] and _load_number(at, size) != counts[i, STEPS]:
             _store_number(at, size, counts[i, STEPS])
             _store_number(locations[i, 2], locations[i, 3], products[i])
 
@@ -140,5 +140,5 @@ def note_steps() -> Callable[..., None]:
     `locations`, and the product to the second. Each is followed by a size in bytes, 0 if there is no
     such tensor.
     """
-    given, products = types.Array(types.boolean, 1, "C"), types.Array(types.float64, 1, "C")
-    return compile_function(_note, types.void(TABLE, given, TABLE, products), "torch-note")
+    flags, products = types.Array(types.boolean, 1, "C"), types.Array(types.float64, 1, "C")
+    return compile_function(_note, types.void(TABLE, flags, TABLE, products), "torch-note")

@@ -67,7 +67,7 @@ class TensorStepper:
         self._locations = np.array(
             [[*_location(c), *_location(p)] for c, p in scalars], np.int64
         ).reshape(-1, 4)
-        self._given = np.zeros(len(self._rows), np.bool_)
+        self._has_gradient = np.zeros(len(self._rows), np.bool_)
         self._products = np.zeros(len(self._rows))
         self._copies_back = [
             partial(row.part.copy_, row.shadow) for row in self._rows if row.shadow is not None
@@ -76,7 +76,7 @@ class TensorStepper:
         self._has_rates = any(row.rate is not None for row in self._rows)
         self._note: Change | None = None
         if self.stepper.by_table and not self.stepper.hyper.is_on_device:
-            noted = self.stepper.table.counts, self._given, self._locations, self._products
+            noted = self.stepper.table.counts, self._has_gradient, self._locations, self._products
             self._note = partial(note_steps(), *noted)
 
     @property
@@ -94,27 +94,27 @@ class TensorStepper:
             if (sums := self.stepper.pass_sums) is not None:
                 sums.since = count
 
-    def step(self, grads: list[Any], given: Array, grad_scale: float) -> None:
+    def step(self, grads: list[Any], has_gradient: Array, grad_scale: float) -> None:
         """Step, then update torch's counts and parameters with gaps; atomically in memory.
 
-        `given` says which arrays have a gradient.
+        `has_gradient` says which arrays have a gradient.
         """
         if self._has_products:
             counts = iter(self.taken.tolist())
             self._products[:] = [p for s in self._sections for p in s.products_after(counts)]
-        self._given[:] = given
-        also = [*self._noted(), *self._rated(self.taken, given)]
+        self._has_gradient[:] = has_gradient
+        also = [*self._noted(), *self._rated(self.taken, has_gradient)]
         also += self._copies_back
         self.stepper.step_also(grads, grad_scale, also)
 
-    def _rated(self, steps: Array, given: Array) -> list[Change]:
+    def _rated(self, steps: Array, has_gradient: Array) -> list[Change]:
         """The changes that put ASGD's rate and share of the coming step into torch's tensors."""
         if not self._has_rates:
             return []
-        changes, taken, stepped = [], iter(steps.tolist()), iter(given.tolist())
+        changes, counts, stepped = [], iter(steps.tolist()), iter(has_gradient.tolist())
         for section in self._sections:
-            for row, step, is_given in zip(section.rows, taken, stepped, strict=False):
-                if is_given and row.rate is not None:
+            for row, step, has in zip(section.rows, counts, stepped, strict=False):
+                if has and row.rate is not None:
                     rate, share = asgd_ahead(section.group, step + 1)
                     changes += [put(row.rate, rate), put(row.share, share)]
         return changes
@@ -126,7 +126,7 @@ class TensorStepper:
         changes = []
         steps = self.taken
         for row, step, product in compress(
-            zip(self._rows, steps, self._products, strict=True), self._given
+            zip(self._rows, steps, self._products, strict=True), self._has_gradient
         ):
             changes += [put(row.count, step + 1)] if row.count is not None else []
             changes += [put(row.product, product)] if row.product is not None else []

@@ -78,7 +78,7 @@ def translate(
             f"dialect must be one of {', '.join(dialects) or 'none'} for {optimizer}, got {dialect!r}"
         )
     parameters = inspect.signature(dialects[dialect]).parameters
-    theirs = {name: value for name, value in arguments.items() if name in parameters}
+    passed = {name: value for name, value in arguments.items() if name in parameters}
     ours = {name: value for name, value in arguments.items() if name not in parameters}
     shared = set(shared)
     unknown = [name for name in ours if name not in shared]
@@ -91,8 +91,8 @@ def translate(
     missing = [
         name
         for name, parameter in parameters.items()
-        if parameter.default is inspect.Parameter.empty and name not in theirs
+        if parameter.default is inspect.Parameter.empty and name not in passed
     ]
     if missing:
         raise TypeError(f"{dialect}'s {optimizer} needs the argument {', '.join(missing)}")
-    return {**dialects[dialect](**theirs), **ours}
+    return {**dialects[dialect](**passed), **ours}
