@@ -54,7 +54,7 @@ def c_function(*kinds: Any, result: Any = I32) -> Any:
 
     @intrinsic
     def call(typing_context: Any, address: Any, numbers: Any) -> Any:
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             operands = [builder.extract_value(args[1], i) for i in range(len(kinds))]
             operands = [
                 builder.trunc(operand, kind) if kind.width < I64.width else operand

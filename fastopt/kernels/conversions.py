@@ -51,7 +51,7 @@ def require_conversion(stored: str) -> None:
         )
 
 
-def resize(builder: Any, number: Any, target: Any) -> Any:
+def resize(builder: ir.IRBuilder, number: ir.Value, target: ir.Type) -> ir.Value:
     """Convert to another floating-point type, rounding to nearest, ties to even."""
     if number.type == target:
         return number
@@ -60,13 +60,13 @@ def resize(builder: Any, number: Any, target: Any) -> Any:
     return builder.fptrunc(number, target) if narrower else builder.fpext(number, target)
 
 
-def decode(builder: Any, stored: str, raw: Any, target: Any) -> Any:
+def decode(builder: ir.IRBuilder, stored: str, raw: ir.Value, target: ir.Type) -> ir.Value:
     """Convert a loaded number to the type `target`."""
     convert = FORMATS[stored].number
     return resize(builder, emitted(builder, convert, raw) if convert else raw, target)
 
 
-def encode(builder: Any, stored: str, number: Any, noise: Any) -> Any:
+def encode(builder: ir.IRBuilder, stored: str, number: ir.Value, noise: ir.Value | None) -> ir.Value:
     """Convert a number to its stored format; `noise` is None or has the random bits to add."""
     row, kind = FORMATS[stored], stored_type(stored)
     if row.nearest:
@@ -78,14 +78,14 @@ def encode(builder: Any, stored: str, number: Any, noise: Any) -> Any:
     return builder.trunc(number, kind) if row.bits else resize(builder, number, kind)
 
 
-def join(builder: Any, stored: str, parts: Sequence[Any], width: int) -> Any:
+def join(builder: ir.IRBuilder, stored: str, parts: Sequence[Any], width: int) -> ir.Value:
     """The float32 of a 16-bit number, given by its bits, and its correction of this width."""
     formula = FORMATS[stored].join
     assert formula is not None
     return emitted(builder, partial(_with_width, formula, width), *parts)
 
 
-def divide(builder: Any, stored: str, number: Any, width: int) -> list[Any]:
+def divide(builder: ir.IRBuilder, stored: str, number: ir.Value, width: int) -> list[ir.Value]:
     """The bits of a 16-bit number and of its correction, from a float32."""
     formula = FORMATS[stored].divide
     assert formula is not None
@@ -98,6 +98,6 @@ def _with_width(formula: Callable[..., Any], width: int, o: Any, *values: Any) -
     return formula(o, *values, width)
 
 
-def hashed(builder: Any, number: Any) -> Any:
+def hashed(builder: ir.IRBuilder, number: ir.Value) -> ir.Value:
     """A hash of 32 bits of an integer of 64."""
     return emitted(builder, rounding.mixed, builder.trunc(number, I32))

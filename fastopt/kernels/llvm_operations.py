@@ -42,7 +42,7 @@ class Emitted:
     __slots__ = ("builder", "raw")
     __hash__ = None  # type: ignore[assignment]  # == emits a comparison
 
-    def __init__(self, builder: Any, raw: Any) -> None:
+    def __init__(self, builder: ir.IRBuilder, raw: ir.Value) -> None:
         self.builder, self.raw = builder, raw
 
     @property
@@ -107,7 +107,7 @@ class Emitted:
 class LLVMOperations:
     """The operations of `codecs.operations`, which emit instructions."""
 
-    def __init__(self, builder: Any) -> None:
+    def __init__(self, builder: ir.IRBuilder) -> None:
         self._builder = builder
 
     def _of(self, raw: Any) -> Emitted:
@@ -162,7 +162,7 @@ class LLVMOperations:
 
 
 def emitted(
-    builder: Any, formula: Callable[..., Any], *values: Any, operations: Any = LLVMOperations
+    builder: ir.IRBuilder, formula: Callable[..., Any], *values: Any, operations: Any = LLVMOperations
 ) -> Any:
     """Emit a formula for LLVM values: its result, or a tuple of them."""
     values_ = (Emitted(builder, value) for value in values)
@@ -170,6 +170,6 @@ def emitted(
     return tuple(value.raw for value in result) if isinstance(result, tuple) else result.raw
 
 
-def larger_word(builder: Any, one: Any, other: Any) -> Any:
+def larger_word(builder: ir.IRBuilder, one: ir.Value, other: ir.Value) -> ir.Value:
     """The larger of two integers without a sign."""
     return builder.select(builder.icmp_unsigned(">", one, other), one, other)

@@ -39,7 +39,7 @@ def processor() -> str:
 def converts_float16() -> bool:
     """Whether it has instructions to convert float16."""
 
-    def emit(builder: Any, number: Any) -> Any:
+    def emit(builder: ir.IRBuilder, number: ir.Value) -> ir.Value:
         wide = builder.fpext(number, SINGLE)
         return builder.fptrunc(builder.fadd(wide, wide), HALF)
 
@@ -50,7 +50,7 @@ def converts_float16() -> bool:
 def estimates_roots() -> bool:
     """Whether fast code divides by a root without the divider."""
 
-    def emit(builder: Any, number: Any) -> Any:
+    def emit(builder: ir.IRBuilder, number: ir.Value) -> ir.Value:
         flags = "afn", "arcp", "contract"
         kind = ir.FunctionType(number.type, [number.type])
         root = ir.Function(builder.module, kind, "llvm.sqrt.v4f32")

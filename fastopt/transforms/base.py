@@ -15,7 +15,6 @@ from fastopt.transforms.states import check_states
 from fastopt.transforms.sums import FromSums, Summand, Sums, check_declared, sums_of
 from fastopt.validation import Hyper, Setting, call, shown
 
-Scalars: TypeAlias = tuple[Any, ...]
 ONCE = "once"
 
 Update: TypeAlias = Callable[[Any, Any, Any, Any], tuple[Any, Any]]

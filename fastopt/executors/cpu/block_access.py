@@ -44,7 +44,7 @@ from fastopt.kernels.llvm_operations import (
 )
 
 
-def _item(builder: Any, address: Any, start: Any) -> Any:
+def _item(builder: ir.IRBuilder, address: ir.Value, start: ir.Value) -> ir.Value:
     """The address of the block that element `start` begins."""
     number = builder.sdiv(start, ir.Constant(I64, BLOCK))
     return builder.add(address, builder.mul(number, ir.Constant(I64, ITEM.itemsize)))
@@ -54,7 +54,7 @@ def _item(builder: Any, address: Any, start: Any) -> Any:
 def scratch(typing_context: Any) -> Any:
     """The address of a scratch buffer for the numbers of a block, on the kernel's stack."""
 
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         prefer_512_bits(builder)
         return _room(builder, SINGLE)
 
@@ -65,13 +65,13 @@ def scratch(typing_context: Any) -> Any:
 def nowhere(typing_context: Any) -> Any:
     """The address of a dummy buffer, for the codes of a block before the first one."""
 
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         return _room(builder, I8)
 
     return types.intp(), emit
 
 
-def _room(builder: Any, kind: Any) -> Any:
+def _room(builder: ir.IRBuilder, kind: ir.Type) -> ir.Value:
     """The address of a block of zeros on the stack."""
     room = cgutils.alloca_once(builder, kind, size=BLOCK)
     room.align = LINE
@@ -84,7 +84,7 @@ def _room(builder: Any, kind: Any) -> Any:
 def codes_of(typing_context: Any, address: Any, start: Any) -> Any:
     """The address of the codes of the block that element `start` begins."""
 
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         return builder.add(_item(builder, *args), ir.Constant(I64, CODES_AT))
 
     return types.intp(types.intp, types.int64), emit
@@ -112,12 +112,14 @@ def block_access(
     # A partial block is padded with zeros, so that the count is a constant to LLVM.
     all_of_it = [ir.Constant(I64, number) for number in (0, BLOCK, 1)]
 
-    def gathered(builder: Any, scratch: Any, position: Any, kind: Any) -> Any:
+    def gathered(
+        builder: ir.IRBuilder, scratch: ir.Value, position: ir.Value, kind: ir.Type
+    ) -> ir.Value:
         value = builder.load(element_pointer(builder, kind, scratch, position))
         mark_noalias(builder.module, value, room, slots)
         return value
 
-    def encode_one(plain: bool, builder: Any, position: Any, *rest: Any) -> None:
+    def encode_one(plain: bool, builder: ir.IRBuilder, position: ir.Value, *rest: Any) -> None:
         codes, scratch, scale, random = rest
         offset, constant = emitted(builder, lambda o, scale: codec.offsets(scale), scale)
         if dithered:
@@ -131,7 +133,7 @@ def block_access(
 
     @intrinsic  # type: ignore[untyped-decorator]
     def scale(typing_context: Any, address: Any, start: Any) -> Any:
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             position = builder.inttoptr(_item(builder, *args), I32.as_pointer())
             bits = builder.load(position, align=ITEM.alignment)
             mark_noalias(builder.module, bits, slot, slots)
@@ -141,7 +143,7 @@ def block_access(
 
     @intrinsic  # type: ignore[untyped-decorator]
     def is_plain_block(typing_context: Any, scale: Any) -> Any:
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             return emitted(builder, lambda o, scale: is_plain(scale), *args)
 
         return types.boolean(types.int32), emit
@@ -149,7 +151,7 @@ def block_access(
     def loader(formula: Any) -> Any:
         @intrinsic  # type: ignore[untyped-decorator]
         def load(typing_context: Any, codes: Any, position: Any, scale: Any) -> Any:
-            def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
                 codes, position, scale = args
                 code = builder.load(element_pointer(builder, I8, codes, position))
                 mark_noalias(builder.module, code, slot, slots)
@@ -161,7 +163,7 @@ def block_access(
 
     @intrinsic  # type: ignore[untyped-decorator]
     def store(typing_context: Any, scratch: Any, position: Any, value: Any) -> Any:
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             pointer = element_pointer(builder, SINGLE, args[0], args[1])
             written = builder.store(resize(builder, args[2], SINGLE), pointer)
             mark_noalias(builder.module, written, room, slots)
@@ -171,7 +173,7 @@ def block_access(
 
     @intrinsic  # type: ignore[untyped-decorator]
     def rescale(typing_context: Any, address: Any, start: Any, stop: Any, scratch: Any) -> Any:
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             address, start, stop, scratch = args
             missing = builder.sub(stop, start), *all_of_it[1:]
             with cgutils.for_range_slice(builder, *missing) as (i, _):
@@ -206,7 +208,7 @@ def block_access(
     def encode(
         typing_context: Any, position: Any, codes: Any, scratch: Any, scale: Any, random: Any
     ) -> Any:
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             encode_one(True, builder, *args)
             return context.get_dummy_value()
 
@@ -214,7 +216,7 @@ def block_access(
 
     @intrinsic  # type: ignore[untyped-decorator]
     def encode_all(typing_context: Any, codes: Any, scratch: Any, scale: Any, random: Any) -> Any:
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             marked = emitted(builder, lambda o, scale: is_plain(scale), args[2])
             with builder.if_else(marked) as branches:
                 for branch, plain in zip(branches, (True, False), strict=True):
@@ -236,5 +238,5 @@ def block_access(
     }
 
 
-def _larger_finite(builder: Any, one: Any, other: Any) -> Any:
+def _larger_finite(builder: ir.IRBuilder, one: ir.Value, other: ir.Value) -> ir.Value:
     return emitted(builder, larger_finite, one, other)

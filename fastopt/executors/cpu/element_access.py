@@ -21,7 +21,13 @@ from fastopt.kernels.llvm_operations import I16, I32, I64, int32
 
 
 def noise_of(
-    builder: Any, position: Any, random: Any, slot: int, slots: int, width: int, plus: Any = None
+    builder: ir.IRBuilder,
+    position: ir.Value,
+    random: Any,
+    slot: int,
+    slots: int,
+    width: int,
+    plus: Any = None,
 ) -> Any:
     """Random bits for the element at a position in its block; `random` is from `random_of`.
 
@@ -39,7 +45,7 @@ def noise_of(
     return builder.xor(element_bits, common if plus is None else builder.or_(common, plus))
 
 
-def prefer_512_bits(builder: Any) -> None:
+def prefer_512_bits(builder: ir.IRBuilder) -> None:
     """Let a kernel use the widest vectors, which pay for encoding and for sums.
 
     LLVM prefers 256 bits. In the cache of one core RMSProp took, in ns an element, 0.73 with them and
@@ -55,7 +61,7 @@ def prefer_512_bits(builder: Any) -> None:
 def random_of(typing_context: Any, element: Any, phase: Any) -> Any:
     """The random bits that the elements of a block share, from the index of the first one."""
 
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         return builder.add(hashed(builder, args[0]), args[1])
 
     return types.int32(types.int64, types.int32), emit
@@ -65,7 +71,7 @@ def random_of(typing_context: Any, element: Any, phase: Any) -> Any:
 def phase_bits(typing_context: Any, phase: Any) -> Any:
     """Convert the phase in the hyperparameters, a float, to the upper bits of an integer."""
 
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         prefer_512_bits(builder)
         number = builder.fptoui(args[0], I32)
         return builder.shl(number, int32(32 - rounding.PHASE_BITS))
@@ -86,7 +92,7 @@ def element_access(compute: str, stored: str, dithered: bool, slot: int, slots: 
 
     @intrinsic  # type: ignore[untyped-decorator]
     def load(typing_context: Any, address: Any, index: Any) -> Any:
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             raw = builder.load(element_pointer(builder, kind, *args))
             mark_noalias(builder.module, raw, slot, slots)
             return decode(builder, stored, raw, stored_type(compute))
@@ -97,7 +103,7 @@ def element_access(compute: str, stored: str, dithered: bool, slot: int, slots: 
     def store(
         typing_context: Any, address: Any, index: Any, value: Any, position: Any, random: Any
     ) -> Any:
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             pointer = element_pointer(builder, kind, args[0], args[1])
             noise = None
             if dithered:
@@ -120,13 +126,13 @@ def split_access(stored: str, width: int, numbers: tuple[int, int], slots: int) 
     """
     kinds = I16, ir.IntType(width)
 
-    def pointers(builder: Any, addresses: Any, index: Any) -> list[Any]:
+    def pointers(builder: ir.IRBuilder, addresses: Any, index: ir.Value) -> list[ir.Value]:
         pairs = zip(kinds, addresses, strict=True)
         return [element_pointer(builder, kind, address, index) for kind, address in pairs]
 
     @intrinsic  # type: ignore[untyped-decorator]
     def load(typing_context: Any, address: Any, correction: Any, index: Any) -> Any:
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             parts = [builder.load(pointer) for pointer in pointers(builder, args[:2], args[2])]
             for part, slot in zip(parts, numbers, strict=True):
                 mark_noalias(builder.module, part, slot, slots)
@@ -144,7 +150,7 @@ def split_access(stored: str, width: int, numbers: tuple[int, int], slots: int) 
         position: Any,
         random: Any,
     ) -> Any:
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             both = zip(
                 divide(builder, stored, args[3], width),
                 pointers(builder, args[:2], args[2]),

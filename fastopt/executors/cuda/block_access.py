@@ -79,7 +79,7 @@ def _scales(stored: str) -> dict[str, Any]:
     def gatherer(gather: Any) -> Any:
         @device.intrinsic  # type: ignore[untyped-decorator]
         def gather_number(typing_context: Any, found: Any, value: Any) -> Any:
-            def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
                 size = emitted(
                     builder, lambda o, number: codec.size_bits(o, o.as_bits(number)), args[1]
                 )
@@ -91,14 +91,14 @@ def _scales(stored: str) -> dict[str, Any]:
 
     @device.intrinsic  # type: ignore[untyped-decorator]
     def within(typing_context: Any, largest: Any) -> Any:
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             return builder.icmp_unsigned("<=", args[0], int32(codec.plain_most))
 
         return types.boolean(types.int32), emit
 
     @device.intrinsic  # type: ignore[untyped-decorator]
     def scale(typing_context: Any, address: Any, index: Any) -> Any:
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             scale_at = in_block(builder, args[0], args[1], ir.Constant(I64, 0))
             return builder.load(pointer_at(builder, I32, scale_at), align=ALIGNED)
 
@@ -106,14 +106,14 @@ def _scales(stored: str) -> dict[str, Any]:
 
     @device.intrinsic  # type: ignore[untyped-decorator]
     def new_scale(typing_context: Any, largest: Any, plain: Any) -> Any:
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             return emitted(builder, codec.scale_bits, *args)
 
         return types.int32(types.int32, types.boolean), emit
 
     @device.intrinsic  # type: ignore[untyped-decorator]
     def store_scale(typing_context: Any, address: Any, index: Any, scale: Any) -> Any:
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             scale_at = in_block(builder, args[0], args[1], ir.Constant(I64, 0))
             builder.store(args[2], pointer_at(builder, I32, scale_at), align=ALIGNED)
             return context.get_dummy_value()
@@ -135,7 +135,7 @@ def _loader(stored: str) -> Any:
 
     @device.intrinsic  # type: ignore[untyped-decorator]
     def load(typing_context: Any, address: Any, index: Any, scale: Any) -> Any:
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             code = builder.load(pointer_at(builder, I8, code_address(builder, *args[:2])), align=1)
 
             def decode(plain: bool) -> list[Any]:
@@ -153,7 +153,7 @@ def _loader(stored: str) -> Any:
 def _codes_loader() -> Any:
     @device.intrinsic  # type: ignore[untyped-decorator]
     def codes(typing_context: Any, address: Any, index: Any, position: Any) -> Any:
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             begin, words = code_address(builder, *args), []
             for distance in (0, HALF_BLOCK):
                 at = pointer_at(builder, I32, builder.add(begin, ir.Constant(I64, distance)))
@@ -170,7 +170,7 @@ def _decoder(stored: str) -> Any:
 
     @device.intrinsic  # type: ignore[untyped-decorator]
     def decode(typing_context: Any, codes: Any, scale: Any) -> Any:
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             words = cgutils.unpack_tuple(builder, args[0], 2)
             shifts = [int32(8 * lane) for lane in range(WORD)]
             codes = [builder.trunc(builder.lshr(word, shift), I8) for word in words for shift in shifts]

@@ -18,7 +18,7 @@ HALF_BLOCK = BLOCK // 2
 EIGHT_CODES, EIGHT_NUMBERS = types.UniTuple(types.int32, 2), types.UniTuple(types.float32, 2 * WORD)
 
 
-def in_block(builder: Any, address: Any, index: Any, offset: Any) -> Any:
+def in_block(builder: ir.IRBuilder, address: ir.Value, index: ir.Value, offset: ir.Value) -> ir.Value:
     """The address `offset` bytes into the block that has an element."""
     item = builder.lshr(index, ir.Constant(I64, BLOCK.bit_length() - 1))
     # No device has memory for 2**32 blocks.
@@ -26,23 +26,25 @@ def in_block(builder: Any, address: Any, index: Any, offset: Any) -> Any:
     return builder.add(builder.add(address, distance), offset)
 
 
-def wide_product(builder: Any, number: Any, factor: int) -> Any:
+def wide_product(builder: ir.IRBuilder, number: ir.Value, factor: int) -> ir.Value:
     """The product of 64 bits of an integer without a sign, by the one instruction that it is."""
     kind = ir.FunctionType(I64, [I32])
     return builder.asm(kind, f"mul.wide.u32 $0, $1, {factor};", "=l,r", [number], False)
 
 
-def code_address(builder: Any, address: Any, index: Any, position: Any = None) -> Any:
+def code_address(
+    builder: ir.IRBuilder, address: ir.Value, index: ir.Value, position: ir.Value | None = None
+) -> ir.Value:
     if position is None:
         position = builder.and_(index, ir.Constant(I64, BLOCK - 1))
     return builder.add(in_block(builder, address, index, position), ir.Constant(I64, CODES_AT))
 
 
-def pointer_at(builder: Any, kind: Any, address: Any) -> Any:
+def pointer_at(builder: ir.IRBuilder, kind: ir.Type, address: ir.Value) -> ir.Value:
     return pointer_to(builder, kind, address, ir.Constant(I64, 0))
 
 
-def either(builder: Any, plain: Any, emit: Any) -> list[Any]:
+def either(builder: ir.IRBuilder, plain: Any, emit: Any) -> list[Any]:
     """What `emit(plain)` gives, for the block's kind: a branch that all threads of a warp take."""
     ends = []
     with builder.if_else(plain, likely=True) as branches:
@@ -57,6 +59,6 @@ def either(builder: Any, plain: Any, emit: Any) -> list[Any]:
     return joined
 
 
-def marked_plain(builder: Any, scale: Any) -> Any:
+def marked_plain(builder: ir.IRBuilder, scale: ir.Value) -> ir.Value:
     """Whether a scale has the mark of plain blocks."""
     return emitted(builder, lambda o, scale: is_plain(scale), scale)

@@ -41,27 +41,29 @@ def storers(stored: str, slot: int | None) -> tuple[Any, Any, Any]:
     codec, (lift, word, _) = BLOCKS[stored], WORDS[stored]
     half = 1 << (STEP - 1)
 
-    def constants(builder: Any, scale: Any) -> Any:
+    def constants(builder: ir.IRBuilder, scale: ir.Value) -> Any:
         return emitted(builder, lambda o, scale: codec.offsets(scale), scale)
 
-    def common(builder: Any, how: Any, count: int) -> Any:
+    def common(builder: ir.IRBuilder, how: Any, count: int) -> Any:
         """The part of the random bits that a block has in common, or a half."""
         if slot is None:
             return int32(half << (count - STEP))
         return noise_of_block(builder, how[0], how[2], slot, count)
 
-    def dithers(builder: Any, start: Any, how: Any, position: Any, width: int, count: int) -> list[Any]:
+    def dithers(
+        builder: ir.IRBuilder, start: ir.Value, how: Any, position: ir.Value, width: int, count: int
+    ) -> list[ir.Value]:
         """What is added to the sums, of which `start` is that of all elements."""
         if slot is None:
             return [start] * width
         return noise_at(builder, start, how[1], position, width, count)
 
-    def other_code(builder: Any, number: Any, scale: Any, noise: Any) -> Any:
+    def other_code(builder: ir.IRBuilder, number: ir.Value, scale: ir.Value, noise: ir.Value) -> Any:
         offset, constant = constants(builder, scale)
         dither = builder.or_(constant, noise)
         return emitted(builder, codec.other_code, number, offset, dither)
 
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         address, index, number, scale, *how = args
         position = builder.and_(index, ir.Constant(I64, BLOCK - 1))
         start = common(builder, how, STEP)
@@ -78,7 +80,7 @@ def storers(stored: str, slot: int | None) -> tuple[Any, Any, Any]:
         builder.store(builder.trunc(code, I8), pointer, align=1)
         return context.get_dummy_value()
 
-    def store_words(builder: Any, args: Any, words: Callable[..., Any], count: int) -> None:
+    def store_words(builder: ir.IRBuilder, args: Any, words: Callable[..., Any], count: int) -> None:
         """Store twice four numbers; `words` gives what starts the sums, and the function of four."""
         address, index, position, values, _, *how = args
         numbers = cgutils.unpack_tuple(builder, values, 2 * WORD)
@@ -92,7 +94,7 @@ def storers(stored: str, slot: int | None) -> tuple[Any, Any, Any]:
         for place, four in zip(places, codes, strict=True):
             builder.store(four, pointer_at(builder, I32, builder.add(begin, place)), align=ALIGNED)
 
-    def emit_plain(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def emit_plain(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         offset, constant = constants(builder, args[4])
 
         def words(noise: Any) -> Any:
@@ -103,7 +105,7 @@ def storers(stored: str, slot: int | None) -> tuple[Any, Any, Any]:
         store_words(builder, args, words, STEP + lift)
         return context.get_dummy_value()
 
-    def emit_other(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def emit_other(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         def encode(four: list[Any], noise: list[Any]) -> Any:
             pairs = zip(four, noise, strict=True)
             return _joined(builder, [other_code(builder, one, args[4], bits) for one, bits in pairs])
@@ -134,14 +136,16 @@ class _WordOperations(LLVMOperations):
         return ((one ^ other) & hidden) ^ other
 
 
-def _word(builder: Any, word: Any, numbers: list[Any], offset: Any, dithers: list[Any]) -> Any:
+def _word(
+    builder: ir.IRBuilder, word: ir.Value, numbers: list[Any], offset: ir.Value, dithers: list[Any]
+) -> ir.Value:
     def formula(o: Any, offset: Any, *values: Any) -> Any:
         return word(o, values[:WORD], offset, values[WORD:])
 
     return emitted(builder, formula, offset, *numbers, *dithers, operations=_WordOperations)
 
 
-def _joined(builder: Any, codes: list[Any]) -> Any:
+def _joined(builder: ir.IRBuilder, codes: list[Any]) -> ir.Value:
     """Four codes as a word, the first lowest."""
     word = codes[-1]
     for code in codes[-2::-1]:

@@ -46,7 +46,9 @@ def _moved(stored: str) -> Any:
     return ir.IntType(8 * itemsize) if itemsize <= 2 else stored_type(stored)
 
 
-def pointer_to(builder: Any, element: Any, address: Any, index: Any, width: int = 1) -> Any:
+def pointer_to(
+    builder: ir.IRBuilder, element: ir.Type, address: ir.Value, index: ir.Value, width: int = 1
+) -> ir.Value:
     """A pointer to the element at an index, or to `width` of them."""
     first = builder.inttoptr(address, ir.PointerType(element, GLOBAL))
     pointer = builder.gep(first, [index], inbounds=True)
@@ -57,7 +59,7 @@ def pointer_to(builder: Any, element: Any, address: Any, index: Any, width: int 
     return builder.bitcast(pointer, ir.PointerType(whole, GLOBAL))
 
 
-def lane_of(builder: Any, whole: Any, element: Any, lane: int) -> Any:
+def lane_of(builder: ir.IRBuilder, whole: ir.Value, element: ir.Type, lane: int) -> ir.Value:
     """One of several elements that were loaded together."""
     if isinstance(whole.type, ir.VectorType):
         return builder.extract_element(whole, I32(lane))
@@ -74,7 +76,7 @@ def loader(dtype: str, stored: str, width: int = 1) -> Any:
 
     @device.intrinsic  # type: ignore[untyped-decorator]
     def load(typing_context: Any, address: Any, index: Any) -> Any:
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             pointer = pointer_to(builder, element, args[0], args[1], width)
             align = width * FORMATS[stored].itemsize
             if stored == "float16" and width == 4:
@@ -92,7 +94,7 @@ def loader(dtype: str, stored: str, width: int = 1) -> Any:
     return load
 
 
-def _float16(builder: Any, pointer: Any, align: int) -> list[Any]:
+def _float16(builder: ir.IRBuilder, pointer: ir.Value, align: int) -> list[ir.Value]:
     """Load four float16 as two words, whose upper halves are then taken without shifting them."""
     pointer = builder.bitcast(pointer, ir.PointerType(ir.VectorType(I32, 2), GLOBAL))
     words = builder.load(pointer, align=align)
@@ -100,7 +102,7 @@ def _float16(builder: Any, pointer: Any, align: int) -> list[Any]:
     return [half for pair in pairs for half in pair]
 
 
-def halves_of(builder: Any, word: Any) -> list[Any]:
+def halves_of(builder: ir.IRBuilder, word: ir.Value) -> list[ir.Value]:
     """The lower and the upper half of a word."""
     kind = ir.FunctionType(ir.LiteralStructType((I16, I16)), [I32])
     pair = builder.asm(kind, "mov.b32 {$0, $1}, $2;", "=h,=h,r", [word], False)
@@ -121,7 +123,7 @@ def storer(dtype: str, stored: str, width: int = 1, *, converts_bfloat16: bool =
 
     @device.intrinsic  # type: ignore[untyped-decorator]
     def store(typing_context: Any, address: Any, index: Any, value: Any) -> Any:
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             converts = converts_bfloat16 and FORMATS[stored].nearest is nearest_bfloat16
             rounded = _bfloat16 if converts else partial(_encode, stored=stored)
             _emit_store(builder, element, stored, args, width, rounded)
@@ -154,10 +156,10 @@ def dithering_storer(dtype: str, stored: str, width: int, slot: int) -> Any:
         table: Any,
         phase: Any,
     ) -> Any:
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             noise = iter(noise_of(builder, args[1], args[3:], slot, width, FORMATS[stored].cut))
 
-            def rounded(builder: Any, number: Any) -> Any:
+            def rounded(builder: ir.IRBuilder, number: ir.Value) -> ir.Value:
                 return _encode(builder, number, next(noise), stored=stored)
 
             _emit_store(builder, element, stored, args, width, rounded)
@@ -169,7 +171,9 @@ def dithering_storer(dtype: str, stored: str, width: int, slot: int) -> Any:
     return store
 
 
-def noise_of(builder: Any, index: Any, how: Any, slot: int, width: int, count: int) -> list[Any]:
+def noise_of(
+    builder: ir.IRBuilder, index: ir.Value, how: Any, slot: int, width: int, count: int
+) -> list[ir.Value]:
     """So many random bits for each of `width` elements; `how` is `first`, `table` and `phase`."""
     # A group never reaches into another block: both are powers of two.
     position = builder.and_(index, ir.Constant(I64, BLOCK - 1))
@@ -178,7 +182,9 @@ def noise_of(builder: Any, index: Any, how: Any, slot: int, width: int, count: i
     return noise_at(builder, common, how[1], position, width, count)
 
 
-def noise_of_block(builder: Any, block: Any, phase: Any, slot: int, count: int) -> Any:
+def noise_of_block(
+    builder: ir.IRBuilder, block: ir.Value, phase: ir.Value, slot: int, count: int
+) -> ir.Value:
     """The part of `count` random bits that a block has in common, by the index of its first element."""
     step = builder.shl(builder.fptoui(phase, I32), int32(32 - rounding.PHASE_BITS))
     common = builder.add(hashed(builder, block), step)
@@ -186,7 +192,9 @@ def noise_of_block(builder: Any, block: Any, phase: Any, slot: int, count: int) 
     return builder.lshr(common, int32(32 - count))
 
 
-def noise_at(builder: Any, common: Any, table: Any, position: Any, width: int, count: int) -> list[Any]:
+def noise_at(
+    builder: ir.IRBuilder, common: ir.Value, table: ir.Value, position: ir.Value, width: int, count: int
+) -> list[ir.Value]:
     """The random bits of elements from a position in a block on, by `noise_of_block`."""
     row = builder.add(position, ir.Constant(I64, count * BLOCK))
     bits = builder.load(pointer_to(builder, I32, table, row, width), align=4 * width)
@@ -208,23 +216,25 @@ def rounding_table(ordinal: int) -> Any:
     return target
 
 
-def _decode(builder: Any, stored: str, raw: Any, dtype: str) -> Any:
+def _decode(builder: ir.IRBuilder, stored: str, raw: ir.Value, dtype: str) -> ir.Value:
     return decode(builder, stored, builder.bitcast(raw, stored_type(stored)), stored_type(dtype))
 
 
-def _encode(builder: Any, number: Any, noise: Any = None, *, stored: str) -> Any:
+def _encode(
+    builder: ir.IRBuilder, number: ir.Value, noise: ir.Value | None = None, *, stored: str
+) -> ir.Value:
     return builder.bitcast(encode(builder, stored, number, noise), _moved(stored))
 
 
-def _bfloat16(builder: Any, number: Any) -> Any:
+def _bfloat16(builder: ir.IRBuilder, number: ir.Value) -> ir.Value:
     """The bits of the nearest bfloat16; ptxas makes one instruction of two conversions."""
     kind = ir.FunctionType(I16, [number.type])
     return builder.asm(kind, "cvt.rn.bf16.f32 $0, $1;", "=h,f", [number], False)
 
 
 def _emit_store(
-    builder: Any,
-    element: Any,
+    builder: ir.IRBuilder,
+    element: ir.Type,
     stored: str,
     args: Any,
     width: int,
@@ -250,7 +260,7 @@ def word_loader() -> Any:
 
     @device.intrinsic  # type: ignore[untyped-decorator]
     def load(typing_context: Any, address: Any, index: Any) -> Any:
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             return builder.load(pointer_to(builder, I64, args[0], args[1]), align=8)
 
         return types.int64(types.int64, types.int64), emit
@@ -270,7 +280,7 @@ def word_storer() -> Any:
 
     @device.intrinsic  # type: ignore[untyped-decorator]
     def store(typing_context: Any, address: Any, index: Any, value: Any) -> Any:
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             builder.store(args[2], pointer_to(builder, I64, args[0], args[1]), align=8)
             return context.get_dummy_value()
 

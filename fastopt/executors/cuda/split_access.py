@@ -37,7 +37,7 @@ def _loader(stored: str, bits: int, width: int) -> Any:
 
     @device.intrinsic  # type: ignore[untyped-decorator]
     def load(typing_context: Any, address: Any, correction: Any, index: Any) -> Any:
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             loaded = [
                 builder.load(
                     pointer_to(builder, kind, at, args[2], width), align=width * kind.width // 8
@@ -72,7 +72,7 @@ def _storer(stored: str, bits: int, width: int) -> Any:
 
     @device.intrinsic  # type: ignore[untyped-decorator]
     def store(typing_context: Any, address: Any, correction: Any, index: Any, value: Any) -> Any:
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             numbers = [args[3]]
             if width > 1:
                 numbers = [builder.extract_value(args[3], lane) for lane in range(width)]

@@ -17,7 +17,7 @@ from fastopt.kernels.llvm_operations import I32, int32, larger_word
 ALL_THREADS, BUTTERFLY, LAST_LANE = 0xFFFFFFFF, 3, device.WARP - 1
 
 
-def shuffle(builder: Any, word: Any, distance: Any) -> Any:
+def shuffle(builder: ir.IRBuilder, word: ir.Value, distance: Any) -> ir.Value:
     """Emit the exchange of 32 bits with the thread of a warp whose index differs in these bits."""
     kind = ir.FunctionType(ir.LiteralStructType((I32, ir.IntType(1))), [I32] * 5)
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.nvvm.shfl.sync.i32")
@@ -31,7 +31,7 @@ def _largest_of_warp() -> Any:
 
     @device.intrinsic  # type: ignore[untyped-decorator]
     def largest(typing_context: Any, number: Any) -> Any:
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             (largest_so_far,) = args
             distance = device.WARP // 2
             while distance:
@@ -51,7 +51,7 @@ def _lower_word() -> Any:
 
     @device.intrinsic  # type: ignore[untyped-decorator]
     def lower_word(typing_context: Any, number: Any) -> Any:
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             return builder.trunc(args[0], I32)
 
         return types.uint32(types.int64), emit
@@ -65,7 +65,7 @@ def _first_of_block() -> Any:
 
     @device.intrinsic  # type: ignore[untyped-decorator]
     def first_of_block(typing_context: Any, block: Any) -> Any:
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             return wide_product(builder, args[0], BLOCK)
 
         return types.int64(types.uint32), emit

@@ -110,7 +110,7 @@ def define_from_lane(scope: dict[str, Any]) -> None:
 def _shuffled() -> Any:
     @device.intrinsic  # type: ignore[untyped-decorator]
     def from_lane(typing_context: Any, number: Any, distance: Any) -> Any:
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             pair = ir.VectorType(I32, 2)
             words, distance = builder.bitcast(args[0], pair), builder.trunc(args[1], I32)
             for half in range(2):
