@@ -46,14 +46,13 @@ class Conclusion:
         self._settings = np.zeros((len(entries), part.given))
         self._known: list[Any] = [None] * len(entries)  # what was written there
         self._places: list[tuple[Any, int]] = []  # for each line, the buffer and the index in it
-        lines = [self._line(*each) for each in enumerate(self._entries)]
-        self._lines = np.array([line for own in lines for line in own], np.int64)
+        lines = [self._line(number, *each) for number, each in enumerate(self._entries)]
+        self._lines = np.array([line for lines_of_entry in lines for line in lines_of_entry], np.int64)
         self._lines = self._lines.reshape(-1, LINE_WORDS)
         self._conclude = conclude(part) if compiled else self._in_python
 
-    def _line(self, number: int, own: tuple[Entry, slice]) -> list[list[int]]:
+    def _line(self, number: int, entry: Entry, settings: slice) -> list[list[int]]:
         """The lines of an entry: one for each of its buffers."""
-        entry, settings = own
         lines = []
         for index, buffer in enumerate(entry.buffers):
             row = entry.rows[index] if self._per_array else -1
@@ -70,11 +69,11 @@ class Conclusion:
         `rows` is the table of arrays, `sums` has a row for each sum, with a number for each array or
         one for all.
         """
-        for number, (entry, own) in enumerate(self._entries):
+        for number, (entry, settings) in enumerate(self._entries):
             numbers = self._hyper.given(entry)
             if numbers is not self._known[number]:
                 at = number * self._settings.strides[0]
-                pack_into(f"{self._part.given}d", self._settings.data, at, *numbers[own])
+                pack_into(f"{self._part.given}d", self._settings.data, at, *numbers[settings])
                 self._known[number] = numbers
         return self._conclude(self._lines, rows, self._settings, sums, carried, following)
 
@@ -137,7 +136,7 @@ def _from_sums(
     except (ArithmeticError, ValueError, TypeError):
         function = reference.in_float64(sums.from_sums)
         with np.errstate(all="ignore"):
-            arguments = (tuple(map(np.float64, own)) for own in (hyper, totals, carried))
+            arguments = (tuple(map(np.float64, numbers)) for numbers in (hyper, totals, carried))
             return _as_numbers(*function(*arguments))
 
 

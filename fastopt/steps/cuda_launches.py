@@ -96,7 +96,7 @@ class StepLaunches:
         for batch in self.batches:
             batch.forget()
 
-    def bind(self, addresses: Array, given: Sequence[bool], capturing: bool) -> None:
+    def bind(self, addresses: Array, has_gradient: Sequence[bool], capturing: bool) -> None:
         """Set the addresses of the gradients; 0 leaves an array out."""
         known, self.table = self.table, NO_LAUNCHES  # until all is bound
         with self.on():
@@ -107,7 +107,7 @@ class StepLaunches:
                 known = np.array([*(batch.launch() for batch in self.batches), *behind], np.int64)
             self.table = known
             for sums in self.passes:
-                sums.arrange(given)
+                sums.arrange(has_gradient)
 
     def set_numbers(self, count: int) -> None:
         """Have sums concluded with the hyperparameters of the step after so many."""

@@ -168,7 +168,7 @@ class CudaStepper(Stepper):
             if self.varies:
                 self.hyper.fill(self.count, grad_scale)
             # In a name of its own: the list must stay while compiled code reads it.
-            found, items = self.gradients.enter(grads)  # noqa: RUF059
+            arrays, items = self.gradients.enter(grads)  # noqa: RUF059
             also = self._also
             status = make([partial(quick.take, items), *also])[0] if also else quick.take(items)
             if status == TAKEN or driver_calls.was_taken(status):

@@ -54,7 +54,7 @@ class DeviceDecisions(Decisions):
         parts = [[p for p in group.parts if p.sums is not None] for group in parameters.groups]
         self.decided: Sequence[int] = [0] * len(parameters.leaves)
         if self.passes:
-            stride = max(sum(part.hypers for part in own) for own in parts)
+            stride = max(sum(part.hypers for part in with_sums) for with_sums in parts)
             size = max(stride * len(parameters.leaves), 1)
             self._room = device.allocate((size,), np.dtype(np.float64))
             self.decided = [
@@ -62,12 +62,12 @@ class DeviceDecisions(Decisions):
             ]
             self._memory = [
                 PassMemory(
-                    own.sums + own.count_after,
-                    _capacity(own, parameters),
+                    sum_pass.sums + sum_pass.count_after,
+                    _capacity(sum_pass, parameters),
                     table,
-                    _totals_of(own, parameters, step_totals),
+                    _totals_of(sum_pass, parameters, step_totals),
                 )
-                for own, table in zip(self.passes, self._in_memory, strict=True)
+                for sum_pass, table in zip(self.passes, self._in_memory, strict=True)
             ]
 
     @property
@@ -93,21 +93,23 @@ class DeviceDecisions(Decisions):
         return self._memory[number]
 
 
-def _totals_of(own: SumPass, parameters: ParameterSet, totals: StepTotals | None) -> Array:
+def _totals_of(sum_pass: SumPass, parameters: ParameterSet, totals: StepTotals | None) -> Array:
     """Where a pass finds what the step before has added up: for each array, an address."""
-    if not own.count_after or totals is None:
+    if not sum_pass.count_after or totals is None:
         return np.zeros(0, np.int64)
     _, arrays = totals.shape
-    rows = [(row, own.after[g]) for row, g in enumerate(parameters.group_of) if g in own.positions]
+    rows = [
+        (row, sum_pass.after[g]) for row, g in enumerate(parameters.group_of) if g in sum_pass.positions
+    ]
     return np.array([totals.totals_at + 8 * (k * arrays + row) for row, k in rows], np.int64)
 
 
-def _capacity(own: SumPass, parameters: ParameterSet) -> int:
+def _capacity(sum_pass: SumPass, parameters: ParameterSet) -> int:
     """The most sums of blocks that a pass can have."""
     sizes = zip(parameters.sizes, parameters.group_of, strict=True)
-    counts = [blocks_of(size) for size, group in sizes if group in own.positions]
-    needed = sum(max(count, 1) for count in counts) if own.per_array else sum(counts)
-    return max(needed, len(counts) if own.count_after else 1)
+    counts = [blocks_of(size) for size, group in sizes if group in sum_pass.positions]
+    needed = sum(max(count, 1) for count in counts) if sum_pass.per_array else sum(counts)
+    return max(needed, len(counts) if sum_pass.count_after else 1)
 
 
 class Shared(NamedTuple):
@@ -137,10 +139,10 @@ class DevicePass:
         self._concluding: list[tuple[Callable[[], Sequence[float]], Conclusion]] = []
         self._of_graphs: list[list[Any]] = []
 
-    def arrange(self, given: Sequence[bool]) -> None:
+    def arrange(self, has_gradient: Sequence[bool]) -> None:
         """Prepare the launches for the gradients that were bound."""
         sizes, positions = self._parameters.sizes, self._pass.positions
-        rows = zip(sizes, given, self._parameters.group_of, strict=True)
+        rows = zip(sizes, has_gradient, self._parameters.group_of, strict=True)
         counts = [blocks_of(size) * (has and g in positions) for size, has, g in rows]
         per_array = self._pass.per_array
         places = [
@@ -152,9 +154,9 @@ class DevicePass:
         for adding in self._adding:
             adding.arrange(sizes, counts, firsts)
         # As for step counts and in memory, no array without elements is left out.
-        given = [has or not size for has, size in zip(given, sizes, strict=True)]
+        has_gradient = [has or not size for has, size in zip(has_gradient, sizes, strict=True)]
         for _, conclusion in self._concluding:
-            conclusion.arrange(counts, firsts, given, used)
+            conclusion.arrange(counts, firsts, has_gradient, used)
         self._places = [firsts[row] for row in used] if per_array else [0]
 
     def set_numbers(self, count: int) -> None:
@@ -229,7 +231,9 @@ class ChainPass(DevicePass):
         super().__init__(decisions.passes[number], decisions.memory(number), parameters)
         self._decisions, positions = decisions, self._pass.positions
         earlier = [
-            decisions.part(own, g)[1] for own in decisions.passes[:number] for g in own.positions
+            decisions.part(sum_pass, g)[1]
+            for sum_pass in decisions.passes[:number]
+            for g in sum_pass.positions
         ]
         form = shared.form._replace(skips=any(sums_in(part).skips for part in earlier))
         self._adding += [
@@ -243,9 +247,9 @@ class ChainPass(DevicePass):
             if entry.group in positions:
                 first, part = decisions.part(self._pass, entry.group)
                 conclusion = self._concludes(entry, part, shared.control, form)
-                own = slice(first, first + part.given)
-                given = partial(_given, shared.hyper, entry, own)
-                self._concluding.append((given, conclusion))
+                settings = slice(first, first + part.given)
+                values = partial(_given, shared.hyper, entry, settings)
+                self._concluding.append((values, conclusion))
                 form = form._replace(skips=form.skips or sums_in(part).skips)
 
     def _adds(self, batch: Batch, job: Job, control: int, form: KernelVariant) -> Adding:
@@ -257,7 +261,7 @@ class ChainPass(DevicePass):
     def _concludes(self, entry: Entry, part: Part, control: int, form: KernelVariant) -> Conclusion:
         dtype, per_array = entry.buffers[0].dtype, self._pass.per_array
         earlier = self._parameters.groups[entry.group].parts[: self._pass.positions[entry.group]]
-        offset = dtype.itemsize * sum(own.hypers for own in earlier if own.sums is not None)
+        offset = dtype.itemsize * sum(part.hypers for part in earlier if part.sums is not None)
         # The first one of a pass over all arrays adds up the sums, and the others find them.
         mode = ALL if per_array or not self._concluding else FOLLOW
         return Conclusion(
@@ -276,6 +280,6 @@ class ChainPass(DevicePass):
         )
 
 
-def _given(hyper: Hyperparameters, entry: Entry, own: slice) -> Sequence[float]:
+def _given(hyper: Hyperparameters, entry: Entry, settings: slice) -> Sequence[float]:
     """Some of the hyperparameters from the host, as of the last step that was filled in."""
-    return hyper.given(entry)[own]
+    return hyper.given(entry)[settings]

@@ -57,7 +57,9 @@ class MemoryStepper(Stepper):
         self.pass_sums: BlockSums | None = sums
         slots = parameters.slots
         if sums is not None:
-            slots = [[*own, blocks] for own, blocks in zip(slots, sums.blocks, strict=True)]
+            slots = [
+                [*slots_of_row, blocks] for slots_of_row, blocks in zip(slots, sums.blocks, strict=True)
+            ]
         self.table = Table(
             parameters.leaves,
             slots,

@@ -51,7 +51,7 @@ class MemorySums:
         self._compiled = compiled
         self._for: Any = None, False  # the formats that there are kernels for, and the factor
         # What is carried on is written to that one of these which is not read.
-        self._room = [[np.zeros_like(own) for own in decisions.carried] for _ in range(2)]
+        self._room = [[np.zeros_like(table) for table in decisions.carried] for _ in range(2)]
         self._prepare(scales)
         self._conclude(hyper)
 

@@ -198,10 +198,10 @@ class Stepper(ABC):
 
     def scales_of_last(self, sums: PassSums) -> list[tuple[int, float]]:
         """For each array the steps that it took, and the scale of its gradient in the last one."""
-        taken = [self.count - lag for lag in self.lags]
+        counts = [self.count - lag for lag in self.lags]
         return [
             known if known[0] == steps else (steps, self.grad_scale)
-            for known, steps in zip(sums.scales, taken, strict=True)
+            for known, steps in zip(sums.scales, counts, strict=True)
         ]
 
     def saved_sums(self) -> list[list[float]]:

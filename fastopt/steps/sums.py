@@ -38,15 +38,15 @@ def passes_of(groups: Sequence[Group]) -> list[SumPass]:
     waiting = [list(_sums_in(group.parts)) for group in groups]
     passes: list[SumPass] = []
     while any(waiting):
-        for key, _ in (own[0] for own in waiting if own):
-            holders = {i: own for i, own in enumerate(waiting) if any(k == key for k, _ in own)}
-            if all(own[0][0] == key for own in holders.values()):
+        for key, _ in (keys[0] for keys in waiting if keys):
+            holders = {i: keys for i, keys in enumerate(waiting) if any(k == key for k, _ in keys)}
+            if all(keys[0][0] == key for keys in holders.values()):
                 break
         else:
             raise ValueError(
                 "groups must have transforms with sums in the same order: each waits for the other's"
             )
-        positions = {i: own.pop(0)[1] for i, own in holders.items()}
+        positions = {i: keys.pop(0)[1] for i, keys in holders.items()}
         first = next(iter(positions))
         sums = sums_in(groups[first].parts[positions[first]])
         after = {g: _terms_before(groups[g].parts[:position]) for g, position in positions.items()}
@@ -117,36 +117,40 @@ class Decisions:
 
     def _find_passes(self) -> None:
         self.passes = passes_of(self._groups)
-        starts = [self._start(own) for own in self.passes]
+        starts = [self._start(sum_pass) for sum_pass in self.passes]
         self._lengths = [{key: len(numbers) for key, numbers in start.items()} for start in starts]
-        self.carried = [self._table(own, start) for own, start in zip(self.passes, starts, strict=True)]
+        self.carried = [
+            self._table(sum_pass, start) for sum_pass, start in zip(self.passes, starts, strict=True)
+        ]
         self.next = self.carried
         self.carries = any(length for lengths in self._lengths for length in lengths.values())
-        self.reads = any(own.sums for own in self.passes)
-        self.waits = any(own.count_after for own in self.passes)
+        self.reads = any(sum_pass.sums for sum_pass in self.passes)
+        self.waits = any(sum_pass.count_after for sum_pass in self.passes)
         self.may_skip = any(
-            sums_in(self.part(own, g)[1]).skips for own in self.passes for g in own.positions
+            sums_in(self.part(sum_pass, g)[1]).skips
+            for sum_pass in self.passes
+            for g in sum_pass.positions
         )
 
-    def _start(self, own: SumPass) -> dict[int, tuple[float, ...]]:
+    def _start(self, sum_pass: SumPass) -> dict[int, tuple[float, ...]]:
         """The initial carried numbers of each group or array that has the transform."""
         holders = [
-            (row if own.per_array else group, group)
+            (row if sum_pass.per_array else group, group)
             for row, group in enumerate(self.group_of)
-            if group in own.positions
+            if group in sum_pass.positions
         ]
-        return {key: sums_in(self.part(own, group)[1]).carried for key, group in holders}
+        return {key: sums_in(self.part(sum_pass, group)[1]).carried for key, group in holders}
 
-    def _table(self, own: SumPass, numbers: Mapping[int, Sequence[float]]) -> Array:
+    def _table(self, sum_pass: SumPass, numbers: Mapping[int, Sequence[float]]) -> Array:
         """Carried numbers of a pass, with a row for each group or array."""
-        table = np.zeros((self._holders(own), max(map(len, numbers.values()), default=0)))
+        table = np.zeros((self._holders(sum_pass), max(map(len, numbers.values()), default=0)))
         for key, row in numbers.items():
             table[key, : len(row)] = row
         return table
 
-    def part(self, own: SumPass, group: int) -> tuple[int, Part]:
+    def part(self, sum_pass: SumPass, group: int) -> tuple[int, Part]:
         """The index of the first hyperparameter of a pass's transform, and its part of the chain."""
-        parts, position = self._groups[group].parts, own.positions[group]
+        parts, position = self._groups[group].parts, sum_pass.positions[group]
         *_, first = accumulate((p.given + p.hypers for p in parts[:position]), initial=NUMBERS)
         return first, parts[position]
 
@@ -182,5 +186,5 @@ class Decisions:
             raise ValueError(f"{what} must have other carried numbers than {saved!r:.200}") from error
         return loaded
 
-    def _holders(self, own: SumPass) -> int:
-        return len(self.group_of if own.per_array else self._groups)
+    def _holders(self, sum_pass: SumPass) -> int:
+        return len(self.group_of if sum_pass.per_array else self._groups)

@@ -276,23 +276,27 @@ class Conclusion:
         self,
         counts: Sequence[int],
         firsts: Sequence[int],
-        given: Sequence[bool],
+        has_gradient: Sequence[bool],
         used: Sequence[int],
     ) -> None:
         """Prepare the launch for the gradients that were bound.
 
         Arguments are as of `Adding.arrange`; `used` are the arrays of the pass.
         """
-        arranged = *counts, *given
+        arranged = *counts, *has_gradient
         if arranged == self._arranged:
             return
         self._arranged = None  # until all is arranged
         lines = self.table.words.reshape(-1, ROW_WORDS)
         columns = self._rows, self._decided, self._carried
         for line, row, at, carried in zip(lines, *columns, strict=True):
-            own = (firsts[row], counts[row], given[row]) if self._per_array else (0, firsts[-1], True)
+            blocks = (
+                (firsts[row], counts[row], has_gradient[row])
+                if self._per_array
+                else (0, firsts[-1], True)
+            )
             totals = (used.index(row), 1) if self._per_array else (0, self._totals)
-            line[:] = at, *own, carried, *totals
+            line[:] = at, *blocks, carried, *totals
         self.table.change(self.table.words.size)
         self.table.renew()
         self._launch.words[2] = self.table.address

@@ -141,13 +141,13 @@ def conclude(part: Part, form: KernelVariant, control: bool) -> str:
     settings = settings_of(part)
     hyper, totals = tuple_of(settings[1:]), tuple_of(f"totals[{k}]" for k in range(summed))
     before = tuple_of(f"load_double(before, {c})" for c in range(carried))
-    taken = [f"result = from_sums({hyper}, {totals}, {before})"]
-    taken += ["decided, following = result[0], result[1]"]
-    taken += ["if thread == 0:", *indented(_carried(carried, "float64(following[{}])"))]
-    taken += ["    skipped = skipped or result[2]"] if skips else ["    pass"]
-    taken += ["for row in range(thread, rows, SUM_THREADS):"]
-    taken += [f"    at = load_word(line + {8 * ROW_WORDS} * row, {DECIDED})"]
-    taken += [f"    store_decided(at, {i}, float64(decided[{i}]))" for i in range(part.hypers)]
+    concluding = [f"result = from_sums({hyper}, {totals}, {before})"]
+    concluding += ["decided, following = result[0], result[1]"]
+    concluding += ["if thread == 0:", *indented(_carried(carried, "float64(following[{}])"))]
+    concluding += ["    skipped = skipped or result[2]"] if skips else ["    pass"]
+    concluding += ["for row in range(thread, rows, SUM_THREADS):"]
+    concluding += [f"    at = load_word(line + {8 * ROW_WORDS} * row, {DECIDED})"]
+    concluding += [f"    store_decided(at, {i}, float64(decided[{i}]))" for i in range(part.hypers)]
     kept = ["if thread == 0:", *indented(_carried(carried, "load_double(before, {})")), "    pass"]
     walk = [f"line = table_at + {8 * ROW_WORDS} * number"]
     walk += [f"first, count = load_word(line, {FIRST}), load_word(line, {COUNT})"]
@@ -169,7 +169,7 @@ def conclude(part: Part, form: KernelVariant, control: bool) -> str:
     walk += [f"    own_at = carried_at + 8 * load_word(line, {CARRIED})"]
     walk += ["    before, after = own_at + 8 * from_ * stride, own_at + 8 * to * stride"]
     walk += [f"    if load_word(line, {GIVEN}) != 0:"]
-    walk += indented(indented(["if thread == 0 or thread < rows:", *indented(taken)]))
+    walk += indented(indented(["if thread == 0 or thread < rows:", *indented(concluding)]))
     walk += ["    else:", *indented(indented(kept)), "cuda.syncthreads()"]
     indices = {name: i for i, name in enumerate(settings)}
     body = [*head(indices, form), *loads(indices, form), "thread = cuda.threadIdx.x"]
