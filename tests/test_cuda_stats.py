@@ -8,8 +8,8 @@ from fastopt import chain
 from fastopt import transforms as t
 from fastopt.steps.stepper import stepper_of
 from tests.device import EMULATED, needs_driver, sizes, skip_without_device, to_device
+from tests.device_pairs import pair, structures, train
 from tests.support import problem
-from tests.test_cuda_sums import pair, structures, train
 
 skip_without_device()
 

@@ -11,10 +11,10 @@ from fastopt import transforms as t
 from fastopt.executors.norm import SUM_BLOCK
 from fastopt.steps.stepper import stepper_of
 from tests.device import EMULATED, SIMULATED, misaligned, sizes, skip_without_device, to_device, to_host
+from tests.device_pairs import assert_same, moved, optimizer, pair, skips, structures, train
 from tests.refusals import refusal
 from tests.sums import clip, square
 from tests.support import problem
-from tests.test_cuda_sums import assert_same, moved, optimizer, pair, skips, structures, train
 from tests.test_sums_after import calm, everything, late
 
 skip_without_device()
