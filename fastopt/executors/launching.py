@@ -12,9 +12,9 @@ from functools import cache
 from numba import types
 
 from fastopt.executors.cpu.columns import COUNT, GRAD, ITEMSIZE, LENGTH
-from fastopt.executors.cpu.drivers import count_step
 from fastopt.executors.cpu.header_check import can_be_at
 from fastopt.executors.cpu.pointers import read_word, words_at, write_word
+from fastopt.executors.cpu.row_access import count_step
 from fastopt.executors.exchange import ID, KIND, TABLE, WORDS, c_function, data_of, fits, stream_of
 from fastopt.executors.interpreter import function_address
 from fastopt.kernels.compiler import compile_function, helper

@@ -33,17 +33,13 @@ from fastopt.executors.cpu.columns import (
     TYPE,
 )
 from fastopt.executors.cpu.pointers import read_word
+from fastopt.executors.cpu.row_access import Rows, load_word
 from fastopt.kernels.compiler import helper
 from fastopt.kernels.llvm_operations import I32, I64
 
 SKIPPED = -2
 
 overlaps = helper(checks.overlaps)
-
-
-def _load(builder: Any, address: Any, offset: int = 0, kind: Any = I64) -> Any:
-    at = builder.add(address, ir.Constant(I64, offset))
-    return builder.load(builder.inttoptr(at, kind.as_pointer()))
 
 
 def _same(builder: Any, one: Any, other: Any) -> Any:
@@ -56,59 +52,97 @@ def _false(builder: Any, variable: Any) -> None:
 
 def _like(builder: Any, item: Any, dtype: Any, flags: Any, ndim: Any, lengths: Any) -> Any:
     """Emit whether an array has this dtype, flags and shape."""
-    actual_flags = builder.zext(_load(builder, item, FLAGS_AT, I32), I64)
+    actual_flags = builder.zext(load_word(builder, item, FLAGS_AT, I32), I64)
     like = _same(builder, builder.and_(actual_flags, flags), flags)
-    like = builder.and_(like, _same(builder, _load(builder, item, DTYPE_AT), dtype))
-    actual_ndim = builder.zext(_load(builder, item, NDIM_AT, I32), I64)
+    like = builder.and_(like, _same(builder, load_word(builder, item, DTYPE_AT), dtype))
+    actual_ndim = builder.zext(load_word(builder, item, NDIM_AT, I32), I64)
     like = builder.and_(like, _same(builder, actual_ndim, ndim))
     result = cgutils.alloca_once_value(builder, like)
     with builder.if_then(like):
-        shape = _load(builder, item, SHAPE_AT)
+        shape = load_word(builder, item, SHAPE_AT)
         with cgutils.for_range(builder, ndim) as loop:
             at = builder.mul(loop.index, ir.Constant(I64, 8))
-            one, other = (_load(builder, builder.add(start, at)) for start in (shape, lengths))
+            one, other = (load_word(builder, builder.add(start, at)) for start in (shape, lengths))
             with builder.if_then(builder.not_(_same(builder, one, other)), likely=False):
                 _false(builder, result)
                 loop.do_break()
     return builder.load(result)
 
 
-# Both are emitted, because Numba takes 0.2 s and 0.1 s for what LLVM compiles in no time.
+def _are_unchanged(builder: Any, headers: Any) -> Any:
+    """Emit whether arrays still have the headers at an address, which follow their number."""
+    result = cgutils.alloca_once_value(builder, ir.Constant(ir.IntType(1), 1))
+    header_at = cgutils.alloca_once_value(builder, builder.add(headers, ir.Constant(I64, 8)))
+    with cgutils.for_range(builder, load_word(builder, headers)) as loop:
+        header = builder.load(header_at)
+        item, data, dtype, flags, ndim = (
+            load_word(builder, header, 8 * getattr(object_headers, word))
+            for word in ("OBJECT", "DATA", "DTYPE", "FLAGS", "NDIM")
+        )
+        lengths = builder.add(header, ir.Constant(I64, 8 * object_headers.LENGTHS))
+        like = _like(builder, item, dtype, flags, ndim, lengths)
+        unchanged = builder.and_(like, _same(builder, load_word(builder, item, DATA), data))
+        with builder.if_then(builder.not_(unchanged), likely=False):
+            _false(builder, result)
+            loop.do_break()
+        builder.store(builder.add(lengths, builder.shl(ndim, ir.Constant(I64, 3))), header_at)
+    return builder.load(result)
+
+
+# What `_inspect` says of a gradient: to be checked in Python, None, at a new address, or at that in the
+# table.
+UNUSUAL, MISSING, MOVED, USUAL = range(4)
 
 
 @intrinsic
-def _is_like(typing_context: Any, item: Any, dtype: Any, flags: Any, ndim: Any, lengths: Any) -> Any:
-    """Whether an array has this dtype, flags and shape."""
+def _inspect(typing_context: Any, rows: Any, row: Any, item: Any) -> Any:
+    """Compare the object of a gradient and the headers of an array with what its row says of them."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _like(builder, *args)
-
-    return types.boolean(*(types.int64,) * 5), emit
-
-
-@intrinsic
-def _are_unchanged(typing_context: Any, headers: Any) -> Any:
-    """Whether arrays still have the headers at an address, which follow their number."""
-
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        result = cgutils.alloca_once_value(builder, ir.Constant(ir.IntType(1), 1))
-        header_at = cgutils.alloca_once_value(builder, builder.add(args[0], ir.Constant(I64, 8)))
-        with cgutils.for_range(builder, _load(builder, args[0])) as loop:
-            header = builder.load(header_at)
-            item, data, dtype, flags, ndim = (
-                _load(builder, header, 8 * getattr(object_headers, word))
-                for word in ("OBJECT", "DATA", "DTYPE", "FLAGS", "NDIM")
-            )
-            lengths = builder.add(header, ir.Constant(I64, 8 * object_headers.LENGTHS))
-            like = _like(builder, item, dtype, flags, ndim, lengths)
-            unchanged = builder.and_(like, _same(builder, _load(builder, item, DATA), data))
-            with builder.if_then(builder.not_(unchanged), likely=False):
-                _false(builder, result)
-                loop.do_break()
-            builder.store(builder.add(lengths, builder.shl(ndim, ir.Constant(I64, 3))), header_at)
+        this = Rows(context, builder, signature, args)[args[1]]
+        item = args[2]
+        result = cgutils.alloca_once_value(builder, ir.Constant(I64, UNUSUAL))
+        # Skipped in a step whose end was interrupted: its hyperparameters are of another step.
+        lag = load_word(builder, this.load(COUNTS), 8 * LAG)
+        with (
+            builder.if_then(_same(builder, lag, this.load(HYPER_LAG))),
+            builder.if_else(_same(builder, item, this.load(NONE))) as (is_none, is_object),
+        ):
+            with is_none:
+                builder.store(ir.Constant(I64, MISSING), result)
+            with (
+                is_object,
+                builder.if_then(_same(builder, load_word(builder, item, OBJECT_TYPE), this.load(TYPE))),
+            ):
+                headers = this.load(HEADERS)
+                # Of the parameter, whose header comes first.
+                lengths = builder.add(headers, ir.Constant(I64, 8 * (1 + object_headers.LENGTHS)))
+                expected = (this.load(number) for number in (DTYPE, FLAGS, NDIM))
+                with (
+                    builder.if_then(_like(builder, item, *expected, lengths)),
+                    builder.if_then(_are_unchanged(builder, headers)),
+                ):
+                    # An address that is in the table was checked before, and the memory that a step
+                    # writes does not move.
+                    known = _same(builder, load_word(builder, item, DATA), this.load(GRAD))
+                    codes = (ir.Constant(I64, code) for code in (USUAL, MOVED))
+                    builder.store(builder.select(known, *codes), result)
         return builder.load(result)
 
-    return types.boolean(types.int64), emit
+    return types.int64(rows, types.intp, types.int64), emit
+
+
+@intrinsic
+def _note(typing_context: Any, rows: Any, row: Any, item: Any) -> Any:
+    """Write the address of a gradient and the number of elements to step into a row."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        this = Rows(context, builder, signature, args)[args[1]]
+        this.change(GRAD, load_word(builder, args[2], DATA))
+        this.change(COUNT, this.load(LENGTH))
+        return context.get_dummy_value()
+
+    return types.void(rows, types.intp, types.int64), emit
 
 
 @helper
@@ -133,31 +167,17 @@ def first_invalid(rows, items, ranges):
         item = read_word(items + 8 * row)
         if item == 0:
             continue
-        # Skipped in a step whose end was interrupted: its hyperparameters are of another step.
-        if read_word(rows[row, COUNTS] + 8 * LAG) != rows[row, HYPER_LAG]:
+        state = _inspect(rows, row, item)
+        if state == UNUSUAL:
             return row
-        if item == rows[row, NONE]:
+        if state == MISSING:
             rows[row, COUNT] = 0
             status = SKIPPED
             continue
-        if read_word(item + OBJECT_TYPE) != rows[row, TYPE]:
-            return row
-        headers = rows[row, HEADERS]
-        lengths = headers + 8 * (
-            1 + object_headers.LENGTHS
-        )  # of the parameter, whose header comes first
-        if not _is_like(item, rows[row, DTYPE], rows[row, FLAGS], rows[row, NDIM], lengths):
-            return row
-        if not _are_unchanged(headers):
-            return row
-        start = read_word(item + DATA)
-        # An address that is in the table was checked before, and the memory that a step writes does not
-        # move. Not in a separate function: passing the table takes 8 ns for each array.
-        if start != rows[row, GRAD]:
+        # Not in a separate function: passing the table takes 8 ns for each array.
+        if state == MOVED:
+            start = read_word(item + DATA)
             if not can_be_at(start, rows[row, LENGTH], rows[row, ITEMSIZE], ranges):
                 return row
-            rows[row, GRAD] = start
-        # Writing only on a change keeps the line in the caches of the other threads.
-        if rows[row, COUNT] != rows[row, LENGTH]:
-            rows[row, COUNT] = rows[row, LENGTH]
+        _note(rows, row, item)
     return status

@@ -20,7 +20,7 @@ from fastopt.codecs.blocks import PLAIN
 from fastopt.executors.cpu import tree_sum
 from fastopt.executors.cpu.block_access import block_access, codes_of, nowhere, scratch
 from fastopt.executors.cpu.element_access import element_access, phase_bits, random_of, split_access
-from fastopt.executors.cpu.pointers import prefetch
+from fastopt.executors.cpu.pointers import prefetch, smaller
 from fastopt.executors.norm import SUM_BLOCK
 from fastopt.kernels.chain_source import chain_body, hypers_of
 from fastopt.kernels.compiler import (
@@ -273,7 +273,7 @@ def compiled(
 ) -> Kernel:
     """Compile the source of a kernel, or take it from disk; `check` is called before it is compiled."""
     # Numba imports the module of a cached function: it must exist in every process.
-    scope |= {"__name__": __name__, "zero": job.compute.type(0)}
+    scope |= {"__name__": __name__, "zero": job.compute.type(0), "min": smaller}
     exec(compile(text, f"<fastopt kernel {identity.key}>", "exec"), scope)
     function = uniquely_named(scope["kernel"])
     code = CheckedCFunc(function, (arguments, types.void), {}, _options(job))
