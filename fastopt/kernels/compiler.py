@@ -178,6 +178,7 @@ def compile_function(
 ) -> Callable[..., Any]:
     """Compile one of fastopt's own functions for one signature, with the disk cache.
 
+    Nothing checks that arguments are of these types: another array would be read as one of this dtype.
     `emits` are formulas that its intrinsics emit, for formats with these `sizes`.
     """
     if numba.config.DISABLE_JIT:
@@ -186,6 +187,7 @@ def compile_function(
     dispatcher = numba.njit(**how)(uniquely_named(python))
     dispatcher._cache = DiskCache(name, of_compiled(python, emits, sizes))
     dispatcher.compile(signature)
-    dispatcher.disable_compile()
-    compiled: Callable[..., Any] = dispatcher
+    # Not the dispatcher, which finds out the types of arguments: for that Numba imports numpy.ma at the
+    # first call, which takes 8 ms.
+    compiled: Callable[..., Any] = dispatcher.overloads[signature.args].entry_point
     return compiled

@@ -214,14 +214,14 @@ def test_a_format_is_registered_once() -> None:
 
 @compiled_suite_only
 def test_other_formulas_are_other_code_on_disk() -> None:
-    from fastopt.executors.cpu.norm import serial
+    from fastopt.executors.cpu.norm import _driver
     from fastopt.kernels.conversions import formulas
     from fastopt.kernels.identity import of_compiled
 
     def other(o: Any, number: Any) -> Any:
         return o.as_bits(number)
 
-    driver = serial((FLOAT8.name,)).py_func  # type: ignore[attr-defined]
+    driver = _driver((FLOAT8.name,))
     known = formulas([FLOAT8.name, "float32", "unsigned8"])
     assert known == [FLOAT8.number, FLOAT8.nearest, FLOAT8.stochastic]
     assert of_compiled(driver, known) == of_compiled(driver, known)

@@ -117,9 +117,9 @@ def _inspect(typing_context: Any, rows: Any, row: Any, item: Any) -> Any:
                 headers = this.load(HEADERS)
                 # Of the parameter, whose header comes first.
                 lengths = builder.add(headers, ir.Constant(I64, 8 * (1 + object_headers.LENGTHS)))
-                expected = (this.load(number) for number in (DTYPE, FLAGS, NDIM))
+                expected = this.load(DTYPE), this.load(FLAGS), this.load(NDIM), lengths
                 with (
-                    builder.if_then(_like(builder, item, *expected, lengths)),
+                    builder.if_then(_like(builder, item, *expected)),
                     builder.if_then(_are_unchanged(builder, headers)),
                 ):
                     # An address that is in the table was checked before, and the memory that a step

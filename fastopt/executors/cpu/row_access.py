@@ -69,7 +69,7 @@ class Rows:
         return Row(self._builder, first, self._columns)
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]
 def run_row(typing_context: Any, rows: Any, row: Any, start: Any, stop: Any) -> Any:
     """``run_row(rows, row, start, stop)``: run the kernel of an array on a stretch of its elements.
 
@@ -97,7 +97,7 @@ def run_row(typing_context: Any, rows: Any, row: Any, start: Any, stop: Any) -> 
     return types.void(rows, types.intp, types.int64, types.int64), emit
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]
 def count_step(typing_context: Any, rows: Any, row: Any) -> Any:
     """``count_step(rows, row)``: count a step of one array, or one without its gradient."""
 
