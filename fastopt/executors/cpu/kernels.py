@@ -65,14 +65,17 @@ WORTH_FETCHING = 65_536
 # On another Xeon 8 and 12 steps took, as multiples of the time with 10: 1.017 and 1.005 for float16,
 # 1.064 and 1.017 for float16 with an 8-bit state and `fast`, 1.016 and 1.010 for split weights of 24
 # bits with both; but 10 took 1.12 of the time with 8 for float64.
-NEAR, FAR, FARTHEST = 3 * PREFETCH_STEP, 8 * PREFETCH_STEP, 10 * PREFETCH_STEP
+#
+# Terms keep the processor busy for longer: with three norms 3, 4 and 6 steps took 1.065, 1.034 and
+# 1.082 of the time of RMSProp alone.
+NEAR, WITH_TERMS, FAR, FARTHEST = (steps * PREFETCH_STEP for steps in (3, 4, 8, 10))
 
 
 def ahead(job: Job) -> int:
     """The number of elements that a kernel prefetches ahead."""
     formats = [array.storage for array in job.arrays]
     if sum(stored.codec != "float32" for stored in formats) <= 1:
-        return NEAR
+        return WITH_TERMS if job.terms else NEAR
     return FARTHEST if all(stored.bytes_in_block <= 2 * BLOCK for stored in formats) else FAR
 
 
@@ -141,10 +144,11 @@ def source(job: Job) -> str:
     body += [_store(array, array.name) for array in job.slots if array.kind != "input"]
     terms = range(len(job.terms))
     body += [f"store_term{k}(terms{k}, i - begin, term{k})" for k in terms]
-    added = [f"add_terms(waiting{k}, terms{k}, begin % SUM_BLOCK // GROUP)" for k in terms]
+    added = [f"store_group(groups{k}, terms{k}, (begin - block) // GROUP)" for k in terms]
     if terms:
         head.append(f"sums = addresses[{len(arrays) + 1}]")
-    head += [f"waiting{k}, terms{k} = waiting_sums(), group_terms()" for k in terms]
+    for k in terms:
+        head.append(f"terms{k}, groups{k}, blocks{k} = group_terms(), group_sums(), block_sums()")
 
     lines = ["def kernel(addresses, hyper, start, stop):"]
     lines += [f"    {line}" for line in head]
@@ -194,12 +198,14 @@ def source(job: Job) -> str:
         numbers = f"{name}_at, block, end, {name}_new"
         lines += [f"        {name}_new_scale = rescale_{name}({numbers})"]
         lines += [f"        {name}_before = {name}_codes"]
+    position = "block % SUM_BLOCK // BLOCK"
+    lines += [f"        store_block(blocks{k}, groups{k}, {position})" for k in terms]
     if terms:
         lines += ["        if end == stop or end % SUM_BLOCK == 0:"]
-        lines += ["            groups = (end - 1) % SUM_BLOCK // GROUP + 1"]
+        lines += ["            count = (end - 1) % SUM_BLOCK // GROUP + 1"]
     for k in terms:
-        place = f"block // SUM_BLOCK * {len(terms)} + {k}"
-        lines += [f"            store_total(waiting{k}, groups, sums, {place})"]
+        position = f"block // SUM_BLOCK * {len(terms)} + {k}"
+        lines += [f"            store_sum(blocks{k}, groups{k}, count, sums, {position})"]
     lines += [f"    encode_all_{name}({old_codes.format(name)})" for name in names]
     return "\n".join(lines) + "\n"
 
@@ -230,7 +236,7 @@ def kernel(job: Job) -> Kernel:
     scope |= {f"transform{i}": update for i, update in enumerate(updates)}
     scope |= access(job, len(terms))
     if terms:
-        scope |= adding() | {f"observe{k}": function for k, function in enumerate(observers)}
+        scope |= adding(ADDING) | {f"observe{k}": function for k, function in enumerate(observers)}
     arguments = types.CPointer(types.intp), types.CPointer(number), types.int64, types.int64
 
     def check() -> None:
@@ -256,10 +262,21 @@ def in_float64(job: Job, functions: Sequence[Any]) -> list[Any]:
     return [compile_helper(specialize(function, np.float64, compile_helper)) for function in functions]
 
 
-def adding() -> dict[str, Any]:
+# What adds up terms in a kernel of a step.
+ADDING = (
+    "group_terms",
+    "clear_terms",
+    "group_sums",
+    "store_group",
+    "block_sums",
+    "store_block",
+    "store_sum",
+)
+
+
+def adding(names: Sequence[str]) -> dict[str, Any]:
     """The names with which a kernel adds up terms."""
-    names = "waiting_sums", "group_terms", "clear_terms", "add_terms", "store_total", "GROUP"
-    scope = {name: getattr(tree_sum, name) for name in names}
+    scope = {name: getattr(tree_sum, name) for name in (*names, "GROUP")}
     return {**scope, "SUM_BLOCK": SUM_BLOCK, "float64": np.float64}
 
 

@@ -30,6 +30,8 @@ from fastopt.kernels.job import CORRECTION, Job
 from fastopt.kernels.kernel_identity import identified
 from fastopt.kernels.terms import terms_before
 
+ADDING = "waiting_sums", "group_terms", "clear_terms", "add_terms", "store_total"
+
 # Elements that are fetched ahead: of one array farther, but less than a page (`executors.cpu.norm`), of
 # several fewer. On one core of a busy EPYC 6 * 10^6 elements took, for distances of 64, 192 and 1024,
 # LAMB's pass over four arrays 3.2, 3.5 and 6.1 ms, LARS's over two 1.6, 2.1 and 1.9; on two of a Xeon
@@ -89,7 +91,7 @@ def sum_kernel(job: Job) -> Kernel:
     functions = [term.function for term in terms]
     identity = identified(job, [text], [*(part.update for part in before), *functions], "sums-")
     updates, summands = specialized_updates(job, before), in_float64(job, functions)
-    scope: dict[str, Any] = {"BLOCK": BLOCK, "codes_of": codes_of, **adding()}
+    scope: dict[str, Any] = {"BLOCK": BLOCK, "codes_of": codes_of, **adding(ADDING)}
     scope |= {"AHEAD": FAR if len(arrays_read(job)) == 1 else NEAR}
     scope |= {f"transform{i}": function for i, function in enumerate(updates)}
     scope |= {f"summand{k}": function for k, function in enumerate(summands)}

@@ -12,6 +12,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from fastopt.codecs.base import BLOCK
 from fastopt.executors.cpu.element_access import prefer_512_bits
 from fastopt.executors.cpu.pointers import LINE, element_pointer, mark_noalias
 from fastopt.executors.norm import LANES, SUM_BLOCK
@@ -22,6 +23,7 @@ ROWS = 8  # are added before a result is stored: the latency of an addition is h
 GROUP = ROWS * LANES
 VECTOR = ir.VectorType(DOUBLE, LANES)
 LEVELS = (SUM_BLOCK // GROUP).bit_length()
+GROUPS, BLOCKS = BLOCK // GROUP, SUM_BLOCK // BLOCK
 
 
 def at(builder: Any, pointer: Any, *index: Any) -> Any:
@@ -54,10 +56,16 @@ def add_group(builder: Any, waiting: Any, rows: list[Any], number: Any) -> None:
     """Add the sums that have waited for the group of this number and for those that it completes."""
     sum_ = cgutils.alloca_once(builder, VECTOR)
     builder.store(tree(builder, rows), sum_)
-    levels = _trailing_zeros(builder, builder.add(number, ir.Constant(I64, 1)))
-    with cgutils.for_range(builder, levels) as loop:
+    _add_completed(builder, waiting, sum_, number, 0)
+
+
+def _add_completed(builder: Any, waiting: Any, sum_: Any, number: Any, level: int) -> None:
+    """Add the sums that have waited for that of this number at a level, and let the result wait."""
+    count = _trailing_zeros(builder, builder.add(number, ir.Constant(I64, 1)))
+    waiting = at(builder, waiting, level)
+    with cgutils.for_range(builder, count) as loop:
         _add_waiting(builder, waiting, sum_, loop.index)
-    builder.store(builder.load(sum_), at(builder, waiting, levels))
+    builder.store(builder.load(sum_), at(builder, waiting, count))
 
 
 def total(builder: Any, waiting: Any, groups: Any) -> Any:
@@ -71,8 +79,12 @@ def total(builder: Any, waiting: Any, groups: Any) -> Any:
         waits = builder.trunc(builder.lshr(groups, level), ir.IntType(1))
         with builder.if_then(waits):
             _add_waiting(builder, waiting, sum_, level)
-    lanes = builder.load(sum_)
-    numbers = [builder.extract_element(lanes, ir.Constant(ir.IntType(32), k)) for k in range(LANES)]
+    return _lanes(builder, builder.load(sum_))
+
+
+def _lanes(builder: Any, vector: Any) -> Any:
+    """The sum of the lanes of a vector."""
+    numbers = [builder.extract_element(vector, ir.Constant(ir.IntType(32), k)) for k in range(LANES)]
     return tree(builder, numbers)
 
 
@@ -120,18 +132,112 @@ def clear_terms(typing_context: Any, terms: Any) -> Any:
     return types.void(types.intp), emit
 
 
+def _rows_of(builder: Any, terms: Any) -> list[Any]:
+    first = builder.inttoptr(terms, DOUBLE.as_pointer())
+    return [row(builder, first, DOUBLE, k, 8) for k in range(ROWS)]
+
+
 @intrinsic
 def add_terms(typing_context: Any, waiting: Any, terms: Any, number: Any) -> Any:
     """``add_terms(waiting, terms, number)``: add the terms of the group of this number."""
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         waiting, terms, number = args
-        first = builder.inttoptr(terms, DOUBLE.as_pointer())
-        rows = [row(builder, first, DOUBLE, k, 8) for k in range(ROWS)]
-        add_group(builder, builder.inttoptr(waiting, VECTOR.as_pointer()), rows, number)
+        pointer = builder.inttoptr(waiting, VECTOR.as_pointer())
+        add_group(builder, pointer, _rows_of(builder, terms), number)
         return context.get_dummy_value()
 
     return types.void(types.intp, types.intp, types.int64), emit
+
+
+# In the pass of a step sums wait in another way: one for each group of a block of elements, and one for
+# each block. Adding each group when it is complete takes branches that are predicted badly: with three
+# norms RMSProp took 1.09 of the time without, for 6 * 10^7 elements on two cores of a Xeon, and 1.065
+# so (1.034 with the longer distance of prefetches).
+
+
+def _allocate(count: int) -> Any:
+    """The address of memory for so many sums, on the kernel's stack."""
+
+    @intrinsic
+    def allocate(typing_context: Any) -> Any:
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.ptrtoint(cgutils.alloca_once(builder, VECTOR, count), I64)
+
+        return types.intp(), emit
+
+    return allocate
+
+
+group_sums, block_sums = _allocate(GROUPS), _allocate(BLOCKS)
+
+
+def _pointer(builder: Any, address: Any) -> Any:
+    return builder.inttoptr(address, VECTOR.as_pointer())
+
+
+def _added(builder: Any, first: Any, count: int) -> Any:
+    """The sum of so many sums in a row."""
+    return tree(builder, [builder.load(at(builder, first, k)) for k in range(count)])
+
+
+@intrinsic
+def store_group(typing_context: Any, groups: Any, terms: Any, number: Any) -> Any:
+    """``store_group(groups, terms, number)``: store the sum of a group, by its number in the block."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        groups, terms, number = args
+        sum_ = tree(builder, _rows_of(builder, terms))
+        builder.store(sum_, at(builder, _pointer(builder, groups), number))
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.int64), emit
+
+
+@intrinsic
+def store_block(typing_context: Any, blocks: Any, groups: Any, number: Any) -> Any:
+    """``store_block(blocks, groups, number)``: store the sum of the groups of a block."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        blocks, groups, number = args
+        sum_ = _added(builder, _pointer(builder, groups), GROUPS)
+        builder.store(sum_, at(builder, _pointer(builder, blocks), number))
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.int64), emit
+
+
+@intrinsic
+def store_sum(
+    typing_context: Any, blocks: Any, groups: Any, count: Any, address: Any, index: Any
+) -> Any:
+    """``store_sum(blocks, groups, count, address, index)``: store the sum of `count` groups.
+
+    Those of whole blocks are in `blocks`, up to three more in `groups`.
+    """
+
+    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        blocks, groups, count, address, index = args
+        blocks, groups = _pointer(builder, blocks), _pointer(builder, groups)
+        pointer = element_pointer(builder, DOUBLE, address, index)
+        whole = builder.icmp_signed("==", count, ir.Constant(I64, BLOCKS * GROUPS))
+        with builder.if_else(whole) as (all_blocks, some_groups):
+            with all_blocks:
+                builder.store(_lanes(builder, _added(builder, blocks, BLOCKS)), pointer)
+            with some_groups:
+                waiting = allocate_waiting(builder)
+                level = GROUPS.bit_length() - 1
+                complete = builder.lshr(count, ir.Constant(I64, level))
+                with cgutils.for_range(builder, complete) as loop:
+                    _add_completed(builder, waiting, at(builder, blocks, loop.index), loop.index, level)
+                first = builder.shl(complete, ir.Constant(I64, level))
+                with cgutils.for_range(builder, builder.sub(count, first)) as loop:
+                    number = builder.add(first, loop.index)
+                    _add_completed(builder, waiting, at(builder, groups, loop.index), number, 0)
+                builder.store(total(builder, waiting, count), pointer)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.int64, types.intp, types.int64), emit
 
 
 @intrinsic
