@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar, copy_context
 from functools import lru_cache, partial
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -282,6 +283,14 @@ def choice(name: str, value: Any, accepted: Sequence[str]) -> str:
     if value not in accepted:
         raise ValueError(f"{name} must be {listed(map(repr, accepted))}, got {value!r}")
     return value
+
+
+def as_path(name: str, value: Any) -> Path:
+    """The path of a file or folder."""
+    try:
+        return Path(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a str or a pathlib.Path, not {shown(value)}") from None
 
 
 def is_number_or_schedule(value: Any) -> bool:

@@ -287,3 +287,33 @@ def test_arrays_without_dimensions_are_numbers(tmp_path):
     other = fastopt.SGD(np.ones(3), lr=0.1, momentum=0.1)
     other.load(tmp_path / "run.npz")
     assert (other.lr, other.momentum) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize("path", [5, None, b"run.npz"])
+def test_paths_are_named(path):
+    opt = fastopt.SGD(np.ones(3))
+    for use in opt.save, opt.load:
+        with refusal(TypeError, ["path must be a str", repr(path)]):
+            use(path)
+
+
+def test_a_folder_of_states_is_named():
+    with refusal(TypeError, ["state_dir must be a str", "5"]):
+        fastopt.RMSProp(np.ones(3), state_dir=5)
+
+
+@pytest.mark.parametrize("settings", [{"lr": "auto"}, {"lr": "auto", "momentum": 0.9}])
+def test_a_one_shot_function_cannot_find_a_rate(settings):
+    with refusal(ValueError, ["rmsprop_step cannot step RMSProp", "keep an optimizer"]):
+        fastopt.rmsprop_step(np.ones(3), np.ones(3), square_avg=np.zeros(3), **settings)
+
+
+def test_transforms_that_differ_are_named_before_what_they_save(tmp_path):
+    fastopt.Adam(np.ones(3)).save(tmp_path / "run.npz")
+    automatic = fastopt.Adam(np.ones(3), lr="auto")
+    with refusal(ValueError, ["run.npz has transforms", "'scale_update'", "this one has"]):
+        automatic.load(tmp_path / "run.npz")
+    saved = automatic.state_dict()
+    del saved["carried"]
+    with refusal(ValueError, ["is damaged: it lacks ['carried'"]):
+        automatic.load_state_dict(saved)

@@ -16,6 +16,7 @@ import numpy as np
 from fastopt.arrays.aligned import zeros
 from fastopt.arrays.archive import in_files
 from fastopt.arrays.checks import Array
+from fastopt.validation import as_path
 
 # Errors of file systems that cannot reserve space, though there may be enough of it.
 CANNOT_RESERVE = errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS
@@ -35,7 +36,7 @@ class StateFiles:
     """
 
     def __init__(self, folder: Any) -> None:
-        self.folder = None if folder is None else Path(folder)
+        self.folder = None if folder is None else as_path("state_dir", folder)
         self._files: list[Path] = []
         self._folders: list[Path] = []
         if self.folder is None or not self.folder.exists():

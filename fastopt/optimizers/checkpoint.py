@@ -7,7 +7,6 @@ parts: the checks, `start_loading`, and `finish_loading` when all arrays are in 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from fastopt.arrays import checks, placement, tree
@@ -20,7 +19,7 @@ from fastopt.optimizers.chains import use_settings
 from fastopt.optimizers.saved_description import MASTER_BITS, VERSION, check_description
 from fastopt.optimizers.saved_settings import merge, plain
 from fastopt.optimizers.unfinished import Unfinished, real
-from fastopt.validation import flag
+from fastopt.validation import as_path, flag
 
 if TYPE_CHECKING:
     from fastopt.optimizers.optimizer import Optimizer
@@ -85,14 +84,15 @@ def save(optimizer: Optimizer, path: Any, params: bool) -> None:
         (f"{name}/{index}", placement.to_host(array))
         for name, index, array in _in_file(optimizer, params)
     )
-    write_archive(Path(path), {**description(optimizer), "holds_params": params}, named)
+    write_archive(as_path("path", path), {**description(optimizer), "holds_params": params}, named)
 
 
 def load(optimizer: Optimizer, path: Any, match: Match) -> None:
     """`Optimizer.load`."""
     saved_paths.check_match(match)
-    what = str(path)
-    with read_archive(Path(path)) as archive:
+    file = as_path("path", path)
+    what = str(file)
+    with read_archive(file) as archive:
         saved, is_exact = _with_corrections(optimizer, archive.description)
         check_description(saved, description(optimizer), what)
         order = _order(optimizer, saved, _paths_in(saved, None, what), match, what)

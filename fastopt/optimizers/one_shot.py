@@ -126,14 +126,14 @@ def _take(
     if settings.get("stats"):
         raise ValueError(f"stats must be empty for {name}: an optimizer has them, as opt.stats")
     optimizer = kind(param, **settings, state=state)
-    if missing := optimizer._state.keys() - state.keys():
-        raise ValueError(f"these settings need the state {', '.join(sorted(missing))}")
     decisions = optimizer._steps.decisions
     if decisions.carries or decisions.waits:
         raise ValueError(
             f"{name} cannot step {kind.__name__}, whose transforms carry numbers from step to step: "
             "keep an optimizer"
         )
+    if missing := optimizer._state.keys() - state.keys():
+        raise ValueError(f"these settings need the state {', '.join(sorted(missing))}")
     if step is not None:
         optimizer._steps.go_to(whole_number("step", step))
     elif optimizer._steps.varies or optimizer._watch.varies:

@@ -13,6 +13,9 @@ MASTER_BITS = "master_bits"  # saved where it is on
 # What a run that is resumed must have in common with the one that was saved.
 _ALIKE = ("optimizer", "transforms", "clips_norm", "skips_nonfinite", "rounding", MASTER_BITS)
 
+# Saved where the transforms have sums: other transforms are the reason that is given first.
+_OF_TRANSFORMS = {"carried", "sums"}
+
 LARGEST_COUNT = 1 << 62  # of steps: more than can be taken, and less than overflows
 
 
@@ -34,15 +37,17 @@ def check_description(saved: Mapping[str, Any], current: Mapping[str, Any], what
     version = saved.get("version", VERSION)
     if type(version) is not int or version not in VERSIONS:
         raise ValueError(f"{what} has version {version!r}, but this one reads {VERSIONS}")
-    missing = sorted(
-        current.keys() - saved.keys() - ({"paths"} if version == 1 else set()) - {MASTER_BITS}
-    )
-    if missing:
-        raise ValueError(f"{what} must come from an optimizer's state: it lacks {missing}")
+    missing = current.keys() - saved.keys() - {MASTER_BITS}
+    if version == 1:
+        missing -= {"paths"}
+    if others := missing - _OF_TRANSFORMS:
+        raise ValueError(f"{what} must come from an optimizer's state: it lacks {sorted(others)}")
     for key in _ALIKE:
         then, now = saved.get(key), current.get(key)
         if then != now:
             raise ValueError(f"{what} has {key} {then!r}, but this one has {now!r}")
+    if missing:
+        raise ValueError(f"{what} is damaged: it lacks {sorted(missing)}")
     count, lags, settings = saved["step_count"], saved["lags"], saved["settings"]
     if type(count) is not int or not 0 <= count <= LARGEST_COUNT:
         raise ValueError(f"{what} must have a whole number >= 0 as step_count, not {count!r}")

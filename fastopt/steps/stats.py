@@ -196,6 +196,7 @@ class Statistics:
         step : int
         """
         values, per_array = {}, {}
+        totals = totals + 0.0  # the sum of no numbers is -0.0
         for name in self.names:
             kind, of_gradient = self._kinds[name]
             scales = factors if kind.power and of_gradient else [1.0] * len(factors)

@@ -29,6 +29,11 @@ def test_sums_over_all_parameters_are_refused_inside_the_backward_pass(kind, kwa
     [
         (lambda p: fast.AdamW(p, lr="fast"), TypeError, "lr must be a number"),
         (lambda p: fast.AdamW(p, lr=fastopt.auto(lambda step: 1.0)), TypeError, "scheduler of torch"),
+        (lambda p: fast.AdamW(p, lr=lambda step: 1.0), TypeError, "scheduler of torch"),
+        (lambda p: fast.SGD(p, lr=None), TypeError, "lr must be a number, .* not None"),
+        (lambda p: fast.Adam([{"params": p, "lr": None}]), TypeError, "lr must be a number"),
+        (lambda p: fast.Adam(p, weight_dcay=0.1), TypeError, r"Adam .*\(did you mean weight_decay\?\)"),
+        (lambda p: fast.SGD(p, clip_nrm=0.1), TypeError, r"SGD .*\(did you mean clip_norm\?\)"),
         (lambda p: fast.Rprop(p, lr="auto"), ValueError, "lr must be a number"),
         (lambda p: fast.ASGD(p, lr="auto"), ValueError, "lr must be a number"),
         (lambda p: fast.LAMB(p, lr="auto"), ValueError, "lr must be a number"),
@@ -50,6 +55,20 @@ def test_errors(make, error, message):
     params = [torch.nn.Parameter(torch.ones(3))]
     with pytest.raises(error, match=message):
         make(params)
+
+
+@pytest.mark.parametrize(
+    ("saved", "loading", "missing"),
+    [("Adam", "RMSprop", "alpha"), ("RMSprop", "Adam", "betas"), ("Adam", "Lion", "beta1, beta2")],
+)
+def test_a_checkpoint_of_another_class_is_refused(saved, loading, missing):
+    w = [torch.nn.Parameter(torch.ones(3))]
+    optimizer = getattr(fast, loading)(w, lr=0.5)
+    for home in torch.optim, fast:
+        state_dict = getattr(home, saved)(w).state_dict()
+        with pytest.raises(ValueError, match=rf"from {loading}, .*\[0\] lacks {missing}:"):
+            optimizer.load_state_dict(state_dict)
+        assert optimizer.param_groups[0]["lr"] == 0.5
 
 
 def test_other_numbers_in_a_checkpoint_are_refused():
@@ -75,3 +94,29 @@ def test_sparse_gradients_are_refused(kwargs):
     with pytest.raises(RuntimeError, match="needs dense gradients"):
         optimizer.step()
     assert not optimizer.state
+
+
+def test_a_fixed_setting_takes_effect_when_it_is_assigned():
+    def after(change):
+        p = torch.nn.Parameter(torch.ones(3))
+        optimizer = fast.AdEMAMix([p], lr=0.1, warmup_steps=1000)
+        for step in range(3):
+            p.grad = torch.ones(3)
+            optimizer.step()
+            if step == 0 and change == "assign":
+                optimizer.param_groups[0]["warmup_steps"] = 2
+            if step == 0 and change == "load":
+                saved = optimizer.state_dict()
+                saved["param_groups"][0]["warmup_steps"] = 2
+                optimizer.load_state_dict(saved)
+        return p.tolist()
+
+    assert after("assign") == after("load") != after(None)
+
+
+def test_statistics_of_nothing_are_zero():
+    p = torch.nn.Parameter(torch.zeros(0))
+    optimizer = fast.SGD([p], stats=("grad_norm", "grad_nonfinite"))
+    p.grad = torch.zeros(0)
+    optimizer.step()
+    assert list(map(str, optimizer.stats.values())) == ["0.0", "0.0"]

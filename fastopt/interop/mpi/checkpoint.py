@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,13 +16,14 @@ from fastopt.interop.mpi.partition import Partition
 from fastopt.interop.mpi.ranks import Ranks
 from fastopt.optimizers.checkpoint import description, finish_loading
 from fastopt.optimizers.optimizer import Optimizer
+from fastopt.validation import as_path
 
 
 def save(ranks: Ranks, path: Any, optimizer: Optimizer, flat: Array, partition: Partition) -> None:
     """Write the shard of each rank, then the index that makes them the checkpoint."""
     name = ranks.comm.bcast(uuid.uuid4().hex[:12], root=0)
     with ranks.together("save"):
-        folder = Path(path)
+        folder = as_path("path", path)
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"path must be a folder, but {folder} is a file")
         if ranks.rank == 0:
@@ -57,7 +57,7 @@ def load(ranks: Ranks, path: Any, optimizer: Optimizer, flat: Array, partition: 
     """
     with ranks.together("load"):
         shard = partition.shards[ranks.rank]
-        shards = shard_files.Shards(Path(path), optimizer, flat, shard, partition.length)
+        shards = shard_files.Shards(as_path("path", path), optimizer, flat, shard, partition.length)
     with ranks.together("load"):
         shards.place()
 
@@ -99,6 +99,6 @@ def load_checkpoint(path: Any, optimizer: Optimizer) -> None:
     if not isinstance(params, (np.ndarray, DeviceArray)):
         raise TypeError("optimizer must be over a single array, not over several")
     flat = placement.part(params, slice(0, params.size))
-    shards = shard_files.Shards(Path(path), optimizer, flat, slice(0, flat.size), flat.size)
+    shards = shard_files.Shards(as_path("path", path), optimizer, flat, slice(0, flat.size), flat.size)
     shards.place()
     finish_loading(optimizer)

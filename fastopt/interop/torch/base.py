@@ -20,9 +20,10 @@ from fastopt.interop.torch.master_weights import (
     load_float32,
     split_params,
 )
-from fastopt.interop.torch.options import Added, check_options
+from fastopt.interop.torch.options import Added, check_options, unknown_arguments
 from fastopt.interop.torch.param_groups import (
     AUTOMATIC_LR,
+    FILLED_IN,
     GroupValue,
     ParamGroup,
     chain_of,
@@ -74,6 +75,7 @@ class FastOptimizer(Averaged, torch.optim.Optimizer):
     _sparse: ClassVar[tuple[Sparse, ...]] = ()  # one, where torch has it
 
     _kept: ClassVar[tuple[str, ...]] = ("_is_made", "_stats", "_has_automatic_lr")
+    _filled_in: ClassVar[tuple[str, ...]] = FILLED_IN
     _is_made = False
     _planner: Planner
     _backward: BackwardSteps | None = None  # with `step_in_backward`
@@ -92,8 +94,11 @@ class FastOptimizer(Averaged, torch.optim.Optimizer):
         stochastic_rounding: bool | None = None,
         master_bits: int | None = None,
         fused: bool | None = None,
+        **unknown: Any,
     ) -> None:
         """`fused` is given where torch has no such argument."""
+        if unknown:
+            raise unknown_arguments(type(self), unknown)
         if fused and theirs.get("foreach"):
             raise RuntimeError("`fused` and `foreach` cannot be `True` together.")  # as torch does
         self._has_automatic_lr = is_automatic(theirs.get("lr"))
@@ -144,7 +149,7 @@ class FastOptimizer(Averaged, torch.optim.Optimizer):
         """Add parameters, with settings of their own."""
         if isinstance(param_group, dict):  # or torch says so
             take_rate(param_group, self._has_automatic_lr)
-            check_rate(param_group.get("lr"))
+            check_rate(param_group.get("lr", 0.0))
         super().add_param_group(param_group)
         if self._is_made:
             try:
@@ -258,6 +263,11 @@ class FastOptimizer(Averaged, torch.optim.Optimizer):
         state_dict : dict
             From `state_dict`. States that are stored in another format than `state_dtype` asks for
             change to it in the next step.
+
+        Raises
+        ------
+        ValueError
+            It is of another class, whose settings are others. Nothing was changed.
         """
         # torch would cast all states to the parameters' dtype. After the user's hooks:
         handle = self.register_load_state_dict_pre_hook(keep_formats)

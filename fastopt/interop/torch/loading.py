@@ -1,4 +1,4 @@
-"""Loads states without torch's cast of all of them to the dtype of the parameter."""
+"""Loads states without torch's cast of all of them to the dtype of the parameter, after a check."""
 
 from __future__ import annotations
 
@@ -21,8 +21,29 @@ class HiddenTensor:
         self.tensor = tensor
 
 
+def _check_entries(optimizer: Any, state_dict: dict[str, Any]) -> None:
+    """Check that param groups have the entries of this optimizer, or raise ValueError.
+
+    torch loads those of any class, and finds in the next step that one is missing.
+    """
+    needed = [name for name in optimizer.defaults if name not in optimizer._filled_in]
+    for index, group in enumerate(state_dict["param_groups"]):
+        if missing := [name for name in needed if name not in group]:
+            raise ValueError(
+                f"state_dict must come from {type(optimizer).__name__}, but its param_groups[{index}] "
+                f"lacks {', '.join(missing)}: it is another optimizer's"
+            )
+
+
 def keep_formats(optimizer: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
-    """Hide the states with a format of their own."""
+    """Hide the states with a format of their own.
+
+    Raises
+    ------
+    ValueError
+        The checkpoint is another optimizer's.
+    """
+    _check_entries(optimizer, state_dict)
     every = optimizer.state_dtype is not None or optimizer.master_bits is not None
 
     def hidden(name: Any, value: Any) -> Any:

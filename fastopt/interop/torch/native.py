@@ -91,6 +91,7 @@ class NativeOptimizer(FastOptimizer):
     """
 
     _optimizer: ClassVar[type[NamedOptimizer]]
+    _filled_in = ("fused",)
 
     def __init_subclass__(cls, *, of: type[NamedOptimizer] | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -155,8 +156,10 @@ class NativeOptimizer(FastOptimizer):
         return self._optimizer(nothing, executor="reference", **settings)
 
     def _switches(self, group: ParamGroup) -> tuple[Any, ...]:
-        values = (group[name] for name in _names(self._optimizer))
-        return (*(bool(v) if _is_number(v) else v for v in values), group.get(AUTOMATIC_LR))
+        fields = settings_of(self._optimizer)
+        values = ((group[name], fields[name].fixed) for name in _names(self._optimizer))
+        on = (bool(v) if _is_number(v) and not is_fixed else v for v, is_fixed in values)
+        return (*on, group.get(AUTOMATIC_LR))
 
 
 class ChainOptimizer(NativeOptimizer):

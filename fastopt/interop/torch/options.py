@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Collection, Sequence
 from typing import Any, TypedDict
 
+from fastopt.optimizers.suggestions import refusal
 from fastopt.transforms.schedule_free import schedule_free as transform
 from fastopt.validation import decay_rate, flag, positive
 
@@ -60,6 +62,15 @@ class Added(TypedDict, total=False):
     state_dtype: Any
     master_bits: int | None
     stochastic_rounding: bool | None
+
+
+def unknown_arguments(kind: type, names: Collection[str]) -> TypeError:
+    """The error for arguments that a class does not have."""
+    accepted = [name for name in inspect.signature(kind).parameters if name != "added"]
+    accepted += Added.__annotations__
+    return TypeError(
+        f"{kind.__name__} has no argument {refusal(names, accepted)}; it takes {', '.join(accepted)}"
+    )
 
 
 def check_options(

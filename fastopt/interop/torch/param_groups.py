@@ -38,6 +38,8 @@ PARTS = ("weight_decay", "momentum", "dampening", "lr_decay")
 AUTOMATIC_LR = "automatic_lr"
 PAIRS = ("betas", "etas", "step_sizes")
 FLAGS = ("centered", "nesterov", "amsgrad", "decoupled_weight_decay", "maximize")
+# What torch adds to the groups of checkpoints from before these entries.
+FILLED_IN = *FLAGS, "momentum", "foreach", "fused", "capturable", "differentiable"
 
 
 class GroupValue(CurrentValue):
@@ -92,8 +94,13 @@ def take_rate(group: ParamGroup, usual: bool) -> None:
 
 
 def check_rate(lr: Any) -> None:
-    """Raise TypeError for a string, which torch compares with a number."""
-    if isinstance(lr, str):
+    """Raise TypeError for what torch compares with a number, and cannot."""
+    if callable(lr):
+        raise TypeError(
+            f"lr must not be a schedule, as {shown(lr)} is: use a scheduler of torch, or assign "
+            "param_groups[i]['lr']"
+        )
+    if lr is None or isinstance(lr, str):
         raise TypeError(f"lr must be a number, a tensor, 'auto' or fastopt.auto(factor), not {lr!r}")
 
 
