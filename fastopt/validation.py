@@ -151,6 +151,8 @@ def _constant(name: str, value: Any, accepted: Callable[[float], bool], rule: st
 def _setting(name: str, value: Any, accepted: Callable[[float], bool], rule: str) -> Setting:
     if not callable(value):
         return _constant(name, value, accepted, rule)
+    if isinstance(value, CurrentValue):  # not a schedule of a user's, which is called once a step
+        return partial(_current, value, accepted, rule)
     return partial(_at_step, name, value, accepted, rule)  # not a closure: chains are pickled
 
 
@@ -160,19 +162,25 @@ def _at_step(
     try:
         value: Any = call(schedule, step)
     except Exception as error:
-        if not isinstance(schedule, CurrentValue):
-            error.add_note(
-                f"This is from the schedule of {name}, called with the step {step}: "
-                "a schedule is a function of the step (0, 1, ...) that returns a number."
-            )
+        error.add_note(
+            f"This is from the schedule of {name}, called with the step {step}: "
+            "a schedule is a function of the step (0, 1, ...) that returns a number."
+        )
         raise
     if type(value) is float and math.isfinite(value) and accepted(value):  # a third of the time
         return value
     if isinstance(value, DeviceScalar):
         return value  # type: ignore[return-value]  # it computes like a float
-    if isinstance(schedule, CurrentValue):
-        return _checked(schedule.label, value, accepted, rule)
     return _checked(f"{name} (from its schedule, at step {step})", value, accepted, rule)
+
+
+def _current(number: CurrentValue, accepted: Callable[[float], bool], rule: str, step: int) -> float:
+    value = number(step)
+    if type(value) is float and math.isfinite(value) and accepted(value):
+        return value
+    if isinstance(value, DeviceScalar):
+        return value  # type: ignore[return-value]  # it computes like a float
+    return _checked(number.label, value, accepted, rule)
 
 
 def _is_any(_: float) -> bool:

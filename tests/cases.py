@@ -338,3 +338,6 @@ SOME = [BY_NAME[f"rmsprop-{name}"] for name in ("plain", "nesterov-decay", "ever
 
 # One of each other kind, where RMSProp has been tried enough.
 OTHERS = [BY_NAME[name] for name in ("sgd-plain", "adagrad-lr_decay", "adam-amsgrad", "nadam-plain")]
+
+# Of each optimizer the settings farthest from its defaults, if there are any.
+FULLEST = {case.optimizer: case.settings for case in CASES if "everything" in case.name}

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ import fastopt
 from fastopt import transforms as t
 from fastopt.arrays import device_array
 from fastopt.codecs.floats import floats
+from fastopt.optimizers.registry import MODULES
 from tests import runs
-from tests.cases import CASES, OTHERS, SOME, every_case
+from tests.cases import CASES, FULLEST, OTHERS, SOME, every_case
 from tests.device import (
     SIMULATED,
     assert_same_on_device,
@@ -163,6 +165,15 @@ class Bits:
         return device_array.enter("bits", self.array).address
 
 
+@pytest.fixture
+def bits_are_torchs(monkeypatch):
+    """What a step asks of torch, on the default stream."""
+    current = SimpleNamespace(cuda_stream=0)
+    torch = SimpleNamespace(int16=None, cuda=SimpleNamespace(current_stream=lambda device: current))
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setattr(Bits, "device", 0, raising=False)
+
+
 FORMATS = {
     "float16": ("float16", "float16", {}),
     "float16 at random": ("float16", "float16", {"stochastic_rounding": True, "seed": 7}),
@@ -182,16 +193,10 @@ FORMATS = {
 
 @pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize(("param", "gradient", "settings"), FORMATS.values(), ids=FORMATS)
-def test_16_bits(param, gradient, settings, several, monkeypatch):
+def test_16_bits(param, gradient, settings, several, bits_are_torchs):
     """Stored in 16 bits, rounded to nearest or at random: the CPU's bits."""
     if SIMULATED and param == "bfloat16":
         pytest.skip("the simulator's arrays have no interface that says nothing but bits")
-    from types import SimpleNamespace
-
-    current = SimpleNamespace(cuda_stream=0)
-    torch = SimpleNamespace(int16=None, cuda=SimpleNamespace(current_stream=lambda device: current))
-    monkeypatch.setitem(sys.modules, "torch", torch)
-    monkeypatch.setattr(Bits, "device", 0, raising=False)
     w, grads = problem(N, np.float32)
     w, grads = w.astype(floats(param).dtype), [g.astype(floats(gradient).dtype) for g in grads]
 
@@ -213,6 +218,23 @@ def test_16_bits(param, gradient, settings, several, monkeypatch):
         actual = opt.state[name] if several else [opt.state[name]]
         for one, other in zip(actual, expected if several else [expected], strict=True):
             assert to_host(one).tobytes() == other.tobytes(), name
+
+
+@pytest.mark.skipif(SIMULATED, reason="the simulator's arrays do not say that they are bfloat16")
+@pytest.mark.parametrize("name", MODULES)
+def test_split_parameters_take_the_steps_of_float32(name, bits_are_torchs):
+    dtype, kind = floats("bfloat16").dtype, getattr(fastopt, name)
+    w, grads = problem(N, np.float32, steps=3)
+    settings = FULLEST.get(kind, {"weight_decay": 0.1})
+    opt = kind(Bits(np.zeros(N, dtype)), master_bits=32, **settings)
+    opt.set_params(w)
+    same = kind(w, **settings)
+    for g in grads:
+        opt.step(Bits(g.astype(dtype)))
+        same.step(g.astype(dtype).astype(np.float32))
+    assert_same_bits(opt.decoded_params(), w)
+    for state, expected in same.state.items():
+        assert_same_bits(to_host(opt.state[state]), expected, state)
 
 
 def test_source():

@@ -14,7 +14,7 @@ import numba
 import numpy as np
 import pytest
 
-from tests.device import EMULATED
+from tests.emulator import EMULATED
 from tests.interop.torch_pairs import torch
 
 STREAM = 4711

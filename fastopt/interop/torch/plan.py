@@ -89,8 +89,8 @@ class Plan:
         self._has_products = any(row.ahead for row in self.rows)
         self._shadows = [(row.part, row.shadow) for row in self.rows if row.shadow is not None]
         self._state, self._stateful = state, [row for row in self.rows if row.tracked]
-        self._keys, self._owned = (list(state), list(state.values())) if is_whole else ([], [])
-        self._identities = (identities(self._keys), identities(self._owned)) if is_whole else None
+        self._owned = [*state, *state.values()] if is_whole else []
+        self._identities = identities(self._owned) if is_whole else None
         self._tensors = [tensor for row in self.rows for tensor in row.tensors()]
         self._layouts = list(map(layout_of, self._tensors))
         self._multiply()
@@ -166,7 +166,7 @@ class Plan:
         if self._identities is None:
             if any(state.get(row.param) is not row.state for row in self._stateful):
                 return False
-        elif (identities(list(state)), identities(list(state.values()))) != self._identities:
+        elif identities([*state, *state.values()]) != self._identities:
             return False
         if not (self._are_same() if self._snapshot is None else self._snapshot.is_same()):
             return False

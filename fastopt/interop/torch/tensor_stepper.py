@@ -103,14 +103,14 @@ class TensorStepper:
             counts = iter(self.taken.tolist())
             self._products[:] = [p for s in self._sections for p in s.products_after(counts)]
         self._has_gradient[:] = has_gradient
-        also = [*self._noted(), *self._rated(self.taken, has_gradient)]
+        also = list(self._noted())
+        if self._has_rates:
+            also += self._rated(self.taken, has_gradient)
         also += self._copies_back
         self.stepper.step_also(grads, grad_scale, also)
 
     def _rated(self, steps: Array, has_gradient: Array) -> list[Change]:
         """The changes that put ASGD's rate and share of the coming step into torch's tensors."""
-        if not self._has_rates:
-            return []
         changes, counts, stepped = [], iter(steps.tolist()), iter(has_gradient.tolist())
         for section in self._sections:
             for row, step, has in zip(section.rows, counts, stepped, strict=False):
