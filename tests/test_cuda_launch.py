@@ -204,6 +204,7 @@ def _left_out():
     return lambda: opt.step([g if has else None for has in next(turns)])
 
 
+@pytest.mark.usefixtures("_older_objects_left_alone")
 @pytest.mark.parametrize("make", [_aligned_and_not, _left_out])
 def test_nothing_is_kept_of_steps_that_are_over(make):
     step, counts = make(), []

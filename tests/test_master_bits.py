@@ -36,7 +36,8 @@ def assert_same_steps(opt, same, w):
     assert (np.abs(half - w) <= np.abs(w) * 2.0**-8).all()
 
 
-@pytest.mark.parametrize("name", MODULES)
+# How bits are split has no part in formulas: compiled, some of all kinds; interpreted, all.
+@pytest.mark.parametrize("name", list(MODULES)[:: 4 if COMPILED else 1])
 def test_every_optimizer_takes_the_steps_of_float32(name):
     kind = getattr(fastopt, name)
     w, grads = problem(N, np.float32, steps=1000 if COMPILED else 8)
