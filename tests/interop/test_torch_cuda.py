@@ -51,8 +51,8 @@ EXTRAS = (
 )
 
 
-# Each optimizer in two dtypes, each dtype with some optimizers: tensors come to all kernels alike. A case
-# compiles a kernel; `test_cuda` has every optimizer in float32 and float64.
+# Two dtypes of each optimizer, and of each dtype some optimizers: tensors come to all kernels alike.
+# `test_cuda` has every optimizer in float32 and float64.
 @pytest.mark.parametrize(
     ("name", "dtype"),
     [(name, DTYPES[(i + j) % 6]) for i, name in enumerate(NAMES) for j in (0, 3)],
