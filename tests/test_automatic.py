@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from decimal import Decimal, localcontext
 
 import ml_dtypes
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import fastopt
 from fastopt import schedules
 from fastopt import transforms as t
+from fastopt.transforms.automatic import exponential, power
 from tests.refusals import refusal
 from tests.support import COMPILED, EXECUTORS, assert_same_bits
 
@@ -114,6 +116,19 @@ def test_executors_give_the_same_bits(state_dtype):
         for one, other in zip(end, ends[0], strict=True):
             assert_same_bits(np.asarray(one), np.asarray(other))
     assert ends[0][2] > 1e-3
+
+
+def test_power_and_exponential_of_the_rule():
+    """To what the names promise, against 50 digits."""
+    base = Decimal.from_float(0.95)
+    with localcontext(prec=50):
+        for x in np.linspace(-0.3, 0.3, 999).tolist():
+            assert abs(Decimal(exponential(x)) - Decimal(x).exp()) < Decimal(math.ulp(math.exp(x)))
+        for exponent in range(900):
+            error = Decimal(power(0.95, float(exponent))) - base**exponent
+            assert abs(error) < Decimal(2) ** -51
+    assert power(0.95, 1e5) == 0.0
+    assert exponential(0.0) == 1.0
 
 
 def test_groups_have_factors_and_rates_of_their_own():

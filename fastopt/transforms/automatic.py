@@ -41,12 +41,34 @@ def followed(sums, carried):
         spread = 0.95 * spread + 0.05 * abs(agreement)
         if spread > 0.0:
             strength = max(1.0 / window(steps), 0.3 / (1.0 + steps / 20.0))
-            signal = agreement / spread * (1.0 - 0.95**steps)
-            rate = rate * math.exp(strength * min(max(signal, -0.85), 1.0))
+            signal = agreement / spread * (1.0 - power(0.95, steps))
+            rate = rate * exponential(strength * min(max(signal, -0.85), 1.0))
     # Comparisons, where `min` and `max` of NaN would be others on a device.
     if size > bound and size - size == 0.0:
         bound = size
     return bound if rate > bound else rate, spread, bound, steps + 1.0
+
+
+# Of operations that are rounded alike everywhere, where functions of C libraries and of CUDA are not.
+def power(base, exponent):
+    """``base**exponent`` for a whole number >= 0."""
+    result = 1.0
+    while exponent > 0.0:
+        odd = exponent % 2.0
+        if odd > 0.0:
+            result = result * base
+        base = base * base
+        exponent = 0.5 * (exponent - odd)
+    return result
+
+
+def exponential(x):
+    """``exp(x)`` within 1 ULP for ``|x| <= 0.3``, the most that a rate changes by: its series."""
+    result, number = 1.0, 14.0
+    while number > 0.0:
+        result = 1.0 + x * result / number
+        number = number - 1.0
+    return result
 
 
 def window(steps):
@@ -167,6 +189,9 @@ def follow_automatically(
 
     Notes
     -----
+    The power and the exponential are computed by multiplications, additions and divisions, so that a
+    rate has the same bits in memory and on CUDA devices.
+
     Hypergradients: A. G. Baydin and others, "Online learning rate adaptation with hypergradient
     descent", arXiv:1703.04782, equations 5 and 8, have the direction of one step in the place of
     ``e``, and add to the rate in place of multiplying it.
