@@ -10,6 +10,9 @@ import pytest
 import fastopt
 from fastopt import chain
 from fastopt import transforms as t
+from fastopt.kernels.chain_source import arrays_read
+from fastopt.steps.parameter_set import sum_job
+from fastopt.steps.stepper import stepper_of
 from tests.refusals import everywhere, refusal
 from tests.subprocesses import COUNT_PASSES, finish, needs_jit, script, start
 from tests.sums import (
@@ -49,6 +52,45 @@ def test_same_bits_on_every_executor(size):
     for threads in (1, 2, 3, 8):
         with fastopt.threads(threads):
             assert_same(run(w, grads, everything(), executor="parallel"), expected)
+
+
+def _unpacked(update, param, state, hyper):
+    _, second = state
+    return second
+
+
+def _rebound(update, param, state, hyper):
+    state = (state[1], state[0])
+    return state[0]
+
+
+READ = {
+    "neither": (square, ["update"]),
+    "second": (lambda u, p, s, h: s[1] if u > 0.0 else h[0] * u, ["update", "state1"]),
+    "first": (lambda u, p, s, h: u * s[0] * p, ["param", "update", "state0"]),
+    "unpacked": (_unpacked, ["update", "state0", "state1"]),
+    "rebound": (_rebound, ["update", "state0", "state1"]),
+    "negative": (lambda u, p, s, h: s[-1], ["update", "state0", "state1"]),
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_states_that_no_sum_takes_are_not_read(name):
+    """Where it is certain; the sums are those of plain Python."""
+    summand, arrays = READ[name]
+    parts = fastopt.Transform(
+        lambda update, param, state, hyper: (hyper[0] * update, (state[0] + update, state[1] - update)),
+        state={"first": 0.5, "second": -0.25},
+        hyper=(0.5,),
+        sums={"sum": summand},
+        from_sums=lambda hyper, sums, carried: ((hyper[0] / (1.0 + abs(sums[0])),), ()),
+    )
+    stepper = stepper_of(fastopt.Optimizer(np.zeros(3), parts))()
+    job = sum_job(stepper.parameters.job(0, "float64", scales=False), 0)
+    assert [array.name for array in arrays_read(job)] == arrays
+    w, grads = problem(300, np.float64, 3)
+    expected = run(w, grads, parts, executor="reference")
+    assert_same(run(w, grads, parts, executor="serial"), expected)
 
 
 FORMATS = {

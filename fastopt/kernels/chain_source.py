@@ -82,7 +82,9 @@ def sums_body(job: Job, scales: bool) -> tuple[list[str], list[str]]:
         body.append(_applied(names, index, names.of(before)))
     if part.after and names.value == "update":
         body += names.subtracted()
-    arguments = _arguments(names, names.of(part), at_head and scales)
+    elements, unread = names.of(part), _slots_unread(job)
+    elements = elements._replace(read=["zero" if n in unread else n for n in elements.read])
+    arguments = _arguments(names, elements, at_head and scales)
     return body, [f"summand{k}({arguments})" for k in range(len(sums.summands))]
 
 
@@ -107,14 +109,49 @@ def _is_read(function: Any, position: int) -> bool:
     return any(value == name or (type(value) is tuple and name in value) for value in values)
 
 
+def _items_read(function: Any, position: int) -> set[int] | None:
+    """The items that a function reads of a tuple, an argument; None if that cannot be told."""
+    code = python_of(function).__code__
+    name, items = code.co_varnames[position], set[int]()
+    steps = list(dis.get_instructions(code))
+    for number, step in enumerate(steps):
+        names = step.argval if type(step.argval) is tuple else (step.argval,)
+        if name not in names:
+            continue
+        if not step.opname.startswith("LOAD_FAST") or names.index(name) != len(names) - 1:
+            return None
+        index, subscript = (*steps[number + 1 :], step, step)[:2]
+        is_constant = index.opname in ("LOAD_CONST", "LOAD_SMALL_INT") and type(index.argval) is int
+        is_item = subscript.opname == "BINARY_SUBSCR" or subscript.argrepr == "[]"
+        if not (is_constant and is_item and index.argval >= 0):
+            return None
+        items.add(index.argval)
+    return items
+
+
+def _slots_unread(job: Job) -> set[str]:
+    """The arrays of the last transform that none of its sums reads."""
+    names, last = _Names(job), job.parts[-1]
+    elements = [names.of(part) for part in job.parts][-1]
+    items: set[int] = set()
+    for summand in sums_in(last).summands:
+        own = _items_read(summand, 2)
+        if own is None:
+            return set()
+        items |= own
+    return {name for index, name in enumerate(elements.read) if index not in items}
+
+
 def arrays_read(job: Job) -> list[KernelArray]:
-    """The arrays that are read: not the parameter, if no function needs it."""
+    """The arrays that are read: not the parameter, nor states of the last transform, if no function
+    needs them.
+    """
     *before, last = job.parts
-    sums = sums_in(last)
+    sums, unread = sums_in(last), _slots_unread(job)
     functions = [*(part.update for part in before), *sums.summands]
     reads_param = last.after or any(part.after or _is_read(part.update, 1) for part in before)
     reads_param = reads_param or any(_is_read(function, 1) for function in functions)
-    arrays = [array for array in job.arrays if array.kind != "output"]
+    arrays = [array for array in job.arrays if array.kind != "output" and array.name not in unread]
     if reads_param:
         return arrays
     return [array for array in arrays[1:] if array.kind != CORRECTION]
