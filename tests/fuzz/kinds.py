@@ -23,6 +23,10 @@ class Kind(NamedTuple):
         import_module(f"tests.fuzz.{self.module}").try_case(case)
 
 
+def _has_torch() -> bool:
+    return find_spec("torch") is not None
+
+
 def _has_device() -> bool:
     from fastopt.executors.cuda import availability
 
@@ -39,6 +43,7 @@ KINDS = {
     "lines": Kind("lines"),
     "files": Kind("files"),
     "caches": Kind("caches"),
-    "torch": Kind("torch_steps", needs=lambda: find_spec("torch") is not None),
+    "torch": Kind("torch_steps", needs=_has_torch),
+    "rates": Kind("torch_rates", needs=_has_torch),
     "cuda": Kind("devices", needs=_has_device),
 }

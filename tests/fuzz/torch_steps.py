@@ -1,5 +1,6 @@
 """The optimizers for torch: beside torch's own, and with the bits of the core in torch's dialect."""
 
+from collections.abc import Sequence
 from random import Random
 from typing import Any
 
@@ -13,12 +14,15 @@ from tests.fuzz.recipes import number
 from tests.fuzz.stories import SHARED
 from tests.interop.torch_pairs import NAMES, Pair, through_file, torch
 
+DRAWN = (
+    "SGD", "RMSprop", "Adagrad", "Adam", "AdamW", "NAdam", "Adadelta", "Adamax", "RAdam", "Rprop",
+)  # fmt: skip
 CORE = {name: CLASSES[name.lower()] for name in NAMES}
 
 
 def draw(seed: int) -> dict[str, Any]:
     """An optimizer with torch's arguments, tensors, and what happens."""
-    name, kwargs, dtype = _recipe(numbers.choose(seed // SHARED, "torch"))
+    name, kwargs, dtype = recipe(numbers.choose(seed // SHARED, "torch"), DRAWN)
     rng = numbers.choose(seed, "torch")
     sizes = [rng.choice([0, 1, 3, 16, 17, 64, 257, 4096]) for _ in range(rng.randint(1, 4))]
     return {
@@ -32,10 +36,9 @@ def draw(seed: int) -> dict[str, Any]:
     }
 
 
-def _recipe(rng: Random) -> tuple[str, dict[str, Any], str]:
-    name = rng.choice(
-        ["SGD", "RMSprop", "Adagrad", "Adam", "AdamW", "NAdam", "Adadelta", "Adamax", "RAdam", "Rprop"]
-    )
+def recipe(rng: Random, names: Sequence[str]) -> tuple[str, dict[str, Any], str]:
+    """The name of an optimizer, its arguments, and the dtype of its parameters."""
+    name = rng.choice(names)
     kwargs: dict[str, Any] = {"lr": number(rng, 1e-3, 0.05, schedules=False)}
     if name != "Rprop" and rng.random() < 0.5:
         kwargs["weight_decay"] = number(rng, 0.01, 0.2, schedules=False)

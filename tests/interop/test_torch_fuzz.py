@@ -8,7 +8,8 @@ from tests.fuzz.stories import SHARED
 
 
 @pytest.mark.parametrize("block", range(6))
-def test_cases(block):
+@pytest.mark.parametrize("kind", ["torch", "rates"])
+def test_cases(kind, block):
     for seed in range(block * SHARED, block * SHARED + 6):
-        what = attempt("torch", KINDS["torch"].draw(seed))
-        assert what is None, str(Finding("torch", seed, what))
+        what = attempt(kind, KINDS[kind].draw(seed))
+        assert what is None, str(Finding(kind, seed, what))
