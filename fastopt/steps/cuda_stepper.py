@@ -32,6 +32,7 @@ from fastopt.steps.cuda_sums import DeviceDecisions
 from fastopt.steps.device_gradients import DeviceGradients
 from fastopt.steps.hyperparameters import Hyperparameters
 from fastopt.steps.parameter_set import ParameterSet
+from fastopt.steps.pass_sums import PassSums
 from fastopt.steps.stats import Stats
 from fastopt.steps.stepper import Setup, Stepper
 
@@ -324,6 +325,13 @@ class CudaStepper(Stepper):
     def set_grad_scale(self, grad_scale: Any) -> None:
         """Multiply the gradients of the next step by ``1 / grad_scale``."""
         super().set_grad_scale(grad_scale)
+        self._note_scales()
+
+    def continue_sums(
+        self, sums: PassSums, totals: Sequence[Sequence[float]], scales: list[tuple[int, float]]
+    ) -> None:
+        """Go on from these sums of each array, of statistics too, and these scales of its gradients."""
+        super().continue_sums(sums, totals, scales)
         self._note_scales()
 
     def _note_scales(self) -> None:

@@ -32,6 +32,8 @@ class PassSums(ABC):
 
     Attributes
     ----------
+    counts : list of int
+        As the parameter.
     since : int
         The step count at which there were no sums: of statistics there are none before the next step.
     scales : list of (int, float)
@@ -39,14 +41,14 @@ class PassSums(ABC):
     """
 
     def __init__(self, sizes: Sequence[int], counts: Sequence[int]) -> None:
-        self._counts = list(counts)
+        self.counts = list(counts)
         self._has_elements = np.array([size > 0 for size in sizes], np.bool_)
         self.since = 0
         self.scales = self.unscaled()
 
     def unscaled(self) -> list[tuple[int, float]]:
         """The `scales` of arrays that took no step."""
-        return [(0, 1.0)] * len(self._counts)
+        return [(0, 1.0)] * len(self.counts)
 
     @abstractmethod
     def totals(self) -> Array:
@@ -62,7 +64,7 @@ class PassSums(ABC):
             return []
         totals = np.where(self._has_elements, self.totals(), 0.0)
         summed = [[reducer.sum(number) for number in numbers] for numbers in totals.T.tolist()]
-        pairs = zip(summed, self._counts, strict=True)
+        pairs = zip(summed, self.counts, strict=True)
         return self.placed([numbers[:count] for numbers, count in pairs])
 
 
@@ -110,7 +112,7 @@ class BlockSums(PassSums):
         changes = []
         for blocks, numbers in zip(self.blocks, totals, strict=True):
             values = np.full(blocks.shape, NOTHING)
-            values[0, : len(numbers)] = numbers
+            values[0] = [*numbers, *(0.0 for _ in values[0, len(numbers) :])]
             changes.append(put(blocks, values))
         return changes
 

@@ -235,6 +235,12 @@ class Stepper(ABC):
         ]
         return [*self.pass_sums.placed(sums), *changes]
 
+    def continue_sums(
+        self, sums: PassSums, totals: Sequence[Sequence[float]], scales: list[tuple[int, float]]
+    ) -> None:
+        """Go on from these sums of each array, of statistics too, and these scales of its gradients."""
+        make([*sums.placed(totals), assign(sums, "scales", scales)])
+
     def read_stats(self, *, wait: bool) -> Stats | None:
         """The statistics of the last step that was taken; None where there are none.
 

@@ -7,7 +7,7 @@ import pytest
 from tests.device import EMULATED, needs_driver
 from tests.interop.torch_pairs import NAMES, TOLERANCE, Pair, fast, torch
 
-from tests.interop.cuda_tensors import current_stream, to_cpu, to_cuda  # isort: skip
+from tests.interop.cuda_tensors import current_stream, moves_to_cuda, to_cpu, to_cuda  # isort: skip
 
 needs_torch_on_cuda = [
     needs_driver,
@@ -94,3 +94,18 @@ class Twins(CudaPair):
             assert ours.keys() == theirs.keys()
             for name, value in theirs.items():
                 same(ours[name], value, (name, i))
+
+
+def load(pair, of_torch, of_fast, monkeypatch):
+    """Checkpoints into both, as a script loads them: tensors on the CPU."""
+
+    def on_cpu(found):
+        states = {
+            i: {k: to_cpu(v).clone() if torch.is_tensor(v) else v for k, v in s.items()}
+            for i, s in found["state"].items()
+        }
+        return {**found, "state": states}
+
+    pair.torch.load_state_dict(on_cpu(of_torch))
+    with moves_to_cuda(monkeypatch):
+        pair.fast.load_state_dict(on_cpu(of_fast))

@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 
-from tests.interop.cuda_pairs import CudaPair, Twins, every, needs_torch_on_cuda, usual_settings
+from tests.interop.cuda_pairs import CudaPair, Twins, every, load, needs_torch_on_cuda, usual_settings
 from tests.interop.torch_pairs import NAMES, fast, torch
 
 from tests.interop.cuda_tensors import moves_to_cuda, to_cpu, to_cuda  # isort: skip
@@ -70,18 +70,6 @@ def test_states_of_8_bits_need_the_plain_order():
     optimizer.step()
     average = optimizer.state[w]["square_avg"]
     assert (average.dtype, average.stride()) == (torch.float32, w.stride())
-
-
-def load(pair, of_torch, of_fast, monkeypatch):
-    """Checkpoints into both, as a script loads them: tensors on the CPU."""
-
-    def on_cpu(found):
-        states = {i: {k: to_cpu(v).clone() for k, v in s.items()} for i, s in found["state"].items()}
-        return {**found, "state": states}
-
-    pair.torch.load_state_dict(on_cpu(of_torch))
-    with moves_to_cuda(monkeypatch):
-        pair.fast.load_state_dict(on_cpu(of_fast))
 
 
 @pytest.mark.parametrize("name", ["RMSprop", "NAdam"])

@@ -34,6 +34,7 @@ from fastopt.interop.torch.param_groups import (
     take_rate,
 )
 from fastopt.interop.torch.planner import Planner, key_of
+from fastopt.interop.torch.reported import Reported
 from fastopt.interop.torch.shards import is_sharded
 from fastopt.interop.torch.sparse import Sparse
 from fastopt.interop.torch.state_formats import TensorFormats, decoded
@@ -41,8 +42,6 @@ from fastopt.interop.torch.tensors import number
 from fastopt.kernels.job import CORRECTION
 from fastopt.optimizers.automatic import current_rate_of, is_automatic
 from fastopt.optimizers.named import NamedOptimizer
-from fastopt.steps.clipping import GradientStats
-from fastopt.steps.stats import Stats
 from fastopt.transforms.base import Chain
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def torch_arguments(arguments: dict[str, Any], *left_out: str) -> dict[str, Any]
     return {name: value for name, value in arguments.items() if name not in others}
 
 
-class FastOptimizer(Averaged, torch.optim.Optimizer):
+class FastOptimizer(Averaged, Reported, torch.optim.Optimizer):
     """In front of one of torch's optimizers, it replaces ``step`` and adds arguments.
 
     Arguments, defaults, errors, param groups and checkpoints stay torch's own. What a step works on is
@@ -361,16 +360,6 @@ class FastOptimizer(Averaged, torch.optim.Optimizer):
 
         load_float32(state_dict, split_params(model, self.param_groups, formats), correction)
         return result
-
-    @property
-    def last(self) -> GradientStats | None:
-        """With `clip_norm`: the norm of the last gradients, before clipping."""
-        return None if self._planner.plan is None else self._planner.plan.last
-
-    @property
-    def stats(self) -> Stats | None:
-        """The statistics that were asked for, of the last step; those of each array by parameter."""
-        return None if self._planner.plan is None else self._planner.plan.stats
 
     @hooked
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.changes import make
-from fastopt.interop.torch.param_groups import AUTOMATIC_LR, ParamGroup
+from fastopt.interop.torch.param_groups import ParamGroup
 from fastopt.interop.torch.parameters import Section
 from fastopt.interop.torch.shards import is_sharded
 from fastopt.steps.build import build
+from fastopt.steps.pass_sums import PassSums
 from fastopt.steps.sums import SumPass
 from fastopt.transforms.base import Chain
 
@@ -58,26 +58,10 @@ def check_places(groups: Sequence[ParamGroup], chains: Sequence[Chain], stats: S
                     f"{names[0]} needs parameters that are not sharded, and {name} is: its sums would "
                     "be those of one process"
                 )
-            if param.is_cuda:
-                _check_on_device(name, group, chain, stats)
-
-
-def _check_on_device(name: str, group: ParamGroup, chain: Chain, stats: Sequence[str]) -> None:
-    if group.get("capturable"):
-        kind = "stats" if stats else with_sums(chain)[0].factory_name
-        raise ValueError(f"{kind} needs capturable=False: its sums are not in the graphs that capture")
-    if stats:
-        raise ValueError(f"stats must be empty for parameters on a device, and {name} is on one")
-    if group.get(AUTOMATIC_LR) is not None:
-        raise ValueError(
-            f"lr must be a number for parameters on a device, not 'auto', and {name} is on one"
-        )
-    for transform in with_sums(chain):
-        if transform.sums_after:
-            raise ValueError(
-                f"transform {transform.factory_name} has sums of the step before, sums_after, which "
-                f"are for parameters in memory so far, and {name} is on {group['params'][0].device}"
-            )
+            if param.is_cuda and group.get("capturable"):
+                raise ValueError(
+                    f"{names[0]} needs capturable=False: its sums are not in the graphs that capture"
+                )
 
 
 class Carried:
@@ -98,24 +82,25 @@ class Carried:
         ]
 
     def save(self) -> None:
-        """Put them into param groups and states."""
+        """Put them into param groups and states; waits for a device."""
         self._stepper.settle()
         decisions, row_number = self._stepper.decisions, 0
+        carried = decisions.saved()
         sums = self._stepper.saved_sums() if decisions.waits else [[] for _ in self.rows]
         for number, section in enumerate(self._sections):
             if not self._passes[number]:
                 row_number += len(section.rows)
                 continue
-            _put(section.group, CARRIED, self._of(number, number, per_array=False))
+            _put(section.group, CARRIED, self._of(carried, number, number, per_array=False))
             for row in section.rows:
-                _put(row.state, CARRIED, self._of(number, row_number, per_array=True))
+                _put(row.state, CARRIED, self._of(carried, number, row_number, per_array=True))
                 _put(row.state, SUMS, sums[row_number])
                 row_number += 1
 
-    def _of(self, section: int, key: int, *, per_array: bool) -> list[list[float]]:
-        saved = self._stepper.decisions.saved() if self._passes[section] else []
+    def _of(self, carried: Any, section: int, key: int, *, per_array: bool) -> list[list[float]]:
+        """Those of a section, or of one of its rows, of each pass that it is in."""
         return [
-            saved[number][key] if own.per_array == per_array else []
+            carried[number][key] if own.per_array == per_array else []
             for number, own in self._passes[section]
         ]
 
@@ -131,12 +116,11 @@ class Carried:
             They are not those of these transforms.
         """
         decisions, row_number = self._stepper.decisions, 0
-        carried = decisions.saved()
-        sums: list[list[float]] = []
+        start, carried = decisions.saved(), decisions.saved()
         missing = []
         for number, section in enumerate(self._sections):
             passes = self._passes[number]
-            usual = self._of(number, number, per_array=False)
+            usual = self._of(start, number, number, per_array=False)
             known = _taken("param_groups", section.group, CARRIED, usual)
             for at, (index, own) in enumerate(passes):
                 if own.per_array:
@@ -146,7 +130,7 @@ class Carried:
                 else:
                     carried[index][number] = known[at]
             for row in section.rows:
-                usual = self._of(number, row_number, per_array=True)
+                usual = self._of(start, number, row_number, per_array=True)
                 known = _taken("state", row.state, CARRIED, usual) or usual
                 for at, (index, own) in enumerate(passes):
                     if own.per_array:
@@ -161,19 +145,24 @@ class Carried:
             decisions.carried = decisions.loaded(carried, range(len(self.rows)), "a checkpoint")
         if self._stepper.pass_sums is not None:
             usual_sums = self._stepper.saved_sums()
-            for row, usual_ in zip(self.rows, usual_sums, strict=True):
-                sums.append(_taken("state", row.state, SUMS, usual_) or usual_)
+            sums = [
+                _taken("state", row.state, SUMS, usual_) or usual_
+                for row, usual_ in zip(self.rows, usual_sums, strict=True)
+            ]
             self._load_sums(self._stepper.pass_sums, sums, before)
 
-    def _load_sums(self, pass_sums: Any, sums: list[list[float]], before: Carried | None) -> None:
+    def _load_sums(self, pass_sums: PassSums, sums: list[list[float]], before: Carried | None) -> None:
         """Place sums of transforms, and those of statistics that another plan had for the same rows."""
         known = {} if before is None else before._totals()
+        scales = pass_sums.unscaled()
+        taken = [self._stepper.count - lag for lag in self._stepper.lags]
         for number, row in enumerate(self.rows):
-            totals, scale = known.get(id(row.param), ([], (0, 1.0)))
-            if len(totals) == pass_sums.blocks[number].shape[1]:
+            totals, (steps, scale) = known.get(id(row.param), ([], (0, 1.0)))
+            if len(totals) == pass_sums.counts[number]:
                 sums[number] = [*sums[number], *totals[len(sums[number]) :]]
-                pass_sums.scales[number] = scale
-        make(pass_sums.placed(sums))
+                # A row whose steps nothing counts has other ones in this plan.
+                scales[number] = steps if row.count is not None else taken[number], scale
+        self._stepper.continue_sums(pass_sums, sums, scales)
         if not known:
             pass_sums.since = self._stepper.count
 
@@ -184,10 +173,11 @@ class Carried:
             return {}
         scales = self._stepper.scales_of_last(pass_sums)
         totals = pass_sums.totals().T.tolist()
-        counts = [blocks.shape[1] for blocks in pass_sums.blocks]
         return {
             id(row.param): (numbers[:count], scale)
-            for row, numbers, count, scale in zip(self.rows, totals, counts, scales, strict=True)
+            for row, numbers, count, scale in zip(
+                self.rows, totals, pass_sums.counts, scales, strict=True
+            )
         }
 
 

@@ -94,6 +94,7 @@ class Plan:
         self._tensors = [tensor for row in self.rows for tensor in row.tensors()]
         self._layouts = list(map(layout_of, self._tensors))
         self._multiply()
+        self._stats_before = None if before is None else self._mine(before.read_stats(wait=True))
         self.launches: list[tuple[TensorStepper, slice]] = []
         position = 0
         for _, group in groupby(
@@ -130,14 +131,13 @@ class Plan:
         """The statistics of the last gradients, if there is a limit."""
         return self.launches[0][0].stepper.last if self.launches else None
 
-    @property
-    def stats(self) -> Stats | None:
-        """The statistics of the last step, those of each array by parameter."""
-        if not self.launches:
-            return None
-        stats: Stats | None = self.launches[0][0].stepper.read_stats(wait=False)
+    def read_stats(self, *, wait: bool) -> Stats | None:
+        """The statistics of the last step, or of the newest that has arrived; by parameter."""
+        stats: Stats | None = None
+        if self.launches:
+            stats = self.launches[0][0].stepper.read_stats(wait=wait)
         if stats is None:
-            return None
+            return self._stats_before
         each = {
             name: {
                 row.param: number
@@ -145,6 +145,16 @@ class Plan:
                 if number is not None
             }
             for name, lists in stats.per_array.items()
+        }
+        return Stats(dict(stats), each, stats.step)
+
+    def _mine(self, stats: Stats | None) -> Stats | None:
+        """Statistics without parameters that this plan does not step, whose memory they would keep."""
+        if stats is None:
+            return None
+        each = {
+            name: {param: numbers[param] for param in self._params if param in numbers}
+            for name, numbers in stats.per_array.items()
         }
         return Stats(dict(stats), each, stats.step)
 
