@@ -89,7 +89,7 @@ def scope_of_sums(
 def define_adding(scope: dict[str, Any], architecture: tuple[int, int]) -> None:
     """Add ``sum_of_eight`` and ``add_up(address, capacity, count, shared, thread)``."""
     scope["sum_of_eight"] = sum_of_eight(architecture)
-    _define(scope, "add_up", _ADD_UP, 1, architecture)
+    _define(scope, "add_up", _ADD_UP, scope["COLUMNS"], architecture)
 
 
 _defined: dict[tuple[str, int, tuple[int, int]], Any] = {}
