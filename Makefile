@@ -151,7 +151,7 @@ mpi-emulated: $(VENV)/.cuda-test $(VENV)/.mpich ## ranks with arrays on an emula
 
 torch-emulated: $(VENV)/.cuda-test $(VENV)/.interop ## tensors on an emulated GPU, where there is one
 	$(call heading,torch with tensors on an emulated GPU)
-	$(call emulated,$(addprefix tests/interop/test_torch_,cuda.py cuda_scan.py cuda_states.py backward_cuda.py graphs.py))
+	$(call emulated,$(addprefix tests/interop/test_torch_,cuda.py cuda_scan.py cuda_states.py cuda_sums.py backward_cuda.py graphs.py))
 
 test-cuda: $(FOR_GPU) ## the CUDA executor on a GPU; ENV=here: with the Python that is there
 	$(call heading,CUDA on a GPU)
