@@ -3,6 +3,7 @@
 import gc
 import itertools
 import weakref
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ import pytest
 import fastopt
 from fastopt import chain
 from fastopt import transforms as t
+from fastopt.codecs.base import BLOCK
 from fastopt.executors import launching
+from fastopt.executors.cpu.columns import COUNT, GRAD
 from fastopt.executors.exchange import ID
 from fastopt.steps.stepper import stepper_of
 from tests.device import EMULATED, misaligned, needs_driver, needs_emulator, to_device, to_host
@@ -166,6 +169,71 @@ def test_an_interrupt_anywhere_leaves_no_number_of_an_object_that_is_not_held(op
         gc.collect()
         held = {id(own()) for own in seen if own() is not None}
         assert set(gradients.expected.table[:, ID].tolist()) <= {0, *held}
+    pytest.fail("the last line was not reached")
+
+
+def _address(array):
+    return array.__cuda_array_interface__["data"][0]
+
+
+@pytest.mark.parametrize("without", [(), (0,)], ids=["all", "some"])
+def test_an_interrupt_between_gradients_that_compiled_code_notes(without):
+    """As torch's are. What was bound before the interrupt does not count as bound any more."""
+    from fastopt.steps.cuda_launches import StepLaunches
+    from fastopt.steps.device_gradients import DeviceGradients
+
+    sizes, reached = (40, 50), False
+    methods = "take", "_take_anew", "_take_alike", "_bind", "_note_which"
+    functions = [getattr(DeviceGradients, name) for name in methods] + [StepLaunches.bind]
+    for line in range(1, 99):
+        params = [to_device(np.zeros(n, np.float32)) for n in sizes]
+        opt = fastopt.SGD(params, lr=1.0)
+        stepper, noted = stepper_of(opt)(), [to_device(np.full(n, 1.0, np.float32)) for n in sizes]
+        others = [to_device(np.full(n, 99.0, np.float32)) for n in sizes]
+        grads = [None if i in without else g for i, g in enumerate(others)]
+        stepper.gradients.noted = np.zeros(2, np.int64)
+
+        def step(stepper=stepper, noted=noted):
+            stepper.rows[:, GRAD], stepper.rows[:, COUNT] = list(map(_address, noted)), sizes
+            stepper.gradients.is_noted = True
+            stepper.step_also([], 1.0, [])
+
+        step()
+        other = partial(stepper.step, grads, 1.0, None)
+        if not interrupted_at(line, other, functions=functions):
+            reached = True
+            break
+        step()
+        assert stepper.count == 2
+        assert stepper.lags == [0, 0]
+        for param in params:
+            np.testing.assert_array_equal(to_host(param), -2.0)
+    assert reached
+    assert line > 20
+
+
+def test_an_interrupt_in_a_part_of_a_step():
+    """The launches of whole steps stay as they are."""
+    from fastopt.executors.cuda.one_array import OneArray
+
+    g = to_device(np.ones(3 * BLOCK, np.float32))
+    for line in range(1, 99):
+        w = to_device(np.zeros(3 * BLOCK, np.float32))
+        stepper = stepper_of(fastopt.SGD(w, lr=1.0))()
+        stepper.step(g, 1.0, None)
+        stepper.begin(g, 1.0)
+        assert stepper.decide()
+
+        def part(stepper=stepper):
+            stepper.run(BLOCK, 2 * BLOCK)
+
+        interrupted = interrupted_at(line, part, functions=[OneArray.start_part, OneArray._choose])
+        before = to_host(w)
+        stepper.step(g, 1.0, None)
+        np.testing.assert_array_equal(to_host(w), before - 1.0)
+        if not interrupted:
+            assert line > 10
+            return
     pytest.fail("the last line was not reached")
 
 

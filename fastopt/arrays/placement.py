@@ -57,7 +57,9 @@ def check_one_place(named: Sequence[tuple[str, Any]]) -> str | None:
         return None
     first: tuple[str, str] | None = None
     common: str | None = None
-    for name, array in named:
+    for name, array in sorted(named, key=lambda pair: _is_anywhere(pair[1])):
+        if first is not None and _is_anywhere(array) and array.place == common:
+            continue
         place = where(array)
         if first is None:
             first, common = (name, place), array.place if isinstance(array, DeviceArray) else None
@@ -66,6 +68,11 @@ def check_one_place(named: Sequence[tuple[str, Any]]) -> str | None:
                 f"{name} must be where {first[0]} is: it is {place}, and {first[0]} is {first[1]}"
             )
     return common
+
+
+def _is_anywhere(array: Any) -> bool:
+    """Whether an array is on any device of its place: without elements it has no memory."""
+    return isinstance(array, DeviceArray) and not array.size
 
 
 MEMORY = "in memory"

@@ -65,7 +65,8 @@ class CudaStepper(Stepper):
         self.table = CountedTable(self.rows)
         self.ranges = np.array([guarded.starts, guarded.stops], np.int64)
         leaves: list[DeviceArray] = list[Any](parameters.leaves)
-        self.ordinal = device.ordinal(leaves[0]) if leaves else 0
+        filled = (leaf for leaf in leaves if leaf.size)  # others are on any device
+        self.ordinal = next(map(device.ordinal, filled), device.current())
         bind = self._bind, self._take_formats
         self.gradients = DeviceGradients(setup, leaves, self.table, self.ordinal, *bind)
         with device.on(self.ordinal):
@@ -202,7 +203,8 @@ class CudaStepper(Stepper):
             return None
         stays = gradients.formats != gradients.formats_of_leaves or self.setup.zero_grad
         known = self.driver, self.rows, self.launches.table, self.launches.batches, self.ranges
-        return quick_step(*known, stays, expected, gradients.stream, self._moved)
+        with device.on(self.ordinal):
+            return quick_step(*known, stays, expected, gradients.stream, self._moved)
 
     def begin(self, grads: Any, grad_scale: Any, stream: Any = None) -> None:
         """Find and check the gradients, and copy the hyperparameters of the step to the device."""

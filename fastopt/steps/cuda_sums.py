@@ -26,7 +26,7 @@ from fastopt.transforms.base import Part, sums_in
 
 
 class DeviceDecisions(Decisions):
-    """The decisions that follow from sums, made and kept on a device.
+    """The decisions that follow from sums, made and kept on the current device.
 
     The carried numbers are there twice, for steps of even and of odd number: a step reads those of its
     number and leaves the others to the next. So a step that is not counted has changed nothing.
@@ -48,7 +48,7 @@ class DeviceDecisions(Decisions):
     def __init__(
         self, parameters: ParameterSet, count: Callable[[], int], step_totals: StepTotals | None
     ) -> None:
-        self._count, self._memory = count, list[PassMemory]()
+        self._count, self._memory, self._ordinal = count, list[PassMemory](), device.current()
         self._in_memory: Carried = []  # what was set last
         super().__init__(parameters.groups, parameters.group_of)
         parts = [[p for p in group.parts if p.sums is not None] for group in parameters.groups]
@@ -75,13 +75,15 @@ class DeviceDecisions(Decisions):
         """The carried numbers, as of `Decisions`; synchronizes."""
         if not (self._memory and self.carries):
             return self._in_memory
-        return [memory.carried(self._count()) for memory in self._memory]
+        with device.on(self._ordinal):
+            return [memory.carried(self._count()) for memory in self._memory]
 
     @carried.setter
     def carried(self, carried: Carried) -> None:
         self._in_memory = carried
-        for memory, table in zip(self._memory, carried, strict=False):
-            memory.carry(table)
+        with device.on(self._ordinal):
+            for memory, table in zip(self._memory, carried, strict=False):
+                memory.carry(table)
 
     def keep(self) -> None:
         """Let the next step read the carried numbers of now, whatever its number."""

@@ -175,6 +175,7 @@ class DeviceGradients:
         self._one_at = address(self._one)
         self.addresses = NOWHERE
         self.given: list[bool] = []
+        self._counts: list[int] = []  # of elements to step
         self.left_out: list[bool] = []
         self.leaves_out = False
         self.current_stream = streams.default(None)
@@ -226,6 +227,7 @@ class DeviceGradients:
         # What the caller frees is not to be kept from others, and an object's number is good only
         # while it is there: of arrays that can have other memory neither is held.
         self._objects, self._ids = (arrays, ids) if self._is_fixed else ([], NONE)
+        self._table.rows[:, COUNT] = self._counts  # compiled code may have noted others, in vain
         if self.expected is not None and self._is_fixed:
             self.expected.table[:, ID] = list(map(id, arrays))
 
@@ -241,22 +243,23 @@ class DeviceGradients:
         if self.noted.any():
             addresses[self.noted != 0] = 0
             has_gradient = (self.noted == 0).tolist()
-        bound, self.addresses = self.addresses, NOWHERE  # until all is bound
+        if has_gradient != self.given or not np.array_equal(addresses, self.addresses):
+            self._bind(addresses, has_gradient)
+
+    def _bind(self, addresses: Array, has_gradient: list[bool]) -> None:
+        """Bind the gradients; until all is bound, whatever interrupts this, none count as bound."""
+        self.addresses = NOWHERE
         if has_gradient != self.given:
             self._note_which(has_gradient)
-            bound = NOWHERE
-        if not np.array_equal(addresses, bound):
-            self._bind_launches(addresses)
+        self._bind_launches(addresses)
         self.addresses = addresses
 
     def _note_which(self, has_gradient: list[bool]) -> None:
-        self.given = has_gradient
-        self.left_out = [
-            not has and leaf.size > 0 for has, leaf in zip(has_gradient, self._leaves, strict=True)
-        ]
-        self.leaves_out = any(self.left_out)
-        sizes = [leaf.size * has for leaf, has in zip(self._leaves, has_gradient, strict=True)]
-        self._table.rows[:, COUNT] = sizes
+        pairs = list(zip(has_gradient, self._leaves, strict=True))
+        left_out = [not has and leaf.size > 0 for has, leaf in pairs]
+        new: dict[str, Any] = {"given": has_gradient, "left_out": left_out}
+        new |= {"leaves_out": any(left_out), "_counts": [leaf.size * has for has, leaf in pairs]}
+        vars(self).update(new)
 
     def _take_alike(self, arrays: list[Any]) -> bool:
         """Bind gradients like the previous ones at other addresses; False if they must be checked."""
@@ -272,8 +275,8 @@ class DeviceGradients:
             if new != bound and not self._is_free(row, new):
                 return False
         readers, self._readers, addresses = self._readers, [], np.array(read, np.int64)
-        self._bind_launches(addresses)
-        self.addresses, self._read, self._readers = addresses, read, readers
+        self._bind(addresses, self.given)
+        self._read, self._readers = read, readers
         self.moved = self._is_fixed
         return True
 
@@ -297,9 +300,8 @@ class DeviceGradients:
             self._take_formats(names)
         self._readers, self.expected = [], None
         addresses = np.array([0 if a is None else a.address for a in entered], np.int64)
-        self._note_which([array is not None for array in entered])
-        self._bind_launches(addresses)
-        self.addresses, self._read = addresses, addresses.tolist()
+        self._bind(addresses, [array is not None for array in entered])
+        self._read = addresses.tolist()
         sample = next((array for array in entered if array is not None), None)
         self.current_stream = streams.default(sample)
         self._itemsizes = [1 if array is None else array.itemsize for array in entered]
@@ -345,7 +347,7 @@ class DeviceGradients:
                 raise TypeError(f"{name} must be an array on the device of its parameter, not {kind}")
         check_gradients(self._setup, names, entered, list[Any](self._leaves))
         for name, array in zip(names, entered, strict=True):
-            if array is None:
+            if array is None or (isinstance(array, DeviceArray) and not array.size):
                 continue
             if not isinstance(array, DeviceArray) or device.ordinal(array) != self._ordinal:
                 place = f"on CUDA device {self._ordinal}, where its parameter is"

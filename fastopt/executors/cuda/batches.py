@@ -89,19 +89,19 @@ class Batch(ABC):
         if kernels.names.recall and kept is None:
             size = max(KEPT * len(kernels.names.indices), 1)
             self._kept = device.allocate((size,), kernels.dtype)
-        self._launches: dict[str, Launch] = {}
+        self._launches: dict[tuple[str, bool], Launch] = {}
 
-    def _launch(self, name: str, words: int) -> Launch:
+    def _launch(self, name: str, words: int, part: bool = False) -> Launch:
         """A prepared launch of a kernel; `words` of its arguments come before these of every kernel."""
-        if name not in self._launches:
+        if (name, part) not in self._launches:
             names = self._kernels.names
             kept = [] if self._kept is None else [self._kept.address, *self._expected]
             tail = [*self._control, *kept, *self.hyper.address(self.rows)]
             hyper = self.hyper.arguments(list(names.indices.values()))
             launch = Launch(self._kernels.program(name), words + len(tail), *hyper)
             launch.words[words:] = tail
-            self._launches[name] = launch
-        return self._launches[name]
+            self._launches[name, part] = launch
+        return self._launches[name, part]
 
     @abstractmethod
     def bind(self, addresses: Array, capturing: bool = False) -> bool:
@@ -137,7 +137,8 @@ class Batch(ABC):
     @property
     def source(self) -> str:
         """The Python source of the kernels in use."""
-        return "\n\n".join(self._kernels.source(name) for name in ("element", *self._launches))
+        names = dict.fromkeys(name for name, _ in self._launches)
+        return "\n\n".join(self._kernels.source(name) for name in ("element", *names))
 
     def expect(self, step: int, skipped: int) -> None:
         """Set the step count that launches assume, and the number of skipped steps that it is for."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from fastopt.arrays.checks import Array, address
 from fastopt.executors.cuda.batches import Batch
 from fastopt.executors.cuda.launches import (
@@ -29,14 +27,17 @@ class OneArray(Batch):
         # Compile the kernel for aligned gradients now, so that errors are raised here.
         self._choose(self._fixed_aligned, self.size)
 
-    def _choose(self, wide: bool, size: int) -> tuple[Launch, int, int]:
-        """The launch for `size` elements, its number of threads, and the index of the first address."""
+    def _choose(self, wide: bool, size: int, part: bool = False) -> tuple[Launch, int, int]:
+        """The launch for `size` elements, its number of threads, and the index of the first address.
+
+        A `part` has launches of its own, so that whatever interrupts it, those of whole steps stay.
+        """
         count = self._addresses.shape[1] + self._others.shape[1]
         if not wide:
-            launch = self._launch("scalar", 1 + count)
+            launch = self._launch("scalar", 1 + count, part)
             launch.words[0] = size
             return launch, self._kernels.threads(size, aligned=False), 1
-        launch = self._launch("wide", 2 + count)
+        launch = self._launch("wide", 2 + count, part)
         launch.words[:2] = size, size // self._kernels.unit
         return launch, self._kernels.threads(size, aligned=True), 2
 
@@ -100,11 +101,10 @@ class OneArray(Batch):
 
     def start_part(self, start: int, stop: int, stream: int) -> None:
         """Step the elements from `start`, a multiple of `BLOCK`, to `stop`."""
-        self._current = None  # the words of whole steps are overwritten
         self._addresses[0, 1] = self._gradient
         addresses = self._addresses[0] + start // self._per_item * self._itemsizes
         wide = bool((addresses % self._alignments == 0).all())
-        launch, threads, first = self._choose(wide, stop - start)
+        launch, threads, first = self._choose(wide, stop - start, part=True)
         others = self._others[0].copy()
         others[:1] += start * self._dithers
         if self._adds:
@@ -112,4 +112,3 @@ class OneArray(Batch):
         launch.words[first : first + len(addresses) + len(others)] = [*addresses, *others]
         block = launch.program.block()
         launch.start(-(-threads // block), block, stream)
-        self.bind(np.array([self._gradient]))

@@ -88,18 +88,20 @@ def shown(params: Any, part: DeviceArray, piece: slice, replicated: bool) -> Any
 
 
 class DeviceExchange(Exchange):
-    """The base of both exchanges. MPI does not know streams, so the host synchronizes them.
+    """The base of both exchanges, for arrays on the current device.
 
-    The parameters are those of `Exchange`.
+    MPI does not know streams, so the host synchronizes them. The parameters are those of `Exchange`.
     """
 
     _stream = 0  # on which gradients are produced and packed, and steps are launched
-    _ordinal = 0
+
+    def __init__(self, *arguments: Any) -> None:
+        self._ordinal = device.current()
+        super().__init__(*arguments)
 
     def wait_for(self, grad: Any, stream: Any) -> Any:
         """Wait until a gradient can be read; return the stream to step on."""
         self._stream = streams.default(grad)() if stream is None else streams.handle(stream)
-        self._ordinal = device.ordinal(grad)
         self.wait()
         return self._stream
 
@@ -113,7 +115,8 @@ class DirectExchange(DeviceExchange):
     """The exchange by a CUDA-aware MPI, with device pointers."""
 
     def _empty(self, size: int) -> DeviceArray:
-        return device.allocate((size,), self._dtype)
+        with device.on(self._ordinal):
+            return device.allocate((size,), self._dtype)
 
     def _fill(self, staging: Any, grad: Any, chunk: list[slice]) -> None:
         position = 0
@@ -122,7 +125,7 @@ class DirectExchange(DeviceExchange):
             target = staging.part(position, following)
             place.convert(target, placement.part(grad, piece), self._stream)
             position = following
-        device.synchronize(self._stream)
+        self.wait()
 
     def _buffer(self, array: Any) -> Any:
         from mpi4py import MPI
