@@ -153,6 +153,17 @@ def test_gradients_are_not_kept(kind):
 
 
 @needs_driver
+def test_an_object_may_have_other_memory_by_the_next_step():
+    """As one that was resized has."""
+    w, g = to_device(np.zeros(8, np.float32)), Wrapped(to_device(np.ones(8, np.float32)))
+    opt = fastopt.SGD(w, lr=1.0)
+    for number in (1.0, 2.0, 3.0):
+        g.array = to_device(np.full(8, number, np.float32))
+        opt.step(g)
+    assert to_host(w).tolist() == [-6.0] * 8
+
+
+@needs_driver
 def test_formats_may_change():
     w, (g, *_) = problem(40, np.float32)
     opt, same = fastopt.RMSProp(to_device(w)), fastopt.RMSProp(w)

@@ -47,8 +47,11 @@ def reader(array: Any) -> Reader:
 
 
 def is_fixed(array: Any) -> bool:
-    """Whether an object never changes its memory, so that its address can be cached."""
-    return library_of(array) not in ("torch", "cupy")
+    """Whether an object never changes its memory, so that its address can be cached.
+
+    An array of an unknown library may be resized, or its memory be given away.
+    """
+    return library_of(array) == "numba"
 
 
 def _torch_reader(array: Any) -> Reader:
