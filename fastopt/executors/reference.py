@@ -97,7 +97,7 @@ def probe(parts: tuple[Part, ...], dtype: np.dtype[Any]) -> None:
 
 def _probe_sums(part: Part) -> None:
     """Call every summand on one element, or raise."""
-    state, hyper = (np.float64(0.25),) * part.read, (np.float64(0.5),) * part.given
+    state, hyper = (np.float64(0.25),) * part.read, (np.float64(0.5),) * part.from_host
     for each in [*terms_before(part, 0), *terms_after(part, 0)]:
         what, summand = each.what, in_float64(each.function)
         _check_arguments(what, summand)
@@ -176,7 +176,10 @@ def _work(parts: tuple[Part, ...], hyper: Array, chain_slots: Iterable[Array]) -
     hypers, remaining = iter(hyper[NUMBERS:]), iter(chain_slots)
     work = []
     for part, function in zip(parts, scalar_functions(parts, hyper.dtype), strict=True):
-        from_host, hyper_of_part = tuple(islice(hypers, part.given)), tuple(islice(hypers, part.hypers))
+        from_host, hyper_of_part = (
+            tuple(islice(hypers, part.from_host)),
+            tuple(islice(hypers, part.hypers)),
+        )
         arrays = [(slot, next(remaining)) for slot in part.slots]
         read = [array for slot, array in arrays if slot.kind != "output"]
         written = [array for slot, array in arrays if slot.kind != "input"]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def hypers_of(job: Job) -> list[str]:
     """The names of the transforms' hyperparameters."""
-    return [f"hyper{i}" for i in range(sum(part.given + part.hypers for part in job.parts))]
+    return [f"hyper{i}" for i in range(sum(part.from_host + part.hypers for part in job.parts))]
 
 
 def hypers_read(job: Job, summing: bool) -> tuple[dict[str, int], list[str]]:
@@ -31,17 +31,17 @@ def hypers_read(job: Job, summing: bool) -> tuple[dict[str, int], list[str]]:
     from_sums: list[str] = []
     first = 0
     for position, part in enumerate(job.parts):
-        given = range(first, first + part.given)
-        own = range(first + part.given, first + part.given + part.hypers)
-        first = own.stop
+        settings = range(first, first + part.from_host)
+        decided = range(first + part.from_host, first + part.from_host + part.hypers)
+        first = decided.stop
         if part.sums is None:
-            host |= {f"hyper{i}": i for i in own}
+            host |= {f"hyper{i}": i for i in decided}
         elif summing and position == len(job.parts) - 1:
-            host |= {f"hyper{i}": i for i in given}
+            host |= {f"hyper{i}": i for i in settings}
         else:
-            from_sums += [f"hyper{i}" for i in own]
+            from_sums += [f"hyper{i}" for i in decided]
             if part.sums.after and not summing:  # which its terms take
-                host |= {f"hyper{i}": i for i in given}
+                host |= {f"hyper{i}": i for i in settings}
     return host, from_sums
 
 
@@ -174,7 +174,7 @@ class _Names:
         slots = list(islice(self.slots, len(part.slots)))
         read = [array.name for array in slots if array.kind != "output"]
         written = [array.name for array in slots if array.kind != "input"]
-        from_host = list(islice(self.hypers, part.given))
+        from_host = list(islice(self.hypers, part.from_host))
         in_update = list(islice(self.hypers, part.hypers))
         return _Elements(read, written, in_update if part.sums is None else from_host, in_update)
 

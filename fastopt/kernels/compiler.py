@@ -125,7 +125,7 @@ def check_from_sums(part: Part, function: Any, result_type: Callable[..., Any]) 
     """Compile `from_sums` of a transform, and check that it returns what it returned to Python."""
     sums = sums_in(part)
     what = f"from_sums of transform {part.name!r}"
-    lengths = sums.given, len(sums.names), len(sums.carried)
+    lengths = sums.from_host, len(sums.names), len(sums.carried)
     try:
         returned = result_type(function, tuple(types.Tuple((types.float64,) * n) for n in lengths))
     except errors.NumbaError as error:

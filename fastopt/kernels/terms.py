@@ -51,4 +51,4 @@ def lengths(term: Term, parts: Sequence[Part]) -> tuple[int, int]:
     if term.position != "transform":
         return 0, 0
     part = parts[term.number]
-    return part.read, part.hypers if part.sums is None else part.given
+    return part.read, part.hypers if part.sums is None else part.from_host

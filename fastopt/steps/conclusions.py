@@ -42,8 +42,8 @@ class Conclusion:
         compiled: bool,
     ) -> None:
         self._part, self._hyper, self._per_array = part, hyper, per_array
-        self._entries = [(entry, slice(first, first + part.given)) for entry, first in entries]
-        self._settings = np.zeros((len(entries), part.given))
+        self._entries = [(entry, slice(first, first + part.from_host)) for entry, first in entries]
+        self._settings = np.zeros((len(entries), part.from_host))
         self._known: list[Any] = [None] * len(entries)  # what was written there
         self._places: list[tuple[Any, int]] = []  # for each line, the buffer and the index in it
         lines = [self._line(number, *each) for number, each in enumerate(self._entries)]
@@ -70,10 +70,10 @@ class Conclusion:
         one for all.
         """
         for number, (entry, settings) in enumerate(self._entries):
-            numbers = self._hyper.given(entry)
+            numbers = self._hyper.from_host(entry)
             if numbers is not self._known[number]:
                 at = number * self._settings.strides[0]
-                pack_into(f"{self._part.given}d", self._settings.data, at, *numbers[settings])
+                pack_into(f"{self._part.from_host}d", self._settings.data, at, *numbers[settings])
                 self._known[number] = numbers
         return self._conclude(self._lines, rows, self._settings, sums, carried, following)
 

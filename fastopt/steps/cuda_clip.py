@@ -82,7 +82,7 @@ class GradientPass(DevicePass):
         for dtype in dict.fromkeys(job.compute.name for _, job in work):
             conclusion = Conclusion(
                 conclude(clip.part, variant, True, dtype, architecture),
-                1 + sums.given,
+                1 + sums.from_host,
                 variant,
                 per_array=False,
                 skips=sums.skips,

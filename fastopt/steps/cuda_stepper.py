@@ -198,7 +198,7 @@ class CudaStepper(Stepper):
         if self.setup.capturable or self.driver is None:
             return None
         if (
-            expected is None or gradients.moved or not all(gradients.given)
+            expected is None or gradients.moved or not all(gradients.has_gradient)
         ):  # what moved will again, it seems
             return None
         stays = gradients.formats != gradients.formats_of_leaves or self.setup.zero_grad
@@ -226,7 +226,7 @@ class CudaStepper(Stepper):
             self._is_capturing = self._has_started and self.launches.captures(self._handle(stream))
         self.gradients.take(grads)
         self._set_numbers()
-        self.hyper.write(self.gradients.given, self.grad_scale, self.limit)
+        self.hyper.write(self.gradients.has_gradient, self.grad_scale, self.limit)
         if self._may_skip:
             self.launches.expect(self.count, self._skips.known)
         self._stream = self._handle(stream)
@@ -248,7 +248,7 @@ class CudaStepper(Stepper):
     def _bind(self, addresses: Array) -> None:
         """Set the addresses of the gradients in the launches; 0 leaves an array out."""
         self.rows[:, GRAD] = addresses
-        self.launches.bind(addresses, self.gradients.given, self._is_capturing)
+        self.launches.bind(addresses, self.gradients.has_gradient, self._is_capturing)
 
     def _take_formats(self, formats: list[str]) -> None:
         """Gradients in another format than before get other kernels."""
@@ -289,7 +289,7 @@ class CudaStepper(Stepper):
                     self.launches.start(self._stream)
                 else:
                     for row, part in self.parameters.spans(start, stop):
-                        if self.gradients.given[row]:
+                        if self.gradients.has_gradient[row]:
                             gradient = self.gradients.addresses[[row]]
                             launches = self.launches.alone(row, self.first, gradient)
                             launches.start_part(part.start, part.stop, self._stream)

@@ -249,7 +249,7 @@ class ChainPass(DevicePass):
             if entry.group in positions:
                 first, part = decisions.part(self._pass, entry.group)
                 conclusion = self._concludes(entry, part, shared.control, form)
-                settings = slice(first, first + part.given)
+                settings = slice(first, first + part.from_host)
                 values = partial(_given, shared.hyper, entry, settings)
                 self._concluding.append((values, conclusion))
                 form = form._replace(skips=form.skips or sums_in(part).skips)
@@ -268,7 +268,7 @@ class ChainPass(DevicePass):
         mode = ALL if per_array or not self._concluding else FOLLOW
         return Conclusion(
             conclude(part, form, control != 0, dtype.name, device.architecture()),
-            1 + part.given,
+            1 + part.from_host,
             form,
             per_array,
             sums_in(part).skips,
@@ -284,4 +284,4 @@ class ChainPass(DevicePass):
 
 def _given(hyper: Hyperparameters, entry: Entry, settings: slice) -> Sequence[float]:
     """Some of the hyperparameters from the host, as of the last step that was filled in."""
-    return hyper.given(entry)[settings]
+    return hyper.from_host(entry)[settings]

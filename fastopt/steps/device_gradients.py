@@ -133,7 +133,7 @@ class DeviceGradients:
     formats : list of str
         Of the gradients.
     addresses : array of int64
-    given : list of bool
+    has_gradient : list of bool
         Which arrays have one.
     left_out : list of bool
         Which arrays with elements have none,
@@ -177,7 +177,7 @@ class DeviceGradients:
         self._one = np.zeros(1, np.int64)
         self._one_at = address(self._one)
         self.addresses = NOWHERE
-        self.given: list[bool] = []
+        self.has_gradient: list[bool] = []
         self._counts: list[int] = []  # of elements to step
         self.left_out: list[bool] = []
         self.leaves_out = False
@@ -246,13 +246,13 @@ class DeviceGradients:
         if self.noted.any():
             addresses[self.noted != 0] = 0
             has_gradient = (self.noted == 0).tolist()
-        if has_gradient != self.given or not np.array_equal(addresses, self.addresses):
+        if has_gradient != self.has_gradient or not np.array_equal(addresses, self.addresses):
             self._bind(addresses, has_gradient)
 
     def _bind(self, addresses: Array, has_gradient: list[bool]) -> None:
         """Bind the gradients; until all is bound, whatever interrupts this, none count as bound."""
         self.addresses = NOWHERE
-        if has_gradient != self.given:
+        if has_gradient != self.has_gradient:
             self._note_which(has_gradient)
         self._bind_launches(addresses)
         self.addresses = addresses
@@ -260,7 +260,7 @@ class DeviceGradients:
     def _note_which(self, has_gradient: list[bool]) -> None:
         pairs = list(zip(has_gradient, self._leaves, strict=True))
         left_out = [not has and leaf.size > 0 for has, leaf in pairs]
-        new: dict[str, Any] = {"given": has_gradient, "left_out": left_out}
+        new: dict[str, Any] = {"has_gradient": has_gradient, "left_out": left_out}
         new |= {"leaves_out": any(left_out), "_counts": [leaf.size * has for has, leaf in pairs]}
         vars(self).update(new)
 
@@ -278,7 +278,7 @@ class DeviceGradients:
             if new != bound and not self._is_free(row, new):
                 return False
         readers, self._readers, addresses = self._readers, [], np.array(read, np.int64)
-        self._bind(addresses, self.given)
+        self._bind(addresses, self.has_gradient)
         self._read, self._readers = read, readers
         self.moved = self._is_fixed
         return True

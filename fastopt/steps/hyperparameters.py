@@ -76,7 +76,7 @@ class Hyperparameters:
         ]
         # For each transform how many come from the host, and room for those that follow from sums.
         self._lengths = [
-            [(p.given, (0.0,) * p.hypers) if p.sums else (p.hypers, ()) for p in group.parts]
+            [(p.from_host, (0.0,) * p.hypers) if p.sums else (p.hypers, ()) for p in group.parts]
             for group in groups
         ]
         # Groups whose arrays have hyperparameters of their own, each a row of the buffer: not on a
@@ -120,7 +120,7 @@ class Hyperparameters:
         return other
 
     def _new(self, key: _Key) -> Array:
-        size = NUMBERS + sum(part.given + part.hypers for part in self._groups[key.group].parts)
+        size = NUMBERS + sum(part.from_host + part.hypers for part in self._groups[key.group].parts)
         rows = [self._members.count(key[:2])] if key.group in self._apart else []
         return np.zeros([*rows, size], compute_dtype(key.format))
 
@@ -137,7 +137,7 @@ class Hyperparameters:
         buffers = list(map(self.of, rows)) if key.group in self._apart else [self._buffers[key]]
         return Entry(number, key.group, rows, buffers)
 
-    def given(self, entry: Entry) -> Sequence[float]:
+    def from_host(self, entry: Entry) -> Sequence[float]:
         """The hyperparameters of the step that was filled in last, in float64."""
         return self._current[entry.number]
 

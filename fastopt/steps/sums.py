@@ -151,7 +151,7 @@ class Decisions:
     def part(self, sum_pass: SumPass, group: int) -> tuple[int, Part]:
         """The index of the first hyperparameter of a pass's transform, and its part of the chain."""
         parts, position = self._groups[group].parts, sum_pass.positions[group]
-        *_, first = accumulate((p.given + p.hypers for p in parts[:position]), initial=NUMBERS)
+        *_, first = accumulate((p.from_host + p.hypers for p in parts[:position]), initial=NUMBERS)
         return first, parts[position]
 
     def committed(self) -> list[Change]:

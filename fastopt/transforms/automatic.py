@@ -82,18 +82,18 @@ def memory(steps):
 
 
 def automatic_rate(hyper, sums, carried):
-    factor, given = hyper[0], hyper[1]
-    if given >= 0.0 or sums[2] == 0.0:  # without elements there is no step to learn from
-        return (given, memory(carried[3]), *hyper[2:]), carried
+    factor, fixed_rate = hyper[0], hyper[1]
+    if fixed_rate >= 0.0 or sums[2] == 0.0:  # without elements there is no step to learn from
+        return (fixed_rate, memory(carried[3]), *hyper[2:]), carried
     following = followed(sums, carried[:4])
     rate = factor * following[0]
     return (rate, memory(carried[3]), *hyper[2:]), (*following, rate)
 
 
 def automatic_rate_by_gradient(hyper, sums, carried):
-    factor, given = hyper[0], hyper[1]
-    if given >= 0.0 or sums[2] == 0.0:
-        return (given, memory(carried[3]), *hyper[2:]), carried
+    factor, fixed_rate = hyper[0], hyper[1]
+    if fixed_rate >= 0.0 or sums[2] == 0.0:
+        return (fixed_rate, memory(carried[3]), *hyper[2:]), carried
     following = followed(sums, carried[:4])
     mean = sums[3] / sums[2]
     mean = 0.5 * carried[5] + 0.5 * mean if mean - mean == 0.0 else carried[5]  # if finite
@@ -105,9 +105,9 @@ def _joined(first: Update, states: int, hypers: int, second: Update) -> Update:
     """Two functions, one after the other, as one; the first has so many states and hyperparameters."""
 
     def joined_update(update, param, state, hyper):
-        update, own = first(update, param, state[:states], hyper[:hypers])
+        update, first_states = first(update, param, state[:states], hyper[:hypers])
         update, others = second(update, param, state[states:], hyper[hypers:])
-        return update, own + others
+        return update, first_states + others
 
     return joined_update
 
@@ -210,15 +210,15 @@ def follow_automatically(
     for part in parts:
         _check(part)
     factor = nonnegative("factor", factor)
-    given = AUTOMATIC if lr is None else nonnegative("lr", lr)
-    own = per_step(lambda factor, lr: (factor, lr), factor, given)
+    fixed_rate = AUTOMATIC if lr is None else nonnegative("lr", lr)
+    settings = per_step(lambda factor, lr: (factor, lr), factor, fixed_rate)
     carried = {"rate": 0.0, "spread": 0.0, "bound": 0.0, "steps": 0.0, "lr": 0.0}
     sums = {"trend": trend_product, "param": param_square, "count": one}
     functions = ((part.update, len(part.state), len(part.hyper_at(0))) for part in parts)
     return Transform(
         _following(tuple(functions)),
         state=_states(parts),
-        hyper=_hyper(own, parts),
+        hyper=_hyper(settings, parts),
         nonnegative=tuple(name for part in parts for name in part.nonnegative),
         settings={"factor": (nonnegative, factor)}
         | {name: rule for part in parts for name, rule in part.settings.items()},
@@ -232,11 +232,11 @@ def _unchanged(update, param, state, hyper):
     return update, state
 
 
-def _hyper(own: Any, parts: Sequence[Transform]) -> Any:
+def _hyper(settings: Any, parts: Sequence[Transform]) -> Any:
     """The hyperparameters of the rule and of all parts, at a step or constant."""
 
     def hyper(step: int) -> Hyper:
-        first: Hyper = own(step) if callable(own) else own
+        first: Hyper = settings(step) if callable(settings) else settings
         return sum((part.hyper_at(step) for part in parts), first)
 
-    return hyper if callable(own) or any(callable(part.hyper) for part in parts) else hyper(0)
+    return hyper if callable(settings) or any(callable(part.hyper) for part in parts) else hyper(0)

@@ -245,9 +245,9 @@ class Part(NamedTuple):
     sums: Sums | None = None
 
     @property
-    def given(self) -> int:
+    def from_host(self) -> int:
         """The number of hyperparameters from the host that `update` does not take itself."""
-        return 0 if self.sums is None else self.sums.given
+        return 0 if self.sums is None else self.sums.from_host
 
     @property
     def read(self) -> int:

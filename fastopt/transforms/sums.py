@@ -20,7 +20,7 @@ class Sums(NamedTuple):
     names: tuple[str, ...]  # of `summands`, then of `after`
     summands: tuple[Summand, ...]  # read before the step
     from_sums: FromSums
-    given: int  # hyperparameters that summands and `from_sums` take
+    from_host: int  # hyperparameters that summands and `from_sums` take
     carried: tuple[float, ...]  # initial values
     per_array: bool
     after: tuple[Summand, ...] = ()  # summed in the step's own pass, for the next one
@@ -69,13 +69,13 @@ def _are_tuples(pair: tuple[Any, ...]) -> bool:
     return all(isinstance(item, tuple) for item in pair)
 
 
-def sums_of(transform: Any, given: int, copy: Callable[[Any], Any]) -> Sums:
+def sums_of(transform: Any, from_host: int, copy: Callable[[Any], Any]) -> Sums:
     """The sums of a transform that has some, with copies of its functions."""
     return Sums(
         (*transform.sums, *transform.sums_after),
         tuple(map(copy, transform.sums.values())),
         copy(transform.from_sums),
-        given,
+        from_host,
         tuple(map(float, transform.carried.values())),
         transform.per_array,
         tuple(map(copy, transform.sums_after.values())),

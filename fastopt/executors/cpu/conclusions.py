@@ -39,7 +39,7 @@ def source(part: Part) -> str:
     """The loop over the lines of a table, as Python source."""
     sums = sums_in(part)
     carried = range(len(sums.carried))
-    settings = tuple_of(f"settings[row, {i}]" for i in range(sums.given))
+    settings = tuple_of(f"settings[row, {i}]" for i in range(sums.from_host))
     totals = tuple_of(f"sums[{k}, column]" for k in range(len(sums.names)))
     before = tuple_of(f"carried[holder, {c}]" for c in carried)
     lines = ["def conclude(lines, rows, settings, sums, carried, following):"]

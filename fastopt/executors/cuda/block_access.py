@@ -78,7 +78,7 @@ def _scales(stored: str) -> dict[str, Any]:
 
     def gatherer(gather: Any) -> Any:
         @device.intrinsic  # type: ignore[untyped-decorator]
-        def gather_number(typing_context: Any, found: Any, value: Any) -> Any:
+        def gather_number(typing_context: Any, largest: Any, value: Any) -> Any:
             def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
                 size = emitted(
                     builder, lambda o, number: codec.size_bits(o, o.as_bits(number)), args[1]

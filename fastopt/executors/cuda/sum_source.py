@@ -117,7 +117,7 @@ def columns_added(part: Part) -> int:
 
 def settings_of(part: Part) -> list[str]:
     """The names of what `conclude` gets from the host: the carried numbers to read, and `hyper`."""
-    return ["slot", *(f"hyper{i}" for i in range(sums_in(part).given))]
+    return ["slot", *(f"hyper{i}" for i in range(sums_in(part).from_host))]
 
 
 def conclude_arguments(part: Part, form: KernelVariant, control: bool) -> list[str]:

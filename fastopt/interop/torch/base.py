@@ -83,7 +83,7 @@ class FastOptimizer(Averaged, Reported, torch.optim.Optimizer):
     def __init__(
         self,
         params: Any,
-        theirs: dict[str, Any],
+        arguments: dict[str, Any],
         *,
         clip_norm: float | None = None,
         average_decay: float | None = None,
@@ -98,12 +98,12 @@ class FastOptimizer(Averaged, Reported, torch.optim.Optimizer):
         """`fused` is given where torch has no such argument."""
         if unknown:
             raise unknown_arguments(type(self), unknown)
-        if fused and theirs.get("foreach"):
+        if fused and arguments.get("foreach"):
             raise RuntimeError("`fused` and `foreach` cannot be `True` together.")  # as torch does
-        self._has_automatic_lr = is_automatic(theirs.get("lr"))
+        self._has_automatic_lr = is_automatic(arguments.get("lr"))
         if self._has_automatic_lr:
-            theirs["lr"] = factor_of(theirs["lr"])
-        check_rate(theirs.get("lr"))
+            arguments["lr"] = factor_of(arguments["lr"])
+        check_rate(arguments.get("lr"))
         check_options(clip_norm, average_decay, schedule_free, stochastic_rounding)
         TensorFormats(state_dtype, master_bits)  # or raise
         self.clip_norm = clip_norm
@@ -113,7 +113,7 @@ class FastOptimizer(Averaged, Reported, torch.optim.Optimizer):
         self.state_dtype = state_dtype
         self.stochastic_rounding = stochastic_rounding
         self.master_bits = master_bits
-        self._make_torchs(params, theirs)
+        self._make_torchs(params, arguments)
         if fused:
             self.defaults["fused"] = True
             for group in self.param_groups:
@@ -127,9 +127,9 @@ class FastOptimizer(Averaged, Reported, torch.optim.Optimizer):
         self._planner = Planner()
         self._is_made = True
 
-    def _make_torchs(self, params: Any, theirs: dict[str, Any]) -> None:
+    def _make_torchs(self, params: Any, arguments: dict[str, Any]) -> None:
         """What torch makes of its arguments."""
-        super().__init__(params, **theirs)
+        super().__init__(params, **arguments)
 
     def __getstate__(self) -> dict[str, Any]:
         self._check_not_exchanged()

@@ -253,10 +253,10 @@ class Plan:
         noted = self._snapshot if self._snapshot is not None and self._snapshot.is_noted else None
         if noted is None:
             has_gradient = np.array([grad is not None for grad in grads], np.bool_)
-            given = int(has_gradient.sum())
+            count = int(has_gradient.sum())
         else:
-            has_gradient, given = noted.has_gradient, noted.given
-        if not given:
+            has_gradient, count = noted.has_gradient, noted.count
+        if not count:
             return
         if noted is None or not noted.counts_agree:
             steps = self._steps()
@@ -274,7 +274,7 @@ class Plan:
                 launch.step(grads[rows], has_gradient[rows], grad_scale)
         self.note_fresh()
         # autograd checks versions.
-        whole = given == len(self._params)
+        whole = count == len(self._params)
         params = self._params if whole else list(compress(self._params, has_gradient))
         increment_version(params)
         if self._is_sharded:

@@ -46,7 +46,7 @@ class Snapshot:
         and whether torch has the step counts of the table.
     """
 
-    is_noted, given, counts_agree = False, 0, False
+    is_noted, count, counts_agree = False, 0, False
 
     def __init__(
         self, rows: Sequence[Row], others: Sequence[Tensor], steps: Any, exchange: Array, notes: bool
@@ -55,7 +55,9 @@ class Snapshot:
         tensors = Expected(self._tensors, exchange)
         self._names = [(row.state, name) for row in rows for name in (None, *row.tracked)]
         # Kept alive, like what follows: compiled code knows objects by their address.
-        found_in = np.array([(id(own) if name else 0, id(name)) for own, name in self._names], np.int64)
+        found_in = np.array(
+            [(id(state) if name else 0, id(name)) for state, name in self._names], np.int64
+        )
         likes = [(row.param if row.shadow is None else row.shadow).detach() for row in rows]
         noted_rows = len(rows) if notes else 0
         # Asking each tensor for lazy negation takes 90 ns.
@@ -95,9 +97,9 @@ class Snapshot:
         exchange = interface(type(rows[0].param)) if rows else None
         if exchange is None or not steps.by_table or not all(map(_is_usual, rows)):
             return None
-        theirs = getattr_static(Tensor, _GRAD)
+        usual = getattr_static(Tensor, _GRAD)
         if any(
-            getattr_static(type(p), _GRAD) is not theirs for p in [*others, *(r.param for r in rows)]
+            getattr_static(type(p), _GRAD) is not usual for p in [*others, *(r.param for r in rows)]
         ):
             return None
         try:
@@ -114,13 +116,13 @@ class Snapshot:
         status = self._scan(*self._arguments)
         self.is_noted = status >= 0 and self._notes
         self.counts_agree = 0 <= status < DISAGREE
-        self.given = status % DISAGREE if self.is_noted else 0
+        self.count = status % DISAGREE if self.is_noted else 0
         return bool(status != REPLACED)
 
     @property
     def has_gradient(self) -> Array:
         """Which rows have a gradient, of those that are noted."""
-        return self._all if self.given == len(self._all) else self._gradients.noted == 0
+        return self._all if self.count == len(self._all) else self._gradients.noted == 0
 
     def take(self) -> None:
         """Have the coming step take the gradients that are noted."""
