@@ -181,11 +181,15 @@ class CudaStepper(Stepper):
 
     def step_also(self, grads: Any, grad_scale: Any, also: list[Change]) -> None:
         """Take a step and make further changes with it: they must see if there was a step."""
-        self._also = also
+        waits = self._recalls and bool(also)  # for what only the device knows
+        self._also = [] if waits else also
         try:
             self.step(grads, grad_scale, None)
         finally:
             self.gradients.is_noted = False
+        if waits:
+            self.settle()
+            make(also)
         if self._also:  # there was nothing to launch, or it was not launched in one
             make(self._also)
             self._also = []

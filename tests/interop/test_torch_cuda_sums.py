@@ -1,10 +1,12 @@
 """Rates, statistics, averages and fastopt's own optimizers on a CUDA device, beside the CPU."""
 
 import copy
+import math
 import pickle
 
 import pytest
 
+from fastopt.transforms import chain, scale, scale_by_adam, skip_nonfinite
 from tests.device import EMULATED
 from tests.interop.cuda_pairs import Twins, load, needs_torch_on_cuda, usual_settings
 from tests.interop.test_torch_sums import AUTOMATIC, NATIVE, STATS, damped
@@ -62,6 +64,17 @@ def test_sums_of_the_step_before(per_array):
     for without in MISSING:
         pair.step(without)
         assert_same_sums(pair)
+
+
+def test_skipped_steps_do_not_count():
+    """Nor in torch's step counts, though only the device knows of them."""
+    transforms = chain(skip_nonfinite(), scale_by_adam(), scale(-0.125))
+    pair = Twins("ChainOptimizer", {"transforms": transforms})
+    for size, without in ((1.0, ()), (math.nan, ()), (2.0, (1,)), (math.nan, (0,)), (0.5, ())):
+        pair.step(without, size)
+        pair.assert_same()
+        counts = [[float(state["step"]) for state in o.state.values()] for o in pair.both]
+        assert counts[0] == counts[1]
 
 
 def test_groups_and_another_one_added():
