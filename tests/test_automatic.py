@@ -233,6 +233,11 @@ def test_what_is_not_finite():
         before = w.copy()
         opt.step(np.array([np.nan if step == 2 else 0.5, 1.0, 1.0, 1.0]))
         assert (w[1:] < before[1:]).all()  # one NaN does not end the others' steps
+    w = np.array([np.inf, 1.0])
+    opt = fastopt.SGD(w, lr="auto")
+    opt.step(np.ones(2))
+    assert 0 < opt.current("lr") < 1e-3
+    assert 0.999 < w[1] < 1
 
 
 def test_steps_of_small_or_zero_arrays_do_not_take_the_rate_from_the_others():

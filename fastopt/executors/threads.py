@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import cache
-from typing import Any, SupportsIndex, TypeAlias
+from typing import Any, TypeAlias
 
 Turn: TypeAlias = tuple[int, AbstractContextManager[Any]]
 ALONE: Turn = 1, nullcontext()
@@ -41,9 +41,9 @@ def _available() -> int:
 
 
 def _checked(n: Any) -> int:
-    if isinstance(n, bool) or not isinstance(n, SupportsIndex):
+    if isinstance(n, bool) or not hasattr(n, "__index__"):
         raise TypeError(f"n must be a whole number of threads, not {n!r}")
-    count = n.__index__()
+    count: int = n.__index__()
     if not 1 <= count <= _available():
         raise ValueError(
             f"n must be between 1 and {_available()}, the threads that Numba was started with "

@@ -36,7 +36,7 @@ def followed(sums, carried):
     rate, spread, bound, steps = carried
     size = math.sqrt(squares / count)
     if steps == 0.0:
-        rate = bound = 1e-4 * (1.0 + size)
+        rate = bound = 1e-4 * (1.0 + size) if size - size == 0.0 else 1e-4
     elif agreement - agreement == 0.0:  # finite
         spread = 0.95 * spread + 0.05 * abs(agreement)
         if spread > 0.0:

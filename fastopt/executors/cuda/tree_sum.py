@@ -100,8 +100,8 @@ def _define(
 ) -> None:
     """Add a function for kernels, given as source, to their globals.
 
-    Kernels share it: to compile it for each took a sixth of the time that they took. On the simulator,
-    which changes the globals of a kernel while it runs, each has one of its own.
+    Kernels share it, so that it is compiled once. On the simulator, which changes the globals of a
+    kernel while it runs, each has one of its own.
     """
     key = name, columns, architecture
     if device.SIMULATED or key not in _defined:
