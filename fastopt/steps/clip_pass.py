@@ -30,7 +30,14 @@ class ClipPass:
         Of the arrays.
     executor : str
     compiled : bool
+
+    Attributes
+    ----------
+    is_measured : bool
+        Whether `check` has let the gradients of the step through.
     """
+
+    is_measured = False
 
     def __init__(
         self,
@@ -54,8 +61,6 @@ class ClipPass:
         grad_scale: float,
         limit: float,
         reducer: Reducer,
-        *,
-        is_measured: bool,
     ) -> bool:
         """Have gradients multiplied by what follows from their sums; False to skip the step.
 
@@ -69,15 +74,13 @@ class ClipPass:
             What gradients are divided by, and the largest norm after that.
         reducer : Reducer
             Adds the sums of several processes.
-        is_measured : bool
-            Whether `check` has let these gradients through.
         """
         if sparse or not self._compiled:
             grads = [sparse[i].once() if i in sparse else grad for i, grad in enumerate(grads)]
             present = [grad for grad in grads if grad is not None]
             squares = sum_of_squares(present) if self._compiled else norm.reference(present)
         else:
-            if not is_measured:
+            if not self.is_measured:
                 self.check(self._table.rows, self._gradients.zero_items, self._table.ranges)
             squares = self._norm.squares
         factor = self._clip.conclude(norm.clip_sums(squares, grads, reducer), grad_scale, limit)

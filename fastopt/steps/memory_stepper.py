@@ -85,7 +85,6 @@ class MemoryStepper(Stepper):
         )
         self._grads: list[Any] = []  # the gradients of the step that was begun,
         self._sparse: Mapping[int, RowGradient] = {}  # and those among them that are sparse
-        self._is_measured = False
         self._left = self._count_before = 0  # elements still to be stepped, and steps before
         how = self.table, hyper, self.executor, self.compiled, self.scales
         has_passes = bool(self.decisions.passes)
@@ -205,8 +204,7 @@ class MemoryStepper(Stepper):
             return
         if self.setup.zero_grad and self.gradients.share_memory():
             self.gradients.check(gradients)  # raises the error
-        self._grads, self._sparse, self._is_measured = gradients, {}, True
-        self._left = self.parameters.size
+        self._take(gradients, {}, are_checked=True)
 
     def _check(self, gradients: list[Any]) -> None:
         """Check the gradients, or raise; switch kernels for gradients whose format has changed."""
@@ -217,9 +215,16 @@ class MemoryStepper(Stepper):
             dtypes = [others.get(row, dtype) for row, dtype in enumerate(self.table.dtypes)]
             changes += self.table.planned(others, self._kernels(dtypes, self.scales))
         make(changes)
-        self._grads, self._sparse, self._is_measured = gradients, sparse, False
-        self._left = self.parameters.size
+        self._take(gradients, sparse, are_checked=False)
         self.row_steps.prepare(sparse, self.hyper)
+
+    def _take(
+        self, gradients: list[Any], sparse: Mapping[int, RowGradient], *, are_checked: bool
+    ) -> None:
+        """Have the step take these; where there is a pass for clipping, `are_checked` is by it."""
+        self._grads, self._sparse, self._left = gradients, sparse, self.parameters.size
+        if self._clip_pass is not None:
+            self._clip_pass.is_measured = are_checked
 
     def decide(self) -> bool:
         """Where anything is summed before the step, read what is needed; False to skip the step."""
@@ -233,7 +238,7 @@ class MemoryStepper(Stepper):
 
     def _decide_from_gradients(self, clip_pass: ClipPass) -> bool:
         how = self.hyper, self.grad_scale, self.limit, self.reducer
-        return clip_pass.decide(self._grads, self._sparse, *how, is_measured=self._is_measured)
+        return clip_pass.decide(self._grads, self._sparse, *how)
 
     def _decide_from_sums(self, sums: MemorySums) -> bool:
         how = self.scales, self.reducer, self.pass_sums
