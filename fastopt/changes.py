@@ -7,7 +7,8 @@ C, and these are called by a loop of C.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from operator import call, setitem
 from typing import Any, TypeAlias
@@ -28,3 +29,21 @@ def assign(owner: Any, name: str, value: Any) -> Change:
 def make(changes: Sequence[Change]) -> list[Any]:
     """Make all of them; what the calls returned."""
     return list(map(call, changes))
+
+
+@contextmanager
+def for_now(there: Sequence[Change], back: Sequence[Change]) -> Iterator[None]:
+    """Make changes for as long as a ``with`` lasts, then those that undo them.
+
+    An interrupt, also one of the way back, comes through when all is undone. Changes back may be
+    functions of Python: they are made again from the first if they were interrupted.
+    """
+    try:
+        try:
+            make(there)
+            yield
+        finally:
+            make(back)
+    except BaseException:
+        make(back)
+        raise

@@ -8,6 +8,7 @@ import pytest
 
 import fastopt
 from fastopt import transforms as t
+from tests.lines import interrupted_at
 from tests.oracles import adam, rmsprop, sgd
 from tests.refusals import everywhere, refusal
 from tests.support import DTYPES, assert_same_bits, assert_same_run, problem
@@ -179,6 +180,24 @@ def test_left_by_an_error():
     with refusal(RuntimeError, words), opt.averaged():
         opt.step(np.ones(3))
     opt.step(np.ones(3))
+
+
+def test_interrupted_anywhere_the_parameters_come_back():
+    """Also on the way back: the copies that were kept of them are the only ones."""
+    params = [np.ones(2), np.ones(3)]
+    opt = fastopt.SGD(params, lr=0.5, average_decay=0.5)
+    opt.step([np.ones(2), np.ones(3)])
+
+    def exchange():
+        with opt.averaged():
+            pass
+
+    line = 1
+    while interrupted_at(line, exchange):
+        assert [p.tolist() for p in params] == [[0.5] * 2, [0.5] * 3]
+        assert opt.averaged_params()[0].tolist() == [0.75] * 2
+        line += 1
+    assert line > 20
 
 
 def test_groups_of_which_one_has_an_average():

@@ -281,3 +281,38 @@ def test_nothing_is_kept_of_steps_that_are_over(make):
             step()
         counts.append(_objects())
     assert counts[2] - counts[1] < 16
+
+
+def test_no_interrupt_comes_between_a_copy_and_its_event(monkeypatch):
+    """Memory that is still copied would count as free."""
+    from fastopt.executors.cuda import device
+
+    pinned, target, kept, calls = device.Pinned(2), device.allocate((2,), np.int64), [], []
+    pinned.event()
+
+    def noted(name, function):
+        def call(*arguments):
+            calls.append(name)
+            return function(*arguments)
+
+        return call
+
+    names = "cuMemcpyHtoDAsync", "cuMemcpyDtoHAsync", "cuEventRecord"
+    for name in names:
+        monkeypatch.setattr(device.binding, name, noted(name, getattr(device.binding, name)))
+    actions = {
+        names[0]: lambda: pinned.send(target.address, 2, 0),
+        names[1]: lambda: pinned.receive(target.address, 0, kept),
+    }
+    for name, action in actions.items():
+        line = 1
+        while interrupted_at(line, action):
+            assert calls in ([], [name, "cuEventRecord"])
+            assert len(kept) == (name == names[1] and bool(calls))
+            calls.clear()
+            kept.clear()
+            line += 1
+        assert line > 3
+        assert calls == [name, "cuEventRecord"]
+        assert kept == [pinned] * (name == names[1])
+        calls.clear()

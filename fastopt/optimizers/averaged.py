@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from fastopt.arrays import placement
+from fastopt.changes import assign, for_now
 from fastopt.optimizers.unfinished import Exchanged
 from fastopt.steps.group import Group, floats_of
 
@@ -76,15 +78,13 @@ class Averaged:
         averages, leaves = _averages(optimizer), optimizer._leaves
         params = [placement.to_host(leaf).copy() for leaf in leaves]
         steps = optimizer._steps
-        optimizer._steps = Exchanged(steps)
-        try:
-            for leaf, average in zip(leaves, averages, strict=True):
-                placement.copy(leaf, average)
+        there, back = (
+            [partial(placement.copy, *pair) for pair in zip(leaves, arrays, strict=True)]
+            for arrays in (averages, params)
+        )
+        exchanged = assign(optimizer, "_steps", Exchanged(steps))
+        with for_now([exchanged, *there], [*back, assign(optimizer, "_steps", steps)]):
             yield
-        finally:
-            for leaf, param in zip(leaves, params, strict=True):
-                placement.copy(leaf, param)
-            optimizer._steps = steps
 
 
 def _averages(optimizer: Optimizer | Any) -> list[Any]:

@@ -3,6 +3,8 @@
 import pytest
 
 from tests import subprocesses
+from tests.interop.torch_pairs import fast, torch
+from tests.lines import interrupted_at
 from tests.subprocesses import needs_jit, script
 from tests.test_interruption import CACHE, INTERRUPTS, ROOT
 
@@ -65,3 +67,24 @@ def test_ctrl_c(name, settings):
     given = f"NAME, SETTINGS = {name!r}, {settings!r}"
     process = subprocesses.start(script(given, INTERRUPTS, TENSORS), CACHE, cwd=ROOT)
     assert subprocesses.finish(process) == "same"
+
+
+def test_interrupted_anywhere_the_parameters_come_back():
+    """Also on the way back: the copies that were kept of them are the only ones."""
+    params = [torch.nn.Parameter(torch.ones(n)) for n in (2, 3)]
+    optimizer = fast.SGD(params, lr=0.5, average_decay=0.5)
+    for p in params:
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+
+    def exchange():
+        with optimizer.averaged():
+            pass
+
+    line = 1
+    while interrupted_at(line, exchange):
+        assert [p.tolist() for p in params] == [[0.5] * 2, [0.5] * 3]
+        with optimizer.averaged():
+            assert [p.tolist() for p in params] == [[0.75] * 2, [0.75] * 3]
+        line += 1
+    assert line > 20

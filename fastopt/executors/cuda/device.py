@@ -10,7 +10,8 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
+from itertools import starmap
 from typing import Any, NamedTuple
 
 import numba
@@ -18,6 +19,7 @@ import numpy as np
 from numba import types
 
 from fastopt.arrays.device_array import DeviceArray
+from fastopt.changes import Change, make
 from fastopt.codecs.formats import bits_of
 from fastopt.executors.cuda.compatibility import older_numpy
 
@@ -55,7 +57,11 @@ class CudaError(RuntimeError):
 
 def _call(function: Callable[..., Any], *arguments: Any) -> Any:
     """A function of the driver; its error as an exception."""
-    status, *results = function(*arguments)
+    return _checked(function, function(*arguments))
+
+
+def _checked(function: Any, returned: Any) -> Any:
+    status, *results = returned
     if status != 0:
         raise CudaError(f"{function.__name__} failed: {status.name}")
     return results[0] if len(results) == 1 else results
@@ -91,13 +97,8 @@ if not SIMULATED:
 
         def compile_device(self, args: Any, return_type: Any = None) -> Any:
             if args not in self.overloads:
-                compiled = compile_cuda(
-                    self.py_func,
-                    return_type,
-                    args,
-                    nvvm_options=self._nvvm_options,
-                    cc=self._architecture,
-                )
+                how = {"nvvm_options": self._nvvm_options, "cc": self._architecture}
+                compiled = compile_cuda(self.py_func, return_type, args, **how)
                 self.overloads[args] = compiled
                 compiled.target_context.insert_user_function(
                     compiled.entry_point, compiled.fndesc, [compiled.library]
@@ -175,10 +176,8 @@ def largest_block(handle: int) -> int:
 
 def launch(handle: int, blocks: int, threads: int, stream: int, pointers: Any) -> None:
     """Start a kernel; `pointers` is an array of the addresses of its arguments."""
-    function, address = binding.CUfunction(handle), pointers.ctypes.data
-    (status,) = binding.cuLaunchKernel(function, blocks, 1, 1, threads, 1, 1, 0, stream, address, 0)
-    if status != 0:
-        raise CudaError(f"cuLaunchKernel failed: {status.name}")
+    call, arguments = binding.cuLaunchKernel, (binding.CUfunction(handle), blocks, 1, 1, threads, 1, 1)
+    _checked(call, call(*arguments, 0, stream, pointers.ctypes.data, 0))
 
 
 # Devices
@@ -345,19 +344,25 @@ class Pinned:
 
     def send(self, address: int, words: int, stream: int) -> None:
         """Copy the first words to the device, in the order of the stream."""
-        send(address, self.array[:words], stream)
         if SIMULATED:
-            return
-        _call(binding.cuEventRecord, self.event(), stream)
+            send(address, self.array[:words], stream)
+        else:
+            self._copy(binding.cuMemcpyHtoDAsync, address, self.array.ctypes.data, 8 * words, stream)
 
-    def receive(self, address: int, stream: int) -> None:
-        """Fill it from the device, in the order of the stream."""
+    def receive(self, address: int, stream: int, kept: list[Pinned]) -> None:
+        """Fill it from the device, in the order of the stream, and append it to a list."""
+        where, keep = (self.array.ctypes.data, address, self.array.nbytes), partial(kept.append, self)
         if SIMULATED:
-            ctypes.memmove(self.array.ctypes.data, address, self.array.nbytes)
-            return
-        where = self.array.ctypes.data, address, self.array.nbytes
-        _call(binding.cuMemcpyDtoHAsync, *where, stream)
-        _call(binding.cuEventRecord, self.event(), stream)
+            make([partial(ctypes.memmove, *where), keep])
+        else:
+            self._copy(binding.cuMemcpyDtoHAsync, *where, stream, also=[keep])
+
+    def _copy(self, *copy: Any, also: Sequence[Change] = ()) -> None:
+        """Call a function of the driver, and record the event before an interrupt can come."""
+        calls: Any = copy, (binding.cuEventRecord, self.event(), copy[-1])
+        results = make([*starmap(partial, calls), *also])
+        for (function, *_), result in zip(calls, results, strict=False):
+            _checked(function, result)
 
     def has_arrived(self) -> bool:
         """Whether the last copy is through."""

@@ -126,8 +126,7 @@ class StepTotals:
             copy = self._copies.pop(0)
         else:
             return
-        copy.receive(self._count_at, stream)
-        self._copies.append(copy)  # now that something is to come there, whatever interrupts this
+        copy.receive(self._count_at, stream, self._copies)
 
     def newest(self) -> tuple[int, Array] | None:
         """The newest count and totals that have arrived on the host, None if there are none."""

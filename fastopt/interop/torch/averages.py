@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fastopt.arrays.checks import Array
+from fastopt.changes import Change, assign, for_now
 from fastopt.interop.torch.master_weights import joined
 from fastopt.interop.torch.shards import like, part
 from fastopt.interop.torch.state_formats import numbers
@@ -88,13 +90,11 @@ class Averaged:
         averages = self.averaged_params()
         with torch.no_grad():
             copies = [part(param).clone() for param in params]
-        self._is_exchanged = True
-        try:
-            _exchange(params, [part(average) for average in averages])
+        numbers = [part(average) for average in averages]
+        there: list[Change] = [assign(self, "_is_exchanged", True), partial(_exchange, params, numbers)]
+        back: list[Change] = [partial(_exchange, params, copies), assign(self, "_is_exchanged", False)]
+        with for_now(there, back):
             yield
-        finally:
-            _exchange(params, copies)
-            self._is_exchanged = False
 
     def _check_not_exchanged(self) -> None:
         if self._is_exchanged:
