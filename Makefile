@@ -35,7 +35,7 @@ ANYWHERE := $(addprefix --ignore=tests/test_,bench.py cache_users.py dialect_tab
 
 # What runs on a device of any kind, and what of it Numba's simulator can do.
 CUDA_LOGIC := $(addprefix tests/test_cuda,.py _blocks.py _norm.py _state.py _errors.py)
-CUDA_SUMS := $(addprefix tests/test_cuda,_sums.py _sums_after.py _stats.py _launch.py _gradients.py _fuzz.py _streams.py)
+CUDA_SUMS := $(addprefix tests/test_cuda,_sums.py _sums_after.py _stats.py _launch.py _gradients.py _moved.py _fuzz.py _streams.py)
 CUDA := $(CUDA_LOGIC) $(addprefix tests/test_cuda,_copies.py _traffic.py _arrays.py _pieces.py _fast.py _page.py _numpy.py _cache.py _bench.py) tests/test_identity_cuda.py
 EMULATOR := ../shared/gpu-emulator/run
 
@@ -151,7 +151,7 @@ mpi-emulated: $(VENV)/.cuda-test $(VENV)/.mpich ## ranks with arrays on an emula
 
 torch-emulated: $(VENV)/.cuda-test $(VENV)/.interop ## tensors on an emulated GPU, where there is one
 	$(call heading,torch with tensors on an emulated GPU)
-	$(call emulated,$(addprefix tests/interop/test_torch_,cuda.py cuda_scan.py cuda_states.py cuda_sums.py backward_cuda.py graphs.py))
+	$(call emulated,$(addprefix tests/interop/test_torch_,cuda.py cuda_scan.py cuda_moved.py cuda_states.py cuda_sums.py backward_cuda.py graphs.py))
 
 test-cuda: $(FOR_GPU) ## the CUDA executor on a GPU; ENV=here: with the Python that is there
 	$(call heading,CUDA on a GPU)

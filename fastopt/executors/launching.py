@@ -15,7 +15,17 @@ from fastopt.executors.cpu.columns import COUNT, GRAD, ITEMSIZE, LENGTH
 from fastopt.executors.cpu.header_check import can_be_at
 from fastopt.executors.cpu.pointers import read_word, words_at, write_word
 from fastopt.executors.cpu.row_access import count_step
-from fastopt.executors.exchange import ID, KIND, TABLE, WORDS, c_function, data_of, fits, stream_of
+from fastopt.executors.exchange import (
+    ID,
+    KIND,
+    TABLE,
+    WORDS,
+    c_function,
+    data_of,
+    fits,
+    is_alike,
+    stream_of,
+)
 from fastopt.executors.interpreter import function_address
 from fastopt.kernels.compiler import compile_function, helper
 from fastopt.kernels.llvm_operations import I32, I64
@@ -51,10 +61,12 @@ BUFFER, EVENT = range(2)
     RANGES,
     EXPECTED,
     EXCHANGE,
-) = range(0, 24, 3)
+    HELD,
+    HELD_EXCHANGE,
+) = range(0, 30, 3)
 # ... the stream, or below zero the device whose stream compiled code asks for; and whether gradients
 # were bound that Python does not know of, at an address.
-STREAM, MOVED = 24, 25
+STREAM, MOVED = 30, 31
 
 # The status of a step; others are the driver's errors.
 TAKEN, UNLIKE = 0, -1
@@ -134,6 +146,19 @@ def _start_and_count(driver, launches, rows, copies, rings, stream, moved):
     return status
 
 
+@helper
+def _changed(exchange, held):
+    """The number of the first tensor that is not as expected, -1 if all are."""
+    for i in range(held.shape[0]):
+        if not is_alike(exchange, held[i, ID], held[i]):
+            return i
+    return -1
+
+
+def _first_changed(exchange, held):
+    return _changed(exchange, held)
+
+
 def _launch_all(driver, launches, rows, stream):
     if _is_other_context(driver):
         return UNLIKE
@@ -148,6 +173,8 @@ def _table(tables, which):
 
 def _step(driver, tables, items):
     if _is_other_context(driver):
+        return UNLIKE
+    if _changed(_table(tables, HELD_EXCHANGE)[0], _table(tables, HELD)) >= 0:
         return UNLIKE
     rows, words, expected = (
         _table(tables, ROWS),
@@ -213,7 +240,14 @@ def step() -> Callable[..., int]:
     `items` is the address of as many addresses of gradient objects, which are to be as expected; 0
     where the gradient's address is noted in the rows already. Gradients in other memory than before are
     bound. Then as `launch`, on a stream or on the one that the gradients' library works on now.
-    `UNLIKE` if a gradient is not usual, or the launches are not those for it.
+    `UNLIKE` if a gradient is not usual, the launches are not those for it, or one of the arrays that
+    the launches have bound has changed.
     """
     signature = types.int64(WORDS, WORDS, types.int64)
     return compile_function(_step, signature, "device-step", nogil=False)
+
+
+@cache
+def first_changed() -> Callable[..., int]:
+    """``first_changed()(exchange, held)``: which tensor is not as a table has it, -1 if all are."""
+    return compile_function(_first_changed, types.int64(WORDS, TABLE), "device-changed", nogil=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -30,6 +30,7 @@ from fastopt.steps.cuda_pass_sums import DevicePassSums
 from fastopt.steps.cuda_skips import SkippedSteps
 from fastopt.steps.cuda_sums import DeviceDecisions
 from fastopt.steps.device_gradients import DeviceGradients
+from fastopt.steps.device_headers import DeviceHeaders
 from fastopt.steps.hyperparameters import Hyperparameters
 from fastopt.steps.parameter_set import ParameterSet
 from fastopt.steps.pass_sums import PassSums
@@ -72,6 +73,8 @@ class CudaStepper(Stepper):
         with device.on(self.ordinal):
             self.driver = None if numba.config.DISABLE_JIT else driver_calls.calls(self.ordinal)
         self.by_table = self.driver is not None
+        # torch's tensors are checked where the list of them is made.
+        self._headers = DeviceHeaders([] if setup.listed else parameters.groups, self.by_table)
         self._quick: QuickStep | None = None
         self._moved = np.zeros(1, np.int64)  # whether that bound gradients Python does not know of
         self._device_clip: DeviceClip | None = None
@@ -166,6 +169,7 @@ class CudaStepper(Stepper):
             and type(grad_scale) is float
             and grad_scale == self.grad_scale
             and len(self._also) <= 1  # torch's counts, which stay if there is no step
+            and (not self._headers.others or self._headers.others_are_same())
         ):
             if self.varies:
                 self.hyper.fill(self.count, grad_scale)
@@ -208,11 +212,13 @@ class CudaStepper(Stepper):
         stays = gradients.formats != gradients.formats_of_leaves or self.setup.zero_grad
         known = self.driver, self.rows, self.launches.table, self.launches.batches, self.ranges
         with device.on(self.ordinal):
-            return quick_step(*known, stays, expected, gradients.stream, self._moved)
+            how = stays, expected, gradients.stream, self._moved, self._headers.expected
+            return quick_step(*known, *how)
 
     def begin(self, grads: Any, grad_scale: Any, stream: Any = None) -> None:
         """Find and check the gradients, and copy the hyperparameters of the step to the device."""
         self._quick = None
+        self._headers.check()
         if self.gradients.leaves_out and self.table.lags_moved:  # its end was interrupted
             self.settle()
         if type(grad_scale) is not float or grad_scale != self.grad_scale:
@@ -359,6 +365,7 @@ class CudaStepper(Stepper):
         """Prepare the next replay of a graph that captured a step."""
         if not self.setup.capturable:
             super().advance(stream)
+        self._headers.check()
         self.settle()
         self.hyper.fill(self.count, self.grad_scale)
         self._stream = self._handle(stream)
@@ -380,6 +387,10 @@ class CudaStepper(Stepper):
         self.decisions.keep()
         super().go_to(step)
         self._count_from(step)
+
+    def catch_up(self, rows: Mapping[int, Array] | None = None) -> None:
+        """Check that what is now read or written is where it was."""
+        self._headers.check()
 
     def settle(self) -> None:
         """Count only the steps that were taken; waits for the device if that is not known."""

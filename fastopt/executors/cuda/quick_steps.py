@@ -37,6 +37,7 @@ def quick_step(
     expected: Expected,
     stream: int,
     moved: Array,
+    held: Expected,
 ) -> QuickStep | None:
     """The quick step of batches that are bound.
 
@@ -55,6 +56,8 @@ def quick_step(
         The stream, or the negative number of the device whose stream compiled code asks for.
     moved : array
         Whether gradients were bound that Python does not know of: its first element becomes 1 then.
+    held : Expected
+        Of arrays that launches have bound, which must not have changed.
     """
     if stream < 0 and not expected.exchange[STREAM]:
         return None
@@ -75,9 +78,11 @@ def quick_step(
         EVERYWHERE if stays else ranges,
         expected.table,
         expected.exchange.reshape(1, -1),
+        held.table,
+        held.exchange.reshape(1, -1),
     ]
     tables = np.array(
         [*(word for array in kept for word in (address(array), *array.shape)), stream, address(moved)],
         np.int64,
     )
-    return QuickStep(partial(launching.step(), driver, tables), (kept, expected, moved))
+    return QuickStep(partial(launching.step(), driver, tables), (kept, expected, moved, held))
