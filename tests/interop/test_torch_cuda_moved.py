@@ -60,10 +60,6 @@ def test_what_moved_is_refused(compiled, options, how, which):
     grads = [to_cuda(torch.ones(n)) for n in SIZES]
     for _ in range(3):
         opt.step(grads)
-    stepper = stepper_of(opt)()
-    assert (len(stepper._headers.expected.table), len(stepper._headers.others)) == (
-        (4, 0) if compiled else (0, 4)
-    )
     moved = (params if which == "parameter" else state)[2]
     before, first = to_cpu(params[0]).clone(), moved.detach()
     how(moved, to_cuda(torch.full((7,), 5.0)))
@@ -90,6 +86,8 @@ def test_parameters_that_did_not_move_are_stepped_in_one_call(compiled, monkeypa
     monkeypatch.setattr(
         type(stepper_of(opt)()), "begin", lambda *given: (begun.append(1), begin(*given))
     )
+    if compiled:
+        monkeypatch.setattr(device_headers.DeviceHeader, "is_same", lambda _: pytest.fail("in Python"))
     for number in (1.0, 3.0, -2.0):
         opt.step([to_cuda(torch.full((n,), number)) for n in SIZES])
         here.step([np.full(n, number, np.float32) for n in SIZES])
