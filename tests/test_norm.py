@@ -1,5 +1,7 @@
 """The global norm: right for any numbers, and the same bits wherever it is computed."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -87,6 +89,24 @@ def test_squares_that_overflow(executor):
 def test_same_bits_where_squares_overflow_or_vanish(scale, executor):
     x = numbers((5, 8193), np.float64)
     assert norm_of([g * scale for g in x], executor) == norm_of(x, "serial") * scale
+
+
+class Counted:
+    """A number that knows how many additions, one after the other, it has come from."""
+
+    def __init__(self, additions=0):
+        self.additions = additions
+
+    def __add__(self, other):
+        return Counted(1 + max(self.additions, other.additions))
+
+
+def test_no_addition_waits_for_more_than_a_binary_tree_has():
+    """In the order of the sums, which is that of all executors: their bits are the same."""
+    rows = np.full((norm.SUM_BLOCK // norm.LANES, norm.LANES), Counted(), object)
+    block = norm.tree_sum(norm.tree_sum(rows))
+    total = norm.tree_sum(np.full(norm.blocks([10**8]), block, object))
+    assert total.additions == 27 == math.ceil(math.log2(10**8))
 
 
 @everywhere
