@@ -1,6 +1,9 @@
 """What pyproject.toml, the Makefile and the pages promise of Pythons, versions and links."""
 
+import os
 import re
+import shutil
+import subprocess
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -48,6 +51,25 @@ def test_pythons():
     assert (
         oldest.project()["requires-python"] == f">={declared[0]}" == PYTHONS[-1].replace("python", ">=")
     )
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+def test_all_tests_of_devices_are_run_on_the_emulated_gpu():
+    """A file that is in no list of the Makefile would be skipped everywhere."""
+    targets = "cuda-emulated", "torch-emulated", "mpi-emulated"
+    command = ["make", "--dry-run", "--always-make", *targets]
+    # Not what the make that runs these tests tells those that it starts.
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    how = {"cwd": ROOT, "env": variables, "capture_output": True, "text": True, "check": True}
+    commands = subprocess.run(command, **how).stdout
+    marks = "needs_driver", "needs_torch_on_cuda", "needs_emulator"
+    files = [
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "tests").rglob("test_*.py")
+        if path != Path(__file__) and any(mark in path.read_text("utf-8") for mark in marks)
+    ]
+    assert len(files) > 15
+    assert not [file for file in files if file not in commands]
 
 
 def test_pages_say_the_oldest():
