@@ -22,9 +22,9 @@ def pytest_collection_modifyitems(config, items):
     cases = {}
     for item in items:
         cases.setdefault(item.nodeid.split("[")[0], []).append(item)
-    taken = {item for own in cases.values() for item in (own[first - 1 :: step] or own[:1])}
-    config.hook.pytest_deselected(items=[item for item in items if item not in taken])
-    items[:] = [item for item in items if item in taken]
+    chosen = {item for of_test in cases.values() for item in of_test[first - 1 :: step] or of_test[:1]}
+    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+    items[:] = [item for item in items if item in chosen]
 
 
 @pytest.fixture(scope="session", autouse=True)

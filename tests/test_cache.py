@@ -283,7 +283,7 @@ def test_machine_code_has_names_of_its_own(tmp_path: Path) -> None:
     import fastopt
 
     compiled, compile_it = [], Dispatcher.compile
-    Dispatcher.compile = lambda own, signature: (compiled.append(own), compile_it(own, signature))[1]
+    Dispatcher.compile = lambda self, types: (compiled.append(self), compile_it(self, types))[1]
     fastopt.SGD(np.zeros(3), lr=0.1, clip_norm=1.0).step(np.ones(3))
     for asm in (asm for dispatcher in compiled for asm in dispatcher.inspect_asm().values()):
         print(*re.findall(r"^(_Z\\w*fastopt\\w*):", asm, re.MULTILINE), sep="\\n")

@@ -1,4 +1,4 @@
-"""Arrays on a device that is not the current one: what is done for them is done on theirs."""
+"""Arrays on a device that is not the current one: the driver is called for their device."""
 
 from contextlib import contextmanager
 
@@ -82,10 +82,10 @@ def use(make, place):
 def test_everything_is_done_on_the_arrays_device(make):
     opt, params = use(make, to_device)
     if not opt.capturable:
-        same, theirs = use(make, np.copy)
+        same, in_memory = use(make, np.copy)
         assert opt.step_count == same.step_count
-        for own, other in zip(params, theirs, strict=True):
-            assert_same_bits(to_host(own), other)
+        for param, expected in zip(params, in_memory, strict=True):
+            assert_same_bits(to_host(param), expected)
 
 
 @pytest.mark.usefixtures("_elsewhere")

@@ -135,10 +135,10 @@ def _slots_unread(job: Job) -> set[str]:
     elements = [names.of(part) for part in job.parts][-1]
     items: set[int] = set()
     for summand in sums_in(last).summands:
-        own = _items_read(summand, 2)
-        if own is None:
+        of_summand = _items_read(summand, 2)
+        if of_summand is None:
             return set()
-        items |= own
+        items |= of_summand
     return {name for index, name in enumerate(elements.read) if index not in items}
 
 

@@ -11,7 +11,7 @@ from tests.fuzz import numbers
 from tests.fuzz.compare import assert_same
 from tests.fuzz.recipes import number
 from tests.fuzz.stories import SHARED
-from tests.fuzz.torch_steps import CORE, recipe
+from tests.fuzz.torch_steps import CORE, draw_shapes, recipe
 from tests.interop.torch_pairs import fast, through_file, torch
 
 STATS = "grad_norm", "update_rms", "param_mean", "trend_norm"
@@ -23,14 +23,14 @@ def draw(seed: int) -> dict[str, Any]:
     """An optimizer with torch's arguments, tensors, and what happens."""
     name, kwargs, dtype = recipe(numbers.choose(seed // SHARED, "rates"), NAMES)
     rng = numbers.choose(seed, "rates")
-    sizes = [rng.choice([0, 1, 3, 16, 17, 64, 257, 4096]) for _ in range(rng.randint(1, 4))]
+    shapes = draw_shapes(rng)
     return {
         "torch": name,
         "kwargs": {**kwargs, "lr": "auto"},
         "dtype": dtype,
-        "shapes": [rng.choice([(n,), (n, 3), (2, n)]) for n in sizes],
+        "shapes": shapes,
         "seed": seed,
-        "events": [_event(rng, len(sizes)) for _ in range(rng.randint(3, 12))],
+        "events": [_event(rng, len(shapes)) for _ in range(rng.randint(3, 12))],
     }
 
 
@@ -97,8 +97,8 @@ class Twins:
             state["trend"] = state["trend"].clone()
 
     def compare(self, what: str) -> None:
-        found = [p.detach().numpy() for p in self.params]
-        assert_same(found, self.arrays, f"parameters after {what}")
+        params = [p.detach().numpy() for p in self.params]
+        assert_same(params, self.arrays, f"parameters after {what}")
         rates = self.torch.get_last_lr()[0], self.core.current("lr")
         assert repr(rates[0]) == repr(rates[1]), f"rates after {what}: {rates}"
         stats, expected = self.torch.stats, self.core.stats

@@ -24,16 +24,22 @@ def draw(seed: int) -> dict[str, Any]:
     """An optimizer with torch's arguments, tensors, and what happens."""
     name, kwargs, dtype = recipe(numbers.choose(seed // SHARED, "torch"), DRAWN)
     rng = numbers.choose(seed, "torch")
-    sizes = [rng.choice([0, 1, 3, 16, 17, 64, 257, 4096]) for _ in range(rng.randint(1, 4))]
+    shapes = draw_shapes(rng)
     return {
         "torch": name,
         "kwargs": kwargs,
         "dtype": dtype,
-        "shapes": [rng.choice([(n,), (n, 3), (2, n)]) for n in sizes],
-        "turned": [rng.random() < 0.3 for _ in sizes],  # stored by columns
+        "shapes": shapes,
+        "turned": [rng.random() < 0.3 for _ in shapes],  # stored by columns
         "seed": seed,
-        "events": [_event(rng, len(sizes)) for _ in range(rng.randint(2, 8))],
+        "events": [_event(rng, len(shapes)) for _ in range(rng.randint(2, 8))],
     }
+
+
+def draw_shapes(rng: Random) -> list[tuple[int, ...]]:
+    """Of one to four tensors, some of them without elements."""
+    sizes = [rng.choice([0, 1, 3, 16, 17, 64, 257, 4096]) for _ in range(rng.randint(1, 4))]
+    return [rng.choice([(n,), (n, 3), (2, n)]) for n in sizes]
 
 
 def recipe(rng: Random, names: Sequence[str]) -> tuple[str, dict[str, Any], str]:

@@ -80,13 +80,13 @@ class Twins(CudaPair):
         return getattr(home, name)(self.params[which], **copy.deepcopy(self.kwargs))
 
     def assert_same(self, **_):
-        def same(found, expected, what):
+        def same(actual, expected, what):
             if isinstance(expected, list):  # carried numbers
-                assert found == expected, what
+                assert actual == expected, what
                 return
-            found, expected = to_cpu(found), expected.detach()
-            assert found.dtype == expected.dtype
-            assert torch.equal(found, expected), what
+            actual, expected = to_cpu(actual), expected.detach()
+            assert actual.dtype == expected.dtype
+            assert torch.equal(actual, expected), what
 
         for i, (p, q) in enumerate(zip(*self.params.values(), strict=True)):
             same(q, p, i)
@@ -99,12 +99,12 @@ class Twins(CudaPair):
 def load(pair, of_torch, of_fast, monkeypatch):
     """Checkpoints into both, as a script loads them: tensors on the CPU."""
 
-    def on_cpu(found):
+    def on_cpu(saved):
         states = {
             i: {k: to_cpu(v).clone() if torch.is_tensor(v) else v for k, v in s.items()}
-            for i, s in found["state"].items()
+            for i, s in saved["state"].items()
         }
-        return {**found, "state": states}
+        return {**saved, "state": states}
 
     pair.torch.load_state_dict(on_cpu(of_torch))
     with moves_to_cuda(monkeypatch):

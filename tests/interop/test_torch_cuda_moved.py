@@ -81,7 +81,7 @@ def test_what_moved_is_refused(compiled, options, how, which):
 def test_parameters_that_did_not_move_are_stepped_in_one_call(compiled, monkeypatch):
     twins = [np.ones(n, np.float32) for n in SIZES]
     params = [torch.nn.Parameter(to_cuda(torch.ones(n))) for n in SIZES]
-    opt, here = (fastopt.RMSProp(own, lr=0.1) for own in (params, twins))
+    opt, here = (fastopt.RMSProp(arrays, lr=0.1) for arrays in (params, twins))
     begun, begin = [], type(stepper_of(opt)()).begin
     monkeypatch.setattr(
         type(stepper_of(opt)()), "begin", lambda *given: (begun.append(1), begin(*given))

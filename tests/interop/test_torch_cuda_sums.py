@@ -29,15 +29,15 @@ def assert_same_sums(pair):
     assert repr(rates[0]) == repr(rates[1])  # NaN too
     carried = [[group.get("carried") for group in each.param_groups] for each in pair.both]
     assert carried[0] == carried[1]
-    expected, found = (optimizer.read_stats() for optimizer in pair.both)
+    expected, actual = (optimizer.read_stats() for optimizer in pair.both)
     if expected is None:
-        assert found is None
+        assert actual is None
         return
-    assert (found.step, repr(dict(found))) == (expected.step, repr(dict(expected)))
-    theirs, ours = pair.params.values()
+    assert (actual.step, repr(dict(actual))) == (expected.step, repr(dict(expected)))
+    on_cpu, on_device = pair.params.values()
     for name, each in expected.per_array.items():
-        there = found.per_array[name]
-        assert repr([there.get(q) for q in ours]) == repr([each.get(p) for p in theirs])
+        numbers = actual.per_array[name]
+        assert repr([numbers.get(q) for q in on_device]) == repr([each.get(p) for p in on_cpu])
 
 
 @pytest.mark.parametrize("name", ["LAMB", "LARS", "Prodigy", "DoG", "Lion"])
@@ -80,15 +80,15 @@ def test_skipped_steps_do_not_count():
 def test_groups_and_another_one_added():
     """One has a number for its rate; the last joins the rate of the first."""
     pair = Twins("AdamW", {"lr": "auto", "stats": STATS}, shapes=((5,), (40,), (3,)))
-    groups = [[own[:1], own[1:2], own[2:]] for own in pair.params.values()]
-    made = [
+    groups = [[params[:1], params[1:2], params[2:]] for params in pair.params.values()]
+    optimizers = [
         fast.AdamW([{"params": a}, {"params": b, "lr": 0.1}], lr="auto", stats=STATS)
         for a, b, _ in groups
     ]
-    pair.torch, pair.fast = made
+    pair.torch, pair.fast = optimizers
     pair.step((2,))
     pair.step((2,))
-    for optimizer, (*_, last) in zip(made, groups, strict=True):
+    for optimizer, (*_, last) in zip(optimizers, groups, strict=True):
         optimizer.add_param_group({"params": last})
     for _ in range(2):
         pair.step()
@@ -106,14 +106,14 @@ CHECKPOINTS = {
 
 @pytest.mark.parametrize("name", CHECKPOINTS)
 def test_checkpoints_both_ways_and_copies(name, monkeypatch):
-    """What was summed on the CPU goes on here, the reverse, and in copies."""
+    """Sums from the CPU continue on a device, those of a device on the CPU, and both in copies."""
     pair = Twins(name, CHECKPOINTS[name])
     for without in MISSING[:4]:
         pair.step(without)
     other = Twins(name, CHECKPOINTS[name])
     load(other, pair.fast.state_dict(), pair.torch.state_dict(), monkeypatch)
-    for own, others in zip(pair.params.values(), other.params.values(), strict=True):
-        for p, q in zip(own, others, strict=True):
+    for params, others in zip(pair.params.values(), other.params.values(), strict=True):
+        for p, q in zip(params, others, strict=True):
             q.data.copy_(p)
     other.step((1,))  # which keeps the sums that were loaded
     assert_same_sums(other)
@@ -150,15 +150,15 @@ def test_a_plan_made_anew_goes_on(name, kwargs):
     step(4.0)
     step(2.0, (0,))
     known = pair.torch.read_stats()
-    for optimizer, own in zip(pair.both, pair.params.values(), strict=True):
+    for optimizer, params in zip(pair.both, pair.params.values(), strict=True):
         optimizer.state_dtype = torch.bfloat16 if optimizer.state_dtype is None else None
-        assert optimizer.read_stats().per_array["grad_norm"][own[0]] > 0.0
+        assert optimizer.read_stats().per_array["grad_norm"][params[0]] > 0.0
     step(8.0, (0,))
     later = pair.torch.read_stats()
-    own = pair.params["torch"]
+    params = pair.params["torch"]
     for name in STATS:
-        assert later.per_array[name][own[0]] == known.per_array[name][own[0]]
-        assert later.per_array[name][own[1]] != known.per_array[name][own[1]]
+        assert later.per_array[name][params[0]] == known.per_array[name][params[0]]
+        assert later.per_array[name][params[1]] != known.per_array[name][params[1]]
     step(1.0)
 
 
@@ -186,13 +186,13 @@ def test_reading_statistics_does_not_wait(monkeypatch):
         w.grad = to_cuda(size * torch.tensor([3.0, 4.0]))
         optimizer.step()
     with monkeypatch.context() as patch:
-        patch.setattr(device.Pinned, "has_arrived", lambda own: int(own.array[0]) < 2)
+        patch.setattr(device.Pinned, "has_arrived", lambda pinned: int(pinned.array[0]) < 2)
         for name in ("synchronize", "to_host"):
             patch.setattr(device, name, None)
         assert (optimizer.stats.step, optimizer.stats["grad_norm"]) == (1, 5.0)
     assert optimizer.read_stats(wait=False).step == 2
     with monkeypatch.context() as patch:  # nothing of the new plan has come yet
-        patch.setattr(device.Pinned, "has_arrived", lambda own: False)
+        patch.setattr(device.Pinned, "has_arrived", lambda pinned: False)
         late.grad = to_cuda(torch.ones(1))
         optimizer.step()
         assert (optimizer.stats.step, optimizer.stats["grad_norm"]) == (2, 10.0)

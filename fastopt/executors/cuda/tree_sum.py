@@ -41,9 +41,9 @@ def add_neighbours(sums, size, items, width, thread, threads):
         level += 1
     cuda.syncthreads()
 """
-# The sums of `count` numbers in device memory, of all columns, which are `capacity` numbers apart, come
-# to the first of a column in shared memory and of theirs. -0.0 stands for a number that there is not:
-# it changes no other.
+# Adds up `count` numbers in device memory, in each of several columns that are `capacity` numbers
+# apart. A sum replaces the first number of its column, in device memory and in shared memory. Where
+# numbers run out, -0.0 is added, which changes no sum.
 _ADD_UP = """
 def add_up(at, capacity, count, sums, thread):
     round = ROWS * SUM_THREADS

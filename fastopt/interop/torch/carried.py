@@ -100,8 +100,8 @@ class Carried:
     def _of(self, carried: Any, section: int, key: int, *, per_array: bool) -> list[list[float]]:
         """Those of a section, or of one of its rows, of each pass that it is in."""
         return [
-            carried[number][key] if own.per_array == per_array else []
-            for number, own in self._passes[section]
+            carried[number][key] if sum_pass.per_array == per_array else []
+            for number, sum_pass in self._passes[section]
         ]
 
     def load(self, before: Carried | None) -> None:

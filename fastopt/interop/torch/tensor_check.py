@@ -134,7 +134,7 @@ def scan() -> Callable[..., int]:
 
 @cache
 def note_steps() -> Callable[..., None]:
-    """``note_steps()(counts, given, locations, products)``: write counts into torch's tensors.
+    """``note_steps()(counts, has_gradient, locations, products)``: write counts into torch's tensors.
 
     For each row that has a gradient and another count than torch: the count to the first address in
     `locations`, and the product to the second. Each is followed by a size in bytes, 0 if there is no
