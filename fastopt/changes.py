@@ -35,8 +35,8 @@ def make(changes: Sequence[Change]) -> list[Any]:
 def for_now(there: Sequence[Change], back: Sequence[Change]) -> Iterator[None]:
     """Make changes for as long as a ``with`` lasts, then those that undo them.
 
-    An interrupt, also one of the way back, comes through when all is undone. Changes back may be
-    functions of Python: they are made again from the first if they were interrupted.
+    Changes back may be functions of Python, which can be interrupted: after any exception all of them
+    are made once more, and then it is raised.
     """
     try:
         try:

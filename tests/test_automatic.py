@@ -305,8 +305,9 @@ def test_where_it_is_not():
         fastopt.RMSProp(w, lr="fast")
     with refusal(ValueError, ["sparse must be None"]):
         fastopt.RMSProp(w, lr="auto", sparse="lazy")
-    with refusal(ValueError, ["rmsprop_step", "carry"]):
-        fastopt.rmsprop_step(w, w, lr="auto", square_avg=w.copy(), trend=w.copy())
+    for lr in "auto", fastopt.auto(0.1):
+        with refusal(ValueError, ["lr must be a number", "rmsprop_step", "an optimizer"]):
+            fastopt.rmsprop_step(w, w, lr=lr, square_avg=w.copy())
     for wrong, error in ((-1.0, ValueError), ("1", TypeError), (None, TypeError)):
         with refusal(error, ["factor must be"]):
             fastopt.auto(wrong)

@@ -86,6 +86,12 @@ def test_squares_that_overflow_or_vanish(scale):
     assert opts[0].last.norm == opts[1].last.norm == pytest.approx(5.0 * scale, rel=1e-15)
 
 
+def test_sums_of_blocks_that_overflow():
+    """Without a warning, though the host adds them."""
+    arrays = [np.full(1, 1.2e154), np.full(1, 1.2e154)]
+    assert fastopt.global_norm(list(map(to_device, arrays))) == fastopt.global_norm(arrays)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_clipping_with_what_is_not_finite(dtype):
     """By the norm of the finite elements; each element that is not finite spoils itself."""

@@ -16,8 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from fastopt.arrays.checks import Array
-from fastopt.transforms.base import sums_in
-from fastopt.transforms.gradient_clip import DOWN, SMALL, UP, summing
+from fastopt.transforms.gradient_clip import DOWN, SMALL, UP, clipped
 
 
 class Reducer(Protocol):
@@ -46,9 +45,14 @@ SUM_BLOCK = 8192  # elements
 LANES = 8  # doubles in the widest vector
 
 
+def blocks_of(size: int) -> int:
+    """The number of blocks of an array."""
+    return -(-size // SUM_BLOCK)
+
+
 def blocks(sizes: Sequence[int]) -> int:
     """The number of blocks of arrays of these sizes."""
-    return sum(-(-size // SUM_BLOCK) for size in sizes)
+    return sum(map(blocks_of, sizes))
 
 
 def tree_sum(rows: Array) -> Any:
@@ -111,7 +115,7 @@ def clip_sums(
 
 def norm_of(sums: Sequence[float]) -> float:
     """The norm from these sums, NaN where not all elements are finite."""
-    _, (size,) = sums_in(summing(wide=True)).from_sums((1.0, math.inf), sums, ())
+    _, (size,) = clipped((1.0, math.inf), sums, ())  # type: ignore[no-untyped-call]
     return float(size)
 
 

@@ -10,6 +10,7 @@ import inspect
 from numbers import Real
 from typing import Any, Protocol
 
+from fastopt.optimizers.automatic import is_automatic
 from fastopt.optimizers.named import NamedOptimizer
 from fastopt.optimizers.registry import ONE_SHOT, optimizer_class
 from fastopt.steps.clipping import GradientStats
@@ -123,6 +124,11 @@ def _take(
     settings: dict[str, Any],
     state: dict[str, Any],
 ) -> GradientStats | None:
+    if is_automatic(settings.get("lr")):
+        raise ValueError(
+            f"lr must be a number or a schedule for {name}: an automatic rate follows from the steps "
+            "before, which an optimizer knows"
+        )
     if settings.get("stats"):
         raise ValueError(f"stats must be empty for {name}: an optimizer has them, as opt.stats")
     optimizer = kind(param, **settings, state=state)

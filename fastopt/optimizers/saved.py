@@ -11,7 +11,7 @@ from fastopt.owned import owned
 
 
 class Saved:
-    """What `Optimizer` has to be saved, loaded, pickled and copied."""
+    """The methods of `Optimizer` that save, load, pickle and copy it."""
 
     __slots__ = ()
 

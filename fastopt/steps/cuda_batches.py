@@ -56,7 +56,7 @@ class BatchMaker:
         self._sums_at = [0] * len(parameters.leaves)
         if pass_sums is not None:
             self._sums_at = pass_sums.device.pieces_at
-        self._capturable, self.recalls = setup.capturable, recalls
+        self._capturable = setup.capturable
         self._control_at = 0 if control is None else control.address
         self._clip = clip
         self._variant = KernelVariant(clip is not None, setup.capturable, recalls)

@@ -36,6 +36,7 @@ class DeviceClip:
     Attributes
     ----------
     part : Part
+    control : Control
     memory : PassMemory
     numbers : tuple of float
         ``1 / grad_scale`` and the limit of the norm, of the coming step.

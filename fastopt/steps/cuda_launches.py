@@ -19,7 +19,6 @@ from fastopt.executors.cuda.pass_launches import StepTotals
 from fastopt.steps.cuda_batches import BatchMaker
 from fastopt.steps.cuda_sums import DevicePass
 from fastopt.steps.hyperparameters import Hyperparameters
-from fastopt.steps.parameter_set import ParameterSet
 
 NO_LAUNCHES = np.zeros((0, 4), np.int64)
 
@@ -29,7 +28,6 @@ class StepLaunches:
 
     Parameters
     ----------
-    parameters : ParameterSet
     maker : BatchMaker
     totals : StepTotals or None
         The launches that add up what a step's kernels have stored.
@@ -52,13 +50,12 @@ class StepLaunches:
 
     def __init__(
         self,
-        parameters: ParameterSet,
         maker: BatchMaker,
         totals: StepTotals | None,
         ordinal: int,
         compiled: bool,
     ) -> None:
-        self._parameters, self._maker, self._totals = parameters, maker, totals
+        self._maker, self._totals = maker, totals
         self._ordinal, self._compiled = ordinal, compiled
         self.table: Array = NO_LAUNCHES
         self.passes: list[DevicePass] = []
@@ -89,7 +86,8 @@ class StepLaunches:
             known, passes = self._maker.batches(self._known, hyper, scales, formats, first)
         batches = list(known.values())
         new = {"_known": known, "batches": batches, "passes": passes, "_single": {}}
-        return [partial(vars(self).update, new, parts=[*passes, *batches])]
+        new["parts"] = [*passes, *batches]
+        return [partial(vars(self).update, new)]
 
     def forget(self) -> None:
         """Forget the gradients that are bound: compiled code has written others."""

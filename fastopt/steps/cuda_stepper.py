@@ -103,10 +103,11 @@ class CudaStepper(Stepper):
             recalls=self._recalls,
         )
         where = self.ordinal, self.driver is not None
-        self.launches = StepLaunches(parameters, maker, totals, *where)
+        self.launches = StepLaunches(maker, totals, *where)
         self._stream, self._is_capturing, self._has_started = 0, False, False
         # Whether the step that was begun was counted, by machine code, and whether all was run at once.
         self._is_counted, self._is_whole = False, True
+        self._left = 0  # elements still to be stepped, below zero if there are none
         self._also: list[Change] = []  # what is made together with the next step
         make(self.planned(hyper, self.scales))
 
@@ -192,8 +193,10 @@ class CudaStepper(Stepper):
         finally:
             self.gradients.is_noted = False
         if waits:
-            self.settle()
-            make(also)
+            try:
+                self.settle()
+            finally:  # whatever interrupts the wait, the step was taken
+                make(also)
         if self._also:  # there was nothing to launch, or it was not launched in one
             make(self._also)
             self._also = []
@@ -247,6 +250,7 @@ class CudaStepper(Stepper):
             self.launches.prepare(self._stream)
         if self._may_skip and self.reducer is LOCAL and not self._is_capturing:
             self._skips.unread += 1  # before the step is counted
+        self._left = self.parameters.size
 
     def _set_numbers(self) -> None:
         """Have sums concluded with the hyperparameters of the coming step."""
@@ -291,6 +295,9 @@ class CudaStepper(Stepper):
 
     def run(self, start: int, stop: int) -> None:
         """Launch the step of the elements from `start` to `stop`."""
+        left = self._left - (stop - start)
+        if left < 0:  # nothing more of what was stepped
+            return
         self._is_whole = is_whole = stop - start == self.parameters.size
         self._is_counted = is_whole and self._run_and_count()
         if not self._is_counted:
@@ -303,6 +310,7 @@ class CudaStepper(Stepper):
                             gradient = self.gradients.addresses[[row]]
                             launches = self.launches.alone(row, self.first, gradient)
                             launches.start_part(part.start, part.stop, self._stream)
+        self._left = left or -1
         self._has_started = True
 
     def _run_and_count(self) -> bool:

@@ -15,9 +15,9 @@ from fastopt.executors.cuda.batches import Batch
 from fastopt.executors.cuda.kernel_source import KernelVariant
 from fastopt.executors.cuda.pass_launches import StepTotals
 from fastopt.executors.cuda.sum_kernels import conclude, sum_kernels
-from fastopt.executors.cuda.sum_launches import Adding, Conclusion, PassMemory, blocks_of
+from fastopt.executors.cuda.sum_launches import Adding, Conclusion, PassMemory
 from fastopt.executors.cuda.sum_source import ADD, ALL, FOLLOW
-from fastopt.executors.norm import LOCAL, Reducer
+from fastopt.executors.norm import LOCAL, Reducer, blocks_of
 from fastopt.kernels.job import Job
 from fastopt.steps.hyperparameters import Entry, Hyperparameters
 from fastopt.steps.parameter_set import ParameterSet, sum_job
@@ -250,7 +250,7 @@ class ChainPass(DevicePass):
                 first, part = decisions.part(self._pass, entry.group)
                 conclusion = self._concludes(entry, part, shared.control, form)
                 settings = slice(first, first + part.from_host)
-                values = partial(_given, shared.hyper, entry, settings)
+                values = partial(_from_host, shared.hyper, entry, settings)
                 self._concluding.append((values, conclusion))
                 form = form._replace(skips=form.skips or sums_in(part).skips)
 
@@ -282,6 +282,6 @@ class ChainPass(DevicePass):
         )
 
 
-def _given(hyper: Hyperparameters, entry: Entry, settings: slice) -> Sequence[float]:
+def _from_host(hyper: Hyperparameters, entry: Entry, settings: slice) -> Sequence[float]:
     """Some of the hyperparameters from the host, as of the last step that was filled in."""
     return hyper.from_host(entry)[settings]

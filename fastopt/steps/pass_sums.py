@@ -12,7 +12,7 @@ import numpy as np
 from fastopt.arrays.checks import Array
 from fastopt.changes import Change, put
 from fastopt.executors.cpu.sums import each_total
-from fastopt.executors.norm import LOCAL, SUM_BLOCK, Reducer, tree_sum
+from fastopt.executors.norm import LOCAL, Reducer, blocks_of, tree_sum
 
 NOTHING = -0.0  # what leaves any number as it is that it is added to
 
@@ -85,7 +85,7 @@ class BlockSums(PassSums):
 
     def __init__(self, sizes: Sequence[int], counts: Sequence[int], compiled: bool) -> None:
         super().__init__(sizes, counts)
-        lengths = [max(-(-size // SUM_BLOCK), 1) for size in sizes]
+        lengths = [max(blocks_of(size), 1) for size in sizes]
         items = [length * count for length, count in zip(lengths, counts, strict=True)]
         *firsts, size = accumulate(items, initial=0)
         self._numbers = np.zeros(max(size, 1))
@@ -112,7 +112,7 @@ class BlockSums(PassSums):
         changes = []
         for blocks, numbers in zip(self.blocks, totals, strict=True):
             values = np.full(blocks.shape, NOTHING)
-            values[0] = [*numbers, *(0.0 for _ in values[0, len(numbers) :])]
+            values[0, : len(numbers)], values[0, len(numbers) :] = numbers, 0.0
             changes.append(put(blocks, values))
         return changes
 

@@ -84,7 +84,7 @@ def gradient_clip(*, skips: bool) -> Part:
 
 
 def summing(*, wide: bool) -> Part:
-    """The same as kernels that sum need it, which get no hyperparameters.
+    """The transform for kernels that only add up its sums, which get no hyperparameters.
 
     Only `wide` gradients, those of float64, have squares that overflow and vanish.
     """

@@ -11,8 +11,8 @@ from tests.interop.torch_pairs import torch
 from tests.refusals import refusal
 
 from fastopt.steps import device_headers  # isort: skip
-from fastopt.steps.stepper import stepper_of  # isort: skip
 from tests.interop.cuda_tensors import current_stream, to_cpu, to_cuda  # isort: skip
+from tests.test_cuda_moved import steps_begun  # isort: skip
 
 pytestmark = [
     needs_driver,
@@ -82,10 +82,7 @@ def test_parameters_that_did_not_move_are_stepped_in_one_call(compiled, monkeypa
     twins = [np.ones(n, np.float32) for n in SIZES]
     params = [torch.nn.Parameter(to_cuda(torch.ones(n))) for n in SIZES]
     opt, here = (fastopt.RMSProp(arrays, lr=0.1) for arrays in (params, twins))
-    begun, begin = [], type(stepper_of(opt)()).begin
-    monkeypatch.setattr(
-        type(stepper_of(opt)()), "begin", lambda *given: (begun.append(1), begin(*given))
-    )
+    begun = steps_begun(monkeypatch, opt)
     if compiled:
         monkeypatch.setattr(device_headers.DeviceHeader, "is_same", lambda _: pytest.fail("in Python"))
     for number in (1.0, 3.0, -2.0):

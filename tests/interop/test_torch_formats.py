@@ -9,6 +9,7 @@ import pytest
 import fastopt
 from tests.examples.toy_format import registered
 from tests.interop.torch_pairs import NAMES, SETTINGS, Pair, every, fast, through_file, torch
+from tests.refusals import refusal
 
 COUNTS = ("step", "mu_product", "eta", "mu")
 LARGE, SMALL = (40, 120), (7,)  # 8 bits are for arrays of 4096 elements and more
@@ -363,6 +364,16 @@ def test_unknown_arguments_are_refused():
     for name in NAMES:
         with pytest.raises(TypeError, match="state_type"):
             getattr(fast, name)([w], state_type="8bit")
+
+    class Mine(fast.Adam):
+        def __init__(self, params, **settings):
+            super().__init__(params, **settings)
+
+    for kind in Mine, fast.Lion:
+        with refusal(TypeError, [kind.__name__, "clip_nrm", "did you mean clip_norm"]):
+            kind([w], clip_nrm=1.0)
+    with refusal(TypeError, ["weight_dcay", "did you mean weight_decay", "betas"]):
+        Mine([w], weight_dcay=0.1)
 
 
 def test_complex_parameters_are_as_ever():

@@ -67,6 +67,11 @@ def steps(comm):
         for dtype in (np.float16, np.float64):
             compare(comm, CASES[0].make, 513, dtype, device_exchange=way)
         compare(comm, CASES[1].make, 1283, overlap_chunks=2, device_exchange=way)
+        # What was stepped is not stepped or counted again: of a rank without elements, and of one that
+        # steps its shard at once because of sums.
+        compare(comm, CASES[0].make, 100, overlap_chunks=3, device_exchange=way)
+        make = lambda s: fastopt.SGD(s, lr=0.5, stats=("grad_norm",))  # noqa: E731
+        compare(comm, make, 2000, overlap_chunks=3, device_exchange=way)
 
 
 def norms(comm):

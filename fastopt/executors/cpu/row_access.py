@@ -24,8 +24,8 @@ from fastopt.executors.cpu.columns import (
     PARAM,
     STEPS,
 )
-from fastopt.executors.cpu.pointers import LINE, emit_call, prefetch_line
-from fastopt.kernels.llvm_operations import I64
+from fastopt.executors.cpu.pointers import LINE, element_pointer, emit_call, prefetch_line
+from fastopt.kernels.llvm_operations import I8, I64
 
 
 def load_word(builder: Any, address: Any, offset: int = 0, kind: Any = I64) -> Any:
@@ -86,8 +86,7 @@ def run_row(typing_context: Any, rows: Any, row: Any, start: Any, stop: Any) -> 
         last = builder.sub(other.columns, ir.Constant(I64, 1))
         for address in (other.load(PARAM), other.load(GRAD), other.load(last)):
             for line in range(2):
-                line_at = builder.add(address, ir.Constant(I64, line * LINE))
-                pointer = builder.inttoptr(line_at, ir.IntType(8).as_pointer())
+                pointer = element_pointer(builder, I8, address, ir.Constant(I64, line * LINE))
                 prefetch_line(builder, pointer, written=False)
         this = table[number]
         addresses = builder.ptrtoint(this.pointer(FIRST), I64)
@@ -105,8 +104,7 @@ def count_step(typing_context: Any, rows: Any, row: Any) -> Any:
         this = Rows(context, builder, signature, args)[args[1]]
         is_stepped = builder.icmp_signed("==", this.load(COUNT), this.load(LENGTH))
         which = builder.select(is_stepped, ir.Constant(I64, STEPS), ir.Constant(I64, LAG))
-        counts = builder.inttoptr(this.load(COUNTS), I64.as_pointer())
-        count = builder.gep(counts, [which])
+        count = element_pointer(builder, I64, this.load(COUNTS), which)
         builder.store(builder.add(builder.load(count), ir.Constant(I64, 1)), count)
         return context.get_dummy_value()
 

@@ -97,14 +97,24 @@ def _trailing_zeros(builder: Any, number: Any) -> Any:
     return builder.cttz(number, ir.Constant(ir.IntType(1), 1))
 
 
-@intrinsic
-def waiting_sums(typing_context: Any) -> Any:
-    """The address of memory for the sums of a block, on the kernel's stack."""
+def _allocate(count: int) -> Any:
+    """The address of memory for so many sums, on the kernel's stack."""
 
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.ptrtoint(allocate_waiting(builder), I64)
+    @intrinsic
+    def allocate(typing_context: Any) -> Any:
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.ptrtoint(cgutils.alloca_once(builder, VECTOR, count), I64)
 
-    return types.intp(), emit
+        return types.intp(), emit
+
+    return allocate
+
+
+def _pointer(builder: Any, address: Any) -> Any:
+    return builder.inttoptr(address, VECTOR.as_pointer())
+
+
+waiting_sums = _allocate(LEVELS)
 
 
 @intrinsic
@@ -143,8 +153,7 @@ def add_terms(typing_context: Any, waiting: Any, terms: Any, number: Any) -> Any
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         waiting, terms, number = args
-        pointer = builder.inttoptr(waiting, VECTOR.as_pointer())
-        add_group(builder, pointer, _rows_of(builder, terms), number)
+        add_group(builder, _pointer(builder, waiting), _rows_of(builder, terms), number)
         return context.get_dummy_value()
 
     return types.void(types.intp, types.intp, types.int64), emit
@@ -156,24 +165,7 @@ def add_terms(typing_context: Any, waiting: Any, terms: Any, number: Any) -> Any
 # so (1.034 with the longer distance of prefetches).
 
 
-def _allocate(count: int) -> Any:
-    """The address of memory for so many sums, on the kernel's stack."""
-
-    @intrinsic
-    def allocate(typing_context: Any) -> Any:
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return builder.ptrtoint(cgutils.alloca_once(builder, VECTOR, count), I64)
-
-        return types.intp(), emit
-
-    return allocate
-
-
 group_sums, block_sums = _allocate(GROUPS), _allocate(BLOCKS)
-
-
-def _pointer(builder: Any, address: Any) -> Any:
-    return builder.inttoptr(address, VECTOR.as_pointer())
 
 
 def _added(builder: Any, first: Any, count: int) -> Any:
@@ -246,7 +238,7 @@ def store_total(typing_context: Any, waiting: Any, groups: Any, address: Any, in
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         waiting, groups, address, index = args
-        sum_ = total(builder, builder.inttoptr(waiting, VECTOR.as_pointer()), groups)
+        sum_ = total(builder, _pointer(builder, waiting), groups)
         builder.store(sum_, element_pointer(builder, DOUBLE, address, index))
         return context.get_dummy_value()
 

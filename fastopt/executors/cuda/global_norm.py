@@ -11,9 +11,9 @@ from fastopt.codecs.formats import name_of
 from fastopt.executors.cuda import device
 from fastopt.executors.cuda.launches import Launch
 from fastopt.executors.cuda.sum_kernels import gradient_sums
-from fastopt.executors.cuda.sum_launches import blocks_of
 from fastopt.executors.cuda.tree_sum import THREADS
-from fastopt.executors.norm import norm_of, tree_sum
+from fastopt.executors.norm import blocks_of, norm_of, tree_sum
+from fastopt.transforms.gradient_clip import NAMES
 
 
 def global_norm(leaves: Sequence[DeviceArray]) -> float:
@@ -22,7 +22,7 @@ def global_norm(leaves: Sequence[DeviceArray]) -> float:
     blocks = sum(counts)
     if not blocks:
         return 0.0
-    sums, first = np.zeros((3, blocks)), 0
+    sums, first = np.zeros((len(NAMES), blocks)), 0
     with device.on(device.ordinal(leaves[0])):
         device.synchronize()  # the arrays may still be written, on any stream
         memory = device.allocate(sums.shape, sums.dtype)
@@ -35,4 +35,5 @@ def global_norm(leaves: Sequence[DeviceArray]) -> float:
             first += count
         device.synchronize()
         device.to_host(sums, memory.address)
-    return norm_of(tree_sum(sums.T).tolist())
+    with np.errstate(all="ignore"):  # squares that overflow are among the other sums too
+        return norm_of(tree_sum(sums.T).tolist())

@@ -21,7 +21,7 @@ from fastopt.executors.cuda.pass_kernels import (
 )
 from fastopt.executors.cuda.tree_sum import SUM_THREADS, THREADS
 from fastopt.executors.launching import UNDER_WAY
-from fastopt.executors.norm import LANES, SUM_BLOCK
+from fastopt.executors.norm import LANES, SUM_BLOCK, blocks_of
 
 ABSENT = -0.0  # what changes no number that it is added to
 
@@ -51,7 +51,7 @@ class StepTotals:
         self, sizes: Sequence[int], terms: Sequence[int], pieces: Sequence[int], control: int
     ) -> None:
         self._control, self._terms = control, list(terms)
-        self._blocks = [-(-size // SUM_BLOCK) for size in sizes]
+        self._blocks = list(map(blocks_of, sizes))
         self._per_block = [SUM_BLOCK // piece for piece in pieces]
         self.shape = max(terms, default=0), len(self._blocks)
         self._totals = device.allocate((1 + self.shape[0] * self.shape[1],), np.dtype(np.float64))

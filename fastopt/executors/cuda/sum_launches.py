@@ -149,11 +149,11 @@ class Adding:
         self._recall = _Recall(bool(names.recall), len(indices), kernels.dtype)
         tail = [control] * len(names.control) + self._recall.words
         hyper_at = hyper.address() if kernels.capturable else []
-        self._end = -len(hyper_at) or None
         self._count = len(names.addresses)
         self._has_decided = bool(names.decided_at)
         name = "one" if isinstance(batch, OneArray) else "many"
         words = 4 + len(names.words) * (name == "one")
+        self._end = words + len(tail)
         self._launches = []
         for program in kernels.programs(name):
             end = [*tail, *hyper_at]
@@ -196,7 +196,7 @@ class Adding:
     def expect(self, step: int, skipped: int) -> None:
         """Set the step count that launches assume, and the number of skipped steps that it is for."""
         for launch in self._launches:
-            self._recall.expect(step, skipped, launch, len(launch.words) + (self._end or 0))
+            self._recall.expect(step, skipped, launch, self._end)
 
     def launches(self) -> list[LaunchRow]:
         """What `start` launches, for compiled code."""
@@ -319,8 +319,3 @@ class Conclusion:
         self._launch.words[5] = self.mode if mode is None else mode
         self._launch.start(self._blocks, SUM_THREADS, stream)
         self._launch.words[5] = self.mode
-
-
-def blocks_of(size: int) -> int:
-    """The number of blocks of an array."""
-    return -(-size // SUM_BLOCK)

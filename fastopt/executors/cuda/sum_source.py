@@ -29,7 +29,7 @@ from fastopt.transforms.base import Part, sums_in
 # A row of the table of `conclude`: address for hyperparameters, index of the first sum and number of
 # sums, whether there is a gradient, index of the first carried number, and index of the first total of
 # the step before and number of totals.
-DECIDED, FIRST, COUNT, GIVEN, CARRIED, TOTAL, TOTALS = range(7)
+DECIDED, FIRST, COUNT, HAS_GRADIENT, CARRIED, TOTAL, TOTALS = range(7)
 ROW_WORDS = 7
 
 # Sums that one launch adds up: each takes 8 KiB of shared memory, of which there are 48.
@@ -168,7 +168,7 @@ def conclude(part: Part, form: KernelVariant, control: bool) -> str:
     walk += ["cuda.syncthreads()", f"if mode != {ADD}:"]
     walk += [f"    own_at = carried_at + 8 * load_word(line, {CARRIED})"]
     walk += ["    before, after = own_at + 8 * from_ * stride, own_at + 8 * to * stride"]
-    walk += [f"    if load_word(line, {GIVEN}) != 0:"]
+    walk += [f"    if load_word(line, {HAS_GRADIENT}) != 0:"]
     walk += indented(indented(["if thread == 0 or thread < rows:", *indented(concluding)]))
     walk += ["    else:", *indented(indented(kept)), "cuda.syncthreads()"]
     indices = {name: i for i, name in enumerate(settings)}

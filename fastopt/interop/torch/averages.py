@@ -90,8 +90,8 @@ class Averaged:
         averages = self.averaged_params()
         with torch.no_grad():
             copies = [part(param).clone() for param in params]
-        numbers = [part(average) for average in averages]
-        there: list[Change] = [assign(self, "_is_exchanged", True), partial(_exchange, params, numbers)]
+        new = [part(average) for average in averages]
+        there: list[Change] = [assign(self, "_is_exchanged", True), partial(_exchange, params, new)]
         back: list[Change] = [partial(_exchange, params, copies), assign(self, "_is_exchanged", False)]
         with for_now(there, back):
             yield

@@ -97,7 +97,7 @@ class FastOptimizer(Averaged, Reported, torch.optim.Optimizer):
     ) -> None:
         """`fused` is given where torch has no such argument."""
         if unknown:
-            raise unknown_arguments(type(self), unknown)
+            raise unknown_arguments(type(self), unknown, dict.fromkeys([*arguments, "fused"]))
         if fused and arguments.get("foreach"):
             raise RuntimeError("`fused` and `foreach` cannot be `True` together.")  # as torch does
         self._has_automatic_lr = is_automatic(arguments.get("lr"))

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastopt.interop.torch.base import FastOptimizer
-from fastopt.interop.torch.options import Added
+from fastopt.interop.torch.options import Added, unknown_arguments
 from fastopt.interop.torch.param_groups import (
     AUTOMATIC_LR,
     GroupValue,
@@ -115,10 +115,7 @@ class NativeOptimizer(FastOptimizer):
             raise TypeError(f"{kind} must name a class: class Mine({kind}, of=...)")
         accepted = _names(self._optimizer)
         if unknown := [name for name in named if name not in accepted]:
-            raise TypeError(
-                f"{kind} has no argument {refusal(unknown, accepted)}; it takes "
-                f"{', '.join([*accepted, *Added.__annotations__])}"
-            )
+            raise unknown_arguments(type(self), unknown, [*accepted, "fused"])
         values = bound(self._optimizer, (None, *settings), named)
         super().__init__(params, {"lr": values["lr"], "defaults": values}, fused=fused, **added)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, TypedDict
 
 from fastopt.optimizers.suggestions import refusal
@@ -64,10 +63,9 @@ class Added(TypedDict, total=False):
     stochastic_rounding: bool | None
 
 
-def unknown_arguments(kind: type, names: Collection[str]) -> TypeError:
-    """The error for arguments that a class does not have."""
-    accepted = [name for name in inspect.signature(kind).parameters if name != "added"]
-    accepted += Added.__annotations__
+def unknown_arguments(kind: type, names: Collection[str], known: Iterable[str]) -> TypeError:
+    """The error for arguments that a class does not have; `known` are those beside `Added`."""
+    accepted = [*known, *Added.__annotations__]
     return TypeError(
         f"{kind.__name__} has no argument {refusal(names, accepted)}; it takes {', '.join(accepted)}"
     )

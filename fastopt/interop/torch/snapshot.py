@@ -40,7 +40,7 @@ class Snapshot:
     ----------
     is_noted : bool
         Whether the addresses of all gradients are in the table, as the last check left it.
-    given : int
+    count : int
         How many rows have a gradient then,
     counts_agree : bool
         and whether torch has the step counts of the table.
