@@ -39,16 +39,16 @@ def _peers(name: str, compiled: bool) -> dict[str, Callable[[list[Any]], Callabl
     import fastopt.interop.torch as fast
 
     settings = SETTINGS.get(name, {})
-    theirs = getattr(torch.optim, name)
+    optimizer = getattr(torch.optim, name)
     peers = {
         "fastopt": lambda params: getattr(fast, name)(params, **settings).step,
-        "torch_eager": lambda params: theirs(params, **settings).step,
-        "torch": lambda params: theirs(params, foreach=True, **settings).step,
+        "torch_eager": lambda params: optimizer(params, **settings).step,
+        "torch": lambda params: optimizer(params, foreach=True, **settings).step,
     }
     if name in FUSED:
-        peers["torch_fused"] = lambda params: theirs(params, fused=True, **settings).step
+        peers["torch_fused"] = lambda params: optimizer(params, fused=True, **settings).step
     if compiled and shutil.which("g++"):
-        peers["torch_compiled"] = lambda params: torch.compile(theirs(params, **settings).step)
+        peers["torch_compiled"] = lambda params: torch.compile(optimizer(params, **settings).step)
     return peers
 
 

@@ -54,7 +54,7 @@ def report(results: Mapping[str, Any]) -> dict[str, str]:
         for name in cases[COLUMNS[0]][which]
     ]
     solved = {
-        optimizer: [sum(count is not None for count in own.values()) for own in sets.values()]
+        optimizer: [sum(count is not None for count in counts.values()) for counts in sets.values()]
         for optimizer, sets in cases.items()
     }
     best = sorted(solved, key=lambda optimizer: -sum(solved[optimizer]))

@@ -125,7 +125,7 @@ def network(data: Array, target: Array, hidden: int, relu: bool, steps: int, see
         slope = rule(out, target[rows])[1]
         back = np.matmul(slope, c.transpose(0, 2, 1)) * ((inner > 0) if relu else (1 - inner**2))
         weights = np.matmul(data[rows].T, back), np.matmul(inner.transpose(0, 2, 1), slope)
-        first, second = (own.reshape(len(x), -1) for own in weights)
+        first, second = (matrix.reshape(len(x), -1) for matrix in weights)
         return np.concatenate([first, back.sum(1), second, slope.sum(1)], 1)
 
     def loss(x: Array) -> Array:

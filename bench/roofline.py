@@ -34,10 +34,10 @@ def roofline(problem: Problem, threads: int) -> tuple[Callable[[], object], int]
     if not problem.read_before:
         return step, problem.bytes_per_element
     read = getattr(library, f"read_{problem.read_before}")
-    before = partial(read, size, count, *pointers[1 : 1 + problem.read_before])
+    reading = partial(read, size, count, *pointers[1 : 1 + problem.read_before])
 
     def both() -> None:
-        before()
+        reading()
         step()
 
     return both, problem.bytes_per_element

@@ -32,7 +32,7 @@ def make(changes: Sequence[Change]) -> list[Any]:
 
 
 @contextmanager
-def for_now(there: Sequence[Change], back: Sequence[Change]) -> Iterator[None]:
+def for_now(forth: Sequence[Change], back: Sequence[Change]) -> Iterator[None]:
     """Make changes for as long as a ``with`` lasts, then those that undo them.
 
     Changes back may be functions of Python, which can be interrupted: after any exception all of them
@@ -40,7 +40,7 @@ def for_now(there: Sequence[Change], back: Sequence[Change]) -> Iterator[None]:
     """
     try:
         try:
-            make(there)
+            make(forth)
             yield
         finally:
             make(back)

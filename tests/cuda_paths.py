@@ -29,7 +29,7 @@ def shortest(listing: str) -> int:
             return [at + 1]
         return [target(at), at + 1] if code[at].startswith("@") else [target(at)]
 
-    first = next(i for i, own in enumerate(code) if "BRA" in own)
+    first = next(i for i, line in enumerate(code) if "BRA" in line)
     waiting, seen = [(first + 1, target(first))], set()
     while True:
         length, at = heapq.heappop(waiting)
@@ -37,5 +37,5 @@ def shortest(listing: str) -> int:
             return length
         if at not in seen:
             seen.add(at)
-            for found in following(at):
-                heapq.heappush(waiting, (length + 1, found))
+            for successor in following(at):
+                heapq.heappush(waiting, (length + 1, successor))

@@ -62,10 +62,10 @@ def assert_same_on_device(opt, w, states):
         ("param", opt.params, w),
         *((name, opt.state[name], states[name]) for name in opt.state),
     ]:
-        found, wanted = to_host(actual), np.asarray(expected)
+        result, wanted = to_host(actual), np.asarray(expected)
         # The bits of a NaN are the processor's own.
         assert_same_bits(
-            *(np.where(np.isnan(x), x.dtype.type(np.nan), x) for x in (found, wanted)), name
+            *(np.where(np.isnan(x), x.dtype.type(np.nan), x) for x in (result, wanted)), name
         )
 
 

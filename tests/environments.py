@@ -42,11 +42,11 @@ def find(python: str, home: Path | None = None) -> str | None:
     return None
 
 
-def newest(pythons: list[str], own: str) -> tuple[str | None, str]:
+def newest(pythons: list[str], running: str) -> tuple[str | None, str]:
     """The newest Python found, or None and why there is nothing to do."""
     for name in pythons:
-        if name == f"python{own}":
-            return None, f"every other target ran under the newest Python found here, {own}"
+        if name == f"python{running}":
+            return None, f"every other target ran under the newest Python found here, {running}"
         if python := find(name):
             return python, ""
     return None, f"none of {', '.join(pythons)} is found here"
@@ -62,8 +62,8 @@ def oldest(requires_python: str) -> tuple[str | None, str]:
 
 def wheel() -> Path:
     """The wheel that `make wheel` built."""
-    (found,) = DIST.glob("*.whl")
-    return found
+    (wheel,) = DIST.glob("*.whl")
+    return wheel
 
 
 def run(folder: Path, *command: str, cwd: Path = ROOT) -> None:
@@ -142,5 +142,5 @@ def main(name: str, pythons: list[str], options: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    found, _, behind = " ".join(sys.argv[2:]).partition("--")
-    main(sys.argv[1], found.split(), behind.split())
+    arguments, _, behind = " ".join(sys.argv[2:]).partition("--")
+    main(sys.argv[1], arguments.split(), behind.split())

@@ -59,15 +59,15 @@ def instructions(text: str) -> list[str]:
 
 def basic_blocks(text: str) -> list[list[str]]:
     """The instructions between labels and jumps."""
-    found: list[list[str]] = [[]]
+    blocks: list[list[str]] = [[]]
     for line in instructions(text):
         if line.endswith(":"):
-            found.append([])
+            blocks.append([])
         else:
-            found[-1].append(line)
+            blocks[-1].append(line)
             if re.match(r"(j\w+|b|b\.\w+|cbn?z|tbn?z|ret)\s", line + " "):
-                found.append([])
-    return [block for block in found if block]
+                blocks.append([])
+    return [block for block in blocks if block]
 
 
 def rounds(text: str, target: str) -> list[list[str]]:
@@ -76,5 +76,7 @@ def rounds(text: str, target: str) -> list[list[str]]:
     root = re.compile(rf"sqrt.*{register}")
     blocks = basic_blocks(text)
     return [
-        own for own in blocks if sum(bool(root.search(line)) for line in own) == PREFETCH_STEP // width
+        block
+        for block in blocks
+        if sum(bool(root.search(line)) for line in block) == PREFETCH_STEP // width
     ]

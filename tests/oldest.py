@@ -16,20 +16,20 @@ BOUND = re.compile(r"(?P<name>[\w.-]+)(\[[\w,-]+\])?>=(?P<version>[\d.]+)")
 
 def project() -> dict[str, Any]:
     """What pyproject.toml says of the package."""
-    found: dict[str, Any] = tomllib.loads(PYPROJECT.read_text("utf-8"))["project"]
-    return found
+    declared: dict[str, Any] = tomllib.loads(PYPROJECT.read_text("utf-8"))["project"]
+    return declared
 
 
 def requirements(extra: str) -> list[str]:
     """What an extra asks for, with that of the extras in it."""
-    found: list[str] = []
+    result: list[str] = []
     for wanted in project()["optional-dependencies"][extra]:
-        if own := re.match(r"fastopt\[([\w,-]+)\]", wanted):
-            for name in own[1].split(","):
-                found += requirements(name)
+        if extras := re.match(r"fastopt\[([\w,-]+)\]", wanted):
+            for name in extras[1].split(","):
+                result += requirements(name)
         else:
-            found.append(wanted)
-    return found
+            result.append(wanted)
+    return result
 
 
 def pins(extra: str) -> list[str]:

@@ -40,9 +40,9 @@ def sgd(
 ):
     """``m = momentum m + (1 - dampening) g``, ``w = w - lr m``; without momentum ``w = w - lr g``."""
     a = Arithmetic(w.dtype)
-    own = {"lr": lr, "momentum": momentum, "dampening": dampening, "nesterov": nesterov}
+    settings = {"lr": lr, "momentum": momentum, "dampening": dampening, "nesterov": nesterov}
     return gathered(
-        a, w, incoming(a, w, g, **shared), state, **own, lr_in_momentum=lr_in_momentum, **shared
+        a, w, incoming(a, w, g, **shared), state, **settings, lr_in_momentum=lr_in_momentum, **shared
     )
 
 
@@ -81,8 +81,8 @@ def rmsprop(
         square = square - mean * mean
         square = np.where(square < 0, a.rounded(0.0), square)
     u = g / root(a, square, eps, eps_inside_sqrt)
-    own = {"lr": lr, "momentum": momentum, "nesterov": nesterov, "lr_in_momentum": lr_in_momentum}
-    w, buffer = gathered(a, w, u, state, **own, **shared)
+    settings = {"lr": lr, "momentum": momentum, "nesterov": nesterov, "lr_in_momentum": lr_in_momentum}
+    w, buffer = gathered(a, w, u, state, **settings, **shared)
     return w, new | buffer
 
 

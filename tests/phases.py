@@ -46,8 +46,8 @@ class Phase:
         """The optimizer, its copy and the gradients after all steps, with the norms on the way."""
         options = dict(self.options)
         if "bounds" in options:
-            given = zip(options["bounds"], self.bounds, strict=True)
-            options["bounds"] = tuple(own if isinstance(kind, str) else kind for kind, own in given)
+            pairs = zip(options["bounds"], self.bounds, strict=True)
+            options["bounds"] = tuple(bound if isinstance(kind, str) else kind for kind, bound in pairs)
         copy = None
         if self.copy_dtype is not None:
             copy = options["copy_to"] = [np.full(s, np.nan, self.copy_dtype) for s in SHAPES]
@@ -55,8 +55,8 @@ class Phase:
         grads = [[g.copy() for g in step] for step in self.grads]
         opt = fastopt.RMSProp(params, **OWN, **options, executor=executor)
         last = []
-        for own, scale in zip(grads, self.scales, strict=True):
-            opt.step(own, grad_scale=scale)
+        for grad, scale in zip(grads, self.scales, strict=True):
+            opt.step(grad, grad_scale=scale)
             last.append(opt.last)
         return Result(opt, copy, grads, last)
 
@@ -64,21 +64,21 @@ class Phase:
         """Run, and compare everything with NumPy."""
         result = self.run(executor)
         states, params, taken = [{} for _ in SHAPES], list(self.start), 0
-        for t, (own, scale) in enumerate(zip(self.grads, self.scales, strict=True)):
-            skips, factor = self._look(own, scale, result.last[t], taken)
+        for t, (grads, scale) in enumerate(zip(self.grads, self.scales, strict=True)):
+            skips, factor = self._look(grads, scale, result.last[t], taken)
             cleared = self.options.get("zero_grad", False) and not skips
-            for given, left in zip(own, result.grads[t], strict=True):
-                assert_same_bits(left, np.zeros_like(given) if cleared else given, "gradient")
+            for grad, left in zip(grads, result.grads[t], strict=True):
+                assert_same_bits(left, np.zeros_like(grad) if cleared else grad, "gradient")
             if skips:
                 continue
-            for i, g in enumerate(own):
+            for i, g in enumerate(grads):
                 params[i], states[i] = self._expected_step(i, params[i], g, states[i], taken, factor)
             taken += 1
         assert result.opt.step_count == taken
         for i, w in enumerate(params):
             assert_same_bits(result.opt.params[i], np.asarray(w), f"params[{i}]")
-            for name, own in result.opt.state.items():
-                assert_same_bits(own[i], np.asarray(states[i][name]), f"{name}[{i}]")
+            for name, arrays in result.opt.state.items():
+                assert_same_bits(arrays[i], np.asarray(states[i][name]), f"{name}[{i}]")
             if result.copy is not None:
                 with np.errstate(all="ignore"):
                     expected = np.asarray(w).astype(self.copy_dtype)
@@ -86,7 +86,7 @@ class Phase:
 
     def _expected_step(self, i, w, g, state, t, factor):
         settings = OWN | {k: v for k, v in self.options.items() if k not in MEANS}
-        settings["bounds"] = [own[i](t) if callable(own[i]) else own[i] for own in self.bounds]
+        settings["bounds"] = [side[i](t) if callable(side[i]) else side[i] for side in self.bounds]
         settings = {k: v(t) if callable(v) else v for k, v in settings.items()}
         with np.errstate(all="ignore"):
             return oracle_parts.whole_step(oracles.rmsprop, w, g, state, t, factor=factor, **settings)

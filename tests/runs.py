@@ -116,6 +116,8 @@ def snapshot(opt):
     """All that a refusal must leave alone."""
     named = {"params": opt.params, **opt.state}
     content = {
-        (name, *path): leaf.tobytes() for name, own in named.items() for path, leaf in tree.leaves(own)
+        (name, *path): leaf.tobytes()
+        for name, structure in named.items()
+        for path, leaf in tree.leaves(structure)
     }
     return content, opt.state_dict() | {"state": None}, repr(opt)

@@ -78,8 +78,8 @@ SIZES = sizes(1, 7, 65, 300, 8193, 24_577)
 
 def run(params, grads, parts, **options):
     opt = fastopt.Optimizer(copy.deepcopy(params), parts, **options)
-    for own in grads:
-        opt.step(copy.deepcopy(own))
+    for grad in grads:
+        opt.step(copy.deepcopy(grad))
     return opt
 
 
@@ -92,10 +92,10 @@ def assert_same(one, other):
     assert one.state_dict().get("carried") == other.state_dict().get("carried")
 
 
-def _listed(found):
-    return found if isinstance(found, (list, tuple)) else [found]
+def _listed(value):
+    return value if isinstance(value, (list, tuple)) else [value]
 
 
 def snapshot(opt):
-    states = [own.tobytes() for own in opt.state.values()]
+    states = [state.tobytes() for state in opt.state.values()]
     return opt.step_count, opt.params.tobytes(), *states, repr(opt.state_dict()["carried"])

@@ -113,12 +113,12 @@ def test_a_bad_clip_norm_is_refused(value):
     assert opt.clip_norm == 3.0
 
 
-@pytest.mark.parametrize(("before", "after"), [(None, 1.0), (1.0, None)])
-def test_clipping_is_not_switched(before, after):
-    opt = fastopt.Adam(np.ones(3), clip_norm=before)
+@pytest.mark.parametrize(("old", "new"), [(None, 1.0), (1.0, None)])
+def test_clipping_is_not_switched(old, new):
+    opt = fastopt.Adam(np.ones(3), clip_norm=old)
     with pytest.raises(ValueError, match=r"clip_norm.*new optimizer"):
-        opt.clip_norm = after
-    assert opt.clip_norm == before
+        opt.clip_norm = new
+    assert opt.clip_norm == old
 
 
 @pytest.mark.parametrize(

@@ -97,8 +97,8 @@ def test_the_rule_is_that_of_its_docstring(kind):
                 w -= rate * u
             rule.follow(units)
             assert math.isclose(opt.current("lr"), rate, rel_tol=1e-10)
-        for own, expected in zip(ours, arrays, strict=True):
-            np.testing.assert_allclose(own, expected, rtol=1e-9, atol=1e-12)
+        for actual, expected in zip(ours, arrays, strict=True):
+            np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(opt.state["trend"][1], rule.trend[1], rtol=1e-9, atol=1e-12)
 
 
@@ -230,9 +230,9 @@ def test_what_is_not_finite():
     w = np.ones(4)
     opt = fastopt.SGD(w, lr="auto")
     for step in range(6):
-        before = w.copy()
+        previous = w.copy()
         opt.step(np.array([np.nan if step == 2 else 0.5, 1.0, 1.0, 1.0]))
-        assert (w[1:] < before[1:]).all()  # one NaN does not end the others' steps
+        assert (w[1:] < previous[1:]).all()  # one NaN does not end the others' steps
     w = np.array([np.inf, 1.0])
     opt = fastopt.SGD(w, lr="auto")
     opt.step(np.ones(2))
@@ -246,11 +246,11 @@ def test_steps_of_small_or_zero_arrays_do_not_take_the_rate_from_the_others():
         opt = fastopt.RMSProp([large, small], lr="auto")
         for _ in range(STEPS):
             opt.step([np.ones(5), None])
-        before = opt.current("lr")
-        assert before > 0.002
+        previous = opt.current("lr")
+        assert previous > 0.002
         for _ in range(2):
             opt.step([None, np.zeros(3)])
-        assert opt.current("lr") > 0.5 * before
+        assert opt.current("lr") > 0.5 * previous
 
 
 @pytest.mark.parametrize("kind", [fastopt.RMSProp, fastopt.SGD])

@@ -73,12 +73,12 @@ def test_in_print(executor, dtype, name, beta):
         opt.step(g)
         now = {k: value(step) if callable(value) else value for k, value in settings.items()}
         oracle.step(step, g.astype(np.float64), **now)
-        for found, exact in (
+        for actual, exact in (
             (w, oracle.y),
             (opt.state["z"], oracle.z),
             (opt.averaged_params(), oracle.x),
         ):
-            np.testing.assert_allclose(found, exact, rtol=rtol, atol=rtol * 10)
+            np.testing.assert_allclose(actual, exact, rtol=rtol, atol=rtol * 10)
 
 
 @everywhere
@@ -86,8 +86,8 @@ def test_weights(executor):
     """Powers of the step and of the largest rate, in a chain of one's own."""
     w, grads = problem(35, np.float64, 6)
     oracle = InPrint(sgd, w.copy(), 0.5, r=2.0, power=1.0)
-    own = t.schedule_free(0.5, warming, r=2.0, weight_lr_power=1.0)
-    opt = fastopt.Optimizer(w, t.chain(t.scale_by_learning_rate(warming), own), executor=executor)
+    averaged = t.schedule_free(0.5, warming, r=2.0, weight_lr_power=1.0)
+    opt = fastopt.Optimizer(w, t.chain(t.scale_by_learning_rate(warming), averaged), executor=executor)
     for step, g in enumerate(grads):
         opt.step(g)
         oracle.step(step, g, lr=warming(step))
@@ -221,15 +221,15 @@ def test_one_shot():
 def test_minimize_and_scipy():
     scipy = pytest.importorskip("scipy.optimize")
     start = np.array([4.0, -2.0])
-    for own in ({"optimizer": "sgd", "lr": 0.3, "schedule_free": 0.9}, {"optimizer": "prodigy"}):
-        found = fastopt.minimize(lambda x: (x @ x, 2 * x), start, maxiter=400, **own)
-        assert abs(found.x).max() < 0.05, own
+    for settings in ({"optimizer": "sgd", "lr": 0.3, "schedule_free": 0.9}, {"optimizer": "prodigy"}):
+        result = fastopt.minimize(lambda x: (x @ x, 2 * x), start, maxiter=400, **settings)
+        assert abs(result.x).max() < 0.05, settings
     from fastopt.interop.scipy import dog
 
-    found = scipy.minimize(
+    result = scipy.minimize(
         lambda x: x @ x, start, jac=lambda x: 2 * x, method=dog, options={"maxiter": 400}
     )
-    assert abs(found.x).max() < 0.05
+    assert abs(result.x).max() < 0.05
 
 
 def test_checkpoints_go_on():

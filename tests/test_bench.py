@@ -139,8 +139,8 @@ def test_a_part_is_not_added_to_results_of_another_machine(other: dict[str, Any]
 
 def test_ratios_are_formed_within_a_round() -> None:
     """A neighbour who doubles all times of a round changes no ratio."""
-    ours, theirs = [1.0, 2.0, 1.0, 2.0, 1.0], [3.0, 6.0, 3.0, 6.0, 3.0]
-    band = measure.band(measure.ratios(theirs, ours))
+    ours, reference = [1.0, 2.0, 1.0, 2.0, 1.0], [3.0, 6.0, 3.0, 6.0, 3.0]
+    band = measure.band(measure.ratios(reference, ours))
     assert band == {"median": 3.0, "low": 3.0, "high": 3.0}
 
 
@@ -163,12 +163,12 @@ def test_what_is_slow_has_only_a_few_turns() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_roofline_moves_the_bytes_and_changes_nothing(form: problems.Form, dtype: str) -> None:
     problem = problems.make(form, 1001, np.dtype(dtype))
-    before = {name: array.copy() for name, array in problem.arrays.items()}
+    previous = {name: array.copy() for name, array in problem.arrays.items()}
     run, moved = roofline(problem, 1)
     for _ in range(3):
         run()
     for name, array in problem.arrays.items():
-        np.testing.assert_array_equal(array, before[name])
+        np.testing.assert_array_equal(array, previous[name])
     assert moved in (problem.bytes_per_element, 2 * problem.grad.itemsize)
 
 

@@ -101,10 +101,10 @@ def files(folder: Path) -> dict[str, int]:
 
 
 def test_second_process_compiles_nothing(cache: Path) -> None:
-    before = files(cache)
-    assert len(before) == 2  # the kernel and the driver
+    previous = files(cache)
+    assert len(previous) == 2  # the kernel and the driver
     assert run(STEP, cache) == LOADED
-    assert files(cache) == before
+    assert files(cache) == previous
 
 
 def test_own_transform_is_found_again(project: Path) -> None:

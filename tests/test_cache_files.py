@@ -51,12 +51,12 @@ def mode(path: Path) -> int:
 )
 def test_modes(umask: int, folders: int, files: int, tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "kernel.bin"
-    before = os.umask(umask)
+    original = os.umask(umask)
     try:
         trusted_files.write(path, b"code")
         trusted_files.write(path, b"newer")
     finally:
-        os.umask(before)
+        os.umask(original)
     assert (mode(path), mode(path.parent), mode(path.parent.parent)) == (files, folders, folders)
     assert trusted_files.read(path) == b"newer"
     assert [each.name for each in path.parent.iterdir()] == ["kernel.bin"]
@@ -151,8 +151,8 @@ def make_folder(path: Path) -> None:
 
 
 def make_socket(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as own:
-        own.bind(path.name)  # in the current folder: such a name must be short
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path.name)  # in the current folder: such a name must be short
 
 
 def make_device(path: Path) -> None:

@@ -79,18 +79,18 @@ def step_and_info(code: str, cache: Path | str, **variables: str) -> tuple[str, 
 @pytest.fixture(scope="module")
 def by_root() -> Iterator[Path]:
     """A cache that root has filled, for instance while making an image."""
-    with tempfile.TemporaryDirectory() as own:  # folders that pytest makes are private
-        Path(own).chmod(0o755)
-        assert run(STEP, Path(own) / "by_root") == COMPILED
-        assert run(OPTIMIZER, Path(own) / "by_root") == "-0.5 True"
-        yield Path(own) / "by_root"
+    with tempfile.TemporaryDirectory() as private:  # folders that pytest makes are private
+        Path(private).chmod(0o755)
+        assert run(STEP, Path(private) / "by_root") == COMPILED
+        assert run(OPTIMIZER, Path(private) / "by_root") == "-0.5 True"
+        yield Path(private) / "by_root"
 
 
 @needs_root
 def test_a_cache_that_root_filled_serves_all(by_root: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in by_root.rglob("*")}
+    previous = {path: path.stat().st_mtime_ns for path in by_root.rglob("*")}
     assert run(OPTIMIZER, by_root, USER_ID=str(NOBODY)) == "-0.5 False"
-    assert {path: path.stat().st_mtime_ns for path in by_root.rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in by_root.rglob("*")} == previous
 
 
 @needs_root

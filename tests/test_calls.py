@@ -58,15 +58,15 @@ def test_steps_allocate_nothing(executor: str) -> None:
     try:
         for _ in range(300):  # integers that grow past CPython's small ones, free lists
             opt.step(g)
-        before, _ = tracemalloc.get_traced_memory()
+        previous, _ = tracemalloc.get_traced_memory()
         tracemalloc.reset_peak()
         for _ in range(1000):
             opt.step(g)
         after, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert after - before < 200
-    assert peak - before < 2000
+    assert after - previous < 200
+    assert peak - previous < 2000
 
 
 def test_tracemalloc_sees_arrays() -> None:

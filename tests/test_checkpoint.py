@@ -36,7 +36,7 @@ def renewed(opt, name):
     now = copy.deepcopy(opt.params)
     if name != "groups":
         return now
-    return [{**group, "params": own} for group, own in zip(structure(name), now, strict=True)]
+    return [{**group, "params": params} for group, params in zip(structure(name), now, strict=True)]
 
 
 @WAYS
@@ -67,10 +67,10 @@ def test_numbers_are_taken_over(move, tmp_path):
     assert (fresh.lr, fresh.clip_norm, fresh.beta1, fresh.weight_decay) == (0.25, 0.125, 0.5, 0)
     assert [group.lr for group in fresh.groups] == [0.25, 0.5]
     assert [group.eps for group in fresh.groups] == [1e-3, 1e-8]
-    for own in (opt, fresh):
-        train(own, range(3, 5))
-        own.weight_decay = 0.2
-        train(own, range(5, 7))
+    for optimizer in (opt, fresh):
+        train(optimizer, range(3, 5))
+        optimizer.weight_decay = 0.2
+        train(optimizer, range(5, 7))
     assert_same(fresh, opt)
 
 
@@ -130,11 +130,11 @@ def test_another_optimizer_is_refused(other, move, tmp_path):
     make_other, word = OTHERS[other]
     opt = make_other(structure("list"))
     train(opt, range(2))
-    before = snapshot(opt)
+    previous = snapshot(opt)
     with pytest.raises((TypeError, ValueError)) as caught:
         move(saved, opt, tmp_path)
     assert word in str(caught.value)
-    assert snapshot(opt) == before
+    assert snapshot(opt) == previous
     train(opt, range(2, 4))
     control = make_other(structure("list"))
     train(control, range(4))
@@ -194,21 +194,21 @@ def test_a_malformed_state_dict_is_refused(what):
     later = copy.deepcopy(opt)
     later.lr = 0.5
     train(later, range(3, 5))
-    given = copy.deepcopy(later.state_dict())
+    saved = copy.deepcopy(later.state_dict())
     change, word = MALFORMED[what]
-    change(given)
-    before = snapshot(opt)
+    change(saved)
+    previous = snapshot(opt)
     with pytest.raises((TypeError, ValueError)) as caught:
-        opt.load_state_dict(given)
+        opt.load_state_dict(saved)
     assert word in str(caught.value)
-    assert snapshot(opt) == before
+    assert snapshot(opt) == previous
     assert opt.load_state_dict(later.state_dict()) is None  # what the change was made to is fine
 
 
-@pytest.mark.parametrize("given", [None, [], "state", 3])
-def test_not_a_dict(given):
+@pytest.mark.parametrize("saved", [None, [], "state", 3])
+def test_not_a_dict(saved):
     with pytest.raises(TypeError, match="dict"):
-        make("adam", structure("array")).load_state_dict(given)
+        make("adam", structure("array")).load_state_dict(saved)
 
 
 @WAYS
@@ -218,10 +218,10 @@ def test_a_schedule_that_fails_where_the_run_goes_on(move, tmp_path):
     train(opt, range(4))
     opt.weight_decay = 0.5
     other = make("options", structure("groups"), lr=lambda step: 0.1 if step < 3 else float("nan"))
-    before = snapshot(other)
+    previous = snapshot(other)
     with pytest.raises(ValueError, match="lr"):
         move(opt, other, tmp_path)
-    assert snapshot(other) == before
+    assert snapshot(other) == previous
 
 
 def test_a_schedule_that_fails_after_a_gradient_was_left_out():

@@ -25,8 +25,8 @@ def saved(tmp_path):
 def test_numpy_reads_the_arrays(saved):
     opt, path = saved
     with np.load(path, allow_pickle=False) as content:
-        for name, own in opt.state.items():
-            for i, array in enumerate(own):
+        for name, arrays in opt.state.items():
+            for i, array in enumerate(arrays):
                 np.testing.assert_array_equal(content[f"{name}/{i}"], array, strict=True)
         assert len(content.files) == 1 + 4 * len(opt.state)
 
@@ -42,10 +42,10 @@ def test_no_pickle_is_loaded(saved):
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w") as member:
                 np.save(member, array.astype(object))
-    before = snapshot(opt)
+    previous = snapshot(opt)
     with pytest.raises(ValueError, match="dtype object"):
         opt.load(path)
-    assert snapshot(opt) == before
+    assert snapshot(opt) == previous
 
 
 def test_every_damaged_byte_is_found(tmp_path):
@@ -57,28 +57,28 @@ def test_every_damaged_byte_is_found(tmp_path):
     opt.save(path)
     whole = path.read_bytes()
     fresh = fastopt.Adam(np.ones(3, np.float32))
-    before, harmless = snapshot(fresh), 0
+    previous, harmless = snapshot(fresh), 0
     for i in range(len(whole)):
         path.write_bytes(whole[:i] + bytes([whole[i] ^ 0x55]) + whole[i + 1 :])
         with contextlib.suppress(ValueError):
             fresh.load(path)
-        if snapshot(fresh) != before:
+        if snapshot(fresh) != previous:
             harmless += 1
             assert fresh.state_dict() | {"state": None} == opt.state_dict() | {"state": None}
-            for name, own in opt.state.items():
-                assert fresh.state[name].tobytes() == own.tobytes()
+            for name, expected in opt.state.items():
+                assert fresh.state[name].tobytes() == expected.tobytes()
             fresh = fastopt.Adam(np.ones(3, np.float32))
     assert harmless < len(whole) / 4
 
 
 def test_every_truncation_is_found(saved):
     opt, path = saved
-    whole, before = path.read_bytes(), snapshot(opt)
+    whole, previous = path.read_bytes(), snapshot(opt)
     for length in range(0, len(whole), 7):
         path.write_bytes(whole[:length])
         with pytest.raises(ValueError, match=r"state\.npz"):
             opt.load(path)
-    assert snapshot(opt) == before
+    assert snapshot(opt) == previous
 
 
 def _members(path):
@@ -125,11 +125,11 @@ def test_foreign_files_are_refused(what, saved):
     opt, path = saved
     change, word = FOREIGN[what]
     _rewrite(path, change)
-    before = snapshot(opt)
+    previous = snapshot(opt)
     with pytest.raises(ValueError, match=r"state\.npz") as caught:
         opt.load(path)
     assert word in str(caught.value)
-    assert snapshot(opt) == before
+    assert snapshot(opt) == previous
 
 
 def test_a_file_rewritten_by_other_tools_is_fine(saved):
@@ -172,7 +172,7 @@ def test_what_is_no_file_is_not_replaced(tmp_path):
 def test_a_failing_write_leaves_the_old_file(saved, monkeypatch):
     """Here because the disk cannot be synchronized; a full one fails before that."""
     opt, path = saved
-    before = path.read_bytes()
+    previous = path.read_bytes()
     train(opt, range(3, 5))
 
     def full(handle):
@@ -182,7 +182,7 @@ def test_a_failing_write_leaves_the_old_file(saved, monkeypatch):
         patch.setattr(os, "fsync", full)
         with pytest.raises(OSError, match="No space"):
             opt.save(path)
-    assert path.read_bytes() == before
+    assert path.read_bytes() == previous
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -206,7 +206,7 @@ def test_savers_to_one_path_do_not_meet(saved, monkeypatch):
     def meanwhile(handle):
         monkeypatch.setattr(os, "fsync", fsync)
         other.save(path)
-        files.extend(sorted(own.name for own in path.parent.iterdir()))
+        files.extend(sorted(entry.name for entry in path.parent.iterdir()))
         make("adam", structure("list")).load(path)
         fsync(handle)
 

@@ -16,7 +16,7 @@ from tests.runs import falling, snapshot
 from tests.support import compiled_suite_only, parameters_of
 
 
-def made(lr=0.1):
+def build(lr=0.1):
     params = {"a": np.ones(3), "b": np.ones(2, np.float32)}
     return fastopt.SGD(params, lr=lr, momentum=0.5, clip_norm=10.0, executor="reference")
 
@@ -28,7 +28,7 @@ def gradients(number):
 @pytest.fixture
 def saved(tmp_path):
     """A file, and the optimizer that it holds."""
-    opt = made(lr=0.75)
+    opt = build(lr=0.75)
     opt.step({**gradients(0), "b": None})
     for number in range(3):
         opt.step(gradients(number))
@@ -51,7 +51,7 @@ def content(opt):
 
 
 def assert_refuses(opt, folder):
-    before = content(opt)
+    previous = content(opt)
     calls = {
         "step": lambda: opt.step(gradients(1)),
         "save": lambda: opt.save(folder / "other.npz"),
@@ -66,7 +66,7 @@ def assert_refuses(opt, folder):
     }
     for name, call in calls.items():
         assert refused(call), name
-    assert content(opt) == before
+    assert content(opt) == previous
     assert not (folder / "other.npz").exists()
 
 
@@ -90,7 +90,7 @@ def is_unfinished(opt):
 @pytest.mark.parametrize("load", [from_file, from_dict])
 def test_an_exception_at_any_line_of_a_load(load, error, saved, tmp_path):
     donor, path = saved
-    opt = made()
+    opt = build()
     opt.step(gradients(5))
     start = copy.deepcopy(opt)
     load(copy.deepcopy(start), donor, path)  # fills what is cached, so that lines are the same ones
@@ -129,8 +129,8 @@ def test_an_exception_at_any_line_of_a_load(load, error, saved, tmp_path):
 def now_is_start_params(opt, start):
     """Whether the parameters, which a state dict does not hold, were not stepped meanwhile."""
     return all(
-        own.tobytes() == other.tobytes()
-        for own, other in zip(parameters_of(opt).leaves, parameters_of(start).leaves, strict=True)
+        leaf.tobytes() == other.tobytes()
+        for leaf, other in zip(parameters_of(opt).leaves, parameters_of(start).leaves, strict=True)
     )
 
 
@@ -139,7 +139,7 @@ def test_settings_that_are_refused_leave_an_unfinished_optimizer_unfinished(
 ):
     """And a whole one whole."""
     donor, path = saved
-    opt = made()
+    opt = build()
     with monkeypatch.context() as patch:
         patch.setattr(archive.Archive, "read_into", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -156,11 +156,11 @@ def test_settings_that_are_refused_leave_an_unfinished_optimizer_unfinished(
     opt.load(path)
     assert snapshot(opt) == snapshot(donor)
 
-    whole = made()
-    before = snapshot(whole)
+    whole = build()
+    previous = snapshot(whole)
     with pytest.raises(ValueError, match="lr"):
         whole.load_state_dict(bad)
-    assert snapshot(whole) == before
+    assert snapshot(whole) == previous
     whole.step(gradients(1))
 
 
@@ -187,7 +187,7 @@ def test_a_file_that_is_damaged_between_its_two_readings(tmp_path, monkeypatch):
 
 def test_settings_can_be_read_and_assigned_meanwhile(saved, monkeypatch):
     _, path = saved
-    opt = made(lr=falling)
+    opt = build(lr=falling)
     with monkeypatch.context() as patch:
         patch.setattr(archive.Archive, "read_into", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -205,11 +205,11 @@ def test_parameters_that_became_read_only(saved):
     donor, path = saved
     params = {"a": np.ones(3), "b": np.ones(2, np.float32)}
     opt = fastopt.SGD(params, lr=0.1, momentum=0.5, clip_norm=10.0, executor="reference")
-    before = snapshot(opt)
+    previous = snapshot(opt)
     params["b"].flags.writeable = False
     with pytest.raises(ValueError, match="'params/1' must be writeable"):
         opt.load(path)
-    assert snapshot(opt) == before
+    assert snapshot(opt) == previous
     opt.load_state_dict(donor.state_dict())  # which holds no parameters
     params["b"].flags.writeable = True
     opt.load(path)

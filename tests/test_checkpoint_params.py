@@ -32,7 +32,7 @@ def test_a_file_with_the_parameters(kind, name, tmp_path):
     train(fresh, range(1))
     arrays = list(parameters_of(fresh).leaves)
     fresh.load(tmp_path / "all.npz")
-    assert all(own is other for own, other in zip(parameters_of(fresh).leaves, arrays, strict=True))
+    assert all(leaf is other for leaf, other in zip(parameters_of(fresh).leaves, arrays, strict=True))
     assert_same(fresh, opt)
     train(opt, range(4, 7))
     train(fresh, range(4, 7))
@@ -43,8 +43,8 @@ def test_numpy_reads_the_parameters(tmp_path):
     w = {"a": np.arange(3.0), "b": np.full((2, 2), 0.5, np.float32)}
     fastopt.SGD(w, lr=0.1).save(tmp_path / "all.npz", params=True)
     with np.load(tmp_path / "all.npz", allow_pickle=False) as content:
-        for index, own in enumerate(w.values()):
-            np.testing.assert_array_equal(content[f"params/{index}"], own, strict=True)
+        for index, array in enumerate(w.values()):
+            np.testing.assert_array_equal(content[f"params/{index}"], array, strict=True)
 
 
 def test_a_file_without_parameters_leaves_them(tmp_path):
@@ -52,9 +52,9 @@ def test_a_file_without_parameters_leaves_them(tmp_path):
     train(opt, range(2))
     opt.save(tmp_path / "state.npz")
     train(opt, range(2, 4))
-    before = [leaf.tobytes() for leaf in opt.params]
+    previous = [leaf.tobytes() for leaf in opt.params]
     opt.load(tmp_path / "state.npz")
-    assert [leaf.tobytes() for leaf in opt.params] == before
+    assert [leaf.tobytes() for leaf in opt.params] == previous
 
 
 def test_parameters_go_by_path_too(tmp_path):
@@ -62,7 +62,7 @@ def test_parameters_go_by_path_too(tmp_path):
     opt.save(tmp_path / "all.npz", params=True)
     fresh = fastopt.SGD({"b": np.full(2, 7.0), "a": np.full(2, 7.0)}, lr=0.1)
     fresh.load(tmp_path / "all.npz")
-    assert {name: own.tolist() for name, own in fresh.params.items()} == {"a": [0, 0], "b": [1, 1]}
+    assert {name: leaf.tolist() for name, leaf in fresh.params.items()} == {"a": [0, 0], "b": [1, 1]}
 
 
 def test_parameters_of_another_dtype_are_refused(tmp_path):
@@ -70,10 +70,10 @@ def test_parameters_of_another_dtype_are_refused(tmp_path):
     fastopt.SGD(np.zeros(2), lr=0.1).save(tmp_path / "all.npz", params=True)
     for other in (np.ones(2, np.float32), np.ones(3)):
         opt = fastopt.SGD(other, lr=0.1)
-        before = snapshot(opt)
+        previous = snapshot(opt)
         with pytest.raises(ValueError, match="'params/0'"):
             opt.load(tmp_path / "all.npz")
-        assert snapshot(opt) == before
+        assert snapshot(opt) == previous
 
 
 def test_a_flag_and_a_free_name(tmp_path):
@@ -95,22 +95,22 @@ def test_parameters_that_lag_behind_are_not_left_for_later(call, tmp_path):
     """Whoever has saved them before saved other ones than those that belong to the state."""
     opt = lagging()
     save = opt.state_dict if call == "state_dict" else lambda: opt.save(tmp_path / "state.npz")
-    before = parameters_of(opt).leaves[0].copy()
+    previous = parameters_of(opt).leaves[0].copy()
     with pytest.raises(ValueError, match=r"lag behind.*catch_up\(\) before.*params=True"):
         save()
-    assert parameters_of(opt).leaves[0].tobytes() == before.tobytes()
+    assert parameters_of(opt).leaves[0].tobytes() == previous.tobytes()
     assert not list(tmp_path.iterdir())
     opt.catch_up()
-    assert parameters_of(opt).leaves[0].tobytes() != before.tobytes()
+    assert parameters_of(opt).leaves[0].tobytes() != previous.tobytes()
     save()
 
 
 @pytest.mark.parametrize("read", ["params", "state", "catch_up"])
 def test_what_brings_rows_up_to_date_lets_them_be_saved(read, tmp_path):
     opt = lagging()
-    found = getattr(opt, read)
-    if callable(found):
-        found()
+    value = getattr(opt, read)
+    if callable(value):
+        value()
     opt.save(tmp_path / "state.npz")
 
 
@@ -138,11 +138,11 @@ def test_a_resumed_run_of_lagging_rows_has_the_same_bits(tmp_path):
     second.params[...] = np.load(tmp_path / "w.npy")
     second.load(tmp_path / "state.npz")
     every = [opt, first, second, copy.deepcopy(opt), pickle.loads(pickle.dumps(opt))]
-    for own in every:
-        own.step((np.array([2]), np.ones((1, 2))))
-        own.step((np.array([0]), np.ones((1, 2))))
-    assert len({own.params.tobytes() for own in every}) == 1
-    assert len({own.state["momentum_buffer"].tobytes() for own in every}) == 1
+    for optimizer in every:
+        optimizer.step((np.array([2]), np.ones((1, 2))))
+        optimizer.step((np.array([0]), np.ones((1, 2))))
+    assert len({optimizer.params.tobytes() for optimizer in every}) == 1
+    assert len({optimizer.state["momentum_buffer"].tobytes() for optimizer in every}) == 1
 
 
 def test_a_snapshot_of_memory_maps(tmp_path):

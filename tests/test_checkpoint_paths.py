@@ -41,10 +41,10 @@ def trained(params, kind=fastopt.SGD, steps=3, left_out=1, **settings):
 
 def assert_moved(saved, fresh, path_of=lambda path: path):
     """Each array of `fresh` has the states of the saved one at `path_of` its own path."""
-    for name, own in fresh.state.items():
-        found = dict(tree.leaves(saved.state[name]))
-        for path, array in tree.leaves(own):
-            assert array.tobytes() == found[path_of(path)].tobytes(), (name, path)
+    for name, structure in fresh.state.items():
+        expected = dict(tree.leaves(saved.state[name]))
+        for path, array in tree.leaves(structure):
+            assert array.tobytes() == expected[path_of(path)].tobytes(), (name, path)
     old, new = (
         dict(zip((path for path, _ in tree.leaves(opt.params)), opt.state_dict()["lags"], strict=True))
         for opt in (saved, fresh)
@@ -166,10 +166,10 @@ RENAMED = {
 def test_other_paths_are_refused_and_position_is_offered(what, move, tmp_path):
     old, new = copy.deepcopy(RENAMED[what])
     opt, fresh = trained(old), trained(new, steps=1)
-    before = snapshot(fresh)
+    previous = snapshot(fresh)
     with pytest.raises(ValueError, match=r'missing params.*unknown params.*match="position"'):
         move(opt, fresh, tmp_path)
-    assert snapshot(fresh) == before
+    assert snapshot(fresh) == previous
     move(opt, fresh, tmp_path, match="position")
     old_paths = [path for path, _ in tree.leaves(opt.params)]
     new_paths = [path for path, _ in tree.leaves(fresh.params)]
@@ -185,10 +185,10 @@ def test_position_checks_shapes_and_numbers_of_arrays(move, tmp_path):
         (ones(a=3, b=4, c=5), "arrays"),
     ):
         fresh = trained(other, steps=1)
-        before = snapshot(fresh)
+        previous = snapshot(fresh)
         with pytest.raises(ValueError, match=words):
             move(opt, fresh, tmp_path, match="position")
-        assert snapshot(fresh) == before
+        assert snapshot(fresh) == previous
         assert "position" in str(fresh.load.__doc__)
 
 
@@ -222,21 +222,21 @@ BAD_PATHS = {
 @pytest.mark.parametrize("what", BAD_PATHS)
 def test_malformed_paths(what):
     opt = trained(ones(a=3, b=3))
-    given = copy.deepcopy(opt.state_dict())
-    given["paths"] = BAD_PATHS[what]
-    before = snapshot(opt)
+    state = copy.deepcopy(opt.state_dict())
+    state["paths"] = BAD_PATHS[what]
+    previous = snapshot(opt)
     with pytest.raises(ValueError, match="paths of 2 arrays"):
-        opt.load_state_dict(given)
-    assert snapshot(opt) == before
+        opt.load_state_dict(state)
+    assert snapshot(opt) == previous
 
 
 def test_a_state_dict_whose_states_have_other_keys_than_its_paths():
     opt = trained(ones(a=3, b=3))
-    given = copy.deepcopy(opt.state_dict())
-    buffers = given["state"]["momentum_buffer"]
+    state = copy.deepcopy(opt.state_dict())
+    buffers = state["state"]["momentum_buffer"]
     buffers["c"] = buffers.pop("b")
     with pytest.raises(ValueError, match=r"state\['momentum_buffer'\]\['b'\]"):
-        opt.load_state_dict(given)
+        opt.load_state_dict(state)
 
 
 # The first version of the format, which had no paths: written by hand, as it was.
@@ -298,8 +298,8 @@ def test_files_without_paths_that_are_unambiguous(what, tmp_path):
     lags = [0] * (len(arrays) - 1) + [2]
     old_file(tmp_path / "old.npz", arrays, lags)
     opt.load(tmp_path / "old.npz")
-    own = [leaf for _, leaf in tree.leaves(opt.state["momentum_buffer"])]
-    assert [a.tolist() for a in own] == [a.tolist() for a in arrays]
+    loaded = [leaf for _, leaf in tree.leaves(opt.state["momentum_buffer"])]
+    assert [a.tolist() for a in loaded] == [a.tolist() for a in arrays]
     assert (opt.step_count, opt.lr, opt.state_dict()["lags"]) == (7, 0.1, lags)
 
 
@@ -317,32 +317,32 @@ def test_files_without_paths_that_are_ambiguous(what, tmp_path):
     opt = fastopt.SGD(params, lr=0.5, momentum=0.5)
     arrays = numbered(params)
     old_file(tmp_path / "old.npz", arrays, [0] * len(arrays))
-    before = snapshot(opt)
+    previous = snapshot(opt)
     with pytest.raises(ValueError, match=r'without the paths.*match="position"'):
         opt.load(tmp_path / "old.npz")
-    assert snapshot(opt) == before
+    assert snapshot(opt) == previous
     opt.load(tmp_path / "old.npz", match="position")
-    own = [leaf for _, leaf in tree.leaves(opt.state["momentum_buffer"])]
-    assert [a.tolist() for a in own] == [a.tolist() for a in arrays]
+    loaded = [leaf for _, leaf in tree.leaves(opt.state["momentum_buffer"])]
+    assert [a.tolist() for a in loaded] == [a.tolist() for a in arrays]
 
 
 def test_a_file_without_paths_in_another_order(tmp_path):
     """With shapes that all differ it is noticed."""
     old_file(tmp_path / "old.npz", [np.ones(3), np.ones(4)], [0, 0])
     opt = fastopt.SGD(ones(b=4, a=3), lr=0.5, momentum=0.5)
-    before = snapshot(opt)
+    previous = snapshot(opt)
     with pytest.raises(ValueError, match="shape"):
         opt.load(tmp_path / "old.npz")
-    assert snapshot(opt) == before
+    assert snapshot(opt) == previous
 
 
 def test_a_state_dict_without_paths_has_them_in_its_states():
     params = ones(b=3, a=3)
     buffers = {"a": np.full(3, 1.0), "b": np.full(3, 2.0)}
-    given = {**old_description(7, [2, 0]), "state": {"momentum_buffer": buffers}}
+    old = {**old_description(7, [2, 0]), "state": {"momentum_buffer": buffers}}
     opt = fastopt.SGD(params, lr=0.5, momentum=0.5)
-    opt.load_state_dict(given)
-    assert {name: own.tolist() for name, own in opt.state["momentum_buffer"].items()} == {
+    opt.load_state_dict(old)
+    assert {name: buffer.tolist() for name, buffer in opt.state["momentum_buffer"].items()} == {
         "a": [1.0] * 3,
         "b": [2.0] * 3,
     }
@@ -352,15 +352,15 @@ def test_a_state_dict_without_paths_has_them_in_its_states():
 @pytest.mark.parametrize("lags", [[0, 0], [3, 3], [0, 3]])
 def test_lags_alone_without_paths(lags):
     """Of optimizers without states: they are unambiguous while they are equal."""
-    given = old_description(7, lags)
-    given["transforms"] = [["scale_update"]]
-    given["settings"]["common"]["momentum"] = 0.0
-    given["state"] = {}
+    old = old_description(7, lags)
+    old["transforms"] = [["scale_update"]]
+    old["settings"]["common"]["momentum"] = 0.0
+    old["state"] = {}
     opt = fastopt.SGD(ones(b=3, a=3), lr=0.5)
     if lags[0] != lags[1]:
         with pytest.raises(ValueError, match="without the paths"):
-            opt.load_state_dict(given)
-        opt.load_state_dict(given, match="position")
+            opt.load_state_dict(old)
+        opt.load_state_dict(old, match="position")
     else:
-        opt.load_state_dict(given)
+        opt.load_state_dict(old)
     assert opt.state_dict()["lags"] == lags

@@ -86,11 +86,11 @@ def test_the_owner_stays_where_that_is_allowed(saved, monkeypatch):
 
     real = os.stat
 
-    def of_another(own, *args, **kwargs):
-        found = real(own, *args, **kwargs)
-        if str(own) != str(path):
-            return found
-        return os.stat_result([*found[:4], 12345, 54321, *found[6:]])
+    def of_another(file, *args, **kwargs):
+        status = real(file, *args, **kwargs)
+        if str(file) != str(path):
+            return status
+        return os.stat_result([*status[:4], 12345, 54321, *status[6:]])
 
     path.chmod(0o640)
     with monkeypatch.context() as patch:
@@ -106,9 +106,9 @@ def test_a_group_that_cannot_be_kept_hands_on_no_rights(saved, monkeypatch):
     opt, path = saved
     real = os.stat
 
-    def of_another(own, *args, **kwargs):
-        found = real(own, *args, **kwargs)
-        return os.stat_result([*found[:5], 54321, *found[6:]]) if str(own) == str(path) else found
+    def of_another(file, *args, **kwargs):
+        status = real(file, *args, **kwargs)
+        return os.stat_result([*status[:5], 54321, *status[6:]]) if str(file) == str(path) else status
 
     def refuse(*_):
         raise PermissionError
@@ -171,7 +171,7 @@ def test_what_is_no_regular_file_is_refused_at_once(what, action, tmp_path):
         path.symlink_to("/dev/zero")
     opt = make("adam", structure("list"))
     train(opt, range(2))
-    before = snapshot(opt)
+    previous = snapshot(opt)
     caught = []
 
     def call():
@@ -186,8 +186,8 @@ def test_what_is_no_regular_file_is_refused_at_once(what, action, tmp_path):
     assert not thread.is_alive(), "waits for a writer"
     assert isinstance(caught[0], ValueError)
     assert {"directory": "directory"}.get(what, "pipe") in str(caught[0])
-    assert snapshot(opt) == before
-    assert [own.name for own in tmp_path.iterdir()] == [what]
+    assert snapshot(opt) == previous
+    assert [entry.name for entry in tmp_path.iterdir()] == [what]
 
 
 @posix
@@ -195,7 +195,7 @@ def test_a_file_that_becomes_a_pipe_between_the_look_and_the_opening(tmp_path, m
     path, regular = tmp_path / "state.npz", tmp_path / "regular"
     os.mkfifo(path)
     regular.touch()
-    monkeypatch.setattr(regular_files.os, "stat", lambda own: os.lstat(regular))
+    monkeypatch.setattr(regular_files.os, "stat", lambda file: os.lstat(regular))
     with pytest.raises(ValueError, match="pipe"):
         regular_files.open_regular(path)
 
@@ -222,12 +222,12 @@ def directory_entry(content, name):
 def crafted(path, name, cut):
     """Rewrite the file so that the data of a member is shorter than its directory says."""
     with zipfile.ZipFile(path) as old:
-        members = {own: old.read(own) for own in old.namelist()}
+        members = {member: old.read(member) for member in old.namelist()}
     whole = len(members[name])
     members[name] = members[name][:-cut]
     with zipfile.ZipFile(path, "w") as new:
-        for own, data in members.items():
-            new.writestr(own, data)
+        for member, data in members.items():
+            new.writestr(member, data)
     content = bytearray(path.read_bytes())
     struct.pack_into("<I", content, directory_entry(content, name) + 24, whole)  # before compression
     path.write_bytes(content)
@@ -240,10 +240,10 @@ def test_a_member_shorter_than_its_directory_says(last, cut, saved):
     opt, path = saved
     crafted(path, last, cut)
     train(opt, range(3, 5))
-    before = snapshot(opt)
+    previous = snapshot(opt)
     with pytest.raises(ValueError, match="damaged"):
         opt.load(path)
-    assert snapshot(opt) == before
+    assert snapshot(opt) == previous
     train(opt, range(5, 6))
 
 
@@ -251,16 +251,16 @@ def test_the_description_has_a_limit(saved, monkeypatch):
     """A small file can unpack to any size."""
     opt, path = saved
     with zipfile.ZipFile(path) as old:
-        members = {own: old.read(own) for own in old.namelist()}
+        members = {member: old.read(member) for member in old.namelist()}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
-        for own, data in members.items():
-            more = bytes(1 << 27) if own == archive.DESCRIPTION else b""
-            new.writestr(own, data + more)
+        for member, data in members.items():
+            more = bytes(1 << 27) if member == archive.DESCRIPTION else b""
+            new.writestr(member, data + more)
     assert path.stat().st_size < 1 << 20
-    before = snapshot(opt)
+    previous = snapshot(opt)
     with pytest.raises(ValueError, match="description"):
         opt.load(path)
-    assert snapshot(opt) == before
+    assert snapshot(opt) == previous
     monkeypatch.setattr(archive, "LARGEST_DESCRIPTION", 100)
     with pytest.raises(ValueError, match="at most 100 bytes"):
         opt.save(path)
@@ -274,9 +274,9 @@ def test_what_changes_while_it_is_saved_matches_its_checksum(tmp_path, monkeypat
     path = tmp_path / "state.npz"
 
     def change(data, value=0):
-        found = crc32(data, value)
+        checksum = crc32(data, value)
         opt.state["momentum_buffer"][:] += 1
-        return found
+        return checksum
 
     with monkeypatch.context() as patch:
         patch.setattr(zipfile, "crc32", change)

@@ -182,11 +182,11 @@ def test_gradient_of_the_network() -> None:
     labels = np.array([0, 2, 1, 2, 0])
     network = digits.Network(6, 4, 3, seed=1)
     network.differentiate(images, labels)
-    before, small = network.params.copy(), 1e-2
+    previous, small = network.params.copy(), 1e-2
     for i in range(network.params.size):
         losses = []
         for shift in (small, -small):
-            network.params[:] = before
+            network.params[:] = previous
             network.params[i] += shift
             losses.append(network.loss(images, labels))
         slope = (losses[0] - losses[1]) / (2 * small)

@@ -47,8 +47,8 @@ def test_words_have_the_codes(name, random):
     with np.errstate(over="ignore"):
         lanes = [numbers[:, k::4] for k in range(4)], [dither[:, k::4] for k in range(4)]
         words = word(Operations(), lanes[0], offset, lanes[1])
-    found = np.ascontiguousarray(words).view(np.uint8).reshape(numbers.shape)
-    np.testing.assert_array_equal(found, stored["codes"])
+    actual = np.ascontiguousarray(words).view(np.uint8).reshape(numbers.shape)
+    np.testing.assert_array_equal(actual, stored["codes"])
 
 
 @pytest.mark.parametrize("name", BLOCKS)
@@ -61,5 +61,5 @@ def test_numbers_of_codes(name):
     scale = codec.encode(numbers.reshape(-1), None)["scale"].view(np.int32)[:, None]
     codes = np.arange(256, dtype=np.uint8)[None, :]
     with np.errstate(all="ignore"):
-        found, expected = (f(NUMPY, codes, scale) for f in (number, codec.plain_number))
-    np.testing.assert_array_equal(found.view(np.int32), expected.view(np.int32))
+        actual, expected = (f(NUMPY, codes, scale) for f in (number, codec.plain_number))
+    np.testing.assert_array_equal(actual.view(np.int32), expected.view(np.int32))

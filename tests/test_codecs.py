@@ -62,7 +62,7 @@ def meant_by(codec, mark):
 
 MARKED = [(UNSIGNED, 0), (UNSIGNED, PLAIN), (UNSIGNED, OTHER), (SIGNED, 0), (SIGNED, PLAIN)]
 each_mark = pytest.mark.parametrize(
-    ("codec", "mark"), MARKED, ids=lambda own: getattr(own, "name", own)
+    ("codec", "mark"), MARKED, ids=lambda value: getattr(value, "name", value)
 )
 
 
@@ -194,9 +194,9 @@ def test_nearest(codec):
     choices = blocks_of_all_codes(*stored["scale"])
     choices = codec.decode(choices, np.dtype(np.float64)).reshape(-1, BLOCK)
     exact = numbers.astype(np.float64)
-    for block, own in enumerate(choices):
+    for block, choice in enumerate(choices):
         part = slice(block * BLOCK, (block + 1) * BLOCK)
-        least = np.abs(exact[part, None] - own).min(axis=1)
+        least = np.abs(exact[part, None] - choice).min(axis=1)
         off = np.abs(exact[part] - decoded[part])
         # SIGNED adds its scale in float32 first, which may turn a tie.
         np.testing.assert_allclose(off, least, rtol=0 if codec is UNSIGNED else 1e-5, atol=0)
@@ -257,14 +257,14 @@ def test_special_numbers_concern_themselves_only(codec, special):
     np.testing.assert_array_equal(np.isnan(decoded), np.isnan(numbers))
     np.testing.assert_array_equal(np.isinf(decoded), np.isinf(numbers))
     finite = numbers[np.isfinite(numbers)]
-    own = decoded[np.isfinite(numbers)]
+    shown = decoded[np.isfinite(numbers)]
     least = max(finite.max() * 2.0**-31, 2.0**-126) if codec is UNSIGNED else 0
-    assert (own[finite == 0] <= (least if finite.any() else 0)).all()
+    assert (shown[finite == 0] <= (least if finite.any() else 0)).all()
     normal = np.abs(finite) >= finite.max() * 1e-5
     large = normal & (np.abs(finite) > 1e-30)
-    np.testing.assert_allclose(own[large], finite[large], rtol=1 / 8)
+    np.testing.assert_allclose(shown[large], finite[large], rtol=1 / 8)
     if codec is UNSIGNED:
-        assert (own[finite > 0] > 0).all()
+        assert (shown[finite > 0] > 0).all()
 
 
 def test_signed_infinity_and_minus():
@@ -285,19 +285,19 @@ def test_blocks_are_right_in_the_mean(codec, seed, size):
     ends = np.zeros(numbers.size, np.uint32), np.full(numbers.size, 2**32 - 1, np.uint32)
     random = noise(0, numbers.size, 0.0, 2)
     decoded = [
-        codec.decode(codec.encode(numbers, own), np.dtype(np.float64)) for own in (*ends, random)
+        codec.decode(codec.encode(numbers, bits), np.dtype(np.float64)) for bits in (*ends, random)
     ]
     inner = np.arange(numbers.size) % BLOCK != 0
     low, high = decoded[0][1], decoded[1][1]
-    exact, found = float(numbers[1]), decoded[2][inner]
+    exact, actual = float(numbers[1]), decoded[2][inner]
     assert low <= exact * (1 + 1e-6)
     assert high >= exact * (1 - 1e-6)
-    assert np.isin(found, (low, high)).all()
+    assert np.isin(actual, (low, high)).all()
     # Independent bits would leave this deviation, and few go up where the chance is small.
     gap = max(high - low, 1e-6 * exact)
     chance = np.clip((exact - low) / gap, 0, 1)
-    deviation = (chance * (1 - chance) / found.size) ** 0.5
-    assert abs(found.mean() - exact) <= gap * (4 * deviation + 4 / found.size) + 1e-6 * exact
+    deviation = (chance * (1 - chance) / actual.size) ** 0.5
+    assert abs(actual.mean() - exact) <= gap * (4 * deviation + 4 / actual.size) + 1e-6 * exact
 
 
 @both_blocks

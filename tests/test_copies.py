@@ -23,9 +23,9 @@ COPIERS = pytest.mark.parametrize("duplicate", [copy.deepcopy, pickled])
 def assert_goes_on_alone(twin, opt):
     """Both continue with the same bits, and each with arrays of its own."""
     assert_same(twin, opt)
-    before = copy.deepcopy(opt.params)
+    previous = copy.deepcopy(opt.params)
     train(twin, range(opt.step_count, opt.step_count + 4))
-    for (_, now), (_, then) in zip(tree.leaves(opt.params), tree.leaves(before), strict=True):
+    for (_, now), (_, then) in zip(tree.leaves(opt.params), tree.leaves(previous), strict=True):
         assert now.tobytes() == then.tobytes()
     train(opt, range(opt.step_count, opt.step_count + 4))
     assert_same(twin, opt)
@@ -52,10 +52,10 @@ def test_what_was_assigned_goes_along(duplicate):
     opt.clip_norm = falling
     train(opt, range(2))
     twin = duplicate(opt)
-    for own in (opt, twin):
-        assert own.groups[0].lr == 0.25
-        own.weight_decay = 0.5
-        own.groups[1].beta1 = 0.5
+    for optimizer in (opt, twin):
+        assert optimizer.groups[0].lr == 0.25
+        optimizer.weight_decay = 0.5
+        optimizer.groups[1].beta1 = 0.5
     assert_goes_on_alone(twin, opt)
 
 

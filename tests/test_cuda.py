@@ -208,12 +208,12 @@ def test_16_bits(param, gradient, settings, several, bits_are_torchs):
     opt = fastopt.RMSProp(leaves if several else leaves[0], lr=0.03, clip_norm=50.0, **settings)
     same = fastopt.RMSProp(cut(w), lr=0.03, clip_norm=50.0, **settings)
     for g in grads:
-        own = [moved(x) for x in (cut(g) if several else [g])]
-        opt.step(own if several else own[0])
+        on_device = [moved(x) for x in (cut(g) if several else [g])]
+        opt.step(on_device if several else on_device[0])
         same.step(cut(g))
         assert opt.last == same.last
-    found = [to_host(getattr(leaf, "array", leaf)).tobytes() for leaf in leaves]
-    assert b"".join(found) == w.tobytes()
+    contents = [to_host(getattr(leaf, "array", leaf)).tobytes() for leaf in leaves]
+    assert b"".join(contents) == w.tobytes()
     for name, expected in same.state.items():
         actual = opt.state[name] if several else [opt.state[name]]
         for one, other in zip(actual, expected if several else [expected], strict=True):
@@ -260,9 +260,9 @@ SCALE = 0.25
 
 
 def test_own_transform():
-    own = t.Transform(soft_sign, state={"slow": 0.125}, hyper=(0.75, 1.0))
+    transform = t.Transform(soft_sign, state={"slow": 0.125}, hyper=(0.75, 1.0))
     w, grads = problem(N, np.float32)
-    chain = fastopt.chain(own, t.scale_by_learning_rate(0.1))
+    chain = fastopt.chain(transform, t.scale_by_learning_rate(0.1))
     opt, same = fastopt.Optimizer(to_device(w), chain), fastopt.Optimizer(w, chain)
     for g in grads:
         opt.step(to_device(g))
@@ -319,14 +319,14 @@ def test_structures_with_none_gradients(name, structure):
     host = [leaf for _, leaf in tree.leaves(same.params)]
     for step in range(4):
         grads = [runs._array(1000 * step + i, x.shape, x.dtype) for i, x in enumerate(host)]
-        given = [to_device(g) for g in grads]
+        device_grads = [to_device(g) for g in grads]
         if tree.is_branch(same.params) and step % 3 != 2:
-            given[step % len(given)] = None
-        opt.step(tree.rebuild(same.params, iter(given)))
+            device_grads[step % len(device_grads)] = None
+        opt.step(tree.rebuild(same.params, iter(device_grads)))
     assert opt.step_count == same.step_count
     assert opt.state_dict()["lags"] == same.state_dict()["lags"]
-    found = [leaf for _, leaf in tree.leaves(opt.params)]
-    for actual, expected in zip(found, host, strict=True):
+    shown = [leaf for _, leaf in tree.leaves(opt.params)]
+    for actual, expected in zip(shown, host, strict=True):
         assert_same_bits(to_host(actual), expected)
     for key in same.state:
         pairs = zip(tree.leaves(opt.state[key]), tree.leaves(same.state[key]), strict=True)

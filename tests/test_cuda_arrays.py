@@ -64,19 +64,19 @@ class OnlyDlpack:
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_dlpack(dtype):
     w, grads = problem((3, 7), dtype)
-    own = to_device(w)
-    opt, same = fastopt.RMSProp(OnlyDlpack(own)), fastopt.RMSProp(w)
+    on_device = to_device(w)
+    opt, same = fastopt.RMSProp(OnlyDlpack(on_device)), fastopt.RMSProp(w)
     for g in grads:
         opt.step(OnlyDlpack(to_device(g)))
         same.step(g)
-    assert to_host(own).tobytes() == w.tobytes()
+    assert to_host(on_device).tobytes() == w.tobytes()
 
 
 @needs_driver
 def test_dlpack_with_gaps():
-    own = to_device(np.zeros((4, 6), np.float32))
+    on_device = to_device(np.zeros((4, 6), np.float32))
     opt = fastopt.SGD(to_device(np.zeros((4, 3), np.float32)))
-    narrow = OnlyDlpack(own[:, :3], strides=(6, 1))
+    narrow = OnlyDlpack(on_device[:, :3], strides=(6, 1))
     with pytest.raises(ValueError, match="grads must be C-contiguous"):
         opt.step(narrow)
 

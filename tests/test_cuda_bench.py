@@ -55,7 +55,7 @@ def test_kernel_of_cupy(monkeypatch):
     cupy = SimpleNamespace(ones=np.ones, zeros=np.zeros, ElementwiseKernel=ElementwiseKernel)
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     makers = {"fastopt": partial(peers.fastopt_buffer, RMS), "CuPy": peers.cupy_kernel}
-    ways, missing = clock.made(makers, 10, 2, tolerance=1e-6)
+    ways, missing = clock.prepare(makers, 10, 2, tolerance=1e-6)
     assert not missing
     for way in ways.values():
         for i in (1, 0, 0):

@@ -50,9 +50,9 @@ def assert_same(opt, same):
     ]:
         pairs = zip(tree.leaves(actual), tree.leaves(expected), strict=True)
         for (path, one), (_, other) in pairs:
-            found = to_host(one)
-            assert (found.shape, found.dtype) == (other.shape, other.dtype)
-            assert found.tobytes() == other.tobytes(), f"{name}{path}"
+            copied = to_host(one)
+            assert (copied.shape, copied.dtype) == (other.shape, other.dtype)
+            assert copied.tobytes() == other.tobytes(), f"{name}{path}"
 
 
 def step_both(opt, same, grads, place=to_device):
@@ -111,7 +111,7 @@ def test_many_arrays(rounding):
     """Some of them small, some at odd addresses, some without a gradient now and then."""
     sizes = [WORTH, 10, N] if SIMULATED else [WORTH, 10, N, 0, LARGE, WORTH + 1, 300]
     problems = [problem(n, seed=n) for n in sizes]
-    w = {str(n): own for n, (own, _) in zip(sizes, problems, strict=True)}
+    w = {str(n): array for n, (array, _) in zip(sizes, problems, strict=True)}
     how = {"state_dtype": "8bit", "stochastic_rounding": rounding, "clip_norm": 100.0}
     opt = fastopt.Adam(
         {name: (misaligned if i % 3 == 2 else to_device)(x) for i, (name, x) in enumerate(w.items())},
@@ -133,26 +133,26 @@ def test_every_code_and_what_is_not_finite(rounding):
     """All codes at scales from the least to the largest, and gradients of every kind."""
     blocks = 3 if SIMULATED else 24
     rng = np.random.default_rng(1)
-    own = {name: np.zeros(blocks, ITEM) for name in ("exp_avg", "exp_avg_sq")}
-    for items, ends in zip(own.values(), [(-110, 112), (-90, 127)], strict=True):
+    states = {name: np.zeros(blocks, ITEM) for name in ("exp_avg", "exp_avg_sq")}
+    for items, ends in zip(states.values(), [(-110, 112), (-90, 127)], strict=True):
         items["codes"] = np.tile(np.arange(BLOCK, dtype=np.uint8), (blocks, 1))
         items["scale"] = 2.0 ** np.linspace(*ends, blocks).round()
-        marks = np.resize([0, PLAIN, OTHER if items is own["exp_avg_sq"] else PLAIN], blocks)
+        marks = np.resize([0, PLAIN, OTHER if items is states["exp_avg_sq"] else PLAIN], blocks)
         items["scale"].view(np.int32)[:] |= np.where(items["scale"] < 2.0**96, marks, 0)
     special = [0, -0.0, 1e-45, -1e-45, 1e-38, 3e38, -3e38, np.inf, -np.inf, np.nan, 1e-20, 1.0]
     g = rng.choice(np.array(special, np.float32), BLOCK * blocks)
     g[: BLOCK * 2] = 0
     w = np.ones(BLOCK * blocks, np.float32)
     how = {"stochastic_rounding": rounding, "lr": 0.5}
-    state = {name: to_device(items) for name, items in own.items()}
+    state = {name: to_device(items) for name, items in states.items()}
     opt = fastopt.Adam(to_device(w), state=state, **how)
-    same = fastopt.Adam(w, state=own, **how)
+    same = fastopt.Adam(w, state=states, **how)
     assert opt.state["exp_avg"] is state["exp_avg"]
     step_both(opt, same, [g, g[::-1].copy()])
-    for name in own:
+    for name in states:
         assert to_host(opt.state[name]).tobytes() == same.state[name].tobytes(), name
-    found = to_host(opt.params)
-    assert np.array_equal(found, w, equal_nan=True)
+    actual = to_host(opt.params)
+    assert np.array_equal(actual, w, equal_nan=True)
 
 
 FORMATS = {
@@ -313,8 +313,8 @@ def test_a_state_at_an_odd_address():
 
         def __init__(self):
             place = device_array.enter("raw", raw).address + 2, False
-            own = {"data": place, "typestr": ITEM.str, "shape": (blocks,)}
-            self.__cuda_array_interface__ = {**raw.__cuda_array_interface__, **own}
+            interface = {"data": place, "typestr": ITEM.str, "shape": (blocks,)}
+            self.__cuda_array_interface__ = {**raw.__cuda_array_interface__, **interface}
 
     with pytest.raises(ValueError, match=r"state\['square_avg'\] must be aligned"):
         fastopt.RMSProp(w, state={"square_avg": Shifted()})

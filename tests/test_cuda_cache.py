@@ -99,8 +99,8 @@ def cache(warm: Path, tmp_path: Path) -> Path:
 
 
 def files(folder: Path) -> dict[str, int]:
-    found = folder.rglob("cuda-*")
-    return {path.name: path.stat().st_mtime_ns for path in found}
+    files = folder.rglob("cuda-*")
+    return {path.name: path.stat().st_mtime_ns for path in files}
 
 
 def test_second_process_compiles_nothing(tmp_path: Path) -> None:
@@ -240,5 +240,5 @@ def test_other_versions_and_options_have_code_of_their_own(compiles, monkeypatch
 def test_all_versions_that_compile_are_known():
     """Each package that numba-cuda takes its compiler from, under one of its names."""
     assert "numba-cuda" in programs.COMPILERS
-    installed = {own.metadata["Name"] for own in distributions()}
+    installed = {package.metadata["Name"] for package in distributions()}
     assert installed & {name for name in programs.COMPILERS if "nvjitlink" in name}

@@ -72,8 +72,8 @@ def tool(name):
     """A program of NVIDIA's, from pip or installed."""
     import nvidia
 
-    found = [path for root in nvidia.__path__ for path in Path(root).rglob(name) if path.is_file()]
-    return str(found[0]) if found else shutil.which(name)
+    paths = [path for root in nvidia.__path__ for path in Path(root).rglob(name) if path.is_file()]
+    return str(paths[0]) if paths else shutil.which(name)
 
 
 def assembled(code, cc, folder):
@@ -215,10 +215,10 @@ def own_program(chain):
 def test_constants_do_not_widen():
     """Literals and constants from elsewhere, as on the CPU."""
 
-    def own(update, param, state, hyper):
+    def mixed(update, param, state, hyper):
         return 0.5 * update + CONSTANT * param, ()
 
-    assert ".f64" not in own_program(fastopt.transforms.Transform(own)).ptx((9, 0))
+    assert ".f64" not in own_program(fastopt.transforms.Transform(mixed)).ptx((9, 0))
 
     def widens(update, param, state, hyper):
         return (1 - param) * update, ()
@@ -239,8 +239,8 @@ def test_16_bits(dtype, dithered, cc, tmp_path):
 
     w = np.zeros(1, floats(dtype).dtype)
     opt = fastopt.Adam(w, executor="reference", stochastic_rounding=dithered)
-    made = kernels(parameters_of(opt).job(0, dtype, False), KernelVariant(), ARCHITECTURES[0])
-    code = made.program("wide").ptx(cc)
+    compiled = kernels(parameters_of(opt).job(0, dtype, False), KernelVariant(), ARCHITECTURES[0])
+    code = compiled.program("wide").ptx(cc)
     assert ".f64" not in code
     wide = r"ld\.global\.(nc\.)?(v4\.[a-z]+16|v2\.[a-z]+32|[bu]64)"
     assert len(re.findall(wide, code)) >= 3
@@ -277,14 +277,14 @@ def kernels_of_blocks(name, dithered, dtype="float32", cc=ARCHITECTURES[0], **ho
 @pytest.mark.parametrize("name", BLOCKS)
 def test_states_in_blocks(name, kernel, dithered, cc, tmp_path):
     """Eight elements of a thread stay in registers, and a warp finds its largest by shuffles."""
-    made = kernels_of_blocks(name, dithered)
-    code = made.program(kernel).ptx(cc)
+    compiled = kernels_of_blocks(name, dithered)
+    code = compiled.program(kernel).ptx(cc)
     assert not re.search(r"\.f64|\.local|\bcall\b|\.shared|\bbar\.", code)
     assert not re.search(r"\b(div|rem)\.[su](32|64)", code)
-    states = len(made.names.blocked)
+    states = len(compiled.names.blocked)
     ways = 1 if kernel == "scalar" else 2  # whole blocks, and the last one
     # Only codes with a sign are decoded by fused sums, which are exact.
-    signed = sum(array.storage.codec == "signed8" for array in made._job.arrays)
+    signed = sum(array.storage.codec == "signed8" for array in compiled._job.arrays)
     assert code.count("fma.") == 8 * signed * ways
     # For the largest, and for the largest finite where some are not.
     assert code.count("shfl.sync.bfly") == 5 * 2 * states * ways

@@ -45,7 +45,9 @@ def train(opt, steps):
 
 def arrays_of(opt):
     named = {"params": opt.params, **opt.state}
-    return [leaf for own in named.values() for _, leaf in tree.leaves(own) if leaf is not None]
+    return [
+        leaf for structure in named.values() for _, leaf in tree.leaves(structure) if leaf is not None
+    ]
 
 
 def content(opt):
@@ -62,9 +64,9 @@ def assert_goes_on_alone(twin, opt):
     assert (twin.step_count, twin.last) == (opt.step_count, opt.last)
     assert twin.state_dict()["lags"] == opt.state_dict()["lags"]
     assert not addresses(twin) & addresses(opt)
-    before, first = content(opt), opt.step_count
+    previous, first = content(opt), opt.step_count
     train(twin, range(first, first + 3))
-    assert content(opt) == before
+    assert content(opt) == previous
     train(opt, range(first, first + 3))
     assert content(twin) == content(opt)
 

@@ -73,18 +73,18 @@ def test_gradient_of_the_wrong_form():
             opt.step(Described(odd, typestr="<f4", shape=(N,), data=(address, False)))
         with pytest.raises(ValueError, match="is not of a CUDA device"):
             opt.step(Described(odd, typestr="<f4", shape=(N,), data=(4096, False)))
-    own = to_device(np.ones(N, np.float32))
-    read_only = Described(own, data=(own.__cuda_array_interface__["data"][0], True))
+    on_device = to_device(np.ones(N, np.float32))
+    read_only = Described(on_device, data=(on_device.__cuda_array_interface__["data"][0], True))
     with unharmed(zero_grad=True) as opt, pytest.raises(ValueError, match="grads must be writeable"):
         opt.step(read_only)
 
 
 @needs_driver
 def test_a_read_only_gradient_is_fine():
-    own = to_device(np.ones(N, np.float32))
-    address = own.__cuda_array_interface__["data"][0]
+    on_device = to_device(np.ones(N, np.float32))
+    address = on_device.__cuda_array_interface__["data"][0]
     opt = fastopt.SGD(to_device(np.ones(N, np.float32)), lr=0.5)
-    opt.step(Described(own, data=(address, True)))
+    opt.step(Described(on_device, data=(address, True)))
     assert to_host(opt.params).tolist() == [0.5] * N
 
 

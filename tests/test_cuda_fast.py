@@ -28,31 +28,31 @@ def test_update_is_near(name):
     kind, settings = OPTIMIZERS[name]
     rng = np.random.default_rng(5)
     g = (rng.normal(size=N) * 10.0 ** rng.uniform(-3, 3, N)).astype(np.float32)
-    found, start = {}, 10.0 ** rng.uniform(-6, 6, N)
+    results, start = {}, 10.0 ** rng.uniform(-6, 6, N)
     for fast in (False, True):
         w = to_device(np.zeros(N, np.float32))
         opt = kind(w, fast=fast, **settings)
         for key, state in opt.state.items():
             # An average of gradients has their sign: where a sum cancels, no number of units is enough.
-            own = np.copysign(start, g) if key == "exp_avg" else start
-            state.copy_to_device(own.astype(np.float32))
+            initial = np.copysign(start, g) if key == "exp_avg" else start
+            state.copy_to_device(initial.astype(np.float32))
         opt.step(to_device(g))
-        found[fast] = {"param": to_host(w), **{k: to_host(v) for k, v in opt.state.items()}}
-    for key, expected in found[False].items():
-        assert ulps(found[True][key], expected) <= (BUDGET if key == "param" else 1), key
+        results[fast] = {"param": to_host(w), **{k: to_host(v) for k, v in opt.state.items()}}
+    for key, expected in results[False].items():
+        assert ulps(results[True][key], expected) <= (BUDGET if key == "param" else 1), key
 
 
 def test_states_in_blocks():
     """The update is of states that are not rounded yet; then they are a code apart at most."""
     g = np.random.default_rng(7).normal(size=N).astype(np.float32)
-    found = {}
+    results = {}
     for fast in (False, True):
         w = to_device(np.zeros(N, np.float32))
         opt = fastopt.Adam(w, fast=fast, state_dtype="8bit")
         opt.step(to_device(g))
         codes = {name: to_host(state)["codes"].astype(np.int64) for name, state in opt.state.items()}
-        found[fast] = to_host(w), codes
-    (precise, codes), (fast, fast_codes) = found.values()
+        results[fast] = to_host(w), codes
+    (precise, codes), (fast, fast_codes) = results.values()
     assert ulps(fast, precise) <= BUDGET
     for name, expected in codes.items():
         apart = np.abs(fast_codes[name] - expected)
@@ -68,12 +68,12 @@ def test_is_another_code():
 
 
 def test_fast_is_the_same_where_the_arrays_are():
-    found = []
+    results = []
     for executor in ("auto", "cuda"):
         w, g = (to_device(np.linspace(-1, 1, 1001, dtype=np.float32)) for _ in range(2))
         fastopt.RMSProp(w, executor=executor, fast=True).step(g)
-        found.append(to_host(w).tobytes())
-    assert found[0] == found[1]
+        results.append(to_host(w).tobytes())
+    assert results[0] == results[1]
 
 
 def test_subnormals_stay():
@@ -86,9 +86,9 @@ def test_subnormals_stay():
 def test_float64_is_precise():
     """Its roots and quotients have no approximation that is good enough: only fused multiply-adds."""
     g = np.random.default_rng(6).normal(size=1001)
-    found = []
+    results = []
     for fast in (False, True):
         w = to_device(np.zeros(1001))
         fastopt.RMSProp(w, fast=fast).step(to_device(g))
-        found.append(to_host(w))
-    np.testing.assert_allclose(*found, rtol=4 * np.finfo(np.float64).eps, atol=0)
+        results.append(to_host(w))
+    np.testing.assert_allclose(*results, rtol=4 * np.finfo(np.float64).eps, atol=0)

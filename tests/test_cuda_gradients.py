@@ -83,21 +83,21 @@ every_kind = pytest.mark.parametrize("kind", list(KINDS))
 @pytest.mark.parametrize("options", [{}, {"clip_norm": 1.0}, {"zero_grad": True}], ids=str)
 @pytest.mark.parametrize("count", [1, 3])
 def test_new_objects_in_each_step(kind, options, count):
-    made, size = KINDS[kind], 70
+    wrap, size = KINDS[kind], 70
     arrays, grads = zip(*(problem(size + i, np.float32) for i in range(count)), strict=True)
     opt = fastopt.RMSProp([to_device(w) for w in arrays], **options)
     same = fastopt.RMSProp([w.copy() for w in arrays], **options)
     for number, step in enumerate(zip(*grads, strict=True)):
         # At addresses of both kinds, and the third time one is missing.
         place = misaligned if number == 1 else to_device
-        given = [made(place(g)) for g in step]
+        wrapped = [wrap(place(g)) for g in step]
         host = [g.copy() for g in step]
         if number == 2 and count > 1:
-            given[1] = host[1] = None
-        opt.step(given)
+            wrapped[1] = host[1] = None
+        opt.step(wrapped)
         same.step(host)
-    for own, other in zip(opt.params, same.params, strict=True):
-        np.testing.assert_array_equal(to_host(own), other)
+    for actual, other in zip(opt.params, same.params, strict=True):
+        np.testing.assert_array_equal(to_host(actual), other)
 
 
 @needs_driver
@@ -106,19 +106,19 @@ def test_new_objects_in_each_step(kind, options, count):
 @pytest.mark.parametrize("count", [1, 3])
 def test_no_step_checks_less(kind, count):
     """What is not acceptable is refused after any number of good steps."""
-    made, size = KINDS[kind], 64
+    wrap, size = KINDS[kind], 64
     params = [to_device(np.ones(size, np.float32)) for _ in range(count)]
     opt = fastopt.SGD(params, lr=0.5)
 
     def good():
-        return [made(to_device(np.zeros(size, np.float32))) for _ in range(count)]
+        return [wrap(to_device(np.zeros(size, np.float32))) for _ in range(count)]
 
     wide = to_device(np.ones(2 * size, np.float32))
     bad = {
-        "must have the parameter's shape": made(to_device(np.ones(size + 1, np.float32))),
-        "must have dtype": made(to_device(np.ones(size))),
-        "C-contiguous": made(wide[::2]),
-        "share memory": made(params[-1]),
+        "must have the parameter's shape": wrap(to_device(np.ones(size + 1, np.float32))),
+        "must have dtype": wrap(to_device(np.ones(size))),
+        "C-contiguous": wrap(wide[::2]),
+        "share memory": wrap(params[-1]),
         "must be on CUDA device 0": np.ones(size, np.float32),
     }
     if kind == "interface":
@@ -129,10 +129,10 @@ def test_no_step_checks_less(kind, count):
     for _ in range(2):
         opt.step(good())
     for text, wrong in bad.items():
-        given = good()
-        given[-1] = wrong
+        grads = good()
+        grads[-1] = wrong
         with pytest.raises((TypeError, ValueError), match=text):
-            opt.step(given)
+            opt.step(grads)
         opt.step(good())
     assert all(to_host(w).tolist() == [1.0] * size for w in params)
 

@@ -61,14 +61,14 @@ def test_the_same_gradient_again(opt, monkeypatch):
 def test_settings_and_schedules(monkeypatch):
     """What depends on the step is written before the call, and what was assigned holds."""
     w, twin = to_device(np.ones(50, np.float32)), np.ones(50, np.float32)
-    there, here = (fastopt.Adam(p, lr=lambda t: 0.1 / (1 + t)) for p in (w, twin))
-    g = known(there)
+    on_device, here = (fastopt.Adam(p, lr=lambda t: 0.1 / (1 + t)) for p in (w, twin))
+    g = known(on_device)
     here.step(np.full(50, 2.0, np.float32))
     for step in range(4):
         if step == 2:
-            there.weight_decay = here.weight_decay = 0.0
-            there.eps = here.eps = 1e-3
-        there.step(g)
+            on_device.weight_decay = here.weight_decay = 0.0
+            on_device.eps = here.eps = 1e-3
+        on_device.step(g)
         here.step(np.full(50, 2.0, np.float32))
     np.testing.assert_array_equal(to_host(w), twin)
 
@@ -128,8 +128,8 @@ def test_an_interrupt_while_gradients_are_bound(monkeypatch):
     params = [to_device(np.ones(50, np.float32)) for _ in range(2)]
     opt = fastopt.RMSProp([{"params": [p]} for p in params], lr=0.1)
     grads = [[to_device(np.full(50, 2.0, np.float32))] for _ in range(2)]
-    for given in (grads, [[None], grads[1]]):
-        opt.step(given)
+    for step_grads in (grads, [[None], grads[1]]):
+        opt.step(step_grads)
 
     def interrupt(batch):
         raise KeyboardInterrupt
@@ -167,7 +167,7 @@ def test_an_interrupt_anywhere_leaves_no_number_of_an_object_that_is_not_held(op
         if not interrupted_at(line, lambda: opt.step(grads.pop()), functions=[take]):
             return
         gc.collect()
-        held = {id(own()) for own in seen if own() is not None}
+        held = {id(ref()) for ref in seen if ref() is not None}
         assert set(gradients.expected.table[:, ID].tolist()) <= {0, *held}
     pytest.fail("the last line was not reached")
 
@@ -228,9 +228,9 @@ def test_an_interrupt_in_a_part_of_a_step():
             stepper.run(BLOCK, 2 * BLOCK)
 
         interrupted = interrupted_at(line, part, functions=[OneArray.start_part])
-        before = to_host(w)
+        previous = to_host(w)
         stepper.step(g, 1.0, None)
-        np.testing.assert_array_equal(to_host(w), before - 1.0)
+        np.testing.assert_array_equal(to_host(w), previous - 1.0)
         if not interrupted:
             assert line > 8
             return
@@ -241,8 +241,8 @@ def test_gradients_that_are_left_out_and_come_back(opt):
     params = [to_device(np.ones(n, np.float32)) for n in (3, 50)]
     opt = fastopt.RMSProp(params, lr=0.1)
     grads = [to_device(np.full(n, 2.0, np.float32)) for n in (3, 50)]
-    for given in (grads, grads, [None, grads[1]], [None, grads[1]], grads, grads):
-        opt.step(given)
+    for step_grads in (grads, grads, [None, grads[1]], [None, grads[1]], grads, grads):
+        opt.step(step_grads)
     assert opt.step_count == 6
     np.testing.assert_array_equal(to_host(params[1]), expected(6))
     np.testing.assert_array_equal(to_host(params[0]), expected(4)[:3])

@@ -29,7 +29,7 @@ def steps_begun(monkeypatch, opt):
     """Grows with each step that is not taken by one call of machine code."""
     kind, begun = type(stepper_of(opt)()), []
     begin = kind.begin
-    monkeypatch.setattr(kind, "begin", lambda *given: (begun.append(1), begin(*given)))
+    monkeypatch.setattr(kind, "begin", lambda *arguments: (begun.append(1), begin(*arguments)))
     return begun
 
 

@@ -125,7 +125,7 @@ SKIPPING = [
 # Every two of the three.
 @pytest.mark.parametrize(
     ("settings", "several", "look"),
-    [(own, several, several == i % 2) for i, own in enumerate(SKIPPING) for several in (False, True)],
+    [(case, several, several == i % 2) for i, case in enumerate(SKIPPING) for several in (False, True)],
 )
 def test_skipped_steps_do_not_count(settings, several, look):
     """Numbers are those of the steps that were taken, whether or not the host asks which those were."""
@@ -135,8 +135,8 @@ def test_skipped_steps_do_not_count(settings, several, look):
     opt = fastopt.Adam(shape(on_device), skip_nonfinite=True, **settings)
     same = fastopt.Adam(shape(w), skip_nonfinite=True, **settings)
     for g in grads:
-        given = to_device(g)
-        opt.step(shape(given))
+        moved = to_device(g)
+        opt.step(shape(moved))
         same.step(shape(g))
         if look:
             assert opt.last.skipped == same.last.skipped
@@ -184,9 +184,9 @@ def test_gradients_of_another_format_after_skipped_steps(several):
     opt, same = (fastopt.Adam(x, **settings) for x in (device, host))
     for i, g in enumerate([*grads, *grads]):
         g = g.astype([np.float32, np.float16, np.float16][i % 3])
-        given = [g[:20], g[20:]] if several else [g]
-        opt.step([to_device(x) for x in given])
-        same.step(given)
+        step_grads = [g[:20], g[20:]] if several else [g]
+        opt.step([to_device(x) for x in step_grads])
+        same.step(step_grads)
     for actual, expected in zip(device, host, strict=True):
         assert_same_bits(to_host(actual), expected)
     assert opt.step_count == same.step_count
@@ -212,9 +212,9 @@ def test_left_out_and_skipped():
     device = [to_device(x) for x in host]
     opt, same = (fastopt.Adam(x, skip_nonfinite=True) for x in (device, host))
     for i, g in enumerate(grads):
-        given = [g[:20] if i % 3 else None, g[20:]]
-        opt.step([x if x is None else to_device(x) for x in given])
-        same.step(given)
+        step_grads = [g[:20] if i % 3 else None, g[20:]]
+        opt.step([x if x is None else to_device(x) for x in step_grads])
+        same.step(step_grads)
     assert opt.state_dict()["lags"] == same.state_dict()["lags"]
     for actual, expected in zip(device, host, strict=True):
         assert_same_bits(to_host(actual), expected)

@@ -29,14 +29,14 @@ def test_one_array_after_the_other(options):
         grads = [None if at == step else g[step] for at, (_, g) in enumerate(pairs)]
         if options.get("skip_nonfinite") and step == 2:
             grads[0] = np.full(6, np.nan, np.float32)
-        theirs = [None if g is None else to_device(g) for g in grads]
-        stepper.begin(theirs, 2.0)
+        device_grads = [None if g is None else to_device(g) for g in grads]
+        stepper.begin(device_grads, 2.0)
         assert stepper.decide()  # as far as the host knows
         for start, stop in cuts[::-1] if step % 2 else cuts:
             stepper.run(start, stop)
         stepper.end()
         same.step(grads, grad_scale=2.0)
-        for actual, expected in zip(theirs, grads, strict=True):
+        for actual, expected in zip(device_grads, grads, strict=True):
             if actual is not None:
                 assert_same_bits(to_host(actual), expected)
     assert opt.step_count == same.step_count

@@ -21,14 +21,14 @@ OPTIONS = {"clip_value": 0.7, "weight_decay": 0.1, "average_decay": 0.9, "bounds
 
 
 def rmsprop(**how):
-    return lambda own: fastopt.RMSProp(own, lr=0.1, stats=NAMES, **OPTIONS, **how)
+    return lambda params: fastopt.RMSProp(params, lr=0.1, stats=NAMES, **OPTIONS, **how)
 
 
 def assert_same_stats(both):
-    found, expected = (opt.read_stats() for opt in both)
-    assert found.step == expected.step
-    assert repr(dict(found)) == repr(dict(expected))  # NaN too
-    assert repr(dict(found.per_array)) == repr(dict(expected.per_array))
+    actual, expected = (opt.read_stats() for opt in both)
+    assert actual.step == expected.step
+    assert repr(dict(actual)) == repr(dict(expected))  # NaN too
+    assert repr(dict(actual.per_array)) == repr(dict(expected.per_array))
 
 
 @pytest.mark.parametrize("size", sizes(1, 70, 8193))
@@ -39,8 +39,8 @@ def test_same_bits_as_memory(size, how):
     assert both[0].stats is None
     assert both[0].read_stats() is None
     for scale in 1.0, 3.0:
-        for own in grads:
-            train(both, [own], grad_scale=scale)
+        for grad in grads:
+            train(both, [grad], grad_scale=scale)
             assert_same_stats(both)
 
 
@@ -49,13 +49,15 @@ def test_many_arrays_scaled_and_left_out():
     params, grads = structures()
     grads[2][1][0, 0] = np.inf
     both = pair(params, rmsprop())
-    for own, scale in zip([*grads, grads[1]], (4.0, 1024.0, 3.0, 3.0, 0.1), strict=True):
-        train(both, [own], grad_scale=scale)
+    for grad, scale in zip([*grads, grads[1]], (4.0, 1024.0, 3.0, 3.0, 0.1), strict=True):
+        train(both, [grad], grad_scale=scale)
         assert_same_stats(both)
 
 
 def test_skipped_steps_have_none():
-    both = pair(np.zeros(3), lambda own: fastopt.SGD(own, stats=["grad_norm"], skip_nonfinite=True))
+    both = pair(
+        np.zeros(3), lambda params: fastopt.SGD(params, stats=["grad_norm"], skip_nonfinite=True)
+    )
     train(both, [np.array([3.0, 4.0, 0.0])])
     train(both, [np.array([3.0, np.nan, 0.0])], grad_scale=2.0)
     assert both[0].read_stats()["grad_norm"] == 5.0
@@ -67,10 +69,10 @@ def test_skipped_steps_have_none():
 
 def test_capturable():
     """Nothing is copied behind a step that a graph may replay: reading waits."""
-    both = pair(np.zeros(2), lambda own: fastopt.SGD(own, stats=["grad_norm"]))
+    both = pair(np.zeros(2), lambda params: fastopt.SGD(params, stats=["grad_norm"]))
     opt = fastopt.SGD(to_device(np.zeros(2)), stats=["grad_norm"], capturable=True)
-    for own in np.full((2, 2), 3.0), np.full(2, 4.0):
-        for g in own.reshape(-1, 2):
+    for values in np.full((2, 2), 3.0), np.full(2, 4.0):
+        for g in values.reshape(-1, 2):
             opt.step(to_device(g))
             both[1].step(g)
     assert opt.stats.step == both[1].stats.step == 3
@@ -106,7 +108,7 @@ def test_reading_does_not_wait(monkeypatch):
     device.synchronize()
     arrived = {1, 2}
     with monkeypatch.context() as patch:
-        patch.setattr(device.Pinned, "has_arrived", lambda own: _step_in(own) in arrived)
+        patch.setattr(device.Pinned, "has_arrived", lambda pinned: _step_in(pinned) in arrived)
         for name in ("synchronize", "to_host"):
             patch.setattr(device, name, None)
         assert (opt.stats.step, opt.stats["grad_norm"]) == (2, 10.0)
@@ -128,7 +130,7 @@ def test_a_host_that_is_far_ahead_leaves_some_out(monkeypatch):
 
     opt, g = fastopt.SGD(to_device(np.zeros(2)), stats=["grad_norm"]), to_device(np.ones(2))
     with monkeypatch.context() as patch:
-        patch.setattr(device.Pinned, "has_arrived", lambda own: False)
+        patch.setattr(device.Pinned, "has_arrived", lambda pinned: False)
         for _ in range(UNDER_WAY + 3):
             opt.step(g)
         assert opt.stats is None
@@ -145,8 +147,8 @@ def test_groups():
     rate = t.scale_by_learning_rate(0.1)
     chains = [chain(rate), chain(t.trace(0.9), rate)]
     names = ["update_norm", "momentum_buffer_mean"]
-    both = pair([params[:4], params[4:]], lambda own: fastopt.Optimizer(own, chains, stats=names))
-    train(both, [[own[:4], own[4:]] for own in grads])
+    both = pair([params[:4], params[4:]], lambda arrays: fastopt.Optimizer(arrays, chains, stats=names))
+    train(both, [[grad[:4], grad[4:]] for grad in grads])
     assert_same_stats(both)
 
 

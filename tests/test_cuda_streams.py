@@ -32,8 +32,8 @@ class Wrapped:
 
     @property
     def __cuda_array_interface__(self):
-        found = dict(self.array.__cuda_array_interface__)
-        return {**found, "stream": self.stream, **self.changes}
+        interface = dict(self.array.__cuda_array_interface__)
+        return {**interface, "stream": self.stream, **self.changes}
 
 
 class WithProtocol:
@@ -123,38 +123,38 @@ class TestLaunches:
         w, g = (to_device(np.ones(1000, np.float32)) for _ in range(2))
         opt = kind(w, lr=lambda t: 0.1 / (1 + t))
         for _ in range(3):
-            before = len(launches())
+            count = len(launches())
             opt.step(g, stream=stream)
-            (own,) = launches()[before:]
-            assert own["stream"] == int(stream.handle)
+            (launch,) = launches()[count:]
+            assert launch["stream"] == int(stream.handle)
 
     def test_one_for_a_thousand_arrays(self):
         params, grads = (
             [to_device(np.ones(n % 70, np.float32)) for n in range(1000)] for _ in range(2)
         )
         opt = fastopt.RMSProp(params)
-        before = len(launches())
+        count = len(launches())
         opt.step(grads)
-        assert len(launches()) == before + 1
+        assert len(launches()) == count + 1
 
     def test_three_with_a_norm(self):
         w, g = (to_device(np.ones(1000, np.float32)) for _ in range(2))
         opt = fastopt.RMSProp(w, clip_norm=1.0, skip_nonfinite=True)
-        before = len(launches())
+        count = len(launches())
         opt.step(g, stream=77)
-        assert [own["stream"] for own in launches()[before:]] == [77] * 3
+        assert [launch["stream"] for launch in launches()[count:]] == [77] * 3
 
     def test_default_streams(self):
         """That of the gradient's interface, where the library has no current stream."""
         w, g = (to_device(np.ones(64, np.float32)) for _ in range(2))
         opt = fastopt.RMSProp(w)
-        for given, expected in [
+        for grad, expected in [
             (g, None),
             (Wrapped(g, 99), 99),
             (Wrapped(g, 1), 1),
             (Wrapped(g), None),
         ]:
-            opt.step(given)
+            opt.step(grad)
             assert launches()[-1]["stream"] == expected
 
     def test_current_stream_of_the_library(self, monkeypatch):
@@ -164,11 +164,11 @@ class TestLaunches:
         monkeypatch.setitem(sys.modules, "cupy", cupy)
         w, g = (to_device(np.ones(64, np.float32)) for _ in range(2))
         ours = type("ndarray", (Wrapped,), {"__module__": "cupy"})
-        given = ours(g, stream=1)
-        given.data = SimpleNamespace(ptr=g.__cuda_array_interface__["data"][0])
+        wrapped = ours(g, stream=1)
+        wrapped.data = SimpleNamespace(ptr=g.__cuda_array_interface__["data"][0])
         opt = fastopt.RMSProp(w)
         for _ in range(2):
-            opt.step(given)
+            opt.step(wrapped)
             assert launches()[-1]["stream"] == OfCupy.ptr
 
     def test_an_object_with_other_memory(self, monkeypatch):
@@ -179,12 +179,12 @@ class TestLaunches:
         monkeypatch.setitem(sys.modules, "cupy", cupy)
         w, *grads = problem(64, np.float32)[0], *problem(64, np.float32)[1]
         ours = type("ndarray", (Wrapped,), {"__module__": "cupy"})
-        given = ours(None)
+        wrapped = ours(None)
         opt, same = fastopt.RMSProp(to_device(w)), fastopt.RMSProp(w)
         for g in grads:
-            given.array = to_device(g)
-            given.data = SimpleNamespace(ptr=given.array.__cuda_array_interface__["data"][0])
-            opt.step(given)
+            wrapped.array = to_device(g)
+            wrapped.data = SimpleNamespace(ptr=wrapped.array.__cuda_array_interface__["data"][0])
+            opt.step(wrapped)
             same.step(g)
         assert_same_on_device(opt, w, same.state)
 

@@ -49,7 +49,7 @@ CASES = [
 def test_same_bits_as_memory(format_, size):
     """Three passes that depend on each other, at any alignment."""
     dtype, options = FORMATS[format_]
-    w, grads = (np.array(own, dtype) for own in problem(size, np.float32, 3))
+    w, grads = (np.array(array, dtype) for array in problem(size, np.float32, 3))
     place = misaligned if size == 70 and dtype == np.float32 and not options else to_device
     both = pair(w, optimizer(everything(), **options), place)
     with np.errstate(all="ignore"):
@@ -68,7 +68,7 @@ def test_many_arrays_and_missing_gradients():
 def test_groups():
     """Both are in one pass, and the other pass is of the first group alone."""
     params, grads = structures()
-    params, split = [params[::4], params[2::4]], [[own[::4], own[2::4]] for own in grads]
+    params, split = [params[::4], params[2::4]], [[grad[::4], grad[2::4]] for grad in grads]
     rate = t.scale_by_learning_rate(0.1)
     chains = [chain(clip(0.5), blend(0.25), rate), chain(clip(0.75), t.scale_by_adam(), rate)]
     both = pair(params, optimizer(chains))
@@ -82,10 +82,10 @@ def test_layerwise_optimizers(kind):
     lr = fastopt.schedules.cosine(0.1, 6)
     settings = {"lr": lr, "weight_decay": 0.01, "clip_norm": 1.0, "skip_nonfinite": True}
     groups = [{"params": params[:4]}, {"params": params[4:], "weight_decay": 0.1}]
-    on_device = [{**own, "params": moved(own["params"])} for own in groups]
+    on_device = [{**group, "params": moved(group["params"])} for group in groups]
     both = kind(on_device, **settings), kind(copy.deepcopy(groups), **settings)
     grads[3][1] = np.full((3, 5), np.nan)
-    train(both, [[own[:4], own[4:]] for own in [*grads, grads[0]]])
+    train(both, [[grad[:4], grad[4:]] for grad in [*grads, grads[0]]])
     assert both[1].step_count == 4
     assert_same(*both)
 
@@ -139,15 +139,15 @@ def test_skipped_steps_do_not_count(monkeypatch, per_array, look):
     drawn[[1, 2, 4, 5, 7]] *= 100.0
     drawn[3, 21] = np.nan
     for number, g in enumerate(drawn):
-        theirs = [to_device(g[:20]), None if number == 6 else to_device(g[20:])]
-        given = [g[:20].copy(), None if number == 6 else g[20:].copy()]
-        both[0].step(theirs)
-        both[1].step(given)
+        device_grads = [to_device(g[:20]), None if number == 6 else to_device(g[20:])]
+        host_grads = [g[:20].copy(), None if number == 6 else g[20:].copy()]
+        both[0].step(device_grads)
+        both[1].step(host_grads)
         if look:
             assert both[0].step_count == both[1].step_count
             assert both[0].last.skipped == both[1].last.skipped
-        for own, like in zip(theirs, given, strict=True):
-            assert own is None or to_host(own).tobytes() == like.tobytes()
+        for grad, like in zip(device_grads, host_grads, strict=True):
+            assert grad is None or to_host(grad).tobytes() == like.tobytes()
     assert 0 < both[1].step_count < 9
     assert_same(*both)
 

@@ -45,7 +45,7 @@ CASES = [
 )
 def test_same_bits_as_memory(format_, size, place):
     dtype, options = FORMATS[format_]
-    w, grads = (np.array(own, dtype) for own in problem(size, np.float32, 2))
+    w, grads = (np.array(array, dtype) for array in problem(size, np.float32, 2))
     both = pair(w, optimizer(everything(), **options), place)
     with np.errstate(all="ignore"):
         train(both, grads)
@@ -65,7 +65,7 @@ def test_many_arrays_and_missing_gradients(per_array):
 def test_groups():
     """What one group alone has is over that one, what both have over both, at other positions."""
     params, grads = structures()
-    split = [[own[::2], own[1::2]] for own in grads]
+    split = [[grad[::2], grad[1::2]] for grad in grads]
     rate = t.scale_by_learning_rate(0.1)
     chains = [chain(late(), calm(), rate), chain(calm(), t.scale_by_adam(), rate)]
     both = pair([params[::2], params[1::2]], optimizer(chains))
@@ -84,12 +84,12 @@ def test_resumed_and_refused():
     params, grads = structures()
     parts = everything(per_array=True)
     whole, half = (fastopt.Optimizer(copy.deepcopy(params), parts) for _ in range(2))
-    there = fastopt.Optimizer(moved(params), parts)
+    on_device = fastopt.Optimizer(moved(params), parts)
     for g in grads[:2]:
         whole.step(copy.deepcopy(g))
-        there.step(moved(g))
-    half.load_state_dict(there.state_dict())
-    back = fastopt.Optimizer(there.params, parts)
+        on_device.step(moved(g))
+    half.load_state_dict(on_device.state_dict())
+    back = fastopt.Optimizer(on_device.params, parts)
     back.load_state_dict(half.state_dict())
     for g in grads[2:]:  # some are left out, and keep the sums that were loaded
         whole.step(copy.deepcopy(g))
@@ -151,7 +151,7 @@ NAMED = {
 def test_optimizers_without_a_rate(name):
     kind, how = NAMED[name]
     params, grads = structures()
-    both = pair(params, lambda own: kind(own, **how))
+    both = pair(params, lambda leaves: kind(leaves, **how))
     train(both, grads)
     assert_same(*both)
 
@@ -160,7 +160,7 @@ def test_optimizers_without_a_rate(name):
 def test_automatic_rate(kind):
     """Its rule has a power and an exponential, which are computed alike everywhere."""
     w, grads = problem(30, np.float64, 9)
-    both = pair(w, lambda own: kind(own, lr="auto"))
+    both = pair(w, lambda leaves: kind(leaves, lr="auto"))
     train(both, grads)
     assert_same(*both)
     assert both[0].current("lr") == both[1].current("lr")

@@ -134,14 +134,17 @@ def test_states_in_blocks(kind, states):
 def test_random_bits_come_from_a_table():
     """Of 1 KiB, which stays in the cache: four bytes for each element that is rounded."""
     plain, random = (
-        moved(step(fastopt.RMSProp, state_dtype="8bit", stochastic_rounding=own))[0]
-        for own in (False, True)
+        moved(step(fastopt.RMSProp, state_dtype="8bit", stochastic_rounding=dithered))[0]
+        for dithered in (False, True)
     )
     assert random == plain + 4 * N
 
 
 def test_warp_instructions_of_blocks():
     launches = [
-        step(fastopt.RMSProp, state_dtype="8bit", stochastic_rounding=own) for own in (False, True)
+        step(fastopt.RMSProp, state_dtype="8bit", stochastic_rounding=dithered)
+        for dithered in (False, True)
     ]
-    assert all(own["warp_instr"] / N <= most for own, most in zip(launches, (1.2, 1.3), strict=True))
+    assert all(
+        launch["warp_instr"] / N <= most for launch, most in zip(launches, (1.2, 1.3), strict=True)
+    )

@@ -59,7 +59,7 @@ def test_it_is_the_rule_of_the_paper(dtype, lr):
 @pytest.mark.parametrize("executor", ["parallel", "reference"])
 def test_every_executor_gives_the_same_bits(executor):
     w, grads = problem(50, np.float32, steps=3)
-    one, other = (AdaShift(w.copy(), executor=own) for own in ("serial", executor))
+    one, other = (AdaShift(w.copy(), executor=way) for way in ("serial", executor))
     for g in grads:
         one.step(g)
         other.step(g)
@@ -149,14 +149,14 @@ def test_shared_options(name):
     """They do what they do on the chain that says the same."""
     w, grads = problem(20, np.float64, steps=3)
     parts = fastopt.chain(toy_optimizer.scale_by_adashift(0.999, 1e-8), t.scale_by_learning_rate(0.5))
-    own = AdaShift(w.copy(), lr=0.5, **{name: OPTIONS[name]})
+    custom = AdaShift(w.copy(), lr=0.5, **{name: OPTIONS[name]})
     bare = fastopt.Optimizer(w.copy(), parts, **{name: OPTIONS[name]})
     for g in grads:
-        own.step(g.copy())
+        custom.step(g.copy())
         bare.step(g.copy())
-    assert_same_bits(own.params, bare.params)
-    assert own.state.keys() == bare.state.keys()
-    assert getattr(own, name) == getattr(bare, name) == OPTIONS[name]
+    assert_same_bits(custom.params, bare.params)
+    assert custom.state.keys() == bare.state.keys()
+    assert getattr(custom, name) == getattr(bare, name) == OPTIONS[name]
 
 
 def test_decoupled_decay():
@@ -219,12 +219,12 @@ def test_its_one_shot_form():
 
 
 def test_minimizing():
-    found = fastopt.minimize(lambda x: ((x**2).sum(), 2 * x), np.ones(3), optimizer=AdaShift)
-    assert abs(found.x).max() < 1e-2  # with the learning rate of the class
+    result = fastopt.minimize(lambda x: ((x**2).sum(), 2 * x), np.ones(3), optimizer=AdaShift)
+    assert abs(result.x).max() < 1e-2  # with the learning rate of the class
     method = fastopt.interop.scipy.method(AdaShift)
     assert method.__name__ == "adashift"
     same = scipy.optimize.minimize(lambda x: ((x**2).sum(), 2 * x), np.ones(3), jac=True, method=method)
-    assert_same_bits(same.x, found.x)
+    assert_same_bits(same.x, result.x)
     with pytest.warns(scipy.optimize.OptimizeWarning, match="beta1"):
         scipy.optimize.minimize(
             lambda x: (x**2).sum(), np.ones(3), method=method, options={"beta1": 0.5, "maxiter": 3}

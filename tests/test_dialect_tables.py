@@ -41,23 +41,23 @@ def table(name):
 
 def arguments(column):
     """The library's arguments in a column: name -> default."""
-    found = {}
+    defaults = {}
     for cell in column.values():
         for code in cell:
-            name, given, default = code.partition("=")
+            name, separator, default = code.partition("=")
             if name.isidentifier() and name not in ("None", "True", "False"):
-                found[name] = ast.literal_eval(default) if given else inspect.Parameter.empty
+                defaults[name] = ast.literal_eval(default) if separator else inspect.Parameter.empty
             elif "[" in name:
                 name, index = name.rstrip("]").split("[")
-                found.setdefault(name, {})[int(index)] = ast.literal_eval(default)
-    return {k: tuple(v.values()) if isinstance(v, dict) else v for k, v in found.items()}
+                defaults.setdefault(name, {})[int(index)] = ast.literal_eval(default)
+    return {k: tuple(v.values()) if isinstance(v, dict) else v for k, v in defaults.items()}
 
 
-def settings_of(name, dialect, given):
+def settings_of(name, dialect, arguments):
     """fastopt's settings at step 3 for a library's arguments, its own defaults included."""
     signature = inspect.signature(DIALECTS[name][dialect]).parameters.values()
     needed = {p.name: 0.5 for p in signature if p.default is p.empty}
-    settings = {**own_defaults(name), **DIALECTS[name][dialect](**{**needed, **given})}
+    settings = {**own_defaults(name), **DIALECTS[name][dialect](**{**needed, **arguments})}
     return {k: v(3) if callable(v) else v for k, v in settings.items()}
 
 
@@ -104,10 +104,10 @@ def changed(name, dialect, argument, default):
         pair[int(index)] = 0.25
         return settings_of(name, dialect, {argument: tuple(pair)})
     value = not ast.literal_eval(default) if default in ("True", "False") else 0.25
-    given = {argument: value}
-    given |= {"momentum": 0.5} if "nesterov" in argument else {}
-    given |= {"eps": 0.0} if argument == "eps_root" else {}
-    return settings_of(name, dialect, given)
+    arguments = {argument: value}
+    arguments |= {"momentum": 0.5} if "nesterov" in argument else {}
+    arguments |= {"eps": 0.0} if argument == "eps_root" else {}
+    return settings_of(name, dialect, arguments)
 
 
 @each_dialect

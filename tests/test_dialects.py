@@ -73,15 +73,15 @@ DEFAULTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("optimizer", "dialect", "given", "expected"), DEFAULTS)
-def test_defaults(optimizer, dialect, given, expected):
-    opt = optimizer.like(dialect, np.ones(3), **given)
+@pytest.mark.parametrize(("optimizer", "dialect", "arguments", "expected"), DEFAULTS)
+def test_defaults(optimizer, dialect, arguments, expected):
+    opt = optimizer.like(dialect, np.ones(3), **arguments)
     assert type(opt) is optimizer
     assert {name: getattr(opt, name) for name in expected} == expected
     # What is not named above has fastopt's own default.
-    own = {name: p.default for name, p in inspect.signature(optimizer).parameters.items()}
-    for name in own.keys() - expected.keys() - {"params", "shared", "lr", "eps", "weight_decay"}:
-        assert getattr(opt, name) == own[name], name
+    defaults = {name: p.default for name, p in inspect.signature(optimizer).parameters.items()}
+    for name in defaults.keys() - expected.keys() - {"params", "shared", "lr", "eps", "weight_decay"}:
+        assert getattr(opt, name) == defaults[name], name
 
 
 def test_every_dialect_is_in_the_table():
@@ -90,7 +90,7 @@ def test_every_dialect_is_in_the_table():
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "dialect", "given", "expected"),
+    ("optimizer", "dialect", "arguments", "expected"),
     [
         (fastopt.RMSProp, "torch", {"alpha": 0.5}, {"beta": 0.5}),
         (fastopt.RMSProp, "keras", {"rho": 0.5, "epsilon": 0.25}, {"beta": 0.5, "eps": 0.25}),
@@ -123,13 +123,13 @@ def test_every_dialect_is_in_the_table():
          {"momentum": 0.0, "nesterov": False}),
     ],
 )  # fmt: skip
-def test_names(optimizer, dialect, given, expected):
-    opt = optimizer.like(dialect, np.ones(3), **given)
+def test_names(optimizer, dialect, arguments, expected):
+    opt = optimizer.like(dialect, np.ones(3), **arguments)
     assert {name: getattr(opt, name) for name in expected} == expected
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "dialect", "given", "error", "words"),
+    ("optimizer", "dialect", "arguments", "error", "words"),
     [
         (fastopt.RMSProp, "jax", {}, ValueError, ["dialect", "torch", "keras", "graves", "'jax'"]),
         (fastopt.Adam, "graves", {}, ValueError, ["dialect", "torch", "Adam", "'graves'"]),
@@ -142,10 +142,10 @@ def test_names(optimizer, dialect, given, expected):
          ["eps must be 0", "eps_root"]),
     ],
 )  # fmt: skip
-def test_errors(optimizer, dialect, given, error, words):
+def test_errors(optimizer, dialect, arguments, error, words):
     w = np.ones(3)
     with refusal(error, words):
-        optimizer.like(dialect, w, **given)
+        optimizer.like(dialect, w, **arguments)
     assert (w == 1).all()
 
 
@@ -153,14 +153,14 @@ def assert_like(opt, rates, w, grads, formula):
     """Each step within a few units in the last place of `formula`, started from the same numbers."""
     for rate, g in zip(rates, grads, strict=True):
         opt.lr = rate
-        before = {"params": w.copy()} | {name: own.copy() for name, own in opt.state.items()}
+        previous = {"params": w.copy()} | {name: state.copy() for name, state in opt.state.items()}
         opt.step(g)
         now = {"params": w, **opt.state}
-        expected = formula(rate, exact(g), **{name: exact(own) for name, own in before.items()})
+        expected = formula(rate, exact(g), **{name: exact(value) for name, value in previous.items()})
         assert expected.keys() == now.keys()
-        for name, own in now.items():
-            unit = np.spacing(np.maximum(abs(own), abs(before[name])))
-            error = float((abs(exact(own) - expected[name]) / unit).max())
+        for name, value in now.items():
+            unit = np.spacing(np.maximum(abs(value), abs(previous[name])))
+            error = float((abs(exact(value) - expected[name]) / unit).max())
             assert error <= 4, (name, error)
 
 
@@ -191,17 +191,17 @@ def test_timm(centered, momentum, decay, lr_in_momentum):
         else:
             grad = grad + wd * params
         square_avg = square_avg + 0.25 * (grad**2 - square_avg)
-        found = {"square_avg": square_avg}
+        states = {"square_avg": square_avg}
         avg = square_avg
         if centered:
-            found["grad_avg"] = grad_avg = grad_avg + 0.25 * (grad - grad_avg)
+            states["grad_avg"] = grad_avg = grad_avg + 0.25 * (grad - grad_avg)
             avg = square_avg - grad_avg**2
         step = grad / root(avg + 0.125)
         if momentum and inside:
-            found["momentum_buffer"] = step = momentum * momentum_buffer + lr * step
+            states["momentum_buffer"] = step = momentum * momentum_buffer + lr * step
         elif momentum:
-            found["momentum_buffer"] = step = momentum * momentum_buffer + step
-        return {"params": params - (step if momentum and inside else lr * step), **found}
+            states["momentum_buffer"] = step = momentum * momentum_buffer + step
+        return {"params": params - (step if momentum and inside else lr * step), **states}
 
     opt = fastopt.RMSProp.like("timm", w, **settings)
     assert_same_bits(opt.state["square_avg"], np.ones_like(w))
@@ -216,16 +216,16 @@ def test_tensorflow1(centered, momentum):
 
     def apply_rms_prop(lr, grad, params, square_avg, grad_avg=None, momentum_buffer=None):
         ms = square_avg + (grad**2 - square_avg) * 0.25
-        found = {"square_avg": ms}
+        states = {"square_avg": ms}
         denominator = ms + 0.125
         if centered:
             mg = grad_avg + (grad - grad_avg) * 0.25
-            found["grad_avg"] = mg
+            states["grad_avg"] = mg
             denominator = ms - mg**2 + 0.125
         mom = exact(lr) * grad / root(denominator)
         if momentum:
-            mom = found["momentum_buffer"] = momentum_buffer * momentum + mom
-        return {"params": params - mom, **found}
+            mom = states["momentum_buffer"] = momentum_buffer * momentum + mom
+        return {"params": params - mom, **states}
 
     settings = {"decay": 0.75, "momentum": momentum, "epsilon": 0.125, "centered": centered}
     opt = fastopt.RMSProp.like("tensorflow1", w, learning_rate=0.1, **settings)
@@ -241,11 +241,11 @@ def test_graves():
         n = 0.75 * square_avg + 0.25 * epsilon**2
         g = 0.75 * grad_avg + 0.25 * epsilon
         delta = 0.5 * -momentum_buffer - exact(lr) * epsilon / root(n - g**2 + 0.125)
-        found = {"square_avg": n, "grad_avg": g, "momentum_buffer": -delta}
-        return {"params": params + delta, **found}
+        states = {"square_avg": n, "grad_avg": g, "momentum_buffer": -delta}
+        return {"params": params + delta, **states}
 
     opt = fastopt.RMSProp.like("graves", w, beta=0.75, momentum=0.5, eps=0.125)
-    assert not any(own.any() for own in opt.state.values())
+    assert not any(state.any() for state in opt.state.values())
     assert_like(opt, rates, w, grads, equations)
 
 

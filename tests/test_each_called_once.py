@@ -44,7 +44,7 @@ def test_nothing_is_left_of_an_interrupted_one() -> None:
                 raise KeyboardInterrupt
         return count_lines
 
-    before = sys.gettrace()  # of what measures coverage
+    original = sys.gettrace()  # of what measures coverage
     for at in range(1, 100):
         schedule, line = Counted(), 0
         sys.settrace(count_lines)
@@ -52,7 +52,7 @@ def test_nothing_is_left_of_an_interrupted_one() -> None:
             with suppress(KeyboardInterrupt):
                 each_called_once(ask_twice, schedule)
         finally:
-            sys.settrace(before)
+            sys.settrace(original)
         calls = schedule.calls
         assert ask_twice(schedule) == (calls + 1.0, calls + 2.0)
         if line < at:
@@ -68,6 +68,6 @@ def test_in_a_step(params: int) -> None:
     arrays = [np.ones(3, dtype) for dtype in (np.float32, np.float64)[:params]]
     opt = fastopt.SGD(arrays, lr=schedule, weight_decay=schedule)
     for _ in range(3):
-        before = schedule.calls
-        opt.step([np.ones_like(own) for own in arrays])
-        assert schedule.calls == before + 1
+        calls = schedule.calls
+        opt.step([np.ones_like(array) for array in arrays])
+        assert schedule.calls == calls + 1

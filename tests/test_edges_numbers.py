@@ -135,8 +135,8 @@ def test_starts_that_are_no_small_numbers(value):
     def keep_update(update, param, state, hyper):
         return update, state
 
-    own = fastopt.Transform(keep_update, state={"kept": value})
-    opt = fastopt.Optimizer(np.ones(3, np.float32), own)
+    transform = fastopt.Transform(keep_update, state={"kept": value})
+    opt = fastopt.Optimizer(np.ones(3, np.float32), transform)
     assert np.array_equal(opt.state["kept"], np.full(3, value), equal_nan=True)
 
 
@@ -152,8 +152,8 @@ def test_limits_are_rounded_inwards(executor, dtype, limit):
         bounds = (limit, None) if sign > 0 else (None, -limit)
         opt = fastopt.SGD(w, lr=1.0, bounds=bounds, executor=executor)
         opt.step(w.copy())
-        found = sign * w.astype(float)
-        assert (found >= limit).all()
+        actual = sign * w.astype(float)
+        assert (actual >= limit).all()
         below = np.nextafter(w, np.zeros_like(w)).astype(float)
         assert (sign * below < limit).all()  # and it is the next one
 
@@ -205,8 +205,8 @@ def test_limits_of_minimize(limit):
         return float(x @ x), 2 * x
 
     bounds = [(limit, None), (None, -limit)]
-    found = fastopt.minimize(square, np.float32([2, -2]), jac=True, bounds=bounds, maxiter=300)
-    low, high = found.x.astype(float)
+    result = fastopt.minimize(square, np.float32([2, -2]), jac=True, bounds=bounds, maxiter=300)
+    low, high = result.x.astype(float)
     assert low >= limit
     assert high <= -limit
     with refusal(ValueError, ["bounds", "float32", "x[1]"]):
@@ -262,7 +262,9 @@ def test_constants_are_checked_when_they_change(monkeypatch):
     """And not in every step, which they would slow by a factor of ten."""
     w = np.ones(3, np.float32)
     checked, check = [], hyperparameters.check_constants
-    monkeypatch.setattr(hyperparameters, "check_constants", lambda *own: checked.append(check(*own)))
+    monkeypatch.setattr(
+        hyperparameters, "check_constants", lambda *arguments: checked.append(check(*arguments))
+    )
     opt = fastopt.Adam(w, lr=0.1)  # whose numbers change with every step
     assert len(checked) == 1
     for _ in range(3):

@@ -42,7 +42,7 @@ OPTIMIZERS = [
 
 @pytest.mark.parametrize(
     ("optimizer", "settings", "executor"),
-    [*((*own, "reference") for own in OPTIMIZERS), (*OPTIMIZERS[0], "serial")],
+    [*((*case, "reference") for case in OPTIMIZERS), (*OPTIMIZERS[0], "serial")],
 )
 def test_a_schedule_is_called_once_for_each_step_number(optimizer, settings, executor):
     lr, decay = Counted(), Counted()
@@ -98,8 +98,8 @@ def test_numbers_of_a_transform_of_ones_own():
     def own_update(update, param, state, hyper):
         return hyper[0] * update, state
 
-    own = fastopt.Transform(own_update, hyper=hyper)
-    opt = fastopt.Optimizer([np.ones(3), np.ones(2, np.float32)], own)
+    transform = fastopt.Transform(own_update, hyper=hyper)
+    opt = fastopt.Optimizer([np.ones(3), np.ones(2, np.float32)], transform)
     opt.step([np.ones(3), np.ones(2, np.float32)])
     assert calls == [0, 0]
 
@@ -202,18 +202,18 @@ FORMS = SimpleNamespace(
 
 @pytest.mark.parametrize("name", vars(FORMS))
 def test_schedules_are_never_nan(name):
-    made = 0
+    built = 0
     for make, arguments in getattr(FORMS, name):
         try:
             schedule = make(*arguments)
         except ValueError:  # see below for what is refused
             continue
-        made += 1
+        built += 1
         values = [schedule(step) for step in STEPS]
         assert not any(map(math.isnan, values)), arguments
         if name != "exponential":  # which may grow beyond all floats
             assert all(map(math.isfinite, values)), arguments
-    assert made > len(getattr(FORMS, name)) / 2
+    assert built > len(getattr(FORMS, name)) / 2
 
 
 def test_zero_times_whatever_is_zero():

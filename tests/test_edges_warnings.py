@@ -31,7 +31,7 @@ def gradients(dtype):
     with np.errstate(all="ignore"):
         finite = [0.0, -0.0, 1.0, -1.0, largest, -largest, tiny, least, -least, largest**0.5, 1e-3, 3.0]
         every = np.array([*finite, np.inf, -np.inf, np.nan, np.nan]).astype(dtype)
-        found = {
+        numbers = {
             "every": every,
             "finite": np.array([*finite, *finite[:4]]).astype(dtype),
             "huge": np.full(16, largest / 4).astype(dtype),
@@ -41,7 +41,7 @@ def gradients(dtype):
     signalling = every.copy()
     bits = signalling.view(BITS[every.itemsize])
     bits[-1] = np.array(np.inf, dtype).view(bits.dtype) | bits.dtype.type(1)
-    return found | {"signalling": signalling}
+    return numbers | {"signalling": signalling}
 
 
 def use(opt, g, *, scale=2.0**20):

@@ -76,11 +76,11 @@ def test_gradient_that_overlaps_in_part(executor):
     memory = np.arange(3 * N, dtype=np.float32)
     w = memory[N : 2 * N]
     opt = fastopt.RMSProp(w, executor=executor)
-    before = memory.copy()
+    previous = memory.copy()
     for start in (1, 2 * N - 1):
         with refusal(ValueError, ["grads", "params", "share memory"]):
             opt.step(memory[start : start + N])
-    assert memory.tobytes() == before.tobytes()
+    assert memory.tobytes() == previous.tobytes()
     assert opt.step_count == 0
     assert not opt.state["square_avg"].any()
     opt.step(memory[:N])  # the neighbour is fine

@@ -20,9 +20,9 @@ def test_dtypes_name_astype():
     for grad in np.ones(3), np.ones(3, int):
         with refusal(TypeError, ["grads", str(grad.dtype), ".astype('float32')"]):
             opt.step(grad)
-    with pytest.raises(TypeError, match="complex128") as found:
+    with pytest.raises(TypeError, match="complex128") as caught:
         fastopt.SGD(np.ones(3, complex))
-    assert "astype" not in str(found.value)
+    assert "astype" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -108,9 +108,9 @@ def test_missing_torch_says_what_to_install(tmp_path):
     ],
 )
 def test_values_are_shortened(make):
-    with pytest.raises((TypeError, ValueError)) as found:
+    with pytest.raises((TypeError, ValueError)) as caught:
         make()
-    assert len(str(found.value)) < 600
+    assert len(str(caught.value)) < 600
 
 
 @pytest.mark.parametrize(
@@ -147,9 +147,9 @@ def test_a_schedule_that_raises_is_named():
 
     opt = fastopt.SGD(np.ones(3), lr=broken)
     opt.step(np.ones(3))
-    with pytest.raises(KeyError) as found:
+    with pytest.raises(KeyError) as caught:
         opt.step(np.ones(3))
-    assert "the schedule of lr, called with the step 1" in found.value.__notes__[0]
+    assert "the schedule of lr, called with the step 1" in caught.value.__notes__[0]
     with pytest.raises(TypeError) as refused:
         fastopt.SGD(np.ones(3), momentum=lambda: 0.9)
     assert "the schedule of momentum, called with the step 0" in refused.value.__notes__[0]

@@ -25,10 +25,10 @@ def descend(optimizer, steps, executor="serial", **settings):
     return passed
 
 
-def assert_close(found, figures):
+def assert_close(actual, figures):
     """Within a unit in the last place of the start for each step; the figures are as typed."""
-    for steps, (w, figure) in enumerate(zip(found, figures, strict=True), 1):
-        assert abs(MP.mpf(w) - MP.mpf(figure)) <= steps * np.spacing(SQUARED), (found, figures)
+    for steps, (w, figure) in enumerate(zip(actual, figures, strict=True), 1):
+        assert abs(MP.mpf(w) - MP.mpf(figure)) <= steps * np.spacing(SQUARED), (actual, figures)
 
 
 @everywhere
@@ -96,8 +96,8 @@ def nadam_in_print(decay="0.004"):
 def test_against_fifty_digits(optimizer, in_print, settings, executor):
     """Ten steps; 1 - 0.999**t is a small difference, which the host rounds in its thirteenth digit."""
     figures = islice(in_print(), 10)
-    for found, figure in zip(descend(optimizer, 10, executor, **settings), figures, strict=True):
-        assert abs(MP.mpf(found) - figure) < 1e-13
+    for actual, figure in zip(descend(optimizer, 10, executor, **settings), figures, strict=True):
+        assert abs(MP.mpf(actual) - figure) < 1e-13
 
 
 def test_first_steps_have_the_length_of_the_rate():
@@ -120,9 +120,9 @@ def test_steps_of_adagrad_shrink():
         w, passed = np.zeros(1), []
         opt = optimizer(w, lr=RATE, eps=0.0)
         for _ in range(400):
-            before = w[0]
+            previous = w[0]
             opt.step(np.array([3.0]))
-            passed.append(before - w[0])
+            passed.append(previous - w[0])
         lengths[optimizer] = np.array(passed)
     t = np.arange(1, 401)
     np.testing.assert_allclose(lengths[fastopt.AdaGrad], RATE / np.sqrt(t), rtol=1e-9)
@@ -137,9 +137,9 @@ def test_amsgrad_remembers_the_largest_square():
         w = np.zeros(1)
         opt = fastopt.Adam(w, lr=RATE, beta1=0.0, beta2=0.5, bias_correction=False, amsgrad=amsgrad)
         for g in gradients:
-            before = w[0]
+            previous = w[0]
             opt.step(np.array([g]))
-        lengths[amsgrad] = before - w[0]
+        lengths[amsgrad] = previous - w[0]
     np.testing.assert_allclose(lengths[False], RATE, rtol=1e-3)
     np.testing.assert_allclose(lengths[True], RATE / (100 * 0.5**0.5), rtol=1e-3)
 

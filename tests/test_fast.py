@@ -36,9 +36,9 @@ def updates(name, fast, size, **options):
 @pytest.mark.parametrize("size", [*sizes(1, 2, 3, 15, 16, 17, 63, 64, 65, 255, 256, 257), 20_001])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_update_is_near(name, size):
-    found, expected = (updates(name, fast, size) for fast in (True, False))
+    actual, expected = (updates(name, fast, size) for fast in (True, False))
     for key, precise in expected.items():
-        assert ulps(found[key], precise) <= (BUDGET if key == "param" else 1), key
+        assert ulps(actual[key], precise) <= (BUDGET if key == "param" else 1), key
 
 
 @pytest.fixture
@@ -69,16 +69,16 @@ def test_epsilon_outside_the_root(name):
     """One root is estimated; the quotient by the sum is exact."""
     kind, settings = OUTSIDE[name]
     magnitude = 10.0 ** np.linspace(-22, 18, 4801)
-    found = []
+    results = []
     for fast in (True, False):
         w = np.zeros(4801, np.float32)
         opt = kind(w, lr=0.1, fast=fast, **settings)
         for sign in (1, -0.5, 0):
             opt.step((sign * magnitude).astype(np.float32))
-        found.append(w)
+        results.append(w)
     small = magnitude < 1e-15  # a multiple of the smallest number is far from others in units
-    assert ulps(found[0][~small], found[1][~small]) <= 2 * BUDGET
-    np.testing.assert_allclose(found[0][small], found[1][small], rtol=1e-5, atol=1e-20)
+    assert ulps(results[0][~small], results[1][~small]) <= 2 * BUDGET
+    np.testing.assert_allclose(results[0][small], results[1][small], rtol=1e-5, atol=1e-20)
 
 
 @pytest.mark.usefixtures("intel")
@@ -102,20 +102,20 @@ def test_roots_that_stand_by_themselves_are_estimated():
 def test_every_size_of_accumulator():
     """Epsilon decides below, and nothing overflows above."""
     g = (10.0 ** np.linspace(-30, 18, 4801)).astype(np.float32)
-    found = []
+    results = []
     for fast in (True, False):
         w = np.zeros(g.size, np.float32)
         fastopt.RMSProp(w, lr=0.1, fast=fast).step(g)
-        found.append(w)
-    assert ulps(*found) <= BUDGET
+        results.append(w)
+    assert ulps(*results) <= BUDGET
 
 
 def test_zero_gradients_move_nothing():
     w = np.linspace(-1, 1, 1000, dtype=np.float32)
-    before = w.copy()
+    previous = w.copy()
     for kind in (fastopt.RMSProp, fastopt.Adam):
         kind(w, fast=True).step(np.zeros(1000, np.float32))
-    np.testing.assert_array_equal(w, before)
+    np.testing.assert_array_equal(w, previous)
 
 
 def test_what_is_given_up():
@@ -133,8 +133,8 @@ def test_any_number_of_threads_gives_the_same_bits():
     expected = updates("rmsprop", True, size)
     for count in (1, 2, 3):
         with fastopt.threads(count):
-            found = updates("rmsprop", True, size)
-        assert all(found[key].tobytes() == expected[key].tobytes() for key in expected)
+            actual = updates("rmsprop", True, size)
+        assert all(actual[key].tobytes() == expected[key].tobytes() for key in expected)
 
 
 def test_many_arrays_are_as_each_alone():
@@ -154,14 +154,14 @@ def test_few_bits_differ_in_few_places(dtype):
     """Most differences are rounded away; no number is further off than its neighbour."""
     dtype = pytest.importorskip("ml_dtypes").bfloat16 if dtype == "bfloat16" else dtype
     g = np.random.default_rng(7).normal(size=20_001).astype(dtype)
-    found = []
+    results = []
     for fast in (True, False):
         w = np.ones(g.size, dtype)
         opt = fastopt.RMSProp(w, lr=0.1, fast=fast, state_dtype="8bit")
         opt.step(g)
         codes = opt.state["square_avg"]["codes"].astype(np.int64)
-        found.append((w.view(np.int16).astype(np.int64), codes))
-    for fast, precise in zip(*found, strict=True):
+        results.append((w.view(np.int16).astype(np.int64), codes))
+    for fast, precise in zip(*results, strict=True):
         apart = np.abs(fast - precise)
         assert apart.max() <= 1
         assert (apart > 0).mean() < 1e-2
@@ -170,12 +170,12 @@ def test_few_bits_differ_in_few_places(dtype):
 def test_float64_only_fuses():
     """Its roots and quotients have no estimate that is good enough."""
     g = np.random.default_rng(6).normal(size=1001)
-    found = []
+    results = []
     for fast in (True, False):
         w = np.zeros(1001)
         fastopt.RMSProp(w, fast=fast).step(g)
-        found.append(w)
-    np.testing.assert_allclose(*found, rtol=4 * np.finfo(np.float64).eps, atol=0)
+        results.append(w)
+    np.testing.assert_allclose(*results, rtol=4 * np.finfo(np.float64).eps, atol=0)
 
 
 def test_estimates_take_the_place_of_the_divider(monkeypatch):
@@ -228,5 +228,5 @@ def test_what_fast_does_not_go_with():
 @pytest.mark.parametrize("executor", ["serial", "parallel"])
 def test_it_goes_with_every_compiled_executor(executor):
     expected = updates("rmsprop", True, 20_001)
-    found = updates("rmsprop", True, 20_001, executor=executor)
-    assert all(found[key].tobytes() == expected[key].tobytes() for key in expected)
+    actual = updates("rmsprop", True, 20_001, executor=executor)
+    assert all(actual[key].tobytes() == expected[key].tobytes() for key in expected)

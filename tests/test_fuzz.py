@@ -21,11 +21,11 @@ SUMS = {0: 6, 1: 6}
 
 def seeds(kind, block, count):
     """The first seeds of a block; interpreted, those that are quick."""
-    found = range(block * SHARED, (block + 1) * SHARED)
+    seeds = range(block * SHARED, (block + 1) * SHARED)
     if not COMPILED:
-        found = [seed for seed in found if work(KINDS[kind].draw(seed)) <= SLOW // 10]
+        seeds = [seed for seed in seeds if work(KINDS[kind].draw(seed)) <= SLOW // 10]
         count //= 2
-    return list(found)[:count]
+    return list(seeds)[:count]
 
 
 def try_here(kind, numbers):

@@ -102,8 +102,10 @@ def test_encoded_kernel_is_packed(formats: tuple[str, ...], dithered: bool) -> N
     plain = job(fastopt.RMSProp(np.zeros(1, np.float32)).chain.parts(frozen), *formats)
     rounded = (3,) if plain.correction else (0, 2)  # parameters with corrections to nearest only
     storage = tuple(
-        ArrayFormat(own.codec, dithered and own.codec != "float32" and slot in rounded)
-        for slot, own in enumerate(plain.storage)
+        ArrayFormat(
+            array_format.codec, dithered and array_format.codec != "float32" and slot in rounded
+        )
+        for slot, array_format in enumerate(plain.storage)
     )
     code = instructions(kernel.__wrapped__(plain._replace(storage=storage)).assembly)
     assert re.search(PATTERNS["root"][4], code)

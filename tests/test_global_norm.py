@@ -30,9 +30,9 @@ def test_against_mpmath(length, dtype):
     array = numbers(length, dtype)
     with mpmath.workdps(40):
         exact = mpmath.sqrt(mpmath.fsum(mpmath.mpf(float(x)) ** 2 for x in array))
-    found = fastopt.global_norm(array)
-    assert type(found) is float
-    assert found == pytest.approx(float(exact), rel=1e-13)
+    norm = fastopt.global_norm(array)
+    assert type(norm) is float
+    assert norm == pytest.approx(float(exact), rel=1e-13)
 
 
 def structure():
@@ -89,11 +89,11 @@ def test_order_of_the_sum(lengths):
 
 
 def test_on_any_number_of_threads():
-    grads, found = structure(), set()
+    grads, norms = structure(), set()
     for count in (1, 2, 3, 8):
         with fastopt.threads(count):
-            found.add(fastopt.global_norm(grads))
-    assert len(found) == 1
+            norms.add(fastopt.global_norm(grads))
+    assert len(norms) == 1
 
 
 @needs_jit
@@ -110,9 +110,9 @@ def test_large_and_small(scale, count):
     """Squares of most of these are beyond float64: the norm has the bits that it has without scale."""
     x, plain = np.array([3.0] * count), [np.array([4.0]), np.zeros(5, np.float32)]
     exact = fastopt.global_norm([x, *plain])
-    found = fastopt.global_norm([x * scale, plain[0] * scale, plain[1]])
+    norm = fastopt.global_norm([x * scale, plain[0] * scale, plain[1]])
     # The norm itself is not a normal number at the one end, and infinite at the other.
-    assert found == (exact * scale if scale > 2.0**-1000 else pytest.approx(exact * scale, abs=5e-324))
+    assert norm == (exact * scale if scale > 2.0**-1000 else pytest.approx(exact * scale, abs=5e-324))
 
 
 def test_small_beside_zeros_of_other_formats():

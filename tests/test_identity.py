@@ -149,20 +149,20 @@ def test_modules_are_known_by_what_is_used_of_them() -> None:
     """By chains of attributes too, and without what only has the name of an attribute."""
 
     def module(name: str, **content: Any) -> types.ModuleType:
-        made = types.ModuleType(name)
-        vars(made).update(content)
-        return made
+        module = types.ModuleType(name)
+        vars(module).update(content)
+        return module
 
     a = module("numpy_moves", b=module("b", c=module("c", k=1.0)), unused=object())
     a.b.back = a  # as packages and their modules do
     used = defined("", "a.b.c.k + math.log(a.b.back.b.c.k)")
     used.__globals__.update({"a": a, "log": object(), "k": object()})
-    before = content(used)
-    assert before.lasts
+    previous = content(used)
+    assert previous.lasts
     a.unused = object()
-    assert content(used) == before
+    assert content(used) == previous
     a.b.c.k = 3.0
-    assert content(used) != before
+    assert content(used) != previous
     assert frozen(used)(0, 0, (), ())[0] == 3.0 + np.log(3.0)
 
 
@@ -202,9 +202,9 @@ def test_globals_are_those_that_the_bytecode_loads() -> None:
     many = "\n".join(f"x{i}.a{i}" for i in range(300))  # indices of more than 8 bits
     for function in (defined("", many.replace("\n", ", ")), np.testing.assert_allclose, dis.dis):
         loads = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"}
-        found = {i.argval for i in dis.get_instructions(function) if i.opname in loads}
-        assert found <= facts(function.__code__).global_names
-        assert len(found) > 1
+        names = {i.argval for i in dis.get_instructions(function) if i.opname in loads}
+        assert names <= facts(function.__code__).global_names
+        assert len(names) > 1
     assert not facts(defined("", many.replace("\n", ", ")).__code__).global_names & {"a7", "a299"}
 
 
@@ -216,10 +216,10 @@ def test_compiled_functions_count_the_file_of_their_module(
     file.write_text("def loop(x):\n    return x\n")
     monkeypatch.syspath_prepend(tmp_path)
     module = importlib.import_module("apart_from_it")
-    before = of_compiled(module.loop)
-    assert before is not None
+    previous = of_compiled(module.loop)
+    assert previous is not None
     file.write_text("def loop(x):\n    return x\n\n_INTRINSIC = 1\n")
-    assert of_compiled(module.loop) not in (None, before)
+    assert of_compiled(module.loop) not in (None, previous)
     file.unlink()
     assert of_compiled(module.loop) is None  # nothing is kept of what is not known
     del sys.modules["apart_from_it"]

@@ -23,9 +23,9 @@ def make():
 
 
 def stepped(opt, dtype=np.float32):
-    before = to_host(opt.params)[0]
+    previous = to_host(opt.params)[0]
     opt.step(to_device(np.ones(2, dtype)))
-    return before - to_host(opt.params)[0]
+    return previous - to_host(opt.params)[0]
 
 
 def test_changes_reach_new_optimizers_only(monkeypatch):

@@ -58,9 +58,9 @@ def change_helper() -> None:
 
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
-    before = FACTOR, helper
+    original = FACTOR, helper
     yield
-    globals()["FACTOR"], globals()["helper"] = before
+    globals()["FACTOR"], globals()["helper"] = original
 
 
 @pytest.fixture
@@ -106,9 +106,9 @@ WAYS = {
 
 def check(executor: str, update: Any, change: Any) -> None:
     def stepped(opt: Any, dtype: Any = np.float32) -> float:
-        before = float(opt.params[0])
+        previous = float(opt.params[0])
         opt.step(np.ones(2, dtype))
-        return before - float(opt.params[0])
+        return previous - float(opt.params[0])
 
     transform = fastopt.Transform(update)
     old = fastopt.Optimizer(np.zeros(2, np.float32), transform, executor=executor)

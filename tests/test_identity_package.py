@@ -30,14 +30,14 @@ def copy(tmp_path: Path) -> Path:
 
 def imported(file: str) -> set[str]:
     """The files of fastopt that a file imports anything from."""
-    found = set()
+    files = set()
     for node in ast.walk(ast.parse(SOURCES[file])):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom) and node.module:
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         paths = [name.replace(".", "/").removeprefix("fastopt/") for name in names]
-        found |= {f"{path}.py" for path in paths} | {f"{path}/__init__.py" for path in paths}
-    return found & SOURCES.keys()
+        files |= {f"{path}.py" for path in paths} | {f"{path}/__init__.py" for path in paths}
+    return files & SOURCES.keys()
 
 
 @functools.cache
@@ -45,11 +45,11 @@ def reaching() -> set[str]:
     """What a file that compiles imports, directly or not, and these files."""
     words = "@helper", "@intrinsic", "compile_function(", "_CFuncCompiler", "ccallback"
     words += "device.intrinsic", "device.helper", "compile_kernel("
-    found = {file for file, text in SOURCES.items() if any(word in text for word in words)}
-    found = {file for file in found if not file.startswith("interop/")}
-    while further := {new for file in found for new in imported(file)} - found:
-        found |= further
-    return found
+    files = {file for file, text in SOURCES.items() if any(word in text for word in words)}
+    files = {file for file in files if not file.startswith("interop/")}
+    while further := {new for file in files for new in imported(file)} - files:
+        files |= further
+    return files
 
 
 # What is imported for what the content of functions and the source of the loop say.
@@ -58,17 +58,17 @@ OTHERWISE = "transforms/"
 
 @interpreted_suite_only
 def test_what_reaches_machine_code_changes_the_key(copy: Path) -> None:
-    before, reaches = digest_of(copy), reaching()
+    previous, reaches = digest_of(copy), reaching()
     assert {"codecs/rounding.py", "codecs/blocks.py", "executors/cpu/columns.py"} < reaches
-    assert before == package()
+    assert previous == package()
     for file in SOURCES:
         text = SOURCES[file]
         (copy / file).write_text(f"{text}\n_EDITED = 1\n", "utf-8")
         # The package's own file has the version.
         if file == "__init__.py" or (file in reaches and not file.startswith(OTHERWISE)):
-            assert digest_of(copy) != before, f"{file} reaches machine code"
+            assert digest_of(copy) != previous, f"{file} reaches machine code"
         (copy / file).write_text(text, "utf-8")
-    assert digest_of(copy) == before
+    assert digest_of(copy) == previous
 
 
 @interpreted_suite_only
@@ -119,9 +119,9 @@ def test_zips_and_bytecode_have_content(copy: Path) -> None:
         assert digest_of(zipfile.Path(archive, "fastopt/")) == package()
     assert digest_of(bytecode) not in (None, package())
     changed = bytecode / "codecs/rounding.pyc"
-    before = digest_of(bytecode)
+    previous = digest_of(bytecode)
     changed.write_bytes(changed.read_bytes() + b" ")
-    assert digest_of(bytecode) not in (None, before)
+    assert digest_of(bytecode) not in (None, previous)
 
 
 @interpreted_suite_only
@@ -198,7 +198,7 @@ def test_random_bits_are_those_of_the_codecs(copy: Path, tmp_path: Path) -> None
         variables["PYTHONDONTWRITEBYTECODE"] = "1"
         return run(script(code), tmp_path / "cache", cwd=tmp_path, **variables)
 
-    before = bits()
+    previous = bits()
     rounding = copy / "codecs/rounding.py"
     rounding.write_text(rounding.read_text("utf-8").replace("(bits, 13)", "(bits, 12)"))
-    assert bits() != before
+    assert bits() != previous

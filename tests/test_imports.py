@@ -49,9 +49,9 @@ def imports(path: Path, *, anywhere: bool) -> Iterator[tuple[str, str]]:
     tree = ast.parse(path.read_text("utf-8"))
     for node in ast.walk(tree) if anywhere else top_level(tree):
         if isinstance(node, ast.Import):
-            yield from ((own.name, "") for own in node.names)
+            yield from ((alias.name, "") for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield from ((node.module, own.name) for own in node.names)
+            yield from ((node.module, alias.name) for alias in node.names)
 
 
 def top_level(tree: ast.Module) -> Iterator[ast.stmt]:
@@ -103,7 +103,7 @@ def test_imports_run_one_way(module: str) -> None:
         target
         for target, _ in targets(MODULES[module], anywhere=True)
         if layer(target) > layer(module)
-        or any(module.startswith(own) and target.startswith(other) for own, other in APART)
+        or any(module.startswith(package) and target.startswith(other) for package, other in APART)
     ]
     assert wrong == []
 
@@ -204,18 +204,18 @@ OPTIONAL = "cuda", "numba_cuda", "torch", "mpi4py"
 
 def optional_modules() -> set[str]:
     """Modules that cannot be imported without a package that users need not have."""
-    found: set[str] = set()
+    optional: set[str] = set()
     while (
         new := {
             module
             for module, path in MODULES.items()
             if any(name.split(".")[0] in OPTIONAL for name, _ in imports(path, anywhere=False))
-            or any(target in found for target, _ in targets(path, anywhere=False))
+            or any(target in optional for target, _ in targets(path, anywhere=False))
         }
-        - found
+        - optional
     ):
-        found |= new
-    return found
+        optional |= new
+    return optional
 
 
 def test_the_suite_is_collected_without_optional_packages() -> None:

@@ -33,9 +33,9 @@ def test_names_are_there(page: str) -> None:
     missing = []
     for name in sorted(named):
         *owner, attribute = name.split(".")
-        found = [rf"\b(class|def) {attribute}\b|\b{attribute}\b\s*[:=]"]
-        found += [rf"\bclass {kind}\b" for kind in owner]
-        if not all(re.search(pattern, DEFINED) for pattern in found):
+        patterns = [rf"\b(class|def) {attribute}\b|\b{attribute}\b\s*[:=]"]
+        patterns += [rf"\bclass {kind}\b" for kind in owner]
+        if not all(re.search(pattern, DEFINED) for pattern in patterns):
             missing.append(name)
     assert missing == []
 

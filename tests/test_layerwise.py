@@ -56,15 +56,15 @@ RULES = {
 def test_formulas(executor, dtype, name):
     make, rule = RULES[name]
     params, grads = numbers(dtype)
-    for own in grads:  # a norm of zero has a test of its own
-        own[2][...] = own[3][...] = 0.5
+    for step_grads in grads:  # a norm of zero has a test of its own
+        step_grads[2][...] = step_grads[3][...] = 0.5
     exact = [w.astype(np.float64) for w in params]
     opt = fastopt.Optimizer(
         params, chain(t.scale(3.0), make(), t.scale_by_learning_rate(0.1)), executor=executor
     )
-    for step, own in enumerate(grads):
-        opt.step(own)
-        wide = [3.0 * g.astype(np.float64) for g in own]
+    for step, step_grads in enumerate(grads):
+        opt.step(step_grads)
+        wide = [3.0 * g.astype(np.float64) for g in step_grads]
         all_ = norm(np.concatenate([g.ravel() for g in wide]))
         exact = [w - 0.1 * rule(step, w, g, all_) for w, g in zip(exact, wide, strict=True)]
     assert_near(params, exact, dtype)
@@ -92,9 +92,9 @@ def test_in_front_it_is_the_option(dtype):
     rest = t.scale_by_adam(), t.scale_by_learning_rate(0.1)
     one = fastopt.Optimizer(copy.deepcopy(params), chain(t.clip_by_global_norm(0.5), *rest))
     other = fastopt.Optimizer(copy.deepcopy(params), chain(*rest), clip_norm=0.5)
-    for own in grads:
-        one.step(own)
-        other.step(own)
+    for step_grads in grads:
+        one.step(step_grads)
+        other.step(step_grads)
     for w, alike in zip(one.params, other.params, strict=True):
         assert_same_bits(w, alike)
 
@@ -140,15 +140,15 @@ PAPERS = {
 def test_papers(executor, dtype, name):
     kind, rule, settings = PAPERS[name]
     params, grads = numbers(dtype)
-    for own in grads:
-        own[2][...] = own[3][...] = 0.5
+    for step_grads in grads:
+        step_grads[2][...] = step_grads[3][...] = 0.5
     exact, states = [w.astype(np.float64) for w in params], [{} for _ in params]
     opt = kind(params, **settings, executor=executor)
     lr = settings["lr"]
-    for step, own in enumerate(grads):
-        opt.step(own)
+    for step, step_grads in enumerate(grads):
+        opt.step(step_grads)
         now = {**settings, "lr": lr(step) if callable(lr) else lr}
-        wide = (g.astype(np.float64) for g in own)
+        wide = (g.astype(np.float64) for g in step_grads)
         exact = [
             rule(w, g, state, step + 1, **now) for w, g, state in zip(exact, wide, states, strict=True)
         ]

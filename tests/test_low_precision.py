@@ -96,10 +96,10 @@ def losses(problem, kind, lr, codec=None):
 @pytest.mark.parametrize("problem", [digits, characters])
 def test_training_ends_at_the_loss_of_float32(problem, kind, codec):
     lr = RATES[problem, kind]
-    expected, found = losses(problem, kind, lr), losses(problem, kind, lr, codec)
+    expected, actual = losses(problem, kind, lr), losses(problem, kind, lr, codec)
     classes = problem()[2].max() + 1
     assert max(expected) < 0.5 * np.log(classes)  # half of what guessing would lose
-    assert abs(np.mean(found) - np.mean(expected)) < np.std(expected)
+    assert abs(np.mean(actual) - np.mean(expected)) < np.std(expected)
 
 
 def test_small_rates_need_stochastic_rounding_or_more_digits():

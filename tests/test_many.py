@@ -81,10 +81,10 @@ def test_none_leaves_out_and_keeps_the_count(executor, case):
     opt = case.make([w.copy() for w, _ in numbers], executor=executor)
     for step in range(STEPS):
         pairs = zip(numbers, present, strict=True)
-        opt.step([grads[step] if step in own else None for (_, grads), own in pairs])
+        opt.step([grads[step] if step in steps else None for (_, grads), steps in pairs])
     assert opt.step_count == STEPS
-    for i, (own, steps) in enumerate(zip(numbers, present, strict=True)):
-        assert_alone(opt, lambda structure, i=i: structure[i], case, own, steps)
+    for i, (drawn, steps) in enumerate(zip(numbers, present, strict=True)):
+        assert_alone(opt, lambda structure, i=i: structure[i], case, drawn, steps)
 
 
 @everywhere
@@ -144,9 +144,9 @@ def test_groups_have_their_own_settings(threads, executor):
             step_groups(opt, step)
     names = {"square_avg", "grad_avg", "momentum_buffer", "average"}
     assert set(opt.state) == names
-    for i, leaf_of, own in MEMBERS:
+    for i, leaf_of, settings in MEMBERS:
         w, grads = LEAVES[i]
-        alone = fastopt.RMSProp(w.copy(), **{"lr": 0.03, **own}, executor="serial")
+        alone = fastopt.RMSProp(w.copy(), **{"lr": 0.03, **settings}, executor="serial")
         for g in grads:
             alone.step(g)
         assert_same_bits(leaf_of(opt.params), alone.params)
@@ -168,9 +168,9 @@ def test_assignment_to_groups():
     opt.lr = 0.4
     assert [group.lr for group in opt.groups] == [0.4, 0.3, 0.5]
     step_groups(opt, 0)
-    for (i, leaf_of, own), lr in zip(MEMBERS, (0.4, 0.4, 0.3, 0.5), strict=True):
+    for (i, leaf_of, settings), lr in zip(MEMBERS, (0.4, 0.4, 0.3, 0.5), strict=True):
         w, grads = LEAVES[i]
-        alone = fastopt.RMSProp(w.copy(), **{**own, "lr": lr})
+        alone = fastopt.RMSProp(w.copy(), **{**settings, "lr": lr})
         alone.step(grads[0])
         assert_same_bits(leaf_of(opt.params), alone.params)
 
@@ -199,14 +199,14 @@ def test_bad_assignment_to_groups():
         opt.groups[0].bounds = (0, 1)
     assert [group.lr for group in opt.groups] == [0.03, 0.03, 0.5]
     control = fastopt.RMSProp(groups(), lr=0.03)
-    for own in (opt, control):
-        step_groups(own, 0)
+    for optimizer in (opt, control):
+        step_groups(optimizer, 0)
     for _, leaf_of, _ in MEMBERS:
         assert_same_bits(leaf_of(opt.params), leaf_of(control.params))
 
 
 @pytest.mark.parametrize(
-    ("own", "error", "words"),
+    ("settings", "error", "words"),
     [
         ({"rate": 1.0}, TypeError, ["RMSProp has no argument rate", "momentum"]),
         ({"clip_norm": 1.0}, TypeError, ["clip_norm is for all groups alike", "RMSProp"]),
@@ -215,9 +215,9 @@ def test_bad_assignment_to_groups():
         ({"params": [1.0]}, TypeError, ["params[0][0]", "NumPy array", "float"]),
     ],
 )
-def test_bad_groups(own, error, words):
+def test_bad_groups(settings, error, words):
     with refusal(error, words):
-        fastopt.RMSProp([{"params": np.ones(3), **own}, {"params": np.ones(3)}])
+        fastopt.RMSProp([{"params": np.ones(3), **settings}, {"params": np.ones(3)}])
 
 
 def test_an_array_twice():
@@ -280,12 +280,12 @@ def test_inputs_and_outputs(seen_dtype, executor):
     chain = fastopt.chain(by_weights(weights, shifts, seen), t.scale_by_learning_rate(0.25))
     opt = fastopt.Optimizer([w.copy() for w in start], chain, executor=executor)
     grads = [[np.array(rng.normal(size=s), np.float32) for s in shapes] for _ in range(STEPS)]
-    for own in grads:
-        opt.step([None, *own[1:]])
+    for step_grads in grads:
+        opt.step([None, *step_grads[1:]])
     for i, w in enumerate(start[1:], 1):
         total = np.float32(1)
-        for step, own in enumerate(grads):
-            g = own[i]
+        for step, step_grads in enumerate(grads):
+            g = step_grads[i]
             total = total + abs(g)
             w = w - np.float32(0.25) * (np.float32(0.5 / (1 + step)) * weights[i] * g + shifts[i])
         assert_same_bits(opt.params[i], np.asarray(w))
@@ -293,8 +293,8 @@ def test_inputs_and_outputs(seen_dtype, executor):
         assert_same_bits(seen[i], g.astype(seen_dtype))
     assert_same_bits(opt.params[0], start[0])
     assert (seen[0] == -1).all()
-    for array, before in zip((*weights, *shifts), kept, strict=True):
-        assert_same_bits(array, before)
+    for array, previous in zip((*weights, *shifts), kept, strict=True):
+        assert_same_bits(array, previous)
 
 
 @pytest.mark.parametrize(
@@ -308,10 +308,10 @@ def test_inputs_and_outputs(seen_dtype, executor):
     ],
 )
 def test_bad_inputs_and_outputs(changes, error, words):
-    given = {name: np.ones(3) for name in ("weights", "shifts", "seen")} | changes
+    arguments = {name: np.ones(3) for name in ("weights", "shifts", "seen")} | changes
     w = np.ones(3)
     with refusal(error, words):
-        fastopt.Optimizer(w, by_weights(**given))
+        fastopt.Optimizer(w, by_weights(**arguments))
     assert (w == 1).all()
 
 
@@ -327,18 +327,18 @@ def test_inputs_and_outputs_must_be_apart():
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("buffers", "words"),
     [
         ([np.zeros(2)], ["state['momentum_buffer']", "2 entries", "not 1 entries"]),
         (np.zeros(2), ["state['momentum_buffer']", "2 entries", "one for each chain", "array"]),
         ([np.zeros(2)] * 3, ["state['momentum_buffer']", "2 entries", "not 3 entries"]),
     ],
 )
-def test_states_for_some_of_several_chains(given, words):
+def test_states_for_some_of_several_chains(buffers, words):
     chains = [fastopt.chain(t.trace(0.5)), fastopt.chain(t.scale(0.5))]
     params = [np.ones(2), np.ones(3)]
     with refusal(ValueError, words):
-        fastopt.Optimizer(params, chains, state={"momentum_buffer": given})
+        fastopt.Optimizer(params, chains, state={"momentum_buffer": buffers})
     buffer = np.ones(2)
     opt = fastopt.Optimizer(params, chains, state={"momentum_buffer": [buffer, None]})
     opt.step([np.ones(2), np.ones(3)])

@@ -74,10 +74,10 @@ def test_every_option(executor, size):
     opt = split(w, fastopt.Adam, copy_to=narrow, **how)
     same = fastopt.Adam(w, copy_to=wide, **how)
     for g in grads:
-        own = g.copy(), g.copy()
-        opt.step(own[0])
-        same.step(own[1])
-        assert not own[0].any()
+        copies = g.copy(), g.copy()
+        opt.step(copies[0])
+        same.step(copies[1])
+        assert not copies[0].any()
         assert opt.last == same.last
     assert_same_steps(opt, same, w)
     assert_same_bits(narrow, wide)
@@ -112,9 +112,9 @@ def test_executors_agree(bits, dtype):
 def test_24_bits_are_rounded_once_a_step():
     w, (g, *_) = problem(N, np.float32)
     opt = split(w, fastopt.SGD, 24, lr=0.01)
-    before = opt.decoded_params()
+    previous = opt.decoded_params()
     opt.step(g)
-    exact = before - np.float32(0.01) * g
+    exact = previous - np.float32(0.01) * g
     error = np.abs(opt.decoded_params().astype(np.float64) - exact)
     assert (error <= np.abs(exact) * 2.0**-16).all()  # half a unit of 16 digits
     assert opt.state["correction"].dtype == np.int8
@@ -164,7 +164,9 @@ def test_structures_groups_and_copies(tmp_path):
     assert wide[0]["b"].dtype == np.float32
 
     def grads():
-        return [{n: rng.normal(size=x.shape).astype(x.dtype) for n, x in own.items()} for own in wide]
+        return [
+            {n: rng.normal(size=x.shape).astype(x.dtype) for n, x in arrays.items()} for arrays in wide
+        ]
 
     opt.step(grads())
     opt.save(tmp_path / "run.npz", params=True)
@@ -234,8 +236,8 @@ def test_one_shot_and_arrays_of_the_callers():
     assert_same_bits(half.view(np.uint16), opt.params.view(np.uint16))
     assert_same_bits(rest, opt.state["correction"])
     # States that start from the parameter start from all of it.
-    own = fastopt.RMSProp(half, master_bits=32, average_decay=0.5, state={"correction": rest})
-    assert_same_bits(own.state["average"], own.decoded_params())
+    joined = fastopt.RMSProp(half, master_bits=32, average_decay=0.5, state={"correction": rest})
+    assert_same_bits(joined.state["average"], joined.decoded_params())
 
 
 def test_chains_and_states_in_files(tmp_path):
@@ -301,16 +303,16 @@ def test_refusals_by_the_parameters():
     with pytest.raises(ValueError, match="a state 'correction'"):
         fastopt.Optimizer(np.zeros(3, np.float16), taken, master_bits=24)
     pair = [np.zeros(3, np.float16), np.zeros(3, np.float32)]
-    given = [np.zeros(3, np.int8), np.zeros(3, np.int8)]
+    halves = [np.zeros(3, np.int8), np.zeros(3, np.int8)]
     with pytest.raises(ValueError, match=r"\[1\] must be None for a parameter of float32"):
-        fastopt.SGD(pair, master_bits=24, state={"correction": given})
+        fastopt.SGD(pair, master_bits=24, state={"correction": halves})
 
 
 def test_refused_values_change_nothing():
     pair = [np.ones(3, np.float16), np.ones(3, np.float16)]
     opt = fastopt.SGD(pair, master_bits=32)
     opt.set_params([np.full(3, 1.2345), np.full(3, 1.2345)])
-    before = opt.decoded_params()
+    previous = opt.decoded_params()
     for values, error in [
         ([np.zeros(3), np.zeros(4)], ValueError),
         ([np.zeros(3), np.zeros(3, int)], TypeError),
@@ -324,7 +326,7 @@ def test_refused_values_change_nothing():
     with pytest.raises(ValueError, match="read-only"):
         opt.set_params([np.zeros(3), np.zeros(3)])
     pair[1].flags.writeable = True
-    for actual, expected in zip(opt.decoded_params(), before, strict=True):
+    for actual, expected in zip(opt.decoded_params(), previous, strict=True):
         assert_same_bits(actual, expected)
 
 

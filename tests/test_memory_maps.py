@@ -28,7 +28,7 @@ def test_the_same_bits_as_in_memory(name, tmp_path):
         plain.step(g)
     assert_same(opt, plain)
     assert opt.params is w
-    assert all(isinstance(own, np.memmap) for own in opt.state.values())
+    assert all(isinstance(state, np.memmap) for state in opt.state.values())
     assert len(list((tmp_path / "state").iterdir())) == len(opt.state)
     w.flush()
     assert np.load(tmp_path / "w.npy").tobytes() == plain.params.tobytes()
@@ -51,13 +51,13 @@ def test_parameters_must_be_writeable(tmp_path):
 
 def test_states_of_the_callers(tmp_path):
     plain = make("sgd", structure("array"))
-    own = mapped(tmp_path / "m.npy", np.zeros(7, np.float32))
-    opt = make("sgd", structure("array"), state={"momentum_buffer": own})
+    buffer = mapped(tmp_path / "m.npy", np.zeros(7, np.float32))
+    opt = make("sgd", structure("array"), state={"momentum_buffer": buffer})
     train(plain, range(3))
     train(opt, range(3))
-    assert opt.state["momentum_buffer"] is own
+    assert opt.state["momentum_buffer"] is buffer
     assert_same(opt, plain)
-    own.flush()
+    buffer.flush()
     assert np.load(tmp_path / "m.npy").tobytes() == plain.state["momentum_buffer"].tobytes()
 
 
@@ -74,17 +74,17 @@ def test_names_that_look_alike(tmp_path):
     opt = fastopt.Adam(params, state_dir=tmp_path)
     assert len(list(tmp_path.iterdir())) == 6
     opt.step({"a.b": np.ones(3), "a_b": None, "a/b": None})
-    assert [bool(own.any()) for own in opt.state["exp_avg"].values()] == [True, False, False]
+    assert [bool(array.any()) for array in opt.state["exp_avg"].values()] == [True, False, False]
 
 
 def test_a_used_folder_is_refused(tmp_path):
     folder = tmp_path / "state"
     opt = make("adam", structure("list"), state_dir=folder)
     train(opt, range(2))
-    before = {path: path.read_bytes() for path in folder.iterdir()}
+    previous = {path: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(ValueError, match="state_dir must be a new or empty folder"):
         make("adam", structure("list"), state_dir=str(folder))
-    assert before == {path: path.read_bytes() for path in folder.iterdir()}
+    assert previous == {path: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_what_is_no_folder_is_refused(tmp_path):

@@ -46,10 +46,10 @@ def test_steps_are_those_of_the_formula(dtype):
     """The same against the oracle of the optimizers, which shares no code with them."""
     x, state = X0.astype(dtype), {}
     _, seen = recorded(both, x, maxiter=10, lr=0.1, beta=0.7, momentum=0.5, weight_decay=0.01)
-    for t, (found, _, _) in enumerate(seen):
+    for t, (point, _, _) in enumerate(seen):
         g = np.asarray(rosen_der(x), dtype)
         x, state = oracles.rmsprop(x, g, state, t, lr=0.1, beta=0.7, momentum=0.5, weight_decay=0.01)
-        assert_same_bits(found, x)
+        assert_same_bits(point, x)
 
 
 @pytest.mark.parametrize(
@@ -124,8 +124,8 @@ def test_the_seed_is_the_optimizers_too():
     points, values = by_hand(functools.partial(fastopt.RMSProp, seed=3, **settings), x0, 20)
     assert runs[0] == runs[1] == runs[3] == points[int(np.argmin(values))].tobytes()
     assert runs[0] != runs[2]
-    own = functools.partial(fastopt.RMSProp, seed=3)
-    result = fastopt.minimize(both, x0, maxiter=20, seed=4, optimizer=own, **settings)
+    seeded = functools.partial(fastopt.RMSProp, seed=3)
+    result = fastopt.minimize(both, x0, maxiter=20, seed=4, optimizer=seeded, **settings)
     assert result.x.tobytes() == runs[0]
 
 
@@ -149,8 +149,8 @@ def test_default_rates():
         for x0 in X0, 0.1 * X0:
             default = fastopt.minimize(both, x0, optimizer=optimizer, maxiter=7)
             rate_ = usual_rate(rate, x0)
-            given = fastopt.minimize(both, x0, optimizer=optimizer, maxiter=7, lr=rate_)
-            assert_same_bits(default.x, given.x)
+            explicit = fastopt.minimize(both, x0, optimizer=optimizer, maxiter=7, lr=rate_)
+            assert_same_bits(default.x, explicit.x)
     default = fastopt.minimize(both, X0, optimizer="rprop", maxiter=7)
     assert_same_bits(default.x, fastopt.minimize(both, X0, optimizer="rprop", maxiter=7, lr=0.01).x)
     # A parabola's minimum along its gradient is one step away.
@@ -167,9 +167,9 @@ def test_default_rates():
     assert 0 < abs(result.x[0]) < 1e200
     # At a point that is the minimum already nothing happens.
     assert fastopt.minimize(sphere, [0.0], optimizer="sgd").nit == 0
-    own = fastopt.minimize(both, X0, optimizer=functools.partial(fastopt.Adam), maxiter=3)
+    of_partial = fastopt.minimize(both, X0, optimizer=functools.partial(fastopt.Adam), maxiter=3)
     expected, _ = by_hand(fastopt.Adam, X0, 3)
-    assert_same_bits(own.x, expected[-1])
+    assert_same_bits(of_partial.x, expected[-1])
 
 
 def test_minibatches_keep_a_schedule():

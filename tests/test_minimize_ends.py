@@ -165,9 +165,9 @@ def test_large_gradients_are_measured_in_pieces(size, bounded):
         bounds = Bounds(np.where(np.arange(size) == where, -2.0, -9.0), 9.0) if bounded else None
         largest = 2.0 if bounded else 3.0
         for gtol, status in [(largest, 0), (np.nextafter(largest, 0), 1)]:
-            found = fastopt.minimize(
+            result = fastopt.minimize(
                 lambda x, g=g: (0.0, g), np.zeros(size), bounds=bounds, gtol=gtol, maxiter=0, ftol=None
             )
-            assert found.status == status
+            assert result.status == status
         g[where] = math.nan
         assert fastopt.minimize(lambda x, g=g: (0.0, g), np.zeros(size), bounds=bounds).status == 3

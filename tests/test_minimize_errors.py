@@ -126,7 +126,7 @@ def test_an_optimizer_without_bounds():
 
 
 @pytest.mark.parametrize(
-    ("given", "error", "words"),
+    ("value", "error", "words"),
     [
         (5.0, TypeError, ["(value, gradient)", "float", "out"]),
         (None, TypeError, ["(value, gradient)", "NoneType"]),
@@ -143,9 +143,9 @@ def test_an_optimizer_without_bounds():
         ((1.0, sparse.csr_array(X0[None])), TypeError, ["gradient", "csr_array"]),
     ],
 )
-def test_what_a_function_returns(given, error, words):
+def test_what_a_function_returns(value, error, words):
     with refusal(error, words):
-        fastopt.minimize(lambda x: given, X0, jac=True)
+        fastopt.minimize(lambda x: value, X0, jac=True)
 
 
 def test_two_gradients():

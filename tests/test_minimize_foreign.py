@@ -21,7 +21,7 @@ def test_maxiter_may_be_a_float(maxiter):
 
 @compiled_suite_only
 def test_without_maxiter_there_is_the_default():
-    one, other = (fastopt.minimize(sphere, X0, **given) for given in ({}, {"maxiter": None}))
+    one, other = (fastopt.minimize(sphere, X0, **arguments) for arguments in ({}, {"maxiter": None}))
     assert one.x.tobytes() == other.x.tobytes()
     assert one.nit == other.nit <= 5000
 
@@ -49,7 +49,7 @@ def test_tol_stands_for_gtol_and_ftol():
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("arguments", "words"),
     [
         ({"method": "L-BFGS-B"}, ["method", 'optimizer="adam"']),
         ({"options": {"maxiter": 3}}, ["options", "maxiter=100"]),
@@ -61,14 +61,14 @@ def test_tol_stands_for_gtol_and_ftol():
         ({"maxfev": 10}, ["maxfev", "maxiter"]),
     ],
 )
-def test_arguments_of_scipy_name_what_to_use(given, words):
+def test_arguments_of_scipy_name_what_to_use(arguments, words):
     with refusal(TypeError, ["minimize has no argument", *words]):
-        fastopt.minimize(both, X0, **given)
+        fastopt.minimize(both, X0, **arguments)
 
 
 def test_arguments_that_ask_for_nothing_are_accepted():
-    given = {"method": None, "options": {}, "constraints": (), "hess": None, "disp": False}
-    assert fastopt.minimize(both, X0, maxiter=3, **given).nit == 3
+    arguments = {"method": None, "options": {}, "constraints": (), "hess": None, "disp": False}
+    assert fastopt.minimize(both, X0, maxiter=3, **arguments).nit == 3
 
 
 def test_history_has_the_value_of_every_iteration():

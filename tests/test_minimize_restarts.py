@@ -86,5 +86,5 @@ def test_functions_are_minimized_without_any_option(optimizer):
     for fun, x0 in {**TEN, **TWENTY}.values():
         x = x0 + np.random.default_rng(0).normal(size=x0.size) / 10
         way = np.random.default_rng(1).normal(size=x0.size) * 1e-5
-        found = (fun(x + way)[0] - fun(x - way)[0]) / 2
-        np.testing.assert_allclose(found, fun(x)[1] @ way, rtol=1e-5)
+        slope = (fun(x + way)[0] - fun(x - way)[0]) / 2
+        np.testing.assert_allclose(slope, fun(x)[1] @ way, rtol=1e-5)

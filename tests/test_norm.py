@@ -53,12 +53,12 @@ def norm_of(grads, executor, threads=1):
 @pytest.mark.parametrize("sizes", SIZES, ids=lambda sizes: f"{len(sizes)}x{max(sizes)}")
 def test_same_bits_everywhere_and_right(sizes, dtype):
     grads = numbers(sizes, dtype)
-    found = norm_of(grads, "serial")
+    actual = norm_of(grads, "serial")
     expected = np.linalg.norm(np.concatenate(grads).astype(np.float64))
-    assert abs(found - expected) <= 1e-14 * expected
-    assert norm_of(grads, "reference") == found
+    assert abs(actual - expected) <= 1e-14 * expected
+    assert norm_of(grads, "reference") == actual
     for threads in (1, 2, 3, 8):
-        assert norm_of(grads, "parallel", threads) == found
+        assert norm_of(grads, "parallel", threads) == actual
 
 
 @everywhere

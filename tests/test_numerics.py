@@ -142,9 +142,9 @@ def test_states_of_the_caller_are_used_as_they_are():
     case = BY_NAME["rmsprop-centered"]
     w, grads = problem(65)
     first = case.run(w, grads[:1])
-    given = dict(first.state)
-    second = case.run(w, grads[1:], state=given)
-    assert all(second.state[name] is given[name] for name in given)
+    state = dict(first.state)
+    second = case.run(w, grads[1:], state=state)
+    assert all(second.state[name] is state[name] for name in state)
     assert_expected(second, case, problem(65)[0], grads)
 
 
@@ -189,12 +189,12 @@ def test_within_two_ulp_of_the_exact_step(case):
     opt = case.make(w)
     state = {}
     for t, g in enumerate(grads):
-        before = {"params": w.copy()} | {name: s.copy() for name, s in opt.state.items()}
+        previous = {"params": w.copy()} | {name: s.copy() for name, s in opt.state.items()}
         expected, state = case.expected_step(oracle_parts.exact(w), oracle_parts.exact(g), state, t)
         state["params"] = expected
         case.step(opt, g)
         for name, actual in {"params": w, **opt.state}.items():
-            ulp = np.spacing(np.maximum(abs(before[name]), abs(actual)))
+            ulp = np.spacing(np.maximum(abs(previous[name]), abs(actual)))
             error = float((abs(oracle_parts.exact(actual) - state[name]) / ulp).max())
             limit = 4 if name in SQUARES and "weight_decay" in case.settings else 2
             limit = 6 if name == "acc_delta" else limit  # a square of two roots and a quotient

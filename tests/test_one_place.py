@@ -54,10 +54,10 @@ def code(module: str) -> str:
 @pytest.mark.parametrize(("pattern", "home"), PLACES.values(), ids=PLACES)
 def test_it_stands_once(pattern: str, home: str) -> None:
     compiled = re.compile(pattern, re.MULTILINE)
-    found = {
+    places = {
         module: [match[0] for match in compiled.finditer(code(module))]
         for module in MODULES
         if not module.startswith(USERS)
     }
-    assert {module: matches for module, matches in found.items() if matches}.keys() == {home}, found
-    assert len(found[home]) == 1, found[home]
+    assert {module: matches for module, matches in places.items() if matches}.keys() == {home}, places
+    assert len(places[home]) == 1, places[home]

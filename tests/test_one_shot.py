@@ -77,8 +77,10 @@ def test_the_number_of_the_step(function, optimizer, settings):
     results = []
     for step in (0, 3):
         moved = w.copy()
-        own = {name: state.copy() for name, state in states.items()}
-        function(moved, grad, **own, step=step, **SCHEDULED.get(optimizer, {"lr": rate}), **settings)
+        buffers = {name: state.copy() for name, state in states.items()}
+        function(
+            moved, grad, **buffers, step=step, **SCHEDULED.get(optimizer, {"lr": rate}), **settings
+        )
         results.append(moved)
     assert np.any(results[0] != results[1])
 
@@ -107,23 +109,23 @@ NEEDED = [
 @pytest.mark.parametrize(("function", "settings", "missing"), NEEDED)
 def test_without_a_state(function, settings, missing):
     w, (grad,) = problem(N, np.float64, steps=1)
-    before = w.copy()
+    previous = w.copy()
     states = {name: np.zeros(N) for name in FUNCTIONS[function](w.copy(), **settings).state}
     del states[missing]
     with refusal(ValueError, ["need", "state", missing]):
         function(w, grad, **states, step=0, **settings)
-    assert_same_bits(w, before)
+    assert_same_bits(w, previous)
     assert not any(state.any() for state in states.values())
 
 
 @pytest.mark.parametrize(("function", "settings", "needless"), NEEDED)
 def test_with_a_state_too_many(function, settings, needless):
     w, (grad,) = problem(N, np.float64, steps=1)
-    before = w.copy()
+    previous = w.copy()
     states = {name: np.zeros(N) for name in FUNCTIONS[function](w.copy()).state}
     with refusal(ValueError, ["state", needless]):
         function(w, grad, **states, **{needless: np.zeros(N)})
-    assert_same_bits(w, before)
+    assert_same_bits(w, previous)
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
@@ -139,21 +141,21 @@ def test_with_a_state_too_many(function, settings, needless):
 )
 def test_bad_settings(function, settings, error, words):
     w, (grad,) = problem(N, np.float64, steps=1)
-    before = w.copy()
+    previous = w.copy()
     states = {name: np.zeros(N) for name in FUNCTIONS[function](w.copy()).state}
     with refusal(error, words):
         function(w, grad, **{"step": 0, **states, **settings})
-    assert_same_bits(w, before)
+    assert_same_bits(w, previous)
     assert not any(state.any() for state in states.values())
 
 
 @pytest.mark.parametrize("function", [fastopt.adam_step, fastopt.adamw_step, fastopt.nadam_step])
 def test_a_step_that_depends_on_its_number_needs_it(function):
     w, (grad,) = problem(N, np.float64, steps=1)
-    before, states = w.copy(), {name: np.zeros(N) for name in ("exp_avg", "exp_avg_sq")}
+    previous, states = w.copy(), {name: np.zeros(N) for name in ("exp_avg", "exp_avg_sq")}
     with refusal(TypeError, [function.__name__, "needs step"]):
         function(w, grad, **states)
-    assert_same_bits(w, before)
+    assert_same_bits(w, previous)
     assert not any(state.any() for state in states.values())
 
 
@@ -177,11 +179,11 @@ def test_what_is_returned():
     w = np.zeros(2)
     assert fastopt.sgd_step(w, np.array([3.0, 4.0])) is None
     assert fastopt.sgd_step(w, np.array([3.0, 4.0]), clip_norm=1.0) == (5.0, False)
-    before = w.copy()
+    previous = w.copy()
     last = fastopt.sgd_step(w, np.array([np.nan, 4.0]), skip_nonfinite=True)
     assert last.skipped
     assert np.isnan(last.norm)
-    assert_same_bits(w, before)
+    assert_same_bits(w, previous)
 
 
 def test_states_are_given_by_name():

@@ -116,9 +116,9 @@ def test_average_starts_as_the_parameters(dtype, executor):
     opt = fastopt.SGD(w, lr=0.5, average_decay=0.75, executor=executor)
     assert_same_bits(opt.state["average"], w)
     assert not np.shares_memory(opt.state["average"], w)
-    before = w.copy()
+    previous = w.copy()
     opt.step(g)
-    assert_same_bits(opt.state["average"], dtype(0.75) * before + dtype(0.25) * w)
+    assert_same_bits(opt.state["average"], dtype(0.75) * previous + dtype(0.25) * w)
 
 
 def numbers_to_round(wide, narrow):
@@ -126,8 +126,8 @@ def numbers_to_round(wide, narrow):
     info = np.finfo(narrow)
     exact = np.array([1, 1.5, 1 + info.eps, info.max, info.tiny, info.smallest_subnormal], narrow)
     below = np.nextafter(exact, narrow(0)).astype(wide)
-    largest, before = wide(info.max), below[3]
-    half_way = np.append((exact + below) / 2, largest + (largest - before) / 2)
+    largest, second = wide(info.max), below[3]
+    half_way = np.append((exact + below) / 2, largest + (largest - second) / 2)
     beside = [np.nextafter(half_way, wide(to)) for to in (0, np.inf)]
     small = np.array([0.5, 0.51, 1.5, 2.5], wide) * wide(info.smallest_subnormal)
     extremes = np.array([0.0, np.finfo(wide).max, 1e-30, np.inf], wide)
@@ -141,12 +141,12 @@ def test_copies_are_rounded_as_numpy_does(wide, narrow, executor):
     w = numbers_to_round(wide, narrow)
     with np.errstate(over="ignore"):
         expected = w.astype(narrow)
-    found = np.zeros_like(expected)
-    fastopt.SGD(w, lr=0.0, copy_to=found, executor=executor).step(np.zeros_like(w))
+    copied = np.zeros_like(expected)
+    fastopt.SGD(w, lr=0.0, copy_to=copied, executor=executor).step(np.zeros_like(w))
     assert np.isinf(expected[np.isfinite(w)]).any()  # or else the test has no teeth
     assert ((expected != 0) & (abs(expected) < np.finfo(narrow).tiny)).any()
-    assert_same_bits(found[:-1], expected[:-1])
-    assert np.isnan(found[-1])
+    assert_same_bits(copied[:-1], expected[:-1])
+    assert np.isnan(copied[-1])
 
 
 @everywhere
@@ -182,12 +182,12 @@ def test_a_skipped_step_changes_nothing(bad, executor):
     opt, control = make(copy_to=target, **settings), make(copy_to=target.copy(), **settings)
     g = gradient()
     g[-1] = bad
-    before, held, copied = g.copy(), copy.deepcopy(dict(opt.state)), target.copy()
+    previous, held, copied = g.copy(), copy.deepcopy(dict(opt.state)), target.copy()
     opt.step(g)
     assert opt.last.skipped
     assert np.isnan(opt.last.norm)
     assert opt.step_count == 1
-    assert_same_bits(g, before)
+    assert_same_bits(g, previous)
     assert_same_bits(target, copied)
     for name, array in held.items():
         assert_same_bits(opt.state[name], array, name)
@@ -216,7 +216,7 @@ def test_cleared_gradients_must_be_apart(executor):
     frozen.flags.writeable = False
     with refusal(ValueError, ["grads[1]", "writeable"]):
         opt.step([g, frozen])
-    assert all(own.tobytes() == params().tobytes() for own in w)
+    assert all(array.tobytes() == params().tobytes() for array in w)
     assert g.tobytes() == gradient().tobytes()
     assert low[0].tobytes() == (params() - 1).tobytes()
     assert opt.step_count == 0
@@ -308,11 +308,11 @@ def test_clip_norm_can_be_assigned(executor):
     fresh = make(clip_norm=1.0, executor=executor)
     opt.clip_norm = 1e-3
     assert opt.clip_norm == 1e-3
-    for own in (opt, control, fresh):
-        own.params[:] = 0
-        for state in own.state.values():
+    for optimizer in (opt, control, fresh):
+        optimizer.params[:] = 0
+        for state in optimizer.state.values():
             state[:] = 0
-        own.step(gradient())
+        optimizer.step(gradient())
     assert_same_run(opt, control)
     assert opt.params.tobytes() != fresh.params.tobytes()
     with refusal(ValueError, ["clip_norm", "> 0", "0"]):

@@ -52,20 +52,20 @@ class Case:
         self.arrays = {name: np.zeros(SIZE) for name in names}
         self.arrays["low"][:] = -100
         first = np.zeros(SIZE)
-        found = {n: [first.copy(), a] if wrap else a for n, a in self.arrays.items()}
+        arguments = {n: [first.copy(), a] if wrap else a for n, a in self.arrays.items()}
         self.grads: Any = [np.ones(SIZE), np.ones(SIZE)] if wrap else np.ones(SIZE)
         self.opt = fastopt.SGD(
-            found["params"],
+            arguments["params"],
             lr=1.0,
             momentum=0.5,
             average_decay=0.5,
-            bounds=(found["low"], None),
-            copy_to=found["copy_to"],
-            state={name: found[name] for name in ("momentum_buffer", "average")},
+            bounds=(arguments["low"], None),
+            copy_to=arguments["copy_to"],
+            state={name: arguments[name] for name in ("momentum_buffer", "average")},
             executor=executor,
             **options,
         )
-        self.first = [own[0] for own in found.values()] if wrap else []
+        self.first = [pair[0] for pair in arguments.values()] if wrap else []
 
     def content(self) -> list[bytes]:
         return [a.tobytes() for a in (*self.arrays.values(), *self.first)]
@@ -94,7 +94,7 @@ def test_an_array_that_is_another_one_by_now_is_not_written(
             for _ in range(steps):
                 case.opt.step(case.grads)
             change(case.arrays[name])
-            before = case.content()
+            previous = case.content()
             if name == "low" and change is freeze:  # it is only read
                 case.opt.step(case.grads)
                 assert case.opt.step_count == steps + 1
@@ -102,7 +102,7 @@ def test_an_array_that_is_another_one_by_now_is_not_written(
             for _ in range(2):
                 with pytest.raises(ValueError, match=LABELS[name]):
                     case.opt.step(case.grads)
-            assert case.content() == before
+            assert case.content() == previous
             assert case.opt.step_count == steps
 
 
@@ -172,7 +172,7 @@ def test_rows(executor: str, mode: str, change: Callable[[np.ndarray], None]) ->
     batch = np.array([1]), np.ones((1, 2))
     opt.step(batch)
     change(w)
-    before = w.tobytes()
+    previous = w.tobytes()
     calls: list[Callable[[], Any]] = [lambda: opt.step(batch), lambda: opt.step(np.ones((4, 2)))]
     if mode == "exact":
         calls += [opt.catch_up, lambda: opt.catch_up(np.array([0, 2])), lambda: opt.state]
@@ -180,7 +180,7 @@ def test_rows(executor: str, mode: str, change: Callable[[np.ndarray], None]) ->
     for call in calls:
         with pytest.raises(ValueError, match="params must"):
             call()
-    assert w.tobytes() == before
+    assert w.tobytes() == previous
     assert opt.step_count == 1
 
 

@@ -109,38 +109,42 @@ def assert_same_steps(one, other, first=1):
         other.step(grad)
     assert one.step_count == other.step_count
     assert one.params.tobytes() == other.params.tobytes()
-    for name, own in one.state.items():
-        assert own.tobytes() == other.state[name].tobytes()
+    for name, state in one.state.items():
+        assert state.tobytes() == other.state[name].tobytes()
 
 
 @DUPLICATE
 @pytest.mark.parametrize("setting", [0.5, falling], ids=["number", "schedule"])
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_transforms_of_the_package(name, setting, duplicate):
-    own = TRANSFORMS[name](setting)
-    twin = duplicate(own)
-    assert twin.update is own.update
+    transform = TRANSFORMS[name](setting)
+    twin = duplicate(transform)
+    assert twin.update is transform.update
     for field in "name", "state", "after", "no_gradient":
-        assert getattr(twin, field) == getattr(own, field)
+        assert getattr(twin, field) == getattr(transform, field)
     for step in (0, 1, 10, 3):
-        assert twin.hyper_at(step) == own.hyper_at(step)
+        assert twin.hyper_at(step) == transform.hyper_at(step)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_chains_of_named_optimizers(case):
     """With every setting, as a schedule of a module where it is one."""
     settings = {name: falling if callable(x) else x for name, x in case.settings.items()}
-    own = case.optimizer(np.ones(3), executor="reference", **settings).chain
-    twin = pickle.loads(pickle.dumps(own))
-    assert repr(twin) == repr(own)
-    assert [part.hyper_at(7) for part in twin] == [part.hyper_at(7) for part in own]
+    original = case.optimizer(np.ones(3), executor="reference", **settings).chain
+    twin = pickle.loads(pickle.dumps(original))
+    assert repr(twin) == repr(original)
+    assert [part.hyper_at(7) for part in twin] == [part.hyper_at(7) for part in original]
 
 
 @DUPLICATE
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_optimizers_with_chains_of_the_package(name, duplicate):
-    own = TRANSFORMS[name](falling)
-    chain = t.chain(t.scale(-0.5), own) if own.after else t.chain(own, t.scale_by_learning_rate(rising))
+    transform = TRANSFORMS[name](falling)
+    chain = (
+        t.chain(t.scale(-0.5), transform)
+        if transform.after
+        else t.chain(transform, t.scale_by_learning_rate(rising))
+    )
     opt = optimizer(chain)
     opt.step(np.array([1.0, -2.0, 0.5]))
     twin = duplicate(opt)
@@ -152,8 +156,8 @@ def test_optimizers_with_chains_of_the_package(name, duplicate):
 
 @DUPLICATE
 def test_a_transform_of_functions_of_a_module(duplicate):
-    own = duplicate(SIGN)
-    assert own.update is sign_update
+    twin = duplicate(SIGN)
+    assert twin.update is sign_update
     opt = optimizer(t.chain(SIGN, t.scale_by_learning_rate(0.1)))
     if duplicate is not copy.copy:
         assert_same_steps(opt, duplicate(opt))
@@ -172,9 +176,9 @@ def scale_by_root_of_step(rate, *, power=0.5):
 
 @DUPLICATE
 def test_a_factory_of_ones_own(duplicate):
-    own = duplicate(scale_by_root_of_step(0.5, power=1.0))
-    assert [own.hyper_at(step) for step in range(3)] == [(0.5,), (0.25,), (0.5 / 3,)]
-    opt = optimizer(t.chain(own))
+    twin = duplicate(scale_by_root_of_step(0.5, power=1.0))
+    assert [twin.hyper_at(step) for step in range(3)] == [(0.5,), (0.25,), (0.5 / 3,)]
+    opt = optimizer(t.chain(twin))
     if duplicate is not copy.copy:
         assert_same_steps(opt, duplicate(opt))
 
@@ -239,10 +243,10 @@ def test_a_new_process_reads_a_pickle(tmp_path):
         opt.step(np.array([0.5, -1.0, 2.0]))
     print(opt.params.tobytes().hex(), opt.state["average"].tobytes().hex())
     """
-    found = run(script(code), tmp_path / "cache")
+    printed = run(script(code), tmp_path / "cache")
     for _ in range(3):
         opt.step(np.array([0.5, -1.0, 2.0]))
-    assert found == f"{opt.params.tobytes().hex()} {opt.state['average'].tobytes().hex()}"
+    assert printed == f"{opt.params.tobytes().hex()} {opt.state['average'].tobytes().hex()}"
 
 
 # float64, over the megabyte from which joblib maps arrays between its processes.
@@ -263,8 +267,8 @@ def large():
 
 
 def assert_steps_like(twin, opt):
-    for own in (twin, opt):
-        own.step({"w": np.linspace(1, 2, SIZE), "b": np.ones(2)})
+    for optimizer in (twin, opt):
+        optimizer.step({"w": np.linspace(1, 2, SIZE), "b": np.ones(2)})
     for name in ("w", "b"):
         assert twin.params[name].tobytes() == opt.params[name].tobytes()
         assert twin.copy_to[name].tobytes() == opt.copy_to[name].tobytes()
@@ -289,17 +293,17 @@ def test_arrays_that_joblib_maps_are_copied(mode, tmp_path):
 @pytest.mark.parametrize("mode", ["r", "r+"])
 def test_a_chain_that_joblib_maps(mode, tmp_path):
     """The arrays of transforms too."""
-    made = fastopt.Transform(
+    transform = fastopt.Transform(
         store_update, inputs={"x": np.ones(SIZE)}, outputs={"y": np.zeros(SIZE)}, after=True
     )
-    chain = t.chain(t.scale(0.5), made, t.copy_params(np.zeros(SIZE)))
+    chain = t.chain(t.scale(0.5), transform, t.copy_params(np.zeros(SIZE)))
     opt = fastopt.Optimizer(np.ones(SIZE), chain)
     joblib.dump(opt, tmp_path / "opt.joblib")
     whole = (tmp_path / "opt.joblib").read_bytes()
     twin = joblib.load(tmp_path / "opt.joblib", mmap_mode=mode)
-    for own in (twin, opt):
-        own.step(np.ones(SIZE))
-        assert [a[0] for a in own.chain.outputs()] == [1.5, 0.5]
+    for optimizer in (twin, opt):
+        optimizer.step(np.ones(SIZE))
+        assert [a[0] for a in optimizer.chain.outputs()] == [1.5, 0.5]
     assert (tmp_path / "opt.joblib").read_bytes() == whole
 
 
@@ -309,9 +313,11 @@ def store_update(new, param, state, hyper):
 
 
 BUFFERS = {
-    "read-only": lambda buffers: [bytes(own) for own in buffers],
+    "read-only": lambda buffers: [bytes(buffer) for buffer in buffers],
     "of the pickled optimizer": list,
-    "misaligned": lambda buffers: [memoryview(bytearray(b"." + bytes(own)))[1:] for own in buffers],
+    "misaligned": lambda buffers: [
+        memoryview(bytearray(b"." + bytes(buffer)))[1:] for buffer in buffers
+    ],
 }
 
 
@@ -331,10 +337,10 @@ def test_what_needs_no_copy_is_the_same_object():
     value = {"a": [np.ones(3), (np.zeros(2), "text", None)], "b": falling}
     assert owned(value) is value
     value["a"][0].flags.writeable = False
-    found = owned(value)
-    assert found["a"][0] is not value["a"][0]
-    assert found["a"][0].flags.writeable
-    assert found["a"][1] is value["a"][1]
+    copied = owned(value)
+    assert copied["a"][0] is not value["a"][0]
+    assert copied["a"][0].flags.writeable
+    assert copied["a"][1] is value["a"][1]
     assert not value["a"][0].flags.writeable
 
 

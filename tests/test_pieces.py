@@ -85,14 +85,14 @@ def test_parts_of_what_is_rounded_at_random():
     options = {"lr": 0.1, "stochastic_rounding": True}
     whole = fastopt.RMSProp(w.copy(), **options)
     half = w.size // 2
-    own = [fastopt.RMSProp(part.copy(), **options) for part in (w[:half], w[half:])]
-    pieces = [stepper_of(opt)() for opt in own]
+    halves = [fastopt.RMSProp(part.copy(), **options) for part in (w[:half], w[half:])]
+    pieces = [stepper_of(opt)() for opt in halves]
     pieces[1].take_part(half, LOCAL)
     for g in grads:
         whole.step(g)
-        for opt, each, part in zip(own, pieces, (g[:half], g[half:]), strict=True):
+        for opt, each, part in zip(halves, pieces, (g[:half], g[half:]), strict=True):
             step_in_pieces(opt, each, part, [1])
-    assert_same_bits(np.concatenate([opt.params for opt in own]), whole.params)
+    assert_same_bits(np.concatenate([opt.params for opt in halves]), whole.params)
 
 
 def test_a_step_that_is_left_out():
@@ -128,15 +128,15 @@ def test_fingerprints_tell_settings_apart():
         pieces.begin(np.zeros(3, np.float32), scale)
         return fingerprint_of(pieces)
 
-    found = [
+    seeds = [
         fingerprint(),
         fingerprint(2.0),
         fingerprint(lr=0.5),
         fingerprint(beta1=0.5),
         fingerprint(clip_norm=2.0),
     ]
-    assert len(set(found)) == len(found)
-    assert fingerprint(lr=0.5) == found[2]
+    assert len(set(seeds)) == len(seeds)
+    assert fingerprint(lr=0.5) == seeds[2]
 
 
 @pytest.mark.parametrize("executor", ["serial", "parallel", "reference"])

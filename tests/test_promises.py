@@ -129,16 +129,16 @@ def build(monkeypatch):
     interface.MetadataHookInterface = object
     monkeypatch.setitem(sys.modules, interface.__name__, interface)
     spec = spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
-    made = module_from_spec(spec)
-    spec.loader.exec_module(made)
-    return made
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def metadata(build, repository):
-    found = {}
+    data = {}
     config = {"repository": repository}
-    build.Hook.update(SimpleNamespace(config=config, root=str(ROOT)), found)
-    return found["readme"]["text"], found["urls"]
+    build.Hook.update(SimpleNamespace(config=config, root=str(ROOT)), data)
+    return data["readme"]["text"], data["urls"]
 
 
 LINK = re.compile(r"\]\(([^)]+)\)|\bsrc(?:set)?=\"([^\"]+)\"")
@@ -149,11 +149,11 @@ def test_links_in_the_metadata_are_absolute(build):
     links = [one or other for one, other in LINK.findall(text)]
     assert len(links) == len(LINK.findall(README)) > 25
     assert all(link.startswith("https://") for link in links)
-    own = "https://example.org/a/fastopt"
-    assert f"{own}/blob/HEAD/docs/options.md" in links
-    assert f"{own}/raw/HEAD/docs/figures/readme-dark.svg" in links
+    address = "https://example.org/a/fastopt"
+    assert f"{address}/blob/HEAD/docs/options.md" in links
+    assert f"{address}/raw/HEAD/docs/figures/readme-dark.svg" in links
     for link in [*links, *urls.values()]:
-        if link.startswith((f"{own}/blob", f"{own}/raw")):
+        if link.startswith((f"{address}/blob", f"{address}/raw")):
             path = link.split("/HEAD/")[1].partition("#")[0]
             assert (ROOT / path).exists(), path
 

@@ -112,9 +112,9 @@ def test_gradients_of_any_scale(inside, numbers, exponent):
     opt = fastopt.RMSProp(w.copy(), **rates)
     state = {}
     for t, g in enumerate(grads):
-        before = opt.params.copy()
+        previous = opt.params.copy()
         opt.step(g)
-        moved = before - opt.params
+        moved = previous - opt.params
         # The square of a float32 number above 1e19 is infinite, and the step then zero.
         assert np.isfinite(moved).all()
         assert (abs(moved) <= 0.5 / np.sqrt(1 - 0.9) * (1 + 1e-5)).all()

@@ -71,7 +71,7 @@ def anchors(page: Path) -> set[str]:
 @pytest.mark.parametrize("page", WITH_LINKS, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     """Those within the repository; the gallery is made when the pages are built, from examples/."""
-    for target in ("".join(found) for found in LINK.findall(page.read_text("utf-8"))):
+    for target in ("".join(match) for match in LINK.findall(page.read_text("utf-8"))):
         name, _, anchor = target.partition("#")
         if "://" in name or name.startswith("gallery/"):
             continue

@@ -53,9 +53,9 @@ SAMPLES = [
 )
 def test_values(schedule, expected):
     for step, value in expected.items():
-        found = schedule(step)
-        assert type(found) is float
-        assert found == pytest.approx(value, rel=1e-15, abs=1e-15), step
+        rate = schedule(step)
+        assert type(rate) is float
+        assert rate == pytest.approx(value, rel=1e-15, abs=1e-15), step
 
 
 def test_there_is_a_sample_of_each():

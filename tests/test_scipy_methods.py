@@ -229,9 +229,9 @@ OPTIONS = {
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_options_are_passed_on(option):
-    given = {option: OPTIONS[option]}
-    expected = fastopt.minimize(both, X0, maxiter=20, **given)
-    assert_same(minimize("rmsprop", jac=True, options=given), expected)
+    settings = {option: OPTIONS[option]}
+    expected = fastopt.minimize(both, X0, maxiter=20, **settings)
+    assert_same(minimize("rmsprop", jac=True, options=settings), expected)
 
 
 def test_disp(capsys):

@@ -212,12 +212,12 @@ def test_a_closed_form_that_ends(settings, change):
         opt.step((ROWS, VALUES))
     for name, value in change.items():
         setattr(opt, name, value)
-    before = opt.params.copy(), opt.state["square_avg"].copy()
+    previous = opt.params.copy(), opt.state["square_avg"].copy()
     with refusal(ValueError, ["sparse='exact'", "eps=0"]):
         opt.step((ROWS, VALUES))
     assert opt.step_count == 2
-    assert_same_bits(opt.params, before[0])
-    assert_same_bits(opt.state["square_avg"], before[1])
+    assert_same_bits(opt.params, previous[0])
+    assert_same_bits(opt.state["square_avg"], previous[1])
 
 
 # Transforms of one's own

@@ -23,8 +23,8 @@ both_dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype._
 
 def twins(name, w, **means):
     """The same optimizer on two copies: for sparse gradients, and for dense ones."""
-    kind, own = CLOSED[name]
-    return kind(w.copy(), **own, sparse="exact", **means), kind(w.copy(), **own)
+    kind, settings = CLOSED[name]
+    return kind(w.copy(), **settings, sparse="exact", **means), kind(w.copy(), **settings)
 
 
 @st.composite
@@ -222,10 +222,10 @@ def test_groups_with_and_without_a_closed_form():
     opt = fastopt.RMSProp(groups, lr=0.1, sparse="exact")
     opt.step([(np.array([2]), np.ones((1, 2))), np.ones(3)])
     assert table[2, 0] < 0
-    before = dense_w.copy()
+    previous = dense_w.copy()
     with pytest.raises(ValueError, match=r"rms_update: .*weight decay"):
         opt.step([(np.array([1]), np.ones((1, 2))), (np.array([1]), np.ones(1))])
-    assert_same_bits(dense_w, before)
+    assert_same_bits(dense_w, previous)
     assert opt.step_count == 1
     assert not table[1].any()
 

@@ -21,10 +21,10 @@ class Oracle:
         self.case, self.w, self.state, self.steps = case, w.copy(), {}, 0
 
     def step(self, rows, gradient):
-        start = {n: np.array(own[rows]) for n, own in self.state.items()}
+        start = {n: np.array(state[rows]) for n, state in self.state.items()}
         new, states = self.case.expected_step(self.w[rows], gradient, start, self.steps)
-        for name, own in states.items():
-            self.state.setdefault(name, self.initial(name))[rows] = own
+        for name, array in states.items():
+            self.state.setdefault(name, self.initial(name))[rows] = array
         self.w[rows] = new
         self.steps += 1
 
@@ -115,13 +115,13 @@ def test_the_gradient_is_only_read():
     rng = np.random.default_rng(4)
     rows, values = pair(rng, SHAPE, np.float64, 30)
     csr = scipy_array(rng, SHAPE, float, "csr")
-    before = [array.copy() for array in (rows, values, csr.data, csr.indices, csr.indptr)]
+    previous = [array.copy() for array in (rows, values, csr.data, csr.indices, csr.indptr)]
     for array in (rows, values, csr.data, csr.indices, csr.indptr):
         array.flags.writeable = False
     opt = fastopt.RMSProp(np.zeros(SHAPE), sparse="lazy")
     opt.step((rows, values))
     opt.step(csr)
-    for array, copy in zip((rows, values, csr.data, csr.indices, csr.indptr), before, strict=True):
+    for array, copy in zip((rows, values, csr.data, csr.indices, csr.indptr), previous, strict=True):
         assert_same_bits(array, copy)
 
 

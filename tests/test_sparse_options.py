@@ -101,9 +101,9 @@ def test_zero_grad_clears_the_values(mode, executor):
     for gradient in (*gradients(1), scipy_array(np.random.default_rng(2), SHAPE, float, "csr")):
         w = np.zeros(SHAPE)
         opt = fastopt.SGD(w, lr=1.0, zero_grad=True, sparse=mode, executor=executor)
-        before = dense(gradient, SHAPE, float)
+        previous = dense(gradient, SHAPE, float)
         opt.step(gradient)
-        assert_same_bits(w, 0.0 - before)
+        assert_same_bits(w, 0.0 - previous)
         assert not dense(gradient, SHAPE, float).any()
 
 

@@ -42,29 +42,29 @@ executors = pytest.mark.parametrize("executor", EXECUTORS)
 class Expected:
     """Gradient descent as the pages have it, on whole arrays."""
 
-    def __init__(self, params: list[np.ndarray], mode: str, **given: Any) -> None:
+    def __init__(self, params: list[np.ndarray], mode: str, **settings: Any) -> None:
         self.params = [param.copy() for param in params]
         self.momenta = [np.zeros_like(param) for param in params]
-        self.lazy, self.given = mode == "lazy", given
+        self.lazy, self.given = mode == "lazy", settings
         self.norm, self.skipped = 0.0, False
 
     def step(self, grads: list[Any], scale: float) -> None:
-        found = [
+        summed = [
             None if g is None else self.whole(g, param)
             for g, param in zip(grads, self.params, strict=True)
         ]
-        there = [own for own in found if own is not None]
-        finite = all(np.isfinite(whole).all() for whole, _ in there)
-        self.norm = sum(float(np.square(whole / scale).sum()) for whole, _ in there) ** 0.5
+        present = [pair for pair in summed if pair is not None]
+        finite = all(np.isfinite(whole).all() for whole, _ in present)
+        self.norm = sum(float(np.square(whole / scale).sum()) for whole, _ in present) ** 0.5
         self.skipped = self.given.get("skip_nonfinite", False) and not finite
         if self.skipped:
             return
         limit = self.given.get("clip_norm", np.inf)
         factor = limit / self.norm if self.norm > limit else 1.0
-        for own, param, momentum in zip(found, self.params, self.momenta, strict=True):
-            if own is None:
+        for pair, param, momentum in zip(summed, self.params, self.momenta, strict=True):
+            if pair is None:
                 continue
-            whole, touched = own
+            whole, touched = pair
             rows = touched if self.lazy else slice(None)
             g = whole[rows] / scale * factor + self.given.get("weight_decay", 0.0) * param[rows]
             momentum[rows] = self.given.get("momentum", 0.0) * momentum[rows] + g
@@ -87,24 +87,26 @@ def gradient(kind: str | None, param: np.ndarray, number: int) -> Any:
         return None
     size = (1 + number) / param.shape[1] ** 0.5  # so that norms are about one, and some above three
     if kind.startswith("dense"):
-        made = np.full_like(param, size)
-        made[1] *= 2
+        drawn = np.full_like(param, size)
+        drawn[1] *= 2
     else:
         rows = [np.array([0]), np.array([1, 0, 1]), np.array([1]), np.array([], np.int64)][number % 4]
         values = np.full((rows.size, param.shape[1]), size)
         values[::2] *= -3
-        made = rows, values
-    numbers = made[1] if isinstance(made, tuple) else made
+        drawn = rows, values
+    numbers = drawn[1] if isinstance(drawn, tuple) else drawn
     if kind.endswith("bad") and numbers.size:
         numbers[-1, -1] = np.nan if number % 2 else np.inf
-    return made
+    return drawn
 
 
-def run(orders: Any, mode: str, executor: str, params: list[np.ndarray], **given: Any) -> Any:
+def run(orders: Any, mode: str, executor: str, params: list[np.ndarray], **settings: Any) -> Any:
     """Step through kinds of gradients, and compare with what is expected."""
-    expected = Expected(params, mode, **given)
+    expected = Expected(params, mode, **settings)
     single = len(params) == 1
-    opt = fastopt.SGD(params[0] if single else params, lr=LR, sparse=mode, executor=executor, **given)
+    opt = fastopt.SGD(
+        params[0] if single else params, lr=LR, sparse=mode, executor=executor, **settings
+    )
     for number, kinds in enumerate(orders):
         grads = [gradient(kind, param, number) for kind, param in zip(kinds, params, strict=True)]
         scale = 1.0 if number % 3 else 4.0
@@ -114,16 +116,16 @@ def run(orders: Any, mode: str, executor: str, params: list[np.ndarray], **given
             assert opt.last.skipped == expected.skipped, orders
             if np.isfinite(expected.norm):
                 assert np.isclose(opt.last.norm, expected.norm, rtol=1e-12), orders
-        if given.get("zero_grad") and not expected.skipped:
+        if settings.get("zero_grad") and not expected.skipped:
             left = [g[1] if isinstance(g, tuple) else g for g in grads if g is not None]
-            assert not any(own.any() for own in left), orders
+            assert not any(array.any() for array in left), orders
     shown = [opt.params] if single else opt.params
-    for found, wanted in zip(shown, expected.params, strict=True):
-        assert np.allclose(found, wanted, rtol=1e-12, atol=1e-14), orders
+    for actual, wanted in zip(shown, expected.params, strict=True):
+        assert np.allclose(actual, wanted, rtol=1e-12, atol=1e-14), orders
     if "momentum_buffer" in opt.state:
         momenta = opt.state["momentum_buffer"]
-        for found, wanted in zip([momenta] if single else momenta, expected.momenta, strict=True):
-            assert np.allclose(found, wanted, rtol=1e-12, atol=1e-14), orders
+        for actual, wanted in zip([momenta] if single else momenta, expected.momenta, strict=True):
+            assert np.allclose(actual, wanted, rtol=1e-12, atol=1e-14), orders
     return opt
 
 
@@ -170,8 +172,8 @@ def test_compiled_and_reference_have_the_same_bits(name: str, mode: str) -> None
     for order in product(["dense", "sparse", None], repeat=3):
         params = [[np.linspace(-1, 1, 6).reshape(2, 3), np.ones((2, 5))] for _ in range(2)]
         kinds = [(kind, "dense") for kind in order]
-        for executor, own in zip(("serial", "reference"), params, strict=True):
-            run(kinds, mode, executor, own, **OPTIONS[name])
+        for executor, arrays in zip(("serial", "reference"), params, strict=True):
+            run(kinds, mode, executor, arrays, **OPTIONS[name])
         for one, other in zip(*params, strict=True):
             assert_same_bits(one, other)
 

@@ -11,18 +11,18 @@ from fastopt.steps.sparse import row_loops
 
 
 def ordered(rows):
-    found, order = np.empty_like(rows), np.empty_like(rows)
-    row_loops.sort()(rows, found, order)
-    return found, order
+    keys, order = np.empty_like(rows), np.empty_like(rows)
+    row_loops.sort()(rows, keys, order)
+    return keys, order
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 45), st.lists(st.integers(0, 2**45), max_size=70))
 def test_rows_are_sorted_and_equal_ones_stay_as_they_came(bits, numbers):
     rows = np.array(numbers, np.int64) >> bits
-    found, order = ordered(rows)
+    keys, order = ordered(rows)
     assert_array_equal(order, np.argsort(rows, kind="stable"))
-    assert_array_equal(found, np.sort(rows))
+    assert_array_equal(keys, np.sort(rows))
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 255, 256, 257])
@@ -30,9 +30,9 @@ def test_rows_are_sorted_and_equal_ones_stay_as_they_came(bits, numbers):
 def test_digits_of_all_widths(size, largest):
     rows = np.random.default_rng(size).integers(0, largest, size, endpoint=True)
     rows[:1] = largest
-    found, order = ordered(rows)
+    keys, order = ordered(rows)
     assert_array_equal(order, np.argsort(rows, kind="stable"))
-    assert_array_equal(found, rows[order])
+    assert_array_equal(keys, rows[order])
 
 
 def test_rows_without_elements_come_more_than_once():

@@ -74,17 +74,17 @@ def test_float32_stays_float32(function: Any, executor: str) -> None:
 
 
 def test_content_holds_what_is_used_of_a_module(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = content(of_a_module)
+    previous = content(of_a_module)
     monkeypatch.setattr(helpers, "Unused", None)
-    assert content(of_a_module) == before
+    assert content(of_a_module) == previous
     monkeypatch.setattr(helpers, "FACTOR", 0.2)
-    assert content(of_a_module) != before
+    assert content(of_a_module) != previous
 
 
 def test_content_holds_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = content(helper_of_a_module)
+    previous = content(helper_of_a_module)
     monkeypatch.setattr(helpers.scaled, "__defaults__", (0.2,))
-    assert content(helper_of_a_module) != before
+    assert content(helper_of_a_module) != previous
 
 
 def test_content_is_the_same_in_every_process() -> None:

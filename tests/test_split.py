@@ -36,7 +36,7 @@ def wide_bfloat16(x, bits):
         size = np.rint(size / 256).astype(np.int64) * 256
     shown = np.floor(size / 65536 + 0.5).astype(np.int64) * 65536
     sign = x.view(np.uint32) & SIGN
-    return [(own.astype(np.uint32) | sign).view(np.float32) for own in (size, shown)]
+    return [(part.astype(np.uint32) | sign).view(np.float32) for part in (size, shown)]
 
 
 def wide_float16(x, bits):
@@ -52,7 +52,7 @@ def wide_float16(x, bits):
     unit = 2.0 ** (np.maximum(exponent - 1, -14) - 10)
     shown = np.floor(kept / unit + 0.5) * unit
     shown = np.where(shown >= 65520, np.inf, shown)
-    return [np.copysign(own, x).astype(np.float32) for own in (kept, shown)]
+    return [np.copysign(part, x).astype(np.float32) for part in (kept, shown)]
 
 
 EXPECTED = {"bfloat16": wide_bfloat16, "float16": wide_float16}
@@ -119,11 +119,11 @@ def test_compiled_code_has_the_same_bits(name, bits):
     assert_same_bits(w.view(np.uint16), half.view(np.uint16))
     assert_same_bits(opt.state["correction"], rest)
     # And all pairs that are stored so are read as they were written.
-    before = w.copy(), opt.state["correction"].copy()
+    previous = w.copy(), opt.state["correction"].copy()
     opt.lr = 0.0
     opt.step(np.full_like(x, -0.0))
-    assert_same_bits(w.view(np.uint16), before[0].view(np.uint16))
-    assert_same_bits(opt.state["correction"], before[1])
+    assert_same_bits(w.view(np.uint16), previous[0].view(np.uint16))
+    assert_same_bits(opt.state["correction"], previous[1])
 
 
 @pytest.mark.parametrize("name", FORMAT_NAMES)

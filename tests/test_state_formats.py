@@ -87,11 +87,11 @@ def test_another_seed_is_another_run():
 
 def test_states_of_the_callers(tmp_path):
     w, (grad, *_) = arrays(N, np.float32)
-    own = np.zeros(N, BFLOAT16)
-    opt = fastopt.RMSProp(w, state={"square_avg": own})
+    buffer = np.zeros(N, BFLOAT16)
+    opt = fastopt.RMSProp(w, state={"square_avg": buffer})
     opt.step(grad)
-    assert opt.state["square_avg"] is own
-    assert own.any()
+    assert opt.state["square_avg"] is buffer
+    assert buffer.any()
     blocks = np.zeros(UNSIGNED.shape((N,)), ITEM)
     fastopt.rmsprop_step(w, grad, square_avg=blocks, step=0)
     assert blocks["codes"].any()

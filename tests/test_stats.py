@@ -46,12 +46,12 @@ def test_beside_numpy(executor, dtype, size):
     scale = 4.0 if dtype == np.float32 else 1.0  # with a scale the kernels are others
     for step, g in enumerate(grads):
         g[0] = np.inf if step == 2 else g[0]
-        before = w.copy()
-        free.params[...] = before
+        previous = w.copy()
+        free.params[...] = previous
         for each in opt, plain, free:
             each.step(g, grad_scale=scale)
         assert_same_run(opt, plain)
-        update = before.astype(np.float64) - free.params
+        update = previous.astype(np.float64) - free.params
         unscaled = g.astype(np.float64) / scale
         arrays = [unscaled, update, w, opt.state["square_avg"], opt.state["average"]]
         expected = [number for array in arrays for number in measured(array)]
@@ -59,7 +59,9 @@ def test_beside_numpy(executor, dtype, size):
         assert list(opt.stats) == list(ALL)
         assert opt.stats.step == step + 1
         atol = [0.0] * len(ALL)
-        atol[4:8] = [np.finfo(dtype).eps * max(1.0, measured(before)[0])] * 4  # w - (w - u) is rounded
+        atol[4:8] = [
+            np.finfo(dtype).eps * max(1.0, measured(previous)[0])
+        ] * 4  # w - (w - u) is rounded
         for name, exact, least in zip(ALL, expected, atol, strict=True):
             np.testing.assert_allclose(opt.stats[name], exact, rtol, least + rtol * 1e-3, err_msg=name)
 
@@ -92,11 +94,11 @@ def test_every_optimizer(name):
     names = ["update_norm", *(f"{state}_mean" for state in plain.state)]
     opt = kind(w.copy(), lr=0.1, stats=names, executor="reference")
     for g in grads:
-        before = opt.params.astype(np.float64)
+        previous = opt.params.astype(np.float64)
         opt.step(g)
         plain.step(g)
     assert_same_run(opt, plain)
-    moved = np.linalg.norm(before - opt.params)
+    moved = np.linalg.norm(previous - opt.params)
     np.testing.assert_allclose(opt.stats["update_norm"], moved, rtol=1e-5, atol=1e-6)
     for state, array in opt.state.items():
         mean = np.mean(array, dtype=np.float64)
@@ -137,7 +139,7 @@ def test_several_arrays_and_groups(executor):
 def test_formats(executor):
     """Numbers before they are rounded, in 8 bits too; norms of what float32 cannot square."""
     size = 5000 if COMPILED else 4100
-    w, grads = (np.array(own, np.float16) for own in problem(size, np.float32, 1))
+    w, grads = (np.array(array, np.float16) for array in problem(size, np.float32, 1))
     options = {"state_dtype": {"square_avg": "8bit"}, "zero_grad": True}
     opt = fastopt.RMSProp(w, stats=("square_avg_rms", "param_norm"), executor=executor, **options)
     exact = fastopt.RMSProp(w.astype(np.float32))

@@ -118,8 +118,8 @@ def test_split_at_blocks_changes_nothing(blocks, more, rounding):
         whole.step(grad)
         parts.step([grad[:cut], grad[cut:]])
     assert_same_bits(w, whole.params)
-    for name, own in whole.state.items():
-        assert_same_bits(np.concatenate(parts.state[name]), own)
+    for name, expected in whole.state.items():
+        assert_same_bits(np.concatenate(parts.state[name]), expected)
 
 
 @eight_bits

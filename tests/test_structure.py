@@ -56,12 +56,12 @@ def test_the_order_of_the_callers_dict_may_change(executor: str) -> None:
     assert list(params) == ["b", "a"]
     expected = {"a": [1.0] * 3, "b": [10.0] * 3}
     for twin in opt, copy.deepcopy(opt), copy.copy(opt), pickle.loads(pickle.dumps(opt)):
-        for found in (
+        for shown in (
             twin.state["momentum_buffer"],
             twin.decoded("momentum_buffer"),
             twin.state_dict()["state"]["momentum_buffer"],
         ):
-            assert {key: array.tolist() for key, array in found.items()} == expected
+            assert {key: array.tolist() for key, array in shown.items()} == expected
         assert {key: array.tolist() for key, array in twin.params.items()} == {
             "a": [-1.0] * 3,
             "b": [-10.0] * 3,
@@ -118,7 +118,7 @@ def test_what_becomes_of_the_callers_containers_does_not_matter(
     for _ in range(steps_before):
         opt.step(grads)
     change(params)
-    new = [leaf for _, leaf in tree.leaves(params) if not any(leaf is own for own in held)]
+    new = [leaf for _, leaf in tree.leaves(params) if not any(leaf is array for array in held)]
     kept = [leaf.copy() for leaf in new]
     for _ in range(2 - steps_before):
         opt.step(grads)
@@ -127,14 +127,14 @@ def test_what_becomes_of_the_callers_containers_does_not_matter(
     assert [leaf.tolist() for leaf in new] == [leaf.tolist() for leaf in kept]
     shown = tree.leaves(opt.params)
     assert [path for path, _ in shown] == [path for path, _ in tree.leaves(form)]
-    assert all(leaf is own for (_, leaf), own in zip(shown, held, strict=True))
+    assert all(leaf is array for (_, leaf), array in zip(shown, held, strict=True))
     for twin in copy.deepcopy(opt), pickle.loads(pickle.dumps(opt)):
         assert [leaf.tolist() for _, leaf in tree.leaves(twin.params)] == [h.tolist() for h in held]
-    before = [leaf.copy() for leaf in held]
+    previous = [leaf.copy() for leaf in held]
     if change in (remove, add, empty):  # the caller's form of now is another one
         with pytest.raises((ValueError, TypeError), match="params"):
             opt.step(tree.rebuild(params, [np.ones(leaf.shape) for _, leaf in tree.leaves(params)]))
-        assert [leaf.tolist() for leaf in held] == [leaf.tolist() for leaf in before]
+        assert [leaf.tolist() for leaf in held] == [leaf.tolist() for leaf in previous]
 
 
 def test_the_example_of_a_popped_layer() -> None:
@@ -201,27 +201,27 @@ def test_what_is_shown_cannot_be_changed(kind: str) -> None:
     opt = fastopt.SGD(params, lr=1.0, momentum=0.5)
     for shown in opt.params, opt.state["momentum_buffer"]:
         assert type(params) in type(shown).__mro__
-        before = list(shown)
+        previous = list(shown)
         for change in changes(shown):
             with pytest.raises(TypeError, match="cannot be changed"):
                 change()
-        assert [id(x) for x in shown] == [id(x) for x in before]
+        assert [id(x) for x in shown] == [id(x) for x in previous]
         for plain in copy.copy(shown), shown.copy(), copy.deepcopy(shown):
             assert type(plain) is type(params)
         assert type(pickle.loads(pickle.dumps(shown))) is type(params)
     with pytest.raises(TypeError):
         opt.state["momentum_buffer"] = params  # type: ignore[index]
-    given = opt.state_dict()["state"]["momentum_buffer"]
-    assert type(given) is type(params)
+    buffers = opt.state_dict()["state"]["momentum_buffer"]
+    assert type(buffers) is type(params)
 
 
 def test_groups_show_what_is_stepped() -> None:
-    own = {"a": np.ones(3)}
-    group = {"params": own, "lr": 1.0}
+    weights = {"a": np.ones(3)}
+    group = {"params": weights, "lr": 1.0}
     single = np.ones(3)
     groups = [group, {"params": single}]
     opt = fastopt.SGD(groups, lr=0.5)
-    kept = own.pop("a")
+    kept = weights.pop("a")
     group["params"], group["lr"] = [np.ones(5)], 7.0
     groups.clear()
     opt.step([{"a": np.ones(3)}, np.ones(3)])
@@ -272,9 +272,9 @@ def test_rows_to_catch_up_are_found_by_key() -> None:
 
 def test_states_are_given_by_key() -> None:
     params = dict(zip("ab", arrays(0, 0), strict=True))
-    own = dict(zip("ba", arrays(2, 1), strict=True))
-    opt = fastopt.SGD(params, lr=1.0, momentum=0.5, state={"momentum_buffer": own})
-    a = own.pop("a")
+    buffers = dict(zip("ba", arrays(2, 1), strict=True))
+    opt = fastopt.SGD(params, lr=1.0, momentum=0.5, state={"momentum_buffer": buffers})
+    a = buffers.pop("a")
     assert opt.state["momentum_buffer"]["a"] is a
     opt.step({"b": np.zeros(3), "a": np.zeros(3)})
     assert params["a"].tolist() == [-0.5] * 3

@@ -108,7 +108,7 @@ def noted(hyper, sums, carried):
 def test_formats_and_options(format_):
     param, how = FORMATS[format_]
     size = 8300 if COMPILED else 300
-    w, grads = (np.array(own, param) for own in problem(size, np.float32, 2))
+    w, grads = (np.array(array, param) for array in problem(size, np.float32, 2))
     runs = [run(w, grads, everything(), executor=executor, **how) for executor in EXECUTORS]
     for other in runs[1:]:
         assert_same(other, runs[0])
@@ -137,7 +137,7 @@ def test_sums_are_right(dtype):
         (((total, share),),) = opt.state_dict()["carried"]
         assert abs(total - expected[0]) <= tolerance * scale
         assert share == expected[1]
-        average, exact = (own.astype(np.float64) for own in (opt.state["average"], w))
+        average, exact = (array.astype(np.float64) for array in (opt.state["average"], w))
 
 
 @everywhere
@@ -175,10 +175,10 @@ def test_arithmetic_has_the_same_bits(executor):
     parts = fastopt.Transform(
         scaled, hyper=(0.7,), sums={"s": total}, from_sums=extremes, carried=carried
     )
-    for own in np.nan, np.inf, -np.inf, -0.0, 1e-320, 1e200, 0.1, 0.7, 1e308:
+    for number in np.nan, np.inf, -np.inf, -0.0, 1e-320, 1e200, 0.1, 0.7, 1e308:
         for dtype in DTYPES:
             with np.errstate(over="ignore"):
-                grad = np.array([own / 4.0, own]).astype(dtype)
+                grad = np.array([number / 4.0, number]).astype(dtype)
             opts = [
                 fastopt.Optimizer(np.ones(2, dtype), parts, executor=one)
                 for one in (executor, "reference")
@@ -218,14 +218,14 @@ def test_many_arrays_groups_and_missing_gradients(executor):
     assert_same(run(params, grads, everything(), executor=executor), expected)
     # Groups: sums over all of them, and those of a transform that one has are over that one.
     both = [params[:4], params[4:]]
-    split = [[own[:4], own[4:]] for own in grads]
+    split = [[grad[:4], grad[4:]] for grad in grads]
     groups = run(both, split, [chain(*parts), chain(*parts)], executor=executor)
-    for own, alike in zip([*groups.params[0], *groups.params[1]], option.params, strict=True):
-        assert_same_bits(own, alike)
+    for actual, alike in zip([*groups.params[0], *groups.params[1]], option.params, strict=True):
+        assert_same_bits(actual, alike)
     one = run(both, split, [chain(*parts), rest], executor=executor)
-    alone = run(both[0], [own[0] for own in split], chain(*parts), executor=executor)
-    for own, alike in zip(one.params[0], alone.params, strict=True):
-        assert_same_bits(own, alike)
+    alone = run(both[0], [grad[0] for grad in split], chain(*parts), executor=executor)
+    for actual, alike in zip(one.params[0], alone.params, strict=True):
+        assert_same_bits(actual, alike)
 
 
 @everywhere
@@ -236,7 +236,7 @@ def test_each_array_for_itself(executor):
     parts = chain(blend(per_array=True), t.scale_by_learning_rate(0.1))
     opt = run(params, grads, parts, executor=executor)
     for i, w in enumerate(params):
-        alone = run(w, [own[i] for own in grads if own[i] is not None], parts, executor=executor)
+        alone = run(w, [grad[i] for grad in grads if grad[i] is not None], parts, executor=executor)
         assert_same_bits(opt.params[i], alone.params)
         assert opt.state_dict()["carried"][0][i] == alone.state_dict()["carried"][0][0]
 
@@ -267,7 +267,7 @@ def test_resumed_runs_have_the_bits_of_whole_ones(tmp_path, per_array):
         for name in params:
             assert_same_bits(opt.params[name], whole.params[name])
     with refusal(ValueError, ["carried"]):
-        whole.load_state_dict({key: own for key, own in state.items() if key != "carried"})
+        whole.load_state_dict({key: value for key, value in state.items() if key != "carried"})
     with refusal(ValueError, ["carried"]):
         whole.load_state_dict({**state, "carried": [[[1.0, 2.0]]]})
     assert whole.step_count == 3
@@ -309,16 +309,16 @@ def test_numbers_change_and_transforms_do_not():
 def test_a_step_that_is_refused_changes_nothing(executor):
     w, grads = problem(5, np.float32)
     opt = run(w, grads[:1], everything(), executor=executor)
-    before = opt.params.copy(), opt.state_dict()["carried"]
+    previous = opt.params.copy(), opt.state_dict()["carried"]
     with pytest.raises(ValueError, match="grads"):
         opt.step(grads[1][:3])
-    assert_same_bits(opt.params, before[0])
-    assert opt.state_dict()["carried"] == before[1]
+    assert_same_bits(opt.params, previous[0])
+    assert opt.state_dict()["carried"] == previous[1]
     skipping = fastopt.Optimizer(opt.params, everything(), skip_nonfinite=True, executor=executor)
-    before = skipping.state_dict()["carried"]
+    previous = skipping.state_dict()["carried"]
     skipping.step(np.full(5, np.nan, np.float32))
     assert skipping.last.skipped
-    assert skipping.state_dict()["carried"] == before
+    assert skipping.state_dict()["carried"] == previous
 
 
 def skipping(hyper, sums, carried):

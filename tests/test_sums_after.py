@@ -40,7 +40,7 @@ def seen(**how):
 
 def carried(opt):
     """The numbers that each transform with sums carries on, in a single group."""
-    return [tuple(own[0]) for own in opt.state_dict()["carried"]]
+    return [tuple(totals[0]) for totals in opt.state_dict()["carried"]]
 
 
 def calmed(hyper, sums, carried):
@@ -117,7 +117,7 @@ FORMATS = {
 def test_formats_and_options(format_):
     param, how = FORMATS[format_]
     size = 8300 if COMPILED else 300
-    w, grads = (np.array(own, param) for own in problem(size, np.float32, 3))
+    w, grads = (np.array(array, param) for array in problem(size, np.float32, 3))
     runs = [run(w, grads, everything(), executor=executor, **how) for executor in EXECUTORS]
     for other in runs[1:]:
         assert_same(other, runs[0])
@@ -174,21 +174,21 @@ def test_many_arrays_groups_and_missing_gradients(executor):
     assert_same(run(params, grads, everything(), executor=executor), expected)
     # In groups: what one alone has is over that one, what both have over both.
     both = [params[:2], params[2:]]
-    split = [[own[:2], own[2:]] for own in grads]
+    split = [[grad[:2], grad[2:]] for grad in grads]
     rest = chain(calm(), t.scale_by_learning_rate(0.1))
     more = chain(late(), calm(), t.scale_by_learning_rate(0.1))
     runs = [run(both, split, [more, rest], executor=one) for one in ("serial", executor)]
     assert runs[0].state_dict()["sums"] == runs[1].state_dict()["sums"]
-    for own, alike in zip(_flat(runs[1].params), _flat(runs[0].params), strict=True):
-        assert_same_bits(own, alike)
+    for actual, alike in zip(_flat(runs[1].params), _flat(runs[0].params), strict=True):
+        assert_same_bits(actual, alike)
     alike = run(both, split, [rest, rest], executor=executor)
     whole = run(params, grads, rest, executor=executor)
-    for own, other in zip(_flat(alike.params), whole.params, strict=True):
-        assert_same_bits(own, other)
+    for actual, other in zip(_flat(alike.params), whole.params, strict=True):
+        assert_same_bits(actual, other)
 
 
 def _flat(params):
-    return [own for part in params for own in part]
+    return [leaf for part in params for leaf in part]
 
 
 @everywhere
@@ -199,7 +199,7 @@ def test_each_array_for_itself(executor):
     parts = chain(late(per_array=True), t.scale_by_learning_rate(0.1))
     opt = run(params, grads, parts, executor=executor)
     for i, w in enumerate(params):
-        alone = run(w, [own[i] for own in grads if own[i] is not None], parts, executor=executor)
+        alone = run(w, [grad[i] for grad in grads if grad[i] is not None], parts, executor=executor)
         assert_same_bits(opt.params[i], alone.params)
         assert opt.state_dict()["sums"][i] == alone.state_dict()["sums"][0]
 
@@ -210,7 +210,7 @@ def test_resumed_runs_have_the_bits_of_whole_ones(tmp_path, per_array):
     shapes = {"a": (size,), "b": (2, 3), "c": (0,)}
     drawn = {name: problem(shape, np.float32, 4) for name, shape in shapes.items()}
     params = {name: w for name, (w, _) in drawn.items()}
-    grads = [{name: own[k] for name, (_, own) in drawn.items()} for k in range(4)]
+    grads = [{name: draws[k] for name, (_, draws) in drawn.items()} for k in range(4)]
     grads[2]["a"] = None  # keeps the sum that was loaded
     whole = run(params, grads, everything(per_array=per_array))
     half = run(params, grads[:2], everything(per_array=per_array))
@@ -228,18 +228,18 @@ def test_resumed_runs_have_the_bits_of_whole_ones(tmp_path, per_array):
         yield from_dict
 
     for opt in others():
-        for own in grads[2:]:
-            opt.step(own)
+        for grad in grads[2:]:
+            opt.step(grad)
         for name in params:
             assert_same_bits(opt.params[name], whole.params[name])
-    before = whole.state_dict()["sums"]
+    previous = whole.state_dict()["sums"]
     with refusal(ValueError, ["sums"]):
-        whole.load_state_dict({key: own for key, own in state.items() if key != "sums"})
+        whole.load_state_dict({key: value for key, value in state.items() if key != "sums"})
     for bad in [[1.0]], 3, [[1.0] * 9] * 3, [["x", 1.0, 2.0, 3.0]] * 3:
         with refusal(ValueError, ["sums"]):
             whole.load_state_dict({**state, "sums": bad})
     assert whole.step_count == 4
-    assert whole.state_dict()["sums"] == before
+    assert whole.state_dict()["sums"] == previous
 
 
 PICKLED = fastopt.Transform(

@@ -99,10 +99,10 @@ def test_from_sums_that_returns_another_number_of_them_later(function, per_array
     parts = counting(function, per_array)
     opt = fastopt.Optimizer(np.ones(3, np.float32), parts, executor="reference")
     opt.step(np.ones(3, np.float32))
-    before = snapshot(opt)
+    previous = snapshot(opt)
     with refusal(ValueError, ["from_sums", "scaled", "always"]):
         opt.step(np.full(3, 2.0, np.float32))
-    assert snapshot(opt) == before
+    assert snapshot(opt) == previous
     opt.step(np.ones(3, np.float32))
     assert opt.params.tolist() == [0.0, 0.0, 0.0]
 

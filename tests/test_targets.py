@@ -144,9 +144,9 @@ def test_formats_that_change_from_step_to_step() -> None:
             if second is not None:
                 grads[1] = rng.standard_normal(40).astype(DTYPES[second])
             opt.step(grads)
-            given = [grad for grad in grads if grad is not None]
+            present = [grad for grad in grads if grad is not None]
             assert opt.last is not None
-            assert opt.last.norm == norm.reference(given) ** 0.5
+            assert opt.last.norm == norm.reference(present) ** 0.5
 
 
 def test_only_formats_that_occur_are_compiled(tmp_path: Path) -> None:

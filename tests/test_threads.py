@@ -154,12 +154,12 @@ def test_count_belongs_to_the_asyncio_task() -> None:
     ],
 )
 def test_count_is_checked(n: Any, error: type[Exception]) -> None:
-    before = fastopt.get_num_threads()
+    original = fastopt.get_num_threads()
     with pytest.raises(error, match=r"^n must be"):
         fastopt.set_num_threads(n)
     with pytest.raises(error, match=r"^n must be"), fastopt.threads(n):
         pass
-    assert fastopt.get_num_threads() == before
+    assert fastopt.get_num_threads() == original
 
 
 @needs_jit
@@ -325,7 +325,7 @@ def test_kernels_release_the_gil(executor: str) -> None:
             opt.step(g)
             inside = False
 
-    before = sys.getswitchinterval()
+    original = sys.getswitchinterval()
     sys.setswitchinterval(10_000)
     try:
         worker = threading.Thread(target=steps)
@@ -334,6 +334,6 @@ def test_kernels_release_the_gil(executor: str) -> None:
             seen = inside
             time.sleep(0)
     finally:
-        sys.setswitchinterval(before)
+        sys.setswitchinterval(original)
         worker.join()
     assert seen

@@ -135,11 +135,11 @@ def flat(arrays):
     return np.concatenate([np.ravel(array).astype(np.float64) for array in arrays])
 
 
-def assert_near(found, expected, dtype, rough=False):
+def assert_near(actual, expected, dtype, rough=False):
     """In float32 the distance to the start is rough where steps are a few ULP of the parameter."""
     rtol = (0.03 if rough else 1e-4) if dtype == np.float32 else 1e-11
     atol = rtol * abs(expected).max() + 1e-15
-    np.testing.assert_allclose(found, expected, rtol=rtol, atol=atol)
+    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=atol)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -151,11 +151,11 @@ def test_in_print(executor, dtype, name):
     w = flat(params)
     oracle, opt = rule(w), kind(params, **settings, executor=executor)
     moved = []
-    for k, own in enumerate(grads):
-        opt.step(own)
+    for k, step_grads in enumerate(grads):
+        opt.step(step_grads)
         now = {name: value(k) if callable(value) else value for name, value in settings.items()}
-        before, w = w, oracle.step(k, w, flat(own), **now)
-        moved.append(w - before)
+        previous, w = w, oracle.step(k, w, flat(step_grads), **now)
+        moved.append(w - previous)
         assert_near(flat(params) - flat(numbers(dtype)[0]), np.sum(moved, axis=0), dtype, not settings)
     if rule is ProdigyInPrint:
         assert oracle.d > 1.04 * now.get("d0", 1e-6)  # it has grown, and so the states shrank
@@ -168,9 +168,9 @@ def test_layerwise(dtype):
     others = copy.deepcopy(params)
     together = fastopt.DoG(params, reps_rel=0.01, layerwise=True, weight_decay=0.1)
     apart = [fastopt.DoG(w, reps_rel=0.01, weight_decay=0.1) for w in others]
-    for own in grads:
-        together.step(own)
-        for opt, g in zip(apart, own, strict=True):
+    for step_grads in grads:
+        together.step(step_grads)
+        for opt, g in zip(apart, step_grads, strict=True):
             opt.step(g)
     for w, other in zip(params, others, strict=True):
         assert_same_bits(w, other)
@@ -184,12 +184,12 @@ def test_groups_are_one_vector(kind):
     opt = kind(groups, decoupled_weight_decay=False)
     start = w = flat(params)
     first = np.arange(start.size) < 17
-    own = {"lr": np.where(first, 1.0, 0.5), "weight_decay": np.where(first, 0.1, 0.0)}
-    own |= {"decoupled_weight_decay": False} if kind is fastopt.Prodigy else {}
+    settings = {"lr": np.where(first, 1.0, 0.5), "weight_decay": np.where(first, 0.1, 0.0)}
+    settings |= {"decoupled_weight_decay": False} if kind is fastopt.Prodigy else {}
     oracle = (ProdigyInPrint if kind is fastopt.Prodigy else DoGInPrint)(start)
     for k, g in enumerate(grads):
         opt.step([g[0], g[1:]])
-        w = oracle.step(k, w, flat(g), **own)
+        w = oracle.step(k, w, flat(g), **settings)
         assert_near(flat(params) - start, w - start, np.float64)
     opt.groups[1].lr = 0.25
     opt.step([grads[0][0], grads[0][1:]])
@@ -232,8 +232,8 @@ def test_low_precision_and_threads(kind, dtype, settings):
     exact = kind(start.copy())
     for _ in range(runs[0].step_count):
         exact.step(exact.params.copy())
-    found, expected = (np.linalg.norm(np.asarray(o.params, float)) for o in (runs[0], exact))
-    assert found < 1.1 * expected  # with DoG in float16 much less: rounding errors are distance too
+    actual, expected = (np.linalg.norm(np.asarray(o.params, float)) for o in (runs[0], exact))
+    assert actual < 1.1 * expected  # with DoG in float16 much less: rounding errors are distance too
 
 
 @compiled_suite_only
@@ -280,8 +280,8 @@ def test_refusals(call, words):
 
 def test_in_a_chain_of_ones_own():
     w, (g,) = problem(17, np.float64, 1)
-    own = fastopt.Optimizer(w.copy(), t.scale_by_prodigy(0.5, weight_decay=0.1))
+    chained = fastopt.Optimizer(w.copy(), t.scale_by_prodigy(0.5, weight_decay=0.1))
     named = fastopt.Prodigy(w.copy(), lr=0.5, weight_decay=0.1)
-    for opt in own, named:
+    for opt in chained, named:
         opt.step(g)
-    assert_same_bits(own.params, named.params)
+    assert_same_bits(chained.params, named.params)

@@ -48,10 +48,10 @@ def test_mypy(tmp_path):
     # In the script's folder, so that it sees fastopt as users do: without the settings of this project.
     command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache")]
     command += ["--config-file", "", "--no-error-summary", "--output", "json"]
-    found = subprocess.run([*command, SCRIPT.name], cwd=SCRIPT.parent, capture_output=True, text=True)
-    errors = [json.loads(line) for line in found.stdout.splitlines()]
-    own = [e for e in errors if e["file"] == SCRIPT.name and e["severity"] == "error"]
-    assert {error["line"] for error in own} == WRONG, found.stdout + found.stderr
+    result = subprocess.run([*command, SCRIPT.name], cwd=SCRIPT.parent, capture_output=True, text=True)
+    errors = [json.loads(line) for line in result.stdout.splitlines()]
+    ours = [e for e in errors if e["file"] == SCRIPT.name and e["severity"] == "error"]
+    assert {error["line"] for error in ours} == WRONG, result.stdout + result.stderr
 
 
 @compiled_suite_only
@@ -70,7 +70,7 @@ def test_pyright(tmp_path):
     config.write_text(json.dumps(settings), "utf-8")
     command = [sys.executable, "-m", "basedpyright", "--outputjson", "--project", str(config)]
     command += ["--pythonpath", sys.executable]
-    found = subprocess.run(command, capture_output=True, text=True, cwd=SCRIPT.parent.parent)
-    errors = [e for e in json.loads(found.stdout)["generalDiagnostics"] if e["severity"] == "error"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=SCRIPT.parent.parent)
+    errors = [e for e in json.loads(result.stdout)["generalDiagnostics"] if e["severity"] == "error"]
     lines = {error["range"]["start"]["line"] + 1 for error in errors}
-    assert lines == WRONG, found.stdout
+    assert lines == WRONG, result.stdout

@@ -198,9 +198,9 @@ def options(w: Array) -> None:
     opt = fastopt.Optimizer(w, fastopt.chain(t.scale_by_rms(), t.scale(0.1)), clip_value=1.0)
     opt.clip_value = 0.5
     opt.load_state_dict(opt.state_dict(), match="position")
-    found = fastopt.RMSProp(w, lr="auto")
-    found.lr = falling
-    found.lr = fastopt.auto(falling)
+    tuned = fastopt.RMSProp(w, lr="auto")
+    tuned.lr = falling
+    tuned.lr = fastopt.auto(falling)
 
 
 def one_shot(w: Array, g: Array) -> float | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.cuda import cases, report
-from bench.cuda.clock import freed, in_turns, made, sets_of
+from bench.cuda.clock import freed, in_turns, prepare, sets_of
 from fastopt.executors.cuda import availability
 
 LIMIT = 230.0  # seconds of a whole run: what is not reached then is named
@@ -26,7 +26,7 @@ FIRST_STEPS = "first step"
 def measured(case: cases.Case, sets: int, rounds: int, budget: float) -> dict[str, Any]:
     """What was measured of a case, for the report."""
     with freed():
-        ways, missing = made(case.makers, case.elements, sets, case.tolerance)
+        ways, missing = prepare(case.makers, case.elements, sets, case.tolerance)
         bands = in_turns(ways, sets, case.clock, rounds, budget)
         ways.clear()
     row = {"part": case.part, "name": case.name, "elements": case.elements, "bytes": case.bytes}

@@ -21,7 +21,7 @@ class Way(NamedTuple):
     step: Callable[[int], object]
     first: Callable[[], float] | None = None  # None: it computes nothing that could be checked
     wait: Callable[[], object] | None = None  # for what is not in the default stream
-    before: Callable[[int], object] | None = None  # untimed, as a backward pass before a step
+    setup: Callable[[int], object] | None = None  # untimed, as a backward pass before a step
 
 
 # What makes a way for some elements and sets of buffers, or why it cannot.
@@ -36,7 +36,7 @@ def sets_of(elements: int, held: float) -> int:
     return min(max(2, -(-2 * cache // int(held * elements))), MOST_SETS)
 
 
-def made(
+def prepare(
     makers: Mapping[str, Maker], elements: int, sets: int, tolerance: float
 ) -> tuple[dict[str, Way], dict[str, str]]:
     """The ways that work and agree with fastopt's number after one step, and why others do not."""
@@ -63,8 +63,8 @@ def made(
 
 
 def _first_number(way: Way) -> float | None:
-    if way.before is not None:
-        way.before(0)
+    if way.setup is not None:
+        way.setup(0)
     way.step(0)
     if way.wait is not None:
         way.wait()
@@ -78,9 +78,9 @@ def on_device(way: Way, sets: int) -> float:
     """
     from numba import cuda
 
-    if way.before is not None:
+    if way.setup is not None:
         for i in range(sets):
-            way.before(i)
+            way.setup(i)
     if way.wait is not None:
         way.wait()
         start = time.perf_counter()
@@ -105,8 +105,8 @@ def on_host(way: Way, sets: int, launches: int) -> float:
     taken = 0.0
     cuda.synchronize()
     for number in range(launches):
-        if way.before is not None:
-            way.before(number % sets)
+        if way.setup is not None:
+            way.setup(number % sets)
         start = time.perf_counter()
         way.step(number % sets)
         taken += time.perf_counter() - start
@@ -122,8 +122,8 @@ def in_turns(
 
     for way in ways.values():
         for i in range(WARM_UP * sets if rounds > FEWEST else sets):
-            if way.before is not None:
-                way.before(i % sets)
+            if way.setup is not None:
+                way.setup(i % sets)
             way.step(i % sets)
         if way.wait is not None:
             way.wait()

@@ -47,7 +47,7 @@ def stepping(
         return Way(
             lambda i: optimizer.step(),
             lambda: params[0].flatten()[0].item(),
-            before=backward if fresh else None,
+            setup=backward if fresh else None,
         )
 
     return maker
@@ -87,7 +87,7 @@ def makers(kind: str, **options: Any) -> dict[str, Callable[[list[Any]], Any] | 
 
         return getattr(fastopt.interop.torch, name)(params, **settings)
 
-    def theirs(**more: Any) -> Callable[[list[Any]], Any]:
+    def torch_step(**more: Any) -> Callable[[list[Any]], Any]:
         def make(params: list[Any]) -> Any:
             import torch
 
@@ -96,7 +96,7 @@ def makers(kind: str, **options: Any) -> dict[str, Callable[[list[Any]], Any] | 
         return make
 
     peers: dict[str, Callable[[list[Any]], Any] | str] = {"fastopt": reason or fast}
-    peers["torch, foreach"] = reason or theirs(foreach=True)
+    peers["torch, foreach"] = reason or torch_step(foreach=True)
     if kind in FUSED:
-        peers["torch, fused"] = reason or theirs(fused=True)
+        peers["torch, fused"] = reason or torch_step(fused=True)
     return peers

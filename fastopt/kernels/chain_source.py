@@ -76,10 +76,10 @@ def sums_body(job: Job, scales: bool) -> tuple[list[str], list[str]]:
     part, sums = job.parts[last], sums_in(job.parts[last])
     at_head = last == 0 and not part.after
     body = [] if at_head else _scaling(scales)
-    for index, before in enumerate(job.parts[:last]):
-        if before.after and names.value == "update":
+    for index, earlier in enumerate(job.parts[:last]):
+        if earlier.after and names.value == "update":
             body += names.subtracted()
-        body.append(_applied(names, index, names.of(before)))
+        body.append(_applied(names, index, names.of(earlier)))
     if part.after and names.value == "update":
         body += names.subtracted()
     elements, unread = names.of(part), _slots_unread(job)
@@ -146,10 +146,10 @@ def arrays_read(job: Job) -> list[KernelArray]:
     """The arrays that are read: not the parameter, nor states of the last transform, if no function
     needs them.
     """
-    *before, last = job.parts
+    *earlier, last = job.parts
     sums, unread = sums_in(last), _slots_unread(job)
-    functions = [*(part.update for part in before), *sums.summands]
-    reads_param = last.after or any(part.after or _is_read(part.update, 1) for part in before)
+    functions = [*(part.update for part in earlier), *sums.summands]
+    reads_param = last.after or any(part.after or _is_read(part.update, 1) for part in earlier)
     reads_param = reads_param or any(_is_read(function, 1) for function in functions)
     arrays = [array for array in job.arrays if array.kind != "output" and array.name not in unread]
     if reads_param:

@@ -78,12 +78,12 @@ class Averaged:
         averages, leaves = _averages(optimizer), optimizer._leaves
         params = [placement.to_host(leaf).copy() for leaf in leaves]
         steps = optimizer._steps
-        there, back = (
+        forth, back = (
             [partial(placement.copy, *pair) for pair in zip(leaves, arrays, strict=True)]
             for arrays in (averages, params)
         )
         exchanged = assign(optimizer, "_steps", Exchanged(steps))
-        with for_now([exchanged, *there], [*back, assign(optimizer, "_steps", steps)]):
+        with for_now([exchanged, *forth], [*back, assign(optimizer, "_steps", steps)]):
             yield
 
 

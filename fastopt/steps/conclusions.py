@@ -85,12 +85,12 @@ class Conclusion:
         columns, hypers = list(zip(*sums.tolist(), strict=True)), settings.tolist()
         for line, (buffer, start) in zip(lines.tolist(), self._places, strict=True):
             row, holder = line[ROW], line[HOLDER]
-            before = tuple(carried[holder, :count].tolist())
+            previous = tuple(carried[holder, :count].tolist())
             if row >= 0 and rows[row, COUNT] != rows[row, LENGTH]:
-                following[holder, :count] = before
+                following[holder, :count] = previous
                 continue
             hyper = tuple(hypers[line[SETTINGS]])
-            decided, after, skip = _concluded(self._part, hyper, columns[line[COLUMN]], before)
+            decided, after, skip = _concluded(self._part, hyper, columns[line[COLUMN]], previous)
             following[holder, :count] = after
             with np.errstate(over="ignore"):  # infinity for what is too large
                 buffer[start : start + len(decided)] = decided

@@ -296,8 +296,8 @@ class DeviceGradients:
     def _take_anew(self, arrays: list[Any]) -> None:
         entered = self._check(arrays)
         names = [
-            before if array is None else str(name_of(array.dtype))
-            for before, array in zip(self.formats, entered, strict=True)
+            known if array is None else str(name_of(array.dtype))
+            for known, array in zip(self.formats, entered, strict=True)
         ]
         if names != self.formats:
             self._take_formats(names)

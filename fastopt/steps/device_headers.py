@@ -38,19 +38,15 @@ class DeviceHeader(NamedTuple):
         """Raise ValueError if it has changed."""
         if self.is_same():
             return
-        name, before = self.name, self.array
-        array = placement.enter_like(name, before.owner, before)
+        name, known = self.name, self.array
+        array = placement.enter_like(name, known.owner, known)
         if not isinstance(array, DeviceArray):
             raise ValueError(_MOVED.format(name))
-        if array.shape != before.shape:
-            raise ValueError(
-                f"{name} must keep the shape {before.shape} that it had, got {array.shape}"
-            )
-        if array.dtype != before.dtype:
-            raise ValueError(
-                f"{name} must keep the dtype {before.dtype} that it had, got {array.dtype}"
-            )
-        if array.address != before.address:
+        if array.shape != known.shape:
+            raise ValueError(f"{name} must keep the shape {known.shape} that it had, got {array.shape}")
+        if array.dtype != known.dtype:
+            raise ValueError(f"{name} must keep the dtype {known.dtype} that it had, got {array.dtype}")
+        if array.address != known.address:
             raise ValueError(_MOVED.format(name))
         like: Any = array
         checks.check_memory(name, like)

@@ -155,14 +155,14 @@ def test_same_bits_on_a_device(param: Any, dithered: bool) -> None:
     for size in (37, 64) if SIMULATED else (3, 64, 1031):
         w, grads = problem(size, param, DTYPE)
         options: dict[str, Any] = {"stochastic_rounding": dithered, "state_dtype": DTYPE}
-        own = OnDevice(w) if param == DTYPE else to_device(w)
-        opt = fastopt.RMSProp(own, clip_norm=0.5, **options)
+        params = OnDevice(w) if param == DTYPE else to_device(w)
+        opt = fastopt.RMSProp(params, clip_norm=0.5, **options)
         memory = fastopt.RMSProp(w, clip_norm=0.5, **options)
         for g in grads:
             opt.step(OnDevice(g))
             memory.step(g)
             assert opt.last == memory.last
-        assert to_host(getattr(own, "bits", own)).tobytes() == w.tobytes()
+        assert to_host(getattr(params, "bits", params)).tobytes() == w.tobytes()
         assert to_host(opt.state["square_avg"]).tobytes() == memory.state["square_avg"].tobytes()
 
 

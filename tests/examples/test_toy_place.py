@@ -24,7 +24,9 @@ SIZE = 40
 
 
 def on_host(structure: Any) -> list[np.ndarray]:
-    return [download(own) if isinstance(own, ToyArray) else own for _, own in tree.leaves(structure)]
+    return [
+        download(leaf) if isinstance(leaf, ToyArray) else leaf for _, leaf in tree.leaves(structure)
+    ]
 
 
 def assert_same(toy: fastopt.Optimizer, memory: fastopt.Optimizer) -> None:
@@ -67,10 +69,10 @@ def test_several_arrays_some_without_a_gradient(make: Callable[[Any], fastopt.Op
         grads = [None if step == at else g[step] for at, (_, g) in enumerate(pairs)]
         if step == 3 and toy.skip_nonfinite:
             grads[0] = np.full((3, 5), np.nan, np.float32)
-        theirs = [None if g is None else upload(g) for g in grads]
-        toy.step(theirs)
+        uploaded = [None if g is None else upload(g) for g in grads]
+        toy.step(uploaded)
         memory.step(grads)
-        for actual, expected in zip(theirs, grads, strict=True):
+        for actual, expected in zip(uploaded, grads, strict=True):
             if actual is not None:
                 assert_same_bits(download(actual), expected)
     assert_same(toy, memory)
@@ -80,11 +82,11 @@ def test_stretches_of_a_part() -> None:
     w, grads = problem(3 * BLOCK, np.float16)
     options: dict[str, Any] = {"stochastic_rounding": True}
     toy, memory = fastopt.Adam(upload(w), **options), fastopt.Adam(w.copy(), **options)
-    own, same = stepper_of(toy)(), stepper_of(memory)()
-    for stepper in own, same:
+    toy_stepper, same = stepper_of(toy)(), stepper_of(memory)()
+    for stepper in toy_stepper, same:
         stepper.take_part(7 * BLOCK, LOCAL)
     for g in grads:
-        for stepper, grad in (own, upload(g)), (same, g):
+        for stepper, grad in (toy_stepper, upload(g)), (same, g):
             stepper.begin(grad, 1.0)
             assert stepper.decide()
             stepper.run(BLOCK, 3 * BLOCK)

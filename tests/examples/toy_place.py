@@ -44,9 +44,9 @@ class ToyArray:
 
 def upload(array: Any) -> ToyArray:
     """Copy an array to the device."""
-    made = ToyArray(array.shape, array.dtype)
-    numbers(made)[:] = array.reshape(-1)
-    return made
+    uploaded = ToyArray(array.shape, array.dtype)
+    numbers(uploaded)[:] = array.reshape(-1)
+    return uploaded
 
 
 def download(array: ToyArray) -> np.ndarray[Any, Any]:
@@ -110,11 +110,11 @@ class ToyStepper(Stepper):
             raise ValueError(f"stream must be None, got {stream!r}: this device has none")
         self.prepare(grad_scale)
         names = self.setup.structure.names("grads")
-        found = self.setup.structure.find(grads, "grads")
-        entered = [placement.enter(name, own) for name, own in zip(names, found, strict=True)]
+        leaves = self.setup.structure.find(grads, "grads")
+        entered = [placement.enter(name, leaf) for name, leaf in zip(names, leaves, strict=True)]
         check_gradients(self.setup, names, entered, self.parameters.leaves)
-        given = [pair for pair in zip(names, entered, strict=True) if pair[1] is not None]
-        placement.check_one_place([("params", self.parameters.leaves[0]), *given])
+        present = [pair for pair in zip(names, entered, strict=True) if pair[1] is not None]
+        placement.check_one_place([("params", self.parameters.leaves[0]), *present])
         self.limit = self.clip.limit_at(self.count)
         self._grads = entered
 
@@ -134,7 +134,7 @@ class ToyStepper(Stepper):
         make(self.parameters.interpret(grads, hyper, self.first, start, stop, view=numbers))
 
     def end(self) -> None:
-        skipped = [int(own is None) for own in self._grads]
+        skipped = [int(grad is None) for grad in self._grads]
         make(self.counted(self.count + 1, [a + b for a, b in zip(self.lags, skipped, strict=True)]))
         self._grads = []  # they are their owner's again
         if any(skipped):

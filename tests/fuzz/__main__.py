@@ -43,18 +43,18 @@ def _search(kinds: list[str], seed: int | None, seconds: float) -> int:
     stop = time.monotonic() + seconds
     block = int(time.time()) % 10**7 if seed is None else seed
     print(f"from --seed {block}", flush=True)
-    tried, found = Counter[str](), Counter[str]()
+    tried, failed = Counter[str](), Counter[str]()
     while time.monotonic() < stop:
         for kind in kinds:
             for finding in tries(kind, block * SHARED, SHARED, stop - time.monotonic()):
                 tried[kind] += 1
                 if finding is not None:
-                    found[kind] += 1
+                    failed[kind] += 1
                     print(f"{kind}: {finding}", flush=True)
         block += 1
     for kind in kinds:
-        print(f"{kind}: {tried[kind]} cases, {found[kind]} findings")
-    return bool(found)
+        print(f"{kind}: {tried[kind]} cases, {failed[kind]} findings")
+    return bool(failed)
 
 
 if __name__ == "__main__":

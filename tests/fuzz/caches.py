@@ -50,8 +50,8 @@ def try_case(case: dict[str, Any]) -> None:
         # What is in the place of a file and is none is left there, and fastopt says so.
         warnings = {"PYTHONWARNINGS": "ignore" if case["caches"] == "folder" else "default"}
         for when in ("with damaged files", "after that"):
-            found = subprocesses.run(STEP, folder, **warnings)
-            assert found == expected, f"{found} for {expected} {when}"
+            actual = subprocesses.run(STEP, folder, **warnings)
+            assert actual == expected, f"{actual} for {expected} {when}"
 
 
 def damage(rng: Random, how: str, path: Path, other: Path) -> None:

@@ -65,9 +65,9 @@ class Twins:
 
     def make(self, params: Any) -> Any:
         case = self.case
-        kind, own = getattr(fastopt, case["optimizer"]), OPTIMIZERS[case["optimizer"]]
+        kind, settings = getattr(fastopt, case["optimizer"]), OPTIMIZERS[case["optimizer"]]
         shared = {name: case[name] for name in ("executor", "clip_norm", "zero_grad")}
-        return kind(params, lr=0.1, **own, **shared)
+        return kind(params, lr=0.1, **settings, **shared)
 
     def pick(self, container: Any) -> list[Any]:
         return pick(self.case["structure"], len(self.arrays), container)
@@ -76,29 +76,29 @@ class Twins:
         """New gradients in new containers."""
         pairs = enumerate(self.case["shapes"])
         seed, self.count = (self.case["seed"], "grad", self.count), self.count + 1
-        made = [array((seed, i), shape, "float64") for i, shape in pairs]
-        return arrange(self.case["structure"], made)
+        leaves = [array((seed, i), shape, "float64") for i, shape in pairs]
+        return arrange(self.case["structure"], leaves)
 
     def step(self, order: str, one_is_none: bool) -> None:
         grads = self.gradients()
         if one_is_none:
             branch, key = branches(grads)[0]
             branch[key] = None
-        theirs = copy.deepcopy(grads)
+        copied = copy.deepcopy(grads)
         if order == "reordered":
             grads = reordered(grads)
         self.tampered.step(grads)
-        self.twin.step(theirs)
+        self.twin.step(copied)
         self.compare("a step")
 
     def compare(self, what: str) -> None:
         assert_same(self.arrays, self.pick(self.twin.params), f"params after {what}")
-        found = self.pick(self.tampered.params)
-        assert all(map(lambda a, b: a is b, found, self.arrays)), f"opt.params after {what}"
+        shown = self.pick(self.tampered.params)
+        assert all(map(lambda a, b: a is b, shown, self.arrays)), f"opt.params after {what}"
         assert self.tampered.step_count == self.twin.step_count
-        for name, own in self.twin.state.items():
+        for name, expected in self.twin.state.items():
             states = self.pick(self.tampered.state[name])
-            assert_same(states, self.pick(own), f"{name} after {what}")
+            assert_same(states, self.pick(expected), f"{name} after {what}")
 
     def tamper(self, how: str, seed: int) -> None:
         container = self.container
@@ -135,9 +135,9 @@ class Twins:
             self.spoil(how)
         elif how == "state_dict":
             saved = copy.deepcopy(self.tampered.state_dict())
-            theirs = self.make(arrange(self.case["structure"], [w.copy() for w in self.arrays]))
-            theirs.load_state_dict(saved)
-            self.go_on(theirs)
+            resumed = self.make(arrange(self.case["structure"], [w.copy() for w in self.arrays]))
+            resumed.load_state_dict(saved)
+            self.go_on(resumed)
         else:
             again = pickle.loads(pickle.dumps(self.tampered))
             self.go_on(copy.deepcopy(self.tampered) if how == "deepcopy" else again)
@@ -147,8 +147,8 @@ class Twins:
         other.step(grads if not self.case["zero_grad"] else copy.deepcopy(grads))
         self.twin.step(grads)
         assert_same(self.pick(other.params), self.pick(self.twin.params), "params of a copy")
-        for name, own in self.twin.state.items():
-            assert_same(self.pick(other.state[name]), self.pick(own), f"{name} of a copy")
+        for name, expected in self.twin.state.items():
+            assert_same(self.pick(other.state[name]), self.pick(expected), f"{name} of a copy")
 
     def spoil(self, how: str) -> None:
         """A parameter that is no longer what it was is an error, and nothing is written."""
@@ -159,9 +159,9 @@ class Twins:
             spoilt.resize(spoilt.size * 1000 if how == "grow" else 1, refcheck=False)
             if spoilt.shape == self.case["shapes"][self.case["seed"] % len(self.arrays)]:
                 return
-        before = [w.copy() for w in self.arrays]
+        previous = [w.copy() for w in self.arrays]
         must_raise(self.tampered, self.gradients())
-        assert_same(self.arrays, before, f"params after one was made {how}")
+        assert_same(self.arrays, previous, f"params after one was made {how}")
 
 
 def must_raise(opt: Any, grads: Any) -> None:
@@ -179,10 +179,10 @@ def branches(container: Any) -> list[tuple[Any, Any]]:
     if not isinstance(container, (dict, list)):
         return []
     keys = list(container) if isinstance(container, dict) else range(len(container))
-    found = [(container, key) for key in keys if not isinstance(container[key], (dict, list, tuple))]
+    places = [(container, key) for key in keys if not isinstance(container[key], (dict, list, tuple))]
     for key in keys:
-        found += branches(container[key])
-    return found
+        places += branches(container[key])
+    return places
 
 
 def change(branch: Any, key: Any, how: str, other: np.ndarray) -> None:
@@ -206,8 +206,8 @@ def change(branch: Any, key: Any, how: str, other: np.ndarray) -> None:
 def reordered(container: Any) -> Any:
     """The same with all keys of dicts in the opposite order."""
     if isinstance(container, dict):
-        return {key: reordered(own) for key, own in list(container.items())[::-1]}
-    return [reordered(own) for own in container] if isinstance(container, list) else container
+        return {key: reordered(item) for key, item in list(container.items())[::-1]}
+    return [reordered(item) for item in container] if isinstance(container, list) else container
 
 
 def try_case(case: dict[str, Any]) -> None:

@@ -19,11 +19,11 @@ class Device:
     def put(self, content: np.ndarray) -> Any:
         return to_device(content)
 
-    def get(self, own: Any) -> np.ndarray:
-        return np.array(own) if isinstance(own, np.ndarray) else to_host(own)
+    def get(self, array: Any) -> np.ndarray:
+        return np.array(array) if isinstance(array, np.ndarray) else to_host(array)
 
-    def fill(self, own: Any, content: np.ndarray) -> None:
-        own.copy_to_device(content)
+    def fill(self, array: Any, content: np.ndarray) -> None:
+        array.copy_to_device(content)
 
 
 def draw(seed: int) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def draw(seed: int) -> dict[str, Any]:
 
 def _without_bfloat16(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_bfloat16(own) for key, own in value.items()}
+        return {key: _without_bfloat16(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return type(value)(map(_without_bfloat16, value))
     return "float16" if value == "bfloat16" else value
@@ -52,8 +52,8 @@ def try_case(case: dict[str, Any]) -> None:
     """Straight and resumed, beside the CPU."""
     base = Player(case).trace()
     for resumes in (False, True):
-        found = Player(case, "cuda", resumes=resumes, place=Device()).trace()
+        trace = Player(case, "cuda", resumes=resumes, place=Device()).trace()
         if resumes:  # they are of the steps since
-            for own in (*base, *found):
-                own.pop("stats", None)
-        assert_same_trace(found, base, f"cuda{', resumed' * resumes} against serial")
+            for event in (*base, *trace):
+                event.pop("stats", None)
+        assert_same_trace(trace, base, f"cuda{', resumed' * resumes} against serial")

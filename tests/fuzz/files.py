@@ -38,9 +38,9 @@ def draw(seed: int) -> dict[str, Any]:
 
 def optimizer(case: dict[str, Any], start: str) -> tuple[dict[str, np.ndarray], Any]:
     params = {name: array((start, name), shape, "float32") for name, shape in SHAPES.items()}
-    own = {"SGD": {"momentum": 0.9}, "RMSProp": {"centered": True}, "Adam": {"amsgrad": True}}
+    settings = {"SGD": {"momentum": 0.9}, "RMSProp": {"centered": True}, "Adam": {"amsgrad": True}}
     kind = getattr(fastopt, case["files"])
-    return params, kind(params, lr=0.1, executor="reference", **own[case["files"]])
+    return params, kind(params, lr=0.1, executor="reference", **settings[case["files"]])
 
 
 def step(opt: Any, name: Any) -> None:
@@ -49,8 +49,8 @@ def step(opt: Any, name: Any) -> None:
 
 def content(opt: Any) -> tuple[Any, Any]:
     """All that a load may change, and no array twice."""
-    found = copy.deepcopy(opt.state_dict())
-    return found.pop("state"), {key: repr(found[key]) for key in sorted(found)}
+    description = copy.deepcopy(opt.state_dict())
+    return description.pop("state"), {key: repr(description[key]) for key in sorted(description)}
 
 
 def try_case(case: dict[str, Any]) -> None:
@@ -68,11 +68,11 @@ def try_case(case: dict[str, Any]) -> None:
         path = Path(folder) / "opt.npz"
         saved.save(path)
         path.write_bytes(damaged(rng, case["damage"], path.read_bytes()))
-        before = content(other)
+        previous = content(other)
         try:
             other.load(path)
         except (ValueError, TypeError, OSError):
-            assert_same(list(content(other)), list(before), "what a refused file changed")
+            assert_same(list(content(other)), list(previous), "what a refused file changed")
         else:
             assert_same(list(content(other)), list(content(saved)), "what a damaged file loaded")
             twin.load_state_dict(saved.state_dict())
@@ -106,19 +106,19 @@ def with_members(rng: Random, how: str, whole: bytes) -> bytes:
     with zipfile.ZipFile(io.BytesIO(whole)) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     name = rng.choice([name for name in members if name != DESCRIPTION])
-    own = np.load(io.BytesIO(members[name]))
+    array = np.load(io.BytesIO(members[name]))
     if how == "shorten":
-        members[name] = members[name][: -rng.randint(1, 3)] if own.size else members[name][:-1]
+        members[name] = members[name][: -rng.randint(1, 3)] if array.size else members[name][:-1]
     elif how == "lengthen":
         members[name] += bytes(rng.choice([1, 4, 4096]))
     elif how == "dtype":
-        members[name] = npy(own.astype(rng.choice(["f8", "f2", "i4", ">f4", "O"])))
+        members[name] = npy(array.astype(rng.choice(["f8", "f2", "i4", ">f4", "O"])))
     elif how == "shape":
-        members[name] = npy(np.resize(own, rng.choice([(1,), (6,), (3, 2), (5, 1), (0,)])))
+        members[name] = npy(np.resize(array, rng.choice([(1,), (6,), (3, 2), (5, 1), (0,)])))
     elif how == "swap":
         kind = name.partition("/")[0]
         other = rng.choice([o for o in members if o.startswith(f"{kind}/") and o != name])
-        if np.load(io.BytesIO(members[other])).shape != own.shape:
+        if np.load(io.BytesIO(members[other])).shape != array.shape:
             members[name], members[other] = members[other], members[name]
         else:  # another order in the archive is no damage
             members = dict(list(members.items())[::-1])
@@ -142,9 +142,9 @@ def with_members(rng: Random, how: str, whole: bytes) -> bytes:
     return file.getvalue()
 
 
-def npy(own: np.ndarray) -> bytes:
+def npy(array: np.ndarray) -> bytes:
     file = io.BytesIO()
-    np.save(file, own)
+    np.save(file, array)
     return file.getvalue()
 
 

@@ -29,9 +29,9 @@ class Guarded:
         self._random = numbers.choose(seed, "guard")
 
     def put(self, content: np.ndarray) -> np.ndarray:
-        own = self.empty(content.shape, content.dtype)
-        own[...] = content
-        return own
+        array = self.empty(content.shape, content.dtype)
+        array[...] = content
+        return array
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
@@ -40,16 +40,16 @@ class Guarded:
         address = ctypes.addressof(ctypes.c_char.from_buffer(region))
         offset = _PAGE + (inner - size if self._random.random() < 0.7 else 0)
         # The array keeps the region, and the system takes it back with its forbidden pages.
-        own = np.ndarray(shape, dtype, buffer=region, offset=offset)
+        array = np.ndarray(shape, dtype, buffer=region, offset=offset)
         forbid(address, _PAGE)
         forbid(address + _PAGE + inner, _PAGE)
-        return own
+        return array
 
-    def get(self, own: np.ndarray) -> np.ndarray:
-        return np.array(own)
+    def get(self, array: np.ndarray) -> np.ndarray:
+        return np.array(array)
 
-    def fill(self, own: np.ndarray, content: np.ndarray) -> None:
-        own[...] = content
+    def fill(self, array: np.ndarray, content: np.ndarray) -> None:
+        array[...] = content
 
 
 class GuardedPlayer(Player):
@@ -58,19 +58,19 @@ class GuardedPlayer(Player):
     def make(self, params: list[Any], copies: list[Any] | None, **others: Any) -> Any:
         like = super().make([np.array(w) for w in params], copies)
         states = {
-            name: self.arrange([self.place.put(np.array(s)) for s in self.pick(own)])
-            for name, own in like.state.items()
+            name: self.arrange([self.place.put(np.array(s)) for s in self.pick(states)])
+            for name, states in like.state.items()
         }
         return super().make(params, copies, state=states)
 
     def gradients(self, index: int, drawn: list[tuple[Any, ...]]) -> list[Any]:
-        return [self._guard(given) for given in super().gradients(index, drawn)]
+        return [self._guard(grad) for grad in super().gradients(index, drawn)]
 
-    def _guard(self, given: Any) -> Any:
-        if not scipy.sparse.issparse(given) or given.format != "csr":
-            return given
-        parts = [self.place.put(part) for part in (given.data, given.indices, given.indptr)]
-        return scipy.sparse.csr_array(tuple(parts), shape=given.shape)
+    def _guard(self, grad: Any) -> Any:
+        if not scipy.sparse.issparse(grad) or grad.format != "csr":
+            return grad
+        parts = [self.place.put(part) for part in (grad.data, grad.indices, grad.indptr)]
+        return scipy.sparse.csr_array(tuple(parts), shape=grad.shape)
 
 
 def draw(seed: int) -> dict[str, Any]:
@@ -83,5 +83,5 @@ def try_case(case: dict[str, Any]) -> None:
     base = Player(case).trace()
     for executor, resumes, _ in ways(case)[:2]:
         place = Guarded(case["seed"])
-        found = GuardedPlayer(case, executor, resumes=resumes, place=place).trace()
-        assert_same_trace(found, base, f"guarded, {executor}")
+        trace = GuardedPlayer(case, executor, resumes=resumes, place=place).trace()
+        assert_same_trace(trace, base, f"guarded, {executor}")

@@ -27,27 +27,27 @@ def grad(number, shape, dtype=np.float32):
     return GRADS[number % len(GRADS)][: int(np.prod(shape))].reshape(shape).astype(dtype)
 
 
-def step(*made, **options):
+def step(*drawn, **options):
     """An action: a step with gradients of these numbers, or (number, dtype), None or rows."""
 
     def act(opt):
         leaves = parameters_of(opt).leaves
-        found = [
+        grads = [
             g
             if g is None or (isinstance(g, tuple) and isinstance(g[0], list))
             else grad(g[0], p.shape, g[1])
             if isinstance(g, tuple)
             else grad(g, p.shape, p.dtype)
-            for g, p in zip(made, leaves, strict=True)
+            for g, p in zip(drawn, leaves, strict=True)
         ]
-        found = [rows(g, p) if isinstance(g, tuple) else g for g, p in zip(found, leaves, strict=True)]
-        opt.step(found if isinstance(opt.params, list) else found[0], **options)
+        grads = [rows(g, p) if isinstance(g, tuple) else g for g, p in zip(grads, leaves, strict=True)]
+        opt.step(grads if isinstance(opt.params, list) else grads[0], **options)
 
     return act
 
 
-def rows(given, param):
-    which, number = given
+def rows(description, param):
+    which, number = description
     values = grad(number, (1, *param.shape[1:]), param.dtype)
     return np.array(which), np.concatenate([values] * len(which))
 
@@ -150,7 +150,7 @@ SCENARIOS = {
 
 def outcome(opt):
     """What can be read of an optimizer, its counts and its settings."""
-    states = [own.tobytes() for _, _, own in (opt.state, *checkpoint.arrays(opt))[1:]]
+    states = [array.tobytes() for _, _, array in (opt.state, *checkpoint.arrays(opt))[1:]]
     leaves = parameters_of(opt).leaves
     params = opt.params if isinstance(opt.params, list) else [leaves]
     counts = opt.step_count, tuple(checkpoint.description(opt)["lags"])
@@ -160,13 +160,13 @@ def outcome(opt):
 def history(make, actions, executor):
     """What there is at the start and after each action, and how many lines that had."""
     opt = make(executor)
-    found, lines = [outcome(opt)], []
+    outcomes, lines = [outcome(opt)], []
     for act in actions:
         with Lines() as counted:
             act(opt)
         lines.append(counted.count)
-        found.append(outcome(opt))
-    return found, lines
+        outcomes.append(outcome(opt))
+    return outcomes, lines
 
 
 @functools.cache

@@ -28,9 +28,9 @@ class CutPlayer(Player):
         shape = self.case["shapes"][0]
         return [np.concatenate(container).reshape(shape)]
 
-    def note(self, given: list[Any] | None = None) -> dict[str, Any]:
+    def note(self, grads: list[Any] | None = None) -> dict[str, Any]:
         self.adopt(self.opt)  # what `pick` gave before is a copy
-        return super().note(given)
+        return super().note(grads)
 
     def _resume(self, how: str) -> None:
         """Nothing: a copy would be one of the pieces."""

@@ -25,15 +25,15 @@ class Memory:
 
     def put(self, content: np.ndarray) -> Any:
         buffer = np.zeros(content.size + 2 * self._offset, content.dtype)
-        own = buffer[self._offset : self._offset + content.size].reshape(content.shape)
-        own[...] = content
-        return own
+        array = buffer[self._offset : self._offset + content.size].reshape(content.shape)
+        array[...] = content
+        return array
 
-    def get(self, own: Any) -> np.ndarray:
-        return np.array(own)
+    def get(self, array: Any) -> np.ndarray:
+        return np.array(array)
 
-    def fill(self, own: Any, content: np.ndarray) -> None:
-        own[...] = content
+    def fill(self, array: Any, content: np.ndarray) -> None:
+        array[...] = content
 
 
 class Player:
@@ -79,13 +79,15 @@ class Player:
     # Making it, and what belongs to it.
 
     def _bound(self, side: int) -> list[Any]:
-        own = (self.recipe["settings"].get("bounds") or (None, None))[side]
-        if own != "arrays":
-            return [setting(own)] * len(self.case["shapes"])
+        limit = (self.recipe["settings"].get("bounds") or (None, None))[side]
+        if limit != "arrays":
+            return [setting(limit)] * len(self.case["shapes"])
         middle, seed = (-0.5, 0.5)[side], self.case["seed"]
-        own = [array((seed, "bound", side, i), s, "float64") for i, s in enumerate(self.case["shapes"])]
+        limit = [
+            array((seed, "bound", side, i), s, "float64") for i, s in enumerate(self.case["shapes"])
+        ]
         dtype = DTYPES[self.recipe["dtype"]]
-        return [self.place.put(np.array(middle + 0.1 * np.tanh(b)).astype(dtype)) for b in own]
+        return [self.place.put(np.array(middle + 0.1 * np.tanh(b)).astype(dtype)) for b in limit]
 
     def _new_copies(self) -> list[Any] | None:
         if "copy_dtype" not in self.recipe:
@@ -102,20 +104,20 @@ class Player:
 
     def _with_arrays(self, copies: list[Any] | None) -> list[dict[str, Any]]:
         """Settings with arrays in them, for each group; or for all, if there are none."""
-        own: dict[str, Any] = {}
+        settings: dict[str, Any] = {}
         if "bounds" in self.recipe["settings"]:
             sides = [self.arrange(b) if isinstance(b[0], np.ndarray) or _is_foreign(b[0]) else b[0]
                      for b in self.bounds]  # fmt: skip
-            own["bounds"] = tuple(sides)
+            settings["bounds"] = tuple(sides)
         if copies is not None:
-            own["copy_to"] = self.arrange(copies)
+            settings["copy_to"] = self.arrange(copies)
         if not self.case["groups"]:
-            return [own]
+            return [settings]
         split = []
         for i in range(2):
             bounds = {k: tuple(b[i] if isinstance(b, list) else b for b in v)
-                      for k, v in own.items() if k == "bounds"}  # fmt: skip
-            split.append(bounds | {k: v[i] for k, v in own.items() if k == "copy_to"})
+                      for k, v in settings.items() if k == "bounds"}  # fmt: skip
+            split.append(bounds | {k: v[i] for k, v in settings.items() if k == "copy_to"})
         return split
 
     def _where(self) -> dict[str, Any]:
@@ -128,8 +130,8 @@ class Player:
         container, extra = self.arrange(params), self._with_arrays(copies)
         if self.case["groups"]:
             container = [
-                {"params": own, **{k: setting(v) for k, v in group.items()}, **extras}
-                for own, group, extras in zip(container, self.case["groups"], extra, strict=True)
+                {"params": params, **{k: setting(v) for k, v in group.items()}, **extras}
+                for params, group, extras in zip(container, self.case["groups"], extra, strict=True)
             ]
         else:
             settings |= extra[0]
@@ -144,8 +146,8 @@ class Player:
         self.copies = None
         if "copy_dtype" in self.recipe:
             groups = opt.groups if self.case["groups"] else [opt]
-            found = [group.copy_to for group in groups]
-            self.copies = self.pick(found if self.case["groups"] else found[0])
+            targets = [group.copy_to for group in groups]
+            self.copies = self.pick(targets if self.case["groups"] else targets[0])
 
     def guarded_arithmetic(self) -> contextlib.AbstractContextManager[Any]:
         return np.errstate(all="raise") if self.case["strict"] else contextlib.nullcontext()
@@ -157,16 +159,16 @@ class Player:
         yield self.note() if self.looks else {}
         for index, event in enumerate(self.case["steps"]):
             kind, *arguments = event
-            given = None
+            grads = None
             with self.guarded_arithmetic():
                 if kind == "step":
-                    given = self.gradients(index, arguments[0])
-                    self.opt.step(self.arrange(given), grad_scale=arguments[1])
+                    grads = self.gradients(index, arguments[0])
+                    self.opt.step(self.arrange(grads), grad_scale=arguments[1])
                 else:
                     getattr(self, f"_{kind}")(*arguments)
             is_last = index == len(self.case["steps"]) - 1
             if self.looks or is_last:
-                yield self.note(given)
+                yield self.note(grads)
             else:
                 yield {}
 
@@ -175,29 +177,29 @@ class Player:
 
     def gradients(self, index: int, drawn: list[tuple[Any, ...]]) -> list[Any]:
         """The gradients of a step."""
-        made = []
+        grads = []
         for i, (kind, *_) in enumerate(drawn):
             if kind == "none":
-                made.append(None)
+                grads.append(None)
                 continue
             content = gradient(self.case, index, i)
             if isinstance(content, np.ndarray):
-                made.append(self._dense(i, content))
+                grads.append(self._dense(i, content))
             elif self.dense:
-                made.append(self.place.put(to_dense(content, self.case["shapes"][i])))
+                grads.append(self.place.put(to_dense(content, self.case["shapes"][i])))
             elif isinstance(content, tuple):
-                made.append((content[0], self.place.put(content[1])))
+                grads.append((content[0], self.place.put(content[1])))
             else:
-                made.append(content)
-        return made
+                grads.append(content)
+        return grads
 
     def _dense(self, i: int, content: np.ndarray) -> Any:
-        own = self.grads.get(i)
-        if self.case["reuse"] and own is not None and own.dtype == content.dtype:
-            self.place.fill(own, content)
+        array = self.grads.get(i)
+        if self.case["reuse"] and array is not None and array.dtype == content.dtype:
+            self.place.fill(array, content)
         else:
-            own = self.grads[i] = self.place.put(content)
-        return own
+            array = self.grads[i] = self.place.put(content)
+        return array
 
     def _assign(self, group: int | None, name: str, value: float) -> None:
         try:
@@ -232,34 +234,34 @@ class Player:
         if self.resumes:
             self.adopt(other)
 
-    def note(self, given: list[Any] | None = None) -> dict[str, Any]:
+    def note(self, grads: list[Any] | None = None) -> dict[str, Any]:
         """Everything, as copies."""
         get, state = self.place.get, self.opt.state
         decodes = self.recipe["options"].get("state_dtype") == "8bit"
         return {
             "params": [get(w) for w in self.pick(self.opt.params)],
-            "states": {name: [get(s) for s in self.pick(own)] for name, own in state.items()},
+            "states": {name: [get(s) for s in self.pick(states)] for name, states in state.items()},
             "decoded": {
                 name: [get(s) for s in self.pick(self.opt.decoded(name))] for name in state if decodes
             },
             "copies": [get(c) for c in self.copies or ()],
-            "grads": [_content(g, get) for g in given or ()],
-            "last": None if given is None else self.opt.last,  # of a step, and no part of a checkpoint
-            "stats": None if given is None else repr(self.opt.read_stats()),  # likewise
+            "grads": [_content(g, get) for g in grads or ()],
+            "last": None if grads is None else self.opt.last,  # of a step, and no part of a checkpoint
+            "stats": None if grads is None else repr(self.opt.read_stats()),  # likewise
             "count": self.opt.step_count,
         }
 
 
-def _is_foreign(own: Any) -> bool:
-    return hasattr(own, "__cuda_array_interface__")
+def _is_foreign(array: Any) -> bool:
+    return hasattr(array, "__cuda_array_interface__")
 
 
-def _content(given: Any, get: Any) -> np.ndarray | None:
-    if given is None:
+def _content(grad: Any, get: Any) -> np.ndarray | None:
+    if grad is None:
         return None
-    if isinstance(given, tuple):
-        return get(given[1])
-    return given.toarray() if scipy.sparse.issparse(given) else get(given)
+    if isinstance(grad, tuple):
+        return get(grad[1])
+    return grad.toarray() if scipy.sparse.issparse(grad) else get(grad)
 
 
 def gradient(case: dict[str, Any], index: int, i: int) -> Any:
@@ -282,22 +284,22 @@ def gradient(case: dict[str, Any], index: int, i: int) -> Any:
         return whole.asformat(kind)
 
 
-def to_dense(given: Any, shape: tuple[int, ...]) -> np.ndarray:
+def to_dense(grad: Any, shape: tuple[int, ...]) -> np.ndarray:
     """The same with zeros in the other rows; duplicates summed from left to right."""
-    if not isinstance(given, tuple):
-        return np.ascontiguousarray(given.toarray())
-    rows, values = given
+    if not isinstance(grad, tuple):
+        return np.ascontiguousarray(grad.toarray())
+    rows, values = grad
     wide = np.float64 if values.dtype == np.float64 else np.float32
     whole, seen = np.zeros(shape, wide), set()
     with np.errstate(all="ignore"):
-        for row, own in zip(rows.tolist(), values.astype(wide), strict=True):
-            whole[row] = whole[row] + own if row in seen else own
+        for row, value in zip(rows.tolist(), values.astype(wide), strict=True):
+            whole[row] = whole[row] + value if row in seen else value
             seen.add(row)
     return whole
 
 
-def touched_rows(given: Any) -> np.ndarray:
+def touched_rows(grad: Any) -> np.ndarray:
     """Which rows a sparse gradient has."""
-    if isinstance(given, tuple):
-        return np.unique(given[0])
-    return np.unique(given.tocoo().row)
+    if isinstance(grad, tuple):
+        return np.unique(grad[0])
+    return np.unique(grad.tocoo().row)

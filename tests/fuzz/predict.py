@@ -32,7 +32,7 @@ class Prediction:
         self.count = 0
         groups = case["groups"] or [{}]
         self.settings = [dict(self.recipe["settings"]) for _ in groups]
-        self.overrides = [dict(own) for own in groups]
+        self.overrides = [dict(settings) for settings in groups]
 
     def group_of(self, i: int) -> int:
         if not self.case["groups"]:
@@ -47,46 +47,48 @@ class Prediction:
 
     def _check(self, trace: list[dict[str, Any]]) -> None:
         for index, event in enumerate(self.case["steps"]):
-            before, after = trace[index], trace[index + 1]
+            previous, after = trace[index], trace[index + 1]
             if event[0] == "assign":
                 self.assign(*event[1:])
             if event[0] == "step":
-                self.check_step(index, event[2], before, after)
+                self.check_step(index, event[2], previous, after)
             else:
                 for name in ("params", "states", "copies"):
-                    assert_same(after[name], before[name], f"event {index} changed {name}")
+                    assert_same(after[name], previous[name], f"event {index} changed {name}")
             assert after["count"] == self.count, f"event {index}: step_count {after['count']}"
 
     def assign(self, group: int | None, name: str, value: float) -> None:
         if name == "clip_norm":
             self.options[name] = value
             return
-        for i, own in enumerate(self.overrides):
+        for i, settings in enumerate(self.overrides):
             if group == i:
-                own[name] = value
+                settings[name] = value
             elif group is None:
                 self.settings[i][name] = value
 
-    def check_step(self, index: int, scale: float, before: Any, after: Any) -> None:
-        given = [gradient(self.case, index, i) for i in range(len(self.case["shapes"]))]
+    def check_step(self, index: int, scale: float, previous: Any, after: Any) -> None:
+        grads = [gradient(self.case, index, i) for i in range(len(self.case["shapes"]))]
         dense = [
             g if g is None or isinstance(g, np.ndarray) else to_dense(g, shape)
-            for g, shape in zip(given, self.case["shapes"], strict=True)
+            for g, shape in zip(grads, self.case["shapes"], strict=True)
         ]
         skipped, factors = self.look(dense, scale, after["last"])
         cleared = self.options.get("zero_grad", False) and not skipped
-        for i, (own, left) in enumerate(zip(given, after["grads"], strict=True)):
-            if own is not None and isinstance(own, (tuple, np.ndarray)):
-                own = own[1] if isinstance(own, tuple) else own
-                assert_same(left, np.zeros_like(own) if cleared else own, f"gradient {i}")
+        for i, (grad, left) in enumerate(zip(grads, after["grads"], strict=True)):
+            if grad is not None and isinstance(grad, (tuple, np.ndarray)):
+                grad = grad[1] if isinstance(grad, tuple) else grad
+                assert_same(left, np.zeros_like(grad) if cleared else grad, f"gradient {i}")
         if skipped:
             for name in ("params", "states", "copies"):
-                assert_same(after[name], before[name], f"event {index}: a skipped step changed {name}")
+                assert_same(
+                    after[name], previous[name], f"event {index}: a skipped step changed {name}"
+                )
             return
         factors = [self.compute.type(f) for f in factors]
-        self.check_any(factors, index, given, dense, before, after)
+        self.check_any(factors, index, grads, dense, previous, after)
         self.count += 1
-        self.taken = [n + (g is not None) for n, g in zip(self.taken, given, strict=True)]
+        self.taken = [n + (g is not None) for n, g in zip(self.taken, grads, strict=True)]
 
     def check_any(self, factors: list[Any], *step: Any) -> None:
         """The step is the one with one of these factors."""
@@ -100,17 +102,17 @@ class Prediction:
         raise difference
 
     def check_arrays(
-        self, factor: float, index: int, given: list[Any], dense: list[Any], before: Any, after: Any
+        self, factor: float, index: int, grads: list[Any], dense: list[Any], previous: Any, after: Any
     ) -> None:
         for i, g in enumerate(dense):
             what = f"event {index}, array {i}"
             if g is None:
                 for name in ("params", "copies"):
-                    assert_same(after[name][i : i + 1], before[name][i : i + 1], f"{what}: {name}")
+                    assert_same(after[name][i : i + 1], previous[name][i : i + 1], f"{what}: {name}")
                 continue
-            is_dense = isinstance(given[i], np.ndarray)
-            rows = ... if is_dense else touched_rows(given[i])
-            self.check_array(i, rows, g, factor, before, after, what)
+            is_dense = isinstance(grads[i], np.ndarray)
+            rows = ... if is_dense else touched_rows(grads[i])
+            self.check_array(i, rows, g, factor, previous, after, what)
 
     def look(self, dense: list[Any], scale: float, last: Any) -> tuple[bool, list[float]]:
         """Whether the step is left out, and what gradients may be multiplied by.
@@ -144,19 +146,21 @@ class Prediction:
         return skips, [factor + k * math.ulp(factor) for k in last_bits]
 
     def check_array(
-        self, i: int, rows: Any, g: np.ndarray, factor: float, before: Any, after: Any, what: str
+        self, i: int, rows: Any, g: np.ndarray, factor: float, previous: Any, after: Any, what: str
     ) -> None:
         group = self.group_of(i)
         settings = {**self.settings[group], **self.overrides[group]}
         settings = {k: numbers.at(v, self.taken[i]) for k, v in settings.items()}
         settings["bounds"] = [
-            self.bound(own[i], self.taken[i], rows, inwards)
-            for own, inwards in zip(self.bounds, (np.inf, -np.inf), strict=True)
+            self.bound(side[i], self.taken[i], rows, inwards)
+            for side, inwards in zip(self.bounds, (np.inf, -np.inf), strict=True)
         ]
-        stored = before["decoded"] or before["states"]
-        w = np.asarray(before["params"][i])[rows].astype(self.compute)
+        stored = previous["decoded"] or previous["states"]
+        w = np.asarray(previous["params"][i])[rows].astype(self.compute)
         states = {k: np.asarray(v[i])[rows].astype(self.compute) for k, v in stored.items()}
-        if not self.taken[i] and all(own[i].dtype == self.compute for own in before["states"].values()):
+        if not self.taken[i] and all(
+            states[i].dtype == self.compute for states in previous["states"].values()
+        ):
             states = {}  # the oracle knows where states start; in fewer bits that was rounded
         with np.errstate(all="ignore"):
             oracle = ORACLES[self.recipe["optimizer"]]
@@ -165,36 +169,36 @@ class Prediction:
                 factor=factor, **settings,
             )  # fmt: skip
         random = self.options.get("stochastic_rounding")
-        self.compare(before["params"][i], after["params"][i], rows, new, random, f"{what}: params")
-        for copied, left in zip(before["copies"][i : i + 1], after["copies"][i : i + 1], strict=True):
+        self.compare(previous["params"][i], after["params"][i], rows, new, random, f"{what}: params")
+        for copied, left in zip(previous["copies"][i : i + 1], after["copies"][i : i + 1], strict=True):
             self.compare(copied, left, rows, new, False, f"{what}: copy")
         for name in after["states"]:
-            found = after["states"][name][i]
-            if found.dtype.names:
+            actual = after["states"][name][i]
+            if actual.dtype.names:
                 check_codes(after["decoded"][name][i], states[name], random, f"{what}: {name}")
                 continue
-            own = before["states"][name][i]
-            self.compare(own, found, rows, states[name], random, f"{what}: {name}")
+            old = previous["states"][name][i]
+            self.compare(old, actual, rows, states[name], random, f"{what}: {name}")
 
-    def bound(self, own: Any, step: int, rows: Any, inwards: float) -> Any:
-        if isinstance(own, np.ndarray):
-            return own[rows].astype(self.compute)
-        limit = own(step) if callable(own) else own
+    def bound(self, side: Any, step: int, rows: Any, inwards: float) -> Any:
+        if isinstance(side, np.ndarray):
+            return side[rows].astype(self.compute)
+        limit = side(step) if callable(side) else side
         dtype = numbers.DTYPES[self.recipe["dtype"]]
         return None if limit is None else oracle_parts.inside(dtype, limit, inwards)
 
     def compare(
-        self, old: np.ndarray, found: np.ndarray, rows: Any, new: Any, random: Any, what: str
+        self, old: np.ndarray, actual: np.ndarray, rows: Any, new: Any, random: Any, what: str
     ) -> None:
         """The rows that were touched have the new numbers, as stored; the others the old ones."""
         expected = np.array(old)
-        if random and found.dtype.itemsize == 2:
-            check_neighbours(np.asarray(found)[rows], np.asarray(new), what)
-            expected[rows] = found[rows]
+        if random and actual.dtype.itemsize == 2:
+            check_neighbours(np.asarray(actual)[rows], np.asarray(new), what)
+            expected[rows] = actual[rows]
         else:
             with np.errstate(all="ignore"):
-                expected[rows] = np.asarray(new).astype(found.dtype)
-        assert_same(found, expected, what)
+                expected[rows] = np.asarray(new).astype(actual.dtype)
+        assert_same(actual, expected, what)
 
 
 def norm(values: np.ndarray) -> float:
@@ -206,34 +210,34 @@ def norm(values: np.ndarray) -> float:
         return float(largest * np.sqrt(math.fsum((values / largest) ** 2)))
 
 
-def check_neighbours(found: np.ndarray, exact: np.ndarray, what: str) -> None:
+def check_neighbours(actual: np.ndarray, exact: np.ndarray, what: str) -> None:
     """Each number is the one that can be stored just below the exact one, or just above."""
-    dtype = found.dtype
+    dtype = actual.dtype
     with np.errstate(all="ignore"):
         nearest = exact.astype(dtype)
         numbers_ = nearest.astype(exact.dtype)
         aim = np.where(numbers_ > exact, -np.inf, np.inf).astype(dtype)
         other = np.nextafter(nearest, aim)
-        is_same = (found == nearest) | (np.isnan(found) & np.isnan(exact))
-        good = is_same | ((found == other) & (numbers_ != exact))
+        is_same = (actual == nearest) | (np.isnan(actual) & np.isnan(exact))
+        good = is_same | ((actual == other) & (numbers_ != exact))
         # Beyond the largest number, an infinity is no nearer than that.
-        good |= (abs(exact) > float(ml_dtypes.finfo(dtype).max)) & (np.sign(found) == np.sign(exact))
+        good |= (abs(exact) > float(ml_dtypes.finfo(dtype).max)) & (np.sign(actual) == np.sign(exact))
     bad = np.argwhere(~np.atleast_1d(good))
     assert not bad.size, f"{what}: no neighbour of the exact number at {bad[:3].tolist()}"
 
 
-def check_codes(found: np.ndarray, exact: np.ndarray, random: Any, what: str) -> None:
+def check_codes(actual: np.ndarray, exact: np.ndarray, random: Any, what: str) -> None:
     """Within an eighth of the number, rounded at random a quarter, plus 5e-6 of the block's largest."""
-    found, exact = np.asarray(found).reshape(-1), np.asarray(exact).reshape(-1).astype(np.float32)
-    bad = np.isnan(found) != np.isnan(exact)
+    actual, exact = np.asarray(actual).reshape(-1), np.asarray(exact).reshape(-1).astype(np.float32)
+    bad = np.isnan(actual) != np.isnan(exact)
     for start in range(0, exact.size, 256):
-        own, other = exact[start : start + 256].astype(np.float64), found[start : start + 256]
-        finite = np.isfinite(own) & np.isfinite(other)
-        largest = abs(own[finite]).max(initial=0.0)
+        wanted, other = exact[start : start + 256].astype(np.float64), actual[start : start + 256]
+        finite = np.isfinite(wanted) & np.isfinite(other)
+        largest = abs(wanted[finite]).max(initial=0.0)
         part = 0.126 if random is False else 0.251
         # A scale has its least value too: blocks of nothing but numbers below 1e-34 are zero.
-        budget = part * abs(own) + 5e-6 * largest + 1e-34
+        budget = part * abs(wanted) + 5e-6 * largest + 1e-34
         with np.errstate(all="ignore"):
-            bad[start : start + 256] |= finite & (abs(own - other) > budget)
+            bad[start : start + 256] |= finite & (abs(wanted - other) > budget)
     places = np.flatnonzero(bad)[:3].tolist()
-    assert not places, f"{what}: {found[places]} for {exact[places]} at {places}"
+    assert not places, f"{what}: {actual[places]} for {exact[places]} at {places}"

@@ -54,8 +54,8 @@ def simplest(kind: str, seed: int, what: str) -> Finding:
     case = KINDS[kind].draw(seed)
 
     def fails(other: Any) -> bool:
-        found = attempt(kind, other)
-        return found is not None and _likeness(found) == _likeness(what)
+        failure = attempt(kind, other)
+        return failure is not None and _likeness(failure) == _likeness(what)
 
     small = shrink(case, fails, SHRINKS)
     if small is case:
@@ -69,11 +69,11 @@ def work(kind: str, first: int, count: int) -> None:
     for seed in range(first, first + count):
         _say({"begins": seed})
         what = attempt(kind, KINDS[kind].draw(seed))
-        found = None if what is None else Finding(kind, seed, what)
+        finding = None if what is None else Finding(kind, seed, what)
         if what is not None and _likeness(what) not in known:  # of those alike one is enough
             known.add(_likeness(what))
-            found = simplest(kind, seed, what)
-        _say({"ended": seed, "finding": found and [repr(found.case), found.what]})
+            finding = simplest(kind, seed, what)
+        _say({"ended": seed, "finding": finding and [repr(finding.case), finding.what]})
 
 
 def _say(message: Any) -> None:
@@ -106,8 +106,8 @@ def _one_process(kind: str, first: int, count: int, stop: float) -> Iterator[Fin
                 break
             begun = message.get("begins")
             if begun is None:
-                found = message["finding"]
-                yield found and Finding(kind, *found)
+                finding = message["finding"]
+                yield finding and Finding(kind, *finding)
                 if time.monotonic() > stop:
                     return
         if message is None:

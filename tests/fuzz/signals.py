@@ -71,13 +71,13 @@ class Training:
 
     def digest(self) -> int:
         """All parameters and states, in a number."""
-        found = 0
+        checksum = 0
         arrays = list(self.params)
-        for own in self.opt.state.values():
-            arrays += own if self.several else [own]
-        for own in arrays:
-            found = zlib.crc32(np.ascontiguousarray(own), found)
-        return found
+        for item in self.opt.state.values():
+            arrays += item if self.several else [item]
+        for item in arrays:
+            checksum = zlib.crc32(np.ascontiguousarray(item), checksum)
+        return checksum
 
 
 def try_case(case: dict[str, Any]) -> None:
@@ -107,7 +107,7 @@ def _compare(training: Training, steady: Training, history: list[int]) -> None:
         steady.step()
         history.append(steady.digest())
     what = f"interrupted: not what there is after {count} steps"
-    near = [i - count for i, own in enumerate(history) if own == training.digest()]
+    near = [i - count for i, digest in enumerate(history) if digest == training.digest()]
     if not near:
         steady.step()
         near = [1] if steady.digest() == training.digest() else []
@@ -117,9 +117,9 @@ def _compare(training: Training, steady: Training, history: list[int]) -> None:
 @contextlib.contextmanager
 def _interrupts() -> Any:
     """A function that has this thread interrupted after so many seconds; 0 calls it off."""
-    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    original = signal.signal(signal.SIGALRM, signal.default_int_handler)
     try:
         yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGALRM, original)

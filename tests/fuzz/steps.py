@@ -60,12 +60,12 @@ def try_case(case: dict[str, Any]) -> None:
         Prediction(case, first.bounds).check(base)
     for executor, resumes, threads in ways(case):
         with fastopt.threads(threads):
-            found = Player(case, executor, resumes=resumes, looks=looks).trace()
+            trace = Player(case, executor, resumes=resumes, looks=looks).trace()
         name = f"{executor}, {threads} threads{', resumed' * resumes}"
-        assert_same_trace(found, base, f"{name} against serial")
+        assert_same_trace(trace, base, f"{name} against serial")
     if can_be_cut(case):
-        found = CutPlayer(case).trace()
-        assert_same_trace(found, base, "in pieces against the whole")
+        trace = CutPlayer(case).trace()
+        assert_same_trace(trace, base, "in pieces against the whole")
     if case["recipe"].get("fast"):
         with fastopt.threads(case["threads"]):
             one = Player(case, "fast", resumes=True, looks=looks).trace()
@@ -83,12 +83,12 @@ def is_predicted(recipe: dict[str, Any]) -> bool:
 
 def ways(case: dict[str, Any]) -> list[tuple[str, bool, int]]:
     """Other ways to play a case than straight on one core."""
-    found = [("serial", True, 1)]
+    runs = [("serial", True, 1)]
     if COMPILED:
-        found += [("parallel", False, case["threads"]), ("auto", True, case["threads"])]
+        runs += [("parallel", False, case["threads"]), ("auto", True, case["threads"])]
     if COMPILED and work(case) <= SLOW:
-        found.append(("reference", False, 1))
-    return found
+        runs.append(("reference", False, 1))
+    return runs
 
 
 def check_against_dense(case: dict[str, Any], last: dict[str, Any]) -> None:

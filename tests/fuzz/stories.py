@@ -66,8 +66,8 @@ def _groups(rng: Random, recipe: dict[str, Any]) -> list[dict[str, Any]]:
     """Two groups with settings of their own, of those that all have: the parts are the same."""
     low, high = recipes.NUMBERS[recipe["optimizer"]]["lr"]
     free = "lr" not in recipes.FIXED.get(recipe["optimizer"], ())
-    own = {"lr": recipes.number(rng, low, high, schedules=free)}
-    return [{}, own if rng.random() < 0.8 else {}]
+    settings = {"lr": recipes.number(rng, low, high, schedules=free)}
+    return [{}, settings if rng.random() < 0.8 else {}]
 
 
 def _event(rng: Random, case: dict[str, Any], sparse: bool) -> tuple[Any, ...]:
@@ -89,13 +89,13 @@ def _event(rng: Random, case: dict[str, Any], sparse: bool) -> tuple[Any, ...]:
 
 def _assignable(recipe: dict[str, Any]) -> list[str]:
     """Settings that are numbers: a saved run brings those along, and schedules not."""
-    given = recipe["settings"] | {k: v for k, v in recipe["options"].items() if k == "clip_norm"}
+    settings = recipe["settings"] | {k: v for k, v in recipe["options"].items() if k == "clip_norm"}
     fixed = ["initial_accumulator", "lr_decay", "momentum_decay", "beta1", "seed"]
     fixed += recipes.FIXED.get(recipe["optimizer"], ())
-    names = [k for k, v in given.items() if type(v) is float and k not in fixed]
-    if given.get("centered"):
+    names = [k for k, v in settings.items() if type(v) is float and k not in fixed]
+    if settings.get("centered"):
         names = [name for name in names if name != "eps"]
-    return sorted(name for name in names if given[name])
+    return sorted(name for name in names if settings[name])
 
 
 def _gradient(rng: Random, case: Any, shape: tuple[int, ...], sparse: bool) -> tuple[Any, ...]:
@@ -127,14 +127,14 @@ def arrange(structure: str, leaves: list[Any]) -> Any:
 
 def pick(structure: str, count: int, container: Any) -> list[Any]:
     """The leaves of a container in the order of `arrange`, whatever the order of its keys."""
-    found: list[Any] = [None] * count
+    leaves: list[Any] = [None] * count
 
-    def walk(places: Any, own: Any) -> None:
+    def walk(places: Any, node: Any) -> None:
         if isinstance(places, int):
-            found[places] = own
-        elif own is not None:
+            leaves[places] = node
+        elif node is not None:
             for key in places if isinstance(places, dict) else range(len(places)):
-                walk(places[key], own[key])
+                walk(places[key], node[key])
 
     walk(arrange(structure, list(range(count))), container)
-    return found
+    return leaves

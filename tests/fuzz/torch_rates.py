@@ -81,10 +81,10 @@ class Twins:
         saved = through_file(self.torch.state_dict())
         self.torch = self.make_torch()
         self.torch.load_state_dict(saved)
-        factor, there = self.core.lr, self.core.state_dict()
+        factor, state = self.core.lr, self.core.state_dict()
         self.core = self.make_core()
         self.core.lr = factor
-        self.core.load_state_dict(there)
+        self.core.load_state_dict(state)
 
     def copy(self) -> None:
         """Go on with a copy."""

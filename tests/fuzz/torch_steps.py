@@ -116,9 +116,9 @@ class Trio:
 
     def load(self) -> None:
         """Go on with new optimizers that were loaded."""
-        theirs, ours = (through_file(optimizer.state_dict()) for optimizer in self.pair.both)
+        reference, ours = (through_file(optimizer.state_dict()) for optimizer in self.pair.both)
         self.pair.torch = self.pair.make("torch", self.name)
-        self.pair.torch.load_state_dict(theirs)
+        self.pair.torch.load_state_dict(reference)
         self.pair.fast = self.pair.make("fastopt", self.name)
         self.pair.fast.load_state_dict(ours)
         saved, self.core = self.core.state_dict(), self.make_core()
@@ -126,12 +126,12 @@ class Trio:
 
     def compare(self, what: str) -> None:
         self.pair.assert_same()
-        found = [p.detach().numpy() for p in self.pair.params["fastopt"]]
+        actual = [p.detach().numpy() for p in self.pair.params["fastopt"]]
         if self.name == "NAdam":  # whose product of momenta torch keeps in float32
-            for one, other in zip(found, self.params, strict=True):
+            for one, other in zip(actual, self.params, strict=True):
                 np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
         else:
-            assert_same(found, self.params, f"torch's parameters against the core's after {what}")
+            assert_same(actual, self.params, f"torch's parameters against the core's after {what}")
 
 
 def try_case(case: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ def _usual_dtype():
     if torch is None:
         yield
         return
-    before = torch.get_default_dtype()
+    original = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
     yield
-    torch.set_default_dtype(before)
+    torch.set_default_dtype(original)

@@ -22,11 +22,11 @@ every = pytest.mark.parametrize("name", NAMES)
 @pytest.fixture(autouse=True)
 def usual_settings(monkeypatch):
     """torch's default dtype and a stream that it works on, for all tests of the importing file."""
-    before = torch.get_default_dtype()
+    original = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
     with current_stream(monkeypatch):
         yield
-    torch.set_default_dtype(before)
+    torch.set_default_dtype(original)
 
 
 class CudaPair(Pair):
@@ -34,9 +34,9 @@ class CudaPair(Pair):
 
     def make(self, which, name):
         if which == "fastopt":
-            own = self.params[which]
+            params = self.params[which]
             self.params[which] = [
-                torch.nn.Parameter(self.place(i, p.detach())) for i, p in enumerate(own)
+                torch.nn.Parameter(self.place(i, p.detach())) for i, p in enumerate(params)
             ]
         return super().make(which, name)
 
@@ -49,21 +49,21 @@ class CudaPair(Pair):
             torch.testing.assert_close(
                 to_cpu(q), p.detach(), msg=lambda m, i=i: f"parameter {i}: {m}", **tolerance
             )
-            theirs, ours = self.torch.state.get(p, {}), self.fast.state.get(q, {})
-            assert ours.keys() == theirs.keys()
-            for name, value in theirs.items():
-                found = ours[name]
+            reference, ours = self.torch.state.get(p, {}), self.fast.state.get(q, {})
+            assert ours.keys() == reference.keys()
+            for name, value in reference.items():
+                actual = ours[name]
                 if (
                     value.dim() == p.dim()
                     and value.shape == p.shape
                     and name not in ("step", "mu_product", "eta", "mu")
                 ):
-                    assert found.device == q.device
-                    assert found.stride() == value.stride()
+                    assert actual.device == q.device
+                    assert actual.stride() == value.stride()
                 else:
-                    assert found.device.type == "cpu"
+                    assert actual.device.type == "cpu"
                 torch.testing.assert_close(
-                    to_cpu(found),
+                    to_cpu(actual),
                     value,
                     msg=lambda m, i=i, n=name: f"{n} of parameter {i}: {m}",
                     **tolerance,
@@ -90,9 +90,9 @@ class Twins(CudaPair):
 
         for i, (p, q) in enumerate(zip(*self.params.values(), strict=True)):
             same(q, p, i)
-            theirs, ours = self.torch.state.get(p, {}), self.fast.state.get(q, {})
-            assert ours.keys() == theirs.keys()
-            for name, value in theirs.items():
+            reference, ours = self.torch.state.get(p, {}), self.fast.state.get(q, {})
+            assert ours.keys() == reference.keys()
+            for name, value in reference.items():
                 same(ours[name], value, (name, i))
 
 

@@ -65,8 +65,8 @@ def _again_into(result, function, args, kwargs):
 
 def _copy_into(result, new):
     if isinstance(new, (list, tuple)):
-        for own, other in zip(result, new, strict=True):
-            _copy_into(own, other)
+        for target, other in zip(result, new, strict=True):
+            _copy_into(target, other)
     elif isinstance(new, torch.Tensor) and new.data_ptr() != result.data_ptr():
         result.copy_(new)
 
@@ -93,9 +93,9 @@ def _to_emulated(tensor):
     ctypes.memmove(address, storage.data_ptr(), storage.nbytes())
     flat = torch.from_numpy(host).view(tensor.dtype)
     with torch.no_grad():
-        made = flat.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
-    made = made.as_subclass(Emulated)
-    return made.requires_grad_(tensor.requires_grad)
+        view = flat.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+    view = view.as_subclass(Emulated)
+    return view.requires_grad_(tensor.requires_grad)
 
 
 def to_cuda(tensor):
@@ -103,10 +103,10 @@ def to_cuda(tensor):
     if not EMULATED:
         return torch.empty_like(tensor, device="cuda").copy_(tensor)
     with torch.no_grad():
-        own = torch.empty_like(tensor, memory_format=torch.preserve_format).copy_(tensor)
-    if own.numel() == 0:
-        return own.as_subclass(Emulated)
-    return _to_emulated(own)
+        copied = torch.empty_like(tensor, memory_format=torch.preserve_format).copy_(tensor)
+    if copied.numel() == 0:
+        return copied.as_subclass(Emulated)
+    return _to_emulated(copied)
 
 
 def to_sparse(tensor):
@@ -127,8 +127,8 @@ def current_stream(monkeypatch):
     """Work on a stream of its own; gives its handle."""
     if EMULATED:
         with monkeypatch.context() as patch:
-            there = SimpleNamespace(cuda_stream=STREAM)
-            patch.setattr(torch.cuda, "current_stream", lambda device=None: there)
+            current = SimpleNamespace(cuda_stream=STREAM)
+            patch.setattr(torch.cuda, "current_stream", lambda device=None: current)
             patch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
             yield STREAM
         return
@@ -154,10 +154,10 @@ def _exchange():
     get.restype, get.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
     new.restype, new.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
     name = b"dlpack_exchange_api"
-    theirs = _Interface.from_address(get(torch.Tensor.__dlpack_c_exchange_api__, name))
-    own = _Interface.from_buffer_copy(theirs)
+    original = _Interface.from_address(get(torch.Tensor.__dlpack_c_exchange_api__, name))
+    interface = _Interface.from_buffer_copy(original)
     words = ctypes.POINTER(ctypes.c_int64)
-    describe = ctypes.CFUNCTYPE(ctypes.c_int, words, words)(theirs.describe)
+    describe = ctypes.CFUNCTYPE(ctypes.c_int, words, words)(original.describe)
     cuda, emulated, plain = 2, id(Emulated), id(torch.Tensor)
 
     @numba.cfunc("int32(CPointer(int64), CPointer(int64))")
@@ -175,9 +175,9 @@ def _exchange():
         into[0] = STREAM if kind == cuda and ordinal == 0 else -1
         return 0
 
-    own.describe, own.stream = on_device.address, stream.address
-    _kept.append((own, describe, on_device, stream))
-    return new(ctypes.addressof(own), name, None)
+    interface.describe, interface.stream = on_device.address, stream.address
+    _kept.append((interface, describe, on_device, stream))
+    return new(ctypes.addressof(interface), name, None)
 
 
 _kept = []
@@ -212,9 +212,9 @@ def moves_to_cuda(monkeypatch):
 
     def moving(tensor, *args, **kwargs):
         where = kwargs.pop("device", None)
-        found = to(tensor, *args, **kwargs)
-        on_device = str(where).startswith("cuda") and not isinstance(found, Emulated)
-        return to_cuda(found) if on_device else found
+        moved = to(tensor, *args, **kwargs)
+        on_device = str(where).startswith("cuda") and not isinstance(moved, Emulated)
+        return to_cuda(moved) if on_device else moved
 
     with monkeypatch.context() as patch:
         patch.setattr(torch.Tensor, "to", moving)
@@ -234,7 +234,7 @@ def capture(monkeypatch, step, written):
     from fastopt.executors.cuda import device, programs
 
     global _recorded
-    before = [to_cpu(tensor).clone() for tensor in written]
+    contents = [to_cpu(tensor).clone() for tensor in written]
     launch, send = programs.Program.launch, device.send
 
     def record(program, blocks, threads, stream, pointers):
@@ -245,9 +245,9 @@ def capture(monkeypatch, step, written):
             places = values.ctypes.data + 8 * np.arange(len(values))
             launch(program, blocks, threads, stream, places.astype(np.int64))
 
-        found.append(again)
+        recording.append(again)
 
-    found = _recorded = []
+    recording = _recorded = []
     try:
         with monkeypatch.context() as patch:
             patch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
@@ -257,9 +257,9 @@ def capture(monkeypatch, step, written):
             step()
     finally:
         _recorded = None
-    for tensor, content in zip(written, before, strict=True):
+    for tensor, content in zip(written, contents, strict=True):
         to_cpu(tensor).copy_(content)
-    return lambda: [each() for each in found]
+    return lambda: [each() for each in recording]
 
 
 class _Moves(torch.overrides.TorchFunctionMode):
@@ -271,15 +271,15 @@ class _Moves(torch.overrides.TorchFunctionMode):
         if not torch.is_grad_enabled():
             return function(*args, **kwargs)
         with torch._C.DisableTorchFunctionSubclass():
-            found = function(*args, **kwargs)
-        return to_cuda(found) if device == "cuda" else found
+            result = function(*args, **kwargs)
+        return to_cuda(result) if device == "cuda" else result
 
 
 @torch.no_grad()
 def _module_to_cuda(module, device):
-    for own in module.modules():
-        for name, param in own._parameters.items():
-            own._parameters[name] = moved = torch.nn.Parameter(to_cuda(param.detach()))
+    for submodule in module.modules():
+        for name, param in submodule._parameters.items():
+            submodule._parameters[name] = moved = torch.nn.Parameter(to_cuda(param.detach()))
             moved.register_post_accumulate_grad_hook(_grad_to_cuda)
     return module
 

@@ -25,11 +25,11 @@ class Peer:
     states: Callable[[], dict[str, np.ndarray]]
 
 
-def close(name, ours, theirs, scale, precision, times=1):
+def close(name, ours, reference, scale, precision, times=1):
     """Within the budget, measured in units in the last place of the numbers that were added."""
-    size = np.maximum(np.maximum(np.abs(ours), np.abs(theirs)), scale)
+    size = np.maximum(np.maximum(np.abs(ours), np.abs(reference)), scale)
     unit = np.spacing(size.astype(precision)).astype(np.float64)
-    worst = float(np.max(np.abs(ours - theirs) / unit, initial=0.0))
+    worst = float(np.max(np.abs(ours - reference) / unit, initial=0.0))
     assert worst <= times * ULPS[precision], f"{name} differs by {worst:.1f} ULP"
 
 
@@ -37,22 +37,22 @@ def compare(optimizer_class, dialect, make_peer, draw, dtype, seed, precision=No
     """Run both side by side for one random setting."""
     precision = precision or dtype
     rng = np.random.default_rng(seed)
-    theirs = draw(rng)
+    peer_settings = draw(rng)
     start = rng.standard_normal(SIZE).astype(dtype)
     rates = 10.0 ** rng.uniform(-3, -1, STEPS)
     if optimizer_class in STEADY:
         rates[:] = rates[0]
     rate_name = "lr" if dialect in ("torch", "timm") else "learning_rate"
-    peer = make_peer(start.copy(), {**theirs, rate_name: float(rates[0])}, rates)
+    peer = make_peer(start.copy(), {**peer_settings, rate_name: float(rates[0])}, rates)
     param = start.copy()
-    arguments = {**theirs, rate_name: float(rates[0])}
+    arguments = {**peer_settings, rate_name: float(rates[0])}
     # Compiled, every combination of flags would be another kernel, whose bits are these.
     ours = optimizer_class.like(dialect, param, **arguments, executor="reference")
     for step, rate in enumerate(rates):
         # Nothing here cancels, else rounding would be magnified: the gradient is larger than the decay
         # that is added to it and of steady size, and its sign is constant except where a variance is
         # centered; momentum, which then cancels, counts into the scale.
-        centered = theirs.get("centered") or optimizer_class is fastopt.AdaBelief
+        centered = peer_settings.get("centered") or optimizer_class is fastopt.AdaBelief
         sign = (-1.0) ** step if centered else 1.0
         grad = (sign * rng.uniform(1, 3, SIZE)).astype(dtype)
         param[...] = peer.param()

@@ -208,9 +208,9 @@ def fsdp():
         if name == "Rprop":  # torch's own ends in an error about an operation
             continue
         models = model(), model()
-        theirs = getattr(torch.optim, name)(models[0].parameters(), **settings)
+        reference = getattr(torch.optim, name)(models[0].parameters(), **settings)
         ours = getattr(fast, name)(models[1].parameters(), **settings)
-        for built, optimizer in zip(models, (theirs, ours), strict=True):
+        for built, optimizer in zip(models, (reference, ours), strict=True):
             train(built, optimizer, range(3))
         for a, b in zip(*(built.parameters() for built in models), strict=True):
             np.testing.assert_allclose(full(a).detach(), full(b).detach(), rtol=0, atol=1e-6)

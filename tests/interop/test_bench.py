@@ -71,9 +71,9 @@ def test_peers_on_a_gpu_on_the_cpu() -> None:
     # The network has one set of parameters, which has been stepped once more.
     assert len({round(way.first(), 6) for name, way in ways.items() if name != "network"}) == 1
     phase = cases.torch_phase(10, 1, device="cpu")
-    before = phase.first()
+    previous = phase.first()
     phase.step(0)
-    assert phase.first() < before
+    assert phase.first() < previous
 
 
 def test_losses_of_split_weights_on_a_tiny_model() -> None:

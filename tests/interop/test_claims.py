@@ -14,7 +14,7 @@ def test_lazy_adam_with_tensorflows_epsilon_is_sparse_adam():
     rng = np.random.default_rng(0)
     start = rng.standard_normal((20, 3))
     param = torch.tensor(start.copy(), requires_grad=True)
-    theirs = torch.optim.SparseAdam([param], lr=0.1, eps=1e-3)
+    reference = torch.optim.SparseAdam([param], lr=0.1, eps=1e-3)
     tables = {dialect: start.copy() for dialect in ("tensorflow1", "torch")}
     ours = [
         fastopt.Adam.like(
@@ -25,7 +25,7 @@ def test_lazy_adam_with_tensorflows_epsilon_is_sparse_adam():
     for _ in range(20):
         rows, values = rng.choice(20, 6, replace=False), rng.standard_normal((6, 3))
         param.grad = torch.sparse_coo_tensor(rows[None], values, start.shape, check_invariants=True)
-        theirs.step()
+        reference.step()
         for opt in ours:
             opt.step((rows, values))
     expected = param.detach().numpy()
@@ -43,14 +43,14 @@ def test_rounding_is_all_that_sets_losses_apart(dtype, limit):
         model = torch.nn.Sequential(*layers).to(dtype)
         optimizer = optim.Adam(model.parameters(), lr=1e-2)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=210)
-        found = []
+        losses = []
         for _ in range(200):
             optimizer.zero_grad()
             loss = (model(x) - torch.sin(3 * x)).square().mean()
             loss.backward()
             optimizer.step()
             schedule.step()
-            found.append(loss.item())
-        return np.array(found)
+            losses.append(loss.item())
+        return np.array(losses)
 
     assert abs(losses(home) - losses(torch.optim)).max() < limit

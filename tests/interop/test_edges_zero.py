@@ -79,36 +79,36 @@ def ours(name, dialect, w, **settings):
 
 @pytest.mark.parametrize("name", TORCH)
 def test_torch(name):
-    theirs, settings = TORCH[name]
+    reference, settings = TORCH[name]
     settings = {"lr": 0.1, "eps": 0.0, **settings}
     w = np.ones(3)
-    found = run(ours(name, "torch", w, **settings), w, GRADIENT)
-    expected = by_torch(theirs, settings, np.ones(3), GRADIENT)
-    np.testing.assert_allclose(found, expected, rtol=1e-8)  # NAdam's product is of float32
+    actual = run(ours(name, "torch", w, **settings), w, GRADIENT)
+    expected = by_torch(reference, settings, np.ones(3), GRADIENT)
+    np.testing.assert_allclose(actual, expected, rtol=1e-8)  # NAdam's product is of float32
 
 
 @pytest.mark.parametrize("name", OPTAX)
 @pytest.mark.parametrize("eps", [0.0, 1e-7])
 def test_optax(name, eps):
-    theirs, settings = OPTAX[name]
+    reference, settings = OPTAX[name]
     settings = {"learning_rate": 0.1, "eps": eps, **settings}
     for g in (GRADIENT.astype(np.float32), TINY):
         w = np.ones(3, np.float32)
-        found = run(ours(name, "optax", w, **settings), w, g)
-        expected = by_optax(theirs, settings, np.ones(3, np.float32), g)
-        np.testing.assert_allclose(found, expected, rtol=1e-5)  # its corrections are of float32
+        actual = run(ours(name, "optax", w, **settings), w, g)
+        expected = by_optax(reference, settings, np.ones(3, np.float32), g)
+        np.testing.assert_allclose(actual, expected, rtol=1e-5)  # its corrections are of float32
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside Keras
 @pytest.mark.parametrize("name", KERAS)
 def test_keras(name):
-    theirs, settings = KERAS[name]
+    reference, settings = KERAS[name]
     settings = {"learning_rate": 0.1, "epsilon": 0.0, **settings}
     g = GRADIENT.astype(np.float32)
     w = np.ones(3, np.float32)
-    found = run(ours(name, "keras", w, **settings), w, g)
-    expected = by_keras(theirs, settings, np.ones(3, np.float32), g)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    actual = run(ours(name, "keras", w, **settings), w, g)
+    expected = by_keras(reference, settings, np.ones(3, np.float32), g)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

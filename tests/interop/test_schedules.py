@@ -20,9 +20,9 @@ def optax():
     return module
 
 
-def assert_equal(ours, theirs):
+def assert_equal(ours, reference):
     """At every step, up to the rounding of their power, cosine and order of operations."""
-    expected = [float(theirs(np.float64(step))) for step in range(STEPS)]
+    expected = [float(reference(np.float64(step))) for step in range(STEPS)]
     np.testing.assert_allclose([ours(step) for step in range(STEPS)], expected, 1e-13, 1e-16)
 
 

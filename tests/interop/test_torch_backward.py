@@ -64,10 +64,10 @@ def train(model, optimizer, steps=4, seldom=lambda i: i % 2 == 0, scheduler=None
             scheduler.step()
 
 
-def assert_same(ours, theirs, optimizers):
-    for (name, p), q in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+def assert_same(ours, reference, optimizers):
+    for (name, p), q in zip(ours.named_parameters(), reference.parameters(), strict=True):
         assert torch.equal(p, q), name
-    a, b = (own.state_dict() for own in optimizers)
+    a, b = (optimizer.state_dict() for optimizer in optimizers)
     assert a["param_groups"] == b["param_groups"]
     assert a["state"].keys() == b["state"].keys()
     for key, states in a["state"].items():
@@ -91,37 +91,37 @@ def collected(request, monkeypatch):
 )
 def test_the_bits_of_ordinary_steps(name, added, collected):
     settings = SETTINGS[name] | added | {"lr": 0.01}
-    ours, theirs = model_of(), model_of()
+    ours, reference = model_of(), model_of()
     released = step_in_backward(groups(ours), getattr(fast, name), **settings)
-    ordinary = getattr(fast, name)(groups(theirs), **settings)
+    ordinary = getattr(fast, name)(groups(reference), **settings)
     # All have gradients in the first step: the order of elements, for random bits, is then the same.
     train(ours, released)
-    train(theirs, ordinary)
-    assert_same(ours, theirs, (released, ordinary))
+    train(reference, ordinary)
+    assert_same(ours, reference, (released, ordinary))
     assert all(p.grad is None for p in ours.parameters())
 
 
 @pytest.mark.parametrize("name", ["SGD", "AdamW"])
 def test_random_bits_are_those_of_ordinary_steps(name, collected):
     settings = SETTINGS[name] | {"stochastic_rounding": True, "average_decay": 0.9}
-    ours, theirs = model_of(torch.bfloat16), model_of(torch.bfloat16)
+    ours, reference = model_of(torch.bfloat16), model_of(torch.bfloat16)
     released = step_in_backward(ours, getattr(fast, name), **settings)
-    ordinary = getattr(fast, name)(theirs.parameters(), **settings)
+    ordinary = getattr(fast, name)(reference.parameters(), **settings)
     train(ours, released)
-    train(theirs, ordinary)
-    assert_same(ours, theirs, (released, ordinary))
+    train(reference, ordinary)
+    assert_same(ours, reference, (released, ordinary))
 
 
 def test_schedules_and_settings():
-    ours, theirs = model_of(), model_of()
+    ours, reference = model_of(), model_of()
     released = step_in_backward(ours, fast.Adam, lr=0.1)
-    ordinary = fast.Adam(theirs.parameters(), lr=0.1)
-    for model, optimizer in ((ours, released), (theirs, ordinary)):
+    ordinary = fast.Adam(reference.parameters(), lr=0.1)
+    for model, optimizer in ((ours, released), (reference, ordinary)):
         scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.5)
         train(model, optimizer, scheduler=scheduler)
         optimizer.param_groups[0]["weight_decay"] = 0.1
         train(model, optimizer, scheduler=scheduler)
-    assert_same(ours, theirs, (released, ordinary))
+    assert_same(ours, reference, (released, ordinary))
 
 
 @pytest.mark.parametrize("home", [fast, torch.optim])
@@ -164,16 +164,16 @@ def test_gradients_are_freed_before_the_next_come(monkeypatch):
 
 
 def test_hooks_can_be_removed():
-    ours, theirs = model_of(), model_of()
+    ours, reference = model_of(), model_of()
     released = step_in_backward(ours, fast.RMSprop, momentum=0.9)
-    ordinary = fast.RMSprop(theirs.parameters(), momentum=0.9)
+    ordinary = fast.RMSprop(reference.parameters(), momentum=0.9)
     train(ours, released)
     released.remove_hooks()
     released.remove_hooks()  # there are none
     train(ours, released)
     assert ours.twice.weight.grad is not None
-    train(theirs, ordinary, 8)
-    assert_same(ours, theirs, (released, ordinary))
+    train(reference, ordinary, 8)
+    assert_same(ours, reference, (released, ordinary))
     step_in_backward(ours, fast.SGD)
 
 
@@ -181,18 +181,18 @@ def test_what_changes_between_steps():
     model = model_of()
     released = step_in_backward(model.table, fast.SGD, lr=0.1)
     train(model, released, 1)
-    before = model.seldom.weight.clone()
+    previous = model.seldom.weight.clone()
     released.add_param_group({"params": model.seldom.parameters(), "lr": 1.0})
     model.zero_grad()
     train(model, released, 1)
-    assert not torch.equal(before, model.seldom.weight)
+    assert not torch.equal(previous, model.seldom.weight)
     assert model.seldom.weight.grad is None
     frozen = model.frozen.weight
     released.add_param_group({"params": [frozen]})
     frozen.requires_grad_()  # it has no hook yet
-    before = frozen.clone()
+    previous = frozen.clone()
     train(model, released, 2)
-    assert not torch.equal(before, frozen)
+    assert not torch.equal(previous, frozen)
     del released.param_groups[1]
     train(model, released, 1)
     assert model.seldom.weight.grad is not None
@@ -245,7 +245,7 @@ def test_nothing_is_kept_alive():
     seen = weakref.ref(released), weakref.ref(model.table.weight)
     del model, released
     gc.collect()
-    assert [own() for own in seen] == [None, None]
+    assert [ref() for ref in seen] == [None, None]
 
 
 @pytest.mark.parametrize("added", [{}, {"average_decay": 0.9}])
@@ -288,16 +288,16 @@ def test_two_passes_over_other_parameters_are_one_iteration():
 def test_checkpointing(reentrant):
     layers = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     released = step_in_backward(layers, fast.SGD)
-    before = layers[1].weight.clone()
+    previous = layers[1].weight.clone()
     loss = checkpoint(layers, torch.ones(4, requires_grad=True), use_reentrant=reentrant).sum()
     if reentrant:
         with pytest.raises(RuntimeError, match="pass use_reentrant=False"):
             loss.backward()
-        assert torch.equal(before, layers[1].weight)
+        assert torch.equal(previous, layers[1].weight)
     else:
         loss.backward()
         released.step()
-        assert not torch.equal(before, layers[1].weight)
+        assert not torch.equal(previous, layers[1].weight)
 
 
 def test_what_is_refused():
@@ -328,15 +328,15 @@ def test_an_error_in_the_middle_changes_nothing_and_can_be_mended():
     model = model_of()
     released = step_in_backward(model, fast.SGD, lr=0.1)
     train(model, released, 1)
-    before = [p.clone() for p in model.parameters()]
+    previous = [p.clone() for p in model.parameters()]
     released.param_groups[0]["lr"] = -1.0
     with pytest.raises(ValueError, match="lr"):  # noqa: PT012  # whichever steps the bucket
         model(TOKENS).backward()
         released.step()
-    assert all(map(torch.equal, before, model.parameters()))
+    assert all(map(torch.equal, previous, model.parameters()))
     released.param_groups[0]["lr"] = 0.1
     released.step()
-    assert not any(map(torch.equal, before, [model.table.weight]))
+    assert not any(map(torch.equal, previous, [model.table.weight]))
 
 
 def test_grad_scaler_is_refused():
@@ -394,6 +394,6 @@ def test_peak_memory_is_less_by_the_gradients(tmp_path):
     # Without it, glibc may not use freed memory of this size again.
     how = {"MALLOC_MMAP_THRESHOLD_": "1000000"}
     ordinary, released = (
-        int(run(MEMORY, tmp_path, HOW=own, **how)) for own in ("ordinary", "released")
+        int(run(MEMORY, tmp_path, HOW=kind, **how)) for kind in ("ordinary", "released")
     )
     assert ordinary - released > 0.8 * 32 * 1024 * 4  # KiB of 32 weights

@@ -28,8 +28,8 @@ def _usual(monkeypatch):
 def parameters(place, dtype=torch.float32):
     random = torch.Generator().manual_seed(0)
     shapes = (70, 80), (7,), (4, 1500), (), (3,)
-    own = [torch.randn(shape, generator=random, dtype=dtype) for shape in shapes]
-    return [torch.nn.Parameter(place(param)) for param in own]
+    tensors = [torch.randn(shape, generator=random, dtype=dtype) for shape in shapes]
+    return [torch.nn.Parameter(place(param)) for param in tensors]
 
 
 def give(params, step, place):
@@ -60,19 +60,19 @@ def usual(tensor):
 )
 def test_the_bits_of_ordinary_steps_on_the_cpu(name, added, collected, monkeypatch):
     monkeypatch.setattr(backward_steps, "COLLECTED", collected)
-    ours, theirs = parameters(to_cuda), parameters(usual)
+    ours, reference = parameters(to_cuda), parameters(usual)
     released = step_in_backward(ours, getattr(fast, name), **SETTINGS[name], **added)
-    ordinary = getattr(fast, name)(theirs, **SETTINGS[name], **added)
+    ordinary = getattr(fast, name)(reference, **SETTINGS[name], **added)
     for step in range(3):
         for param in give(ours, step, to_cuda):
             complete(param)
         assert ours[0].grad is None or collected > 20
         released.step()
         assert all(param.grad is None for param in ours)
-        for _ in give(theirs, step, usual):
+        for _ in give(reference, step, usual):
             pass
         ordinary.step()
-    for p, q in zip(ours, theirs, strict=True):
+    for p, q in zip(ours, reference, strict=True):
         assert torch.equal(to_cpu(p), q.detach())
         for key, value in ordinary.state[q].items():
             assert torch.equal(to_cpu(released.state[p][key]), value)
@@ -82,7 +82,7 @@ def test_gradients_on_another_stream_are_stepped_apart(monkeypatch):
     ours = parameters(to_cuda)
     released = step_in_backward(ours, fast.SGD, lr=1.0)
     entered, left = [], list(give(ours, 0, to_cuda))
-    before = [to_cpu(param).clone() for param in ours]
+    previous = [to_cpu(param).clone() for param in ours]
     current = torch.cuda.current_stream
     another = SimpleNamespace(cuda_stream=current().cuda_stream, name="another")
     with monkeypatch.context() as patched:
@@ -105,7 +105,7 @@ def test_gradients_on_another_stream_are_stepped_apart(monkeypatch):
     assert entered == [another]
     assert left[0].grad is None
     released.step()
-    assert not any(torch.equal(to_cpu(p), q) for p, q in zip(ours, before, strict=True))
+    assert not any(torch.equal(to_cpu(p), q) for p, q in zip(ours, previous, strict=True))
 
 
 def test_captures_are_refused(monkeypatch):

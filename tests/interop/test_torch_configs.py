@@ -49,13 +49,13 @@ def test_numbers_are_named_as_in_param_groups(name, entry, value, words, when):
     param.grad = torch.ones(3)
     opt.step()
     opt.param_groups[0][entry] = value
-    before = param.detach().clone()
+    previous = param.detach().clone()
     with pytest.raises(ValueError, match=f"^{words} of a param group must be a number"):
         opt.step()
     opt.param_groups[0][entry] = ["?"] * 2 if isinstance(value, tuple) else "?"
     with pytest.raises(TypeError, match=f"{entry}.* of a param group must be a number, not '\\?'"):
         opt.step()
-    assert torch.equal(param.detach(), before)
+    assert torch.equal(param.detach(), previous)
 
 
 def test_all_optimizers_have_configurations():
@@ -129,19 +129,19 @@ def test_param_groups(name):
 
 def errors():
     for name in NAMES:
-        for i, given in enumerate(INFOS[name].optim_error_inputs_func("cpu", torch.float32)):
-            yield pytest.param(name, given, id=f"{name}-{i}-{given.optimizer_error_input.desc}")
+        for i, case in enumerate(INFOS[name].optim_error_inputs_func("cpu", torch.float32)):
+            yield pytest.param(name, case, id=f"{name}-{i}-{case.optimizer_error_input.desc}")
 
 
-@pytest.mark.parametrize(("name", "given"), list(errors()))
-def test_errors(name, given):
-    assert given.error_on is OptimizerErrorEnum.CONSTRUCTION_ERROR
-    wrong = given.optimizer_error_input
+@pytest.mark.parametrize(("name", "case"), list(errors()))
+def test_errors(name, case):
+    assert case.error_on is OptimizerErrorEnum.CONSTRUCTION_ERROR
+    wrong = case.optimizer_error_input
     params = wrong.params if wrong.params is not None else [torch.nn.Parameter(torch.randn(1, 1))]
     kwargs = copy.deepcopy(wrong.kwargs)
-    if issubclass(given.error_type, Warning):
-        with pytest.warns(given.error_type, match=given.error_regex):
+    if issubclass(case.error_type, Warning):
+        with pytest.warns(case.error_type, match=case.error_regex):
             getattr(fast, name)(params, **kwargs)
         return
-    with pytest.raises(given.error_type, match=given.error_regex), warnings.catch_warnings():
+    with pytest.raises(case.error_type, match=case.error_regex), warnings.catch_warnings():
         getattr(fast, name)(params, **kwargs)

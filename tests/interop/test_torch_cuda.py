@@ -22,13 +22,13 @@ pytestmark = needs_torch_on_cuda
 
 def configurations():
     for name in NAMES:
-        found = _get_optim_inputs_including_global_cliquey_kwargs(
+        inputs = _get_optim_inputs_including_global_cliquey_kwargs(
             "cpu", torch.float32, INFOS[name], skip=("differentiable", "foreach", "fused")
         )
-        for given in found:
+        for entry in inputs:
             leave = ("differentiable", "foreach", "fused")
-            kwargs = {k: v for k, v in given.kwargs.items() if k not in leave}
-            yield pytest.param(name, kwargs, id=f"{name}-{given.desc}")
+            kwargs = {k: v for k, v in entry.kwargs.items() if k not in leave}
+            yield pytest.param(name, kwargs, id=f"{name}-{entry.desc}")
 
 
 @pytest.mark.parametrize(("name", "kwargs"), list(configurations()))
@@ -104,10 +104,10 @@ def test_layouts(name):
         p = torch.nn.Parameter(base.clone(memory_format=torch.preserve_format))
         whole = to_cuda(torch.zeros(2 * base.numel() + 9))
         gaps = base.stride() != p.stride()  # a clone has none
-        own = whole.as_strided(base.shape, base.stride(), 1) if gaps else to_cuda(p.detach())
+        moved = whole.as_strided(base.shape, base.stride(), 1) if gaps else to_cuda(p.detach())
         with torch.no_grad():
-            own.copy_(to_cuda(p.detach()))
-        q = torch.nn.Parameter(own)
+            moved.copy_(to_cuda(p.detach()))
+        q = torch.nn.Parameter(moved)
         for new, which, optimizer in zip((p, q), pair.params, pair.both, strict=True):
             pair.params[which].append(new)
             add_group(optimizer, {"params": [new], "lr": 0.1})
@@ -135,9 +135,9 @@ class Mixed(CudaPair):
 def test_parameters_on_several_devices(name):
     pair = Mixed(name, {"weight_decay": 0.1})
     new = [torch.nn.Parameter(torch.ones(9)), torch.nn.Parameter(to_cuda(torch.ones(9)))]
-    for own, which, optimizer in zip(new, pair.params, pair.both, strict=True):
-        pair.params[which].append(own)
-        add_group(optimizer, {"params": [own], "lr": 0.3})
+    for param, which, optimizer in zip(new, pair.params, pair.both, strict=True):
+        pair.params[which].append(param)
+        add_group(optimizer, {"params": [param], "lr": 0.3})
     for without in ((), (1, 2), (0, 2, 4), (1, 3, 5), ()):
         pair.step(without)
         pair.assert_same()
@@ -146,11 +146,11 @@ def test_parameters_on_several_devices(name):
 def test_a_limit_on_several_devices_is_refused():
     pair = Mixed("Adam")
     pair.fast.clip_norm = 1.0
-    before = [to_cpu(q).clone() for q in pair.params["fastopt"]]
+    previous = [to_cpu(q).clone() for q in pair.params["fastopt"]]
     with pytest.raises(ValueError, match=r"clip_norm must be None .* \['cpu', 'cuda:0'\]"):
         pair.step()
     assert not pair.fast.state
-    for q, w in zip(pair.params["fastopt"], before, strict=True):
+    for q, w in zip(pair.params["fastopt"], previous, strict=True):
         assert torch.equal(to_cpu(q), w)
 
 
@@ -264,10 +264,10 @@ class TestLaunches:
         pair.fast.add_param_group({"params": [other], "lr": 0.5})
         for _ in range(3):
             other.grad = to_cuda(torch.ones(5))
-            before = len(gpu_emulator.launches)
+            count = len(gpu_emulator.launches)
             pair.step()
-            own = gpu_emulator.launches[before:]
-            assert [launch["stream"] for launch in own] == [STREAM] * 2
+            launches = gpu_emulator.launches[count:]
+            assert [launch["stream"] for launch in launches] == [STREAM] * 2
 
     def test_nobody_waits(self, monkeypatch):
         """With new gradients, a schedule and groups: no synchronization, and no copy that waits."""

@@ -61,7 +61,7 @@ def test_what_moved_is_refused(compiled, options, how, which):
     for _ in range(3):
         opt.step(grads)
     moved = (params if which == "parameter" else state)[2]
-    before, first = to_cpu(params[0]).clone(), moved.detach()
+    previous, first = to_cpu(params[0]).clone(), moved.detach()
     how(moved, to_cuda(torch.full((7,), 5.0)))
     name = "params[2]" if which == "parameter" else "state['square_avg'][2]"
     what = "must keep the shape (7,)" if how is _half else "must keep its memory"
@@ -72,7 +72,7 @@ def test_what_moved_is_refused(compiled, options, how, which):
         with refusal(ValueError, [name, what]):
             action()
     assert opt.step_count == 3
-    assert torch.equal(to_cpu(params[0]), before)
+    assert torch.equal(to_cpu(params[0]), previous)
     _data(moved, first)
     opt.step(grads)
     assert opt.step_count == 4

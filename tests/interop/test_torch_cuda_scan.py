@@ -40,8 +40,8 @@ def train(name, place, missing=((), (), (1,), (0, 3), (), ())):
     return params, optimizer
 
 
-def assert_same(found, expected):
-    (params, optimizer), (others, other) = found, expected
+def assert_same(actual, expected):
+    (params, optimizer), (others, other) = actual, expected
     for p, q in zip(params, others, strict=True):
         assert torch.equal(to_cpu(p), to_cpu(q))
         for key, value in other.state[q].items():
@@ -54,17 +54,17 @@ def test_no_gradient_is_looked_at_in_python(name, monkeypatch):
         pytest.fail("checked in Python")
 
     monkeypatch.setattr(DeviceGradients, "_check", refuse)
-    found = train(name, to_cuda)
-    assert found[1]._planner.plan._snapshot is not None
-    assert_same(found, train(name, torch.clone))
+    trained = train(name, to_cuda)
+    assert trained[1]._planner.plan._snapshot is not None
+    assert_same(trained, train(name, torch.clone))
 
 
 @every
 def test_without_the_interface(name, monkeypatch):
     monkeypatch.setattr(snapshot, "interface", lambda kind: None)
-    found = train(name, to_cuda)
-    assert found[1]._planner.plan._snapshot is None
-    assert_same(found, train(name, torch.clone))
+    trained = train(name, to_cuda)
+    assert trained[1]._planner.plan._snapshot is None
+    assert_same(trained, train(name, torch.clone))
 
 
 def test_unusual_gradients():
@@ -84,12 +84,12 @@ def test_unusual_gradients():
 def test_a_step_that_fails_is_not_counted(monkeypatch):
     params, optimizer = train("Adam", to_cuda)
     stepper = optimizer._planner.plan.launches[0][0].stepper
-    before = [to_cpu(p).clone() for p in params]
+    previous = [to_cpu(p).clone() for p in params]
     stepper.launches.table[:, 2] += 4096  # more threads than a block has
     with pytest.raises(RuntimeError, match="cuLaunchKernel failed"):
         optimizer.step()
     assert [optimizer.state[p]["step"].item() for p in params] == [5.0, 5.0, 6.0, 5.0]
-    for p, q in zip(params, before, strict=True):
+    for p, q in zip(params, previous, strict=True):
         assert torch.equal(to_cpu(p), q)
     stepper.launches.table[:, 2] -= 4096
     optimizer.step()
@@ -151,7 +151,7 @@ def test_other_tensors_in_each_step_of_the_core(zero_grad, monkeypatch):
     sizes = 50, 0, 7
     params, twins = ([place(torch.ones(n)) for n in sizes] for place in (to_cuda, torch.clone))
     twins = [twin.numpy() for twin in twins]
-    opt, here = (fastopt.RMSProp(own, lr=0.1, zero_grad=zero_grad) for own in (params, twins))
+    opt, here = (fastopt.RMSProp(leaves, lr=0.1, zero_grad=zero_grad) for leaves in (params, twins))
 
     def step(number):
         grads = [torch.full((n,), float(number)) for n in sizes]
@@ -160,7 +160,7 @@ def test_other_tensors_in_each_step_of_the_core(zero_grad, monkeypatch):
 
     step(1)
     taken, take = [], DeviceGradients.take
-    monkeypatch.setattr(DeviceGradients, "take", lambda *given: (taken.append(1), take(*given)))
+    monkeypatch.setattr(DeviceGradients, "take", lambda *arguments: (taken.append(1), take(*arguments)))
     for number in (3, -2, 5):
         step(number)
     assert len(taken) == (3 if zero_grad else 0)

@@ -46,10 +46,10 @@ def test_states_of_8_bits(name, rounding):
     assert packed
     for state in packed.values():
         assert (state.device, state.shape) == (q.device, (17, 260))
-    found, expected = pair.fast.decoded(q), pair.torch.decoded(pair.params["torch"][0])
+    actual, expected = pair.fast.decoded(q), pair.torch.decoded(pair.params["torch"][0])
     for key in packed:
-        assert (found[key].device, found[key].dtype) == (q.device, torch.float32)
-        assert torch.equal(to_cpu(found[key]), expected[key])
+        assert (actual[key].device, actual[key].dtype) == (q.device, torch.float32)
+        assert torch.equal(to_cpu(actual[key]), expected[key])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
@@ -92,11 +92,11 @@ def test_checkpoints_of_8_bits(name, monkeypatch):
     twins = copy.deepcopy(pair.fast), pickle.loads(pickle.dumps(pair.fast))
     pair.step()
     for twin in twins:
-        own = twin.param_groups[0]["params"]
-        for p, q in zip(own, pair.params["fastopt"], strict=True):
+        params = twin.param_groups[0]["params"]
+        for p, q in zip(params, pair.params["fastopt"], strict=True):
             p.grad = q.grad
         twin.step()
-        for p, q in zip(own, pair.params["fastopt"], strict=True):
+        for p, q in zip(params, pair.params["fastopt"], strict=True):
             assert torch.equal(to_cpu(p), to_cpu(q))
             for key, value in pair.fast.state[q].items():
                 assert torch.equal(to_cpu(twin.state[p][key]), to_cpu(value))
@@ -108,10 +108,10 @@ def test_checkpoints_both_ways(name, monkeypatch):
     pair = CudaPair(name, {"lr": 0.1})
     for _ in range(2):
         pair.step()
-    ours, theirs = pair.fast.state_dict(), copy.deepcopy(pair.torch.state_dict())
+    ours, reference = pair.fast.state_dict(), copy.deepcopy(pair.torch.state_dict())
     states = {i: {k: to_cpu(v).clone() for k, v in s.items()} for i, s in ours["state"].items()}
     with moves_to_cuda(monkeypatch):
-        pair.fast.load_state_dict(theirs)
+        pair.fast.load_state_dict(reference)
     pair.torch.load_state_dict({**ours, "state": states})
     for _ in range(2):
         pair.step()

@@ -55,8 +55,8 @@ def run(params, optimizer, steps):
         optimizer.step()
 
 
-def numbers_of(own):
-    return {name: value for name, value in own.items() if name not in COUNTS}
+def numbers_of(state):
+    return {name: value for name, value in state.items() if name not in COUNTS}
 
 
 @pytest.mark.parametrize(
@@ -84,11 +84,11 @@ def test_the_same_bits_as_outside_of_torch(name, state_dtype, rounding):
         core.step([grad.numpy() for grad in gradients(params, step)])
     for p, array in zip(params, arrays, strict=True):
         np.testing.assert_array_equal(p.detach().numpy(), array)
-    for key, own in core.state.items():
-        for p, array in zip(params, own, strict=True):
-            found = optimizer.state[p][key]
-            found = found.view(torch.uint8).numpy().reshape(-1)
-            np.testing.assert_array_equal(found, array.reshape(-1).view(np.uint8))
+    for key, stored in core.state.items():
+        for p, array in zip(params, stored, strict=True):
+            actual = optimizer.state[p][key]
+            actual = actual.view(torch.uint8).numpy().reshape(-1)
+            np.testing.assert_array_equal(actual, array.reshape(-1).view(np.uint8))
 
 
 @formats
@@ -98,10 +98,10 @@ def test_near_torch(name, state_dtype):
     settings = {"lr": 0.01, **LARGE_ENOUGH.get(name, {})}
     params, optimizer = make(name, state_dtype, settings)
     others, _ = make(name, None)
-    theirs = getattr(torch.optim, name)(others, **settings)
+    reference = getattr(torch.optim, name)(others, **settings)
     begin = [p.detach().clone() for p in params]
     run(params, optimizer, range(5))
-    run(others, theirs, range(5))
+    run(others, reference, range(5))
     for p, q, start in zip(params, others, begin, strict=True):
         assert (p - q).abs().max() <= PRECISION[state_dtype] * (q - start).abs().max()
 
@@ -112,16 +112,16 @@ def test_states_as_they_are_stored(name, state_dtype):
     params, optimizer = make(name, state_dtype)
     run(params, optimizer, range(2))
     for p in params:
-        own = optimizer.state[p]
-        assert own.keys() == {*(n for n in COUNTS if n in own), *numbers_of(own)}
-        for value in numbers_of(own).values():
+        state = optimizer.state[p]
+        assert state.keys() == {*(n for n in COUNTS if n in state), *numbers_of(state)}
+        for value in numbers_of(state).values():
             if state_dtype != "8bit":
                 assert (value.dtype, value.shape) == (state_dtype, p.shape)
             elif p.shape == SMALL:
                 assert (value.dtype, value.shape) == (torch.float32, p.shape)
             else:
                 assert (value.dtype, value.shape) == (torch.uint8, (BLOCKS, 260))
-        assert all(value.dtype == torch.float32 for key, value in own.items() if key in COUNTS)
+        assert all(value.dtype == torch.float32 for key, value in state.items() if key in COUNTS)
         for value in numbers_of(optimizer.decoded(p)).values():
             assert value.shape == p.shape
 
@@ -130,8 +130,8 @@ def test_formats_by_name():
     wanted = {"exp_avg": torch.bfloat16, "exp_avg_sq": "8bit"}
     params, optimizer = make("Adam", wanted)
     run(params, optimizer, range(2))
-    own = optimizer.state[params[0]]
-    assert [own[key].dtype for key in (*wanted, "max_exp_avg_sq")] == [
+    state = optimizer.state[params[0]]
+    assert [state[key].dtype for key in (*wanted, "max_exp_avg_sq")] == [
         torch.bfloat16, torch.uint8, torch.float32,
     ]  # fmt: skip
 
@@ -145,10 +145,10 @@ def test_states_of_32_bits_beside_parameters_of_16(name, dtype):
     again, resumed = make(name, torch.float32, {"lr": 0.01}, dtype=dtype, average_decay=0.5)
     resumed.load_state_dict(saved)  # torch would round them to 16 bits
     for p, q in zip(params, again, strict=True):
-        own, other = numbers_of(optimizer.state[p]), numbers_of(resumed.state[q])
-        assert own
-        assert all(value.dtype == torch.float32 for value in own.values())
-        assert all(torch.equal(value, other[key]) for key, value in own.items())
+        state, other = numbers_of(optimizer.state[p]), numbers_of(resumed.state[q])
+        assert state
+        assert all(value.dtype == torch.float32 for value in state.values())
+        assert all(torch.equal(value, other[key]) for key, value in state.items())
 
 
 def test_an_average_of_16_bits_is_kept_in_32():
@@ -156,8 +156,8 @@ def test_an_average_of_16_bits_is_kept_in_32():
     run(params, optimizer, range(3))
     _, resumed = make("SGD", None, {}, dtype=torch.bfloat16, average_decay=0.999)
     resumed.load_state_dict(optimizer.state_dict())
-    for own in (optimizer.state[params[0]], next(iter(resumed.state.values()))):
-        assert own["average"].dtype == torch.float32
+    for state in (optimizer.state[params[0]], next(iter(resumed.state.values()))):
+        assert state["average"].dtype == torch.float32
 
 
 @formats
@@ -187,31 +187,31 @@ def test_checkpoints_of_torch_and_for_torch(name, state_dtype):
     settings |= LARGE_ENOUGH.get(name, {})
     params, optimizer = make(name, state_dtype, settings)
     others, _ = make(name, None, settings)
-    theirs = getattr(torch.optim, name)(others, **settings)
-    run(others, theirs, range(3))
-    optimizer.load_state_dict(through_file(theirs.state_dict()))
+    reference = getattr(torch.optim, name)(others, **settings)
+    run(others, reference, range(3))
+    optimizer.load_state_dict(through_file(reference.state_dict()))
     with torch.no_grad():
         for p, q in zip(params, others, strict=True):
             p.copy_(q)
-    before = [p.detach().clone() for p in params]
+    previous = [p.detach().clone() for p in params]
     run(params, optimizer, range(3, 5))
     large = numbers_of(optimizer.state[params[0]])
     stored = torch.uint8 if state_dtype == "8bit" else state_dtype
     assert large
     assert {value.dtype for value in large.values()} == {stored}
     saved = through_file(optimizer.decoded_state_dict())
-    assert not any(v.dtype == torch.uint8 for own in saved["state"].values() for v in own.values())
-    assert sorted(saved) == sorted(theirs.state_dict())
-    run(others, theirs, range(3, 5))
+    assert not any(v.dtype == torch.uint8 for state in saved["state"].values() for v in state.values())
+    assert sorted(saved) == sorted(reference.state_dict())
+    run(others, reference, range(3, 5))
     expected = [p.detach().clone() for p in others]
-    for p, q, start in zip(params, expected, before, strict=True):
+    for p, q, start in zip(params, expected, previous, strict=True):
         assert (p - q).abs().max() <= PRECISION[state_dtype] * (q - start).abs().max()
     # torch goes on from what the states stand for.
-    theirs.load_state_dict(saved)
+    reference.load_state_dict(saved)
     for q, p in zip(others, params, strict=True):
-        for key, value in theirs.state[q].items():
+        for key, value in reference.state[q].items():
             assert torch.equal(value, optimizer.decoded(p)[key].to(value.dtype))
-    run(others, theirs, range(5, 6))
+    run(others, reference, range(5, 6))
 
 
 @every
@@ -225,9 +225,9 @@ def test_from_8_bits_to_the_usual_and_back(name):
             q.copy_(p)
     usual.load_state_dict(through_file(optimizer.state_dict()))
     expected = copy.deepcopy([optimizer.decoded(p) for p in params])
-    for q, own in zip(again, expected, strict=True):
+    for q, state in zip(again, expected, strict=True):
         for key, value in usual.decoded(q).items():
-            assert torch.equal(value, own[key])
+            assert torch.equal(value, state[key])
     for p in params:  # assigned between steps
         p.grad = torch.zeros_like(p)
     optimizer.state_dtype = None
@@ -246,13 +246,13 @@ def test_hooks_see_tensors(name):
     saved, seen = optimizer.state_dict(), []
     _, other = make(name, "8bit")
 
-    def before(own, state_dict):
+    def note_before(hooked, state_dict):
         seen.extend(type(v) for states in state_dict["state"].values() for v in states.values())
 
-    def after(own):
-        seen.extend(type(v) for states in own.state.values() for v in states.values())
+    def after(hooked):
+        seen.extend(type(v) for states in hooked.state.values() for v in states.values())
 
-    other.register_load_state_dict_pre_hook(before)
+    other.register_load_state_dict_pre_hook(note_before)
     other.register_load_state_dict_post_hook(after)
     for _ in range(2):
         other.load_state_dict(saved)
@@ -264,11 +264,11 @@ def test_hooks_see_tensors(name):
 def test_copies_and_pickles(name):
     params, optimizer = make(name, "8bit", stochastic_rounding=False)
     run(params, optimizer, range(2))
-    for made in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
-        assert (made.state_dtype, made.stochastic_rounding) == ("8bit", False)
-        mine = made.param_groups[0]["params"]
-        run(mine, made, range(2, 4))
-        assert made.state[mine[0]].keys() == optimizer.state[params[0]].keys()
+    for twin in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
+        assert (twin.state_dtype, twin.stochastic_rounding) == ("8bit", False)
+        mine = twin.param_groups[0]["params"]
+        run(mine, twin, range(2, 4))
+        assert twin.state[mine[0]].keys() == optimizer.state[params[0]].keys()
 
 
 def test_another_order_in_memory_has_states_of_32_bits():
@@ -346,11 +346,11 @@ def test_a_group_that_cannot_have_the_format_is_not_added():
 def test_codes_of_another_size_are_refused():
     params, optimizer = make("Adam", "8bit")
     run(params, optimizer, range(1))
-    before = params[0].detach().clone()
+    previous = params[0].detach().clone()
     optimizer.state[params[0]]["exp_avg"] = torch.zeros((3, 260), dtype=torch.uint8)
     with pytest.raises(ValueError, match=rf"exp_avg must be a tensor of shape \({BLOCKS}, 260\)"):
         optimizer.step()
-    assert torch.equal(params[0], before)
+    assert torch.equal(params[0], previous)
 
 
 def test_a_parameter_of_another_optimizer_has_nothing_to_decode():

@@ -55,12 +55,12 @@ class GraphPair(Pair):
         super().__init__(name, kwargs, **more)
 
     def make(self, which, name):
-        own, kwargs = self.params[which], copy.deepcopy(self.kwargs)
+        params, kwargs = self.params[which], copy.deepcopy(self.kwargs)
         if which == "torch":
-            return getattr(self.home, name)(own, **kwargs)
-        self.params[which] = own = [torch.nn.Parameter(to_cuda(p.detach())) for p in own]
+            return getattr(self.home, name)(params, **kwargs)
+        self.params[which] = params = [torch.nn.Parameter(to_cuda(p.detach())) for p in params]
         kwargs |= {} if self.lr is None else {"lr": self.lr}
-        return getattr(fast, name)(own, capturable=True, **kwargs)
+        return getattr(fast, name)(params, capturable=True, **kwargs)
 
     def place(self, i, tensor):
         return to_cuda(tensor)
@@ -70,7 +70,7 @@ class GraphPair(Pair):
         for p, q in zip(*self.params.values(), strict=True):
             if q.grad is not None:
                 q.grad = to_cuda(torch.full_like(p, 7.0))
-        states = [v for own in self.fast.state.values() for v in own.values()]
+        states = [v for state in self.fast.state.values() for v in state.values()]
         return capture(monkeypatch, self.fast.step, [*self.params["fastopt"], *states])
 
     def replay(self, graph):
@@ -91,9 +91,9 @@ class GraphPair(Pair):
         )
         for p, q in zip(*self.params.values(), strict=True):
             torch.testing.assert_close(to_cpu(q), p.detach(), **tolerance)
-            theirs, ours = self.torch.state.get(p, {}), self.fast.state.get(q, {})
-            assert ours.keys() == theirs.keys()
-            for name, value in theirs.items():
+            reference, ours = self.torch.state.get(p, {}), self.fast.state.get(q, {})
+            assert ours.keys() == reference.keys()
+            for name, value in reference.items():
                 assert ours[name].device == q.device
                 assert ours[name].dtype == value.dtype
                 torch.testing.assert_close(to_cpu(ours[name]), value, **tolerance)
@@ -173,9 +173,9 @@ def test_one_launch_for_all_parameters(options, launches, monkeypatch):
         pair.step(without)
     graph = pair.capture(monkeypatch)
     for _ in range(2):
-        before = len(gpu_emulator.launches)
+        count = len(gpu_emulator.launches)
         pair.replay(graph)
-        assert len(gpu_emulator.launches) - before == launches
+        assert len(gpu_emulator.launches) - count == launches
         pair.assert_same(rtol=0, atol=0)
 
 
@@ -221,7 +221,7 @@ def test_checkpoints(name, when, monkeypatch):
     pair.assert_same()
 
     ours = pair.fast.state_dict()
-    assert all(own[key].is_cuda for own in ours["state"].values() for key in COUNTS if key in own)
+    assert all(state[key].is_cuda for state in ours["state"].values() for key in COUNTS if key in state)
     usual = getattr(fast, name)(pair.params["fastopt"])
     usual.load_state_dict(ours)
     usual.param_groups[0]["capturable"] = False
@@ -253,10 +253,10 @@ def test_copies(name, monkeypatch):
 
 def test_groups_for_graphs_and_others():
     pair = GraphPair("Adam", {"lr": 0.1})
-    p, q = (torch.nn.Parameter(own) for own in (torch.ones(9), to_cuda(torch.ones(9))))
-    for own, which, optimizer in zip((p, q), pair.params, pair.both, strict=True):
-        pair.params[which].append(own)
-        optimizer.add_param_group({"params": [own], "lr": 0.3, "capturable": False})
+    p, q = (torch.nn.Parameter(tensor) for tensor in (torch.ones(9), to_cuda(torch.ones(9))))
+    for param, which, optimizer in zip((p, q), pair.params, pair.both, strict=True):
+        pair.params[which].append(param)
+        optimizer.add_param_group({"params": [param], "lr": 0.3, "capturable": False})
     for without in ((), (1,), (5,), ()):
         pair.step(without)
         for p, q in zip(*pair.params.values(), strict=True):
@@ -274,14 +274,14 @@ def test_what_cannot_be_captured(monkeypatch):
     w.grad = to_cuda(torch.ones(5))
 
     def refused(optimizer, match, **settings):
-        before = to_cpu(w).clone()
+        previous = to_cpu(w).clone()
         for name, value in settings.items():
             setattr(optimizer, name, value)
         with monkeypatch.context() as patch:
             patch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
             with pytest.raises(RuntimeError, match=match):
                 optimizer.step()
-        assert torch.equal(to_cpu(w), before)
+        assert torch.equal(to_cpu(w), previous)
 
     def stepped(**settings):
         optimizer = fast.Adam([w], **{"capturable": True, **settings})

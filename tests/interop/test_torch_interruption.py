@@ -64,8 +64,8 @@ TENSORS = """
     ("name", "settings"), [("Adam", {}), ("NAdam", {}), ("RMSprop", {"momentum": 0.9})]
 )
 def test_ctrl_c(name, settings):
-    given = f"NAME, SETTINGS = {name!r}, {settings!r}"
-    process = subprocesses.start(script(given, INTERRUPTS, TENSORS), CACHE, cwd=ROOT)
+    constants = f"NAME, SETTINGS = {name!r}, {settings!r}"
+    process = subprocesses.start(script(constants, INTERRUPTS, TENSORS), CACHE, cwd=ROOT)
     assert subprocesses.finish(process) == "same"
 
 

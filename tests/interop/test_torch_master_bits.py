@@ -101,12 +101,12 @@ def test_checkpoints_copies_and_states_of_8_bits(bits):
         loose = ours.AdamW(copy.deepcopy(model).parameters(), master_bits=wrong, state_dtype="8bit")
         loose.load_state_dict(optimizer.state_dict())
         params = loose.param_groups[0]["params"]
-        before = [param.detach().clone() for param in params]
+        previous = [param.detach().clone() for param in params]
         for param in params:
             param.grad = torch.ones_like(param)
         with pytest.raises(ValueError, match="master_bits"):
             loose.step()
-        assert all(map(torch.equal, params, before))
+        assert all(map(torch.equal, params, previous))
 
 
 def _half():

@@ -75,18 +75,18 @@ def test_most_gradients_become_no_arrays(monkeypatch):
     assert len(reads) == sum(p.grad is not None for p in params)
 
 
-def changed(how, p, own):
+def changed(how, p, state):
     if how == "another place":
         p.data = p.data.clone()
     elif how == "another shape in the same place":
         p.grad = None
         p.data = p.data.view(3, 5)
     elif how == "another state in the same place":
-        own["exp_avg"] = own["exp_avg"].view_as(own["exp_avg"])
+        state["exp_avg"] = state["exp_avg"].view_as(state["exp_avg"])
     elif how == "a state that is gone":
-        del own["exp_avg_sq"]
+        del state["exp_avg_sq"]
     elif how == "states that changed places":
-        own["exp_avg"], own["exp_avg_sq"] = own["exp_avg_sq"].abs(), own["exp_avg"].abs()
+        state["exp_avg"], state["exp_avg_sq"] = state["exp_avg_sq"].abs(), state["exp_avg"].abs()
 
 
 @pytest.mark.parametrize(
@@ -120,9 +120,9 @@ def test_changes_are_noticed(how, scans, monkeypatch):
         optimizer.step()
         both.append((p, optimizer.state[p]))
         assert plan is None or optimizer._planner.plan is not plan
-    (p, own), (q, other) = both
+    (p, state), (q, other) = both
     torch.testing.assert_close(p, q)
-    for key, value in own.items():
+    for key, value in state.items():
         torch.testing.assert_close(value, other[key])
 
 
@@ -161,10 +161,10 @@ def test_numbers_of_another_dtype_are_not_taken_as_they_are():
     interface = exchange.interface(torch.Tensor)
     for tensor in others[:3]:
         form = exchange.Expected([tensor], interface).table[0, exchange.FORM]
-        known._grads.table[0, exchange.FORM], before = form, known._grads.table[0, exchange.FORM]
+        known._grads.table[0, exchange.FORM], original = form, known._grads.table[0, exchange.FORM]
         assert known.is_same()
         assert not known.is_noted
-        known._grads.table[0, exchange.FORM] = before
+        known._grads.table[0, exchange.FORM] = original
     for tensor in others[3:]:
         with pytest.raises((RuntimeError, BufferError)):
             exchange.Expected([tensor], interface)

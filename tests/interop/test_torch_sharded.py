@@ -17,12 +17,12 @@ def results(tmp_path_factory):
     """The folder with what went wrong, by the number of processes."""
 
     @functools.cache
-    def made(size):
+    def run_jobs(size):
         folder = tmp_path_factory.mktemp("processes")
         spawn(run, (size, str(folder), JOBS_OF[size]), nprocs=size)
         return folder
 
-    return made
+    return run_jobs
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch is built without distributed")

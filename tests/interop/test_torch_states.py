@@ -146,8 +146,8 @@ def test_an_old_checkpoint_with_steps_as_numbers():
     pair = Pair("RMSprop", SETTINGS["RMSprop"])
     pair.step()
     saved = copy.deepcopy(pair.torch.state_dict())
-    for own in saved["state"].values():
-        own["step"] = int(own["step"])
+    for state in saved["state"].values():
+        state["step"] = int(state["step"])
     for optimizer in pair.both:
         optimizer.load_state_dict(copy.deepcopy(saved))
     pair.step()
@@ -160,25 +160,25 @@ def test_copies_and_pickles(name):
     pair.step()
     extra = getattr(fast, name)(pair.params["fastopt"], clip_norm=2.0, average_decay=0.9)
     extra.load_state_dict(pair.fast.state_dict())
-    for made in (copy.deepcopy(extra), pickle.loads(pickle.dumps(extra))):
-        assert type(made) is getattr(fast, name)
-        assert (made.clip_norm, made.average_decay) == (2.0, 0.9)
-        mine = made.param_groups[0]["params"]
+    for twin in (copy.deepcopy(extra), pickle.loads(pickle.dumps(extra))):
+        assert type(twin) is getattr(fast, name)
+        assert (twin.clip_norm, twin.average_decay) == (2.0, 0.9)
+        mine = twin.param_groups[0]["params"]
         for p in mine:
             p.grad = torch.ones_like(p)
-        before = [p.detach().clone() for p in mine]
-        made.step()
-        assert not torch.equal(before[0], mine[0])
-        assert made.last.norm == pytest.approx(np.sqrt(sum(p.numel() for p in mine)))
+        previous = [p.detach().clone() for p in mine]
+        twin.step()
+        assert not torch.equal(previous[0], mine[0])
+        assert twin.last.norm == pytest.approx(np.sqrt(sum(p.numel() for p in mine)))
 
 
 def test_a_state_of_another_shape_is_an_error():
     pair = Pair("Adam")
     pair.step()
     p = pair.params["fastopt"][0]
-    before = p.detach().clone()
+    previous = p.detach().clone()
     pair.fast.state[p]["exp_avg"] = torch.zeros(2)
     p.grad = torch.ones_like(p)
     with pytest.raises(ValueError, match=r"exp_avg must be a tensor of shape \(3, 5\), not \(2,\)"):
         pair.fast.step()
-    assert torch.equal(p, before)
+    assert torch.equal(p, previous)

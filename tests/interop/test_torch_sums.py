@@ -263,10 +263,10 @@ def test_an_assigned_rate_ends_the_automatic_one_which_continues_later():
         both.step(without=(1,))
         assert both.torch.get_last_lr() == [both.core.current("lr")]
     del both.torch.param_groups[0]["automatic_lr"]  # a plain rate, without the trend
-    before = both.params[0].detach().clone()
-    both.params[0].grad = torch.ones_like(before)
+    previous = both.params[0].detach().clone()
+    both.params[0].grad = torch.ones_like(previous)
     both.torch.step()
-    assert not torch.equal(before, both.params[0])
+    assert not torch.equal(previous, both.params[0])
 
 
 def test_a_group_that_is_added_has_the_rate_of_the_others():
@@ -285,11 +285,11 @@ def test_a_group_that_is_added_has_the_rate_of_the_others():
 
 def test_torchs_checkpoint_starts_a_rate_of_its_own():
     p = torch.nn.Parameter(torch.ones(3))
-    theirs = torch.optim.AdamW([p], lr=0.125)
+    reference = torch.optim.AdamW([p], lr=0.125)
     p.grad = torch.ones(3)
-    theirs.step()
+    reference.step()
     ours = fast.AdamW([p], lr="auto")
-    ours.load_state_dict(theirs.state_dict())
+    ours.load_state_dict(reference.state_dict())
     ours.step()  # with the settings of the checkpoint, as always
     assert ours.get_last_lr() == [0.125]
     assert "trend" not in ours.state[p]
@@ -330,7 +330,7 @@ def test_averaged_parameters(name, schedule_free):
     )
     for _ in range(4):
         both.step()
-    before = [p.detach().clone() for p in both.params]
+    previous = [p.detach().clone() for p in both.params]
     averages = both.torch.averaged_params()
     for average, expected in zip(averages, both.core.averaged_params(), strict=True):
         np.testing.assert_array_equal(average.numpy(), expected)
@@ -342,7 +342,7 @@ def test_averaged_parameters(name, schedule_free):
             copy.deepcopy(both.torch)
         with pytest.raises(RuntimeError, match="exchanged"), both.torch.averaged():
             pass
-    assert all(map(torch.equal, both.params, before))
+    assert all(map(torch.equal, both.params, previous))
     both.reload()
     both.step()
 

@@ -80,10 +80,10 @@ def test_other_numbers_in_a_checkpoint_are_refused():
     saved["param_groups"][0]["carried"] = [[1.0]]
     other = fast.Prodigy([p])
     other.load_state_dict(saved)
-    before = p.detach().clone()
+    previous = p.detach().clone()
     with pytest.raises(ValueError, match="must have the numbers of this optimizer's transforms"):
         other.step()
-    assert torch.equal(p, before)
+    assert torch.equal(p, previous)
 
 
 @pytest.mark.parametrize("kwargs", [{"lr": "auto"}, {"stats": ("grad_norm",)}, {"schedule_free": 0.9}])

@@ -136,22 +136,22 @@ def test_parameters_of_16_bits(name, half):
     optimizer = getattr(fast, name)(params, **settings)
     for step in range(5):
         wide = [torch.nn.Parameter(p.detach().float()) for p in params]
-        theirs = getattr(torch.optim, name)(wide, **settings)
+        reference = getattr(torch.optim, name)(wide, **settings)
         for p, q in zip(params, wide, strict=True):
             if step or name == "Adagrad":
-                own = optimizer.state[p].items()
-                theirs.state[q] = {k: v.float().clone() for k, v in own}
+                state = optimizer.state[p].items()
+                reference.state[q] = {k: v.float().clone() for k, v in state}
             p.grad = (1 + torch.rand(p.shape, generator=random)).to(dtype)
             if p.dim() == 4:
                 p.grad = p.grad.to(memory_format=torch.channels_last)
             q.grad = p.grad.float()
         optimizer.step()
-        theirs.step()
+        reference.step()
         rounding = {"rtol": torch.finfo(dtype).eps, "atol": torch.finfo(dtype).tiny}
         for p, q in zip(params, wide, strict=True):
             torch.testing.assert_close(p, q.to(dtype), **rounding)
-            assert optimizer.state[p].keys() == theirs.state[q].keys()
-            for key, value in theirs.state[q].items():
+            assert optimizer.state[p].keys() == reference.state[q].keys()
+            for key, value in reference.state[q].items():
                 expected = value if key in COUNTS else value.to(dtype)
                 torch.testing.assert_close(optimizer.state[p][key], expected, **rounding)
                 assert optimizer.state[p][key].stride() == expected.stride()
@@ -180,10 +180,10 @@ def test_a_group_of_several_dtypes():
     params.append(torch.ones(3, dtype=torch.float16))
     w = [torch.nn.Parameter(p.clone()) for p in params]
     v = [torch.nn.Parameter(p.clone()) for p in params]
-    for own, kind in ((w, fast.Adam), (v, torch.optim.Adam)):
-        optimizer = kind(own, lr=0.1)
+    for param, kind in ((w, fast.Adam), (v, torch.optim.Adam)):
+        optimizer = kind(param, lr=0.1)
         for _ in range(3):
-            for p in own:
+            for p in param:
                 p.grad = torch.full_like(p, 2.0)
             optimizer.step()
     for p, q in zip(w[:3], v[:3], strict=True):
@@ -199,7 +199,7 @@ def test_one_launch_steps_the_memory_of_the_tensors(monkeypatch):
     assert [leaf.__array_interface__["data"][0] for leaf in launch.stepper.parameters.leaves] == places
     calls = []
     stepper, run = launch.stepper, launch.stepper.step
-    monkeypatch.setattr(stepper, "step", lambda *given: calls.append(1) or run(*given))
+    monkeypatch.setattr(stepper, "step", lambda *arguments: calls.append(1) or run(*arguments))
     pair.step()
     assert len(calls) == 1
     pair.assert_same()
@@ -223,9 +223,9 @@ def test_autograd_notices_the_step():
     optimizer = fast.SGD([w], lr=0.1)
     loss = (w**2).sum()
     w.grad = torch.ones(3)
-    before = w._version
+    version = w._version
     optimizer.step()
-    assert w._version > before
+    assert w._version > version
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
 
@@ -272,12 +272,12 @@ def test_embeddings_with_sparse_gradients_and_then_with_dense_ones(name, setting
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("SGD", "Adagrad")])
 def test_sparse_gradients_that_torch_refuses_too(name):
     embedding = torch.nn.Embedding(20, 4, sparse=True)
-    before = embedding.weight.detach().clone()
+    previous = embedding.weight.detach().clone()
     optimizer = getattr(fast, name)(embedding.parameters())
     embedding(torch.tensor([1, 2])).sum().backward()
     with pytest.raises(RuntimeError, match=f"{name} does not support sparse gradients"):
         optimizer.step()
-    assert torch.equal(before, embedding.weight)
+    assert torch.equal(previous, embedding.weight)
 
 
 def test_empty_parameters_and_no_gradients_at_all():
@@ -298,13 +298,13 @@ def test_threads_are_as_many_as_torch_may_use(monkeypatch):
     optimizer.step()
     plan = optimizer._planner.plan
     monkeypatch.setattr(plan, "step", lambda *a: seen.append(fastopt.get_num_threads()))
-    before = torch.get_num_threads()
+    original = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
         optimizer.step()
-        torch.set_num_threads(before)
+        torch.set_num_threads(original)
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(original)
     assert seen == [1]
 
 
@@ -325,12 +325,12 @@ def refused(params, error, words, kind=None, **settings):
     optimizer = (kind or fast.Adam)(params, **settings)
     for p in params:
         p.grad = torch.zeros_like(p)
-    before = [p.detach().clone() for p in params if p.device.type == "cpu"]
+    previous = [p.detach().clone() for p in params if p.device.type == "cpu"]
     with pytest.raises(error, match=words) as caught:
         optimizer.step()
     assert caught.type is error
     assert not any(optimizer.state.values())
-    for p, q in zip(params, before, strict=False):
+    for p, q in zip(params, previous, strict=False):
         assert p.tolist() == q.tolist()
 
 

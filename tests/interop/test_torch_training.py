@@ -58,19 +58,19 @@ SCHEDULERS = {
 @pytest.mark.parametrize("scheduler", list(SCHEDULERS))
 @every
 def test_the_same_losses_over_200_steps(name, scheduler):
-    theirs = script(torch.optim, name, SCHEDULERS[scheduler])
+    expected = script(torch.optim, name, SCHEDULERS[scheduler])
     ours = script(fast, name, SCHEDULERS[scheduler])
-    assert theirs[-1] < theirs[0]
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+    assert expected[-1] < expected[0]
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5)
 
 
 @every
 def test_is_a_torch_optimizer(name):
     w = torch.nn.Parameter(torch.ones(2))
-    optimizer, theirs = getattr(fast, name)([w]), getattr(torch.optim, name)([w])
-    assert isinstance(optimizer, type(theirs))
-    assert optimizer.defaults == theirs.defaults
-    assert repr(optimizer) == repr(theirs)
+    optimizer, reference = getattr(fast, name)([w]), getattr(torch.optim, name)([w])
+    assert isinstance(optimizer, type(reference))
+    assert optimizer.defaults == reference.defaults
+    assert repr(optimizer) == repr(reference)
 
 
 def test_closures():
@@ -149,9 +149,9 @@ def test_hooks_that_run_the_step_in_the_backward_pass():
 
     for p in model.parameters():
         p.register_post_accumulate_grad_hook(hook)
-    before = [p.detach().clone() for p in model.parameters()]
+    previous = [p.detach().clone() for p in model.parameters()]
     model(torch.ones(2, 4)).sum().backward()
-    assert all(not torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+    assert all(not torch.equal(p, q) for p, q in zip(model.parameters(), previous, strict=True))
     assert all(p.grad is None for p in model.parameters())
 
 
@@ -289,11 +289,11 @@ def test_a_bad_number_in_a_group_changes_nothing():
     optimizer = fast.RMSprop([w], lr=0.1)
     w.grad = torch.ones(2)
     optimizer.step()
-    before, held = w.detach().clone(), {k: v.clone() for k, v in optimizer.state[w].items()}
+    previous, held = w.detach().clone(), {k: v.clone() for k, v in optimizer.state[w].items()}
     optimizer.param_groups[0]["lr"] = -1.0
     with pytest.raises(ValueError, match=r"lr .*must be a number >= 0, got -1\.0"):
         optimizer.step()
-    assert torch.equal(w, before)
+    assert torch.equal(w, previous)
     assert all(torch.equal(value, optimizer.state[w][key]) for key, value in held.items())
 
 
@@ -348,9 +348,9 @@ def test_stochastic_rounding_loses_no_small_updates():
 
 def test_code_of_the_page_runs():
     scope = {"__name__": "reader"}
-    found = blocks(ROOT / "docs" / "torch.md")
-    assert len(found) == 6
-    for block in found:
+    examples = blocks(ROOT / "docs" / "torch.md")
+    assert len(examples) == 6
+    for block in examples:
         exec(compile(block, "docs/torch.md", "exec"), scope)
 
 

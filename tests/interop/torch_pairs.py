@@ -62,10 +62,10 @@ class Pair:
     def __init__(self, name, kwargs=None, shapes=SHAPES, dtype=torch.float32, params=None, seed=0):
         self.random = torch.Generator().manual_seed(seed)
         self.dtype = dtype
-        own = params or [torch.randn(s, generator=self.random, dtype=dtype) for s in shapes]
+        tensors = params or [torch.randn(s, generator=self.random, dtype=dtype) for s in shapes]
         self.params = {
-            "torch": [torch.nn.Parameter(p.clone()) for p in own],
-            "fastopt": [torch.nn.Parameter(p.clone()) for p in own],
+            "torch": [torch.nn.Parameter(p.clone()) for p in tensors],
+            "fastopt": [torch.nn.Parameter(p.clone()) for p in tensors],
         }
         self.kwargs = taken(name, kwargs or {})
         self.torch = self.make("torch", name)
@@ -104,22 +104,22 @@ class Pair:
         tolerance = tolerance or TOLERANCE[self.dtype.to_real()]
         for i, (p, q) in enumerate(zip(*self.params.values(), strict=True)):
             torch.testing.assert_close(q, p, msg=lambda m, i=i: f"parameter {i}: {m}", **tolerance)
-            theirs, ours = self.torch.state.get(p, {}), self.fast.state.get(q, {})
-            assert ours.keys() == theirs.keys()
-            for name, value in theirs.items():
-                found = ours[name]
-                assert type(found) is type(value)
-                assert found.stride() == value.stride()
+            reference, ours = self.torch.state.get(p, {}), self.fast.state.get(q, {})
+            assert ours.keys() == reference.keys()
+            for name, value in reference.items():
+                actual = ours[name]
+                assert type(actual) is type(value)
+                assert actual.stride() == value.stride()
                 torch.testing.assert_close(
-                    found, value, msg=lambda m, i=i, n=name: f"{n} of parameter {i}: {m}", **tolerance
+                    actual, value, msg=lambda m, i=i, n=name: f"{n} of parameter {i}: {m}", **tolerance
                 )
 
 
 def state_keys(optimizer):
     """What a checkpoint is made of, without its numbers."""
-    found = optimizer.state_dict()
-    states = {i: sorted(own) for i, own in found["state"].items()}
-    return states, [sorted(group) for group in found["param_groups"]]
+    saved = optimizer.state_dict()
+    states = {i: sorted(state) for i, state in saved["state"].items()}
+    return states, [sorted(group) for group in saved["param_groups"]]
 
 
 def through_file(state_dict):

@@ -28,7 +28,7 @@ def gradient(step):
     return np.random.default_rng(step).integers(-64, 65, SIZE).astype(np.float32) / 32
 
 
-def made(comm, replicated=True, make=adam, size=SIZE):
+def build(comm, replicated=True, make=adam, size=SIZE):
     w = start(size, np.float32)
     if not replicated:
         w = w[shard_slice(size, comm.rank, comm.size)].copy()
@@ -49,7 +49,7 @@ def plain_after(steps, make=adam):
 
 
 def save(comm, folder, steps):
-    opt = made(comm)
+    opt = build(comm)
     train(opt, range(int(steps)))
     opt.save(folder)
 
@@ -58,7 +58,7 @@ def resume(comm, folder):
     """From whatever number of ranks; a new optimizer with other content goes on with the same bits."""
     plain = plain_after(5)
     for replicated in (True, False):
-        opt = made(comm, replicated)
+        opt = build(comm, replicated)
         opt.step(gradient(99))
         opt.load(folder)
         assert opt.step_count == 3
@@ -68,7 +68,7 @@ def resume(comm, folder):
     again = Path(folder) / f"again-{comm.size}"
     opt.save(again)
     opt.save(again)
-    other = made(comm)
+    other = build(comm)
     other.load(again)
     assert_same(other, plain, folder)
     if comm.rank == 0:
@@ -79,20 +79,20 @@ def resume(comm, folder):
     assert other.optimizer.beta1 == 0.5
     if COMPILED:  # blocks of 8 bits, cut elsewhere on another number of ranks
         eight = lambda s: adam(s, state_dtype="8bit")  # noqa: E731
-        one = made(comm.Split(comm.rank), make=eight, size=20_000)
+        one = build(comm.Split(comm.rank), make=eight, size=20_000)
         one.step(np.arange(20_000, dtype=np.float32))
         if comm.rank == 0:
             one.save(f"{again}-8bit")
         comm.Barrier()
-        parts = made(comm, make=eight, size=20_000)
+        parts = build(comm, make=eight, size=20_000)
         parts.load(f"{again}-8bit")
         assert_same_bits(parts.params, one.params)
         whole = parts.gather(of=parts.optimizer.decoded("exp_avg"))
         assert_same_bits(whole, one.optimizer.decoded("exp_avg"))
     # More ranks than elements.
-    few = made(comm, size=1)
+    few = build(comm, size=1)
     few.save(again)
-    other = made(comm, size=1)
+    other = build(comm, size=1)
     other.step(np.ones(1, np.float32))
     other.load(again)
     assert_same_bits(other.params, few.params)
@@ -124,13 +124,13 @@ def last_of(folder):
 
 def damage(comm, folder):
     """Whoever needs what is damaged has the error, the others are told; nothing is changed."""
-    opt = made(comm)
+    opt = build(comm)
     train(opt, range(3))
     opt.save(folder)
     comm.Barrier()
     shard, index = last_of(folder), Path(folder) / shard_files.INDEX
     whole = {path: path.read_bytes() for path in (shard, index)}
-    before = opt.params.tobytes(), opt.gather(of=opt.optimizer.state["exp_avg"]).tobytes()
+    previous = opt.params.tobytes(), opt.gather(of=opt.optimizer.state["exp_avg"]).tobytes()
 
     def refused(kind, words, path, content, everywhere=False):
         """With this content of a file, or without it."""
@@ -183,7 +183,7 @@ def damage(comm, folder):
 
     # Other optimizers.
     def other(words, **others):
-        mismatched = made(comm, **others)
+        mismatched = build(comm, **others)
         assert_all_raise_alike(ValueError, words, lambda: mismatched.load(folder))
         assert mismatched.step_count == 0
 
@@ -194,7 +194,7 @@ def damage(comm, folder):
     assert_all_raise_alike(ValueError, ["dtype float32", "float64"], lambda: wide.load(folder))
     assert_all_raise_alike(FileNotFoundError, ["no checkpoint"], lambda: opt.load(f"{folder}/none"))
 
-    assert before == (opt.params.tobytes(), opt.gather(of=opt.optimizer.state["exp_avg"]).tobytes())
+    assert previous == (opt.params.tobytes(), opt.gather(of=opt.optimizer.state["exp_avg"]).tobytes())
     opt.load(folder)
     train(opt, range(3, 5))
     assert_same(opt, plain_after(5), "goes on")
@@ -202,7 +202,7 @@ def damage(comm, folder):
 
 def failing_save(comm, folder):
     """One rank cannot write: an error on all, and the last checkpoint stays."""
-    opt = made(comm)
+    opt = build(comm)
     opt.save(folder)
     comm.Barrier()
     names = sorted(path.name for path in Path(folder).iterdir())
@@ -225,7 +225,7 @@ def failing_save(comm, folder):
     shard_files.write_index = write_index
     comm.Barrier()
     assert sorted(path.name for path in Path(folder).iterdir()) == names
-    fresh = made(comm)
+    fresh = build(comm)
     fresh.load(folder)
     assert fresh.step_count == 0
     comm.Barrier()
@@ -235,7 +235,7 @@ def failing_save(comm, folder):
 
 def interrupted_load(comm, folder):
     """One rank fails while it puts its shard in place: no rank steps until all have loaded."""
-    opt = made(comm)
+    opt = build(comm)
     train(opt, range(3))
     opt.save(folder)
     train(opt, range(3, 4))
@@ -263,7 +263,7 @@ def interrupted_load(comm, folder):
 
 def private(comm, folder):
     """What replaces a private checkpoint is private: the index, and the shards that it names."""
-    opt = made(comm)
+    opt = build(comm)
     opt.save(folder)
     comm.Barrier()
     if comm.rank == 0:
@@ -282,7 +282,7 @@ def private(comm, folder):
 
 def pipes(comm, folder):
     """Neither an index nor a shard that is a pipe is waited for."""
-    opt = made(comm)
+    opt = build(comm)
     opt.save(folder)
     comm.Barrier()
     for path, everywhere in ((last_of(folder), False), (Path(folder) / shard_files.INDEX, True)):
@@ -307,7 +307,7 @@ def all_that_goes_wrong(comm, folder):
 
 def killed_while_saving(comm, folder, stage):
     """One save that succeeds; then the last rank, or the first with the index, dies in the next."""
-    opt = made(comm)
+    opt = build(comm)
     train(opt, range(3))
     opt.save(folder)
     train(opt, range(3, 5))

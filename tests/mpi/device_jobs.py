@@ -45,13 +45,13 @@ def compare(comm, make, size, dtype=np.float32, assigned=None, gradients=None, *
     sharded, plain = ShardedOptimizer(comm, to_device(w), make, **options), make(w)
     if gradients is None:
         gradients = exact_gradients(size, dtype, comm.size)
-    for number, own in enumerate(gradients):
+    for number, by_rank in enumerate(gradients):
         for name, value in (assigned or {}).get(number, {}).items():
             setattr(sharded.optimizer, name, value)
             setattr(plain, name, value)
-        sharded.step(to_device(own[comm.rank]))
+        sharded.step(to_device(by_rank[comm.rank]))
         with np.errstate(all="ignore"):
-            plain.step(own.sum(axis=0, dtype=dtype), grad_scale=float(comm.size))
+            plain.step(by_rank.sum(axis=0, dtype=dtype), grad_scale=float(comm.size))
     assert_same(sharded, plain, f"{make} {size} {dtype} {options}")
     return sharded, plain
 
@@ -114,9 +114,9 @@ def storage(comm):
     for way in ways(comm):
         for count in (1, 2):
             dithered = {"stochastic_rounding": True, "seed": 5}
-            for own, more in ((np.float32, {}), (np.float16, dithered)):
+            for dtype, more in ((np.float32, {}), (np.float16, dithered)):
                 make = lambda s, more=more: fastopt.RMSProp(s, lr=0.1, **more)  # noqa: E731
-                w = start(size, own)
+                w = start(size, dtype)
                 opt = ShardedOptimizer(
                     comm,
                     to_device(w),
@@ -129,7 +129,7 @@ def storage(comm):
                 for step in exact_gradients(size, np.float32, comm.size):
                     opt.step(to_device(step[comm.rank].astype(np.float16)))
                     plain.step(step.sum(axis=0), grad_scale=float(comm.size))
-                assert_same(opt, plain, (own, count))
+                assert_same(opt, plain, (dtype, count))
 
 
 def blocks(comm, folder):
@@ -144,11 +144,11 @@ def blocks(comm, folder):
     opt.save(folder)
     other = ShardedOptimizer(comm, to_device(np.zeros(size, np.float32)), make, **way)
     other.load(folder)
-    for found in (opt, other):
-        assert_same_bits(to_host(found.params), plain.params)
+    for trained in (opt, other):
+        assert_same_bits(to_host(trained.params), plain.params)
         for name in plain.state:
-            own = found.optimizer.decoded(name).reshape(-1)
-            assert_same_bits(own, plain.decoded(name)[found.slice], name)
+            state = trained.optimizer.decoded(name).reshape(-1)
+            assert_same_bits(state, plain.decoded(name)[trained.slice], name)
 
 
 def options(comm):
@@ -174,9 +174,9 @@ def options(comm):
                 comm, to_device(whole[part].copy()), make, replicated=False, device_exchange=way
             )
             plain = make(whole)
-            for own in exact_gradients(size, np.float32, comm.size):
-                opt.step(to_device(own[comm.rank]))
-                plain.step(own.sum(axis=0), grad_scale=float(comm.size))
+            for by_rank in exact_gradients(size, np.float32, comm.size):
+                opt.step(to_device(by_rank[comm.rank]))
+                plain.step(by_rank.sum(axis=0), grad_scale=float(comm.size))
             assert_same(opt, plain, size)
             out = to_device(np.full(size, np.nan, np.float32))
             assert opt.gather(out) is out
@@ -212,7 +212,9 @@ def order(comm):
         noting(programs.Program, "launch", lambda program, blocks, threads, stream, pointers: "launch"),
         noting(Exchange, "_reduce", lambda *_: "reduce"),
         noting(device_exchange.DirectExchange, "_fill", lambda *_: "pack"),
-        noting(device_exchange.DirectExchange, "_buffer", lambda own, array: ("buffer", array.address)),
+        noting(
+            device_exchange.DirectExchange, "_buffer", lambda exchange, array: ("buffer", array.address)
+        ),
     ):
         opt.step(g, stream=stream)
     handle = int(stream.handle)
@@ -226,7 +228,7 @@ def order(comm):
     # In one piece nothing is packed: MPI reads the gradient where it is.
     seen.clear()
     opt = ShardedOptimizer(comm, w, lambda s: fastopt.SGD(s), device_exchange="direct")
-    with noting(device_exchange.DirectExchange, "_buffer", lambda own, array: array.address):
+    with noting(device_exchange.DirectExchange, "_buffer", lambda exchange, array: array.address):
         opt.step(g)
     assert seen[0] == g.__cuda_array_interface__["data"][0]
 
@@ -240,13 +242,13 @@ def checkpoints(comm, folder):
     size = 1100
     gradients = exact_gradients(size, np.float32, comm.size, steps=4)
     plain = adam(start(size, np.float32))
-    for own in gradients:
-        plain.step(own.sum(axis=0), grad_scale=float(comm.size))
+    for by_rank in gradients:
+        plain.step(by_rank.sum(axis=0), grad_scale=float(comm.size))
     places = {"device": to_device, "memory": lambda array: array}
     for first, second in (("device", "device"), ("device", "memory"), ("memory", "device")):
         path = f"{folder}/{first}-{second}"
 
-        def made(place):
+        def build(place):
             more = {"device_exchange": ways(comm)[0]} if place == "device" else {}
             w = places[place](start(size, np.float32))
             return ShardedOptimizer(comm, w, adam, **more)
@@ -255,10 +257,10 @@ def checkpoints(comm, folder):
             for number in steps:
                 opt.step(places[place](gradients[number, comm.rank]))
 
-        opt = made(first)
+        opt = build(first)
         train(opt, first, range(2))
         opt.save(path)
-        other = made(second)
+        other = build(second)
         train(other, second, range(1))
         other.load(path)
         train(other, second, range(2, 4))
@@ -303,7 +305,7 @@ def errors(comm):
     if comm.size > 1:
         refused(ValueError, ["place", "a device", "memory"], mixed)
     opt = ShardedOptimizer(comm, to_device(np.ones(size, np.float32)), make, **way)
-    before = to_host(opt.params).tobytes()
+    previous = to_host(opt.params).tobytes()
     bad = [
         (np.ones(size, np.float32), ValueError, ["local_grad", "in memory", "on CUDA device 0"]),
         (to_device(np.ones(size + 1, np.float32)), ValueError, ["local_grad", "(600,)", "(601,)"]),
@@ -323,7 +325,7 @@ def errors(comm):
     assert_all_raise(comm, culprit, ValueError, ["out", "in memory"], lambda: opt.gather(mine))
     host = ShardedOptimizer(comm, np.ones(size, np.float32), make)
     assert_all_raise_alike(ValueError, ["stream must be None"], lambda: host.step(wrong * 2, stream=0))
-    assert to_host(opt.params).tobytes() == before
+    assert to_host(opt.params).tobytes() == previous
     opt.step(g)
     assert opt.step_count == 1
 

@@ -108,9 +108,9 @@ def gradients(comm):
     )
     # Nothing was changed, and everything goes on.
     assert opt.params.tobytes() == control.params.tobytes()
-    for own in good:
-        opt.step(own[comm.rank])
-        control.step(own[comm.rank])
+    for by_rank in good:
+        opt.step(by_rank[comm.rank])
+        control.step(by_rank[comm.rank])
     assert opt.params.tobytes() == control.params.tobytes()
     assert opt.step_count == 3
 
@@ -128,10 +128,10 @@ def parameters(comm):
         culprit = comm.size - 1
         if comm.rank == culprit:
             change(w)
-        before = w.tobytes()
+        previous = w.tobytes()
         words = ["params", word]
         assert_all_raise(comm, culprit, ValueError, words, lambda opt=opt: opt.step(good))
-        assert w.tobytes() == before
+        assert w.tobytes() == previous
         assert opt.step_count == 0
 
 
@@ -145,7 +145,7 @@ def settings(comm):
     schedule.value = float("nan") if comm.rank == culprit else 0.1
     assert_all_raise(comm, culprit, ValueError, ["lr", "nan"], lambda: opt.step(good))
     schedule.value = 0.1
-    before = opt.params.tobytes()
+    previous = opt.params.tobytes()
     if comm.size > 1:  # one alone is always of one mind
         schedule.value = 0.2 if comm.rank == culprit else 0.1
         words = ["all ranks must do the same", "rank 0", f"rank {culprit}", "hyperparameters", "0.2"]
@@ -166,7 +166,7 @@ def settings(comm):
         stepper_of(opt.optimizer)().go_to(0)
         call = opt.gather if comm.rank == culprit else lambda: opt.step(good)
         assert_all_raise_alike(ValueError, ["the call is 'step'", "'gather'"], call)
-    assert opt.params.tobytes() == before
+    assert opt.params.tobytes() == previous
     opt.step(good)
     assert opt.step_count == 1
 
@@ -181,9 +181,11 @@ def arguments(comm):
 
     def refused(kind, words, params=w, make_optimizer=sgd, **options):
         """With these on the culprit, and good ones elsewhere."""
-        given = (params, make_optimizer) if comm.rank == culprit else (w.copy(), sgd)
-        own = options if comm.rank == culprit else {}
-        assert_all_raise(comm, culprit, kind, words, lambda: ShardedOptimizer(comm, *given, **own))
+        arguments = (params, make_optimizer) if comm.rank == culprit else (w.copy(), sgd)
+        settings = options if comm.rank == culprit else {}
+        assert_all_raise(
+            comm, culprit, kind, words, lambda: ShardedOptimizer(comm, *arguments, **settings)
+        )
 
     refused(TypeError, ["params", "list"], [w])
     refused(ValueError, ["reduce_dtype", "float64"], reduce_dtype=np.float64)
@@ -211,10 +213,12 @@ def arguments(comm):
         return
 
     def differ(words, params=w, make_optimizer=sgd, **options):
-        given = (params, make_optimizer) if comm.rank == culprit else (w.copy(), sgd)
-        own = options if comm.rank == culprit else {}
+        arguments = (params, make_optimizer) if comm.rank == culprit else (w.copy(), sgd)
+        settings = options if comm.rank == culprit else {}
         words = [f"rank {culprit}", *words]
-        assert_all_raise_alike(ValueError, words, lambda: ShardedOptimizer(comm, *given, **own))
+        assert_all_raise_alike(
+            ValueError, words, lambda: ShardedOptimizer(comm, *arguments, **settings)
+        )
 
     differ(["shape", "(1100,)", "(1101,)"], np.zeros(SIZE + 1, np.float32))
     differ(["dtype", "float32", "float64"], np.zeros(SIZE))
@@ -242,22 +246,22 @@ def gathering(comm):
     """Arrays that do not fit, in `gather`."""
     opt, _ = make(comm)
     culprit = comm.size - 1
-    own = opt.shard.size
+    length = opt.shard.size
     bad = [
         ({"of": [1.0]}, TypeError, ["of", "list"]),
-        ({"of": np.zeros(own + 1, np.float32)}, ValueError, ["of", "shape"]),
-        ({"of": np.zeros(2 * own, np.float32)[::2]}, ValueError, ["of", "contiguous"]),
+        ({"of": np.zeros(length + 1, np.float32)}, ValueError, ["of", "shape"]),
+        ({"of": np.zeros(2 * length, np.float32)[::2]}, ValueError, ["of", "contiguous"]),
         ({"out": [1.0]}, TypeError, ["out", "list"]),
         ({"out": np.zeros(SIZE + 1, np.float32)}, ValueError, ["out", "(1100,)"]),
         ({"out": np.zeros(SIZE)}, TypeError, ["out", "float32"]),
         ({"out": opt.params}, ValueError, ["out", "share memory"]),
     ]
     for arguments_, kind, words in bad:
-        given = dict(arguments_) if comm.rank == culprit else {}
-        out, of = given.get("out"), given.get("of")
+        chosen = dict(arguments_) if comm.rank == culprit else {}
+        out, of = chosen.get("out"), chosen.get("of")
         assert_all_raise(comm, culprit, kind, words, lambda out=out, of=of: opt.gather(out, of=of))
     if comm.size > 1:
-        of = np.zeros(own) if comm.rank == culprit else None
+        of = np.zeros(length) if comm.rank == culprit else None
         assert_all_raise_alike(ValueError, ["dtype", "float64"], lambda: opt.gather(of=of))
     assert opt.gather().tobytes() == opt.params.tobytes()
 

@@ -56,10 +56,10 @@ def compare(comm, make, size, dtype, step=None, reduction="mean", gradients=None
     step = step or (lambda opt, g, **scale: opt.step(g, **scale))
     if gradients is None:
         gradients = exact_gradients(size, dtype, comm.size)
-    for own in gradients:
-        step(sharded, own[comm.rank])
+    for by_rank in gradients:
+        step(sharded, by_rank[comm.rank])
         with np.errstate(all="ignore"):
-            total = own.sum(axis=0, dtype=dtype)
+            total = by_rank.sum(axis=0, dtype=dtype)
         step(plain, total, grad_scale=float(comm.size if reduction == "mean" else 1))
     assert_same(sharded, plain, f"{make} {size} {dtype} {options}")
     return sharded, plain
@@ -172,8 +172,8 @@ def _scaled(update, param, state, hyper):
 
 def _by_trend(hyper, sums, carried):
     """A factor from what sums of squares have been."""
-    now, before = sums
-    trend = 0.5 * carried[0] + now + 0.25 * before
+    now, previous = sums
+    trend = 0.5 * carried[0] + now + 0.25 * previous
     return (1.0 / (1.0 + trend),), (trend,)
 
 
@@ -218,9 +218,9 @@ def sums(comm):
     w, whole = start(1300, np.float64), start(1300, np.float64)
     sharded = ShardedOptimizer(comm, w, lambda s: fastopt.LAMB(s, lr=0.1, weight_decay=0.1))
     plain = fastopt.LAMB(whole, lr=0.1, weight_decay=0.1)
-    for own in exact_gradients(1300, np.float64, comm.size):
-        sharded.step(own[comm.rank])
-        plain.step(own.sum(axis=0), grad_scale=float(comm.size))
+    for by_rank in exact_gradients(1300, np.float64, comm.size):
+        sharded.step(by_rank[comm.rank])
+        plain.step(by_rank.sum(axis=0), grad_scale=float(comm.size))
         np.testing.assert_allclose(w, whole, rtol=1e-13)
 
 
@@ -234,9 +234,9 @@ def owned(comm):
         plain = make(whole)
         assert opt.shard is shard or opt.shard.base is shard
         assert (opt.length, opt.slice) == (size, part)
-        for own in exact_gradients(size, np.float32, comm.size):
-            opt.step(own[comm.rank])
-            plain.step(own.sum(axis=0), grad_scale=float(comm.size))
+        for by_rank in exact_gradients(size, np.float32, comm.size):
+            opt.step(by_rank[comm.rank])
+            plain.step(by_rank.sum(axis=0), grad_scale=float(comm.size))
         assert_same(opt, plain, size)
         out = np.full(size, np.nan, np.float32)
         assert opt.gather(out) is out
@@ -252,11 +252,11 @@ def options(comm):
     low = np.linspace(-0.5, 0.5, size).astype(np.float32)
     half, whole_half = np.zeros(part.stop - part.start, np.float16), np.zeros(size, np.float16)
 
-    def make(shard, own=part, copy_to=half):
+    def make(shard, stretch=part, copy_to=half):
         return fastopt.RMSProp(
             shard,
             lr=fastopt.schedules.exponential(0.1, 0.5),
-            bounds=(low[own], None),
+            bounds=(low[stretch], None),
             average_decay=0.75,
             copy_to=copy_to,
             zero_grad=True,
@@ -265,9 +265,9 @@ def options(comm):
     copy[:] = w
     opt = ShardedOptimizer(comm, w, make, overlap_chunks=3)
     plain = make(copy, slice(None), whole_half)
-    for own in exact_gradients(size, np.float32, comm.size):
-        mine = own[comm.rank].copy()
-        plain.step(own.sum(axis=0), grad_scale=float(comm.size))
+    for by_rank in exact_gradients(size, np.float32, comm.size):
+        mine = by_rank[comm.rank].copy()
+        plain.step(by_rank.sum(axis=0), grad_scale=float(comm.size))
         opt.step(mine)
         assert not mine.any()
     assert_same(opt, plain, "options")
@@ -280,8 +280,8 @@ def options(comm):
     opt.step(mine)
     assert opt.last.skipped
     assert mine.all()
-    own = fastopt.chain(fastopt.transforms.trace(0.5), fastopt.transforms.scale_by_learning_rate(0.5))
-    compare(comm, lambda s: fastopt.Optimizer(s, own), size, np.float64)
+    chain = fastopt.chain(fastopt.transforms.trace(0.5), fastopt.transforms.scale_by_learning_rate(0.5))
+    compare(comm, lambda s: fastopt.Optimizer(s, chain), size, np.float64)
 
 
 def storage(comm):
@@ -291,15 +291,15 @@ def storage(comm):
         half = floats(name).dtype
         gradients = exact_gradients(size, np.float32, comm.size)
         dithered = {"stochastic_rounding": True, "seed": 5, "clip_norm": 1.0}
-        for own, more in ((np.dtype(np.float32), {}), (half, {}), (half, dithered)):
-            w, other = start(size, own), start(size, own)
+        for dtype, more in ((np.dtype(np.float32), {}), (half, {}), (half, dithered)):
+            w, other = start(size, dtype), start(size, dtype)
             make = lambda s, more=more: fastopt.RMSProp(s, lr=0.1, **more)  # noqa: E731
             opt = ShardedOptimizer(comm, w, make, reduce_dtype=np.float32, overlap_chunks=2)
             plain = make(other)
             for step in gradients:
                 opt.step(step[comm.rank].astype(half))  # they fit in 16 bits, their sums do not
                 plain.step(step.sum(axis=0), grad_scale=float(comm.size))
-            assert_same(opt, plain, (name, own, more))
+            assert_same(opt, plain, (name, dtype, more))
     # Sums in float16 are MPI's, and are rounded to it each time.
     w, other = np.zeros(size, np.float16), np.zeros(size, np.float16)
     opt = ShardedOptimizer(comm, w, lambda s: fastopt.SGD(s, lr=1.0), reduction="sum")

@@ -31,14 +31,14 @@ def test_everything_once(length, ranks, pieces):
     for k in {0, pieces // 2, pieces - 1}:
         assert sum(part.stop - part.start for part in partition.chunk(k)) <= partition.largest_chunk
     for rank in {0, ranks // 2, ranks - 1}:
-        own = [partition.piece(rank, k) for k in range(pieces)]
-        assert (own[0].start, own[-1].stop) == (
+        ranges = [partition.piece(rank, k) for k in range(pieces)]
+        assert (ranges[0].start, ranges[-1].stop) == (
             partition.shards[rank].start,
             partition.shards[rank].stop,
         )
-        for one, other in pairwise(own):
+        for one, other in pairwise(ranges):
             assert one.start <= one.stop == other.start
-            assert (other.start - own[0].start) % BLOCK == 0
+            assert (other.start - ranges[0].start) % BLOCK == 0
 
 
 @given(st.integers(0, 10**13), st.integers(1, 1024), st.sampled_from([2, 4, 8]))

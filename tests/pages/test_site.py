@@ -28,15 +28,19 @@ class Links(HTMLParser):
         self.for_one_theme: list[str] = []
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        given = dict(attributes)
-        self.anchors |= {value for key in ("id", "name") if (value := given.get(key))}
-        self.targets += [value for key in ("href", "src") if (value := given.get(key))]
-        if tag in ("script", "img", "iframe", "source") or given.get("rel") == "stylesheet":
-            self.loaded += [value for key in ("href", "src", "srcset") if (value := given.get(key))]
-        if tag == "img" and given.get("alt") is None:  # empty beside a title that says it
-            self.without_text.append(str(given.get("src")))
-        if tag == "img" and ".svg" in str(given.get("src")) and "only-" not in str(given.get("class")):
-            self.for_one_theme.append(str(given.get("src")))
+        by_name = dict(attributes)
+        self.anchors |= {value for key in ("id", "name") if (value := by_name.get(key))}
+        self.targets += [value for key in ("href", "src") if (value := by_name.get(key))]
+        if tag in ("script", "img", "iframe", "source") or by_name.get("rel") == "stylesheet":
+            self.loaded += [value for key in ("href", "src", "srcset") if (value := by_name.get(key))]
+        if tag == "img" and by_name.get("alt") is None:  # empty beside a title that says it
+            self.without_text.append(str(by_name.get("src")))
+        if (
+            tag == "img"
+            and ".svg" in str(by_name.get("src"))
+            and "only-" not in str(by_name.get("class"))
+        ):
+            self.for_one_theme.append(str(by_name.get("src")))
 
 
 @cache

@@ -41,7 +41,7 @@ def source(part: Part) -> str:
     carried = range(len(sums.carried))
     settings = tuple_of(f"settings[row, {i}]" for i in range(sums.from_host))
     totals = tuple_of(f"sums[{k}, column]" for k in range(len(sums.names)))
-    before = tuple_of(f"carried[holder, {c}]" for c in carried)
+    previous = tuple_of(f"carried[holder, {c}]" for c in carried)
     lines = ["def conclude(lines, rows, settings, sums, carried, following):"]
     lines += ["    skipped = False"]
     lines += ["    for i in range(lines.shape[0]):"]
@@ -50,7 +50,7 @@ def source(part: Part) -> str:
     lines += [f"            following[holder, {c}] = carried[holder, {c}]" for c in carried]
     lines += ["            continue"]
     lines += [f"        row, at = lines[i, {SETTINGS}], lines[i, {DECIDED}]"]
-    lines += [f"        result = from_sums({settings}, {totals}, {before})"]
+    lines += [f"        result = from_sums({settings}, {totals}, {previous})"]
     lines += [f"        following[holder, {c}] = float64(result[1][{c}])" for c in carried]
     for word, is_double in (("float64", True), ("float32", False)):
         test = f"if lines[i, {DOUBLE}] != 0" if is_double else "else"

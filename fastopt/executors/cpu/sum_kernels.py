@@ -87,10 +87,10 @@ def sum_kernel(job: Job) -> Kernel:
         The processor lacks the instructions for one of the formats.
     """
     text, parts, number = source(job), job.parts, numba.from_dtype(job.compute)
-    before, terms = parts[:-1], terms_before(parts[-1], len(parts) - 1)
+    earlier, terms = parts[:-1], terms_before(parts[-1], len(parts) - 1)
     functions = [term.function for term in terms]
-    identity = identified(job, [text], [*(part.update for part in before), *functions], "sums-")
-    updates, summands = specialized_updates(job, before), in_float64(job, functions)
+    identity = identified(job, [text], [*(part.update for part in earlier), *functions], "sums-")
+    updates, summands = specialized_updates(job, earlier), in_float64(job, functions)
     scope: dict[str, Any] = {"BLOCK": BLOCK, "codes_of": codes_of, **adding(ADDING)}
     scope |= {"AHEAD": FAR if len(arrays_read(job)) == 1 else NEAR}
     scope |= {f"transform{i}": function for i, function in enumerate(updates)}
@@ -99,7 +99,7 @@ def sum_kernel(job: Job) -> Kernel:
     arguments = types.CPointer(types.intp), types.CPointer(number), types.int64, types.int64, types.intp
 
     def check() -> None:
-        check_types(before, updates, number, result_type)
+        check_types(earlier, updates, number, result_type)
         check_terms(terms, parts, summands, result_type)
 
     return compiled(job, text, identity, scope, (*arguments, types.int64), check)

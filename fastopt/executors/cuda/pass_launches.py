@@ -82,12 +82,12 @@ class StepTotals:
                 words = self._pieces.address + 8 * first, at, blocks, self._control
                 threads = -(-blocks * LANES // THREADS), THREADS
                 self._add(Launch(fold(per_block, count, architecture), 4), words, *threads)
-            before = 0
+            offset = 0
             for row in rows:
                 self._firsts[row], first = first, first + counts[row]
-                table[row, [BLOCKS_AT, BLOCKS]] = at + 8 * before, self._blocks[row]
+                table[row, [BLOCKS_AT, BLOCKS]] = at + 8 * offset, self._blocks[row]
                 table[row, [STRIDE, TERMS, TOTAL_AT]] = blocks, count, self.totals_at + 8 * row
-                before += self._blocks[row]
+                offset += self._blocks[row]
             at += 8 * count * blocks
         self.pieces_at = [self._pieces.address + 8 * first for first in self._firsts]
         self._table = device.allocate((max(table.size, 1),), np.dtype(np.int64))

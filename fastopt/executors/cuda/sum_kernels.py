@@ -68,12 +68,12 @@ class SumKernels(JobKernels):
 
     def _functions(self) -> dict[str, Any]:
         """The functions of the chain as far as the sums, and the summands."""
-        *before, last = self._job.parts
+        *earlier, last = self._job.parts
         sums = sums_in(last)
-        scope = {**self._transforms(tuple(before)), "float64": np.float64}
+        scope = {**self._transforms(tuple(earlier)), "float64": np.float64}
         summands = self._in_float64(sums.summands)
         if not device.SIMULATED:
-            terms = terms_before(last, len(before))
+            terms = terms_before(last, len(earlier))
             check_terms(terms, self._job.parts, summands, device.result_type)
         return scope | {f"summand{k}": summand for k, summand in enumerate(summands)}
 

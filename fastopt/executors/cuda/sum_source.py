@@ -140,8 +140,8 @@ def conclude(part: Part, form: KernelVariant, control: bool) -> str:
     before_step, summed, carried = len(sums.summands), len(sums.names), len(sums.carried)
     settings = settings_of(part)
     hyper, totals = tuple_of(settings[1:]), tuple_of(f"totals[{k}]" for k in range(summed))
-    before = tuple_of(f"load_double(before, {c})" for c in range(carried))
-    concluding = [f"result = from_sums({hyper}, {totals}, {before})"]
+    previous = tuple_of(f"load_double(before, {c})" for c in range(carried))
+    concluding = [f"result = from_sums({hyper}, {totals}, {previous})"]
     concluding += ["decided, following = result[0], result[1]"]
     concluding += ["if thread == 0:", *indented(_carried(carried, "float64(following[{}])"))]
     concluding += ["    skipped = skipped or result[2]"] if skips else ["    pass"]

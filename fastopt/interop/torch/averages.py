@@ -91,9 +91,9 @@ class Averaged:
         with torch.no_grad():
             copies = [part(param).clone() for param in params]
         new = [part(average) for average in averages]
-        there: list[Change] = [assign(self, "_is_exchanged", True), partial(_exchange, params, new)]
+        forth: list[Change] = [assign(self, "_is_exchanged", True), partial(_exchange, params, new)]
         back: list[Change] = [partial(_exchange, params, copies), assign(self, "_is_exchanged", False)]
-        with for_now(there, back):
+        with for_now(forth, back):
             yield
 
     def _check_not_exchanged(self) -> None:

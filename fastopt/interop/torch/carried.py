@@ -104,7 +104,7 @@ class Carried:
             for number, sum_pass in self._passes[section]
         ]
 
-    def load(self, before: Carried | None) -> None:
+    def load(self, previous: Carried | None) -> None:
         """Take them from there; statistics from the plan `before`.
 
         A group that has none, because it has not taken a step, takes those of another one with the same
@@ -122,8 +122,8 @@ class Carried:
             passes = self._passes[number]
             usual = self._of(start, number, number, per_array=False)
             known = _taken("param_groups", section.group, CARRIED, usual)
-            for at, (index, own) in enumerate(passes):
-                if own.per_array:
+            for at, (index, transform) in enumerate(passes):
+                if transform.per_array:
                     continue
                 if known is None:
                     missing.append((index, number))
@@ -132,8 +132,8 @@ class Carried:
             for row in section.rows:
                 usual = self._of(start, number, row_number, per_array=True)
                 known = _taken("state", row.state, CARRIED, usual) or usual
-                for at, (index, own) in enumerate(passes):
-                    if own.per_array:
+                for at, (index, transform) in enumerate(passes):
+                    if transform.per_array:
                         carried[index][row_number] = known[at]
                 row_number += 1
         for index, number in missing:
@@ -149,11 +149,13 @@ class Carried:
                 _taken("state", row.state, SUMS, usual_) or usual_
                 for row, usual_ in zip(self.rows, usual_sums, strict=True)
             ]
-            self._load_sums(self._stepper.pass_sums, sums, before)
+            self._load_sums(self._stepper.pass_sums, sums, previous)
 
-    def _load_sums(self, pass_sums: PassSums, sums: list[list[float]], before: Carried | None) -> None:
+    def _load_sums(
+        self, pass_sums: PassSums, sums: list[list[float]], previous: Carried | None
+    ) -> None:
         """Place sums of transforms, and those of statistics that another plan had for the same rows."""
-        known = {} if before is None else before._totals()
+        known = {} if previous is None else previous._totals()
         scales = pass_sums.unscaled()
         taken = [self._stepper.count - lag for lag in self._stepper.lags]
         for number, row in enumerate(self.rows):

@@ -72,10 +72,10 @@ class Plan:
         make_chain: MakeChain,
         across: Reducer | None,
         options: Mapping[str, Any],
-        before: Plan | None,
+        previous: Plan | None,
         is_whole: bool,
     ) -> None:
-        self._taken = 0 if before is None else before.taken
+        self._taken = 0 if previous is None else previous.taken
         self.key, self.sparse, self._others = key, sparse, others
         self._groups = list(groups)  # kept alive: the key has their ids
         self._sections = sections(rows, groups, make_chain)
@@ -94,7 +94,7 @@ class Plan:
         self._tensors = [tensor for row in self.rows for tensor in row.tensors()]
         self._layouts = list(map(layout_of, self._tensors))
         self._multiply()
-        self._stats_before = None if before is None else self._mine(before.read_stats(wait=True))
+        self._stats_before = None if previous is None else self._mine(previous.read_stats(wait=True))
         self.launches: list[tuple[TensorStepper, slice]] = []
         position = 0
         for _, group in groupby(
@@ -116,7 +116,7 @@ class Plan:
                 launch.continue_from(starts[rows_])
         self.carried = [each.carried for each, _ in self.launches if each.carried is not None]
         for each in self.carried:  # of several devices only numbers of single parameters
-            each.load(None if before is None else next(iter(before.carried), None))
+            each.load(None if previous is None else next(iter(previous.carried), None))
         self._snapshot = None
         if len(self.launches) == 1 and not self._is_sharded:
             stepper = self.launches[0][0].stepper

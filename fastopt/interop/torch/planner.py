@@ -167,7 +167,7 @@ class Planner:
             optimizer._chain,
             across,
             optimizer._build_options(),
-            before=self.plan,
+            previous=self.plan,
             is_whole=members is None,
         )
         return self.plan
