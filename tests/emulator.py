@@ -34,7 +34,7 @@ if EMULATED:
         finally:
             gc.enable()
 
-    # It fills with zeros what a load of fewer bits with a sign fills with the sign.
+    # Its narrow signed loads fill with zeros where the device fills with the sign.
     _machine = type(gpu_emulator.machine)
     _load_or_store = _machine.ldst
 

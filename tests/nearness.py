@@ -1,4 +1,4 @@
-"""How far fast steps are from precise ones, in units in the last place."""
+"""How far fast steps are from precise ones, in ULP."""
 
 import numpy as np
 
@@ -15,6 +15,6 @@ OPTIMIZERS = {
 
 
 def ulps(actual, expected):
-    """The largest difference, in units in the last place of what is expected."""
+    """The largest difference, in ULP of what is expected."""
     scale = np.spacing(np.maximum(np.abs(expected), np.finfo(np.float32).tiny).astype(np.float32))
     return float((np.abs(actual.astype(np.float64) - expected) / scale).max(initial=0))

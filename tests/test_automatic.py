@@ -319,7 +319,7 @@ def test_where_it_is_not():
 
 
 @pytest.mark.parametrize("kind", [fastopt.SGD, fastopt.AdamW])
-def test_another_word(kind):
+def test_only_auto_is_accepted(kind):
     words = ["lr", "number", "schedule", "'auto'", "'fast'"]
     with refusal(TypeError, words):
         kind(np.ones(3), lr="fast")

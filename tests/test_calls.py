@@ -287,7 +287,7 @@ def test_overlap_is_refused(by_header: bool, executor: str) -> None:
 
 
 @needs_jit
-def test_a_subclass_is_looked_at_again(by_header: bool) -> None:
+def test_a_gradient_of_a_subclass_is_checked_again(by_header: bool) -> None:
     """The header check knows plain arrays only; Python lets through what is one in substance."""
 
     class Named(np.ndarray):

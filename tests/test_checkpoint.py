@@ -87,7 +87,7 @@ def test_schedules_stay(saved, move, tmp_path):
 
 
 @WAYS
-def test_a_chain_of_ones_own(move, tmp_path):
+def test_a_custom_chain(move, tmp_path):
     parts = t.scale_by_adam(), t.average_params(falling), t.scale_by_learning_rate(0.1)
     chain = fastopt.chain(parts[0], parts[2], parts[1])
     opt = fastopt.Optimizer(structure("dict"), chain, clip_norm=1.0)
@@ -212,7 +212,7 @@ def test_not_a_dict(saved):
 
 
 @WAYS
-def test_a_schedule_that_fails_where_the_run_goes_on(move, tmp_path):
+def test_a_schedule_that_fails_where_the_run_resumes(move, tmp_path):
     """Found before anything is changed."""
     opt = make("options", structure("groups"))
     train(opt, range(4))

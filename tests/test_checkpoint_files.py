@@ -262,7 +262,7 @@ def test_kill_at_a_random_moment_of_save(tmp_path):
     while kills < {KILLS} or seen != {{1, 2}} or inside <= 5:
         kills += 1
         if kills > {KILLS}:
-            duration *= 1.1  # a save takes longer by now than the first one took
+            duration *= 1.1  # a save now takes longer than the first one took
         child = os.fork()
         if child == 0:
             while True:

@@ -69,7 +69,7 @@ def test_keys_in_another_order(kind, move, tmp_path):
 
 
 @WAYS
-def test_the_run_goes_on_with_the_same_bits(move, tmp_path):
+def test_a_resumed_run_has_the_same_bits(move, tmp_path):
     opt = trained(ones(a=3, b=3), fastopt.Adam)
     now = copy.deepcopy(opt.params)
     fresh = trained({"b": now["b"], "a": now["a"]}, fastopt.Adam, steps=0)

@@ -123,7 +123,7 @@ def test_a_group_that_cannot_be_kept_hands_on_no_rights(saved, monkeypatch):
 
 @posix
 def test_a_folder_that_cannot_be_opened(saved, monkeypatch):
-    """The file is replaced, and that the folder cannot be synchronized is no error by then."""
+    """The file is replaced; a folder that cannot be synchronized afterwards is no error."""
     opt, path = saved
     train(opt, range(3, 5))
     opened = os.open
@@ -191,7 +191,7 @@ def test_what_is_no_regular_file_is_refused_at_once(what, action, tmp_path):
 
 
 @posix
-def test_a_file_that_becomes_a_pipe_between_the_look_and_the_opening(tmp_path, monkeypatch):
+def test_a_file_that_becomes_a_pipe_between_its_check_and_its_opening(tmp_path, monkeypatch):
     path, regular = tmp_path / "state.npz", tmp_path / "regular"
     os.mkfifo(path)
     regular.touch()

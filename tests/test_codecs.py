@@ -72,7 +72,7 @@ def test_every_16_bit_number_survives(name):
     numbers = codec.decode(stored, SINGLE)
     with np.errstate(invalid="ignore"):  # signalling NaN
         np.testing.assert_array_equal(numbers, stored.astype(np.float32), strict=True)
-    for bits in (None, noise(0, 2**16, 0.0, 0)):  # what can be stored is not rounded at random either
+    for bits in (None, noise(0, 2**16, 0.0, 0)):  # stochastic rounding keeps what can be stored
         back = codec.encode(numbers, bits)
         finite = ~np.isnan(numbers)
         np.testing.assert_array_equal(back[finite].view(np.uint16), stored[finite].view(np.uint16))
@@ -82,7 +82,7 @@ def test_every_16_bit_number_survives(name):
 @both_halves
 @settings(deadline=None)
 @given(st.floats(width=32, allow_nan=False), st.integers(0, 2**32 - 1))
-def test_16_bits_at_random_is_a_neighbour(name, number, bits):
+def test_stochastic_rounding_to_16_bits_gives_a_neighbour(name, number, bits):
     codec, given_ = floats(name), np.array([number], np.float32)
     nearest = codec.encode(given_, None)
     result = codec.encode(given_, np.array([bits], np.uint32)).astype(np.float64)
@@ -95,7 +95,7 @@ def test_16_bits_at_random_is_a_neighbour(name, number, bits):
 
 @both_halves
 @pytest.mark.parametrize("number", [1.0001, -3.1e-3, 2.0**-14 * 0.9999, 3.3e-6, -1.23e-7, 1000.3])
-def test_16_bits_at_random_are_right_in_the_mean(name, number):
+def test_stochastic_rounding_to_16_bits_is_unbiased(name, number):
     count = 2**16
     given_ = np.full(count, number, np.float32)
     results = floats(name).encode(given_, noise(0, count, 0.0, 0)).astype(np.float64)
@@ -250,7 +250,7 @@ def test_gradients_that_differ_by_60_000_keep_their_squares():
     ],
     ids=str,
 )
-def test_special_numbers_concern_themselves_only(codec, special):
+def test_special_numbers_change_no_others(codec, special):
     numbers = np.zeros(BLOCK, np.float32)
     numbers[: len(special)] = special
     decoded = codec.decode(codec.encode(numbers, None), SINGLE)
@@ -278,7 +278,7 @@ def test_signed_infinity_and_minus():
 @both_blocks
 @settings(deadline=None)
 @given(st.integers(0, 2**31), st.floats(0.001, 1000.0))
-def test_blocks_are_right_in_the_mean(codec, seed, size):
+def test_blocks_are_unbiased(codec, seed, size):
     rng = np.random.default_rng(seed)
     numbers = np.full(64 * BLOCK, size * rng.uniform(0.001, 1), np.float32)
     numbers[::BLOCK] = size

@@ -176,10 +176,10 @@ def bits_are_torchs(monkeypatch):
 
 FORMATS = {
     "float16": ("float16", "float16", {}),
-    "float16 at random": ("float16", "float16", {"stochastic_rounding": True, "seed": 7}),
+    "float16, stochastic": ("float16", "float16", {"stochastic_rounding": True, "seed": 7}),
     "float32 states": ("float16", "float16", {"state_dtype": "float32", "average_decay": 0.9}),
     "float16 gradients": ("float32", "float16", {}),
-    "float16 states at random": (
+    "float16 states, stochastic": (
         "float32",
         "float32",
         {"state_dtype": "float16", "stochastic_rounding": True},
@@ -187,14 +187,14 @@ FORMATS = {
     "bfloat16": ("bfloat16", "bfloat16", {"initial_accumulator": 0.3, "average_decay": 0.5}),
     "bfloat16 in 24 bits": ("bfloat16", "bfloat16", {"master_bits": 24, "average_decay": 0.5}),
     "float16 in 32 bits": ("float16", "float32", {"master_bits": 32, "state_dtype": "bfloat16"}),
-    "bfloat16 at random": ("bfloat16", "float32", {"stochastic_rounding": True, "zero_grad": True}),
+    "bfloat16, stochastic": ("bfloat16", "float32", {"stochastic_rounding": True, "zero_grad": True}),
 }
 
 
 @pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize(("param", "gradient", "settings"), FORMATS.values(), ids=FORMATS)
 def test_16_bits(param, gradient, settings, several, bits_are_torchs):
-    """Stored in 16 bits, rounded to nearest or at random: the CPU's bits."""
+    """Stored in 16 bits, with nearest or stochastic rounding: the CPU's bits."""
     if SIMULATED and param == "bfloat16":
         pytest.skip("the simulator's arrays have no interface that says nothing but bits")
     w, grads = problem(N, np.float32)

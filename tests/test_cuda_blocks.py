@@ -157,7 +157,7 @@ def test_every_code_and_what_is_not_finite(rounding):
 
 FORMATS = {
     "float16": ("float16", "float16", {}),
-    "float16 at random": ("float16", "float16", {"stochastic_rounding": True}),
+    "float16, stochastic": ("float16", "float16", {"stochastic_rounding": True}),
     "gradients of 16 bits": ("float32", "float16", {"zero_grad": True}),
     "by name": ("float32", "float32", {"state_dtype": {"exp_avg": "float16", "exp_avg_sq": "8bit"}}),
     "average": (

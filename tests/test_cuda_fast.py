@@ -1,4 +1,4 @@
-"""The fast mode: how far it is from the precise one, in units in the last place.
+"""The fast mode: how far it is from the precise one, in ULP.
 
 On an emulated GPU approximate instructions are exact, and what shows is the fused multiply-add.
 """

@@ -174,7 +174,7 @@ def test_formats_may_change():
 
 
 def test_streams_of_the_arrays():
-    """A gradient that names another stream than the last one is looked at anew."""
+    """A gradient that names another stream than the last one is checked again."""
     array = to_device(np.ones(4, np.float32))
     if not hasattr(array, "__cuda_array_interface__"):
         pytest.skip("the simulator's arrays have no interface")

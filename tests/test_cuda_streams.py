@@ -172,7 +172,7 @@ class TestLaunches:
             assert launches()[-1]["stream"] == OfCupy.ptr
 
     def test_an_object_with_other_memory(self, monkeypatch):
-        """The same object, as torch can give it other memory, is looked at again."""
+        """The same object is checked again: torch can give it other memory."""
         from types import SimpleNamespace
 
         cupy = SimpleNamespace(cuda=SimpleNamespace(get_current_stream=lambda: OfCupy()))

@@ -150,7 +150,7 @@ def test_errors(optimizer, dialect, arguments, error, words):
 
 
 def assert_like(opt, rates, w, grads, formula):
-    """Each step within a few units in the last place of `formula`, started from the same numbers."""
+    """Each step within a few ULP of `formula`, started from the same numbers."""
     for rate, g in zip(rates, grads, strict=True):
         opt.lr = rate
         previous = {"params": w.copy()} | {name: state.copy() for name, state in opt.state.items()}

@@ -26,7 +26,7 @@ def ask_twice(schedule: Counted) -> tuple[float, float]:
     return call(schedule, 3), call(schedule, 3)
 
 
-def test_once_within_and_anew_outside() -> None:
+def test_once_within_a_step_and_again_outside() -> None:
     schedule = Counted()
     assert each_called_once(ask_twice, schedule) == ((1.0, 1.0), True)
     assert ask_twice(schedule) == (2.0, 3.0)

@@ -66,7 +66,7 @@ def test_only_one_of_several_groups():
     fastopt.RMSProp(groups).groups[0].eps = 1e-60
 
 
-def test_what_a_transform_of_ones_own_is_given():
+def test_hyperparameters_that_a_custom_transform_gets():
     def twice_update(update, param, state, hyper):
         (factor,) = hyper
         return factor * update, state

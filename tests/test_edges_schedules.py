@@ -88,7 +88,7 @@ def test_momenta_of_nadam():
         assert beta.taken() == [step, step + 1]
 
 
-def test_numbers_of_a_transform_of_ones_own():
+def test_hyperparameters_of_a_custom_transform():
     calls = []
 
     def hyper(step):

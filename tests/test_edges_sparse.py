@@ -51,7 +51,7 @@ BROKEN = {
 @pytest.mark.parametrize("mode", ["lazy", "exact"])
 @pytest.mark.parametrize("kind", [csr_array, csc_array, bsr_array])
 @pytest.mark.parametrize(("name", "change"), BROKEN.values(), ids=BROKEN)
-def test_arrays_that_do_not_hold_together(kind, name, change, mode):
+def test_sparse_arrays_whose_parts_disagree(kind, name, change, mode):
     array = kind(dense())
     setattr(array, name, change(getattr(array, name)))
     w = np.ones(SHAPE)

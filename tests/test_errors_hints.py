@@ -248,7 +248,7 @@ def test_states_start_from_numbers(start, error, words):
         (lambda w: fastopt.SGD(w, banana=1), ["no argument banana; it takes params, lr"]),
     ],
 )
-def test_what_was_meant(make, words):
+def test_suggestions(make, words):
     with refusal(TypeError, ["has no argument", *words]):
         make(np.ones(3))
 

@@ -26,7 +26,7 @@ def descend(optimizer, steps, executor="serial", **settings):
 
 
 def assert_close(actual, figures):
-    """Within a unit in the last place of the start for each step; the figures are as typed."""
+    """Within one ULP of the start for each step; the figures are as typed."""
     for steps, (w, figure) in enumerate(zip(actual, figures, strict=True), 1):
         assert abs(MP.mpf(w) - MP.mpf(figure)) <= steps * np.spacing(SQUARED), (actual, figures)
 

@@ -56,7 +56,7 @@ def test_every_error_has_a_cause():
 
 
 @pytest.mark.parametrize(("text", "cause"), list(zip(QUOTED, CAUSES, strict=False)), ids=QUOTED)
-def test_the_error_says_so(text, cause):
+def test_quoted_errors_occur(text, cause):
     if "float32 into float64" in text and not COMPILED:
         pytest.skip("only the compiler finds this")
     with pytest.raises((AttributeError, TypeError, ValueError), match=re.escape(text)):

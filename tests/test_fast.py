@@ -1,4 +1,4 @@
-"""``fast=True``: how far it is from the precise one, in units in the last place."""
+"""``fast=True``: how far it is from the precise one, in ULP."""
 
 import re
 
@@ -150,7 +150,7 @@ def test_many_arrays_are_as_each_alone():
 
 
 @pytest.mark.parametrize("dtype", [np.float16, "bfloat16"])
-def test_few_bits_differ_in_few_places(dtype):
+def test_low_precision_storage_differs_in_few_places(dtype):
     """Most differences are rounded away; no number is further off than its neighbour."""
     dtype = pytest.importorskip("ml_dtypes").bfloat16 if dtype == "bfloat16" else dtype
     g = np.random.default_rng(7).normal(size=20_001).astype(dtype)
@@ -213,7 +213,7 @@ def test_copies_and_checkpoints_keep_it(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "now"), [("fast", "'auto'"), ("cuda-fast", "'cuda'")])
-def test_the_executors_of_before_say_what_they_have_become(name, now):
+def test_former_executors_name_their_replacements(name, now):
     with pytest.raises(ValueError, match=f"executor={now} with fast=True"):
         fastopt.RMSProp(np.ones(3), executor=name)
 

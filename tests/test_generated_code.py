@@ -100,7 +100,9 @@ STORED = {
 @pytest.mark.parametrize("dithered", [False, True])
 def test_encoded_kernel_is_packed(formats: tuple[str, ...], dithered: bool) -> None:
     plain = job(fastopt.RMSProp(np.zeros(1, np.float32)).chain.parts(frozen), *formats)
-    rounded = (3,) if plain.correction else (0, 2)  # parameters with corrections to nearest only
+    rounded = (
+        (3,) if plain.correction else (0, 2)
+    )  # parameters with corrections have nearest rounding only
     storage = tuple(
         ArrayFormat(
             array_format.codec, dithered and array_format.codec != "float32" and slot in rounded

@@ -1,4 +1,4 @@
-"""An optimizer runs the code that it was made with, and a new one what the code is by then."""
+"""An optimizer runs the code that it was made with, and a new one the code of its own time."""
 
 from __future__ import annotations
 

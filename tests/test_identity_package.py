@@ -159,7 +159,7 @@ def test_however_it_is_installed_the_package_finds_its_code_again(
     place = install(copy)
     assert step(place, tmp_path / "cache") == "-0.5 True"
     assert step(place, tmp_path / "cache") == "-0.5 False"
-    if install is as_source:  # that the others have another key by then is tested above
+    if install is as_source:  # the test above shows that the others change their keys
         body = copy / "kernels/chain_source.py"
         body.write_text(body.read_text("utf-8").replace("new = param - update", "new = param + update"))
         assert step(place, tmp_path / "cache") == "0.5 True"

@@ -1,8 +1,8 @@
-"""Training in fewer bits ends where training in float32 ends, and what is needed for that.
+"""Training in low precision ends where training in float32 ends, and what is needed for that.
 
 Parameters and gradients are in the format that is tested; the models compute in float32. The learning
 rates are such that an ordinary update is not much smaller than the last place of a bfloat16 weight. How
-it goes with smaller ones is tested too: rounding to nearest then falls behind.
+it goes with smaller ones is tested too: nearest rounding then falls behind.
 """
 
 import functools
@@ -24,7 +24,7 @@ STEPS, BATCH = 250, 64
 KINDS = {"RMSProp": fastopt.RMSProp, "Adam": fastopt.Adam}
 PLAIN = ("float32", {})
 CODECS = {
-    "bfloat16 to nearest": ("bfloat16", {}),
+    "bfloat16, nearest": ("bfloat16", {}),
     "bfloat16 stochastic": ("bfloat16", {"stochastic_rounding": True}),
     "float16": ("float16", {}),
     "float32, 8 bits": ("float32", {"state_dtype": "8bit"}),
@@ -103,10 +103,10 @@ def test_training_ends_at_the_loss_of_float32(problem, kind, codec):
 
 
 def test_small_rates_need_stochastic_rounding_or_more_digits():
-    """Measured: float32 0.1646 with a spread of 0.0090, to nearest 0.1975, stochastic 0.1646."""
+    """Measured: float32 0.1646 with a spread of 0.0090, nearest 0.1975, stochastic 0.1646."""
     case = digits, "Adam", 0.002
     spread = np.std(losses(*case))
-    behind = np.mean(losses(*case, "bfloat16 to nearest")) - np.mean(losses(*case))
+    behind = np.mean(losses(*case, "bfloat16, nearest")) - np.mean(losses(*case))
     assert behind > 2 * spread
     kept = "bfloat16 stochastic", "bfloat16, 8 bits", "float16, 8 bits", "split 24", "split 24, 8 bits"
     for codec in kept:
@@ -172,14 +172,14 @@ def test_eight_bits_follow_float32_on_digits(beta, limit):
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("sign", [1, -1], ids=["up", "down"])
 @pytest.mark.parametrize(("steps", "tolerance"), [(1, 0.03), (100, 0.005)])
-def test_small_updates_are_kept_in_the_mean(steps, tolerance, sign, seed):
+def test_stochastic_rounding_keeps_small_updates_in_expectation(steps, tolerance, sign, seed):
     w = moved(steps, sign, stochastic_rounding=True, seed=seed)
     assert w.mean() - 1 == pytest.approx(sign * steps * 1e-4, rel=tolerance)
     assert len(np.unique(w)) > 1
 
 
 @pytest.mark.parametrize("steps", [1, 100])
-def test_small_updates_are_lost_to_nearest(steps):
+def test_nearest_rounding_loses_small_updates(steps):
     assert (moved(steps, 1) == 1).all()
 
 

@@ -332,7 +332,7 @@ def test_refused_values_change_nothing():
 
 @pytest.mark.parametrize("master_bits", [24, 32])
 @pytest.mark.parametrize("how", ["state_dict", "file"])
-def test_a_run_without_them_goes_on_with_them(how, master_bits, tmp_path):
+def test_a_run_without_master_bits_resumes_with_them(how, master_bits, tmp_path):
     """What was stored is what it had: the corrections start from zero again."""
     w, grads = problem(60, np.float16, steps=4)
     plain = fastopt.Adam(w.copy(), state_dtype=np.float32)

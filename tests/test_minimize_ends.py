@@ -96,7 +96,7 @@ def test_float32_gradients_that_overflow_are_not_finite():
     assert result.status == 3
 
 
-def test_a_gradient_that_is_not_written_is_found_out():
+def test_a_gradient_that_is_not_written_is_noticed():
     def adds(x, out):
         out += 2 * x
         return x @ x
@@ -104,7 +104,7 @@ def test_a_gradient_that_is_not_written_is_found_out():
     assert fastopt.minimize(adds, [1.0]).status == 3
 
 
-def test_skip_nonfinite_goes_on():
+def test_skip_nonfinite_continues():
     def fun(x, step):
         return x @ x, 2 * x if step != 1 else np.full(1, math.nan)
 

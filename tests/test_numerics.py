@@ -138,7 +138,7 @@ def test_only_the_states_that_are_needed(settings, names):
 
 
 def test_states_of_the_caller_are_used_as_they_are():
-    """A run goes on from another one's arrays, and writes into them."""
+    """A run resumes from another one's arrays, and writes into them."""
     case = BY_NAME["rmsprop-centered"]
     w, grads = problem(65)
     first = case.run(w, grads[:1])

@@ -169,7 +169,7 @@ def test_so_do_settings_that_make_it_depend(settings):
     fastopt.rmsprop_step(w, grad, square_avg=np.zeros(N))  # without them it does not
 
 
-def test_rounding_at_random_depends_on_the_step():
+def test_stochastic_rounding_depends_on_the_step():
     w, grad = np.ones(N, np.float16), np.ones(N, np.float16)
     with refusal(TypeError, ["sgd_step", "needs step"]):
         fastopt.sgd_step(w, grad, stochastic_rounding=True)

@@ -84,7 +84,7 @@ LABELS = {
 @pytest.mark.parametrize("name", LABELS)
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("options", [{}, {"clip_norm": 1e9}, {"skip_nonfinite": True}], ids=str)
-def test_an_array_that_is_another_one_by_now_is_not_written(
+def test_an_array_that_was_replaced_is_not_written(
     executor: str, name: str, change: Callable[[np.ndarray], None], options: dict[str, Any]
 ) -> None:
     """The error names it, nothing is written: not even the array in front of it."""
@@ -107,7 +107,7 @@ def test_an_array_that_is_another_one_by_now_is_not_written(
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
-def test_what_is_writeable_again_goes_on(executor: str) -> None:
+def test_an_array_that_is_writeable_again_is_stepped(executor: str) -> None:
     case = Case(executor, False)
     case.opt.step(case.grads)
     case.arrays["params"].flags.writeable = False
@@ -150,8 +150,8 @@ def test_the_array_behind_a_view_may_have_another_shape(executor: str) -> None:
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
-def test_an_array_without_a_gradient_is_left_alone(executor: str) -> None:
-    """It is not looked at either: nothing is read or written there."""
+def test_an_array_without_a_gradient_is_not_touched(executor: str) -> None:
+    """It is not read either."""
     w, other = np.zeros(SIZE), np.zeros(SIZE)
     opt = fastopt.SGD([w, other], lr=1.0, executor=executor)
     other.flags.writeable = False
@@ -213,7 +213,7 @@ def test_headers_of_states_that_fastopt_made_do_not_matter(
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
-def test_a_schedule_that_resizes_is_found_out(executor: str) -> None:
+def test_a_schedule_that_resizes_is_noticed(executor: str) -> None:
     """Code of the caller's runs before the look, not between it and the step."""
     for name in "lr", "clip_norm":
         w = np.zeros(SIZE)
@@ -231,7 +231,7 @@ def test_a_schedule_that_resizes_is_found_out(executor: str) -> None:
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
-def test_a_mapping_that_resizes_is_found_out(executor: str) -> None:
+def test_a_mapping_that_resizes_is_noticed(executor: str) -> None:
     w = np.zeros(SIZE)
 
     class Grads(dict[str, Any]):

@@ -175,7 +175,7 @@ def scale_by_root_of_step(rate, *, power=0.5):
 
 
 @DUPLICATE
-def test_a_factory_of_ones_own(duplicate):
+def test_a_custom_factory(duplicate):
     twin = duplicate(scale_by_root_of_step(0.5, power=1.0))
     assert [twin.hyper_at(step) for step in range(3)] == [(0.5,), (0.25,), (0.5 / 3,)]
     opt = optimizer(t.chain(twin))

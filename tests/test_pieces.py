@@ -67,7 +67,7 @@ def test_wherever_it_is_cut(size, cuts, executor, clip_norm, zero_grad):
 
 
 @pytest.mark.parametrize("stochastic", [False, True])
-def test_storage_of_few_bits(stochastic):
+def test_low_precision_storage(stochastic):
     size = 4096 + 7 if COMPILED else 700
     w, grads = problem(size, np.float16)
     options = {"lr": 0.1, "state_dtype": "8bit", "stochastic_rounding": stochastic, "seed": 4}
@@ -79,7 +79,7 @@ def test_storage_of_few_bits(stochastic):
     assert_same_run(opt, plain)
 
 
-def test_parts_of_what_is_rounded_at_random():
+def test_parts_with_stochastic_rounding():
     """Two optimizers over a half each, who know which half, are as one over everything."""
     w, grads = problem(4 * BLOCK, np.float16)
     options = {"lr": 0.1, "stochastic_rounding": True}

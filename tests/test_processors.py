@@ -39,7 +39,7 @@ def code(
     master_bits: int | None = None,
     terms: tuple[Term, ...] = (),
 ) -> str:
-    """A kernel in LLVM's language; states of 8 bits are rounded at random."""
+    """A kernel in LLVM's language; states of 8 bits have stochastic rounding."""
     make, codes = KINDS[kind]
     parts = make(np.zeros(1, np.float32)).chain.parts(frozen)
     wide = "float32" if master_bits else stored

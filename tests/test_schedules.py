@@ -152,7 +152,7 @@ def test_between_their_ends(start, end, steps, step):
 
 @pytest.mark.parametrize("schedule", SAMPLES, ids=repr)
 def test_in_an_optimizer(schedule):
-    """Each step takes the value of its own number, and a copy of the optimizer goes on alike."""
+    """Each step takes the value of its own number, and a copy of the optimizer continues alike."""
     w, expected = np.ones(3), np.ones(3)
     opt = fastopt.SGD(w, lr=schedule)
     for step in range(12):

@@ -286,7 +286,7 @@ def test_what_no_gradient_may_be(no_gradient, others, error):
         build(no_gradient, **others)
 
 
-def test_a_transform_of_ones_own():
+def test_a_custom_transform():
     def decays(update, param, state, hyper):
         return update, (0.5 * hyper[0] * state[0] + (0.5 * hyper[0]) * state[0] / 1.0,)
 

@@ -89,7 +89,7 @@ def test_options_look_at_16_bits(half, mode):
 
 
 @executors
-def test_rounding_at_random_does_not_depend_on_the_executor(executor):
+def test_stochastic_rounding_does_not_depend_on_the_executor(executor):
     half = np.dtype(np.float16)
     settings = {"lr": 0.1, "momentum": 0.5, "stochastic_rounding": True, "seed": 7, "sparse": "lazy"}
     one = fastopt.RMSProp(start(half), **settings, executor=executor)
@@ -101,7 +101,7 @@ def test_rounding_at_random_does_not_depend_on_the_executor(executor):
     assert_same_run(one, control)
 
 
-def test_exact_steps_are_not_rounded_at_random():
+def test_exact_steps_have_no_stochastic_rounding():
     with refusal(ValueError, ["sparse='exact'", "stochastic_rounding", "sparse='lazy'"]):
         fastopt.SGD(np.zeros(SHAPE, np.float16), stochastic_rounding=True, sparse="exact")
 

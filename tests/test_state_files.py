@@ -160,7 +160,7 @@ def test_a_file_that_came_meanwhile_is_not_touched(tmp_path):
     assert (tmp_path / "000-exp_avg-params.npy").read_text() == "of others"
 
 
-def test_folders_that_others_use_by_now_stay(tmp_path):
+def test_folders_that_others_have_begun_to_use_stay(tmp_path):
     class Busy(memory_maps.StateFiles):
         def zeros(self, *args):
             result = super().zeros(*args)

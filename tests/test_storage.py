@@ -149,7 +149,7 @@ def test_overflow_is_that_of_a_cast(name):
     assert_same_bits(w, expected)
 
 
-def test_nonfinite_gradients_concern_their_own_element():
+def test_a_nonfinite_gradient_changes_only_its_element():
     w, _ = arrays(N, np.float32)
     grad = np.full(N, 0.5, np.float32)
     grad[[3, 70]] = np.nan, np.inf

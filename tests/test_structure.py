@@ -107,7 +107,7 @@ def empty(params: Any) -> None:
 @pytest.mark.parametrize("change", [remove, add, replace, empty])
 @pytest.mark.parametrize("steps_before", [0, 1])
 @pytest.mark.parametrize("clip", [None, 1e9])
-def test_what_becomes_of_the_callers_containers_does_not_matter(
+def test_changes_of_the_callers_containers_do_not_matter(
     executor: str, kind: str, change: Any, steps_before: int, clip: float | None
 ) -> None:
     params = containers()[kind]

@@ -197,7 +197,7 @@ def test_threads_step_at_once(layer: dict[str, str], cache: Path) -> None:
 @needs_jit
 @needs_fork
 def test_child_forked_after_a_parallel_step(layer: dict[str, str], cache: Path) -> None:
-    """It steps on one core and says so once; so do its own children, and the parent goes on."""
+    """It steps on one core and says so once; so do its own children, and the parent continues."""
     code = """
     print(right(stepped(1.0, 2), 1.0, 2), numba.threading_layer())
     print(in_child(warned))

@@ -227,7 +227,7 @@ def test_hyper_changes_with_the_step(executor, dtype):
 
 
 @everywhere
-def test_states_start_where_they_are_told(executor):
+def test_states_have_their_initial_values(executor):
     def count(update, param, state, hyper):
         first, second = state
         return first, (first + 1.0, second * 2.0)

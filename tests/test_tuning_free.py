@@ -278,7 +278,7 @@ def test_refusals(call, words):
         call()
 
 
-def test_in_a_chain_of_ones_own():
+def test_in_a_custom_chain():
     w, (g,) = problem(17, np.float64, 1)
     chained = fastopt.Optimizer(w.copy(), t.scale_by_prodigy(0.5, weight_decay=0.1))
     named = fastopt.Prodigy(w.copy(), lr=0.5, weight_decay=0.1)

@@ -44,7 +44,7 @@ def first_difference(actual: np.ndarray, expected: np.ndarray) -> str:
 
 
 def assert_same_trace(actual: list[Any], expected: list[Any], what: str) -> None:
-    """Two ways to play a case agree after every event; empty notes are of moments not looked at."""
+    """Two ways to play a case agree after every event; empty notes are of moments not recorded."""
     for index, (one, other) in enumerate(zip(actual, expected, strict=True)):
         if one and other:
             assert_same(one, other, f"{what}, after event {index - 1}")

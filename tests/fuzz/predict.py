@@ -161,7 +161,7 @@ class Prediction:
         if not self.taken[i] and all(
             states[i].dtype == self.compute for states in previous["states"].values()
         ):
-            states = {}  # the oracle knows where states start; in fewer bits that was rounded
+            states = {}  # the oracle knows where states start; low-precision storage has rounded that
         with np.errstate(all="ignore"):
             oracle = ORACLES[self.recipe["optimizer"]]
             new, states = oracle_parts.whole_step(
@@ -227,7 +227,7 @@ def check_neighbours(actual: np.ndarray, exact: np.ndarray, what: str) -> None:
 
 
 def check_codes(actual: np.ndarray, exact: np.ndarray, random: Any, what: str) -> None:
-    """Within an eighth of the number, rounded at random a quarter, plus 5e-6 of the block's largest."""
+    """Within 1/8 of the number (1/4 with stochastic rounding) and 5e-6 of the block's largest."""
     actual, exact = np.asarray(actual).reshape(-1), np.asarray(exact).reshape(-1).astype(np.float32)
     bad = np.isnan(actual) != np.isnan(exact)
     for start in range(0, exact.size, 256):

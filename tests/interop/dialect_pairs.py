@@ -26,7 +26,7 @@ class Peer:
 
 
 def close(name, ours, reference, scale, precision, times=1):
-    """Within the budget, measured in units in the last place of the numbers that were added."""
+    """Within the budget, measured in ULP of the numbers that were added."""
     size = np.maximum(np.maximum(np.abs(ours), np.abs(reference)), scale)
     unit = np.spacing(size.astype(precision)).astype(np.float64)
     worst = float(np.max(np.abs(ours - reference) / unit, initial=0.0))

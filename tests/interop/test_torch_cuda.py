@@ -98,7 +98,7 @@ def test_layouts(name):
     """Orders and gaps in memory; gradients in another order than their parameter."""
     pair = CudaPair(name, params=[torch.ones(3)])
     # RMSprop's first step is lr * g / sqrt(0.01 * g * g) = 1, and some parameters come near zero: 4
-    # units in the last place of a number below 1, in each of three steps.
+    # ULP of a number below 1, in each of three steps.
     tolerance = {**TOLERANCE[torch.float32], "atol": 3 * 4 * 2.0**-24}
     for base in laid_out():
         p = torch.nn.Parameter(base.clone(memory_format=torch.preserve_format))

@@ -1,4 +1,4 @@
-"""CUDA tensors looked at in machine code: the bits of tensors in memory; what is unusual is noticed."""
+"""CUDA tensors checked in machine code: the bits of tensors in memory; what is unusual is noticed."""
 
 import pytest
 
@@ -49,7 +49,7 @@ def assert_same(actual, expected):
 
 
 @every
-def test_no_gradient_is_looked_at_in_python(name, monkeypatch):
+def test_no_gradient_is_checked_in_python(name, monkeypatch):
     def refuse(*_):
         pytest.fail("checked in Python")
 

@@ -134,7 +134,7 @@ def test_checkpoints_both_ways_and_copies(name, monkeypatch):
 
 @pytest.mark.parametrize("kwargs", [{"momentum": 0.5}, {}], ids=["counted", "uncounted"])
 @pytest.mark.parametrize("name", ["AdamW", "SGD"])
-def test_a_plan_made_anew_goes_on(name, kwargs):
+def test_a_new_plan_resumes(name, kwargs):
     """Statistics of what is left out stay, with the scale that its gradient had then."""
     kwargs = {"lr": "auto" if name == "AdamW" else 0.125, **(kwargs if name == "SGD" else {})}
     pair = Twins(name, {**kwargs, "stats": STATS, "fused": True})

@@ -206,7 +206,7 @@ def test_checkpoints_of_torch_and_for_torch(name, state_dtype):
     expected = [p.detach().clone() for p in others]
     for p, q, start in zip(params, expected, previous, strict=True):
         assert (p - q).abs().max() <= PRECISION[state_dtype] * (q - start).abs().max()
-    # torch goes on from what the states stand for.
+    # torch resumes from what the states stand for.
     reference.load_state_dict(saved)
     for q, p in zip(others, params, strict=True):
         for key, value in reference.state[q].items():

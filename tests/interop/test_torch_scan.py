@@ -1,4 +1,4 @@
-"""Tensors looked at in machine code: what is out of the ordinary is noticed, and steps are the same."""
+"""Tensors checked in machine code: what is unusual is noticed, and steps are the same."""
 
 import pytest
 

@@ -14,7 +14,7 @@ def test_checkpoints_both_ways_mid_run(name):
     pair = Pair(name, SETTINGS[name])
     for without in ((1,), (), ()):
         pair.step(without)
-    # Each goes on from the other's checkpoint.
+    # Each resumes from the other's checkpoint.
     of_torch, of_fast = (through_file(o.state_dict()) for o in pair.both)
     pair.torch.load_state_dict(of_fast)
     pair.fast.load_state_dict(of_torch)

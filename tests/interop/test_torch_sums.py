@@ -190,7 +190,7 @@ def test_other_dtypes(name, dtype):
 
 
 @pytest.mark.parametrize("per_array", [False, True])
-def test_transforms_of_your_own_with_sums_after_the_step(per_array):
+def test_custom_transforms_with_sums_after_the_step(per_array):
     chain = fastopt.chain(damped(per_array), t.trace(0.5))
     both = Both(
         lambda params: fast.ChainOptimizer(params, chain, lr=0.25),

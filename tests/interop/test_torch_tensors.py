@@ -52,7 +52,7 @@ def test_layouts(name):
     pair.assert_same()
 
 
-def test_memory_in_the_gaps_is_left_alone():
+def test_memory_in_the_gaps_is_not_written():
     whole = torch.arange(12.0).reshape(3, 4)
     expected = whole.clone()
     w = torch.nn.Parameter(whole[:, ::2])

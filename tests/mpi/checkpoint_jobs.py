@@ -55,7 +55,7 @@ def save(comm, folder, steps):
 
 
 def resume(comm, folder):
-    """From whatever number of ranks; a new optimizer with other content goes on with the same bits."""
+    """From whatever number of ranks; a new optimizer with other content resumes with the same bits."""
     plain = plain_after(5)
     for replicated in (True, False):
         opt = build(comm, replicated)
@@ -197,7 +197,7 @@ def damage(comm, folder):
     assert previous == (opt.params.tobytes(), opt.gather(of=opt.optimizer.state["exp_avg"]).tobytes())
     opt.load(folder)
     train(opt, range(3, 5))
-    assert_same(opt, plain_after(5), "goes on")
+    assert_same(opt, plain_after(5), "resumed")
 
 
 def failing_save(comm, folder):
@@ -258,7 +258,7 @@ def interrupted_load(comm, folder):
     assert_all_raise_alike(RuntimeError, words, lambda: opt.save(f"{folder}/other"))
     opt.load(folder)
     train(opt, range(3, 5))
-    assert_same(opt, plain_after(5), "goes on")
+    assert_same(opt, plain_after(5), "resumed")
 
 
 def private(comm, folder):

@@ -109,7 +109,7 @@ def norms(comm):
 
 
 def storage(comm):
-    """Gradients of 16 bits, and rounding at random, which depends on where an element is."""
+    """Gradients of 16 bits, and stochastic rounding, which depends on an element's index."""
     size = 1103
     for way in ways(comm):
         for count in (1, 2):

@@ -106,7 +106,7 @@ def gradients(comm):
     assert_all_raise(
         comm, culprit, ValueError, ["local_grad", "writeable"], lambda: clearing.step(mine)
     )
-    # Nothing was changed, and everything goes on.
+    # Nothing was changed, and further steps work.
     assert opt.params.tobytes() == control.params.tobytes()
     for by_rank in good:
         opt.step(by_rank[comm.rank])

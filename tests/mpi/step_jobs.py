@@ -285,7 +285,7 @@ def options(comm):
 
 
 def storage(comm):
-    """16-bit numbers, blocks of 8 bits and rounding at random: the same bits on any number of ranks."""
+    """16-bit numbers, 8-bit blocks and stochastic rounding: the same bits on any number of ranks."""
     size = 1103
     for name in ("float16", "bfloat16"):
         half = floats(name).dtype
