@@ -72,6 +72,15 @@ def test_all_tests_of_devices_are_run_on_the_emulated_gpu():
     assert not [file for file in files if file not in commands]
 
 
+def test_files_are_short():
+    """No file of Python is above the 400 lines that CONTRIBUTING.md promises."""
+    folders = "bench", "examples", "fastopt", "tests"
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    lines = {str(path.relative_to(ROOT)): path.read_text("utf-8").count("\n") for path in files}
+    assert len(lines) > 500
+    assert {name: count for name, count in lines.items() if count > 400} == {}
+
+
 def test_pages_say_the_oldest():
     page = (ROOT / "docs" / "start.md").read_text("utf-8")
     for pin in oldest.pins("test"):

@@ -93,15 +93,8 @@ class CudaStepper(Stepper):
                 self._device_clip = DeviceClip(clip, parameters, control)
         self._skips = SkippedSteps(self.table, self.ordinal, control)
         self._recalls = self._may_skip and not setup.capturable
-        maker = BatchMaker(
-            parameters,
-            setup,
-            self.decisions,
-            self.pass_sums,
-            control,
-            clip=self._device_clip,
-            recalls=self._recalls,
-        )
+        passes = self.decisions, self.pass_sums, control
+        maker = BatchMaker(parameters, setup, *passes, clip=self._device_clip, recalls=self._recalls)
         where = self.ordinal, self.driver is not None
         self.launches = StepLaunches(maker, totals, *where)
         self._stream, self._is_capturing, self._has_started = 0, False, False
@@ -204,13 +197,11 @@ class CudaStepper(Stepper):
     def _next_quick(self) -> QuickStep | None:
         """What steps with gradients like the last in one call, None if there is more to do."""
         gradients, expected = self.gradients, self.gradients.expected
-        if self._decides or self.setup.statistics.names:
+        if self._decides or self.setup.statistics.names or self.setup.capturable:
             return None
-        if self.setup.capturable or self.driver is None:
+        if self.driver is None or expected is None or not all(gradients.has_gradient):
             return None
-        if (
-            expected is None or gradients.moved or not all(gradients.has_gradient)
-        ):  # what moved will again, it seems
+        if gradients.moved:  # they will again, it seems
             return None
         stays = gradients.formats != gradients.formats_of_leaves or self.setup.zero_grad
         known = self.driver, self.rows, self.launches.table, self.launches.batches, self.ranges
