@@ -83,6 +83,7 @@ def test_interrupted_anywhere_the_parameters_come_back():
 
     line = 1
     while interrupted_at(line, exchange):
+        assert torch.is_grad_enabled(), line
         assert [p.tolist() for p in params] == [[0.5] * 2, [0.5] * 3]
         with optimizer.averaged():
             assert [p.tolist() for p in params] == [[0.75] * 2, [0.75] * 3]

@@ -55,8 +55,7 @@ class Averaged:
         >>> w.item(), optimizer.averaged_params()
         (0.0, [tensor([0.5000])])
         """
-        with torch.no_grad():
-            return _averages(self)
+        return _averages(self)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -88,8 +87,7 @@ class Averaged:
         optimizer: Any = self
         params = [param for group in optimizer.param_groups for param in group["params"]]
         averages = self.averaged_params()
-        with torch.no_grad():
-            copies = [part(param).clone() for param in params]
+        copies = [part(param).detach().clone() for param in params]
         new = [part(average) for average in averages]
         forth: list[Change] = [assign(self, "_is_exchanged", True), partial(_exchange, params, new)]
         back: list[Change] = [partial(_exchange, params, copies), assign(self, "_is_exchanged", False)]
@@ -105,9 +103,9 @@ class Averaged:
 
 
 def _exchange(params: list[Tensor], numbers: list[Tensor]) -> None:
-    with torch.no_grad():
-        for param, new in zip(params, numbers, strict=True):
-            part(param).copy_(new)
+    # Detached, not within `no_grad`: an interrupt of its end would leave gradients switched off.
+    for param, new in zip(params, numbers, strict=True):
+        part(param).detach().copy_(new)
 
 
 def _averages(optimizer: FastOptimizer | Any) -> list[Tensor]:

@@ -81,9 +81,8 @@ def divide(param: Tensor, correction: Tensor, numbers: Tensor) -> None:
     wide = numbers.detach().to("cpu", torch.float32).contiguous().numpy()
     half, rest = codec.divide(wide, _on_host(param).dtype)
     bits = torch.from_numpy(half.view("int16")).reshape(param.shape)
-    with torch.no_grad():
-        param.copy_(bits.view(param.dtype))
-        correction.copy_(torch.from_numpy(rest).reshape(param.shape))
+    param.detach().copy_(bits.view(param.dtype))
+    correction.copy_(torch.from_numpy(rest).reshape(param.shape))
 
 
 def _on_host(tensor: Tensor) -> Array:
