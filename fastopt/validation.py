@@ -296,9 +296,12 @@ def choice(name: str, value: Any, accepted: Sequence[str]) -> str:
 def as_path(name: str, value: Any) -> Path:
     """The path of a file or folder."""
     try:
-        return Path(value)
+        path = Path(value)
     except TypeError:
         raise TypeError(f"{name} must be a str or a pathlib.Path, not {shown(value)}") from None
+    if "\0" in str(path):
+        raise ValueError(f"{name} must be a path without null characters, got {shown(value)}")
+    return path
 
 
 def is_number_or_schedule(value: Any) -> bool:

@@ -285,3 +285,14 @@ def test_what_changes_while_it_is_saved_matches_its_checksum(tmp_path, monkeypat
     fresh = fastopt.SGD(np.zeros(10_000), momentum=0.5)
     fresh.load(path)
     assert len(set(fresh.state["momentum_buffer"])) == 1
+
+
+def test_paths_with_a_null_character_are_refused(tmp_path):
+    opt = fastopt.RMSProp(np.ones(3))
+    path = f"{tmp_path}/a\0b"
+    for call in opt.save, opt.load:
+        with pytest.raises(ValueError, match="path must be a path without null characters, got"):
+            call(path)
+    with pytest.raises(ValueError, match="state_dir must be a path without null characters, got"):
+        fastopt.RMSProp(np.ones(3), state_dir=path)
+    assert not list(tmp_path.iterdir())

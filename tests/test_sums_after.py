@@ -317,3 +317,28 @@ def test_more_saved_sums_than_arrays():
         with refusal(ValueError, ["state_dict", "other sums"]):
             opt.load_state_dict(saved | {"sums": sums})
     opt.load_state_dict(saved)
+
+
+ODD = ["1", True, None, [1.0], 1j]
+
+
+@pytest.mark.parametrize("value", ODD)
+def test_saved_sums_that_are_no_numbers(value):
+    opt = fastopt.Optimizer([np.ones(3)], seen(sums_after={"s": square}), executor="reference")
+    opt.step([np.ones(3)])
+    saved = opt.state_dict()
+    for sums in ([[value]], value, [value], ["1"], {0: ["1"]}):
+        with refusal(ValueError, ["state_dict", "other sums"]):
+            opt.load_state_dict(saved | {"sums": sums})
+    opt.load_state_dict(saved)
+
+
+@pytest.mark.parametrize("value", ODD)
+def test_carried_numbers_that_are_no_numbers(value):
+    opt = fastopt.Optimizer([np.ones(3)], blend(), executor="reference")
+    opt.step([np.ones(3)])
+    saved = opt.state_dict()
+    for carried in ([[[value]]], value, [value], [[value]], ["1"], [{0: ["1"]}], [{}]):
+        with refusal(ValueError, ["state_dict", "other carried numbers"]):
+            opt.load_state_dict(saved | {"carried": carried})
+    opt.load_state_dict(saved)

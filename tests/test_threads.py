@@ -150,7 +150,8 @@ def test_count_belongs_to_the_asyncio_task() -> None:
     ("n", "error"),
     [
         *((n, ValueError) for n in (0, -1, 10_000)),
-        *((n, TypeError) for n in (1.0, "1", True, None)),
+        *((n, TypeError) for n in (1.0, "1", True, None, [1], np.ones(1, int), np.ones(2, int))),
+        pytest.param(10**5000, ValueError, id="huge"),
     ],
 )
 def test_count_is_checked(n: Any, error: type[Exception]) -> None:

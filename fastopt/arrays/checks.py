@@ -112,6 +112,25 @@ def check_is_written(name: str, array: Array) -> None:
         raise ValueError(f"{name} must be writeable: it is read-only, and is written in place")
 
 
+def check_kept(name: str, array: Array, kept: Any, written: bool, moved: str) -> None:
+    """Check that an array is as it was: `kept` has its address, shape and dtype of then.
+
+    Raises
+    ------
+    ValueError
+        It is not; `moved` says what has happened to it if it is elsewhere.
+    """
+    for what in "shape", "dtype":
+        before, now = getattr(kept, what), getattr(array, what)
+        if now != before:
+            raise ValueError(f"{name} must keep the {what} {before} that it had, got {now}")
+    if address(array) != kept.address:
+        raise ValueError(f"{name} must keep its memory, but {moved}")
+    check_memory(name, array)
+    if written:
+        check_is_written(name, array)
+
+
 def check_shape(name: str, array: Array, param: Array) -> None:
     """Check for the shape of the parameter."""
     if array.shape != param.shape:

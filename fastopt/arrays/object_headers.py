@@ -43,15 +43,7 @@ class Header(NamedTuple):
             if checks.address(array) != self.address or array.nbytes < self._nbytes:
                 raise ValueError(f"{name} must keep its memory, but was resized")
             return
-        if array.shape != self.shape:
-            raise ValueError(f"{name} must keep the shape {self.shape} that it had, got {array.shape}")
-        if array.dtype != self.dtype:
-            raise ValueError(f"{name} must keep the dtype {self.dtype} that it had, got {array.dtype}")
-        if checks.address(array) != self.address:
-            raise ValueError(f"{name} must keep its memory, but was resized")
-        checks.check_memory(name, array)
-        if self.flags & WRITEABLE:
-            checks.check_is_written(name, array)
+        checks.check_kept(name, array, self, bool(self.flags & WRITEABLE), "was resized")
 
     @property
     def _nbytes(self) -> int:

@@ -13,6 +13,7 @@ Keeping the interpreter's lock would not help: Numba releases it around every pa
 
 from __future__ import annotations
 
+import operator
 import os
 import sys
 import threading
@@ -22,6 +23,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import cache
 from typing import Any, TypeAlias
+
+from fastopt.validation import shown
 
 Turn: TypeAlias = tuple[int, AbstractContextManager[Any]]
 ALONE: Turn = 1, nullcontext()
@@ -41,13 +44,16 @@ def _available() -> int:
 
 
 def _checked(n: Any) -> int:
-    if isinstance(n, bool) or not hasattr(n, "__index__"):
-        raise TypeError(f"n must be a whole number of threads, not {n!r}")
-    count: int = n.__index__()
+    try:
+        count = None if isinstance(n, bool) else operator.index(n)
+    except TypeError:
+        count = None
+    if count is None:
+        raise TypeError(f"n must be a whole number of threads, not {shown(n)}")
     if not 1 <= count <= _available():
         raise ValueError(
             f"n must be between 1 and {_available()}, the threads that Numba was started with "
-            f"(environment variable NUMBA_NUM_THREADS), got {n}"
+            f"(environment variable NUMBA_NUM_THREADS), got {shown(n)}"
         )
     return count
 

@@ -41,23 +41,12 @@ class DeviceHeader(NamedTuple):
         name, known = self.name, self.array
         array = placement.enter_like(name, known.owner, known)
         if not isinstance(array, DeviceArray):
-            raise ValueError(_MOVED.format(name))
-        if array.shape != known.shape:
-            raise ValueError(f"{name} must keep the shape {known.shape} that it had, got {array.shape}")
-        if array.dtype != known.dtype:
-            raise ValueError(f"{name} must keep the dtype {known.dtype} that it had, got {array.dtype}")
-        if array.address != known.address:
-            raise ValueError(_MOVED.format(name))
+            raise ValueError(f"{name} must keep its memory, but {_MOVED}")
         like: Any = array
-        checks.check_memory(name, like)
-        if self.written:
-            checks.check_is_written(name, like)
+        checks.check_kept(name, like, known, self.written, _MOVED)
 
 
-_MOVED = (
-    "{} must keep its memory, but has moved to other memory: assign to it in place, or make a new "
-    "optimizer of it"
-)
+_MOVED = "has moved to other memory: assign to it in place, or make a new optimizer of it"
 
 
 class DeviceHeaders:

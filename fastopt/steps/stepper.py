@@ -17,7 +17,7 @@ from fastopt.steps.hyperparameters import Hyperparameters
 from fastopt.steps.parameter_set import ParameterSet
 from fastopt.steps.pass_sums import PassSums
 from fastopt.steps.stats import Statistics, Stats
-from fastopt.steps.sums import Decisions
+from fastopt.steps.sums import Decisions, saved_numbers
 from fastopt.transforms.base import Chain
 from fastopt.validation import finite_positive
 
@@ -223,9 +223,9 @@ class Stepper(ABC):
         if self.pass_sums is None:
             return []
         try:
-            sums = [list(map(float, saved[index])) for index in order]
+            sums = [saved_numbers(saved[index]) for index in order]
             fits = len(saved) == len(sums) and [*map(len, sums)] == [*map(len, self.saved_sums())]
-        except (TypeError, ValueError, IndexError, KeyError):
+        except (TypeError, LookupError):
             fits = False
         if not fits:
             raise ValueError(f"{what} must have other sums than {saved!r:.200}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,8 +14,18 @@ from fastopt.changes import Change, assign
 from fastopt.kernels.job import NUMBERS
 from fastopt.steps.group import Group
 from fastopt.transforms.base import Part, sums_in
+from fastopt.validation import as_float
 
 Carried = list[Array]  # of each pass: a row of numbers for each group, or for each array
+
+
+def saved_numbers(values: Any) -> list[float]:
+    """The numbers of a checkpoint as floats; raises TypeError for text, flags and the like."""
+    if not isinstance(values, (list, tuple)) or any(
+        isinstance(number, bool) or not isinstance(number, Real) for number in values
+    ):
+        raise TypeError("not a list of numbers")
+    return list(map(as_float, values))
 
 
 class SumPass(NamedTuple):
@@ -177,12 +188,12 @@ class Decisions:
         try:
             for each, lengths, rows in zip(self.passes, self._lengths, saved, strict=True):
                 at = order if each.per_array else range(len(self._groups))
-                numbers = {key: tuple(map(float, rows[at[key]])) for key in lengths}
+                numbers = {key: tuple(saved_numbers(rows[at[key]])) for key in lengths}
                 fits = {key: len(row) for key, row in numbers.items()} == lengths
                 if not fits or len(rows) != len(at):
                     raise ValueError("other carried numbers")
                 loaded.append(self._table(each, numbers))
-        except (TypeError, ValueError, IndexError) as error:
+        except (TypeError, ValueError, LookupError) as error:
             raise ValueError(f"{what} must have other carried numbers than {saved!r:.200}") from error
         return loaded
 

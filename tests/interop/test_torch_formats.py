@@ -348,7 +348,7 @@ def test_codes_of_another_size_are_refused():
     run(params, optimizer, range(1))
     previous = params[0].detach().clone()
     optimizer.state[params[0]]["exp_avg"] = torch.zeros((3, 260), dtype=torch.uint8)
-    with pytest.raises(ValueError, match=rf"exp_avg must be a tensor of shape \({BLOCKS}, 260\)"):
+    with pytest.raises(ValueError, match=rf"'exp_avg' must have the shape \({BLOCKS}, 260\)"):
         optimizer.step()
     assert torch.equal(params[0], previous)
 

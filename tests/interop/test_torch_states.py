@@ -172,6 +172,26 @@ def test_copies_and_pickles(name):
         assert twin.last.norm == pytest.approx(np.sqrt(sum(p.numel() for p in mine)))
 
 
+@pytest.mark.parametrize("shape", [(2,), (1, 7), ()])
+def test_data_of_another_shape_names_the_parameter(shape):
+    pair = Pair("Adam", {"amsgrad": True})
+    pair.step()
+    param = pair.params["fastopt"][1]
+    param.grad = None
+    param.data = torch.ones(shape)
+    before = [p.detach().clone() for p in pair.params["fastopt"]]
+    message = rf"\['params'\]\[1\] has the shape \({str(shape)[1:-1]}\), .* not \(7,\)"
+    for p in pair.params["fastopt"]:
+        p.grad = torch.ones_like(p)
+    with pytest.raises(ValueError, match=message):
+        pair.fast.step()
+    assert all(map(torch.equal, before, pair.params["fastopt"]))
+    del pair.fast.state[param]  # as the error says
+    pair.fast.step()
+    assert pair.fast.state[param]["step"] == 1
+    assert pair.fast.state[pair.params["fastopt"][0]]["step"] == 2
+
+
 def test_a_state_of_another_shape_is_an_error():
     pair = Pair("Adam")
     pair.step()
@@ -179,6 +199,8 @@ def test_a_state_of_another_shape_is_an_error():
     previous = p.detach().clone()
     pair.fast.state[p]["exp_avg"] = torch.zeros(2)
     p.grad = torch.ones_like(p)
-    with pytest.raises(ValueError, match=r"exp_avg must be a tensor of shape \(3, 5\), not \(2,\)"):
+    with pytest.raises(
+        ValueError, match=r"\['params'\]\[0\] has the shape \(3, 5\), .*'exp_avg' .*\(2,\)"
+    ):
         pair.fast.step()
     assert torch.equal(p, previous)

@@ -57,35 +57,6 @@ def test_errors(make, error, message):
         make(params)
 
 
-@pytest.mark.parametrize(
-    ("saved", "loading", "missing"),
-    [("Adam", "RMSprop", "alpha"), ("RMSprop", "Adam", "betas"), ("Adam", "Lion", "beta1, beta2")],
-)
-def test_a_checkpoint_of_another_class_is_refused(saved, loading, missing):
-    w = [torch.nn.Parameter(torch.ones(3))]
-    optimizer = getattr(fast, loading)(w, lr=0.5)
-    for home in torch.optim, fast:
-        state_dict = getattr(home, saved)(w).state_dict()
-        with pytest.raises(ValueError, match=rf"from {loading}, .*\[0\] lacks {missing}"):
-            optimizer.load_state_dict(state_dict)
-        assert optimizer.param_groups[0]["lr"] == 0.5
-
-
-def test_other_numbers_in_a_checkpoint_are_refused():
-    p = torch.nn.Parameter(torch.ones(3))
-    optimizer = fast.Prodigy([p])
-    p.grad = torch.ones(3)
-    optimizer.step()
-    saved = optimizer.state_dict()
-    saved["param_groups"][0]["carried"] = [[1.0]]
-    other = fast.Prodigy([p])
-    other.load_state_dict(saved)
-    previous = p.detach().clone()
-    with pytest.raises(ValueError, match="must have the numbers of this optimizer's transforms"):
-        other.step()
-    assert torch.equal(p, previous)
-
-
 @pytest.mark.parametrize("kwargs", [{"lr": "auto"}, {"stats": ("grad_norm",)}, {"schedule_free": 0.9}])
 def test_sparse_gradients_are_refused(kwargs):
     embedding = torch.nn.Embedding(5, 3, sparse=True)

@@ -72,6 +72,7 @@ class FastOptimizer(Averaged, Reported, torch.optim.Optimizer):
     _optimizer: ClassVar[type[NamedOptimizer]]
     _counts: ClassVar[dict[str, float | str]] = {"step": 0.0}  # or the entry of a group to start from
     _sparse: ClassVar[tuple[Sparse, ...]] = ()  # one, where torch has it
+    _has_fixed_states: ClassVar[bool] = False  # whatever the settings of param groups are
 
     _kept: ClassVar[tuple[str, ...]] = ("_is_made", "_stats", "_has_automatic_lr")
     _filled_in: ClassVar[tuple[str, ...]] = FILLED_IN
@@ -265,8 +266,9 @@ class FastOptimizer(Averaged, Reported, torch.optim.Optimizer):
 
         Raises
         ------
-        ValueError
-            It is of another class, whose settings are others. Nothing was changed.
+        TypeError, ValueError
+            It is of another class, with other settings or states, or of parameters of other shapes.
+            Nothing was changed.
         """
         # torch would cast all states to the parameters' dtype. After the user's hooks:
         handle = self.register_load_state_dict_pre_hook(keep_formats)

@@ -7,7 +7,7 @@ there when the optimizer is saved or copied and when a plan is made anew, which 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,10 @@ import numpy as np
 from fastopt.interop.torch.param_groups import ParamGroup
 from fastopt.interop.torch.parameters import Section
 from fastopt.interop.torch.shards import is_sharded
+from fastopt.interop.torch.states import State
 from fastopt.steps.build import build
 from fastopt.steps.pass_sums import PassSums
-from fastopt.steps.sums import SumPass
+from fastopt.steps.sums import SumPass, saved_numbers
 from fastopt.transforms.base import Chain
 
 CARRIED, SUMS = "carried", "sums"
@@ -62,6 +63,23 @@ def check_places(groups: Sequence[ParamGroup], chains: Sequence[Chain], stats: S
                 raise ValueError(
                     f"{names[0]} needs capturable=False: its sums are not in the graphs that capture"
                 )
+
+
+def check_saved(index: int, group: ParamGroup, states: Mapping[Any, State], chain: Chain) -> None:
+    """Check the entries of a param group, and of its parameters' states, before they are loaded.
+
+    Raises
+    ------
+    ValueError
+        They are not those of these transforms.
+    """
+    passes = with_sums(chain)
+    shared = [[] if t.per_array else [*t.carried.values()] for t in passes]
+    own = [[*t.carried.values()] if t.per_array else [] for t in passes]
+    _taken(f"param_groups[{index}]", group, CARRIED, shared)
+    for key, state in states.items():
+        _taken(f"state[{key}]", state, CARRIED, own)
+        _taken(f"state[{key}]", state, SUMS, [0.0 for t in passes for _ in t.sums_after])
 
 
 class Carried:
@@ -199,15 +217,18 @@ def _taken(where: str, source: Any, name: str, usual: list[Any]) -> list[Any] | 
         return None
     try:
         same = [_length(item) for item in known] == [_length(item) for item in usual]
-        numbers = [[*map(float, n)] if isinstance(n, (list, tuple)) else float(n) for n in known]
-    except (TypeError, ValueError):
+        lists = [saved_numbers(item if isinstance(item, (list, tuple)) else [item]) for item in known]
+    except TypeError:
         same = False
     if not same:
         raise ValueError(
             f"{name!r} in {where} must have the numbers of this optimizer's transforms, "
             f"{list(map(_length, usual))} of them, not {known!r:.200}"
         )
-    return numbers
+    return [
+        numbers if isinstance(item, (list, tuple)) else numbers[0]
+        for item, numbers in zip(known, lists, strict=True)
+    ]
 
 
 def _length(item: Any) -> int:

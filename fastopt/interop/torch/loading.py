@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastopt.interop.torch.parameters import SCALARS
 from fastopt.interop.torch.shards import is_sharded
+from fastopt.interop.torch.state_dict_check import check_state_dict
 from fastopt.interop.torch.state_formats import is_packed
 from fastopt.kernels.job import CORRECTION
-
-COUNTS = ("step", "mu_product", "eta", "mu")
 
 
 class HiddenTensor:
@@ -21,34 +21,20 @@ class HiddenTensor:
         self.tensor = tensor
 
 
-def _check_entries(optimizer: Any, state_dict: dict[str, Any]) -> None:
-    """Check that param groups have the entries of this optimizer, or raise ValueError.
-
-    torch loads those of any class, and finds in the next step that one is missing.
-    """
-    needed = [name for name in optimizer.defaults if name not in optimizer._filled_in]
-    for index, group in enumerate(state_dict["param_groups"]):
-        if missing := [name for name in needed if name not in group]:
-            raise ValueError(
-                f"state_dict must come from {type(optimizer).__name__}, but its param_groups[{index}] "
-                f"lacks {', '.join(missing)}: it is another optimizer's"
-            )
-
-
 def keep_formats(optimizer: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
     """Hide the states with a format of their own.
 
     Raises
     ------
-    ValueError
-        The checkpoint is another optimizer's.
+    TypeError, ValueError
+        The checkpoint is another optimizer's, or damaged.
     """
-    _check_entries(optimizer, state_dict)
+    check_state_dict(optimizer, state_dict)
     every = optimizer.state_dtype is not None or optimizer.master_bits is not None
 
     def hidden(name: Any, value: Any) -> Any:
         keeps = every or name in ("average", CORRECTION) or is_packed(value)
-        hides = keeps and isinstance(value, Tensor) and name not in COUNTS
+        hides = keeps and isinstance(value, Tensor) and name not in SCALARS
         return HiddenTensor(value) if hides else value
 
     states = {

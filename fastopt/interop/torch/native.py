@@ -187,6 +187,8 @@ class ChainOptimizer(NativeOptimizer):
     tensor([2.7000, 3.6000])
     """
 
+    _has_fixed_states = True
+
     def __init__(self, params: Any, transforms: Transform | Chain, lr: Any = 1.0, **named: Any) -> None:
         self._transforms = as_chain(transforms)
         super().__init__(params, lr, **named)

@@ -25,6 +25,7 @@ from fastopt.validation import (
     at,
     check_rounded,
     decay_rate,
+    flag,
     if_above,
     nonnegative,
     shown,
@@ -71,7 +72,8 @@ def rate_of(group: ParamGroup, lr: Any) -> Any:
     """
     if AUTOMATIC_LR not in group:
         return lr
-    return auto(lr) if group[AUTOMATIC_LR] else held(lr)
+    is_on = flag(f"{AUTOMATIC_LR} of a param group", group[AUTOMATIC_LR])
+    return auto(lr) if is_on else held(lr)
 
 
 def take_rate(group: ParamGroup, usual: bool) -> None:

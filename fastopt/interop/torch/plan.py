@@ -109,9 +109,7 @@ class Plan:
         if across is not None:
             self.launches[0][0].stepper.take_part(0, across)
         if not self._counted:
-            # Where torch does not count, only whether a step is the first matters.
-            later = max(1, self._taken)
-            starts = np.array([0 if row.fresh else later for row in self.rows], np.int64)
+            starts = np.array([self._start(row) for row in self.rows], np.int64)
             for launch, rows_ in self.launches:
                 launch.continue_from(starts[rows_])
         self.carried = [each.carried for each, _ in self.launches if each.carried is not None]
@@ -125,6 +123,12 @@ class Plan:
             first = stepper.reads_first or stepper.decisions.passes
             notes = bool(self.rows) and (self.rows[0].param.is_cuda or not first)
             self._snapshot = Snapshot.of(self.rows, others, stepper, notes)
+
+    def _start(self, row: Row) -> int:
+        """The step count of a row where torch does not count: a momentum must know its first step."""
+        if row.fresh:
+            return 0
+        return max(1, self._taken) if "momentum_buffer" in row.names else self._taken
 
     @property
     def last(self) -> GradientStats | None:

@@ -11,11 +11,11 @@ from torch import Tensor
 from fastopt.arrays.object_layout import identities
 from fastopt.executors.threads import get_num_threads, threads
 from fastopt.interop.torch.param_groups import ParamGroup
-from fastopt.interop.torch.parameters import Row
+from fastopt.interop.torch.parameters import SCALARS, Row
 from fastopt.interop.torch.plan import Plan
 from fastopt.interop.torch.shards import Across, first_element, is_sharded
 from fastopt.interop.torch.state_formats import TensorFormats
-from fastopt.interop.torch.states import complete, count
+from fastopt.interop.torch.states import check_shapes, complete, count
 from fastopt.interop.torch.tensors import check, check_is_run
 from fastopt.transforms.base import Chain
 
@@ -122,13 +122,14 @@ class Planner:
             for i, param in enumerate(group["params"]):
                 if members is not None and id(param) not in members:
                     continue
-                grad = param.grad
+                grad, name = param.grad, f"param_groups[{index}]['params'][{i}]"
                 needed = {*optimizer._state_counts(), *formats.names(chains[index], param)}
                 if grad is not None:
-                    _check_param(optimizer, f"param_groups[{index}]['params'][{i}]", group, param)
+                    _check_param(optimizer, name, group, param)
                 elif id(param) not in old_rows or not needed <= optimizer.state.get(param, {}).keys():
                     others.append(param)
                     continue
+                check_shapes(name, param, optimizer.state.get(param, {}), needed.difference(SCALARS))
                 if grad is not None and grad.is_sparse:
                     sparse.append((group, chains[index], param))
                 else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -49,6 +49,23 @@ def count(state: State, param: Tensor, group: ParamGroup, counts: Mapping[str, f
             state[name] = like.new_full((), start, dtype=count_dtype(group))
         elif not _is_count(known, like.device):
             state[name] = like.new_full((), number(known), dtype=count_dtype(group))
+
+
+def check_shapes(name: str, param: Tensor, state: State, names: Iterable[str]) -> None:
+    """Check that the states of these names fit the parameter, or raise ValueError."""
+    local = part(param)
+    for key in names:
+        known = state.get(key)
+        if isinstance(known, Tensor):
+            known_shape, shape = known.shape, param.shape
+            if is_packed(known):
+                known_shape, shape = part(known).shape, packed_shape(local)
+            if known_shape != shape:
+                raise ValueError(
+                    f"{name} has the shape {tuple(param.shape)}, for which its state {key!r} must have "
+                    f"the shape {tuple(shape)}, not {tuple(known_shape)}; where another tensor was "
+                    "assigned to `.data`, `del optimizer.state[param]` starts its states anew"
+                )
 
 
 def complete(

@@ -7,11 +7,10 @@ from functools import cache
 
 import numpy as np
 from numba import types
-from numba.extending import intrinsic
 
 from fastopt.executors.cpu.columns import COUNT, COUNTS, GRAD, HYPER_LAG, ITEMSIZE, LAG, LENGTH, STEPS
 from fastopt.executors.cpu.header_check import can_be_at
-from fastopt.executors.cpu.pointers import read_word, word_reader
+from fastopt.executors.cpu.pointers import number_writer, read_word, word_reader
 from fastopt.executors.exchange import ID, TABLE, WORDS, data_of, fits, is_alike
 from fastopt.executors.interpreter import NONE, attribute_of, is_true, item_of, release
 from fastopt.kernels.compiler import compile_function, helper
@@ -31,21 +30,8 @@ ATTRIBUTE, IS_NEGATED = range(2)
 REPLACED, UNUSUAL, DISAGREE = -2, -1, 1 << 40
 
 
-def _store(number):
-    @intrinsic
-    def store(typing_context, address, value):
-        def emit(context, builder, signature, args):
-            kind = context.get_data_type(number)
-            builder.store(args[1], builder.inttoptr(args[0], kind.as_pointer()))
-            return context.get_dummy_value()
-
-        return types.void(types.intp, number), emit
-
-    return store
-
-
 _float32, _float64 = word_reader(types.float32), word_reader(types.float64)
-_store_float32, _store_float64 = _store(types.float32), _store(types.float64)
+_store_float32, _store_float64 = number_writer(types.float32), number_writer(types.float64)
 
 
 @helper
