@@ -17,6 +17,7 @@ from tests.sums import (
     SIZES,
     assert_same,
     averaged,
+    blend,
     blended,
     clip,
     positive_share,
@@ -319,7 +320,7 @@ def test_more_saved_sums_than_arrays():
     opt.load_state_dict(saved)
 
 
-ODD = ["1", True, None, [1.0], 1j]
+ODD = ["1", True, None, [[1.0]], 1j]
 
 
 @pytest.mark.parametrize("value", ODD)
