@@ -320,7 +320,7 @@ def test_more_saved_sums_than_arrays():
     opt.load_state_dict(saved)
 
 
-ODD = ["1", True, None, [[1.0]], 1j]
+ODD = ["1", True, None, 1j]
 
 
 @pytest.mark.parametrize("value", ODD)

@@ -75,10 +75,10 @@ def check_saved(index: int, group: ParamGroup, states: Mapping[Any, State], chai
     """
     passes = with_sums(chain)
     shared = [[] if t.per_array else [*t.carried.values()] for t in passes]
-    own = [[*t.carried.values()] if t.per_array else [] for t in passes]
+    of_each = [[*t.carried.values()] if t.per_array else [] for t in passes]
     _taken(f"param_groups[{index}]", group, CARRIED, shared)
     for key, state in states.items():
-        _taken(f"state[{key}]", state, CARRIED, own)
+        _taken(f"state[{key}]", state, CARRIED, of_each)
         _taken(f"state[{key}]", state, SUMS, [0.0 for t in passes for _ in t.sums_after])
 
 
