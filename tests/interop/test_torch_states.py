@@ -204,3 +204,32 @@ def test_a_state_of_another_shape_is_an_error():
     ):
         pair.fast.step()
     assert torch.equal(p, previous)
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"momentum": 0.9}, {"average_decay": 0.9}])
+def test_steps_that_torch_does_not_count_are_numbered_from_one(kwargs):
+    first, second = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(2))
+    optimizer = fast.SGD([first], stats=("grad_norm",), **kwargs)
+    numbers = []
+    for step in range(5):
+        if step == 2:  # each makes a new plan
+            optimizer.add_param_group({"params": [second]})
+        if step == 4:
+            first.data = first.data.clone()
+        for param in first, second:
+            param.grad = torch.ones_like(param)
+        optimizer.step()
+        numbers.append(optimizer.stats.step)
+    assert numbers == [1, 2, 3, 4, 5]
+
+
+def test_random_bits_start_with_the_first_step_with_momentum_or_without():
+    def after(**kwargs):
+        param = torch.nn.Parameter(torch.ones(64, dtype=torch.bfloat16))
+        optimizer = fast.SGD([param], lr=1e-3, stochastic_rounding=True, **kwargs)
+        param.grad = torch.ones_like(param)
+        optimizer.step()
+        return param.detach().clone()
+
+    assert torch.equal(after(), after(momentum=0.9))  # whose first step is that of the gradient
+    assert len(after().unique()) == 2

@@ -176,9 +176,8 @@ def largest_block(handle: int) -> int:
 
 def launch(handle: int, blocks: int, threads: int, stream: int, pointers: Any) -> None:
     """Start a kernel; `pointers` is an array of the addresses of its arguments."""
-    grid, block = (blocks, 1, 1), (threads, 1, 1)
-    arguments = *grid, *block, 0, stream, pointers.ctypes.data, 0
-    _call(binding.cuLaunchKernel, binding.CUfunction(handle), *arguments)
+    function, how = binding.CUfunction(handle), (blocks, 1, 1, threads, 1, 1, 0, stream)
+    _call(binding.cuLaunchKernel, function, *how, pointers.ctypes.data, 0)
 
 
 # Devices
