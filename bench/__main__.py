@@ -1,7 +1,11 @@
 """``python -m bench [--full] [pytest's options]``: run the benchmarks and store the results.
 
-A run of everything replaces ``bench/results/<machine>.json`` and updates the README; a run of a part
-(``-k overhead``) only prints what it found, and with ``--add`` puts it in the place of what was stored.
+A run of everything replaces ``bench/results/<machine>.json`` and updates README and pages; a run of a
+part (``-k overhead``) only prints what it found, and with ``--add`` puts it in the place of what was
+stored.
+
+Every case is kept in ``build/bench`` as soon as it is measured. After an interrupted run ``--resume``
+measures the rest, and ``--finish`` stores what there is. A case that fails costs no other.
 """
 
 from __future__ import annotations
@@ -9,59 +13,97 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import cpuinfo
 import pytest
 
 from bench import machine, report
 
 FOLDER = Path(__file__).parent
+RUN = FOLDER.parent / "build" / "bench"  # a run in progress: how it was started, and its cases so far
+STARTED, CASES = RUN / "started.json", RUN / "cases.jsonl"
+LONGEST = 1800  # seconds of a file: one that hangs is given up
 
 
 def main(arguments: list[str]) -> int:
-    """Run pytest on each file and boil its reports down to what is worth keeping."""
-    neighbours = machine.busy_cores()
-    adds = "--add" in arguments
-    arguments = [argument for argument in arguments if argument != "--add"]
-    reports: list[dict[str, Any]] = []
-    for file in sorted(FOLDER.glob("bench_*.py")):
-        status, report_of_file = _run(file, arguments)
-        if status not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
-            return status
-        reports += report_of_file
-    if not reports:
-        return int(pytest.ExitCode.NO_TESTS_COLLECTED)
-    facts = machine.facts(reports[0]["machine_info"]["cpu"]) | {"busy_cores_before": neighbours}
-    cases = [case["extra_info"] for report in reports for case in report["benchmarks"]]
-    results = {"machine": facts, "full": "--full" in arguments, "cases": cases}
+    """Run pytest on each file, and store what it measured."""
+    if {"--resume", "--finish"} & set(arguments):
+        start = _resumed()
+    else:
+        start = {"arguments": arguments, "commit": machine.commit(), "neighbours": machine.busy_cores()}
+        RUN.mkdir(parents=True, exist_ok=True)
+        CASES.write_text("", "utf-8")
+        STARTED.write_text(json.dumps(start) + "\n", "utf-8")
+    files = [] if "--finish" in arguments else sorted(FOLDER.glob("bench_*.py"))
+    try:
+        failed = [file.name for file in files if not _run(file, _for_pytest(start["arguments"]))]
+    except KeyboardInterrupt:
+        print("interrupted: --resume measures the rest, --finish stores what there is", file=sys.stderr)
+        return int(pytest.ExitCode.INTERRUPTED)
+    found = [json.loads(line)["case"] for line in CASES.read_text("utf-8").splitlines()]
+    if found:
+        _store(start, found)
+    for name in failed:
+        print(f"{name} failed: what is missing can be measured with -k and --add", file=sys.stderr)
+    return int(bool(failed) or not found)
+
+
+def _resumed() -> dict[str, Any]:
+    """How the run in progress was started.
+
+    Raises
+    ------
+    SystemExit
+        There is none, or what was measured is another commit.
+    """
+    if not STARTED.exists():
+        raise SystemExit("there is no run to resume")
+    start: dict[str, Any] = json.loads(STARTED.read_text("utf-8"))
+    if start["commit"] != machine.commit():
+        raise SystemExit(
+            f"the run in progress measures commit {start['commit']}, not {machine.commit()}"
+        )
+    return start
+
+
+def _for_pytest(arguments: list[str]) -> list[str]:
+    return [argument for argument in arguments if argument != "--add"]
+
+
+def _run(file: Path, arguments: list[str]) -> bool:
+    """Run one file in a process of its own: in memory that others have used, times are others."""
+    quiet = ["-v", "--benchmark-columns=median,iqr,rounds", f"--store={CASES}"]
+    command = [sys.executable, "-m", "pytest", str(file), *quiet, *arguments]
+    try:
+        status = subprocess.run(command, timeout=LONGEST).returncode
+    except subprocess.TimeoutExpired:
+        return False
+    return status in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+
+
+def _store(start: Mapping[str, Any], cases: list[dict[str, Any]]) -> None:
+    """Print what was measured, and store it if it is everything or to be added."""
+    facts = machine.facts(cpuinfo.get_cpu_info())
+    facts |= {"commit": start["commit"], "busy_cores_before": start["neighbours"]}
+    results = {"machine": facts, "full": "--full" in start["arguments"], "cases": cases}
     print(report.details(results))
-    if adds or set(arguments) <= {"--full"}:
+    adds = "--add" in start["arguments"]
+    if adds or set(start["arguments"]) <= {"--full"}:
         path = FOLDER / "results" / f"{machine.name(facts)}.json"
         path.parent.mkdir(exist_ok=True)
         if adds:
             results = added(json.loads(path.read_text("utf-8")), results)
         path.write_text(json.dumps(_rounded(results), indent=1) + "\n", "utf-8")
-        report.main([str(path)])
-    return 0
-
-
-def _run(file: Path, arguments: list[str]) -> tuple[int, list[dict[str, Any]]]:
-    """Run one file in a process of its own: in memory that others have used, times are others."""
-    with tempfile.TemporaryDirectory() as folder:
-        raw = Path(folder) / "raw.json"
-        quiet = ["-v", "--benchmark-columns=median,iqr,rounds", f"--benchmark-json={raw}"]
-        quiet += ["-W", "ignore:Not saving anything"]  # where a part of all is asked for
-        command = [sys.executable, "-m", "pytest", str(file), *quiet, *arguments]
-        status = subprocess.run(command).returncode
-        if status != pytest.ExitCode.OK or not raw.exists():
-            return status, []
-        return status, [json.loads(raw.read_text("utf-8"))]
+        report.main([])
 
 
 def added(stored: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
     """Stored results with the cases of others in the place of those for the same questions.
+
+    Each of them says when it was measured, and of which commit.
 
     Raises
     ------
@@ -77,7 +119,8 @@ def added(stored: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
         raise SystemExit(f"--add needs the machine of the stored results: {'; '.join(differences)}")
     measured = {case["question"] for case in results["cases"]}
     unchanged = [case for case in stored["cases"] if case["question"] not in measured]
-    return {**stored, "cases": [*unchanged, *results["cases"]]}
+    when = {"measured": {key: results["machine"][key] for key in ("date", "commit")}}
+    return {**stored, "cases": [*unchanged, *(case | when for case in results["cases"])]}
 
 
 def _rounded(value: object) -> object:

@@ -24,21 +24,23 @@ SIZES = {"quick": 5 * 10**7, "full": 10**8}
 
 
 def _cases() -> list[Any]:
-    """Size, dtype and threads; the first one is for a quick run."""
+    """The first is for a quick run. The less usual forms are measured once, in a full run."""
     quick, full = SIZES.values()
     rest = [(full, "float32", "all"), (quick, "float64", "all"), (quick, "float32", "serial")]
     rest += [
         (10**6, dtype, threads) for dtype in ("float32", "float64") for threads in ("all", "serial")
     ]
-    return [(quick, "float32", "all"), *(pytest.param(*case, marks=pytest.mark.full) for case in rest)]
+    first = quick, "float32", "all"
+    cases = [pytest.param(form, *first, id=form.name) for form in FAMILY]
+    cases += [pytest.param(form, *first, id=form.name, marks=pytest.mark.full) for form in REST]
+    for form in FAMILY:
+        for size, dtype, threads in rest:
+            name = f"{form.name}-{size:.0e}-{dtype}-{threads}".replace("e+0", "e")
+            cases.append(pytest.param(form, size, dtype, threads, id=name, marks=pytest.mark.full))
+    return cases
 
 
-@pytest.mark.parametrize(("size", "dtype", "threads"), _cases())
-@pytest.mark.parametrize(
-    "form",
-    [*FAMILY, *(pytest.param(form, marks=pytest.mark.full) for form in REST)],
-    ids=lambda form: form.name,
-)
+@pytest.mark.parametrize(("form", "size", "dtype", "threads"), _cases())
 def bench_family(form: Form, size: int, dtype: str, threads: str, compare: Any, benchmark: Any) -> None:
     count, number = 1 if threads == "serial" else fastopt.get_num_threads(), np.dtype(dtype)
     needed, available = problems.memory(form, size, number), problems.available_memory()

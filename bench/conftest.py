@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Generator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,12 +22,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="all cases, and more rounds of each")
     about = "buffers of at most N elements and a few rounds: to see that everything runs"
     parser.addoption("--smoke", type=int, metavar="N", help=about)
+    about = "append every case that was measured to a file, and leave out those that are in it"
+    parser.addoption("--store", type=Path, metavar="FILE", help=about)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """A quick run leaves out the cases marked ``full``; a smoke test makes all of them small."""
-    if not config.getoption("--full"):
-        left_out = [item for item in items if item.get_closest_marker("full")]
+    """A quick run leaves out the cases marked ``full``, a resumed one those that it has; a smoke test
+    makes all of them small.
+    """
+    left_out = [] if config.getoption("--full") else [i for i in items if i.get_closest_marker("full")]
+    if store := config.getoption("--store"):
+        stored = {json.loads(line)["id"] for line in store.read_text("utf-8").splitlines()}
+        left_out += [item for item in items if item.nodeid in stored]
+    if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
     most = config.getoption("--smoke")
@@ -33,6 +42,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         case = getattr(item, "callspec", None)
         if case and "size" in case.params:
             case.params["size"] = min(case.params["size"], most)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: Any, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Store what a case found as soon as it is known."""
+    outcome = yield
+    store = item.config.getoption("--store")
+    if store and outcome.when == "call" and outcome.passed:
+        line = json.dumps({"id": item.nodeid, "case": item.funcargs["benchmark"].extra_info})
+        with store.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    return outcome
 
 
 @pytest.fixture
@@ -43,7 +66,7 @@ def compare(benchmark: Any, request: pytest.FixtureRequest) -> Compare:
     the others are compared with: their times are recorded as multiples of its time. Where plain RMSProp
     is among them (``rmsprop``), so are the times as multiples of what their bytes take at its speed.
     """
-    factor, enough = (4.0, ENOUGH) if request.config.getoption("--full") else (0.4, QUICK)
+    factor, enough = (2.0, ENOUGH) if request.config.getoption("--full") else (0.4, QUICK)
     if request.config.getoption("--smoke"):
         factor, enough = 0.0, FEWEST
 

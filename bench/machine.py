@@ -7,7 +7,9 @@ import importlib.metadata
 import os
 import platform
 import re
+import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import llvmlite
@@ -21,15 +23,17 @@ from bench import native
 LIKE = "cpu", "architecture", "family_model_stepping", "cores", "caches_bytes"
 
 
+SYSTEM = Path("/sys/devices/system/cpu")
+
+
 def facts(cpu: Mapping[str, Any]) -> dict[str, Any]:
     """Machine and software; `cpu` is what py-cpuinfo found, from pytest-benchmark's report."""
-    caches = {level: cpu.get(f"{level}_cache_size") for level in ("l1_data", "l2", "l3")}
     return {
         "cpu": _short(cpu.get("brand_raw") or platform.processor() or platform.machine()),
         "architecture": platform.machine(),
         "family_model_stepping": [cpu.get(key) for key in ("family", "model", "stepping")],
         "cores": cores(),
-        "caches_bytes": {level: size for level, size in caches.items() if isinstance(size, int)},
+        "caches_bytes": _caches(cpu),
         "memory_gb": _memory_gb(),
         "os": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
@@ -70,11 +74,39 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def _caches(cpu: Mapping[str, Any]) -> dict[str, int]:
+    """Bytes of all cores' caches by level; py-cpuinfo takes one level for another on some machines."""
+    found: dict[str, dict[str, int]] = {}
+    for folder in SYSTEM.glob("cpu[0-9]*/cache/index*"):
+        level, kind, size, shared_by = (
+            (folder / name).read_text().strip() for name in ("level", "type", "size", "shared_cpu_list")
+        )
+        if kind != "Instruction":
+            title = {"1": "l1_data"}.get(level, f"l{level}")
+            found.setdefault(title, {})[shared_by] = int(size.removesuffix("K")) << 10
+    if found:
+        return {level: sum(found[level].values()) for level in sorted(found)}
+    sizes = {level: cpu.get(f"{level}_cache_size") for level in ("l1_data", "l2", "l3")}
+    return {level: size for level, size in sizes.items() if isinstance(size, int)}
+
+
 def _memory_gb() -> float | None:
     try:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
     except (AttributeError, ValueError, OSError):
         return None  # not a POSIX system
+
+
+def commit() -> str | None:
+    """The commit that is checked out, with a ``+`` if files differ from it; None without git."""
+    command = ["git", "describe", "--always", "--exclude=*", "--abbrev=7", "--dirty=+"]
+    try:
+        found = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
 
 
 def busy_cores() -> float | None:
@@ -86,6 +118,8 @@ def busy_cores() -> float | None:
 
 
 def _threading_layer() -> str | None:
+    some = np.zeros(8, np.float32)
+    fastopt.SGD(some, executor="parallel").step(some.copy())  # it is known from the first use on
     try:
         return str(numba.threading_layer())
     except ValueError:
