@@ -97,7 +97,7 @@ def _store(start: Mapping[str, Any], cases: list[dict[str, Any]]) -> None:
         if adds:
             results = added(json.loads(path.read_text("utf-8")), results)
         path.write_text(json.dumps(_rounded(results), indent=1) + "\n", "utf-8")
-        report.main([])
+        report.main()
 
 
 def added(stored: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import numpy as np
 import fastopt
 from bench import machine
 from bench.report import insert_between
+from bench.stored import newest
 from bench.tables import table
 
 if TYPE_CHECKING:
@@ -145,9 +146,8 @@ def main(arguments: list[str]) -> None:
         RESULTS.mkdir(parents=True, exist_ok=True)
         path = RESULTS / f"{machine.name(results['machine'])}.json"
         path.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
-    newest = max(RESULTS.glob("*.json"), key=lambda path: path.stat().st_mtime)
     page = PAGE.read_text("utf-8")
-    for name, text in report(json.loads(newest.read_text("utf-8"))).items():
+    for name, text in report(newest(RESULTS)).items():
         print(text, end="\n\n")
         page = insert_between(page, name, text)
     PAGE.write_text(page, "utf-8")

@@ -14,7 +14,7 @@ from bench.problems import FAMILY, REST, Form
 from bench.roofline import NAME, roofline
 
 PEERS = {
-    "fastopt": peers.PEERS["fastopt"],
+    **{name: peers.PEERS[name] for name in ("fastopt", "fastopt_fast")},
     **peers_numexpr.PEERS,
     **peers_torch.PEERS,
     **peers_optax.PEERS,

@@ -17,6 +17,7 @@ import fastopt
 from bench import machine
 from bench.functions import TEN, TWENTY, Case
 from bench.report import insert_between
+from bench.stored import newest
 from bench.tables import table
 from fastopt.optimizers.registry import NAMES
 
@@ -76,11 +77,8 @@ def main(arguments: list[str]) -> None:
         RESULTS.mkdir(parents=True, exist_ok=True)
         path = RESULTS / f"{machine.name(facts)}.json"
         path.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
-    stored = max(
-        RESULTS.glob("*.json"), key=lambda p: json.loads(p.read_text("utf-8"))["machine"]["date"]
-    )
     page = PAGE.read_text("utf-8")
-    for name, text in report(json.loads(stored.read_text("utf-8"))).items():
+    for name, text in report(newest(RESULTS)).items():
         print(text)
         page = insert_between(page, name, text)
     PAGE.write_text(page, "utf-8")

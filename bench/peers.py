@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from bench import native
-from bench.problems import RMSPROP, Form, Problem, make
+from bench.problems import FAMILY, RMSPROP, Form, Problem, make
 
 Step: TypeAlias = Callable[[], object]
 Peer: TypeAlias = Callable[[Problem, int], Step | None]
@@ -43,6 +43,16 @@ TITLES = {
     "numpy": "a loop in NumPy",
     "lbfgsb": "L-BFGS-B of SciPy",
     "function": "the function alone",
+    "import": "`import fastopt`",
+    "warm_one_core": "first step, code from the cache",
+    "warm_all_cores": "the same on all cores",
+    "cold_one_core": "first step, compiled",
+    "cold_all_cores": "the same on all cores",
+    "numba_import": "`import numba`",
+    "numba_loop_warm_one_core": "a loop in Numba, code from the cache",
+    "numba_loop_warm_all_cores": "the same on all cores",
+    "numba_loop_cold_one_core": "a loop in Numba, compiled",
+    "numba_loop_cold_all_cores": "the same on all cores",
 }
 
 
@@ -56,7 +66,8 @@ def _fastopt(problem: Problem, threads: int, fast: bool = False) -> Step:
 
 def _fast(problem: Problem, threads: int) -> Step | None:
     """With the caller's limit of threads."""
-    return None if problem.form is not RMSPROP else _fastopt(problem, threads, fast=True)
+    has = problem.form is RMSPROP or problem.form in FAMILY
+    return _fastopt(problem, threads, fast=True) if has else None
 
 
 def _c(problem: Problem, threads: int) -> Step | None:

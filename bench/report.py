@@ -1,13 +1,12 @@
-"""``python -m bench.report [results.json]``: the README's numbers, all tables and the figures.
+"""``python -m bench.report``: the README's numbers, all tables and the figures.
 
 Prints the texts, puts them between the markers in README.md, docs/benchmarks.md and docs/codecs.md
-where there are any, and draws into docs/figures/. Everything comes from a stored result.
+where there are any, and draws into docs/figures/. Everything comes from stored results: tables and
+figures from the newest, and beside them the main table of each other machine.
 """
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,16 @@ from typing import Any
 from bench import figures
 from bench.codecs_table import codecs
 from bench.peers import TITLES
+from bench.stored import newest_first
 from bench.tables import banded, duration, median, table
 from fastopt.optimizers.registry import NAMES
 
 Case = Mapping[str, Any]
+Results = Mapping[str, Any]
 
 ROOT = Path(__file__).parents[1]
 README, DETAILS = ROOT / "README.md", ROOT / "docs" / "benchmarks.md"
 FORMATS = ROOT / "docs" / "codecs.md"
-RESULTS = Path(__file__).parent / "results"
 
 # The rows of the main table: what is measured, in words, and the case that tells.
 ROWS: list[tuple[str, dict[str, Any]]] = [
@@ -45,6 +45,10 @@ COLUMNS = ["c", "numpy_in_place", "torch_eager", "torch", "torch_compiled", "tor
 PHASE = (
     "¹ Unscale, check for NaN and infinity, clip by the global norm, decay, RMSProp, average the "
     "weights, copy to float16 and clear the gradient."
+)
+ANOTHER = (
+    "The same rows on another machine, and of the fastopt of that day: compare what others take there, "
+    "not times. All sections below are of the first machine again."
 )
 # What a section of the details asks.
 QUESTIONS = {
@@ -73,11 +77,14 @@ FORMS = NAMES | {
 }
 
 
-def main(arguments: list[str]) -> None:
-    """Print the reports of a result file, the newest one by default, and update the pages."""
-    path = Path(arguments[0]) if arguments else newest()
-    results = json.loads(path.read_text("utf-8"))
-    texts = {README: summary(results), DETAILS: details(results), FORMATS: codecs(results)}
+def main() -> None:
+    """Print the reports of the stored results, and update the pages."""
+    results, *others = newest_first()
+    texts = {
+        README: summary(results, others),
+        DETAILS: details(results, others),
+        FORMATS: codecs(results),
+    }
     for page, text in texts.items():
         print(text, end="\n\n")
         if text and page.exists():
@@ -86,14 +93,6 @@ def main(arguments: list[str]) -> None:
             if new != old:
                 page.write_text(new, "utf-8")
     figures.draw(results)
-
-
-def newest() -> Path:
-    """The stored results with the latest date."""
-    paths = sorted(RESULTS.glob("*.json"))
-    if not paths:
-        raise SystemExit("there are no results yet: run `python -m bench`")
-    return max(paths, key=lambda path: json.loads(path.read_text("utf-8"))["machine"]["date"])
 
 
 def insert(page: str, text: str) -> str:
@@ -111,30 +110,51 @@ def insert_between(page: str, name: str, text: str) -> str:
     return f"{head}{start_}\n{text}\n{end_}{tail}"
 
 
-def summary(results: Mapping[str, Any]) -> str:
+def summary(results: Results, others: Iterable[Results] = ()) -> str:
     """The README's sentences: RMSProp on the largest buffer, the cost of a call, the start."""
-    cases, machine = results["cases"], results["machine"]
+    lines = []
+    if step := _large_step(results):
+        lines.append(f"- A step of RMSProp over {step}.")
+    lines += _latency(results["cases"])
+    lines += [
+        f"- On {_where(other['machine'])}: a step over {step}."
+        for other in others
+        if (step := _large_step(other))
+    ]
+    where = f"Measured on {_where(results['machine'])}"
+    return "\n".join([*lines, "", f"{where}: [all benchmarks](docs/benchmarks.md)."])
+
+
+def _where(machine: Mapping[str, Any]) -> str:
+    return f"{machine['cpu']}, {machine['threads']} threads, {_when(machine)}"
+
+
+def _when(measured: Mapping[str, Any]) -> str:
+    """The date, and the commit if it is known."""
+    return measured["date"] + (f", commit {measured['commit']}" if measured.get("commit") else "")
+
+
+def _large_step(results: Results) -> str:
+    """What a large step takes, and as multiples of it what others take; empty if it is not known."""
+    cases = results["cases"]
     plain = _largest(cases, {"question": "throughput", "form": "rmsprop"})
     as_in_torch = _largest(cases, {"question": "family", "form": "rmsprop_outside"})
-    lines = []
-    if plain and as_in_torch:
-        others = [(plain, "numpy_in_place")]
-        others += [(as_in_torch, peer) for peer in ("torch_eager", "optax", "torch_compiled")]
-        factors = [
-            f"{median(case['peers'][peer]['time_ratio'])} x ({TITLES[peer]})"
-            for case, peer in others
-            if peer in case["peers"]
-        ]
-        seconds = duration(plain["peers"]["fastopt"]["seconds"]["median"])
-        lines.append(
-            f"- A step of RMSProp over {plain['size']:,} float32 numbers takes {seconds}. "
-            f"Others take {', '.join(factors)} as long."
-        )
-    where = f"Measured on {machine['cpu']}, {machine['threads']} threads, {machine['date']}"
-    return "\n".join([*lines, *_latency(cases), "", f"{where}: [all benchmarks](docs/benchmarks.md)."])
+    if not (plain and as_in_torch):
+        return ""
+    others = [(plain, "numpy_in_place")]
+    others += [(as_in_torch, peer) for peer in ("torch_eager", "optax", "torch_compiled")]
+    factors = [
+        f"{median(case['peers'][peer]['time_ratio'])} x ({TITLES[peer]})"
+        for case, peer in others
+        if peer in case["peers"]
+    ]
+    seconds = duration(plain["peers"]["fastopt"]["seconds"]["median"])
+    return (
+        f"{plain['size']:,} float32 numbers takes {seconds}; others take {', '.join(factors)} as long"
+    )
 
 
-def _main_table(results: Mapping[str, Any]) -> str:
+def _main_table(results: Results) -> str:
     """A row for each question, in Markdown."""
     cases = results["cases"]
     rows_found = [(title, case) for title, key in ROWS if (case := _largest(cases, key))]
@@ -146,11 +166,16 @@ def _main_table(results: Mapping[str, Any]) -> str:
         "GB/s",
         *(TITLES[peer] for peer in columns),
     ]
-    rows = [[title, *_row(case, columns)] for title, case in rows_found]
+    rows = [[_dated(title, case), *_row(case, columns)] for title, case in rows_found]
     parts = [table(heads, rows)]
     if any(case["question"] == "phase" for _, case in rows_found):
         parts.append(PHASE)
     return "\n\n".join([*parts, *["\n".join(_latency(cases))]])
+
+
+def _dated(title: str, case: Case) -> str:
+    """The title of a case that was measured at another time than the rest says so."""
+    return f"{title} ({_when(case['measured'])})" if "measured" in case else title
 
 
 def _largest(cases: Iterable[Case], key: Mapping[str, Any]) -> Case | None:
@@ -171,8 +196,8 @@ def _row(case: Case, columns: Iterable[str]) -> list[str]:
     ]
 
 
-def details(results: Mapping[str, Any]) -> str:
-    """The main table, then all that was measured: a folded table for each question."""
+def details(results: Results, others: Iterable[Results] = ()) -> str:
+    """The main tables, then all that was measured: a folded table for each question."""
     questions = dict.fromkeys(case["question"] for case in results["cases"] if "peers" in case)
     sections = []
     for question in questions:
@@ -180,7 +205,11 @@ def details(results: Mapping[str, Any]) -> str:
         count = f"{len(cases)} case{'s'[: len(cases) > 1]}"
         rows = f"<details><summary>{count}</summary>\n\n{_details(cases)}\n\n</details>"
         sections.append(f"## {QUESTIONS.get(question, question)}\n\n{rows}")
-    return "\n\n".join([_main_table(results), _machine_line(results["machine"]), *sections])
+    tables = [_main_table(results), _machine_line(results["machine"])]
+    for other in others:
+        tables += [f"## On {_where(other['machine'])}", ANOTHER]
+        tables += [_main_table(other), _machine_line(other["machine"])]
+    return "\n\n".join([*tables, *sections])
 
 
 # Columns of the details: head, and how it is shown, from what was found for a peer.
@@ -227,7 +256,7 @@ def _label(case: Case) -> str:
         words.append(f"{case['gradient']} gradient arrays")
     if "threads" in case:
         words.append("1 thread" if case["threads"] == 1 else f"{case['threads']} threads")
-    return ", ".join(words)
+    return _dated(", ".join(words), case)
 
 
 def _latency(cases: Iterable[Case]) -> list[str]:
@@ -250,6 +279,13 @@ def _latency(cases: Iterable[Case]) -> list[str]:
             f"{_median(first, 'cold_one_core')} ({_median(first, 'cold_all_cores')}) where it must be "
             f"compiled. `import fastopt` alone adds {_median(first, 'import')} to `import numpy`."
         )
+    if first and "numba_import" in first:
+        lines.append(
+            f"- Of that `import numba` is {_median(first, 'numba_import')}. A loop in Numba that adds "
+            f"one to an array takes a new process {_median(first, 'numba_loop_warm_one_core')} with "
+            f"code from Numba's cache, and {_median(first, 'numba_loop_cold_one_core')} where it must "
+            "be compiled."
+        )
     return ["\n".join(lines)] if lines else []
 
 
@@ -265,14 +301,16 @@ def _machine_line(machine: Mapping[str, Any]) -> str:
     left_out = f" Not installed, and so left out: {', '.join(missing)}." if missing else ""
     neighbours = machine["busy_cores_before"]
     noise = f" Other programs kept {neighbours} cores busy." if neighbours and neighbours >= 0.5 else ""
+    family, model, _ = machine["family_model_stepping"]
     return (
-        f"{machine['cpu']}, {machine['threads']} threads ({machine['threading_layer']}), "
+        f"{machine['cpu']} (family {family}, model {model}), {machine['threads']} threads "
+        f"({machine['threading_layer']}), "
         f"{machine['os']}, Python {machine['python']}, NumPy {machine['numpy']}, "
-        f"Numba {machine['numba']}{libraries}{compiler}; {machine['date']}. "
+        f"Numba {machine['numba']}{libraries}{compiler}; {_when(machine)}. "
         "Times of others are multiples of fastopt's: the median over interleaved rounds; "
         f"in brackets the middle 60 %.{noise}{left_out}"
     )
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

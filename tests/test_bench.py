@@ -30,6 +30,7 @@ from bench.cuda import report as gpu_report
 from bench.roofline import roofline
 from bench.split_weights import grammar
 from bench.split_weights import report as split_weights
+from bench.stored import newest, newest_first
 from tests.support import interpreted_suite_only
 
 ROOT = Path(__file__).parent.parent
@@ -41,24 +42,46 @@ def stored(path: Path) -> Any:
     return json.loads(path.read_text("utf-8"))
 
 
+def machines() -> tuple[Any, list[Any]]:
+    """The newest results, and those of other machines."""
+    first, *others = newest_first()
+    return first, others
+
+
 def part(page: Path) -> str:
     text = page.read_text("utf-8")
     return text.partition("<!-- bench:start -->")[2].partition("<!-- bench:end -->")[0].strip()
 
 
-def test_readme_has_the_newest_results() -> None:
-    assert part(report.README) == report.summary(stored(report.newest())).strip()
+def test_readme_has_the_stored_results() -> None:
+    assert part(report.README) == report.summary(*machines()).strip()
 
 
-def test_page_has_the_newest_results() -> None:
-    assert part(report.DETAILS) == report.details(stored(report.newest())).strip()
+def test_page_has_the_stored_results() -> None:
+    assert part(report.DETAILS) == report.details(*machines()).strip()
+
+
+def test_another_machine_is_named_wherever_its_results_are() -> None:
+    first, _ = machines()
+    other = {**first, "machine": {**first["machine"], "cpu": "Other", "date": "2026-01-01"}}
+    where = f"On Other, 2 threads, 2026-01-01, commit {first['machine']['commit']}"
+    page = report.details(first, [other])
+    assert page.count("| RMSProp, in cache |") == page.count(f"## {where}") + 1 == 2
+    assert f"- {where}: a step over" in report.summary(first, [other])
+
+
+def test_every_machine_says_when_it_was_measured_and_of_which_commit() -> None:
+    pages = part(report.README), part(report.DETAILS)
+    for path in RESULTS:
+        machine = stored(path)["machine"]
+        for page in pages:
+            assert f"{machine['date']}, commit {machine['commit']}" in page
 
 
 @pytest.mark.parametrize("of", [automatic_rate, evaluations], ids=lambda of: of.__name__)
 def test_pages_about_learning_rates_have_the_newest_results(of: Any) -> None:
     page = of.PAGE.read_text("utf-8")
-    [path] = of.RESULTS.glob("*.json")  # of one machine so far
-    texts = of.report(stored(path))
+    texts = of.report(newest(of.RESULTS))
     for name, text in texts.items():
         assert report.insert_between(page, name, text) == page
         assert text in page
@@ -74,6 +97,7 @@ def test_results_say_where_they_come_from(path: Path) -> None:
         "memory_gb",
         "threads",
         "date",
+        "commit",
         "libraries",
     } <= machine.keys()
 
@@ -92,7 +116,7 @@ def test_figures_can_be_drawn_from_every_result(path: Path, tmp_path: Path) -> N
 @interpreted_suite_only
 def test_stored_figures_show_the_newest_results(tmp_path: Path) -> None:
     """All that is written in them, numbers and names; lines may differ with matplotlib's version."""
-    for drawn in figures.draw(stored(report.newest()), tmp_path):
+    for drawn in figures.draw(machines()[0], tmp_path):
         kept = figures.FOLDER / drawn.name
         assert TEXT.findall(kept.read_text("utf-8")) == TEXT.findall(drawn.read_text("utf-8"))
 
@@ -104,6 +128,75 @@ def test_figures_of_no_cases_are_empty_not_an_error(tmp_path: Path) -> None:
     )
 
 
+CRASHES = """
+import os
+
+def bench_first(benchmark):
+    benchmark.extra_info["question"] = "first"
+    benchmark(int)
+
+def bench_dies(benchmark):
+    os._exit(1)
+"""
+FAILS = """
+from pathlib import Path
+
+def bench_missing(benchmark):
+    benchmark.extra_info["question"] = "missing"
+    benchmark((Path(__file__).parent / "there").read_text)
+
+def bench_last(benchmark):
+    benchmark.extra_info["question"] = "last"
+    benchmark(int)
+"""
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of benchmarks, some of which fail; what is measured is stored there too."""
+    (tmp_path / "conftest.py").write_text("from bench.conftest import *\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\npython_functions = bench_*\n")
+    (tmp_path / "bench_a.py").write_text(CRASHES)
+    (tmp_path / "bench_b.py").write_text(FAILS)
+    run = tmp_path / "run"
+    paths = {"FOLDER": tmp_path, "RUN": run, "STARTED": run / "started.json"}
+    for name, path in (paths | {"CASES": run / "cases.jsonl"}).items():
+        monkeypatch.setattr(__main__, name, path)
+    return tmp_path
+
+
+@interpreted_suite_only
+def test_a_failure_costs_no_other_case_and_the_rest_can_be_measured_later(
+    files: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    kept: list[Any] = []
+    monkeypatch.setattr(__main__, "_store", lambda start, cases: kept.append((start, cases)))
+    assert __main__.main(["--full"]) == 1
+    assert "bench_a.py failed" in (err := capfd.readouterr().err)
+    assert "bench_b.py failed" in err
+    (files / "there").write_text("")
+    (files / "bench_a.py").write_text(CRASHES.replace("os._exit(1)", "benchmark(int)"))
+    assert __main__.main(["--resume"]) == 0
+    assert __main__.main(["--finish"]) == 0
+    questions = [[case.get("question") for case in cases] for _, cases in kept]
+    every = ["first", "last", None, "missing"]
+    assert questions == [every[:2], every, every]
+    assert {start["arguments"][0] for start, _ in kept} == {"--full"}
+
+
+@interpreted_suite_only
+def test_a_run_is_resumed_at_the_commit_that_it_measures(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SystemExit, match="no run"):
+        __main__.main(["--resume"])
+    __main__.RUN.mkdir()
+    start = {"arguments": [], "commit": "1234567", "neighbours": 0.0}
+    __main__.STARTED.write_text(json.dumps(start))
+    with pytest.raises(SystemExit, match="commit 1234567"):
+        __main__.main(["--finish"])
+
+
 ADDED: Any = {
     "machine": {
         "cpu": "Processor",
@@ -112,6 +205,7 @@ ADDED: Any = {
         "cores": 2,
         "caches_bytes": {"l2": 2 << 20},
         "date": "2026-11-27",
+        "commit": "1234567",
     },
     "cases": [{"question": "sums", "size": 1}],
 }
@@ -119,10 +213,13 @@ ADDED: Any = {
 
 def test_a_part_takes_the_place_of_what_was_stored_for_it() -> None:
     stored = {**ADDED, "cases": [{"question": "sums", "size": 2}, {"question": "many", "size": 3}]}
-    stored["machine"] = {**ADDED["machine"], "date": "2026-01-01"}
+    stored["machine"] = {**ADDED["machine"], "date": "2026-01-01", "commit": "7654321"}
     assert __main__.added(stored, ADDED) == {
         "machine": stored["machine"],
-        "cases": [{"question": "many", "size": 3}, {"question": "sums", "size": 1}],
+        "cases": [
+            {"question": "many", "size": 3},
+            {"question": "sums", "size": 1, "measured": {"date": "2026-11-27", "commit": "1234567"}},
+        ],
     }
 
 
@@ -202,7 +299,7 @@ def test_tables_do_not_break_numbers() -> None:
 
 @interpreted_suite_only
 def test_the_comparison_of_optimizers_shows_the_newest_results(tmp_path: Path) -> None:
-    results = comparison.newest()
+    results = newest(comparison.RESULTS)
     page = comparison.PAGE.read_text("utf-8")
     for name, text in comparison.parts(results).items():
         assert report.insert_between(page, f"comparison:{name}", text) == page, name
@@ -215,7 +312,7 @@ def test_the_comparison_of_optimizers_shows_the_newest_results(tmp_path: Path) -
 
 
 def test_the_page_on_split_weights_has_the_stored_results(tmp_path: Path) -> None:
-    results = split_weights.newest()
+    results = newest(split_weights.RESULTS)
     page = split_weights.PAGE.read_text("utf-8")
     texts = split_weights.parts(results)
     assert texts.keys() == {"quality", "memory", "times", "machine"}
@@ -235,7 +332,7 @@ def test_the_page_on_split_weights_has_the_stored_results(tmp_path: Path) -> Non
 
 def test_what_is_measured_of_split_weights_is_what_the_page_claims() -> None:
     """Split 24 ends within the spread of float32, and needs at most 6 bytes a parameter."""
-    results = split_weights.newest()
+    results = newest(split_weights.RESULTS)
     losses = {name: ends["model"] for name, ends in results["quality"]["losses"].items()}
     base = losses[split_weights.FLOAT32]
     assert len(base) == 5

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from matplotlib.figure import Figure
 from bench.comparison.tasks import TASKS
 from bench.drawing import colour, save
 from bench.report import insert_between
+from bench.stored import newest
 from bench.tables import duration, table
 
 Results = Mapping[str, Any]
@@ -25,17 +25,9 @@ NEAR = 1.1  # times the best of all counts as good
 COLOURED = ("RMSProp", "SGD, momentum 0.9", "AdamW", "Adam, schedule-free", "Prodigy", "DoG, average")
 
 
-def newest() -> Results:
-    """The stored results with the latest date."""
-    every = [json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob("*.json"))]
-    if not every:
-        raise SystemExit("there are no results yet: run `python -m bench.comparison`")
-    return max(every, key=lambda results: str(results["machine"]["date"]))
-
-
 def main() -> None:
     """Write tables and figures of the newest results."""
-    results = newest()
+    results = newest(RESULTS)
     text = PAGE.read_text("utf-8")
     for name, part in parts(results).items():
         text = insert_between(text, f"comparison:{name}", part)

@@ -13,6 +13,7 @@ from typing import Any
 
 from bench import report
 from bench.machine import cores, version_of
+from bench.stored import newest
 from bench.tables import duration, table
 
 ROOT = Path(__file__).parents[2]
@@ -136,15 +137,9 @@ def _row(row: Mapping[str, Any]) -> list[str]:
     return [row["name"], f"{row['elements']:,}", _time(ours) if ours else "", speed, others]
 
 
-def newest() -> Path:
-    """The stored results with the latest date."""
-    paths = RESULTS.glob("*.json")
-    return max(paths, key=lambda path: json.loads(path.read_text("utf-8"))["machine"]["date"])
-
-
 def page(old: str) -> str:
     """The page with the tables between its markers."""
-    return report.insert_between(old, "cuda", text(json.loads(newest().read_text("utf-8"))))
+    return report.insert_between(old, "cuda", text(newest(RESULTS)))
 
 
 if __name__ == "__main__":

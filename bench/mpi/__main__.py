@@ -16,6 +16,7 @@ from typing import Any
 from bench import machine
 from bench.measure import band
 from bench.mpi import report
+from bench.stored import newest
 
 RESULTS = Path(__file__).parents[1] / "results" / "mpi"
 SIZES = {10**6: 25, 10**7: 15, 25 * 10**6: 11, 5 * 10**7: 11, 10**8: 5}  # elements -> rounds
@@ -73,8 +74,7 @@ def main(arguments: list[str]) -> None:
         RESULTS.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"machine": facts, "cases": cases}, indent=1)
         (RESULTS / f"{machine.name(facts)}.json").write_text(text + "\n", "utf-8")
-    newest = max(RESULTS.glob("*.json"), key=lambda path: path.stat().st_mtime)
-    report.write(json.loads(newest.read_text("utf-8")))
+    report.write(newest(RESULTS))
 
 
 if __name__ == "__main__":

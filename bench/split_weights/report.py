@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from matplotlib.figure import Figure
 from bench.drawing import colour, save
 from bench.report import insert_between
 from bench.split_weights.ways import MEMORY
+from bench.stored import newest
 from bench.tables import duration, table
 
 Results = Mapping[str, Any]
@@ -28,17 +28,9 @@ HELD = "parameters", "gradients", "states"
 DEVICES = {"cpu": "", "cuda": "CUDA, "}
 
 
-def newest() -> Results:
-    """The stored results with the latest date."""
-    every = [json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob("*.json"))]
-    if not every:
-        raise SystemExit("there are no results yet: run `python -m bench.split_weights`")
-    return max(every, key=lambda results: str(results["machine"]["date"]))
-
-
 def main() -> None:
     """Write the tables and the figure of the newest results."""
-    results = newest()
+    results = newest(RESULTS)
     text = PAGE.read_text("utf-8")
     for name, part in parts(results).items():
         text = insert_between(text, f"split-weights:{name}", part)
