@@ -18,6 +18,9 @@ from bench.models import MODELS, Shape
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
+# Of torch.compile, about torch itself.
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+
 # Beside the parameter and its gradient; each peer has states of its own.
 STATES = {"RMSprop": 1, "SGD": 1, "Adagrad": 1, "Adam": 2, "AdamW": 2, "NAdam": 2}
 SETTINGS: dict[str, dict[str, Any]] = {"SGD": {"momentum": 0.9}}

@@ -58,10 +58,12 @@ AUTOMATIC = Form(
 AVERAGED = Form(
     "adamw_schedule_free", "AdamW, schedule-free", fastopt.AdamW, {"beta1": 0.0, "schedule_free": 0.9}
 )
+# Its rate would grow without end: the gradient never changes.
+SETTINGS: dict[str, dict[str, Any]] = {"Prodigy": {"growth_rate": 1.0 + 1e-6}}
 # All others, with their defaults.
 REST = (
     *(
-        Form(kind.lower(), kind, getattr(fastopt, kind), {})
+        Form(kind.lower(), kind, getattr(fastopt, kind), SETTINGS.get(kind, {}))
         for kind in MODULES
         if kind not in ("SGD", "RMSProp", "AdaGrad", "Adam")
     ),

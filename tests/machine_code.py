@@ -9,6 +9,7 @@ from llvmlite import binding
 from numba.core.codegen import CPUCodeLibrary
 from numba.core.llvm_bindings import create_pass_builder
 
+from fastopt.executors.cpu import kernels
 from fastopt.executors.cpu.kernels import PREFETCH_STEP, kernel
 from fastopt.kernels.job import Job
 
@@ -22,8 +23,9 @@ TARGETS = {
 
 
 def intermediate_code(job: Job) -> str:
-    """A kernel in LLVM's language, before anything that a processor decides."""
+    """A kernel in LLVM's language, before anything that a processor decides; it prefetches."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "FETCH_BY_THEMSELVES", set())
         patch.setenv("FASTOPT_CACHE", "0")
         patch.setattr(CPUCodeLibrary, "_optimize_functions", lambda *_: None)
         patch.setattr(CPUCodeLibrary, "_optimize_final_module", lambda *_: None)

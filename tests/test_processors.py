@@ -11,7 +11,8 @@ import pytest
 
 import fastopt
 from fastopt.codecs.corrections import BY_MASTER_BITS
-from fastopt.executors.cpu.kernels import FAR, FARTHEST, NEAR, PREFETCH_STEP, ahead
+from fastopt.executors.cpu import kernels
+from fastopt.executors.cpu.kernels import FAR, FARTHEST, NEAR, PREFETCH_STEP, ahead, source
 from fastopt.kernels.identity import frozen
 from fastopt.kernels.job import ArrayFormat, Job
 from fastopt.kernels.terms import Term
@@ -137,8 +138,12 @@ def test_sums_stay_in_registers() -> None:
         (("float64", "float64", "float64"), FAR),
     ],
 )
-def test_how_far_ahead(arrays: tuple[str, ...], distance: int) -> None:
+def test_how_far_ahead(arrays: tuple[str, ...], distance: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And where a Zen 5 does not prefetch."""
     kind = fastopt.Adam if len(arrays) == 4 else fastopt.RMSProp
     parts = kind(np.zeros(1, np.float32)).chain.parts(frozen)
     job = Job(parts, tuple(map(ArrayFormat, arrays)), zero_grad=False, scales=False)
     assert ahead(job) == distance
+    for processor, fetches in (("sapphirerapids", True), ("znver4", True), ("znver5", distance == FAR)):
+        monkeypatch.setattr(kernels, "processor", lambda name=processor: name)
+        assert ("fetch_param(" in source(job)) == fetches, processor
