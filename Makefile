@@ -177,7 +177,7 @@ bench: $(VENV)/.bench ## measure this machine (minutes), rewrite the tables and 
 	@$(BIN)/python -m bench
 
 bench-full: $(VENV)/.bench $(VENV)/.mpich ## every combination, more rounds, and two ranks of MPI
-	@$(BIN)/python -m bench --full; found=$$?; $(BIN)/python -m bench.mpi && exit $$found
+	@$(BIN)/python -m bench --full; status=$$?; $(BIN)/python -m bench.mpi && exit $$status
 
 docs: $(VENV)/.docs ## the pages as HTML, in docs/_build; a warning is an error. Then their tests
 	$(call heading,pages)

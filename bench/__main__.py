@@ -43,12 +43,12 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted: --resume measures the rest, --finish stores what there is", file=sys.stderr)
         return int(pytest.ExitCode.INTERRUPTED)
-    found = [json.loads(line)["case"] for line in CASES.read_text("utf-8").splitlines()]
-    if found:
-        _store(start, found)
+    cases = [json.loads(line)["case"] for line in CASES.read_text("utf-8").splitlines()]
+    if cases:
+        _store(start, cases)
     for name in failed:
         print(f"{name} failed: what is missing can be measured with -k and --add", file=sys.stderr)
-    return int(bool(failed) or not found)
+    return int(bool(failed) or not cases)
 
 
 def _resumed() -> dict[str, Any]:

@@ -27,7 +27,7 @@ SYSTEM = Path("/sys/devices/system/cpu")
 
 
 def facts(cpu: Mapping[str, Any]) -> dict[str, Any]:
-    """Machine and software; `cpu` is what py-cpuinfo found, from pytest-benchmark's report."""
+    """Machine and software; `cpu` is what py-cpuinfo says."""
     return {
         "cpu": _short(cpu.get("brand_raw") or platform.processor() or platform.machine()),
         "architecture": platform.machine(),
@@ -76,18 +76,18 @@ def cores() -> int:
 
 def _caches(cpu: Mapping[str, Any]) -> dict[str, int]:
     """Bytes of all cores' caches by level; py-cpuinfo takes one level for another on some machines."""
-    found: dict[str, dict[str, int]] = {}
+    sizes: dict[str, dict[str, int]] = {}
     for folder in SYSTEM.glob("cpu[0-9]*/cache/index*"):
         level, kind, size, shared_by = (
             (folder / name).read_text().strip() for name in ("level", "type", "size", "shared_cpu_list")
         )
         if kind != "Instruction":
             title = {"1": "l1_data"}.get(level, f"l{level}")
-            found.setdefault(title, {})[shared_by] = int(size.removesuffix("K")) << 10
-    if found:
-        return {level: sum(found[level].values()) for level in sorted(found)}
-    sizes = {level: cpu.get(f"{level}_cache_size") for level in ("l1_data", "l2", "l3")}
-    return {level: size for level, size in sizes.items() if isinstance(size, int)}
+            sizes.setdefault(title, {})[shared_by] = int(size.removesuffix("K")) << 10
+    if sizes:
+        return {level: sum(sizes[level].values()) for level in sorted(sizes)}
+    reported = {level: cpu.get(f"{level}_cache_size") for level in ("l1_data", "l2", "l3")}
+    return {level: size for level, size in reported.items() if isinstance(size, int)}
 
 
 def _memory_gb() -> float | None:
@@ -101,12 +101,12 @@ def commit() -> str | None:
     """The commit that is checked out, with a ``+`` if files differ from it; None without git."""
     command = ["git", "describe", "--always", "--exclude=*", "--abbrev=7", "--dirty=+"]
     try:
-        found = subprocess.run(
+        process = subprocess.run(
             command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
         )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return found.stdout.strip()
+    return process.stdout.strip()
 
 
 def busy_cores() -> float | None:

@@ -11,10 +11,10 @@ FOLDER = Path(__file__).parent / "results"
 
 def newest_first(folder: Path = FOLDER) -> list[dict[str, Any]]:
     """The results of all machines, by the dates in them: those of files are of the checkout."""
-    found = [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))]
-    if not found:
+    results = [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))]
+    if not results:
         raise SystemExit(f"nothing is stored in {folder} yet")
-    return sorted(found, key=lambda results: str(results["machine"]["date"]), reverse=True)
+    return sorted(results, key=lambda one: str(one["machine"]["date"]), reverse=True)
 
 
 def newest(folder: Path = FOLDER) -> dict[str, Any]:
