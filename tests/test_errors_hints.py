@@ -1,5 +1,7 @@
 """Errors say what to do instead, in few words."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -317,3 +319,45 @@ def test_transforms_that_differ_are_named_before_what_they_save(tmp_path):
     del saved["carried"]
     with refusal(ValueError, ["is damaged: it lacks ['carried'"]):
         automatic.load_state_dict(saved)
+
+
+class Mine(fastopt.NamedOptimizer):
+    """Without slots, so that it may have any attribute."""
+
+    lr: fastopt.Number = fastopt.setting(default=0.1)
+
+    def make_parts(self):
+        return self.decay_and_rate()
+
+
+@pytest.mark.parametrize("kind", [fastopt.SGD, fastopt.RMSProp, Mine])
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("lrr", "lr"),
+        ("learning_rate", "lr"),
+        ("clip_nrom", "clip_norm"),
+        ("weigth_decay", "weight_decay"),
+        ("max_norm", "clip_norm"),
+    ],
+)
+def test_a_misspelt_attribute_is_no_new_one(kind, name, meant):
+    opt = kind(np.ones(3))
+    with refusal(AttributeError, [kind.__name__, repr(name), f"(did you mean {meant}?)"]):
+        setattr(opt, name, 0.5)
+    assert not hasattr(opt, name)
+    if meant != "clip_norm":  # which no group has
+        with refusal(AttributeError, [kind.__name__, repr(name), f"(did you mean {meant}?)"]):
+            setattr(opt.groups[0], name, 0.5)
+        with refusal(AttributeError, [kind.__name__, repr(name), f"(did you mean {meant}?)"]):
+            getattr(opt.groups[0], name)
+        with refusal(AttributeError, [kind.__name__, repr(name), f"(did you mean {meant}?)"]):
+            opt.current(name)
+
+
+def test_other_attributes_are_for_classes_without_slots():
+    with refusal(AttributeError, ["SGD", "'note' to assign"]):
+        fastopt.SGD(np.ones(3)).note = 1
+    mine = Mine(np.ones(3))
+    mine.note, mine.base_lr = 1, 0.5
+    assert (mine.note, mine.base_lr, copy.copy(mine).lr) == (1, 0.5, 0.1)

@@ -10,6 +10,7 @@ from fastopt.optimizers import repr as text
 from fastopt.optimizers.automatic import STAYS_AUTOMATIC, current_rate, held, is_automatic
 from fastopt.optimizers.saved_settings import check_settings, merge, plain
 from fastopt.optimizers.settings import Values, is_number
+from fastopt.optimizers.suggestions import suggestion
 from fastopt.validation import as_float, as_scalar, shown
 
 if TYPE_CHECKING:
@@ -143,13 +144,15 @@ class GroupSettings:
             raise AttributeError(name)
         optimizer = self._optimizer
         if name not in optimizer._setting_names:
-            raise AttributeError(f"{type(optimizer).__name__} has no setting {name!r}")
+            kind, hint = type(optimizer).__name__, suggestion(name, optimizer._setting_names)
+            raise AttributeError(f"{kind} has no setting {name!r}{hint}")
         return optimizer._settings.groups[self._index].get(name, optimizer._settings.common[name])
 
     def __setattr__(self, name: str, value: Any) -> None:
         optimizer = self._optimizer
-        if name not in optimizer._setting_names or optimizer._fields[name].fixed:
-            raise AttributeError(f"{type(optimizer).__name__} has no setting {name!r} to assign")
+        if name not in optimizer._assignable:
+            kind, hint = type(optimizer).__name__, suggestion(name, optimizer._assignable)
+            raise AttributeError(f"{kind} has no setting {name!r} to assign{hint}")
         optimizer._assign(name, value, self._index)
 
     def __repr__(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastopt.arrays.device_array import leave
 from fastopt.optimizers import group_settings
@@ -16,6 +16,7 @@ from fastopt.optimizers.group_settings import SettingValues
 from fastopt.optimizers.saved import Saved
 from fastopt.optimizers.settings import Field, Values, argument
 from fastopt.optimizers.shared_options import SharedOptions, check_decoupled_decay
+from fastopt.optimizers.suggestions import misspelt, suggestion
 from fastopt.steps.build import build
 from fastopt.steps.clipping import GradientStats
 from fastopt.steps.group import shown_states
@@ -106,6 +107,21 @@ class Optimizer(Averaged, Decoded, Saved, SharedOptions, shared=True):
         lambda opt: opt._steps.read_stats(wait=False), default=None, kw_only=True
     )
 
+    if not TYPE_CHECKING:  # checkers would allow any attribute
+
+        def __setattr__(self, name, value):
+            if not hasattr(type(self), name):
+                self._refuse_attribute(name)
+            super().__setattr__(name, value)
+
+    def _refuse_attribute(self, name: str) -> None:
+        """Raise AttributeError for a setting that there is not; subclasses may have attributes."""
+        accepted = [each for each, field in self._fields.items() if not field.fixed]
+        takes_any = hasattr(self, "__dict__")
+        hint = (misspelt if takes_any else suggestion)(name, accepted)
+        if hint or not takes_any:
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r} to assign{hint}")
+
     def _make(self, values: Values) -> None:
         settings = {name: values.pop(name) for name in self._setting_names}
         params, chains = values.pop("params"), None
@@ -169,7 +185,8 @@ class Optimizer(Averaged, Decoded, Saved, SharedOptions, shared=True):
         0.05
         """
         if name not in self._setting_names and name != "clip_norm":
-            raise AttributeError(f"{type(self).__name__} has no setting {name!r}")
+            hint = suggestion(name, self._setting_names)
+            raise AttributeError(f"{type(self).__name__} has no setting {name!r}{hint}")
         if is_automatic(value := getattr(self, name)):
             return current_rate(self, range(len(self._groups)))
         return group_settings.number_at(name, value, self.step_count)

@@ -43,3 +43,14 @@ def suggestion(name: str, accepted: Collection[str]) -> str:
     close = close or [candidate for candidate in accepted if candidate.lower() == name.lower()]
     close = close or get_close_matches(name, list(accepted), 1, 0.75)
     return f" (did you mean {', '.join(close)}?)" if close else ""
+
+
+def misspelt(name: str, accepted: Collection[str]) -> str:
+    """Suggest a known name for one that may be anything, only if no other can be meant; else "".
+
+    A name with a whole known one in it, such as ``max_momentum``, means something of its own.
+    """
+    words, elsewhere = f"_{name}_", _ELSEWHERE.get(name, ())
+    if not set(elsewhere) <= set(accepted) or any(f"_{known}_" in words for known in accepted):
+        return ""
+    return suggestion(name, accepted)

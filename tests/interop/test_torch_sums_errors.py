@@ -91,3 +91,92 @@ def test_statistics_of_nothing_are_zero():
     p.grad = torch.zeros(0)
     optimizer.step()
     assert list(map(str, optimizer.stats.values())) == ["0.0", "0.0"]
+
+
+EITHER = pytest.mark.parametrize("kind", ["AdamW", "Lion"])
+
+
+@EITHER
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    [
+        *(("clip_norm", value, ValueError) for value in (-1, 0.0, float("nan"), float("inf"))),
+        *(("clip_norm", value, TypeError) for value in ("1", True, [1.0])),
+        ("average_decay", 1.0, ValueError),
+        ("average_decay", "0.9", TypeError),
+        ("schedule_free", 1.5, ValueError),
+        ("stochastic_rounding", 1, TypeError),
+        ("state_dtype", "9bit", TypeError),
+        ("state_dtype", torch.int64, TypeError),
+        ("master_bits", 16, ValueError),
+    ],
+)
+def test_options_are_checked_when_they_are_given_and_assigned(kind, name, value, error):
+    params = [torch.nn.Parameter(torch.ones(3))]
+    optimizer = getattr(fast, kind)(params)
+    with pytest.raises(error, match=name):
+        setattr(optimizer, name, value)
+    assert getattr(optimizer, name) is None
+    with pytest.raises(error, match=name):
+        getattr(fast, kind)(params, **{name: value})
+
+
+@EITHER
+def test_misspelt_options_are_no_new_attributes(kind):
+    optimizer = getattr(fast, kind)([torch.nn.Parameter(torch.ones(3))])
+    for name, meant in [
+        ("clip_nrom", "clip_norm"),
+        ("max_norm", "clip_norm"),
+        ("state_dtpye", "state_dtype"),
+    ]:
+        with pytest.raises(AttributeError, match=rf"{kind} .*'{name}' \(did you mean {meant}\?\)"):
+            setattr(optimizer, name, 1)
+        assert not hasattr(optimizer, name)
+    for name in "grad_scale", "found_inf", "lr", "fp32_from_fp16_groups", "stat", "note":  # of others
+        setattr(optimizer, name, 1)
+        assert getattr(optimizer, name) == 1
+
+
+@EITHER
+@pytest.mark.parametrize("add", [False, True])
+def test_misspelt_entries_of_param_groups_are_refused_and_others_kept(kind, add):
+    made = getattr(fast, kind)
+
+    def with_entry(name):
+        params = [torch.nn.Parameter(torch.ones(3))]
+        group = {"params": params, name: 0.5}
+        if not add:
+            return made([group])
+        optimizer = made([torch.nn.Parameter(torch.ones(2))])
+        try:
+            optimizer.add_param_group(group)
+        finally:
+            assert len(optimizer.param_groups) == 1 + (name in optimizer.param_groups[-1])
+        return optimizer
+
+    meant = {"weigth_decay": "weight_decay", "learning_rate": "lr", "wd": "weight_decay", "LR": "lr"}
+    for name in meant:
+        with pytest.raises(TypeError, match=rf"no entry '{name}' \(did you mean {meant[name]}\?\)"):
+            with_entry(name)
+    # Of schedulers, of SAM, and of users.
+    names = (
+        "initial_lr",
+        "max_lr",
+        "max_momentum",
+        "rho",
+        "name",
+        "lr_scale",
+        "weight_decay_end",
+        "decay",
+    )
+    for name in names:
+        assert with_entry(name).param_groups[-1][name] == 0.5
+
+
+def test_a_pair_that_is_none_is_named():
+    params = [torch.nn.Parameter(torch.ones(3))]
+    for value in 0.9, (0.9,), None:
+        with pytest.raises(TypeError, match="betas of a param group must be a pair of numbers, not"):
+            fast.AdamW([{"params": params, "betas": value}])
+    with pytest.raises(TypeError, match=r"'betas' \(did you mean beta1, beta2\?\)"):
+        fast.Lion([{"params": params, "betas": (0.9, 0.99)}])

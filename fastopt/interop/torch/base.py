@@ -20,7 +20,7 @@ from fastopt.interop.torch.master_weights import (
     load_float32,
     split_params,
 )
-from fastopt.interop.torch.options import Added, check_options, unknown_arguments
+from fastopt.interop.torch.options import OPTIONS, Options, check_entries, unknown_arguments
 from fastopt.interop.torch.param_groups import (
     AUTOMATIC_LR,
     FILLED_IN,
@@ -51,8 +51,6 @@ if TYPE_CHECKING:
 _SCALES = "_step_supports_amp_scaling"
 
 
-# Options that are attributes of the same name, and others that copies have.
-_ATTRIBUTES = tuple(name for name in Added.__annotations__ if name != "stats")
 _DENSE = "clip_norm", "average_decay", "schedule_free", "state_dtype", "master_bits"
 
 
@@ -62,7 +60,7 @@ def torch_arguments(arguments: dict[str, Any], *left_out: str) -> dict[str, Any]
     return {name: value for name, value in arguments.items() if name not in others}
 
 
-class FastOptimizer(Averaged, Reported, torch.optim.Optimizer):
+class FastOptimizer(Averaged, Options, Reported, torch.optim.Optimizer):
     """In front of one of torch's optimizers, it replaces ``step`` and adds arguments.
 
     Arguments, defaults, errors, param groups and checkpoints stay torch's own. What a step works on is
@@ -105,7 +103,6 @@ class FastOptimizer(Averaged, Reported, torch.optim.Optimizer):
         if self._has_automatic_lr:
             arguments["lr"] = factor_of(arguments["lr"])
         check_rate(arguments.get("lr"))
-        check_options(clip_norm, average_decay, schedule_free, stochastic_rounding)
         TensorFormats(state_dtype, master_bits)  # or raise
         self.clip_norm = clip_norm
         self.average_decay = average_decay
@@ -135,7 +132,7 @@ class FastOptimizer(Averaged, Reported, torch.optim.Optimizer):
     def __getstate__(self) -> dict[str, Any]:
         self._check_not_exchanged()
         self._save_carried()
-        names = *_ATTRIBUTES, *self._kept
+        names = *OPTIONS, *self._kept
         scales = {_SCALES: True} if hasattr(self, _SCALES) else {}
         return {**super().__getstate__(), **{name: getattr(self, name) for name in names}, **scales}
 
@@ -150,6 +147,7 @@ class FastOptimizer(Averaged, Reported, torch.optim.Optimizer):
         if isinstance(param_group, dict):  # or torch says so
             take_rate(param_group, self._has_automatic_lr)
             check_rate(param_group.get("lr", 0.0))
+            check_entries(param_group, self.defaults)
         super().add_param_group(param_group)
         if self._is_made:
             try:

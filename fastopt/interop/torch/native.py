@@ -20,7 +20,6 @@ from fastopt.interop.torch.param_groups import (
 )
 from fastopt.optimizers.named import NamedOptimizer
 from fastopt.optimizers.settings import Flag, Number, bound, is_number, setting, settings_of
-from fastopt.optimizers.suggestions import refusal
 from fastopt.transforms.base import Chain, Transform, as_chain, chain
 from fastopt.validation import as_scalar, shown
 
@@ -122,12 +121,6 @@ class NativeOptimizer(FastOptimizer):
     def add_param_group(self, param_group: ParamGroup) -> None:
         """Add parameters, with settings of their own."""
         if isinstance(param_group, dict):
-            accepted = "params", "param_names", AUTOMATIC_LR, "fused", "carried", *self.defaults
-            if unknown := [name for name in param_group if name not in accepted]:
-                raise TypeError(
-                    f"a param group has no entry {refusal(unknown, accepted)}; it takes "
-                    f"{', '.join(self.defaults)}"
-                )
             for name in param_group.keys() & self.defaults.keys():
                 _check_plain(name, param_group[name])
             settings = {**self.defaults, **param_group}

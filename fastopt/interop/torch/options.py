@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from typing import Any, TypedDict
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from fastopt.optimizers.suggestions import refusal
+from fastopt.interop.torch.state_formats import TensorFormats
+from fastopt.optimizers.suggestions import misspelt, refusal
 from fastopt.transforms.schedule_free import schedule_free as transform
 from fastopt.validation import decay_rate, flag, positive
 
@@ -71,18 +73,56 @@ def unknown_arguments(kind: type, names: Collection[str], known: Iterable[str]) 
     )
 
 
-def check_options(
-    clip_norm: float | None,
-    average_decay: float | None,
-    schedule_free: float | None,
-    stochastic_rounding: bool | None,
-) -> None:
-    """Check the options that are numbers or flags, or raise TypeError or ValueError."""
-    if clip_norm is not None:
-        positive("clip_norm", clip_norm)
-    if average_decay is not None:
-        decay_rate("average_decay", average_decay)
-    if schedule_free is not None:
-        transform(schedule_free)  # checks it
-    if stochastic_rounding is not None:
-        flag("stochastic_rounding", stochastic_rounding)
+def _check_schedule_free(name: str, value: Any) -> None:
+    transform(value)  # checks it
+
+
+# The options that can be assigned, with what checks them; formats are checked together.
+OPTIONS: dict[str, Callable[[str, Any], Any] | None] = {
+    "clip_norm": positive,
+    "average_decay": decay_rate,
+    "schedule_free": _check_schedule_free,
+    "state_dtype": None,
+    "master_bits": None,
+    "stochastic_rounding": flag,
+}
+
+
+class Options:
+    """Options as attributes, which are checked when they are assigned."""
+
+    _is_made: bool
+
+    if not TYPE_CHECKING:  # checkers would allow any attribute
+
+        def __setattr__(self, name, value):
+            if name in OPTIONS:
+                self._check_option(name, value)
+            elif self._is_made and name[:1] != "_" and name not in vars(self):
+                _check_attribute(type(self), name)
+            super().__setattr__(name, value)
+
+    def _check_option(self, name: str, value: Any) -> None:
+        check = OPTIONS[name]
+        if check is not None and value is not None:
+            check(name, value)
+        if check is None and self._is_made:
+            formats = "state_dtype", "master_bits"
+            TensorFormats(*(value if each == name else getattr(self, each) for each in formats))
+
+
+@cache
+def _check_attribute(kind: type, name: str) -> None:
+    """Raise AttributeError for a misspelt option; any other attribute may be set."""
+    if not hasattr(kind, name) and (hint := misspelt(name, OPTIONS)):
+        raise AttributeError(f"{kind.__name__} has no option {name!r}{hint}")
+
+
+def check_entries(names: Iterable[Any], settings: Collection[str]) -> None:
+    """Raise TypeError for a misspelt setting in a param group, which may have any other entry."""
+    known = {"params", "param_names", "fused", *settings}
+    for name in names:
+        if isinstance(name, str) and name not in known and (hint := misspelt(name, settings)):
+            raise TypeError(
+                f"a param group has no entry {name!r}{hint}; its settings are {', '.join(settings)}"
+            )

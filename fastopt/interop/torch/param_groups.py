@@ -51,7 +51,11 @@ class GroupValue(CurrentValue):
 
     def __call__(self, step: Any) -> Any:
         value = self._group[self._name]
-        number = value if self._index is None else value[self._index]
+        try:
+            number = value if self._index is None else value[self._index]
+        except (TypeError, IndexError) as error:
+            name = f"{self._name} of a param group"
+            raise TypeError(f"{name} must be a pair of numbers, not {shown(value)}") from error
         if type(number) is float and type(step) is int:  # instances of abstract classes take 0.3 us
             return number
         try:
