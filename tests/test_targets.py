@@ -151,15 +151,14 @@ def test_formats_that_change_from_step_to_step() -> None:
 
 def test_only_formats_that_occur_are_compiled(tmp_path: Path) -> None:
     code = """
+    from fastopt.executors.cpu.sum_kernels import sum_kernel
     w = np.ones(300, np.float32)
     opt = fastopt.SGD(w, lr=0.5, clip_norm=1.0)
     for dtype in {dtypes}:
         opt.step(w.astype(dtype))
-    print(compiled())
+    print(compiled(), sum_kernel.cache_info().misses)
     """
-    for dtypes, compiles in (("(np.float32,) * 3", True), ("(BRAIN, np.float32, BRAIN)", True)):
+    for dtypes, count in (("(np.float32,) * 3", 1), ("(BRAIN, np.float32, BRAIN)", 2)):
         text = script(COUNT_PASSES, BEGIN, code.replace("{dtypes}", dtypes))
-        assert run(text, tmp_path) == str(compiles)
-        assert run(text, tmp_path) == "False"
-    names = {path.name for path in (tmp_path / "fastopt").glob("norm-*")}
-    assert names == {"norm-serial-float32.bin", "norm-serial-bfloat16.bin"}
+        assert run(text, tmp_path) == f"True {count}"
+        assert run(text, tmp_path) == f"False {count}"

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
+from fastopt.arrays.checks import Array, address
 from fastopt.changes import Change
-from fastopt.codecs.formats import FORMATS
-from fastopt.executors import norm as order_of_sums
 from fastopt.executors import threads
-from fastopt.executors.cpu import drivers, norm
+from fastopt.executors.cpu import drivers
 from fastopt.executors.cpu import sums as cpu_sums
-from fastopt.executors.cpu.columns import FORMAT
+from fastopt.executors.norm import blocks
 from fastopt.validation import choice, flag
 
 Launch: TypeAlias = Callable[[Any, int, Any], int]
-NormLaunch: TypeAlias = Callable[[Any, int, Any, Any], int]
 
 Executor: TypeAlias = Literal["auto", "serial", "parallel", "reference", "cuda"]
 EXECUTORS: tuple[Executor, ...] = get_args(Executor)
@@ -59,60 +57,6 @@ def on_one_core(executor: str, size: int) -> bool:
     return executor == "serial" or (executor != "parallel" and size < AUTO_THRESHOLD)
 
 
-def norm_launcher(executor: str, size: int, formats: Collection[int]) -> NormLaunch:
-    """The function that checks gradients of `size` elements in all and sums their squares.
-
-    Raises
-    ------
-    RuntimeError
-        The processor lacks the instructions for one of the formats, which are given by number.
-    """
-    names = tuple(name for number, name in enumerate(FORMATS) if number in formats)
-    if on_one_core(executor, size):
-        run = norm.serial(names)
-        return lambda rows, items, ranges, sums: run(rows, items, ranges, sums, 1)
-
-    def launch(rows: Any, items: int, ranges: Any, sums: Any) -> int:
-        count, turn = threads.parallel_turn()
-        with turn:
-            run = norm.serial(names) if count == 1 else norm.parallel(names)
-            return run(rows, items, ranges, sums, count)
-
-    return launch
-
-
-class TableNorm:
-    """The sum of the squares of all gradients of a table.
-
-    Parameters
-    ----------
-    executor : str
-    sizes : sequence of int
-        Of the arrays.
-    """
-
-    def __init__(self, executor: str, sizes: Sequence[int]) -> None:
-        # Compiled code writes here: the sum of each block, and finally the total in the first element.
-        self._sums = np.zeros(max(order_of_sums.blocks(sizes), 1))
-        self._executor, self._size = executor, sum(sizes)
-        self._launch: NormLaunch | None = None
-
-    def measure(self, rows: Any, items: int, ranges: Any) -> int:
-        """Check gradients, note addresses and sum squares; return the status of the header check."""
-        status = norm.OTHER_FORMATS
-        if self._launch is not None:
-            status = self._launch(rows, items, ranges, self._sums)
-        if status == norm.OTHER_FORMATS:
-            self._launch = norm_launcher(self._executor, self._size, set(rows[:, FORMAT].tolist()))
-            status = self._launch(rows, items, ranges, self._sums)
-        return status
-
-    @property
-    def squares(self) -> float:
-        """The sum of the last measurement."""
-        return float(self._sums[0])
-
-
 class TableSums:
     """The sums of a pass over the arrays of a table, see `executors.cpu.sums`.
 
@@ -125,27 +69,40 @@ class TableSums:
         How many sums.
     per_array : bool
         Over each array, rather than over all.
+
+    Attributes
+    ----------
+    totals : array
+        A row for each sum, with a number for each array or one for all.
     """
 
     def __init__(self, executor: str, sizes: Sequence[int], count: int, per_array: bool) -> None:
-        self._sums = np.zeros(count * max(order_of_sums.blocks(sizes), 1))
-        self._totals = np.zeros((count, len(sizes) if per_array else 1))
+        self.totals = np.zeros((count, len(sizes) if per_array else 1))
+        self._sums = np.zeros(count * max(blocks(sizes), 1))
         self._kernels = np.zeros(len(sizes), np.int64)
         self._kept_alive: Sequence[Any] = ()
-        self._executor, self._size = executor, sum(sizes)
+        self._alone = on_one_core(executor, sum(sizes))
+        self._no_items, self._no_ranges = np.zeros(len(sizes), np.int64), np.zeros((2, 0), np.int64)
 
     def use(self, kernels: Sequence[Any]) -> None:
         """Take the kernel of each array, None where nothing is summed."""
         self._kept_alive = kernels  # the machine code
         self._kernels[:] = [0 if kernel is None else kernel.address for kernel in kernels]
 
-    def measure(self, rows: Any) -> Any:
-        """Sum all arrays of a table, whose gradients were checked: a row of totals for each sum."""
-        count, turn = turn_for(self._executor, [self._size])
+    def check(self, rows: Any, items: int, ranges: Any) -> int:
+        """Check gradients, note their addresses, and sum; return the status of the header check."""
+        room = self._kernels, self._sums, self.totals
+        if self._alone:
+            return cpu_sums.serial()(rows, items, ranges, *room, 1)
+        count, turn = threads.parallel_turn()
         with turn:
             run = cpu_sums.serial() if count == 1 else cpu_sums.parallel()
-            run(rows, self._kernels, self._sums, self._totals, count)
-        return self._totals
+            return run(rows, items, ranges, *room, count)
+
+    def measure(self, rows: Any) -> Array:
+        """Sum all arrays of a table, whose gradients were checked: `totals`."""
+        self.check(rows, address(self._no_items), self._no_ranges)
+        return self.totals
 
 
 def turn_for(executor: str, sizes: Sequence[int]) -> threads.Turn:

@@ -9,10 +9,11 @@ import numpy as np
 
 from fastopt.arrays import checks, placement, tree
 from fastopt.arrays.checks import Array
-from fastopt.codecs.formats import name_of, number_of
+from fastopt.codecs.formats import name_of
 from fastopt.executors import norm
-from fastopt.executors.cpu.columns import COUNT, FORMAT, GRAD, ITEMSIZE, STATE
-from fastopt.executors.dispatch import norm_launcher
+from fastopt.executors.cpu.columns import COUNT, GRAD, STATE
+from fastopt.executors.cpu.sum_kernels import squares_kernel
+from fastopt.executors.dispatch import TableSums
 
 
 def global_norm(arrays: Any) -> float:
@@ -72,11 +73,7 @@ def sum_of_squares(leaves: list[Array]) -> float:
     # The columns of an optimizer's table that summing reads.
     rows = np.zeros((len(leaves), STATE), np.int64)
     for row, leaf in zip(rows, leaves, strict=True):
-        row[COUNT], row[ITEMSIZE], row[GRAD] = leaf.size, leaf.itemsize, checks.address(leaf)
-        row[FORMAT] = number_of(str(name_of(leaf.dtype)))
-    items, nothing_written = np.zeros(len(leaves), np.int64), np.zeros((2, 0), np.int64)
-    sizes = [leaf.size for leaf in leaves]
-    sums = np.zeros(max(norm.blocks(sizes), 1))
-    launch = norm_launcher("auto", sum(sizes), set(rows[:, FORMAT].tolist()))
-    launch(rows, checks.address(items), nothing_written, sums)
-    return float(sums[0])
+        row[COUNT], row[GRAD] = leaf.size, checks.address(leaf)
+    sums = TableSums("auto", [leaf.size for leaf in leaves], 1, per_array=False)
+    sums.use([squares_kernel(str(name_of(leaf.dtype))) for leaf in leaves])
+    return float(sums.measure(rows)[0, 0])

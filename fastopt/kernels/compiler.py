@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from types import FunctionType
 from typing import Any
 
@@ -173,19 +173,16 @@ def compile_function(
     *,
     parallel: bool = False,
     nogil: bool = True,
-    emits: Iterable[Callable[..., Any]] = (),
-    sizes: str = "",
 ) -> Callable[..., Any]:
     """Compile one of fastopt's own functions for one signature, with the disk cache.
 
     Nothing checks that arguments are of these types: another array would be read as one of this dtype.
-    `emits` are formulas that its intrinsics emit, for formats with these `sizes`.
     """
     if numba.config.DISABLE_JIT:
         return python
     how = {"nogil": nogil, "parallel": parallel, "no_cfunc_wrapper": True, **OPTIONS}
     dispatcher = numba.njit(**how)(uniquely_named(python))
-    dispatcher._cache = DiskCache(name, of_compiled(python, emits, sizes))
+    dispatcher._cache = DiskCache(name, of_compiled(python))
     dispatcher.compile(signature)
     # Not the dispatcher, which finds out the types of arguments: for that Numba imports numpy.ma at the
     # first call, which takes 8 ms.

@@ -159,12 +159,11 @@ def package() -> str | None:
     return digest_of(resources.files("fastopt"))
 
 
-def of_compiled(function: Any, emits: Iterable[Any] = (), sizes: str = "") -> str | None:
+def of_compiled(function: Any) -> str | None:
     """The identity of one of fastopt's own functions that is compiled by itself.
 
-    From the files of the package, that of its module, which may be one of `APART`, the values that
-    it uses, and the formulas and sizes of the formats that it emits; None if one of them is unreadable
-    or has no content that lasts.
+    From the files of the package, that of its module, which may be one of `APART`, and the values that
+    it uses; None if one of them is unreadable.
     """
     module = sys.modules[function.__module__]
     spec = module.__spec__
@@ -173,10 +172,9 @@ def of_compiled(function: Any, emits: Iterable[Any] = (), sizes: str = "") -> st
     except (AttributeError, OSError, TypeError):
         return None
     text, _ = Closure(trusts_types=True).describe(function)
-    files, formulas = package(), [content(formula) for formula in emits]
-    if files is None or not all(formula.lasts for formula in formulas):
+    if (files := package()) is None:
         return None
-    return digest(files, hashlib.sha256(code).hexdigest(), text, sizes, *(f.digest for f in formulas))
+    return digest(files, hashlib.sha256(code).hexdigest(), text)
 
 
 _OPTIONS = (

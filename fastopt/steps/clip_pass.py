@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fastopt.codecs.formats import name_of
 from fastopt.executors import norm
+from fastopt.executors.cpu.sum_kernels import squares_kernel
 from fastopt.executors.cpu.table import Table
-from fastopt.executors.dispatch import TableNorm
+from fastopt.executors.dispatch import TableSums
 from fastopt.executors.global_norm import sum_of_squares
 from fastopt.executors.norm import Reducer
 from fastopt.steps.clipping import NormClip
-from fastopt.steps.gradients import Gradients
 from fastopt.steps.hyperparameters import Hyperparameters
 from fastopt.steps.sparse.entries import RowGradient
 
@@ -25,7 +26,6 @@ class ClipPass:
     ----------
     clip : NormClip
     table : Table
-    gradients : Gradients
     sizes : sequence of int
         Of the arrays.
     executor : str
@@ -43,15 +43,25 @@ class ClipPass:
         self,
         clip: NormClip,
         table: Table,
-        gradients: Gradients,
         sizes: Sequence[int],
         executor: str,
         compiled: bool,
     ) -> None:
-        self._clip, self._compiled = clip, compiled
-        self._table, self._gradients = table, gradients
-        self._norm = TableNorm(executor, sizes)
-        self.check = self._norm.measure
+        self._clip, self._table, self._compiled = clip, table, compiled
+        self._sums = TableSums(executor, sizes, 1, per_array=False)
+        self._for: Any = None  # the formats that there are kernels for
+
+    def _prepare(self) -> None:
+        """Get the kernels for the gradients that are in the table, compiled now if they are new."""
+        dtypes = self._table.dtypes
+        if self._for is not dtypes:
+            self._sums.use([squares_kernel(str(name_of(dtype))) for dtype in dtypes])
+            self._for = dtypes
+
+    def check(self, rows: Any, items: int, ranges: Any) -> int:
+        """Check gradients, and read them in the same call; return the status of the header check."""
+        self._prepare()
+        return self._sums.check(rows, items, ranges)
 
     def decide(
         self,
@@ -81,8 +91,9 @@ class ClipPass:
             squares = sum_of_squares(present) if self._compiled else norm.reference(present)
         else:
             if not self.is_measured:
-                self.check(self._table.rows, self._gradients.zero_items, self._table.ranges)
-            squares = self._norm.squares
+                self._prepare()
+                self._sums.measure(self._table.rows)
+            squares = float(self._sums.totals[0, 0])
         factor = self._clip.conclude(norm.clip_sums(squares, grads, reducer), grad_scale, limit)
         if factor is None:
             return False

@@ -90,7 +90,7 @@ class MemoryStepper(Stepper):
         has_passes = bool(self.decisions.passes)
         self._clip_pass: ClipPass | None = None
         if clip.is_on:
-            known = self.table, self.gradients, parameters.sizes
+            known = self.table, parameters.sizes
             self._clip_pass = ClipPass(clip, *known, self.executor, self.compiled)
         self.sums = MemorySums(self.decisions, parameters, *how) if has_passes else None
         if self.compiled:

@@ -34,6 +34,10 @@ def square_up(update, param, state, hyper):
     return scaled * scaled if abs(update) <= LARGEST else NAN
 
 
+def square_of_any(update, param, state, hyper):
+    return update * update
+
+
 def nothing(update, param, state, hyper):
     return 0.0
 
@@ -93,3 +97,8 @@ def summing(*, wide: bool) -> Part:
 
 def _part(sums: Sums) -> Part:
     return Part(scale_update, (), 1, False, sums)
+
+
+# For kernels in memory, which add up the squares alone: finite and not too small, they tell that the
+# other sums are not needed. Else these are computed in NumPy (`executors.norm.clip_sums`).
+SQUARES = _part(Sums(NAMES[:1], (square_of_any,), clipped, 0, (0.0,), per_array=False))

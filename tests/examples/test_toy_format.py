@@ -213,32 +213,16 @@ def test_a_format_is_registered_once() -> None:
 
 
 @compiled_suite_only
-def test_other_formulas_are_other_code_on_disk() -> None:
-    from fastopt.executors.cpu.norm import _driver
-    from fastopt.kernels.conversions import formulas
-    from fastopt.kernels.identity import of_compiled
-
-    def other(o: Any, number: Any) -> Any:
-        return o.as_bits(number)
-
-    driver = _driver((FLOAT8.name,))
-    known = formulas([FLOAT8.name, "float32", "unsigned8"])
-    assert known == [FLOAT8.number, FLOAT8.nearest, FLOAT8.stochastic]
-    assert of_compiled(driver, known) == of_compiled(driver, known)
-    identities = [of_compiled(driver), of_compiled(driver, known), of_compiled(driver, [other])]
-    assert None not in identities
-    assert len(set(identities)) == 3
-
-
-@compiled_suite_only
-def test_other_sizes_are_other_code_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_formulas_and_sizes_are_other_code_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     from fastopt.executors.cpu import kernels, sum_kernels
     from fastopt.kernels import compiler
     from fastopt.kernels.disk_cache import DiskCache
-    from fastopt.kernels.identity import of_compiled
     from fastopt.steps import memory_stepper, memory_sums
 
     contents: list[str | None] = []
+
+    def other(o: Any, number: Any) -> Any:
+        return o.as_bits(number)
 
     def noting(name: str, content: str | None) -> DiskCache:
         contents.append(content)
@@ -248,10 +232,9 @@ def test_other_sizes_are_other_code_on_disk(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(module, "DiskCache", noting)
     monkeypatch.setattr(memory_stepper, "kernel", kernels.kernel.__wrapped__)
     monkeypatch.setattr(memory_sums, "sum_kernel", sum_kernels.sum_kernel.__wrapped__)
-    for row in FLOAT8, FLOAT8, FLOAT8._replace(cut=20):
+    for row in FLOAT8, FLOAT8, FLOAT8._replace(cut=20), FLOAT8._replace(number=other):
         monkeypatch.setitem(formats.FORMATS, FLOAT8.name, row)
         fastopt.Optimizer(np.zeros(8, DTYPE), t.clip_by_global_norm(1.0))
     assert None not in contents
     assert contents[:2] == contents[2:4]
-    assert len(set(contents)) == 4
-    assert of_compiled(noting, (), "1") != of_compiled(noting, (), "2")
+    assert len(set(contents)) == 6

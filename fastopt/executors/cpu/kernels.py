@@ -256,7 +256,10 @@ def kernel(job: Job) -> Kernel:
     scope |= {f"transform{i}": update for i, update in enumerate(updates)}
     scope |= access(job, len(terms))
     if terms:
-        scope |= adding(ADDING) | {f"observe{k}": function for k, function in enumerate(observers)}
+        scope |= {f"observe{k}": function for k, function in enumerate(observers)} | ADDING
+        scope |= {"group_sums": tree_sum.group_sums, "store_group": tree_sum.store_group}
+        scope |= {"block_sums": tree_sum.block_sums, "store_block": tree_sum.store_block}
+        scope["store_sum"] = tree_sum.store_sum
     arguments = types.CPointer(types.intp), types.CPointer(number), types.int64, types.int64
 
     def check() -> None:
@@ -282,22 +285,14 @@ def in_float64(job: Job, functions: Sequence[Any]) -> list[Any]:
     return [compile_helper(specialize(function, np.float64, compile_helper)) for function in functions]
 
 
-# What adds up terms in a kernel of a step.
-ADDING = (
-    "group_terms",
-    "clear_terms",
-    "group_sums",
-    "store_group",
-    "block_sums",
-    "store_block",
-    "store_sum",
-)
-
-
-def adding(names: Sequence[str]) -> dict[str, Any]:
-    """The names with which a kernel adds up terms."""
-    scope = {name: getattr(tree_sum, name) for name in (*names, "GROUP")}
-    return {**scope, "SUM_BLOCK": SUM_BLOCK, "float64": np.float64}
+# The names with which every kernel adds up terms.
+ADDING = {
+    "group_terms": tree_sum.group_terms,
+    "clear_terms": tree_sum.clear_terms,
+    "GROUP": tree_sum.GROUP,
+    "SUM_BLOCK": SUM_BLOCK,
+    "float64": np.float64,
+}
 
 
 def compiled(

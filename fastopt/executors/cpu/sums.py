@@ -1,20 +1,26 @@
-"""The loop over the table of arrays that sums what transforms declare, on one core and on all."""
+"""The loop over the table of arrays that sums what transforms declare, on one core and on all.
+
+It checks the gradients first, as `drivers` does: so a step's check and its first sums are one call.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numba
 from numba import types
 
 from fastopt.executors import partition
 from fastopt.executors.cpu.columns import COUNT, FIRST, HYPER
+from fastopt.executors.cpu.header_check import first_invalid
 from fastopt.executors.cpu.pointers import call_sum_kernel
 from fastopt.executors.cpu.tree_sum import add_up
 from fastopt.executors.norm import SUM_BLOCK
 from fastopt.kernels.compiler import compile_function, helper
+
+Driver: TypeAlias = Callable[[Any, int, Any, Any, Any, Any, int], int]
 
 chunk_bound = helper(partition.chunk_bound)
 
@@ -24,7 +30,10 @@ def _blocks(rows, row, kernel):
     return (rows[row, COUNT] + SUM_BLOCK - 1) // SUM_BLOCK if kernel != 0 else 0
 
 
-def _sums(rows, kernels, sums, totals, threads):
+def _sums(rows, items, ranges, kernels, sums, totals, threads):
+    status = first_invalid(rows, items, ranges)
+    if status >= 0:
+        return status
     stride, blocks = sums.shape[0] // totals.shape[0], 0
     for i in range(rows.shape[0]):
         blocks += _blocks(rows, i, kernels[i])
@@ -54,6 +63,7 @@ def _sums(rows, kernels, sums, totals, threads):
             if blocks > 0:
                 add_up(sums, position, blocks)
             totals[k, 0] = sums[position] if blocks > 0 else 0.0
+    return status
 
 
 def _each_total(numbers, layout, room, totals):
@@ -66,9 +76,11 @@ def _each_total(numbers, layout, room, totals):
             totals[k, i] = room[0]
 
 
-_NUMBERS = types.Array(types.float64, 1, "C")
-_SIGNATURE = types.void(
-    types.Array(types.int64, 2, "C"),
+_TABLE, _NUMBERS = types.Array(types.int64, 2, "C"), types.Array(types.float64, 1, "C")
+_SIGNATURE = types.int64(
+    _TABLE,
+    types.int64,
+    _TABLE,
     types.Array(types.int64, 1, "C"),
     _NUMBERS,
     types.Array(types.float64, 2, "C"),
@@ -77,18 +89,19 @@ _SIGNATURE = types.void(
 
 
 @cache
-def serial() -> Callable[[Any, Any, Any, Any, int], None]:
-    """``serial()(rows, kernels, sums, totals, 1)``: write the sums over all arrays, or over each.
+def serial() -> Driver:
+    """``serial()(rows, items, ranges, kernels, sums, totals, 1)``: check gradients, and sum.
 
-    `kernels` has the address of a kernel of `sum_kernels` for each row, 0 where nothing is summed,
-    `sums` room for a number of each sum and block, and `totals` a row for each sum, with a number for
-    each array or for all.
+    Returns the status of the check (`header_check.first_invalid`). Unless that is a row, the sums over
+    all arrays, or over each, are written. `kernels` has the address of a kernel of `sum_kernels` for
+    each row, 0 where nothing is summed, `sums` room for a number of each sum and block, and `totals` a
+    row for each sum, with a number for each array or for all.
     """
     return compile_function(_sums, _SIGNATURE, "sums-serial")
 
 
 @cache
-def parallel() -> Callable[[Any, Any, Any, Any, int], None]:
+def parallel() -> Driver:
     """The same on several threads."""
     return compile_function(_sums, _SIGNATURE, "sums-parallel", parallel=True)
 
@@ -100,10 +113,5 @@ def each_total() -> Callable[[Any, Any, Any, Any], None]:
     `layout` has a column for each array: where its sums begin in `numbers`, its blocks and how many
     sums each of them has. `room` is for the blocks of one, `totals` has a row for each sum.
     """
-    signature = types.void(
-        _NUMBERS,
-        types.Array(types.int64, 2, "C"),
-        _NUMBERS,
-        types.Array(types.float64, 2, "C"),
-    )
+    signature = types.void(_NUMBERS, _TABLE, _NUMBERS, types.Array(types.float64, 2, "C"))
     return compile_function(_each_total, signature, "sums-each-total")

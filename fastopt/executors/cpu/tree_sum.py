@@ -30,12 +30,6 @@ def at(builder: Any, pointer: Any, *index: Any) -> Any:
     return builder.gep(pointer, [ir.Constant(I64, i) if isinstance(i, int) else i for i in index])
 
 
-def row(builder: Any, pointer: Any, kind: Any, k: int, itemsize: int) -> Any:
-    """Load the k-th row of numbers as a vector."""
-    vector = builder.bitcast(at(builder, pointer, k * LANES), ir.VectorType(kind, LANES).as_pointer())
-    return builder.load(vector, align=itemsize)
-
-
 def tree(builder: Any, items: list[Any]) -> Any:
     """The sum of a power of two of values, neighbours first."""
     while len(items) > 1:
@@ -50,13 +44,6 @@ def allocate_waiting(builder: Any) -> Any:
     2e7 float32 took 1.4 times as long.
     """
     return cgutils.alloca_once(builder, VECTOR, LEVELS)
-
-
-def add_group(builder: Any, waiting: Any, rows: list[Any], number: Any) -> None:
-    """Add the sums that have waited for the group of this number and for those that it completes."""
-    sum_ = cgutils.alloca_once(builder, VECTOR)
-    builder.store(tree(builder, rows), sum_)
-    _add_completed(builder, waiting, sum_, number, 0)
 
 
 def _add_completed(builder: Any, waiting: Any, sum_: Any, number: Any, level: int) -> None:
@@ -143,17 +130,23 @@ def clear_terms(typing_context: Any, terms: Any) -> Any:
 
 
 def _rows_of(builder: Any, terms: Any) -> list[Any]:
-    first = builder.inttoptr(terms, DOUBLE.as_pointer())
-    return [row(builder, first, DOUBLE, k, 8) for k in range(ROWS)]
+    """The terms of a group as vectors."""
+    first = _pointer(builder, terms)
+    return [builder.load(at(builder, first, k), align=8) for k in range(ROWS)]
 
 
 @intrinsic
 def add_terms(typing_context: Any, waiting: Any, terms: Any, number: Any) -> Any:
-    """``add_terms(waiting, terms, number)``: add the terms of the group of this number."""
+    """``add_terms(waiting, terms, number)``: add the terms of the group of this number.
+
+    The sums that have waited for it, or for what it completes, are added too.
+    """
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         waiting, terms, number = args
-        add_group(builder, _pointer(builder, waiting), _rows_of(builder, terms), number)
+        sum_ = cgutils.alloca_once(builder, VECTOR)
+        builder.store(tree(builder, _rows_of(builder, terms)), sum_)
+        _add_completed(builder, _pointer(builder, waiting), sum_, number, 0)
         return context.get_dummy_value()
 
     return types.void(types.intp, types.intp, types.int64), emit
