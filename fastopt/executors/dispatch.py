@@ -81,7 +81,7 @@ class TableSums:
         self._sums = np.zeros(count * max(blocks(sizes), 1))
         self._kernels = np.zeros(len(sizes), np.int64)
         self._kept_alive: Sequence[Any] = ()
-        self._alone = on_one_core(executor, sum(sizes))
+        self._serial = cpu_sums.serial() if on_one_core(executor, sum(sizes)) else None
         self._no_items, self._no_ranges = np.zeros(len(sizes), np.int64), np.zeros((2, 0), np.int64)
 
     def use(self, kernels: Sequence[Any]) -> None:
@@ -92,8 +92,8 @@ class TableSums:
     def check(self, rows: Any, items: int, ranges: Any) -> int:
         """Check gradients, note their addresses, and sum; return the status of the header check."""
         room = self._kernels, self._sums, self.totals
-        if self._alone:
-            return cpu_sums.serial()(rows, items, ranges, *room, 1)
+        if self._serial is not None:
+            return self._serial(rows, items, ranges, *room, 1)
         count, turn = threads.parallel_turn()
         with turn:
             run = cpu_sums.serial() if count == 1 else cpu_sums.parallel()

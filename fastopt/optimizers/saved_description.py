@@ -13,10 +13,26 @@ MASTER_BITS = "master_bits"  # saved where it is on
 # What a run that is resumed must have in common with the one that was saved.
 _ALIKE = ("optimizer", "transforms", "clips_norm", "skips_nonfinite", "rounding", MASTER_BITS)
 
+# The options that entries are about.
+_OPTIONS = {
+    "clips_norm": "clip_norm",
+    "skips_nonfinite": "skip_nonfinite",
+    "rounding": "stochastic_rounding and seed",
+}
+
 # Saved where the transforms have sums: other transforms are the reason that is given first.
 _OF_TRANSFORMS = {"carried", "sums"}
 
 LARGEST_COUNT = 1 << 62  # of steps: more than can be taken, and less than overflows
+
+
+def by_option(described: Mapping[str, Any]) -> dict[str, Any]:
+    """A description with the names of options for those of its entries."""
+    return {_OPTIONS.get(key, key): value for key, value in described.items()}
+
+
+def _shown(value: Any) -> str:
+    return ("on" if value else "off") if isinstance(value, bool) else repr(value)
 
 
 def check_description(saved: Mapping[str, Any], current: Mapping[str, Any], what: str) -> None:
@@ -45,7 +61,10 @@ def check_description(saved: Mapping[str, Any], current: Mapping[str, Any], what
     for key in _ALIKE:
         then, now = saved.get(key), current.get(key)
         if then != now:
-            raise ValueError(f"{what} has {key} {then!r}, but this one has {now!r}")
+            saved_as, current_as = map(_shown, (then, now))
+            raise ValueError(
+                f"{what} has {_OPTIONS.get(key, key)} {saved_as}, but this one has {current_as}"
+            )
     if missing:
         raise ValueError(f"{what} is damaged: it lacks {sorted(missing)}")
     count, lags, settings = saved["step_count"], saved["lags"], saved["settings"]

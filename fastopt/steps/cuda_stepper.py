@@ -33,7 +33,6 @@ from fastopt.steps.device_gradients import DeviceGradients
 from fastopt.steps.device_headers import DeviceHeaders
 from fastopt.steps.hyperparameters import Hyperparameters
 from fastopt.steps.parameter_set import ParameterSet
-from fastopt.steps.pass_sums import PassSums
 from fastopt.steps.stats import Stats
 from fastopt.steps.stepper import Setup, Stepper
 
@@ -338,12 +337,15 @@ class CudaStepper(Stepper):
         super().set_grad_scale(grad_scale)
         self._note_scales()
 
-    def continue_sums(
-        self, sums: PassSums, totals: Sequence[Sequence[float]], scales: list[tuple[int, float]]
-    ) -> None:
+    def continue_sums(self, totals: Sequence[Sequence[float]], scales: list[tuple[int, float]]) -> None:
         """Go on from these sums of each array, of statistics too, and these scales of its gradients."""
-        super().continue_sums(sums, totals, scales)
+        super().continue_sums(totals, scales)
         self._note_scales()
+
+    def forget_stats(self) -> None:
+        """Have no statistics until the next step; those under way from the device are left out."""
+        super().forget_stats()
+        self._count_from(self.count)
 
     def _note_scales(self) -> None:
         if self.pass_sums is not None:

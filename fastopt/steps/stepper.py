@@ -235,11 +235,16 @@ class Stepper(ABC):
         ]
         return [*self.pass_sums.placed(sums), *changes]
 
-    def continue_sums(
-        self, sums: PassSums, totals: Sequence[Sequence[float]], scales: list[tuple[int, float]]
-    ) -> None:
+    def continue_sums(self, totals: Sequence[Sequence[float]], scales: list[tuple[int, float]]) -> None:
         """Go on from these sums of each array, of statistics too, and these scales of its gradients."""
-        make([*sums.placed(totals), assign(sums, "scales", scales)])
+        assert self.pass_sums is not None
+        make([*self.pass_sums.placed(totals), assign(self.pass_sums, "scales", scales)])
+
+    def forget_stats(self) -> None:
+        """Have no statistics until the next step."""
+        if self.pass_sums is not None:
+            self.settle()
+            self.pass_sums.since = self.count
 
     def read_stats(self, *, wait: bool) -> Stats | None:
         """The statistics of the last step that was taken; None where there are none.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 from fastopt.transforms.base import Transform, Update, factory
@@ -112,7 +112,7 @@ def _joined(first: Update, states: int, hypers: int, second: Update) -> Update:
     return joined_update
 
 
-@cache
+@lru_cache(maxsize=64)  # of closures, which would be analyzed anew by content
 def _following(parts: tuple[tuple[Update, int, int], ...]) -> Update:
     """The direction times the rate, with the trend: a long average of directions."""
     direction: Update = _unchanged

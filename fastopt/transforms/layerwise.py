@@ -17,6 +17,8 @@ def param_square(update, param, state, hyper):
     return param * param
 
 
+# Of the squares alone: with the sums of the option `clip_norm`, which measure what overflows too, one
+# read of 10^8 float32 takes 3.2 times as long (`steps.clip_pass`).
 def norm_clipped(hyper, sums, carried):
     limit, size = hyper[0], math.sqrt(sums[0])
     return (limit / size if size > limit else 1.0,), carried
@@ -26,9 +28,13 @@ def norm_clipped(hyper, sums, carried):
 def clip_by_global_norm(limit: Setting) -> Transform:
     """Scale the update down so that its norm over all arrays is at most `limit`.
 
-    ``n = sqrt(sum(u * u))``, then ``u = limit / n * u`` where ``n > limit``. In front of a chain it is
-    the option ``clip_norm``, which also measures what overflows and what is not finite; it can stand
-    anywhere. Costs one more read of what the chain reads as far as here.
+    ``n = sqrt(sum(u * u))``, then ``u = limit / n * u`` where ``n > limit``. It can stand anywhere.
+    Costs one more read of what the chain reads as far as here.
+
+    In front of a chain it is the option ``clip_norm``, as long as the sum is finite and not below
+    1e-289. That option leaves elements that are not finite out of the norm, and scales those of float64
+    whose squares overflow or vanish. Here a NaN turns clipping off for the step, and an infinity, or
+    squares that overflow, make the update zero (that of the infinite element NaN).
 
     Parameters
     ----------

@@ -221,8 +221,10 @@ def test_other_formulas_and_sizes_are_other_code_on_disk(monkeypatch: pytest.Mon
 
     contents: list[str | None] = []
 
-    def other(o: Any, number: Any) -> Any:
-        return o.as_bits(number)
+    number = FLOAT8.number
+
+    def other(o: Any, code: Any) -> Any:
+        return number(o, code)
 
     def noting(name: str, content: str | None) -> DiskCache:
         contents.append(content)

@@ -233,7 +233,7 @@ def arguments(comm):
     differ(["optimizer", "SGD", "RMSProp"], make_optimizer=fastopt.RMSProp)
     differ(["settings", "0.25"], make_optimizer=lambda s: fastopt.SGD(s, lr=0.25))
     differ(["transforms", "trace"], make_optimizer=lambda s: fastopt.SGD(s, momentum=0.5))
-    differ(["clips_norm"], make_optimizer=lambda s: fastopt.SGD(s, clip_norm=0.5))
+    differ(["clip_norm"], make_optimizer=lambda s: fastopt.SGD(s, clip_norm=0.5))
     differ(["zero_grad"], make_optimizer=lambda s: fastopt.SGD(s, zero_grad=True))
     # Shards that are not as long as their owners think: of 2 in all on each rank but the last.
     lengths = [2] * (ranks - 1) + [5]

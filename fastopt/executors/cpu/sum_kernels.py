@@ -126,6 +126,7 @@ def sum_kernel(job: Job) -> Kernel:
     return compiled(job, text, identity, scope, (*arguments, types.int64), check)
 
 
+@cache
 def squares_kernel(format_: str) -> Kernel:
     """The kernel for the sum of the squares of gradients in a format, of any chain.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastopt.executors.cuda import device
-from fastopt.executors.cuda.kernel_source import CONTROL_WORDS, FACTOR, FACTOR32, SKIP, SKIPPED
+from fastopt.executors.cuda.kernel_source import CONTROL_WORDS, SKIP, SKIPPED, factor_offset
 
 
 class Control:
@@ -23,7 +23,7 @@ class Control:
 
     def factor_at(self, dtype: str) -> int:
         """The address of the factor in a dtype, float32 or float64."""
-        return self.address + 8 * (FACTOR32 if dtype == "float32" else FACTOR)
+        return self.address + factor_offset(dtype)
 
     def read(self) -> tuple[bool, int]:
         """Whether the step was skipped, and the number of skipped steps; synchronizes."""

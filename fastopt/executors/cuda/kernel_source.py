@@ -24,6 +24,12 @@ from fastopt.kernels.job import CORRECTION, GRAD_FACTOR, NUMBERS, PHASE, Job
 FACTOR, FACTOR32, SKIP, SKIPPED = range(4)
 CONTROL_WORDS = 4
 
+
+def factor_offset(dtype: str) -> int:
+    """Where the factor in a dtype is, float32 or float64, in bytes from the first word."""
+    return 8 * (FACTOR32 if dtype == "float32" else FACTOR)
+
+
 # Which steps were skipped, and so the step count, is known on the device only. The kernel arguments
 # have the hyperparameters for the case that none was skipped; if some were, those of an earlier launch
 # are used, which are kept for this many launches.

@@ -22,7 +22,7 @@ from fastopt.executors.cuda import (
     warp_sums,
 )
 from fastopt.executors.cuda.block_layout import ALIGNED
-from fastopt.executors.cuda.kernel_source import CONTROL_WORDS, FACTOR, FACTOR32, KernelVariant, Names
+from fastopt.executors.cuda.kernel_source import KernelVariant, Names, factor_offset
 from fastopt.executors.cuda.programs import Program
 from fastopt.executors.norm import LANES
 from fastopt.kernels.compiler import check_terms, check_types
@@ -128,9 +128,8 @@ class JobKernels:
         scope["load_word"] = element_access.word_loader()
         scope["load_number"] = load = element_access.loader(name, name)
         scope["store_number"] = element_access.storer(name, name)
-        factor_at = FACTOR32 * 2 if name == "float32" else FACTOR
-        assert factor_at < 2 * CONTROL_WORDS
-        scope["load_factor"] = self._helper(lambda control_at: load(control_at, factor_at))
+        factor_index = factor_offset(name) // self.dtype.itemsize
+        scope["load_factor"] = self._helper(lambda control_at: load(control_at, factor_index))
         for array in self._job.arrays:
             functions = self._access(array)
             scope |= {f"{verb}_{array.name}": function for verb, function in functions.items()}

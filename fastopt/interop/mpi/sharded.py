@@ -18,6 +18,7 @@ from fastopt.interop.mpi.partition import Partition, usual_pieces
 from fastopt.interop.mpi.ranks import Ranks, describe, fingerprint
 from fastopt.optimizers.checkpoint import description, finish_loading, settings
 from fastopt.optimizers.optimizer import Optimizer
+from fastopt.optimizers.saved_description import by_option
 from fastopt.steps.clipping import GradientStats
 from fastopt.steps.stepper import Stepper, stepper_of
 from fastopt.validation import choice, finite_positive, flag, whole_number
@@ -144,7 +145,7 @@ class ShardedOptimizer(Generic[Local]):
                 raise ValueError("capturable must be False: a graph cannot hold what MPI does")
             self._stepper_of = stepper_of(self.optimizer)
             self._stepper_of().take_part(self.slice.start, self._ranks)
-        described = description(self.optimizer) | {"zero_grad": self.optimizer.zero_grad}
+        described = by_option(description(self.optimizer)) | {"zero_grad": self.optimizer.zero_grad}
         self._ranks.same("optimizers of all ranks must be alike", described)
 
     def _check_same(self, overlap_chunks: int | None, device_exchange: Way) -> None:

@@ -46,6 +46,7 @@ from fastopt.transforms.base import Chain
 
 if TYPE_CHECKING:
     from fastopt.interop.torch.backward_steps import BackwardSteps
+    from fastopt.interop.torch.plan import Plan
 
 # By this GradScaler knows that a step unscales gradients; without it GradScaler does so before.
 _SCALES = "_step_supports_amp_scaling"
@@ -221,10 +222,13 @@ class FastOptimizer(Averaged, Options, Reported, torch.optim.Optimizer):
 
     def _save_carried(self) -> None:
         """Put numbers that go from step to step into param groups and states."""
+        for plan in self._plans():
+            plan.save_carried()
+
+    def _plans(self) -> list[Plan]:
+        """The plans of the last steps: of all parameters, or of those that are stepped together."""
         planners = [self._planner, *(() if self._backward is None else self._backward.planners())]
-        for planner in planners:
-            if planner.plan is not None:
-                planner.plan.save_carried()
+        return [planner.plan for planner in planners if planner.plan is not None]
 
     def get_last_lr(self) -> list[float]:
         """The learning rate of each group in the last step, automatic ones included.
@@ -274,6 +278,8 @@ class FastOptimizer(Averaged, Options, Reported, torch.optim.Optimizer):
             super().load_state_dict(state_dict)
         finally:
             handle.remove()
+        for plan in self._plans():
+            plan.forget_stats()
 
     def decoded(self, param: Tensor) -> dict[str, Any]:
         """The states of a parameter with 8-bit codes decoded to float32 in its shape.

@@ -134,7 +134,8 @@ class Carried:
             They are not those of these transforms.
         """
         decisions, row_number = self._stepper.decisions, 0
-        start, carried = decisions.saved(), decisions.saved()
+        start = decisions.saved()
+        carried = list(map(list, start))
         missing = []
         for number, section in enumerate(self._sections):
             passes = self._passes[number]
@@ -167,12 +168,11 @@ class Carried:
                 _taken("state", row.state, SUMS, usual_) or usual_
                 for row, usual_ in zip(self.rows, usual_sums, strict=True)
             ]
-            self._load_sums(self._stepper.pass_sums, sums, previous)
+            self._load_sums(sums, previous)
 
-    def _load_sums(
-        self, pass_sums: PassSums, sums: list[list[float]], previous: Carried | None
-    ) -> None:
+    def _load_sums(self, sums: list[list[float]], previous: Carried | None) -> None:
         """Place sums of transforms, and those of statistics that another plan had for the same rows."""
+        pass_sums: PassSums = self._stepper.pass_sums
         known = {} if previous is None else previous._totals()
         scales = pass_sums.unscaled()
         taken = [self._stepper.count - lag for lag in self._stepper.lags]
@@ -182,7 +182,7 @@ class Carried:
                 sums[number] = [*sums[number], *totals[len(sums[number]) :]]
                 # A row whose steps nothing counts has other ones in this plan.
                 scales[number] = steps if row.count is not None else taken[number], scale
-        self._stepper.continue_sums(pass_sums, sums, scales)
+        self._stepper.continue_sums(sums, scales)
         if not known:
             pass_sums.since = self._stepper.count
 

@@ -94,6 +94,7 @@ class Plan:
         self._tensors = [tensor for row in self.rows for tensor in row.tensors()]
         self._layouts = list(map(layout_of, self._tensors))
         self._multiply()
+        self._of_no_gradients: GradientStats | None = None  # what `last` is after a step without any
         self._stats_before = None if previous is None else self._mine(previous.read_stats(wait=True))
         self.launches: list[tuple[TensorStepper, slice]] = []
         position = 0
@@ -133,6 +134,8 @@ class Plan:
     @property
     def last(self) -> GradientStats | None:
         """The statistics of the last gradients, if there is a limit."""
+        if self._of_no_gradients is not None:
+            return self._of_no_gradients
         return self.launches[0][0].stepper.last if self.launches else None
 
     def read_stats(self, *, wait: bool) -> Stats | None:
@@ -161,6 +164,12 @@ class Plan:
             for name, numbers in stats.per_array.items()
         }
         return Stats(dict(stats), each, stats.step)
+
+    def forget_stats(self) -> None:
+        """Have no statistics until the next step: torch has other states now."""
+        self._stats_before = None
+        for launch, _ in self.launches:
+            launch.stepper.forget_stats()
 
     def save_carried(self) -> None:
         """Put what goes from step to step beside states into param groups and states."""
@@ -260,6 +269,9 @@ class Plan:
             count = int(has_gradient.sum())
         else:
             has_gradient, count = noted.has_gradient, noted.count
+        # As of the stepper, which takes no step where no array has a gradient.
+        none = clip_norm is not None and not count
+        self._of_no_gradients = GradientStats(0.0, False) if none else None
         if not count:
             return
         if noted is None or not noted.counts_agree:
