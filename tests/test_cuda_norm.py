@@ -233,3 +233,15 @@ def test_last_is_only_read_when_asked(monkeypatch):
             patch.setattr(device, name, None)
         opt.step(g)
     assert opt.last == (3.0, False)
+
+
+def test_the_norm_of_no_gradients_is_zero():
+    w = [to_device(np.zeros(2)), to_device(np.zeros(3))]
+    opt = fastopt.SGD(w, clip_norm=1.0)
+    opt.step([None, None])
+    assert opt.last == (0.0, False)
+    opt.step([to_device(np.array([3.0, 4.0])), None])
+    assert opt.last == (5.0, False)
+    opt.step([None, None])
+    assert opt.last == (0.0, False)
+    assert opt.step_count == 3

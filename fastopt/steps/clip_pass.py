@@ -17,10 +17,10 @@ from fastopt.steps.hyperparameters import Hyperparameters
 from fastopt.steps.sparse.entries import RowGradient
 
 
-# A pass of its own beside those of `memory_sums`, with the same kernels and drivers, for what is decided
-# otherwise: the limit is that of the optimizer's step, where transforms have one for each array's own,
-# which lags if gradients are None; the factor is merged with ``1 / grad_scale``; and the second and third
-# sum are read only where the first is not enough: with all three 10^8 float32 took 3.2 times as long.
+# It is not one of the passes of `memory_sums`, whose kernels and drivers it has, for what is decided
+# otherwise. The limit is that of the optimizer's step, not of each array's, which lags if gradients are
+# None. The factor is merged with ``1 / grad_scale``. And the second and third sum are computed only where
+# the first is not enough: with all three 10^8 float32 took 3.2 times as long.
 
 
 class ClipPass:

@@ -202,6 +202,18 @@ def test_reading_statistics_does_not_wait(monkeypatch):
         optimizer.read_stats(wait=None)
 
 
+def test_a_loaded_state_has_no_statistics_yet():
+    w = torch.nn.Parameter(to_cuda(torch.zeros(2)))
+    optimizer = fast.Adam([w], stats=("grad_norm",))
+    w.grad = to_cuda(torch.tensor([3.0, 4.0]))
+    optimizer.step()
+    saved = optimizer.state_dict()
+    optimizer.load_state_dict(saved)
+    assert optimizer.stats is optimizer.read_stats() is None
+    optimizer.step()
+    assert (optimizer.read_stats().step, optimizer.stats["grad_norm"]) == (2, 5.0)
+
+
 def test_averages():
     pair = Twins("AdamW", {"schedule_free": 0.9})
     for _ in range(3):
