@@ -330,24 +330,15 @@ class CudaStepper(Stepper):
             make([*self.counted(self.count + 1, lags.tolist())])
         if self.gradients.leaves_out:
             self.settle()
-            self._note_scales()
-
-    def set_grad_scale(self, grad_scale: Any) -> None:
-        """Multiply the gradients of the next step by ``1 / grad_scale``."""
-        super().set_grad_scale(grad_scale)
-        self._note_scales()
-
-    def continue_sums(self, totals: Sequence[Sequence[float]], scales: list[tuple[int, float]]) -> None:
-        """Go on from these sums of each array, of statistics too, and these scales of its gradients."""
-        super().continue_sums(totals, scales)
-        self._note_scales()
+            self.note_scales()
 
     def forget_stats(self) -> None:
         """Have no statistics until the next step; those under way from the device are left out."""
         super().forget_stats()
         self._count_from(self.count)
 
-    def _note_scales(self) -> None:
+    def note_scales(self) -> None:
+        """Note the scales of gradients for statistics that arrive later."""
         if self.pass_sums is not None:
             self.pass_sums.note(self.count, self.lags, self.grad_scale)
 
@@ -360,7 +351,7 @@ class CudaStepper(Stepper):
     def _count_from(self, count: int) -> None:
         if self.pass_sums is not None:
             self.pass_sums.count_from(count)
-            self._note_scales()
+            self.note_scales()
 
     def advance(self, stream: Any) -> None:
         """Prepare the next replay of a graph that captured a step."""

@@ -195,6 +195,10 @@ class Stepper(ABC):
         if self.pass_sums is not None:
             changes.append(assign(self.pass_sums, "scales", self.scales_of_last(self.pass_sums)))
         make([*changes, assign(self, "grad_scale", scale)])
+        self.note_scales()
+
+    def note_scales(self) -> None:  # noqa: B027  # in memory statistics are read after their step
+        """Note the scales of gradients that have changed, where statistics arrive later."""
 
     def scales_of_last(self, sums: PassSums) -> list[tuple[int, float]]:
         """For each array the steps that it took, and the scale of its gradient in the last one."""
@@ -239,6 +243,7 @@ class Stepper(ABC):
         """Go on from these sums of each array, of statistics too, and these scales of its gradients."""
         assert self.pass_sums is not None
         make([*self.pass_sums.placed(totals), assign(self.pass_sums, "scales", scales)])
+        self.note_scales()
 
     def forget_stats(self) -> None:
         """Have no statistics until the next step."""
