@@ -17,10 +17,10 @@ from fastopt.steps.hyperparameters import Hyperparameters
 from fastopt.steps.sparse.entries import RowGradient
 
 
-# Not one of the passes of `memory_sums`, whose kernels and drivers it has, for what is decided otherwise.
-# The limit is that of the optimizer's step, not of each array's, which lags if gradients are None. The
-# factor is merged with ``1 / grad_scale``. And the second and third sum are computed only where the first
-# is not enough: with all three 10^8 float32 took 3.2 times as long.
+# Not one of the passes of `memory_sums`, whose kernels and drivers it has, for what is decided another
+# way. The limit is that of the optimizer's step, not of each array's, which lags if gradients are None.
+# The factor is merged with ``1 / grad_scale``. And the second and third sum are only computed where the
+# first is not enough: with all three 10^8 float32 took 3.2 times as long.
 class ClipPass:
     """The sums of `transforms.gradient_clip` over all gradients, and what follows from them.
 
