@@ -55,6 +55,9 @@ class Case:
             return self.oracle(w, g, state, t, **numbers)
 
 
+FALLING = {"lr": lambda t: 0.05 / (1 + t), "maximize": True, "clip_value": 30.0}
+EVERYTHING_OF_ADAM = FALLING | {"beta1": 0.8, "beta2": 0.7, "eps": 1e-3, "eps_inside_sqrt": True}
+
 # Every setting of RMSProp away from its default; the rows below add weight decay to each.
 RMSPROP = {
     "plain": {},
@@ -145,35 +148,15 @@ ADAM = {
         "beta2": lambda t: 1 - 0.5 / (1 + t),
         "eps": lambda t: 0.1 / (1 + t),
     },
-    "everything": {
-        "lr": lambda t: 0.05 / (1 + t),
-        "beta1": 0.8,
-        "beta2": 0.7,
-        "eps": 1e-3,
-        "eps_inside_sqrt": True,
-        "amsgrad": True,
-        "maximize": True,
-        "clip_value": 30.0,
-    },
+    "everything": EVERYTHING_OF_ADAM | {"amsgrad": True},
 }
 
 NADAM = {
     "plain": {},
     "keras": {"lr": 0.03, "beta1": 0.8, "beta2": 0.7, "momentum_decay": 1.0},
     "constant": {"lr": 0.03, "beta2": 0.8, "eps": 1e-2, "momentum_decay": None},
-    "everything": {
-        "lr": lambda t: 0.05 / (1 + t),
-        "beta1": 0.8,
-        "beta2": 0.7,
-        "eps": 1e-3,
-        "eps_inside_sqrt": True,
-        "momentum_decay": 0.1,
-        "maximize": True,
-        "clip_value": 30.0,
-    },
+    "everything": EVERYTHING_OF_ADAM | {"momentum_decay": 0.1},
 }
-
-FALLING = {"lr": lambda t: 0.05 / (1 + t), "maximize": True, "clip_value": 30.0}
 
 LION = FALLING | {"beta1": 0.7, "beta2": 0.8}
 ADAMAX = FALLING | {"beta1": 0.8, "beta2": 0.7, "eps": 1e-3, "eps_inside_max": False}

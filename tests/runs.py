@@ -57,16 +57,16 @@ OPTIMIZERS = {
 }
 
 
-def _array(seed, shape, dtype):
+def random_array(seed, shape, dtype):
     return np.random.default_rng(seed).normal(size=shape).astype(dtype)
 
 
 def structure(name):
     """New parameters, always with the same numbers."""
     one, two, three = (
-        _array(1, (7,), np.float32),
-        _array(2, (2, 3), np.float64),
-        _array(3, (), np.float32),
+        random_array(1, (7,), np.float32),
+        random_array(2, (2, 3), np.float64),
+        random_array(3, (), np.float32),
     )
     return {
         "array": one,
@@ -96,7 +96,7 @@ def train(opt, steps):
     several = tree.is_branch(opt.params)
     for step in steps:
         leaves = [leaf for _, leaf in tree.leaves(opt.params)]
-        grads = [_array(1000 * step + i, leaf.shape, leaf.dtype) for i, leaf in enumerate(leaves)]
+        grads = [random_array(1000 * step + i, leaf.shape, leaf.dtype) for i, leaf in enumerate(leaves)]
         if several and step % 3 != 2:
             grads[step % len(grads)] = None
         opt.step(tree.rebuild(opt.params, iter(grads)))

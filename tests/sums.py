@@ -3,10 +3,12 @@
 import copy
 import math
 
+import numpy as np
+
 import fastopt
 from fastopt import chain
 from fastopt import transforms as t
-from tests.support import assert_same_bits, sizes
+from tests.support import assert_same_bits, problem, sizes
 
 
 def square(update, param, state, hyper):
@@ -94,6 +96,18 @@ def assert_same(one, other):
 
 def _listed(value):
     return value if isinstance(value, (list, tuple)) else [value]
+
+
+def assert_each_for_itself(parts, executor, kept):
+    """Several arrays step as one of them does alone; `kept(opt)` is what their sums left, for each."""
+    drawn = [problem(size, np.float32) for size in (3, 90, 1)]
+    grads = [[steps[k] for _, steps in drawn] for k in range(3)]
+    grads[1][1] = None
+    opt = run([w for w, _ in drawn], grads, parts, executor=executor)
+    for i, (w, _) in enumerate(drawn):
+        alone = run(w, [grad[i] for grad in grads if grad[i] is not None], parts, executor=executor)
+        assert_same_bits(opt.params[i], alone.params)
+        assert kept(opt)[i] == kept(alone)[0]
 
 
 def snapshot(opt):

@@ -318,7 +318,7 @@ def test_structures_with_none_gradients(name, structure):
     runs.train(same, range(4))
     host = [leaf for _, leaf in tree.leaves(same.params)]
     for step in range(4):
-        grads = [runs._array(1000 * step + i, x.shape, x.dtype) for i, x in enumerate(host)]
+        grads = [runs.random_array(1000 * step + i, x.shape, x.dtype) for i, x in enumerate(host)]
         device_grads = [to_device(g) for g in grads]
         if tree.is_branch(same.params) and step % 3 != 2:
             device_grads[step % len(device_grads)] = None

@@ -62,7 +62,7 @@ def test_states_in_blocks():
 
 def test_is_another_code():
     opts = [fastopt.RMSProp(to_device(np.zeros(3, np.float32)), fast=fast) for fast in (False, True)]
-    codes = [stepper_of(opt)().launches.batches[0]._kernels.program("wide").ptx((8, 0)) for opt in opts]
+    codes = [stepper_of(opt)().launches.batches[0].kernels.program("wide").ptx((8, 0)) for opt in opts]
     assert "sqrt.rn.f32" in codes[0]
     assert "sqrt.approx.f32" in codes[1]
 

@@ -17,6 +17,7 @@ from tests.refusals import everywhere, refusal
 from tests.subprocesses import COUNT_PASSES, finish, needs_jit, script, start
 from tests.sums import (
     SIZES,
+    assert_each_for_itself,
     assert_same,
     averaged,
     blend,
@@ -230,15 +231,8 @@ def test_many_arrays_groups_and_missing_gradients(executor):
 
 @everywhere
 def test_each_array_for_itself(executor):
-    params = [problem(size, np.float32)[0] for size in (3, 90, 1)]
-    grads = [[problem(size, np.float32)[1][k] for size in (3, 90, 1)] for k in range(3)]
-    grads[1][1] = None
     parts = chain(blend(per_array=True), t.scale_by_learning_rate(0.1))
-    opt = run(params, grads, parts, executor=executor)
-    for i, w in enumerate(params):
-        alone = run(w, [grad[i] for grad in grads if grad[i] is not None], parts, executor=executor)
-        assert_same_bits(opt.params[i], alone.params)
-        assert opt.state_dict()["carried"][0][i] == alone.state_dict()["carried"][0][0]
+    assert_each_for_itself(parts, executor, lambda opt: opt.state_dict()["carried"][0])
 
 
 @pytest.mark.parametrize("per_array", [False, True])

@@ -15,6 +15,7 @@ from fastopt.steps.stepper import stepper_of
 from tests.refusals import everywhere, refusal
 from tests.sums import (
     SIZES,
+    assert_each_for_itself,
     assert_same,
     averaged,
     blend,
@@ -194,15 +195,8 @@ def _flat(params):
 
 @everywhere
 def test_each_array_for_itself(executor):
-    params = [problem(size, np.float32)[0] for size in (3, 90, 1)]
-    grads = [[problem(size, np.float32)[1][k] for size in (3, 90, 1)] for k in range(3)]
-    grads[1][1] = None
     parts = chain(late(per_array=True), t.scale_by_learning_rate(0.1))
-    opt = run(params, grads, parts, executor=executor)
-    for i, w in enumerate(params):
-        alone = run(w, [grad[i] for grad in grads if grad[i] is not None], parts, executor=executor)
-        assert_same_bits(opt.params[i], alone.params)
-        assert opt.state_dict()["sums"][i] == alone.state_dict()["sums"][0]
+    assert_each_for_itself(parts, executor, lambda opt: opt.state_dict()["sums"])
 
 
 @pytest.mark.parametrize("per_array", [False, True])

@@ -4,7 +4,7 @@ import pytest
 
 import fastopt
 from tests.device import EMULATED, needs_driver
-from tests.interop.torch_pairs import SETTINGS, every, fast, torch
+from tests.interop.torch_pairs import SETTINGS, every, fast, planner_of, torch
 
 from fastopt.executors import exchange  # isort: skip
 from fastopt.interop.torch import snapshot  # isort: skip
@@ -55,7 +55,7 @@ def test_no_gradient_is_checked_in_python(name, monkeypatch):
 
     monkeypatch.setattr(DeviceGradients, "_check", refuse)
     trained = train(name, to_cuda)
-    assert trained[1]._planner.plan._snapshot is not None
+    assert planner_of(trained[1]).plan._snapshot is not None
     assert_same(trained, train(name, torch.clone))
 
 
@@ -63,7 +63,7 @@ def test_no_gradient_is_checked_in_python(name, monkeypatch):
 def test_without_the_interface(name, monkeypatch):
     monkeypatch.setattr(snapshot, "interface", lambda kind: None)
     trained = train(name, to_cuda)
-    assert trained[1]._planner.plan._snapshot is None
+    assert planner_of(trained[1]).plan._snapshot is None
     assert_same(trained, train(name, torch.clone))
 
 
@@ -83,7 +83,7 @@ def test_unusual_gradients():
 
 def test_a_step_that_fails_is_not_counted(monkeypatch):
     params, optimizer = train("Adam", to_cuda)
-    stepper = optimizer._planner.plan.launches[0][0].stepper
+    stepper = planner_of(optimizer).plan.launches[0][0].stepper
     previous = [to_cpu(p).clone() for p in params]
     stepper.launches.table[:, 2] += 4096  # more threads than a block has
     with pytest.raises(RuntimeError, match="cuLaunchKernel failed"):
@@ -100,8 +100,8 @@ def test_a_gradient_on_another_device_is_not_usual():
     """Its dtype and shape are the same."""
     _, optimizer = train("SGD", to_cuda)
     snapshot, stepper = (
-        optimizer._planner.plan._snapshot,
-        optimizer._planner.plan.launches[0][0].stepper,
+        planner_of(optimizer).plan._snapshot,
+        planner_of(optimizer).plan.launches[0][0].stepper,
     )
     counts = stepper.table.counts.copy()
     assert snapshot.is_same()

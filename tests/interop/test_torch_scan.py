@@ -3,7 +3,7 @@
 import pytest
 
 from fastopt.executors import exchange
-from tests.interop.torch_pairs import SETTINGS, every, fast, torch
+from tests.interop.torch_pairs import SETTINGS, every, fast, planner_of, torch
 from tests.subprocesses import needs_jit
 
 from fastopt.interop.torch import snapshot  # isort: skip
@@ -52,10 +52,10 @@ def run(name, kinds):
 def test_gradients_of_all_kinds(name, monkeypatch):
     kinds = ["plain", *(kind for each in KINDS for kind in ("plain", each)), *KINDS]
     params, optimizer = run(name, kinds)
-    assert optimizer._planner.plan._snapshot is not None
+    assert planner_of(optimizer).plan._snapshot is not None
     monkeypatch.setattr(snapshot, "interface", lambda kind: None)
     others, plainly = run(name, kinds)
-    assert plainly._planner.plan._snapshot is None
+    assert planner_of(plainly).plan._snapshot is None
     for p, q in zip(params, others, strict=True):
         assert torch.equal(p, q)
         for key, value in optimizer.state[p].items():
@@ -65,7 +65,7 @@ def test_gradients_of_all_kinds(name, monkeypatch):
 def test_most_gradients_become_no_arrays(monkeypatch):
     params, optimizer = run("Adam", ("plain",) * 2)
     reads = []
-    optimizer._planner.plan._reads = [
+    planner_of(optimizer).plan._reads = [
         lambda tensor: reads.append(tensor) or tensor.numpy() for _ in params
     ]
     optimizer.step()
@@ -110,7 +110,7 @@ def test_changes_are_noticed(how, scans, monkeypatch):
         for _ in range(2):
             p.grad = torch.ones(5, 3)
             optimizer.step()
-        plan = optimizer._planner.plan if home is fast else None
+        plan = planner_of(optimizer).plan if home is fast else None
         changed(how, p, optimizer.state[p])
         if how == "another shape in the same place":
             optimizer.state.clear()
@@ -119,7 +119,7 @@ def test_changes_are_noticed(how, scans, monkeypatch):
             optimizer.state[p]["exp_avg_sq"] = torch.zeros(5, 3)
         optimizer.step()
         both.append((p, optimizer.state[p]))
-        assert plan is None or optimizer._planner.plan is not plan
+        assert plan is None or planner_of(optimizer).plan is not plan
     (p, state), (q, other) = both
     torch.testing.assert_close(p, q)
     for key, value in state.items():
@@ -154,7 +154,7 @@ def test_numbers_of_another_dtype_are_not_taken_as_they_are():
     optimizer = fast.Adam([w])
     w.grad = torch.arange(6.0)
     optimizer.step()
-    known = optimizer._planner.plan._snapshot
+    known = planner_of(optimizer).plan._snapshot
     assert known.is_same()
     assert known.is_noted
     others = [w.double(), w.long(), w.half(), w.detach().to_sparse(), torch.empty(6, device="meta")]

@@ -7,7 +7,17 @@ import pytest
 
 import fastopt
 from fastopt.interop.torch.loading import COUNTS
-from tests.interop.torch_pairs import NAMES, TOLERANCE, Pair, add_group, every, fast, taken, torch
+from tests.interop.torch_pairs import (
+    NAMES,
+    TOLERANCE,
+    Pair,
+    add_group,
+    every,
+    fast,
+    planner_of,
+    taken,
+    torch,
+)
 
 
 def laid_out():
@@ -166,7 +176,7 @@ def test_gradients_of_16_bits_pass_the_gate(half, monkeypatch):
     w.grad = torch.ones_like(w)
     optimizer.step()
     closely = []
-    ((launch, _),) = optimizer._planner.plan.launches
+    ((launch, _),) = planner_of(optimizer).plan.launches
     steps = launch.stepper
     monkeypatch.setattr(steps.gradients, "check", closely.append)
     w.grad = torch.ones_like(w)
@@ -194,7 +204,7 @@ def test_a_group_of_several_dtypes():
 def test_one_launch_steps_the_memory_of_the_tensors(monkeypatch):
     pair = Pair("RMSprop", shapes=((64,),) * 50)
     pair.step()
-    ((launch, _),) = pair.fast._planner.plan.launches
+    ((launch, _),) = planner_of(pair.fast).plan.launches
     places = [p.data_ptr() for p in pair.params["fastopt"]]
     assert [leaf.__array_interface__["data"][0] for leaf in launch.stepper.parameters.leaves] == places
     calls = []
@@ -296,7 +306,7 @@ def test_threads_are_as_many_as_torch_may_use(monkeypatch):
     optimizer = fast.SGD([w])
     w.grad = torch.ones(8)
     optimizer.step()
-    plan = optimizer._planner.plan
+    plan = planner_of(optimizer).plan
     monkeypatch.setattr(plan, "step", lambda *a: seen.append(fastopt.get_num_threads()))
     original = torch.get_num_threads()
     try:
@@ -314,7 +324,7 @@ def test_a_plan_does_not_keep_what_was_replaced():
     for _ in range(2):
         w.grad = torch.ones(8)
         optimizer.step()
-        old, optimizer._planner.plan = optimizer._planner.plan, None
+        old, planner_of(optimizer).plan = planner_of(optimizer).plan, None
     del old
     gc.collect()
     optimizer.step()

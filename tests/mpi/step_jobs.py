@@ -10,6 +10,7 @@ import fastopt
 from fastopt.codecs.floats import floats
 from fastopt.interop.mpi import ShardedOptimizer, partition, shard_slice
 from tests import cases
+from tests.sums import scaled, square
 from tests.support import COMPILED, DTYPES, assert_same_bits
 
 # Shards begin at multiples of 256: small arrays are on one rank, the others have nothing.
@@ -161,15 +162,6 @@ def norms(comm):
     assert sharded.last.norm == 32 * 2.0**600
 
 
-def _square(update, param, state, hyper):
-    return update * update
-
-
-def _scaled(update, param, state, hyper):
-    (factor,) = hyper
-    return factor * update, state
-
-
 def _by_trend(hyper, sums, carried):
     """A factor from what sums of squares have been."""
     now, previous = sums
@@ -180,9 +172,9 @@ def _by_trend(hyper, sums, carried):
 def sums(comm):
     """The sums of transforms are over all ranks; what is carried is saved with the shards."""
     trend = fastopt.Transform(
-        _scaled,
-        sums={"squares": _square},
-        sums_after={"squares_before": _square},
+        scaled,
+        sums={"squares": square},
+        sums_after={"squares_before": square},
         from_sums=_by_trend,
         carried={"trend": 0.25},
     )

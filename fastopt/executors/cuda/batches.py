@@ -61,7 +61,7 @@ class Batch(ABC):
         sums: Sequence[int] = (),
         kept: Any = None,
     ) -> None:
-        self.rows, self._kernels, self.hyper = list(rows), kernels, hyper
+        self.rows, self.kernels, self.hyper = list(rows), kernels, hyper
         self.gradient_format = gradient
         self._sizes = np.array([slots[0].size for slots in arrays], np.int64)
         # The column after the parameter is for the gradient.
@@ -94,11 +94,11 @@ class Batch(ABC):
     def _launch(self, name: str, words: int, part: bool = False) -> Launch:
         """A prepared launch of a kernel; `words` of its arguments come before these of every kernel."""
         if (name, part) not in self._launches:
-            names = self._kernels.names
+            names = self.kernels.names
             kept = [] if self._kept is None else [self._kept.address, *self._expected]
             tail = [*self._control, *kept, *self.hyper.address(self.rows)]
             hyper = self.hyper.arguments(list(names.indices.values()))
-            launch = Launch(self._kernels.program(name), words + len(tail), *hyper)
+            launch = Launch(self.kernels.program(name), words + len(tail), *hyper)
             launch.words[words:] = tail
             self._launches[name, part] = launch
         return self._launches[name, part]
@@ -138,7 +138,7 @@ class Batch(ABC):
     def source(self) -> str:
         """The Python source of the kernels in use."""
         names = dict.fromkeys(name for name, _ in self._launches)
-        return "\n\n".join(self._kernels.source(name) for name in ("element", *names))
+        return "\n\n".join(self.kernels.source(name) for name in ("element", *names))
 
     def expect(self, step: int, skipped: int) -> None:
         """Set the step count that launches assume, and the number of skipped steps that it is for."""

@@ -33,13 +33,13 @@ class ManyArrays(Batch):
         self._others = np.concatenate([self._others, self.hyper.addresses(self.rows)], axis=1)
         self._rows_size = self._addresses.size + self._others.size
         # A graph copies the rows itself, to the same memory as all others.
-        self._copies = GraphCopies(self._rows_size) if self._kernels.capturable else None
+        self._copies = GraphCopies(self._rows_size) if self.kernels.capturable else None
         self._is_shared = False
         self.tables: list[StagedTable] = []  # the last is in use, the others may belong to graphs
 
     def alone(self, row: int, arrays: Sequence[Any], first: int) -> OneArray:
         """Launches of one of these arrays by itself, which share its device memory."""
-        common = [row], [arrays], [first], self.gradient_format, self._kernels, self.hyper
+        common = [row], [arrays], [first], self.gradient_format, self.kernels, self.hyper
         column = 2 * self._dithers
         tail = self._others[self.rows.index(row), column:].tolist()
         decided, sums = tail[:1] * self._decides, tail[self._decides :][:1] * self._adds
@@ -85,8 +85,8 @@ class ManyArrays(Batch):
 
     def _chunks(self, aligned: Any, has_gradient: Any) -> Any:
         """For each block of threads: array, start, stop, and number of whole groups."""
-        unit, team, chunks = self._kernels.unit, self._kernels.team, []
-        adds = bool(self._kernels.names.terms)  # where a thread has a whole unit, and the tail too
+        unit, team, chunks = self.kernels.unit, self.kernels.team, []
+        adds = bool(self.kernels.names.terms)  # where a thread has a whole unit, and the tail too
         for row, size in enumerate(self._sizes.tolist()):
             if not has_gradient[row]:
                 continue

@@ -36,10 +36,10 @@ class OneArray(Batch):
         if not wide:
             launch = self._launch("scalar", 1 + count, part)
             launch.words[0] = size
-            return launch, self._kernels.threads(size, aligned=False), 1
+            return launch, self.kernels.threads(size, aligned=False), 1
         launch = self._launch("wide", 2 + count, part)
-        launch.words[:2] = size, size // self._kernels.unit
-        return launch, self._kernels.threads(size, aligned=True), 2
+        launch.words[:2] = size, size // self.kernels.unit
+        return launch, self.kernels.threads(size, aligned=True), 2
 
     def bind(self, addresses: Array, capturing: bool = False) -> bool:
         """Take the address of the gradient; 0 leaves the array out. Whether `launch` is another."""
@@ -108,7 +108,7 @@ class OneArray(Batch):
         others = self._others[0].copy()
         others[:1] += start * self._dithers
         if self._adds:
-            others[-1] += self._kernels.sums_before(start)
+            others[-1] += self.kernels.sums_before(start)
         launch.words[first : first + len(addresses) + len(others)] = [*addresses, *others]
         block = launch.program.block()
         launch.start(-(-threads // block), block, stream)
