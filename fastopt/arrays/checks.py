@@ -121,9 +121,9 @@ def check_kept(name: str, array: Array, kept: Any, written: bool, moved: str) ->
         It is not; `moved` says what has happened to it if it is elsewhere.
     """
     for what in "shape", "dtype":
-        before, now = getattr(kept, what), getattr(array, what)
-        if now != before:
-            raise ValueError(f"{name} must keep the {what} {before} that it had, got {now}")
+        noted, now = getattr(kept, what), getattr(array, what)
+        if now != noted:
+            raise ValueError(f"{name} must keep the {what} {noted} that it had, got {now}")
     if address(array) != kept.address:
         raise ValueError(f"{name} must keep its memory, but {moved}")
     check_memory(name, array)

@@ -15,7 +15,7 @@ KINDS = [n for n in fast.__all__ if isinstance(getattr(fast, n), type) and n not
 ALIKE = {"Adam", "AdamW"}  # whose difference is a setting of the param group
 
 
-def made(kind, *args, steps=1, **kwargs):
+def trained(kind, *args, steps=1, **kwargs):
     """An optimizer of one parameter, after so many steps."""
     w = torch.nn.Parameter(torch.linspace(1.0, 2.0, 3))
     optimizer = kind([w], *args, **kwargs)
@@ -32,23 +32,23 @@ def content(optimizer):
 
 
 def refuses(optimizer, saved, error, message):
-    before = content(optimizer)
+    previous = content(optimizer)
     with pytest.raises(error, match=message):
         optimizer.load_state_dict(saved)
-    assert content(optimizer) == before
+    assert content(optimizer) == previous
 
 
 @pytest.mark.parametrize("loading", KINDS)
 @pytest.mark.parametrize("saved_steps", [0, 1])
 def test_those_of_other_classes_are_refused(loading, saved_steps):
-    optimizer = made(getattr(fast, loading))
+    optimizer = trained(getattr(fast, loading))
     for kind, home in itertools.product(KINDS, (fast, torch.optim)):
         if not hasattr(home, kind) or (home is torch.optim and kind not in NAMES):
             continue
-        saved = made(getattr(home, kind), steps=saved_steps).state_dict()
+        saved = trained(getattr(home, kind), steps=saved_steps).state_dict()
         if kind == loading or {kind, loading} == ALIKE:
             optimizer.load_state_dict(copy.deepcopy(saved))
-            made(getattr(fast, loading), steps=0).load_state_dict(saved)
+            trained(getattr(fast, loading), steps=0).load_state_dict(saved)
         elif {kind, loading} != {"Adamax", "RAdam"} or saved_steps:  # which differ in states alone
             refuses(optimizer, saved, ValueError, f"from {loading}, .* it is another optimizer's")
 
@@ -66,17 +66,21 @@ def test_those_of_other_classes_are_refused(loading, saved_steps):
     ],
 )
 def test_errors_name_what_differs(saved, loading, why):
-    refuses(made(getattr(fast, loading)), made(getattr(fast, saved)).state_dict(), ValueError, why)
+    refuses(
+        trained(getattr(fast, loading)), trained(getattr(fast, saved)).state_dict(), ValueError, why
+    )
 
 
 def test_those_of_other_chains_are_refused():
     rms, trace = t.scale_by_rms(), t.trace(0.9)
-    both, first = (made(fast.ChainOptimizer, fastopt.chain(*parts)) for parts in ((rms, trace), (rms,)))
-    second = made(fast.ChainOptimizer, trace)
+    both, first = (
+        trained(fast.ChainOptimizer, fastopt.chain(*parts)) for parts in ((rms, trace), (rms,))
+    )
+    second = trained(fast.ChainOptimizer, trace)
     refuses(first, both.state_dict(), ValueError, r"its state\[0\] has momentum_buffer")
     refuses(both, first.state_dict(), ValueError, r"its state\[0\] lacks momentum_buffer")
     refuses(second, first.state_dict(), ValueError, r"its state\[0\] lacks momentum_buffer")
-    both.load_state_dict(made(fast.ChainOptimizer, fastopt.chain(rms, trace)).state_dict())
+    both.load_state_dict(trained(fast.ChainOptimizer, fastopt.chain(rms, trace)).state_dict())
 
 
 # name of an entry of a state -> what is in it -> the error
@@ -104,14 +108,14 @@ DAMAGED = [
 @pytest.mark.parametrize(("name", "value", "error", "message"), DAMAGED)
 @pytest.mark.parametrize("options", [{}, {"state_dtype": torch.bfloat16}])
 def test_damaged_states_are_refused(name, value, error, message, options):
-    optimizer = made(fast.AdamW, **options)
+    optimizer = trained(fast.AdamW, **options)
     saved = copy.deepcopy(optimizer.state_dict())
     saved["state"][0][name] = value
     refuses(optimizer, saved, error, rf"state\[0\].*{name}.*{message}|state\[0\] {message}")
 
 
 def test_a_state_that_is_no_dict_is_refused():
-    optimizer = made(fast.AdamW)
+    optimizer = trained(fast.AdamW)
     saved = copy.deepcopy(optimizer.state_dict())
     saved["state"][0] = [1.0]
     refuses(optimizer, saved, TypeError, r"state\[0\] must be a dict")
@@ -119,7 +123,7 @@ def test_a_state_that_is_no_dict_is_refused():
 
 @pytest.mark.parametrize("value", [None, 1, "yes", [True]])
 def test_the_flag_of_an_automatic_rate_is_a_flag(value):
-    optimizer = made(fast.AdamW, lr="auto")
+    optimizer = trained(fast.AdamW, lr="auto")
     saved = copy.deepcopy(optimizer.state_dict())
     saved["param_groups"][0]["automatic_lr"] = value
     refuses(optimizer, saved, TypeError, "automatic_lr of a param group must be True or False")
@@ -134,7 +138,7 @@ def test_the_flag_of_an_automatic_rate_is_a_flag(value):
     "value", [[[1.0]], "ab", [["1.0", "1.0", "1.0"]], [[True, 1.0, 1.0]], [None], 3, [{0: 1.0}]]
 )
 def test_other_carried_numbers_are_refused(value):
-    optimizer = made(fast.Prodigy)
+    optimizer = trained(fast.Prodigy)
     saved = copy.deepcopy(optimizer.state_dict())
     assert [len(numbers) for numbers in saved["param_groups"][0]["carried"]] == [3]
     saved["param_groups"][0]["carried"] = value
@@ -143,12 +147,12 @@ def test_other_carried_numbers_are_refused(value):
 
 
 def test_what_users_keep_beside_states_and_settings_is_loaded():
-    optimizer = made(fast.AdamW)
+    optimizer = trained(fast.AdamW)
     w = optimizer.param_groups[0]["params"][0]
     optimizer.param_groups[0]["rho"] = 0.05  # as SAM has it
     optimizer.param_groups[0]["tag"] = "head"
     optimizer.state[w]["my_average"] = torch.ones(3)
-    other = made(fast.AdamW)
+    other = trained(fast.AdamW)
     other.param_groups[0]["rho"] = 0.1
     other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     assert (other.param_groups[0]["rho"], other.param_groups[0]["tag"]) == (0.05, "head")
@@ -157,20 +161,20 @@ def test_what_users_keep_beside_states_and_settings_is_loaded():
 
 
 def test_checkpoints_from_before_an_argument_are_loaded():
-    saved = copy.deepcopy(made(torch.optim.Adam).state_dict())
+    saved = copy.deepcopy(trained(torch.optim.Adam).state_dict())
     old = "params", "lr", "betas", "eps", "weight_decay", "amsgrad"
     (group,) = saved["param_groups"]
     saved["param_groups"] = [{name: group[name] for name in old}]
-    made(fast.Adam, steps=0).load_state_dict(saved)
-    momentum = copy.deepcopy(made(torch.optim.SGD, momentum=0.9).state_dict())
+    trained(fast.Adam, steps=0).load_state_dict(saved)
+    momentum = copy.deepcopy(trained(torch.optim.SGD, momentum=0.9).state_dict())
     momentum["state"][0]["momentum_buffer"] = None  # as torch saved one that was not used
-    made(fast.SGD, steps=0).load_state_dict(momentum)
+    trained(fast.SGD, steps=0).load_state_dict(momentum)
 
 
 def test_a_state_of_a_setting_that_was_just_assigned_may_be_missing():
-    optimizer = made(fast.RMSprop)
+    optimizer = trained(fast.RMSprop)
     optimizer.param_groups[0]["momentum"] = 0.9
-    other = made(fast.RMSprop, steps=0)
+    other = trained(fast.RMSprop, steps=0)
     other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     (w,) = other.param_groups[0]["params"]
     w.grad = torch.ones(3)

@@ -179,13 +179,13 @@ def test_data_of_another_shape_names_the_parameter(shape):
     param = pair.params["fastopt"][1]
     param.grad = None
     param.data = torch.ones(shape)
-    before = [p.detach().clone() for p in pair.params["fastopt"]]
+    previous = [p.detach().clone() for p in pair.params["fastopt"]]
     message = rf"\['params'\]\[1\] has the shape \({str(shape)[1:-1]}\), .* not \(7,\)"
     for p in pair.params["fastopt"]:
         p.grad = torch.ones_like(p)
     with pytest.raises(ValueError, match=message):
         pair.fast.step()
-    assert all(map(torch.equal, before, pair.params["fastopt"]))
+    assert all(map(torch.equal, previous, pair.params["fastopt"]))
     del pair.fast.state[param]  # as the error says
     pair.fast.step()
     assert pair.fast.state[param]["step"] == 1
