@@ -15,7 +15,7 @@ from bench import figures
 from bench.codecs_table import codecs
 from bench.peers import TITLES
 from bench.stored import newest_first
-from bench.tables import banded, duration, median, table
+from bench.tables import banded, duration, median, table, when
 from fastopt.optimizers.registry import NAMES
 
 Case = Mapping[str, Any]
@@ -126,12 +126,7 @@ def summary(results: Results, others: Iterable[Results] = ()) -> str:
 
 
 def _where(machine: Mapping[str, Any]) -> str:
-    return f"{machine['cpu']}, {machine['threads']} threads, {_when(machine)}"
-
-
-def _when(measured: Mapping[str, Any]) -> str:
-    """The date, and the commit if it is known."""
-    return measured["date"] + (f", commit {measured['commit']}" if measured.get("commit") else "")
+    return f"{machine['cpu']}, {machine['threads']} threads, {when(machine)}"
 
 
 def _large_step(results: Results) -> str:
@@ -175,7 +170,7 @@ def _main_table(results: Results) -> str:
 
 def _dated(title: str, case: Case) -> str:
     """The title of a case that was measured at another time than the rest says so."""
-    return f"{title} ({_when(case['measured'])})" if "measured" in case else title
+    return f"{title} ({when(case['measured'])})" if "measured" in case else title
 
 
 def _largest(cases: Iterable[Case], key: Mapping[str, Any]) -> Case | None:
@@ -306,7 +301,7 @@ def _machine_line(machine: Mapping[str, Any]) -> str:
         f"{machine['cpu']} (family {family}, model {model}), {machine['threads']} threads "
         f"({machine['threading_layer']}), "
         f"{machine['os']}, Python {machine['python']}, NumPy {machine['numpy']}, "
-        f"Numba {machine['numba']}{libraries}{compiler}; {_when(machine)}. "
+        f"Numba {machine['numba']}{libraries}{compiler}; {when(machine)}. "
         "Times of others are multiples of fastopt's: the median over interleaved rounds; "
         f"in brackets the middle 60 %.{noise}{left_out}"
     )

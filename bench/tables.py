@@ -30,3 +30,8 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     body = [[row[0], *(cell.replace(" ", "\N{NO-BREAK SPACE}") for cell in row[1:])] for row in rows]
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *body]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def when(measured: Mapping[str, str]) -> str:
+    """The date, and the commit if it is known."""
+    return measured["date"] + (f", commit {measured['commit']}" if measured.get("commit") else "")

@@ -27,6 +27,8 @@ from bench import (
 )
 from bench.comparison import report as comparison
 from bench.cuda import report as gpu_report
+from bench.mpi import __main__ as mpi
+from bench.mpi import report as mpi_report
 from bench.roofline import roofline
 from bench.split_weights import grammar
 from bench.split_weights import report as split_weights
@@ -352,3 +354,10 @@ def test_the_page_on_cuda_has_the_stored_results() -> None:
     page = gpu_report.PAGE.read_text("utf-8")
     assert "Measured on " in page
     assert gpu_report.page(page) == page
+
+
+def test_the_page_on_mpi_has_the_stored_results() -> None:
+    page = mpi_report.PAGE.read_text("utf-8")
+    results = newest(mpi.RESULTS)
+    assert mpi_report.page(page, results) == page
+    assert mpi_report.measured(results) in page

@@ -69,11 +69,13 @@ def main(arguments: list[str]) -> None:
 
         facts = machine.facts(cpuinfo.get_cpu_info())
         facts["mpi"] = " ".join(MPI.Get_library_version().split()[:3])
-        facts["busy_cores_before"] = machine.busy_cores()
-        cases = [measured(size, rounds) for size, rounds in SIZES.items()]
+        facts |= {"busy_cores_before": machine.busy_cores(), "commit": machine.commit()}
         RESULTS.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"machine": facts, "cases": cases}, indent=1)
-        (RESULTS / f"{machine.name(facts)}.json").write_text(text + "\n", "utf-8")
+        cases = []
+        for size, rounds in SIZES.items():  # stored as they come
+            cases.append(measured(size, rounds))
+            text = json.dumps({"machine": facts, "cases": cases}, indent=1)
+            (RESULTS / f"{machine.name(facts)}.json").write_text(text + "\n", "utf-8")
     report.write(newest(RESULTS))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.mpi.model import Machine, Parts, fitted, networks, overlapped, parts
 from bench.report import insert_between
-from bench.tables import banded, table
+from bench.tables import banded, table, when
 from fastopt.interop.mpi.partition import small_pieces
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -52,14 +52,17 @@ def power(number: int) -> str:
 
 def write(results: Mapping[str, Any]) -> None:
     """Put everything into the page."""
+    PAGE.write_text(page(PAGE.read_text("utf-8"), results), "utf-8")
+    draw(fit(results["cases"]))
+
+
+def page(text: str, results: Mapping[str, Any]) -> str:
+    """The page with the tables between its markers."""
     cases = results["cases"]
     here = fit(cases)
-    text = PAGE.read_text("utf-8")
     text = insert_between(text, "mpi:measured", measured(results))
     text = insert_between(text, "mpi:model", reproduced(here, cases))
-    text = insert_between(text, "mpi:predicted", predicted(here))
-    PAGE.write_text(text, "utf-8")
-    draw(here)
+    return insert_between(text, "mpi:predicted", predicted(here))
 
 
 def measured(results: Mapping[str, Any]) -> str:
@@ -68,7 +71,7 @@ def measured(results: Mapping[str, Any]) -> str:
     line = (
         f"{facts['cpu']}, {facts['cores']} cores, {cases[0]['ranks']} ranks with one thread each, "
         f"{facts['mpi']}, Python {facts['python']}, NumPy {facts['numpy']}, Numba {facts['numba']}; "
-        f"{facts['date']}. Float32 RMSProp. Times are the least and the median of all rounds; ratios "
+        f"{when(facts)}. Float32 RMSProp. Times are the least and the median of all rounds; ratios "
         "are formed within a round, and have in brackets the middle 60 %."
     )
     heads = ["elements", *(f"{case['size']:,}" for case in cases)]
@@ -110,7 +113,20 @@ def reproduced(here: Machine, cases: list[Mapping[str, Any]]) -> str:
         measured = of_case(case)
         pairs = zip(model[1:], measured[1:], strict=True)
         rows.append([f"{case['size']:,}", *(f"{one / two:.2f}" for one, two in pairs)])
-    return f"{line}\n\n{table(heads, rows)}"
+    text = f"{line}\n\n{table(heads, rows)}"
+    if near := _near(rows):
+        text += f"\n\nFrom {near} elements on the model is within a fifth of what was measured."
+    return text
+
+
+def _near(rows: list[list[str]]) -> str:
+    """The size from which on all quotients are within a fifth; empty if that is the largest alone."""
+    near = ""
+    for size, *quotients in reversed(rows[:-1]):
+        if not all(1 / 1.2 <= float(quotient) <= 1.2 for quotient in quotients):
+            break
+        near = size
+    return near
 
 
 def predicted(here: Machine) -> str:
