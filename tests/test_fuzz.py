@@ -17,6 +17,7 @@ from tests.support import COMPILED
 DENSE = {3: 8, 22: 6}
 SPARSE = {3: 8, 12: 8}
 SUMS = {0: 6, 1: 6}
+SPARSE_SUMS = {0: 6, 1: 8, 2: 8}
 
 
 def seeds(kind, block, count):
@@ -48,6 +49,11 @@ def test_sums(block, count):
 @pytest.mark.parametrize(("block", "count"), SPARSE.items())
 def test_sparse(block, count):
     try_here("sparse", seeds("sparse", block, count))
+
+
+@pytest.mark.parametrize(("block", "count"), SPARSE_SUMS.items())
+def test_sparse_sums(block, count):
+    try_here("sparse sums", seeds("sparse sums", block, count))
 
 
 def test_files():

@@ -237,9 +237,3 @@ def test_they_are_of_optimizers():
         fastopt.sgd_step(np.zeros(3), np.ones(3), lr=0.1, stats=["grad_norm"])
     with refusal(TypeError, ["no argument stats", "opt.stats"]):
         fastopt.minimize(lambda x: (x @ x, 2 * x), np.ones(3), stats=["grad_norm"])
-
-
-@pytest.mark.parametrize("sparse", ["exact", "lazy"])
-def test_sparse_gradients_are_refused(sparse):
-    with refusal(ValueError, ["stats", sparse]):
-        fastopt.SGD(np.zeros((3, 2)), stats=["grad_norm"], sparse=sparse)

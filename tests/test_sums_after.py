@@ -284,8 +284,6 @@ def test_refusals():
         fastopt.Transform(scaled, sums_after={"s": 3}, from_sums=calmed)
     with refusal(TypeError, ["sums_after", "map"]):
         fastopt.Transform(scaled, sums_after=[square], from_sums=calmed)
-    with refusal(ValueError, ["sparse", "scaled"]):
-        fastopt.Optimizer(np.ones((3, 2)), PICKLED, sparse="lazy")
     two = {"s": lambda update: update, "t": square}
     bad = fastopt.Transform(scaled, hyper=(1.0,), sums_after=two, from_sums=calmed)
     with refusal(TypeError, ["sum 's'", "scaled"]):

@@ -180,12 +180,6 @@ def test_a_summand_that_cannot_be_compiled():
     fastopt.Optimizer(np.ones(3), parts, executor="reference")
 
 
-@pytest.mark.parametrize("sparse", ["exact", "lazy"])
-def test_sparse_gradients_are_refused(sparse):
-    with refusal(ValueError, ["sparse", "scaled", "sums"]):
-        fastopt.Optimizer(np.ones((3, 2)), clip(1.0), sparse=sparse)
-
-
 def test_groups_in_different_orders_are_refused():
     one, other = chain(clip(1.0), blend()), chain(blend(), clip(1.0))
     with refusal(ValueError, ["same order"]):

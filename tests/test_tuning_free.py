@@ -260,9 +260,9 @@ def test_convergence_without_a_rate():
         (lambda: fastopt.DoG(np.ones(2), reps_rel=0.0), ["reps_rel", "> 0"]),
         (lambda: fastopt.DoG(np.ones(2), init_eta=0.0), ["init_eta", "> 0"]),
         (lambda: fastopt.DoG(np.ones(2), eps=0.0), ["eps", "> 0"]),
-        (lambda: fastopt.Prodigy(np.ones(2), sparse="lazy"), ["sparse", "Prodigy"]),
-        (lambda: fastopt.DoG(np.ones(2), sparse="exact"), ["sparse", "DoG"]),
-        (lambda: fastopt.LAMB(np.ones(2), sparse="lazy"), ["sparse", "LAMB"]),
+        (lambda: fastopt.Prodigy(np.ones(2), sparse="lazy"), ["sparse", "scale_by_prodigy"]),
+        (lambda: fastopt.DoG(np.ones(2), sparse="exact"), ["sparse", "scale_by_dog"]),
+        (lambda: fastopt.LAMB(np.ones(2), sparse="lazy"), ["sparse", "scale_by_trust_ratio"]),
         (
             lambda: fastopt.one_shot(fastopt.Prodigy)(
                 np.ones(2),

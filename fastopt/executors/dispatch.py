@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, TypeAlias, get_args
+from itertools import accumulate
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 
@@ -13,7 +14,9 @@ from fastopt.changes import Change
 from fastopt.executors import threads
 from fastopt.executors.cpu import drivers
 from fastopt.executors.cpu import sums as cpu_sums
-from fastopt.executors.norm import blocks
+from fastopt.executors.cpu.columns import COUNT
+from fastopt.executors.cpu.sums import CODE
+from fastopt.executors.norm import SUM_BLOCK, blocks
 from fastopt.validation import choice, flag
 
 Launch: TypeAlias = Callable[[Any, int, Any], int]
@@ -57,6 +60,14 @@ def on_one_core(executor: str, size: int) -> bool:
     return executor == "serial" or (executor != "parallel" and size < AUTO_THRESHOLD)
 
 
+class RowSums(NamedTuple):
+    """The sums over the touched rows of an array, each of which counts as an array of its own."""
+
+    blocks: int  # of all of them
+    size: int  # elements
+    write: Callable[[int, Any, int, int, int], None]  # see `steps.sparse.row_driver.summing`
+
+
 class TableSums:
     """The sums of a pass over the arrays of a table, see `executors.cpu.sums`.
 
@@ -79,15 +90,16 @@ class TableSums:
     def __init__(self, executor: str, sizes: Sequence[int], count: int, per_array: bool) -> None:
         self.totals = np.zeros((count, len(sizes) if per_array else 1))
         self._sums = np.zeros(count * max(blocks(sizes), 1))
-        self._kernels = np.zeros(len(sizes), np.int64)
+        self._kernels = np.zeros((2, len(sizes)), np.int64)
         self._kept_alive: Sequence[Any] = ()
+        self._executor = executor
         self._serial = cpu_sums.serial() if on_one_core(executor, sum(sizes)) else None
         self._no_items, self._no_ranges = np.zeros(len(sizes), np.int64), np.zeros((2, 0), np.int64)
 
     def use(self, kernels: Sequence[Any]) -> None:
         """Take the kernel of each array, None where nothing is summed."""
         self._kept_alive = kernels  # the machine code
-        self._kernels[:] = [0 if kernel is None else kernel.address for kernel in kernels]
+        self._kernels[CODE] = [0 if kernel is None else kernel.address for kernel in kernels]
 
     def check(self, rows: Any, items: int, ranges: Any) -> int:
         """Check gradients, note their addresses, and sum; return the status of the header check."""
@@ -102,6 +114,28 @@ class TableSums:
     def measure(self, rows: Any) -> Array:
         """Sum all arrays of a table, whose gradients were checked: `totals`."""
         self.check(rows, address(self._no_items), self._no_ranges)
+        return self.totals
+
+    def measure_rows(self, rows: Any, touched: Mapping[int, RowSums]) -> Array:
+        """The same with arrays of which only rows are `touched`, and whose count is 0 in the table."""
+        sizes = [int(rows[:, COUNT].sum()), *(each.size for each in touched.values())]
+        codes, of_rows = kernels = self._kernels.copy()
+        touched = {index: each for index, each in touched.items() if codes[index]}
+        for index, each in touched.items():
+            of_rows[index] = each.blocks
+        *places, size = accumulate(
+            (of_rows - (-rows[:, COUNT] // SUM_BLOCK) * (codes != 0)).tolist(), initial=0
+        )
+        if len(self._sums) < len(self.totals) * size:
+            self._sums = np.zeros(len(self.totals) * size)
+        stride = len(self._sums) // len(self.totals)
+        count, turn = turn_for(self._executor, sizes)
+        with turn:
+            for index, each in touched.items():
+                each.write(int(codes[index]), self._sums, places[index], stride, count)
+            run = cpu_sums.serial() if count == 1 else cpu_sums.parallel()
+            room = kernels, self._sums, self.totals
+            run(rows, address(self._no_items), self._no_ranges, *room, count)
         return self.totals
 
 

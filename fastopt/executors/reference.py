@@ -26,7 +26,7 @@ from fastopt.transforms.base import Part, sums_in
 
 
 @cache
-def _numpy_math(dtype: np.dtype[Any]) -> SimpleNamespace:
+def numpy_math(dtype: np.dtype[Any]) -> SimpleNamespace:
     """``math`` with NumPy's answers: NaN where math raises, and the dtype stays."""
 
     def in_dtype(name: str, function: Any) -> Any:
@@ -44,7 +44,7 @@ def _numpy_math(dtype: np.dtype[Any]) -> SimpleNamespace:
 @lru_cache(512)
 def scalar_functions(parts: tuple[Part, ...], dtype: np.dtype[Any]) -> list[FunctionType]:
     """The chain's functions for NumPy scalars of this dtype."""
-    substitutes = {id(math): _numpy_math(dtype)}
+    substitutes = {id(math): numpy_math(dtype)}
     return [specialize(part.update, dtype.type, replace=substitutes) for part in parts]
 
 
@@ -203,7 +203,7 @@ def _applied(
 @lru_cache(512)
 def in_float64(function: Any) -> FunctionType:
     """A function of sums for NumPy's float64."""
-    substitutes = {id(math): _numpy_math(np.dtype(np.float64))}
+    substitutes = {id(math): numpy_math(np.dtype(np.float64))}
     return specialize(function, np.float64, replace=substitutes)
 
 

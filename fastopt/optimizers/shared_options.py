@@ -67,7 +67,8 @@ class SharedOptions(Declared, shared=True):
         Receives the new parameters, rounded to its own format: float16, bfloat16, float32 or float64.
     stats : sequence of str, optional
         Statistics to be added up in the same pass, such as ``("grad_norm", "update_norm")``, which
-        ``opt.stats`` then has: see `fastopt.Stats`.
+        ``opt.stats`` then has: see `fastopt.Stats`. With `sparse` those to which rows without a
+        gradient add nothing.
     skip_nonfinite : bool, default False
         Leave out steps with a NaN or infinity in any gradient: they change nothing, not even the
         count. Costs the same read as `clip_norm`.

@@ -78,6 +78,9 @@ class MemoryStepper(Stepper):
         self.by_header = self.compiled and headers_are_readable() and bool(parameters.leaves)
         checks_first = clip.is_on or (zero_grad and len(parameters.leaves) > 1)
         checks_first = checks_first or bool(self.decisions.passes)
+        # Where rows were stepped before, a step of whole arrays says that sums are of blocks again.
+        self._switches = sums is not None and setup.sparse is not None
+        checks_first = checks_first or self._switches
         self._in_one = self.by_header and not checks_first  # gradients are checked, then stepped
         self.also: list[Change] = []  # what is made together with the next step
         self.row_steps = RowStepper(
@@ -171,8 +174,15 @@ class MemoryStepper(Stepper):
         threads, turn = turn_for(self.executor, [size])
         with turn:
             step = stepping(self.executor, size, threads, rows, items, ranges)
-            status: int = make([step, *self.also, *self.decisions.committed()])[0]
+            status: int = make([step, *self.also, *self._to_be_made()])[0]
         return status
+
+    def _to_be_made(self) -> list[Change]:
+        """What is to change with the last elements of the step that was begun."""
+        if self.pass_sums is None or not self._switches:
+            return self.decisions.committed()
+        dense = [i for i, g in enumerate(self._grads) if g is not None and i not in self._sparse]
+        return [*self.pass_sums.of_blocks(dense), *self.decisions.committed()]
 
     def _refuse(self, stream: Any) -> None:
         raise ValueError(
@@ -241,8 +251,8 @@ class MemoryStepper(Stepper):
         return clip_pass.decide(self._grads, self._sparse, *how)
 
     def _decide_from_sums(self, sums: MemorySums) -> bool:
-        how = self.scales, self.reducer, self.pass_sums
-        return sums.decide(self._grads, self.hyper, *how)
+        how = self.hyper, self.scales, self.reducer, self.pass_sums
+        return sums.decide(self._grads, self._sparse, self.row_steps, *how)
 
     def run(self, start: int, stop: int) -> None:
         """Step the elements from `start` to `stop`; of sparse gradients whole arrays only."""
@@ -250,7 +260,7 @@ class MemoryStepper(Stepper):
         if left < 0:  # nothing more of no elements
             return
         if self.compiled and stop - start == self.parameters.size and self._grads and not self._sparse:
-            launch = self._launch_also if self.decisions.carries else self.launch
+            launch = self._launch_also if self.decisions.carries or self._switches else self.launch
             launch(self.rows, self.gradients.zero_items, self.ranges)  # counts the step
         else:
             self._run_stretch(start, stop, is_last=left == 0)
@@ -269,7 +279,8 @@ class MemoryStepper(Stepper):
         sizes = [stop - start] * has_dense + self.row_steps.sizes(sparse)
         threads, turn = turn_for(self.executor, sizes if self.compiled else [])
         with turn:
-            changes = self.row_steps.stepped(sparse, self.hyper, self.setup.zero_grad, threads)
+            how = self.hyper, self.setup.zero_grad, threads, self.pass_sums
+            changes = self.row_steps.stepped(sparse, *how)
             if not self.compiled:
                 sums = [] if self.pass_sums is None else self.pass_sums.blocks
                 where = self.first, start, stop
@@ -277,7 +288,7 @@ class MemoryStepper(Stepper):
             elif has_dense:
                 changes.append(stepping_stretch(self.executor, threads, self.rows, start, stop))
             if is_last:  # the step is counted, whatever comes between this and `end`
-                changes += [*self._step_counted(), *self.also, *self.decisions.committed()]
+                changes += [*self._step_counted(), *self.also, *self._to_be_made()]
             make(changes)
         self.row_steps.note_lagging()
 
@@ -291,7 +302,7 @@ class MemoryStepper(Stepper):
     def end(self) -> None:
         """Count the step, if the last elements did not do so."""
         if self._left >= 0:
-            make([*self._step_counted(), *self.decisions.committed()])
+            make([*self._step_counted(), *self._to_be_made()])
         if self.pass_sums is not None:
             make(self.pass_sums.reduced(self.reducer))
         self._release()

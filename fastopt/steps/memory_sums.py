@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from fastopt.arrays.checks import Array
 from fastopt.codecs.formats import name_of
+from fastopt.executors.cpu.columns import COUNT, LENGTH
 from fastopt.executors.cpu.sum_kernels import sum_kernel
 from fastopt.executors.cpu.table import Table
 from fastopt.executors.dispatch import TableSums
@@ -17,6 +18,8 @@ from fastopt.steps.conclusions import Conclusion, conclusions
 from fastopt.steps.hyperparameters import Hyperparameters
 from fastopt.steps.parameter_set import ParameterSet, sum_job
 from fastopt.steps.pass_sums import PassSums, over_all
+from fastopt.steps.sparse.entries import RowGradient
+from fastopt.steps.sparse.row_stepper import RowStepper
 from fastopt.steps.sums import Decisions, SumPass
 
 
@@ -81,6 +84,8 @@ class MemorySums:
     def decide(
         self,
         grads: Sequence[Any],
+        sparse: Mapping[int, RowGradient],
+        row_steps: RowStepper,
         hyper: Hyperparameters,
         scales: bool,
         reducer: Reducer,
@@ -92,6 +97,10 @@ class MemorySums:
         ----------
         grads : sequence of array or None
             The gradients, which are in the table too.
+        sparse : mapping of int to RowGradient
+            Those among them that are sparse, and are not in the table.
+        row_steps : RowStepper
+            Steps these.
         hyper : Hyperparameters
         scales : bool
             Whether gradients are multiplied by a factor first.
@@ -104,10 +113,17 @@ class MemorySums:
         if hyper is not self._hyper:
             self._conclude(hyper)
         decisions, rows = self._decisions, self._table.rows
+        touched: Mapping[int, Any] = {}
+        if sparse:
+            rows = rows.copy()  # in which these arrays have a gradient
+            rows[list(sparse), COUNT] = rows[list(sparse), LENGTH]
+            if decisions.reads:
+                row_steps.catch_up_touched(sparse)
+                touched = (row_steps.summing if self._compiled else row_steps.views)(sparse, hyper)
         after = pass_sums.totals() if decisions.waits and pass_sums is not None else None
         carried, following = decisions.carried, self._room[self._room[0] is decisions.carried]
         for number, sum_pass in enumerate(decisions.passes):
-            parts = [self._totals(number, grads, reducer)] if sum_pass.sums else []
+            parts = [self._totals(number, grads, touched, reducer)] if sum_pass.sums else []
             if sum_pass.count_after and after is not None:
                 parts.append(self._after(sum_pass, after))
             sums = parts[0] if len(parts) == 1 else np.concatenate(parts)
@@ -115,15 +131,19 @@ class MemorySums:
                 if conclusion.decide(rows, sums, carried[number], following[number]):
                     return False
         decisions.next = following
+        row_steps.find_matrices(sparse, hyper)
         return True
 
-    def _totals(self, number: int, grads: Sequence[Any], reducer: Reducer) -> Array:
+    def _totals(
+        self, number: int, grads: Sequence[Any], touched: Mapping[int, Any], reducer: Reducer
+    ) -> Array:
         """The sums of a pass: a row for each, with a number for each array or one for all."""
         if self._compiled:
-            totals: Array = self._sums[number].measure(self._table.rows)
+            sums, rows = self._sums[number], self._table.rows
+            totals = sums.measure_rows(rows, touched) if touched else sums.measure(rows)
         else:
             sum_pass = self._decisions.passes[number]
-            totals = self._parameters.interpret_sums(sum_pass, grads, self._hyper)
+            totals = self._parameters.interpret_sums(sum_pass, grads, self._hyper, touched)
         if reducer is LOCAL:
             return totals
         return np.array([[reducer.sum(x) for x in row] for row in totals.tolist()])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate, chain
 from typing import Any
 
@@ -129,21 +129,33 @@ class ParameterSet:
                 changes.append(put(blocks, reference.observed(group.parts, group.stats, values, parts)))
         return changes
 
-    def interpret_sums(self, sum_pass: SumPass, grads: Sequence[Any], hyper: Hyperparameters) -> Array:
-        """The sums of a pass, computed in plain Python."""
+    def interpret_sums(
+        self,
+        sum_pass: SumPass,
+        grads: Sequence[Any],
+        hyper: Hyperparameters,
+        touched: Mapping[int, list[list[reference.StoredArray]]],
+    ) -> Array:
+        """The sums of a pass, computed in plain Python.
+
+        Of arrays with sparse gradients, those of their `touched` rows, one after the other.
+        """
         blocks: list[Any] = [[[] for _ in self.leaves] for _ in range(sum_pass.sums)]
         for row, group in enumerate(self.group_of):
             if group not in sum_pass.positions or grads[row] is None:
                 continue
-            arrays = [np.asarray(array) for array in (self.leaves[row], grads[row], *self.slots[row])]
-            flat = [a.reshape(-1) for a in arrays]
             parts = self.groups[group].parts[: sum_pass.positions[group] + 1]
-            summed = reference.summed(parts, hyper.of(row), self.interpreted(row, flat))
-            for total, by_block in zip(blocks, summed, strict=True):
-                total[row] = by_block
+            for views in touched[row] if row in touched else [self._flat(row, grads[row])]:
+                summed = reference.summed(parts, hyper.of(row), views)
+                for total, by_block in zip(blocks, summed, strict=True):
+                    total[row] += by_block
         if sum_pass.per_array:
             return np.array([[_total(each) for each in total] for total in blocks])
         return np.array([[_total(list(chain(*total)))] for total in blocks])
+
+    def _flat(self, row: int, grad: Any) -> list[reference.StoredArray]:
+        arrays = [np.asarray(array) for array in (self.leaves[row], grad, *self.slots[row])]
+        return self.interpreted(row, [array.reshape(-1) for array in arrays])
 
     def interpreted(self, row: int, arrays: Sequence[Array]) -> list[reference.StoredArray]:
         """Parameter, gradient and slots of one array, or chunks of them, for the reference."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -14,6 +15,7 @@ from fastopt.changes import Change, put
 from fastopt.executors.cpu.sums import each_total
 from fastopt.executors.norm import LOCAL, Reducer, blocks_of, tree_sum
 
+USED = 1  # the line of a layout that says how many blocks have sums
 NOTHING = -0.0  # what leaves any number as it is that it is added to
 
 
@@ -93,7 +95,8 @@ class BlockSums(PassSums):
             self._numbers[first : first + length * count].reshape(length, count)
             for first, length, count in zip(firsts, lengths, counts, strict=True)
         ]
-        layout = np.array([firsts, lengths, counts], np.int64)
+        layout = np.array([firsts, lengths, counts], np.int64)  # USED are as many as there are
+        self._lengths = np.array(lengths, np.int64)
         self._layout, self._compiled = np.ascontiguousarray(layout.reshape(3, len(firsts))), compiled
         self._room = np.zeros(max(lengths, default=1))
         self._most = max(counts, default=0)
@@ -103,10 +106,28 @@ class BlockSums(PassSums):
         if self._compiled:
             each_total()(self._numbers, self._layout, self._room, totals)
             return totals
-        for row, blocks in enumerate(self.blocks):
-            with np.errstate(all="ignore"):
-                totals[: blocks.shape[1], row] = tree_sum(blocks)
+        for row, (blocks, used) in enumerate(zip(self.blocks, self._layout[USED], strict=True)):
+            totals[: blocks.shape[1], row] = _added(blocks[:used])
         return totals
+
+    def of_rows(self, index: int, numbers: Array) -> list[Change]:
+        """What makes the sums of an array those of its touched rows, in the place of its first block.
+
+        Each row counts as an array of its own: `numbers` has the sums of its blocks, row after row.
+        """
+        count = self.counts[index]
+        length = len(numbers) // count
+        put_used = put(self._layout, 1, (USED, index))
+        if not self._compiled:
+            total = _added(numbers.reshape(length, count)) if length else np.zeros(count)
+            return [put(self.blocks[index], total, 0), put_used]
+        layout = np.array([[0], [length], [count]], np.int64)
+        room, total = np.zeros(max(length, 1)), self.blocks[index][:1].reshape(count, 1)
+        return [partial(each_total(), numbers, layout, room, total), put_used]
+
+    def of_blocks(self, indices: Sequence[int]) -> list[Change]:
+        """What makes the sums of some arrays those of their blocks again."""
+        return [put(self._layout, self._lengths[indices], (USED, indices))] if indices else []
 
     def placed(self, totals: Sequence[Sequence[float]]) -> list[Change]:
         changes = []
@@ -115,6 +136,12 @@ class BlockSums(PassSums):
             values[0, : len(numbers)], values[0, len(numbers) :] = numbers, 0.0
             changes.append(put(blocks, values))
         return changes
+
+
+def _added(blocks: Array) -> Array:
+    with np.errstate(all="ignore"):
+        total: Array = tree_sum(blocks)
+    return total
 
 
 def over_all(totals: Array) -> list[float]:

@@ -56,7 +56,8 @@ class Transform:
         called on the host with linear forms in place of numbers, which can be added to each other
         and multiplied by numbers. ``no_gradient=update`` says that `update` itself is linear. Any
         other function says how the states change when the update is zero (with `after`, when the
-        parameter does not change); it may raise ValueError with a reason. ``"once"``, with `after`,
+        parameter does not change); it may raise ValueError with a reason. With sums, `hyper` is what
+        `from_sums` returned for the step. ``"once"``, with `after`,
         is for an idempotent function, such as bounds. By default exact mode refuses the chain.
     settings : mapping of str to (callable, float or schedule), optional
         The entries of `hyper` that are settings of the user's, by name, each with its check in
@@ -68,7 +69,8 @@ class Transform:
     sums : mapping of str to function, optional
         Name and summand of each sum over all elements, which `from_sums` gets in the same step. The
         arrays are read once more for them. ``summand(update, param, state, hyper) -> number`` gets
-        what `update` will get in this step, but in float64, and its literals are float64.
+        what `update` will get in this step, but in float64, and its literals are float64. With
+        sparse gradients it must be 0 for an update of 0, as untouched rows are not read.
     from_sums : function, optional
         ``from_sums(hyper, sums, carried) -> (hyper, carried)``, on tuples of float64, once in each
         step: the hyperparameters that `update` gets, from those of `hyper` and the sums. It may use

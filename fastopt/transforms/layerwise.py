@@ -55,6 +55,7 @@ def clip_by_global_norm(limit: Setting) -> Transform:
     return Transform(
         scale_update,
         hyper=per_step(lambda x: (x,), limit),
+        no_gradient=scale_update,
         settings={"limit": (positive, limit)},
         sums={"squares": update_square},
         from_sums=norm_clipped,
@@ -90,7 +91,12 @@ def skip_nonfinite() -> Transform:
     >>> w, opt.step_count
     (array([1., 1.]), 0)
     """
-    return Transform(unchanged_update, sums={"nonfinite": not_finite}, from_sums=skipped_if_any)
+    return Transform(
+        unchanged_update,
+        no_gradient=unchanged_update,
+        sums={"nonfinite": not_finite},
+        from_sums=skipped_if_any,
+    )
 
 
 def trust_ratio(hyper, sums, carried):

@@ -16,6 +16,6 @@ def not_finite(value, param, state, hyper):
 
 
 def clipped(value, param, state, hyper):
-    """Whether `clip_by_value` changes it."""
+    """Whether `clip_by_value` changes it: never zero, so that sparse gradients can have this."""
     low, high = hyper
-    return 1.0 if value > high or value < low else 0.0
+    return 1.0 if value != 0.0 and (value > high or value < low) else 0.0

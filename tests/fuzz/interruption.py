@@ -15,6 +15,7 @@ import fastopt
 from fastopt.executors import threads
 from fastopt.optimizers import checkpoint
 from fastopt.steps.stepper import stepper_of
+from tests.fuzz import recipes
 from tests.lines import Lines
 from tests.support import parameters_of
 
@@ -129,6 +130,14 @@ SCENARIOS = {
         several(sparse="lazy", zero_grad=False, **MATRIX),
         [step(([1, 3], 0), 1), step(([2, 1], 1), None), step(2, 0)],
     ),
+    "statistics of rows": (
+        several(sparse="exact", stats=["grad_norm", "grad_mean"], **MATRIX),
+        [step(([1, 3], 0), 1), step(0, 2), step(([1], 1), None), step(1, 0)],
+    ),
+    "sums over rows": (
+        several(recipes.CalmedRows, sparse="lazy", stats=["grad_norm"], **MATRIX),
+        [step(([1, 3], 0), 1), step(([2], 0), ([0], 2)), step(0, ([1], 2)), step(([1], 1), None)],
+    ),
     "clip_norm": (
         one(clip_norm=1.0),
         [step(0), step(1, grad_scale=2.0), setting("clip_norm", 0.5), step(2)],
@@ -153,8 +162,9 @@ def outcome(opt):
     states = [array.tobytes() for _, _, array in (opt.state, *checkpoint.arrays(opt))[1:]]
     leaves = parameters_of(opt).leaves
     params = opt.params if isinstance(opt.params, list) else [leaves]
-    counts = opt.step_count, tuple(checkpoint.description(opt)["lags"])
-    return [leaf.tobytes() for leaf in leaves], states, counts, repr(opt), len(params)
+    described = checkpoint.description(opt)
+    counts = opt.step_count, tuple(described["lags"]), described.get("sums"), described.get("carried")
+    return [leaf.tobytes() for leaf in leaves], states, counts, repr((opt, opt.stats)), len(params)
 
 
 def history(make, actions, executor):

@@ -37,6 +37,7 @@ KINDS = {
     "dense": Kind("steps", "dense"),
     "sparse": Kind("steps", "sparse"),
     "sums": Kind("steps", "sums"),
+    "sparse sums": Kind("steps", "sparse_sums"),
     "containers": Kind("containers"),
     "guard": Kind("guard"),
     "signals": Kind("signals"),

@@ -97,6 +97,55 @@ class DampedByTheLast(fastopt.NamedOptimizer):
         return [damped, t.trace(0.9), *self.decay_and_rate()]
 
 
+def _calmed(update, param, state, hyper):
+    factor, keep, mix = hyper
+    return factor * update, (keep * state[0] + mix * abs(update),)
+
+
+def _calmed_no_gradient(update, param, state, hyper):
+    return update, (hyper[1] * state[0],)
+
+
+def _square(update, param, state, hyper):
+    return update * update / (1.0 + state[0])
+
+
+def _absolute(update, param, state, hyper):
+    return hyper[0] * abs(update)
+
+
+def _calm(hyper, sums, carried):
+    strength, mix = hyper
+    last = 0.5 * carried[0] + sums[1]
+    factor = 1.0 / (1.0 + strength * sums[0]) / (1.0 + 0.1 * last)
+    return (factor, 1.0 - mix, mix), (last,)
+
+
+class CalmedRows(fastopt.NamedOptimizer):
+    """A rate by sums of this step and the last, to which rows without a gradient add nothing."""
+
+    lr: fastopt.Number = fastopt.setting(default=1e-2)
+    strength: fastopt.Number = fastopt.setting(default=0.5)
+    layerwise: fastopt.Flag = fastopt.setting(default=False, kw_only=True)
+
+    def make_parts(self) -> list[fastopt.Transform]:
+        calmed = fastopt.Transform(
+            _calmed,
+            state={"size": 0.0},
+            hyper=(lambda step: (at(self.strength, step), 0.25)),
+            no_gradient=_calmed_no_gradient,
+            sums={"squares": _square},
+            sums_after={"sizes": _absolute},
+            from_sums=_calm,
+            carried={"sizes": 0.0},
+            per_array=self.layerwise,
+        )
+        return [calmed, *self.decay_and_rate()]
+
+
+NUMBERS["CalmedRows"] = {"lr": (1e-3, 3e-2), "strength": (0.1, 2.0)}
+
+
 def kind_of(recipe: dict[str, Any]) -> Any:
     """The class of a recipe's optimizer."""
     name = recipe["optimizer"]
@@ -107,6 +156,7 @@ FLAGS = {
     "Prodigy": ("bias_correction", "safeguard_warmup"),
     "DoG": ("layerwise",),
     "DampedByTheLast": ("layerwise",),
+    "CalmedRows": ("layerwise",),
     "LARS": ("nesterov",),
     "RMSProp": ("centered", "bias_correction"),
     "Adam": ("amsgrad",),
@@ -118,7 +168,7 @@ FIXED = {"Rprop": ("lr",)}  # neither scheduled nor assigned
 
 # What sparse="exact" takes, if need be with beta1=0.
 SQUARES = ("Adam", "AdamW", "NAdam", "RAdam", "Yogi", "QHAdam")
-CLOSED = ("SGD", "RMSProp", "AdaGrad", "AdaDelta", *SQUARES)
+CLOSED = ("SGD", "RMSProp", "AdaGrad", "AdaDelta", "CalmedRows", *SQUARES)
 
 
 def number(rng: Random, low: float, high: float, schedules: bool = True) -> Any:
@@ -212,6 +262,15 @@ def draw(rng: Random, sparse: bool = False, optimizers: Sequence[str] = ELEMENTW
             recipe["options"]["stochastic_rounding"] = rng.random() < 0.7
             recipe["options"]["seed"] = rng.randrange(2**32)
     return recipe
+
+
+def add_statistics(recipe: dict[str, Any], rng: Random) -> None:
+    """Ask for some of which rows without a gradient have none, as docs/sparse.md lists them."""
+    names = ["grad_norm", "grad_mean", "grad_nonfinite"]
+    if recipe["options"]["sparse"] == "lazy":
+        names += ["update_rms", "update_mean"]
+    names += ["clipped_share"] if "clip_value" in recipe["settings"] else []
+    recipe["options"]["stats"] = rng.sample(names, rng.randint(1, len(names)))
 
 
 def _give_closed_form(recipe: dict[str, Any], rng: Random) -> None:

@@ -42,6 +42,14 @@ def sums(seed: int) -> dict[str, Any]:
     return case
 
 
+def sparse_sums(seed: int) -> dict[str, Any]:
+    """A case with sparse gradients and statistics, perhaps with a rate that depends on sums."""
+    optimizers = recipes.ELEMENTWISE if seed // SHARED % 3 == 0 else ["CalmedRows"]
+    case = draw(seed, sparse=True, optimizers=optimizers)
+    recipes.add_statistics(case["recipe"], numbers.choose(seed // SHARED, "sparse sums"))
+    return case
+
+
 def work(case: dict[str, Any]) -> int:
     """Elements that all steps of a case go through."""
     return sum(int(np.prod(shape)) for shape in case["shapes"]) * len(case["steps"])

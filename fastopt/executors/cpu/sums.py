@@ -22,6 +22,12 @@ from fastopt.kernels.compiler import compile_function, helper
 
 Driver: TypeAlias = Callable[[Any, int, Any, Any, Any, Any, int], int]
 
+# The lines of `kernels`:
+(
+    CODE,  # address of a kernel of `sum_kernels`, 0 where nothing is summed,
+    OF_ROWS,  # and how many numbers of touched rows, of a sparse gradient, are in `sums` already
+) = range(2)
+
 chunk_bound = helper(partition.chunk_bound)
 
 
@@ -34,35 +40,38 @@ def _sums(rows, items, ranges, kernels, sums, totals, threads):
     status = first_invalid(rows, items, ranges)
     if status >= 0:
         return status
-    stride, blocks = sums.shape[0] // totals.shape[0], 0
+    stride, blocks, of_rows = sums.shape[0] // totals.shape[0], 0, 0
     for i in range(rows.shape[0]):
-        blocks += _blocks(rows, i, kernels[i])
+        blocks += _blocks(rows, i, kernels[CODE, i])
+        of_rows += kernels[OF_ROWS, i]
     for thread in numba.prange(threads):
         first = chunk_bound(blocks, thread, threads)
         last = chunk_bound(blocks, thread + 1, threads)
-        position = 0
+        position = place = 0
         for i in range(rows.shape[0]):
-            count = _blocks(rows, i, kernels[i])
+            count = _blocks(rows, i, kernels[CODE, i])
             begin, end = max(first - position, 0), min(last - position, count)
             if begin < end:
                 addresses = rows.ctypes.data + 8 * (i * rows.shape[1] + FIRST)
                 start, stop = begin * SUM_BLOCK, min(end * SUM_BLOCK, rows[i, COUNT])
-                place = sums.ctypes.data + 8 * (position + begin)
-                call_sum_kernel(kernels[i], addresses, rows[i, HYPER], start, stop, place, stride)
+                at, kernel = sums.ctypes.data + 8 * (place + begin), kernels[CODE, i]
+                call_sum_kernel(kernel, addresses, rows[i, HYPER], start, stop, at, stride)
             position += count
+            place += count + kernels[OF_ROWS, i]
     for k in range(totals.shape[0]):
         position = k * stride
         if totals.shape[1] == rows.shape[0]:  # of each array; a single one is all
             for i in range(rows.shape[0]):
-                count = _blocks(rows, i, kernels[i])
+                count = _blocks(rows, i, kernels[CODE, i]) + kernels[OF_ROWS, i]
                 if count > 0:
                     add_up(sums, position, count)
                 totals[k, i] = sums[position] if count > 0 else 0.0
                 position += count
         else:
-            if blocks > 0:
-                add_up(sums, position, blocks)
-            totals[k, 0] = sums[position] if blocks > 0 else 0.0
+            count = blocks + of_rows
+            if count > 0:
+                add_up(sums, position, count)
+            totals[k, 0] = sums[position] if count > 0 else 0.0
     return status
 
 
@@ -81,7 +90,7 @@ _SIGNATURE = types.int64(
     _TABLE,
     types.int64,
     _TABLE,
-    types.Array(types.int64, 1, "C"),
+    _TABLE,
     _NUMBERS,
     types.Array(types.float64, 2, "C"),
     types.int64,
@@ -93,9 +102,9 @@ def serial() -> Driver:
     """``serial()(rows, items, ranges, kernels, sums, totals, 1)``: check gradients, and sum.
 
     Returns the status of the check (`header_check.first_invalid`). Unless that is a row, the sums over
-    all arrays, or over each, are written. `kernels` has the address of a kernel of `sum_kernels` for
-    each row, 0 where nothing is summed, `sums` room for a number of each sum and block, and `totals` a
-    row for each sum, with a number for each array or for all.
+    all arrays, or over each, are written. `kernels` has two lines with a number for each row, `sums`
+    room for a number of each sum and block, and `totals` a row for each sum, with a number for each
+    array or for all.
     """
     return compile_function(_sums, _SIGNATURE, "sums-serial")
 

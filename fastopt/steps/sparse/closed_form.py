@@ -67,10 +67,18 @@ class LinearForm:
         return self + -other if isinstance(other, LinearForm) else NotImplemented
 
 
-def no_gradient_forms(
+class ZeroGradientStep(NamedTuple):
+    """What a zero-gradient step does."""
+
+    forms: list[LinearForm]  # the parameter and all that the step writes, after it
+    seen: list[LinearForm]  # what each transform gets: the update, or the new parameter
+    update: LinearForm  # what is subtracted from the parameter
+
+
+def zero_gradient_step(
     chain: Chain, functions: Sequence[Any], numbers: Sequence[Hyper], dtype: np.dtype[Any]
-) -> list[LinearForm]:
-    """The parameter and all that a step writes, after a zero-gradient step, as linear forms.
+) -> ZeroGradientStep:
+    """A zero-gradient step in linear forms.
 
     Parameters
     ----------
@@ -89,9 +97,12 @@ def no_gradient_forms(
     """
     param, value, applied = LinearForm({PARAM: 1}), LinearForm({}), False
     forms: list[LinearForm] = []
+    seen: list[LinearForm] = []
+    update = value
     for transform, function, hyper in zip(chain, functions, numbers, strict=True):
         if transform.after and not applied:
             value, applied = param - value, True
+        seen.append(value)
         first = 1 + len(forms)
         states = [LinearForm({first + i: 1}) for i in range(len(transform.state))]
         try:
@@ -102,7 +113,8 @@ def no_gradient_forms(
                 f"{transform.name}: {error}; sparse='lazy' does without"
             ) from error
         forms += new
-    return [value if applied else param - value, *forms]
+        update = update if applied else value
+    return ZeroGradientStep([value if applied else param - value, *forms], seen, update)
 
 
 def _no_gradient_form(
@@ -122,7 +134,7 @@ def _no_gradient_form(
             "is not linear, and the parameter moves without a gradient too (weight decay, momentum)"
         )
     if function == ONCE:
-        if callable(transform.hyper):
+        if callable(transform.hyper) or transform.from_sums is not None:
             raise ValueError("changes with the step")
         return value, states
     linear = specialize(function, dtype.type)
@@ -135,7 +147,7 @@ def _no_gradient_form(
             raise TypeError("it returned something else than sums of its arguments times numbers")
         if len(new) != written:
             raise TypeError(f"it returned {len(new)} states for {written}")
-    except TypeError as error:
+    except (TypeError, ZeroDivisionError) as error:
         raise ValueError(f"its no_gradient must be linear ({error})") from error
     return value, list(new)
 
@@ -143,7 +155,7 @@ def _no_gradient_form(
 class ClosedForm(NamedTuple):
     """The entries of the matrices that catching up needs, which are the same for all steps.
 
-    The variables are the parameter and what the chain writes, as in `no_gradient_forms`.
+    The variables are the parameter and what the chain writes, as in `ZeroGradientStep.forms`.
     """
 
     variables: tuple[int, ...]  # the rows and columns of the matrices

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from itertools import islice
 
 import numpy as np
@@ -12,16 +13,20 @@ from fastopt.arrays.checks import Array
 from fastopt.changes import Change, make, put
 from fastopt.codecs.formats import name_of
 from fastopt.executors import reference
-from fastopt.executors.cpu.columns import FIRST, PARAM
+from fastopt.executors.cpu.columns import FIRST
 from fastopt.executors.cpu.kernels import kernel
+from fastopt.executors.dispatch import RowSums
+from fastopt.executors.norm import blocks_of
 from fastopt.kernels.job import NUMBERS, Job
 from fastopt.steps.group import Group
 from fastopt.steps.parameter_set import ParameterSet
+from fastopt.steps.pass_sums import BlockSums
 from fastopt.steps.sparse import row_driver, row_loops
 from fastopt.steps.sparse.catch_up import catch_up_part
-from fastopt.steps.sparse.closed_form import closed_form, no_gradient_forms
+from fastopt.steps.sparse.closed_form import ZeroGradientStep, closed_form, zero_gradient_step
 from fastopt.steps.sparse.entries import RowGradient
-from fastopt.transforms.base import ONCE, Part
+from fastopt.steps.sparse.untouched import check_exact_sums, check_sums
+from fastopt.transforms.base import ONCE
 from fastopt.validation import Hyper
 
 # Steps after which all rows catch up, so that what must be remembered of a step (a small matrix) is
@@ -29,10 +34,23 @@ from fastopt.validation import Hyper
 REMEMBERED = 16_384
 
 
-def split_numbers(group: Group, hyper: Array) -> list[Hyper]:
-    """The hyperparameters of each part, from the buffer that the kernel reads."""
-    numbers = iter(hyper[NUMBERS:].tolist())
-    return [tuple(islice(numbers, part.hypers)) for part in group.parts]
+def split_numbers(group: Group, hyper: Array, *, decided: bool) -> list[Hyper]:
+    """The hyperparameters that each part's `update` gets, from the buffer that the kernel reads.
+
+    Those that follow from sums are there when they are `decided`; before, they are those of a trial.
+    """
+    numbers, split = iter(hyper[NUMBERS:].tolist()), []
+    for part in group.parts:
+        from_host, of_update = (tuple(islice(numbers, n)) for n in (part.from_host, part.hypers))
+        if part.sums is not None and not decided:
+            of_update, _ = part.sums.trial(part.name, from_host)
+        split.append(of_update)
+    return split
+
+
+def _zero_gradient_step(group: Group, hyper: Array, *, decided: bool) -> ZeroGradientStep:
+    numbers = split_numbers(group, hyper, decided=decided)
+    return zero_gradient_step(group.chain, group.no_gradient, numbers, hyper.dtype)
 
 
 def check_rows_can_step(work: ParameterSet, index: int, hyper: Array, exact: bool) -> None:
@@ -44,6 +62,7 @@ def check_rows_can_step(work: ParameterSet, index: int, hyper: Array, exact: boo
             f"sparse gradients cannot go with states of 8 bits, which {group.names[member]} has: their "
             "blocks reach across rows"
         )
+    check_sums(group)
     storage = group.storage(member, str(name_of(work.leaves[index].dtype)))
     if exact and any(how.dithered for how in storage):
         raise ValueError(
@@ -51,7 +70,7 @@ def check_rows_can_step(work: ParameterSet, index: int, hyper: Array, exact: boo
             "which catching up cuts otherwise than steps do; sparse='lazy' can"
         )
     if exact:
-        no_gradient_forms(group.chain, group.no_gradient, split_numbers(group, hyper), hyper.dtype)
+        check_exact_sums(group, _zero_gradient_step(group, hyper, decided=False))
 
 
 class LaggingRows:
@@ -93,12 +112,15 @@ class LaggingRows:
         self._executor, self._compiled = executor, compiled
         self._param, self._slots = work.leaves[index], work.slots[index]
         self._width = math.prod(self._param.shape[1:])
+        self._terms = self._group.terms
+        self._has_sums = any(part.sums is not None for part in self._group.parts)
         columns = [self._param, self._param, *self._slots]
-        self._addresses = table[FIRST : PARAM + len(columns)].copy()
-        itemsizes = [0, *(column.itemsize for column in columns)]
+        itemsizes = [0, *(column.itemsize for column in columns)] + [0] * bool(self._terms)
+        self._addresses = table[FIRST : FIRST + len(itemsizes)].copy()
         self._row_bytes = self._width * np.array(itemsizes, np.int64)
         self._work = np.zeros(row_driver.WORK, np.int64)
         self._work[row_driver.WIDTH] = self._width
+        self._work[row_driver.SUM_BYTES] = 8 * blocks_of(self._width) * self._terms
         self.moves = False
         self._last = np.zeros(0, np.int16)
         self._catches_up = False
@@ -107,9 +129,8 @@ class LaggingRows:
 
     def _get_ready(self, hyper: Array) -> None:
         """Prepare catching up, if zero-gradient steps of the chain have an effect."""
-        chain, parts, no_gradient = self._group.chain, self._group.parts, self._group.no_gradient
-        numbers = split_numbers(self._group, hyper)
-        self._form = closed_form(no_gradient_forms(chain, no_gradient, numbers, hyper.dtype))
+        parts, no_gradient = self._group.parts, self._group.no_gradient
+        self._form = closed_form(_zero_gradient_step(self._group, hyper, decided=False).forms)
         self._catches_up = any(row is not None for row in self._form.rows) or ONCE in no_gradient
         if not self._catches_up:
             return
@@ -118,7 +139,9 @@ class LaggingRows:
         self._entries = self._form.entries()
         constant = [
             n
-            for function, hyper_of_part in zip(no_gradient, numbers, strict=True)
+            for function, hyper_of_part in zip(
+                no_gradient, split_numbers(self._group, hyper, decided=False), strict=True
+            )
             if function == ONCE
             for n in hyper_of_part
         ]
@@ -144,7 +167,20 @@ class LaggingRows:
         return int(self._work[row_driver.NOW])
 
     def prepare(self, hyper: Array) -> None:
-        """Find the matrix of the next step without a gradient, and make room to store it.
+        """Prepare the next step, before its sums are known.
+
+        Raises
+        ------
+        ValueError
+            As `find_matrix`.
+        """
+        if not self._has_sums:
+            self.find_matrix(hyper)
+        if self.now == REMEMBERED:
+            self.catch_up()
+
+    def find_matrix(self, hyper: Array) -> None:
+        """Find the matrix of the next step without a gradient.
 
         Raises
         ------
@@ -152,46 +188,82 @@ class LaggingRows:
             There is no closed form for it; nothing was changed.
         """
         if self._catches_up and (bytes_of_hyper := hyper[NUMBERS:].tobytes()) != self._last_hyper:
-            numbers = split_numbers(self._group, hyper)
-            forms = no_gradient_forms(self._group.chain, self._group.no_gradient, numbers, hyper.dtype)
+            forms = _zero_gradient_step(self._group, hyper, decided=True).forms
             self._matrix, self._last_hyper = self._form.matrix(forms), bytes_of_hyper
-        if self.now == REMEMBERED:
-            self.catch_up()
+
+    def summing(self, gradient: RowGradient, hyper: Array) -> RowSums:
+        """What adds up sums before the step over the rows with a gradient, which are up to date."""
+        self._bind(gradient, hyper)
+        size, blocks = len(gradient.rows) * self._width, len(gradient.rows) * blocks_of(self._width)
+        walk = (*self._walk(gradient.rows, gradient.positions)[:-1],)
+        return RowSums(blocks, size, row_driver.summing(self._executor, size, *walk))
 
     def stepped(
-        self, gradient: RowGradient, code: int, hyper: Array, clears: bool, threads: int
+        self,
+        gradient: RowGradient,
+        code: int,
+        hyper: Array,
+        clears: bool,
+        threads: int,
+        sums: BlockSums | None,
     ) -> list[Change]:
         """What steps the rows that have a gradient, caught up before; the others are one more step
         behind.
 
-        `code` is the address of the kernel.
+        `code` is the address of the kernel; what is added up is written to `sums`.
         """
         self._find_products(gradient.rows)
         if self._catches_up:
             self._note()
-        if self._compiled:
-            self._work[row_driver.KERNEL], self._work[row_driver.HYPER] = code, checks.address(hyper)
-            self._work[row_driver.ROWS] = len(gradient.values)
-            self._work[row_driver.SUMS] = checks.address(gradient.sums)
-            self._addresses[row_driver.GRAD] = checks.address(gradient.values)
-            self._row_bytes[row_driver.GRAD] = self._width * gradient.values.itemsize
-            size = len(gradient.rows) * self._width
-            walk = row_driver.walking(
-                self._executor, size, threads, *self._walk(gradient.rows, gradient.positions)
-            )
-            return [walk, *(put(array, 0) for array in gradient.copied_from if clears)]
+        cleared = [put(array, 0) for array in gradient.copied_from if clears]
+        if not self._compiled:
+            return [*self._stepped_in_python(gradient, hyper, clears, sums), *cleared]
+        self._bind(gradient, hyper)
+        self._work[row_driver.KERNEL] = code
+        added: list[Change] = []
+        if self._terms and sums is not None:
+            numbers = np.zeros(len(gradient.rows) * blocks_of(self._width) * self._terms)
+            self._addresses[-1] = checks.address(numbers)
+            added = sums.of_rows(self._index, numbers)
+        size = len(gradient.rows) * self._width
+        walk = row_driver.walking(
+            self._executor, size, threads, *self._walk(gradient.rows, gradient.positions)
+        )
+        return [walk, *added, *cleared]
+
+    def _bind(self, gradient: RowGradient, hyper: Array) -> None:
+        """Have compiled code find a gradient and hyperparameters."""
+        self._work[row_driver.HYPER] = checks.address(hyper)
+        self._work[row_driver.ROWS] = len(gradient.values)
+        self._work[row_driver.SUMS] = checks.address(gradient.sums)
+        self._addresses[row_driver.GRAD] = checks.address(gradient.values)
+        self._row_bytes[row_driver.GRAD] = self._width * gradient.values.itemsize
+
+    def _stepped_in_python(
+        self, gradient: RowGradient, hyper: Array, clears: bool, sums: BlockSums | None
+    ) -> list[Change]:
         self._walk_in_python(gradient.rows)
-        numbers_ = [*gradient.values, *gradient.sums]
         changes: list[Change] = []
-        for row, position in zip(gradient.rows, gradient.positions, strict=True):
-            changes += self._step_in_python(self._group.parts, hyper, row, numbers_[position], clears)
+        parts, numbers = self._group.parts, []
+        for row, views in zip(gradient.rows, self.views(gradient), strict=True):
+            changes += reference.stepped(parts, hyper, self._first(row), clears, views)
+            if self._terms:
+                numbers.append(reference.observed(parts, self._group.stats, hyper, views))
+        if self._terms and sums is not None:
+            changes += sums.of_rows(self._index, np.concatenate([np.zeros(0), *map(np.ravel, numbers)]))
         if self._catches_up:
             reached = self.now + 1
             changes += [
                 put(self._last, reached, gradient.rows),
                 put(self._work, reached, row_driver.NOW),
             ]
-        return [*changes, *(put(array, 0) for array in gradient.copied_from if clears)]
+        return changes
+
+    def views(self, gradient: RowGradient) -> Iterator[list[reference.StoredArray]]:
+        """Each row that has a gradient, for the reference."""
+        numbers = [*gradient.values, *gradient.sums]
+        for row, position in zip(gradient.rows, gradient.positions, strict=True):
+            yield self._view(row, numbers[position])
 
     def _note(self) -> None:
         """Store the matrix of the next step, and the products that it completes.
@@ -241,14 +313,15 @@ class LaggingRows:
         for row in some:
             if self.now and self._last[row] < self.now:
                 numbers, values = self._numbers[self._last[row]], self._param[row]
-                changes = self._step_in_python((self._part,), numbers, row, values, False)
+                views = self._view(row, values)
+                changes = reference.stepped((self._part,), numbers, self._first(row), False, views)
                 make([*changes, put(self._last, self.now, row)])
 
-    def _step_in_python(
-        self, parts: tuple[Part, ...], hyper: Array, row: int, grad: Array, clears: bool
-    ) -> list[Change]:
-        """The changes that step one row by the reference."""
+    def _view(self, row: int, grad: Array) -> list[reference.StoredArray]:
         start, stop = row * self._width, (row + 1) * self._width
         param, *slots = (array.reshape(-1)[start:stop] for array in (self._param, *self._slots))
-        views = self._all.interpreted(self._index, [param, grad.reshape(-1), *slots])
-        return reference.stepped(parts, hyper, int(self._addresses[0]) + start, clears, views)
+        return self._all.interpreted(self._index, [param, grad.reshape(-1), *slots])
+
+    def _first(self, row: int) -> int:
+        """The index of a row's first element among all."""
+        return int(self._addresses[row_driver.FIRST]) + int(row) * int(self._width)

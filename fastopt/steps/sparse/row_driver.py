@@ -11,14 +11,17 @@ from functools import cache, partial
 from typing import Any
 
 import numba
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from fastopt.arrays.checks import Array
 from fastopt.changes import Change
 from fastopt.executors import partition
-from fastopt.executors.cpu.pointers import LINE, call_kernel, prefetch_line
+from fastopt.executors.cpu.pointers import LINE, call_kernel, call_sum_kernel, prefetch_line
 from fastopt.executors.dispatch import on_one_core, turn_for
+from fastopt.executors.norm import SUM_BLOCK
 from fastopt.kernels.compiler import compile_function, helper
 
 chunk_bound = helper(partition.chunk_bound)
@@ -34,9 +37,10 @@ chunk_bound = helper(partition.chunk_bound)
     ROWS,  # how many rows there are among the values of the gradient, from its address on
     SUMS,  # address of further ones
     NOW,  # steps since all rows were at the same one; counted by the machine code that takes them
-) = range(WORK := 9)
+    SUM_BYTES,  # of what the step adds up of a row, written row after row; 0 if there is nothing
+) = range(WORK := 10)
 
-FIRST, PARAM, GRAD = range(3)  # in a row of addresses, in front of the slots
+FIRST, PARAM, GRAD = range(3)  # in a row of addresses, in front of the slots; behind these the sums
 
 # Rows that are fetched while one is worked on, and how much of each. They lie anywhere, so the
 # processor cannot see them coming. Measured for 10^4 of 10^6 rows of 64 float32, see bench_sparse.py.
@@ -68,6 +72,15 @@ def _gradient_address(work, addresses, row_bytes, position):
     return work[SUMS] + (position - work[ROWS]) * row_bytes[GRAD]
 
 
+@helper
+def _fetch_row(work, addresses, row_bytes, row, position, has_gradient):
+    for column in range(PARAM, addresses.size):
+        if column != GRAD:
+            _fetch(addresses[column] + row * row_bytes[column], row_bytes[column])
+    if has_gradient:
+        _fetch(_gradient_address(work, addresses, row_bytes, position), row_bytes[GRAD])
+
+
 def _walk(work, addresses, row_bytes, rows, positions, last, threads):
     now = work[NOW]
     reached = now + 1 if work[KERNEL] != 0 else now
@@ -78,14 +91,7 @@ def _walk(work, addresses, row_bytes, rows, positions, last, threads):
         for i in range(first, end):
             if i + AHEAD < end:
                 row = rows[i + AHEAD]
-                for column in range(PARAM, addresses.size):
-                    if column != GRAD:
-                        _fetch(addresses[column] + row * row_bytes[column], row_bytes[column])
-                if work[KERNEL] != 0:
-                    _fetch(
-                        _gradient_address(work, addresses, row_bytes, positions[i + AHEAD]),
-                        row_bytes[GRAD],
-                    )
+                _fetch_row(work, addresses, row_bytes, row, positions[i + AHEAD], work[KERNEL] != 0)
                 if last.size > 0:
                     _fetch_line(last.ctypes.data + row * last.itemsize)
             row = rows[i]
@@ -99,9 +105,45 @@ def _walk(work, addresses, row_bytes, rows, positions, last, threads):
             if work[KERNEL] != 0:
                 gradient = _gradient_address(work, addresses, row_bytes, positions[i])
                 row_addresses[GRAD] = gradient - row * row_bytes[GRAD]
-                call_kernel(work[KERNEL], row_addresses.ctypes.data, work[HYPER], start, stop)
+                if work[SUM_BYTES] == 0:
+                    call_kernel(work[KERNEL], row_addresses.ctypes.data, work[HYPER], start, stop)
+                else:
+                    _step_adding(work, row_addresses, row_bytes, row, np.int64(i))
     if last.size > 0:
         work[NOW] = reached
+
+
+@helper
+def _step_adding(work, addresses, row_bytes, row, number):
+    """Step a row as an array of its own: sums are of blocks that begin where an array does."""
+    sums = addresses.size - 1
+    for column in range(PARAM, sums):
+        addresses[column] += row * row_bytes[column]
+    addresses[FIRST] += row * work[WIDTH]
+    addresses[sums] += number * work[SUM_BYTES]
+    call_kernel(work[KERNEL], addresses.ctypes.data, work[HYPER], 0, work[WIDTH])
+    for column in range(PARAM, sums):
+        addresses[column] -= row * row_bytes[column]
+    addresses[FIRST] -= row * work[WIDTH]
+    addresses[sums] -= number * work[SUM_BYTES]
+
+
+def _sum(work, addresses, row_bytes, rows, positions, kernel, sums, place, stride, threads):
+    blocks = (work[WIDTH] + SUM_BLOCK - 1) // SUM_BLOCK
+    for thread in numba.prange(threads):
+        row_addresses = addresses.copy()
+        first = chunk_bound(rows.size, thread, threads)
+        end = chunk_bound(rows.size, thread + 1, threads)
+        for i in range(first, end):
+            if i + AHEAD < end:
+                row = rows[i + AHEAD]
+                _fetch_row(work, addresses, row_bytes, row, positions[i + AHEAD], True)
+            row = rows[i]
+            start, stop = row * work[WIDTH], (row + 1) * work[WIDTH]
+            gradient = _gradient_address(work, addresses, row_bytes, positions[i])
+            row_addresses[GRAD] = gradient - row * row_bytes[GRAD]
+            at = sums.ctypes.data + 8 * (place + np.int64(i) * blocks)
+            call_sum_kernel(kernel, row_addresses.ctypes.data, work[HYPER], start, stop, at, stride)
 
 
 def _sweep(work, addresses, last, threads):
@@ -125,13 +167,18 @@ def _sweep(work, addresses, last, threads):
 
 
 _WORDS, _LAST = types.Array(types.int64, 1, "C"), types.Array(types.int16, 1, "C")
+_SUMS = types.Array(types.float64, 1, "C")
 _WALK = types.void(*(_WORDS,) * 5, _LAST, types.int64)
+_SUM = types.void(*(_WORDS,) * 5, types.int64, _SUMS, *(types.int64,) * 3)
 _SWEEP = types.void(_WORDS, _WORDS, _LAST, types.int64)
 
 
+_LOOPS: dict[str, Any] = {"walk": (_walk, _WALK), "sweep": (_sweep, _SWEEP), "sum": (_sum, _SUM)}
+
+
 @cache
-def _compiled(parallel: bool, all_rows: bool) -> Callable[..., None]:
-    python, signature, name = (_sweep, _SWEEP, "sweep") if all_rows else (_walk, _WALK, "walk")
+def _compiled(name: str, parallel: bool) -> Callable[..., None]:
+    python, signature = _LOOPS[name]
     kind = "parallel" if parallel else "serial"
     return compile_function(python, signature, f"{name}-{kind}", parallel=parallel)
 
@@ -152,7 +199,7 @@ def walking(executor: str, size: int, count: int, *arguments: Any) -> Change:
     addresses : array of int64
         The number of the first element, then the addresses of parameter, gradient and all slots.
     row_bytes : array of int64
-        How much of each of them is a row.
+        How much of each of them is a row, 0 of what is no array of the parameter's.
     rows : array of int64
         Each at most once.
     positions : array of int64
@@ -161,7 +208,7 @@ def walking(executor: str, size: int, count: int, *arguments: Any) -> Change:
         The step at which each row of the matrix was left. Empty: none has to catch up.
     """
     threads = 1 if on_one_core(executor, size) else count
-    return partial(_compiled(threads > 1, False), *arguments, threads)
+    return partial(_compiled("walk", threads > 1), *arguments, threads)
 
 
 def walk(executor: str, size: int, *arguments: Any) -> None:
@@ -175,4 +222,20 @@ def sweep(executor: str, size: int, *arguments: Any) -> None:
     """``sweep(executor, size, work, addresses, last)``: all lagging rows catch up."""
     count, turn = turn_for(executor, [size])
     with turn:
-        _compiled(count > 1, True)(*arguments, count)
+        _compiled("sweep", count > 1)(*arguments, count)
+
+
+def summing(executor: str, size: int, *arguments: Any) -> Callable[..., None]:
+    """What writes the sums of each row of a sparse gradient, as of an array of its own.
+
+    Called as ``summing(executor, size, work, addresses, row_bytes, rows, positions)``, see `walking`.
+    Returns ``write(kernel, sums, place, stride, count)``: with the address of a kernel of
+    `executors.cpu.sum_kernels` it writes for each row a number for each of its blocks, at `place` and,
+    for each further sum, `stride` later, with at most `count` threads.
+    """
+
+    def write(kernel: int, sums: Array, place: int, stride: int, count: int) -> None:
+        threads = 1 if on_one_core(executor, size) else count
+        _compiled("sum", threads > 1)(*arguments, kernel, sums, place, stride, threads)
+
+    return write

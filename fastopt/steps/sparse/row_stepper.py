@@ -8,8 +8,11 @@ from typing import Any
 from fastopt.arrays.checks import Array
 from fastopt.changes import Change
 from fastopt.executors.cpu.columns import KERNEL
+from fastopt.executors.dispatch import RowSums
+from fastopt.executors.reference import StoredArray
 from fastopt.steps.hyperparameters import Hyperparameters
 from fastopt.steps.parameter_set import ParameterSet
+from fastopt.steps.pass_sums import BlockSums
 from fastopt.steps.sparse.entries import RowGradient, is_sparse
 from fastopt.steps.sparse.lagging_rows import LaggingRows, check_rows_can_step
 from fastopt.validation import choice
@@ -69,6 +72,28 @@ class RowStepper:
                 self._params[index] = LaggingRows(self._work, index, table, numbers, *self._how)
             self._params[index].prepare(hyper.of(index))
 
+    def catch_up_touched(self, gradients: Mapping[int, RowGradient]) -> None:
+        """Bring the rows with a gradient up to date, before sums are of them."""
+        for index, gradient in gradients.items():
+            self._params[index].catch_up(gradient.rows)
+
+    def find_matrices(self, gradients: Mapping[int, RowGradient], hyper: Hyperparameters) -> None:
+        """Find what a step without a gradient does, where that follows from sums; or raise."""
+        for index in gradients:
+            self._params[index].find_matrix(hyper.of(index))
+
+    def summing(
+        self, gradients: Mapping[int, RowGradient], hyper: Hyperparameters
+    ) -> dict[int, RowSums]:
+        """What adds up sums before the step over the rows with a gradient."""
+        return {i: self._params[i].summing(gradient, hyper.of(i)) for i, gradient in gradients.items()}
+
+    def views(
+        self, gradients: Mapping[int, RowGradient], hyper: Hyperparameters
+    ) -> dict[int, list[list[StoredArray]]]:
+        """The rows with a gradient, for the reference."""
+        return {i: list(self._params[i].views(gradient)) for i, gradient in gradients.items()}
+
     def sizes(self, gradients: Mapping[int, RowGradient]) -> list[int]:
         """The number of elements to step for each gradient."""
         return [gradient.positions.size * gradient.values.shape[1] for gradient in gradients.values()]
@@ -79,14 +104,16 @@ class RowStepper:
         hyper: Hyperparameters,
         clears: bool,
         threads: int,
+        sums: BlockSums | None,
     ) -> list[Change]:
-        """The changes that step the rows with a gradient."""
+        """The changes that step the rows with a gradient, and write what is added up to `sums`."""
         changes: list[Change] = []
         for index, gradient in gradients.items():
             self.lagging = True  # perhaps: to catch up without need changes nothing
             code = int(self._table[index, KERNEL])
             rows_of_param = self._params[index]
-            changes += rows_of_param.stepped(gradient, code, hyper.of(index), clears, threads)
+            how = clears, threads, sums
+            changes += rows_of_param.stepped(gradient, code, hyper.of(index), *how)
         return changes
 
     def note_lagging(self) -> None:
