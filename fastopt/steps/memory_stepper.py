@@ -78,9 +78,7 @@ class MemoryStepper(Stepper):
         self.by_header = self.compiled and headers_are_readable() and bool(parameters.leaves)
         checks_first = clip.is_on or (zero_grad and len(parameters.leaves) > 1)
         checks_first = checks_first or bool(self.decisions.passes)
-        # Where rows were stepped before, a step of whole arrays says that sums are of blocks again.
-        self._switches = sums is not None and setup.sparse is not None
-        checks_first = checks_first or self._switches
+        checks_first = checks_first or self._sums_may_be_of_rows
         self._in_one = self.by_header and not checks_first  # gradients are checked, then stepped
         self.also: list[Change] = []  # what is made together with the next step
         self.row_steps = RowStepper(
@@ -177,9 +175,14 @@ class MemoryStepper(Stepper):
             status: int = make([step, *self.also, *self._to_be_made()])[0]
         return status
 
+    @property
+    def _sums_may_be_of_rows(self) -> bool:
+        """Whether a step of whole arrays has to say that their sums are of blocks again."""
+        return self.pass_sums is not None and self.setup.sparse is not None
+
     def _to_be_made(self) -> list[Change]:
         """What is to change with the last elements of the step that was begun."""
-        if self.pass_sums is None or not self._switches:
+        if self.pass_sums is None or self.setup.sparse is None:
             return self.decisions.committed()
         dense = [i for i, g in enumerate(self._grads) if g is not None and i not in self._sparse]
         return [*self.pass_sums.of_blocks(dense), *self.decisions.committed()]
@@ -260,7 +263,8 @@ class MemoryStepper(Stepper):
         if left < 0:  # nothing more of no elements
             return
         if self.compiled and stop - start == self.parameters.size and self._grads and not self._sparse:
-            launch = self._launch_also if self.decisions.carries or self._switches else self.launch
+            makes_more = self.decisions.carries or self._sums_may_be_of_rows
+            launch = self._launch_also if makes_more else self.launch
             launch(self.rows, self.gradients.zero_items, self.ranges)  # counts the step
         else:
             self._run_stretch(start, stop, is_last=left == 0)
