@@ -83,7 +83,8 @@ def ahead(job: Job) -> int:
 # Processors that see streams coming by themselves, across pages too. Measured on a Zen 5 with 4 * 10^7
 # and 6 * 10^7 elements on one core, as multiples of the time with prefetches, by distance:
 #
-#       near | RMSProp 0.94, Adam 0.95, c 0.97, 8-bit state 0.94, three norms 0.90
+#       near | RMSProp 0.94, Adam 0.95, c 0.97, 8-bit state 0.94, three norms 0.90, SGD 0.96; the
+#            | gradient in float16 0.95; the benchmarks' phase 1.00, with a copy to float64 1.07
 #   farthest | float16 0.90, fast 0.92, with an 8-bit state 0.97, Adam 0.97; bfloat16 0.95
 #        far | RMSProp in float64 0.98, Adam 1.18, Adam with 8-bit states 1.30, with bfloat16 1.17,
 #            | split weights 1.08 to 1.10
@@ -94,7 +95,8 @@ FETCH_BY_THEMSELVES = {"znver5"}
 
 def prefetches(job: Job) -> bool:
     """Whether a kernel prefetches at all."""
-    return processor() not in FETCH_BY_THEMSELVES or ahead(job) == FAR
+    wide = any(array.storage.bytes_in_block > 4 * BLOCK for array in job.arrays)
+    return wide or ahead(job) == FAR or processor() not in FETCH_BY_THEMSELVES
 
 
 @dataclass(frozen=True)
