@@ -127,4 +127,4 @@ if not TYPE_CHECKING:  # so that a name that is not there is an error to type ch
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__})

@@ -34,3 +34,12 @@ def listed(names: Iterable[str]) -> str:
     """Join names for an error: "float16, float32 or float64"."""
     *others, last = names
     return " or ".join(filter(None, (", ".join(others), last)))
+
+
+def name_methods_as(public: str, *kinds: type) -> None:
+    """Have Python's errors call the methods of these base classes those of a class that users know."""
+    for kind in kinds:
+        for name, method in vars(kind).items():
+            while isinstance(method, FunctionType) and not name.startswith("_"):
+                method.__qualname__ = f"{public}.{name}"
+                method = getattr(method, "__wrapped__", None)  # the decorated one

@@ -22,6 +22,7 @@ from fastopt.steps.clipping import GradientStats
 from fastopt.steps.group import shown_states
 from fastopt.steps.sparse.entries import wanted_rows
 from fastopt.steps.stats import Stats
+from fastopt.text import name_methods_as
 from fastopt.transforms.base import Chain, Transform, as_chain
 from fastopt.validation import Setting, flag, shown
 
@@ -316,3 +317,6 @@ class Optimizer(Averaged, Decoded, Saved, SharedOptions, shared=True):
 
     def _repr_html_(self) -> str:
         return text.as_table(self)
+
+
+name_methods_as("Optimizer", Averaged, Decoded, Saved)

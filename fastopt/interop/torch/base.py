@@ -42,6 +42,7 @@ from fastopt.interop.torch.tensors import number
 from fastopt.kernels.job import CORRECTION
 from fastopt.optimizers.automatic import current_rate_of, is_automatic
 from fastopt.optimizers.named import NamedOptimizer
+from fastopt.text import name_methods_as
 from fastopt.transforms.base import Chain
 
 if TYPE_CHECKING:
@@ -393,3 +394,6 @@ class FastOptimizer(Averaged, Options, Reported, torch.optim.Optimizer):
                 scale = 1.0 if grad_scale is None else number(grad_scale)
                 self._planner.step(self, key_of(self), scale, capturing)
         return loss
+
+
+name_methods_as("Optimizer", Averaged, Reported, FastOptimizer)
