@@ -1,5 +1,6 @@
 """Numbers and schedules assigned between steps."""
 
+import copy
 import inspect
 import math
 
@@ -128,3 +129,39 @@ def test_what_cannot_be_assigned(name):
     opt = make("Adam")
     with pytest.raises(AttributeError):
         setattr(opt, name, getattr(opt, name))
+
+
+class Local(fastopt.NamedOptimizer):
+    """Its function is made anew whenever the settings change."""
+
+    lr: fastopt.Number = fastopt.setting(default=0.1)
+    keep: fastopt.Number = fastopt.setting(default=0.5)
+    power: fastopt.Number = fastopt.setting(default=2.0)
+
+    def make_parts(self):
+        power = self.power
+
+        def kept(update, param, state, hyper):
+            m = hyper[0] * state[0] + update * power
+            return m, (m,)
+
+        return [fastopt.Transform(kept, state={"m": 0.0}, hyper=(self.keep,)), *self.decay_and_rate()]
+
+
+def test_functions_that_are_defined_in_make_parts():
+    w, expected = np.ones(3), np.ones(3)
+    opt = Local([{"params": [w]}])
+    opt.step([[np.ones(3)]])
+    opt.groups[0].lr = 0.25
+    opt.keep = 0.25
+    opt.load_state_dict(copy.deepcopy(opt.state_dict()))
+    opt.step([[np.ones(3)]])
+    expected -= 0.1 * 2.0
+    expected -= 0.25 * (0.25 * 2.0 + 2.0)
+    np.testing.assert_allclose(w, expected, rtol=1e-15)
+    settings = repr(opt)
+    with pytest.raises(ValueError, match=r"power = 3.0 .* the functions of the transform 'kept' use"):
+        opt.power = 3.0
+    with pytest.raises(ValueError, match="which transforms the optimizer is made of"):
+        opt.average_decay = 0.5
+    assert repr(opt) == settings

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fastopt.changes import assign
+from fastopt.kernels.identity import frozen
 from fastopt.optimizers.group_settings import SettingValues
 from fastopt.optimizers.shared_options import complete
-from fastopt.transforms.base import Chain
+from fastopt.transforms.base import Chain, Transform
 
 if TYPE_CHECKING:
     from fastopt.optimizers.optimizer import Optimizer
@@ -33,13 +34,39 @@ def make_chains(optimizer: Optimizer, settings: SettingValues) -> list[Chain]:
 def use_settings(optimizer: Optimizer, settings: SettingValues, what: str) -> None:
     """Take over settings as a whole, or raise."""
     chains, groups = make_chains(optimizer, settings), optimizer._groups
-    if list(map(_kinds, chains)) != [_kinds(group.chain) for group in groups]:
-        raise ValueError(
-            f"{what} would change which transforms the optimizer is made of: make a new optimizer"
-        )
+    for group, chain in zip(groups, chains, strict=True):
+        _check_same(group.chain, chain, what)
     changes = [assign(group, "chain", chain) for group, chain in zip(groups, chains, strict=True)]
     optimizer._steps.refresh(chains, [*changes, assign(optimizer, "_settings", settings)])
 
 
-def _kinds(chain: Chain) -> list[Any]:
-    return [(t.update, t.slots(), *t.sums.values(), *t.sums_after.values(), t.from_sums) for t in chain]
+def _check_same(current: Chain, new: Chain, what: str) -> None:
+    """Check that a chain has the same transforms, or raise ValueError.
+
+    Functions that `make_parts` defines anew are the same if their content is.
+    """
+    kinds, functions = [(t.name, t.slots()) for t in current], list(map(_functions, current))
+    new_kinds, new_functions = [(t.name, t.slots()) for t in new], list(map(_functions, new))
+    if kinds != new_kinds or _codes(functions) != _codes(new_functions):
+        raise ValueError(
+            f"{what} would change which transforms the optimizer is made of: make a new optimizer"
+        )
+    for old, others, (name, _) in zip(functions, new_functions, kinds, strict=True):
+        if not all(map(_is_same, old, others)):
+            raise ValueError(
+                f"{what} would change what the functions of the transform {name!r} use: give it "
+                "numbers that change as `hyper`, or make a new optimizer"
+            )
+
+
+def _functions(transform: Transform) -> list[Any]:
+    each = transform.update, *transform.sums.values(), *transform.sums_after.values()
+    return [*each, transform.from_sums]
+
+
+def _codes(functions: list[list[Any]]) -> list[list[Any]]:
+    return [[getattr(each, "__code__", each) for each in of_one] for of_one in functions]
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    return one is other or frozen(one) is frozen(other)

@@ -180,3 +180,26 @@ def test_a_state_of_a_setting_that_was_just_assigned_may_be_missing():
     w.grad = torch.ones(3)
     other.step()
     assert re.search("momentum_buffer", str(list(other.state[w])))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda saved: None, TypeError, "state_dict must be a dict, not None"),
+        (lambda saved: [saved], TypeError, "state_dict must be a dict, not"),
+        (lambda saved: {"model": {}, "optimizer": saved}, ValueError, r"\['model', 'optimizer'\]"),
+        (lambda saved: saved["state"], ValueError, r"has the entries \[0\]"),
+        (lambda saved: {**saved, "state": None}, ValueError, "must be an optimizer's"),
+        (lambda saved: {**saved, "param_groups": {}}, ValueError, "must be an optimizer's"),
+        (lambda saved: {**saved, "param_groups": [3]}, TypeError, "must be dicts with .*, not 3"),
+        (lambda saved: {**saved, "param_groups": [{}]}, TypeError, "must be dicts with .*, not {}"),
+        (
+            lambda saved: {**saved, "param_groups": []},
+            ValueError,
+            "different number of parameter groups",
+        ),
+    ],
+)
+def test_what_is_no_state_dict_of_an_optimizer_is_refused(change, error, message):
+    optimizer = made(fast.AdamW)
+    refuses(optimizer, change(copy.deepcopy(optimizer.state_dict())), error, message)

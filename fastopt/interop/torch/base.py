@@ -44,6 +44,7 @@ from fastopt.optimizers.automatic import current_rate_of, is_automatic
 from fastopt.optimizers.named import NamedOptimizer
 from fastopt.text import name_methods_as
 from fastopt.transforms.base import Chain
+from fastopt.validation import shown
 
 if TYPE_CHECKING:
     from fastopt.interop.torch.backward_steps import BackwardSteps
@@ -273,6 +274,8 @@ class FastOptimizer(Averaged, Options, Reported, torch.optim.Optimizer):
             It is of another class, with other settings or states, or of parameters of other shapes.
             Nothing was changed.
         """
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"state_dict must be a dict, not {shown(state_dict)}")
         # torch would cast all states to the parameters' dtype. After the user's hooks:
         handle = self.register_load_state_dict_pre_hook(keep_formats)
         try:

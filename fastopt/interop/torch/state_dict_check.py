@@ -46,7 +46,15 @@ def check_state_dict(optimizer: FastOptimizer, state_dict: Mapping[str, Any]) ->
         It is another optimizer's, or that of other parameters, or has something else in it than
         numbers and tensors where those belong.
     """
-    saved_groups, groups = state_dict["param_groups"], optimizer.param_groups
+    saved_groups, states_of_all = state_dict.get("param_groups"), state_dict.get("state")
+    if not isinstance(saved_groups, list) or not isinstance(states_of_all, Mapping):
+        raise ValueError(
+            "state_dict must be an optimizer's, with a dict 'state' and a list 'param_groups', but has "
+            f"the entries {shown(list(state_dict))}"
+        )
+    if others := [group for group in saved_groups if not _is_group(group)]:
+        raise TypeError(f"param_groups must be dicts with a list 'params', not {shown(others[0])}")
+    groups = optimizer.param_groups
     for index, saved in enumerate(saved_groups):
         current = groups[index] if index < len(groups) else {}
         _check_entries(optimizer, f"param_groups[{index}]", saved, current)
@@ -54,10 +62,14 @@ def check_state_dict(optimizer: FastOptimizer, state_dict: Mapping[str, Any]) ->
         return  # torch says so
     for index, (saved, group) in enumerate(zip(saved_groups, groups, strict=True)):
         chain = optimizer._chain({**dict.fromkeys(optimizer._filled_in, False), **saved}, {})
-        states = {key: state_dict["state"].get(key, {}) for key in saved["params"]}
+        states = {key: states_of_all.get(key, {}) for key in saved["params"]}
         for (key, state), param in zip(states.items(), group["params"], strict=True):
             _check_state(optimizer, f"state[{key}]", state, param, chain)
         check_saved(index, saved, states, chain)
+
+
+def _is_group(group: Any) -> bool:
+    return isinstance(group, Mapping) and isinstance(group.get("params"), (list, tuple))
 
 
 def _check_entries(
