@@ -201,5 +201,5 @@ def test_a_state_of_a_setting_that_was_just_assigned_may_be_missing():
     ],
 )
 def test_what_is_no_state_dict_of_an_optimizer_is_refused(change, error, message):
-    optimizer = made(fast.AdamW)
+    optimizer = trained(fast.AdamW)
     refuses(optimizer, change(copy.deepcopy(optimizer.state_dict())), error, message)
