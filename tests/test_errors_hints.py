@@ -1,7 +1,6 @@
 """Errors say what to do instead, in few words."""
 
 import copy
-import inspect
 
 import numpy as np
 import pytest
@@ -362,48 +361,3 @@ def test_other_attributes_are_for_classes_without_slots():
     mine = Mine(np.ones(3))
     mine.note, mine.base_lr = 1, 0.5
     assert (mine.note, mine.base_lr, copy.copy(mine).lr) == (1, 0.5, 0.1)
-
-
-def public_methods(kind, home):
-    """The functions behind the public methods of a class, decorated ones too, that fastopt defines."""
-    for each in kind.__mro__:
-        for name, method in vars(each).items() if each.__module__.startswith(home) else ():
-            function = getattr(method, "__func__", method)
-            while inspect.isfunction(function) and not name.startswith("_"):
-                yield name, function
-                function = getattr(function, "__wrapped__", None)
-
-
-def check_names_of_methods(kinds, home, names):
-    checked = [pair for kind in kinds for pair in public_methods(kind, home)]
-    assert len(checked) > 10 * len(kinds)
-    assert {f.__qualname__ for name, f in checked if f.__qualname__ not in names(name)} == set()
-
-
-def test_methods_are_called_those_of_classes_that_users_know():
-    kinds = [getattr(fastopt, name) for name in fastopt.__all__]
-    kinds = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, fastopt.Optimizer)]
-    public = {kind.__name__ for kind in kinds}
-    check_names_of_methods(kinds, "fastopt.", lambda name: {f"{kind}.{name}" for kind in public})
-    with refusal(TypeError, ["Optimizer.save() missing"]):
-        fastopt.SGD(np.ones(3)).save()
-    with refusal(TypeError, ["Optimizer.averaged() takes"]):
-        fastopt.SGD(np.ones(3)).averaged(1)
-
-
-def test_methods_for_torch_are_called_those_of_classes_that_users_know():
-    torch = pytest.importorskip("torch", reason="torch is not installed")
-    home = pytest.importorskip("fastopt.interop.torch")
-    kinds = [getattr(home, name) for name in home.__all__]
-    kinds = [kind for kind in kinds if isinstance(kind, type)]
-    public = {"Optimizer", *(kind.__name__ for kind in kinds)}
-    check_names_of_methods(kinds, "fastopt.", lambda name: {f"{kind}.{name}" for kind in public})
-    optimizer = home.AdamW([torch.nn.Parameter(torch.ones(3))])
-    for call in optimizer.step, optimizer.read_stats, optimizer.averaged, optimizer.state_dict:
-        with refusal(TypeError, [f"Optimizer.{call.__name__}() takes"]):
-            call(1, 2)
-
-
-def test_names_of_the_package_are_listed_once():
-    _ = fastopt.SGD
-    assert len(dir(fastopt)) == len(set(dir(fastopt)))

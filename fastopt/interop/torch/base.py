@@ -12,7 +12,7 @@ from fastopt.interop.torch.averages import Averaged
 from fastopt.interop.torch.capture import check_unscaled, is_capturing
 from fastopt.interop.torch.carried import CARRIED, check_places, check_stats, with_sums
 from fastopt.interop.torch.hooks import hooked
-from fastopt.interop.torch.loading import keep_formats, release
+from fastopt.interop.torch.loading import check_is_dict, keep_formats, release
 from fastopt.interop.torch.master_weights import (
     as_float32,
     complete_correction,
@@ -44,7 +44,6 @@ from fastopt.optimizers.automatic import current_rate_of, is_automatic
 from fastopt.optimizers.named import NamedOptimizer
 from fastopt.text import name_methods_as
 from fastopt.transforms.base import Chain
-from fastopt.validation import shown
 
 if TYPE_CHECKING:
     from fastopt.interop.torch.backward_steps import BackwardSteps
@@ -274,8 +273,7 @@ class FastOptimizer(Averaged, Options, Reported, torch.optim.Optimizer):
             It is of another class, with other settings or states, or of parameters of other shapes.
             Nothing was changed.
         """
-        if not isinstance(state_dict, Mapping):
-            raise TypeError(f"state_dict must be a dict, not {shown(state_dict)}")
+        check_is_dict(state_dict)
         # torch would cast all states to the parameters' dtype. After the user's hooks:
         handle = self.register_load_state_dict_pre_hook(keep_formats)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from fastopt.interop.torch.shards import is_sharded
 from fastopt.interop.torch.state_dict_check import check_state_dict
 from fastopt.interop.torch.state_formats import is_packed
 from fastopt.kernels.job import CORRECTION
+from fastopt.validation import shown
 
 
 class HiddenTensor:
@@ -19,6 +21,12 @@ class HiddenTensor:
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
+
+
+def check_is_dict(state_dict: Any) -> None:
+    """Raise TypeError for what torch would fail to copy before any hook."""
+    if not isinstance(state_dict, Mapping):
+        raise TypeError(f"state_dict must be a dict, not {shown(state_dict)}")
 
 
 def keep_formats(optimizer: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
