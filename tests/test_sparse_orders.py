@@ -45,7 +45,7 @@ class Expected:
     def __init__(self, params: list[np.ndarray], mode: str, **settings: Any) -> None:
         self.params = [param.copy() for param in params]
         self.momenta = [np.zeros_like(param) for param in params]
-        self.lazy, self.given = mode == "lazy", settings
+        self.lazy, self.settings = mode == "lazy", settings
         self.norm, self.skipped = 0.0, False
 
     def step(self, grads: list[Any], scale: float) -> None:
@@ -56,18 +56,18 @@ class Expected:
         present = [pair for pair in summed if pair is not None]
         finite = all(np.isfinite(whole).all() for whole, _ in present)
         self.norm = sum(float(np.square(whole / scale).sum()) for whole, _ in present) ** 0.5
-        self.skipped = self.given.get("skip_nonfinite", False) and not finite
+        self.skipped = self.settings.get("skip_nonfinite", False) and not finite
         if self.skipped:
             return
-        limit = self.given.get("clip_norm", np.inf)
+        limit = self.settings.get("clip_norm", np.inf)
         factor = limit / self.norm if self.norm > limit else 1.0
         for pair, param, momentum in zip(summed, self.params, self.momenta, strict=True):
             if pair is None:
                 continue
             whole, touched = pair
             rows = touched if self.lazy else slice(None)
-            g = whole[rows] / scale * factor + self.given.get("weight_decay", 0.0) * param[rows]
-            momentum[rows] = self.given.get("momentum", 0.0) * momentum[rows] + g
+            g = whole[rows] / scale * factor + self.settings.get("weight_decay", 0.0) * param[rows]
+            momentum[rows] = self.settings.get("momentum", 0.0) * momentum[rows] + g
             param[rows] -= LR * momentum[rows]
 
     @staticmethod

@@ -68,7 +68,7 @@ def rows_and_dense(rng: Any, dtype: Any) -> list[Any]:
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("per_array", [False, True])
 def test_the_bits_are_the_same_everywhere(mode: str, dtype: Any, per_array: bool) -> None:
-    found = []
+    results = []
     for executor in EXECUTORS:
         rng = np.random.default_rng(1)
         params = [rng.normal(size=shape).astype(dtype) for shape in ((40, 900), (60, 7), (9000,))]
@@ -78,10 +78,12 @@ def test_the_bits_are_the_same_everywhere(mode: str, dtype: Any, per_array: bool
             opt.step(rows_and_dense(rng, dtype))
         opt.catch_up()
         saved = opt.state_dict()
-        found.append((params, opt.state["average"], repr((opt.stats, saved["carried"], saved["sums"]))))
-    for params, averages, numbers in found[1:]:
-        assert numbers == found[0][2]
-        for one, other in zip([*params, *averages], [*found[0][0], *found[0][1]], strict=True):
+        results.append(
+            (params, opt.state["average"], repr((opt.stats, saved["carried"], saved["sums"])))
+        )
+    for params, averages, numbers in results[1:]:
+        assert numbers == results[0][2]
+        for one, other in zip([*params, *averages], [*results[0][0], *results[0][1]], strict=True):
             assert_same_bits(one, other)
 
 
@@ -171,9 +173,9 @@ def test_a_skipped_step_changes_nothing(mode: str, executor: str) -> None:
     parts = chain(damp(), t.skip_nonfinite(), t.scale_by_learning_rate(LR))
     opt = fastopt.Optimizer(w, parts, sparse=mode, executor=executor, stats=STATS)
     opt.step((np.array([1, 2]), np.ones((2, 3))))
-    before = w.tobytes(), repr(opt.stats), repr(opt.state_dict()["carried"])
+    previous = w.tobytes(), repr(opt.stats), repr(opt.state_dict()["carried"])
     opt.step((np.array([0]), np.full((1, 3), np.nan)))
-    assert (w.tobytes(), repr(opt.stats), repr(opt.state_dict()["carried"])) == before
+    assert (w.tobytes(), repr(opt.stats), repr(opt.state_dict()["carried"])) == previous
     assert opt.step_count == 1
     opt.step((np.array([0]), np.ones((1, 3))))
     assert np.isfinite(w).all()

@@ -174,11 +174,11 @@ def test_a_group_with_other_sums_takes_dense_gradients_only(mode: str) -> None:
     opt.step([[(np.array([2]), np.ones((1, 3)))], [np.ones((2, 2))]])
     assert table[2, 0] == 0.5
     assert np.allclose(layer, 0.9)
-    before = table.tobytes(), layer.tobytes()
+    previous = table.tobytes(), layer.tobytes()
     sparse = np.array([1]), np.ones((1, 2))
     with refusal(ValueError, ["sum 'param'", "scale_by_trust_ratio", "sparse"]):
         opt.step([[np.ones((4, 3))], [sparse]])
-    assert (table.tobytes(), layer.tobytes(), opt.step_count) == (*before, 1)
+    assert (table.tobytes(), layer.tobytes(), opt.step_count) == (*previous, 1)
 
 
 def test_sums_that_leave_no_closed_form_are_an_error_before_anything_is_written() -> None:
@@ -201,10 +201,10 @@ def test_sums_that_leave_no_closed_form_are_an_error_before_anything_is_written(
     w = np.ones((3, 2))
     opt = fastopt.Optimizer(w, part, sparse="exact")
     opt.step((np.array([1]), np.ones((1, 2))))
-    before = w.tobytes()
+    previous = w.tobytes()
     with refusal(ValueError, ["damped", "keeps too little", "lazy"]):
         opt.step((np.array([2]), np.full((1, 2), 9.0)))
-    assert (w.tobytes(), opt.step_count) == (before, 1)
+    assert (w.tobytes(), opt.step_count) == (previous, 1)
     opt.step((np.array([2]), np.ones((1, 2))))
     assert np.isclose(opt.state["average"][1, 0], 0.9 * 0.1)
 

@@ -140,14 +140,14 @@ def test_misspelt_options_are_no_new_attributes(kind):
 @EITHER
 @pytest.mark.parametrize("add", [False, True])
 def test_misspelt_entries_of_param_groups_are_refused_and_others_kept(kind, add):
-    made = getattr(fast, kind)
+    optimizer_of = getattr(fast, kind)
 
     def with_entry(name):
         params = [torch.nn.Parameter(torch.ones(3))]
         group = {"params": params, name: 0.5}
         if not add:
-            return made([group])
-        optimizer = made([torch.nn.Parameter(torch.ones(2))])
+            return optimizer_of([group])
+        optimizer = optimizer_of([torch.nn.Parameter(torch.ones(2))])
         try:
             optimizer.add_param_group(group)
         finally:
