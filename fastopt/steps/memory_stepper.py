@@ -43,8 +43,6 @@ class MemoryStepper(Stepper):
     a step. What it does not let through takes the way of `begin`, `decide`, `run` and `end`.
     """
 
-    by_table = True  # gradients can be noted in its table
-
     def __init__(
         self, parameters: ParameterSet, hyper: Hyperparameters, clip: NormClip, setup: Setup
     ) -> None:
@@ -74,7 +72,6 @@ class MemoryStepper(Stepper):
         )
         self.rows, self.ranges = self.table.rows, self.table.ranges
         self.gradients = (ListedGradients if setup.listed else Gradients)(parameters, self.table, setup)
-        self.by_table = self.compiled  # gradients can be noted in it
         self.by_header = self.compiled and headers_are_readable() and bool(parameters.leaves)
         checks_first = clip.is_on or (zero_grad and len(parameters.leaves) > 1)
         checks_first = checks_first or bool(self.decisions.passes)
@@ -112,6 +109,11 @@ class MemoryStepper(Stepper):
     def counted(self, count: int, lags: Sequence[int]) -> list[Change]:
         """What lets so many steps have been taken, and arrays left out of so many."""
         return self.table.counted(count, lags)
+
+    @property
+    def by_table(self) -> bool:
+        """Whether gradients can be noted in the table."""
+        return self.compiled
 
     @property
     def executor(self) -> str:
@@ -218,6 +220,7 @@ class MemoryStepper(Stepper):
         if self.setup.zero_grad and self.gradients.share_memory():
             self.gradients.check(gradients)  # raises the error
         self._take(gradients, {}, are_checked=True)
+        self.table.may_lag = status == SKIPPED or not gradients  # noted ones were not looked at
 
     def _check(self, gradients: list[Any]) -> None:
         """Check the gradients, or raise; switch kernels for gradients whose format has changed."""
@@ -229,6 +232,7 @@ class MemoryStepper(Stepper):
             changes += self.table.planned(others, self._kernels(dtypes, self.scales))
         make(changes)
         self._take(gradients, sparse, are_checked=False)
+        self.table.may_lag = True
         self.row_steps.prepare(sparse, self.hyper)
 
     def _take(
@@ -310,7 +314,8 @@ class MemoryStepper(Stepper):
         if self.pass_sums is not None:
             make(self.pass_sums.reduced(self.reducer))
         self._release()
-        self._keep_up()
+        if self.table.may_lag:
+            self._keep_up()
 
     def _release(self) -> None:
         """Leave the gradients to their owner."""

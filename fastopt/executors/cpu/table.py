@@ -107,7 +107,14 @@ class Table(CountedTable):
     grain : int
         Threads share an array at multiples of so many elements: at least whole cache lines and blocks
         of codes.
+
+    Attributes
+    ----------
+    may_lag : bool
+        Whether a gradient of the step that was begun may be None.
     """
+
+    may_lag = True
 
     def __init__(
         self,
