@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter
 from bench.drawing import colour, save
 from bench.peers import TITLES
 from bench.roofline import NAME as ROOFLINE
+from fastopt.optimizers.registry import NAMES
 
 Case = Mapping[str, Any]
 Results = Mapping[str, Any]
@@ -159,17 +160,26 @@ def bytes_moved(results: Results, figure: Figure) -> None:
         axes.plot(moved, middle, "o", color="C0")
     lowest = 0.0
     for moved in sorted({moved for moved, _ in points.values()}):  # one label for what moves as many
-        text = ", ".join(label for label, (other, _) in points.items() if other == moved)
-        height = max(times[1] for other, times in points.values() if other == moved)
+        text = _listed([label for label, (other, _) in points.items() if other == moved])
+        heights = [times[1] for other, times in points.values() if other == moved]
         if moved > 0.5 * most:  # to the left, above the label before
-            lowest = max(height, lowest + 0.06 * most)
+            lowest = max(*heights, lowest + 0.06 * most)
             axes.text(moved - 0.02 * most, lowest, text, ha="right", va="bottom", fontsize=9)
         else:
-            axes.text(moved + 0.02 * most, height, text, ha="left", va="top", fontsize=9)
+            axes.text(moved + 0.02 * most, min(heights), text, ha="left", va="top", fontsize=9)
     axes.plot([0, most], [0, most], color=colour("ink"), linestyle=":", label="at the roofline's speed")
-    axes.legend(loc="upper left")
+    axes.legend(loc="lower right")
     axes.set(xlabel="bytes an element", ylabel="time, in bytes at full speed")
     axes.set(xlim=(0, most), ylim=(0, most))
+
+
+NAMED = 2
+
+
+def _listed(labels: list[str]) -> str:
+    """The first few, and how many more there are."""
+    more = len(labels) - NAMED
+    return ", ".join(labels[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 LARGE = 10**7
@@ -191,7 +201,8 @@ COMMON = {"question", "form", "dtype", "size", "threads", "all_threads", "rounds
 
 def _kind(case: Case) -> str:
     """What a point is called: its form, and whatever else sets the case apart."""
-    names = {"rmsprop_everything": "centered, momentum, decay", **FORMS}
+    names = {**NAMES, **FORMS, "rmsprop_everything": "centered, momentum, decay"}
+    names |= {"rmsprop_auto": 'RMSProp, lr="auto"', "adamw_schedule_free": "AdamW, schedule-free"}
     form = "the whole phase, copy in" if case["question"] == "phase" else case.get("form", "")
     more = [str(value) for key, value in case.items() if key not in COMMON]
     return " ".join(filter(None, [names.get(form, form), *more]))
