@@ -13,15 +13,15 @@ from functools import partial
 from operator import call, setitem
 from typing import Any, TypeAlias
 
-Change: TypeAlias = Callable[[], Any]
+Change: TypeAlias = Callable[[], object]
 
 
-def put(target: Any, values: Any, where: Any = ...) -> Change:
+def put(target: object, values: object, where: object = ...) -> Change:
     """``target[where] = values``, for an array and values that fit."""
     return partial(setitem, target, where, values)
 
 
-def assign(owner: Any, name: str, value: Any) -> Change:
+def assign(owner: object, name: str, value: object) -> Change:
     """``owner.name = value``, for an attribute that is no property."""
     return partial(setattr, owner, name, value)
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from operator import is_
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def owned(value: Any) -> Any:
@@ -27,11 +30,11 @@ def owned(value: Any) -> Any:
     return value
 
 
-def _is_foreign(array: np.ndarray[Any, Any]) -> bool:
+def _is_foreign(array: NDArray[np.generic]) -> bool:
     """Whether the memory may be someone else's; unpickling makes NumPy's own, bytes or bytearrays."""
     if not (array.flags.writeable and array.flags.aligned):
         return True
-    base: Any = array.base
+    base: object = array.base
     while isinstance(base, np.ndarray):
         base = base.base
     if isinstance(base, memoryview):

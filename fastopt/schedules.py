@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields
 from functools import partial
 from itertools import pairwise
-from typing import Any
 
 from fastopt import validation
 
@@ -22,17 +21,17 @@ __all__ = [
 ]  # fmt: skip
 
 
-def _items(name: str, values: Any) -> list[tuple[str, Any]]:
+def _items(name: str, values: object) -> list[tuple[str, object]]:
     if not isinstance(values, (list, tuple)):
         raise TypeError(f"{name} must be a list or tuple of numbers, not {validation.shown(values)}")
     return [(f"{name}[{i}]", item) for i, item in enumerate(values)]
 
 
-def _numbers(name: str, values: Any) -> tuple[float, ...]:
+def _numbers(name: str, values: object) -> tuple[float, ...]:
     return tuple(validation.finite_number(*item) for item in _items(name, values))
 
 
-def _rising_steps(name: str, values: Any) -> tuple[int, ...]:
+def _rising_steps(name: str, values: object) -> tuple[int, ...]:
     steps = tuple(validation.whole_number(*item) for item in _items(name, values))
     if any(one >= other for one, other in pairwise(steps)):
         raise ValueError(f"{name} must rise, got {validation.shown(values)}")

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import FunctionType, MethodType
-from typing import Any
 
 import numpy as np
 
 
-def arguments(values: Mapping[str, Any]) -> str:
+def arguments(values: Mapping[str, object]) -> str:
     """As in a call."""
     return ", ".join(f"{name}={show(value)}" for name, value in values.items())
 
 
-def show(value: Any) -> str:
+def show(value: object) -> str:
     """A short text for a setting."""
     if isinstance(value, np.ndarray):
         return f"<array {value.dtype} {value.shape}>"

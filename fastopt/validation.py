@@ -7,13 +7,14 @@ number. Numbers are checked here and now, a schedule's values when they are used
 from __future__ import annotations
 
 import math
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar, copy_context
 from functools import lru_cache, partial
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar, TypeVarTuple
 
 import numpy as np
 
@@ -22,16 +23,21 @@ from fastopt.text import listed
 Schedule: TypeAlias = Callable[[int], float]
 Setting: TypeAlias = float | Schedule
 Hyper: TypeAlias = tuple[float, ...]
+PathLike: TypeAlias = str | os.PathLike[str]
+Check: TypeAlias = Callable[[str, object], Setting]  # of a value, by the name that errors say
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 LONGEST = 160  # characters of a value in an error
 
 # By a function's id and the step: the function, which keeps the id its own, and what it returned. By
 # None: nothing, where any of them was called again.
-_Calls: TypeAlias = dict[tuple[int, int] | None, tuple[Any, Any]]
+_Calls: TypeAlias = dict[tuple[int, int] | None, tuple[object, object]]
 _calls: ContextVar[_Calls | None] = ContextVar("calls", default=None)
 
 
-def each_called_once(function: Callable[..., Any], *arguments: Any) -> tuple[Any, bool]:
+def each_called_once(function: Callable[[*Ts], T], *arguments: *Ts) -> tuple[T, bool]:
     """Call `function`; within it `call` calls another one once for each step, whoever asks.
 
     Arrays of several groups, dtypes and lags need the hyperparameters of one step, and one schedule
@@ -52,7 +58,7 @@ def each_called_once(function: Callable[..., Any], *arguments: Any) -> tuple[Any
     return context.run(function, *arguments), None in calls
 
 
-def call(function: Callable[[int], Any], step: int) -> Any:
+def call(function: Callable[[int], object], step: int) -> Any:
     """What a schedule, or another function of the step, returns."""
     calls = _calls.get()
     if calls is None:
@@ -68,12 +74,12 @@ def call(function: Callable[[int], Any], step: int) -> Any:
 class DeviceScalar(ABC):
     """A number in the memory of a device: it can be computed with, but not be looked at here."""
 
-    def operand(self, value: Any) -> Any:
+    def operand(self, value: float) -> object:
         """A setting, as what can be computed with beside this number."""
         return float(value)
 
     @abstractmethod
-    def if_above(self, limit: float, then: Any, otherwise: float) -> Any:
+    def if_above(self, limit: float, then: float, otherwise: float) -> float:
         """One of two numbers: `then` if this one is above the limit, else `otherwise`."""
 
 
@@ -86,7 +92,7 @@ class CurrentValue(ABC):
         """How errors name the number."""
 
     @abstractmethod
-    def __call__(self, step: int) -> Any:
+    def __call__(self, step: int) -> object:
         """The number as it is now."""
 
 
@@ -98,7 +104,7 @@ def as_float(value: Any) -> float:
         return math.inf if value > 0 else -math.inf
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """For errors: the `repr`, shortened; an int of thousands of digits refuses to give one."""
     kind = type(value).__name__
     try:
@@ -119,7 +125,7 @@ def as_scalar(value: Any) -> Any:
     return item() if callable(item) else float(value)
 
 
-def _checked(name: str, value: Any, accepted: Callable[[float], bool], rule: str) -> float:
+def _checked(name: str, value: object, accepted: Callable[[float], bool], rule: str) -> float:
     if type(value) is not float:
         value = as_scalar(value)
     if isinstance(value, bool) or not isinstance(value, Real):
@@ -139,7 +145,7 @@ def _checked(name: str, value: Any, accepted: Callable[[float], bool], rule: str
     return number
 
 
-def _constant(name: str, value: Any, accepted: Callable[[float], bool], rule: str) -> float:
+def _constant(name: str, value: object, accepted: Callable[[float], bool], rule: str) -> float:
     if type(value) is float and math.isfinite(value) and accepted(value):  # a third of the time
         return value
     number = _checked(name, value, accepted, rule)
@@ -148,7 +154,7 @@ def _constant(name: str, value: Any, accepted: Callable[[float], bool], rule: st
     return number
 
 
-def _setting(name: str, value: Any, accepted: Callable[[float], bool], rule: str) -> Setting:
+def _setting(name: str, value: object, accepted: Callable[[float], bool], rule: str) -> Setting:
     if not callable(value):
         return _constant(name, value, accepted, rule)
     if isinstance(value, CurrentValue):  # not a schedule of a user's, which is called once a step
@@ -160,7 +166,7 @@ def _at_step(
     name: str, schedule: Schedule, accepted: Callable[[float], bool], rule: str, step: int
 ) -> float:
     try:
-        value: Any = call(schedule, step)
+        value: object = call(schedule, step)
     except Exception as error:
         error.add_note(
             f"This is from the schedule of {name}, called with the step {step}: "
@@ -211,62 +217,62 @@ def _is_above_one(x: float) -> bool:
     return x > 1.0
 
 
-def finite(name: str, value: Any) -> Setting:
+def finite(name: str, value: object) -> Setting:
     """Any finite number."""
     return _setting(name, value, _is_any, "that is finite")
 
 
-def nonnegative(name: str, value: Any) -> Setting:
+def nonnegative(name: str, value: object) -> Setting:
     """A finite number >= 0."""
     return _setting(name, value, _is_nonnegative, ">= 0")
 
 
-def positive(name: str, value: Any) -> Setting:
+def positive(name: str, value: object) -> Setting:
     """A finite number > 0."""
     return _setting(name, value, _is_positive, "> 0")
 
 
-def decay_rate(name: str, value: Any) -> Setting:
+def decay_rate(name: str, value: object) -> Setting:
     """The weight of the past in a moving average: in [0, 1)."""
     return _setting(name, value, _is_decay_rate, "in [0, 1)")
 
 
-def fraction(name: str, value: Any) -> Setting:
+def fraction(name: str, value: object) -> Setting:
     """In [0, 1], both ends included."""
     return _setting(name, value, _is_fraction, "in [0, 1]")
 
 
-def below_one(name: str, value: Any) -> Setting:
+def below_one(name: str, value: object) -> Setting:
     """A factor that shrinks: in (0, 1), without the ends."""
     return _setting(name, value, _is_below_one, "in (0, 1)")
 
 
-def above_one(name: str, value: Any) -> Setting:
+def above_one(name: str, value: object) -> Setting:
     """A finite factor that enlarges: > 1."""
     return _setting(name, value, _is_above_one, "> 1")
 
 
-def finite_number(name: str, value: Any) -> float:
+def finite_number(name: str, value: object) -> float:
     """Any finite number, that cannot be scheduled."""
     return _constant(name, value, _is_any, "that is finite")
 
 
-def nonnegative_number(name: str, value: Any) -> float:
+def nonnegative_number(name: str, value: object) -> float:
     """A finite number >= 0 that cannot be scheduled, such as the start of an accumulator."""
     return _constant(name, value, _is_nonnegative, ">= 0")
 
 
-def finite_positive(name: str, value: Any) -> float:
+def finite_positive(name: str, value: object) -> float:
     """A finite number > 0 that cannot be scheduled."""
     return _constant(name, value, _is_positive, "> 0")
 
 
-def number_from(name: str, value: Any, least: float) -> float:
+def number_from(name: str, value: object, least: float) -> float:
     """A finite number that is not below `least` and cannot be scheduled."""
     return _constant(name, value, lambda x: x >= least, f">= {least:g}")
 
 
-def whole_number(name: str, value: Any, least: int = 0) -> int:
+def whole_number(name: str, value: object, least: int = 0) -> int:
     """A whole number that is not below `least`."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be a whole number >= {least}, not {shown(value)}")
@@ -277,14 +283,14 @@ def whole_number(name: str, value: Any, least: int = 0) -> int:
     return number
 
 
-def flag(name: str, value: Any) -> bool:
+def flag(name: str, value: object) -> bool:
     """True or False, and nothing that merely looks like it."""
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, not {shown(value)}")
     return value
 
 
-def choice(name: str, value: Any, accepted: Sequence[str]) -> str:
+def choice(name: str, value: object, accepted: Sequence[str]) -> str:
     """One of these words."""
     if not isinstance(value, str):
         raise TypeError(f"{name} must be {listed(map(repr, accepted))}, not {shown(value)}")
@@ -293,10 +299,10 @@ def choice(name: str, value: Any, accepted: Sequence[str]) -> str:
     return value
 
 
-def as_path(name: str, value: Any) -> Path:
+def as_path(name: str, value: object) -> Path:
     """The path of a file or folder."""
     try:
-        path = Path(value)
+        path = Path(value)  # type: ignore[arg-type]  # this checks it
     except TypeError:
         raise TypeError(f"{name} must be a str or a pathlib.Path, not {shown(value)}") from None
     if "\0" in str(path):
@@ -304,14 +310,14 @@ def as_path(name: str, value: Any) -> Path:
     return path
 
 
-def is_number_or_schedule(value: Any) -> bool:
+def is_number_or_schedule(value: object) -> bool:
     """Whether this is meant as a setting, rather than as an array."""
     return isinstance(value, Real) or callable(value)
 
 
 # Kept: one-shot functions check the same constants in every call, at 10 us each.
 @lru_cache(maxsize=1024)
-def check_rounded(name: str, value: float, dtype: np.dtype[Any], rule: Callable[..., Any]) -> None:
+def check_rounded(name: str, value: float, dtype: np.dtype[np.generic], rule: Check) -> None:
     """A constant is what its rule accepts in the dtype of the arithmetic too, and zero only if it was.
 
     Parameters
@@ -344,7 +350,7 @@ def at(setting: Setting, step: int) -> float:
 def if_above(number: float, limit: float, then: Callable[[], float], otherwise: float) -> float:
     """``then()`` if the number is above the limit, else `otherwise`; on a device both are computed."""
     if isinstance(number, DeviceScalar):
-        return number.if_above(limit, then(), otherwise)  # type: ignore[no-any-return]
+        return number.if_above(limit, then(), otherwise)
     return then() if number > limit else otherwise
 
 

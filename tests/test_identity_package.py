@@ -43,7 +43,7 @@ def imported(file: str) -> set[str]:
 @functools.cache
 def reaching() -> set[str]:
     """What a file that compiles imports, directly or not, and these files."""
-    words = "@helper", "@intrinsic", "compile_function(", "_CFuncCompiler", "ccallback"
+    words = "@helper", "@intrinsic", "@emits(", "compile_function(", "_CFuncCompiler", "ccallback"
     words += "device.intrinsic", "device.helper", "compile_kernel("
     files = {file for file, text in SOURCES.items() if any(word in text for word in words)}
     files = {file for file in files if not file.startswith("interop/")}

@@ -163,10 +163,13 @@ def torch_optimizers(model: Any) -> None:
         kind(model.parameters(), lr=1e-3).zero_grad()
 
 
-def scipy_methods() -> list[Callable[..., Any]]:
+def scipy_methods(w: Array) -> tuple[int, str]:
     from fastopt.interop import scipy
 
-    return [scipy.rmsprop, scipy.adam, scipy.method(Signs)]
+    result = scipy.method(Signs)(len, w)
+    steps: int = result.nit
+    message: str = scipy.adam(len, w).message
+    return steps, message
 
 
 def graph(device_w: Any, stream: Any) -> None:
@@ -287,6 +290,12 @@ def mistakes(opt: fastopt.RMSProp, signs: Signs, w: Array) -> None:
     fastopt.Adam(w, sparse="fully")  # wrong
     fastopt.Adams(w)  # wrong
     opt.load("run.npz", match="name")  # wrong
+    opt.save(3)  # wrong
+    fastopt.Adam(w, state_dir=3)  # wrong
+    fastopt.Adam(w, state_dtype=8)  # wrong
+    fastopt.Adam(w, bounds=1.0)  # wrong
+    fastopt.minimize(len, w, optimizer=3)  # wrong
+    fastopt.minimize(len, w, seed="one")  # wrong
     fastopt.minimize(len, w, keep="worst")  # wrong
     fastopt.Prodigy(w, d0="small")  # wrong
     fastopt.RAdam(w).threshold = "4"  # wrong

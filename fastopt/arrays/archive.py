@@ -15,19 +15,21 @@ import numpy as np
 
 from fastopt.arrays import placement
 from fastopt.arrays.checks import Array
+from fastopt.arrays.device_array import AnyArray
 from fastopt.arrays.regular_files import open_regular, replacing
+from fastopt.codecs.base import DType
 from fastopt.codecs.formats import bits_of
 
 DESCRIPTION = "fastopt.json"
 LARGEST_DESCRIPTION = 1 << 26  # bytes: a million arrays with paths of 50 characters
 IO_CHUNK = 1 << 22  # bytes read or written at a time
 
-_Header: TypeAlias = tuple[tuple[int, ...], bool, np.dtype[Any]]
+_Header: TypeAlias = tuple[tuple[int, ...], bool, DType]
 
 
 def write_archive(
     path: Path,
-    description: Mapping[str, Any],
+    description: Mapping[str, object],
     named: Iterable[tuple[str, Array]],
     like: Path | None = None,
 ) -> None:
@@ -54,13 +56,13 @@ def _write_array(member: IO[bytes], array: Array) -> None:
         member.write(bytes(content[start : start + IO_CHUNK]))
 
 
-def in_files(dtype: np.dtype[Any]) -> np.dtype[Any]:
+def in_files(dtype: DType) -> DType:
     """The dtype in files: integers for formats that .npy does not have, such as bfloat16."""
     return bits_of(dtype)
 
 
 def _bytes(array: Array) -> memoryview:
-    content: Any = array.reshape(-1).view(np.uint8)
+    content: Any = array.reshape(-1).view(np.uint8)  # no Buffer to type checkers before Python 3.12
     return memoryview(content)
 
 
@@ -103,7 +105,7 @@ class Archive:
                     return description
         raise ValueError(f"{self._path} was not written by an optimizer's save()")
 
-    def check(self, arrays: Mapping[str, Array]) -> None:
+    def check(self, arrays: Mapping[str, AnyArray]) -> None:
         """Read all that `read_into` would read, and check checksums, shapes and dtypes."""
         members = set(self._archive.namelist())
         for name, array in arrays.items():
@@ -128,18 +130,17 @@ class Archive:
             header = _read_header(member)
             yield member, header, self._archive.getinfo(f"{name}.npy").file_size - member.tell()
 
-    def read_into(self, arrays: Mapping[str, Array], first: int = 0) -> None:
+    def read_into(self, arrays: Mapping[str, AnyArray], first: int = 0) -> None:
         """Fill arrays from the file, which was checked, with its elements from `first` on."""
         for name, array in arrays.items():
-            in_memory = isinstance(array, np.ndarray)
-            host = array if in_memory else np.empty(array.shape, array.dtype)
+            host = array if isinstance(array, np.ndarray) else np.empty(array.shape, array.dtype)
             with _readable(self._path), self._open(name) as (member, _, _):
                 member.seek(first * array.itemsize, os.SEEK_CUR)
                 content, start = _bytes(host), 0
                 for chunk in _chunks(member, len(content)):
                     content[start : start + len(chunk)] = chunk
                     start += len(chunk)
-            if not in_memory:
+            if host is not array:
                 placement.copy(array, host)
 
 
@@ -157,7 +158,7 @@ def _chunks(member: IO[bytes], size: int) -> Iterator[bytes]:
 def _read_header(member: IO[bytes]) -> _Header:
     if np.lib.format.read_magic(member) != (1, 0):
         raise ValueError("not version 1.0 of the .npy format")
-    header: tuple[tuple[int, ...], bool, np.dtype[Any]] = np.lib.format.read_array_header_1_0(member)
+    header: tuple[tuple[int, ...], bool, DType] = np.lib.format.read_array_header_1_0(member)
     return header
 
 

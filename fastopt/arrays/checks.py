@@ -9,24 +9,25 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastopt.arrays.device_array import DeviceArray
+from fastopt.arrays.device_array import AnyArray, DeviceArray
 from fastopt.arrays.object_layout import data_address
 from fastopt.arrays.tree import plain
 from fastopt.codecs.base import Array as Array
+from fastopt.codecs.base import DType
 from fastopt.codecs.formats import FORMATS, name_of, partners_of
 from fastopt.text import listed
 
 Range: TypeAlias = tuple[int, int, str]
 
 
-def address(array: Any) -> int:
+def address(array: object) -> int:
     """The address of the first element."""
     if isinstance(array, DeviceArray):
         return array.address
     return data_address(array)
 
 
-def memory_range(name: str, array: Array) -> Range:
+def memory_range(name: str, array: AnyArray) -> Range:
     """An array's first address, the address after its end, and its name."""
     start = address(array)
     return start, start + array.nbytes, name
@@ -41,13 +42,13 @@ def loaded(module: str, name: str) -> Any:
     return getattr(sys.modules.get(module), name, None)
 
 
-def is_masked(array: Any) -> bool:
+def is_masked(array: object) -> bool:
     """Whether this is a masked array of NumPy."""
     masked = loaded("numpy.ma", "MaskedArray")
     return masked is not None and isinstance(array, masked)
 
 
-def check_kind(name: str, array: Any) -> None:
+def check_kind(name: str, array: object) -> None:
     if is_masked(array):
         raise TypeError(f"{name} must not be a masked array: a step would ignore the mask")
     if not isinstance(array, (np.ndarray, DeviceArray)):
@@ -55,7 +56,7 @@ def check_kind(name: str, array: Any) -> None:
         raise TypeError(f"{name} must be a NumPy array, not {kind}{_instead(array)}")
 
 
-def _instead(value: Any) -> str:
+def _instead(value: object) -> str:
     """A hint for the error: how to get an array from a value that is none."""
     if isinstance(value, Iterator):
         return (
@@ -74,12 +75,12 @@ def _instead(value: Any) -> str:
     return ""
 
 
-def _cast(array: Array, dtype: Any) -> str:
+def _cast(array: AnyArray, dtype: str | DType) -> str:
     """A hint for the error: how to cast the array, if a cast is possible."""
     return f"; .astype({name_of(np.dtype(dtype))!r}) makes it so" if array.dtype.kind in "biuf" else ""
 
 
-def check_memory(name: str, array: Array) -> None:
+def check_memory(name: str, array: AnyArray) -> None:
     """Check for native byte order, C order and alignment, which compiled code relies on."""
     if not array.dtype.isnative:
         raise ValueError(f"{name} must be in native byte order, not {array.dtype.str!r}")
@@ -92,7 +93,7 @@ def check_memory(name: str, array: Array) -> None:
         raise ValueError(f"{name} must be aligned to its item size of {array.itemsize} bytes")
 
 
-def check_readable(name: str, array: Any, formats: Collection[str] = FORMATS) -> None:
+def check_readable(name: str, array: AnyArray, formats: Collection[str] = FORMATS) -> None:
     """Check that compiled code can read an array by its address."""
     check_kind(name, array)
     if name_of(array.dtype) not in formats:
@@ -100,19 +101,19 @@ def check_readable(name: str, array: Any, formats: Collection[str] = FORMATS) ->
     check_memory(name, array)
 
 
-def check_writeable(name: str, array: Any, formats: Collection[str] = FORMATS) -> None:
+def check_writeable(name: str, array: AnyArray, formats: Collection[str] = FORMATS) -> None:
     """Check a parameter, or another array that the step writes."""
     check_readable(name, array, formats)
     check_is_written(name, array)
 
 
-def check_is_written(name: str, array: Array) -> None:
+def check_is_written(name: str, array: AnyArray) -> None:
     """Check that an array is writeable."""
     if not array.flags.writeable:
         raise ValueError(f"{name} must be writeable: it is read-only, and is written in place")
 
 
-def check_kept(name: str, array: Array, kept: Any, written: bool, moved: str) -> None:
+def check_kept(name: str, array: AnyArray, kept: Any, written: bool, moved: str) -> None:
     """Check that an array is as it was: `kept` has its address, shape and dtype of then.
 
     Raises
@@ -131,13 +132,13 @@ def check_kept(name: str, array: Array, kept: Any, written: bool, moved: str) ->
         check_is_written(name, array)
 
 
-def check_shape(name: str, array: Array, param: Array) -> None:
+def check_shape(name: str, array: AnyArray, param: AnyArray) -> None:
     """Check for the shape of the parameter."""
     if array.shape != param.shape:
         raise ValueError(f"{name} must have the parameter's shape {param.shape}, got {array.shape}")
 
 
-def check_rows(name: str, rows: Any, param: Array) -> Array:
+def check_rows(name: str, rows: Any, param: AnyArray) -> Array:
     """Check indices of rows of `param`, and return them as a copy in int64."""
     check_kind(name, rows)
     if param.ndim == 0:
@@ -157,7 +158,7 @@ def check_rows(name: str, rows: Any, param: Array) -> Array:
     return indices
 
 
-def check_values(name: str, array: Any, param: Array, rows: int) -> None:
+def check_values(name: str, array: AnyArray, param: AnyArray, rows: int) -> None:
     """Check the gradients of this number of rows of `param`."""
     check_kind(name, array)
     shape = rows, *param.shape[1:]
@@ -167,21 +168,21 @@ def check_values(name: str, array: Any, param: Array, rows: int) -> None:
     check_memory(name, array)
 
 
-def check_like(name: str, array: Array, param: Array) -> None:
+def check_like(name: str, array: AnyArray, param: AnyArray) -> None:
     """Check for the shape and dtype of the parameter."""
     check_shape(name, array, param)
     if array.dtype.newbyteorder("=") != param.dtype:
         raise TypeError(f"{name} must have the parameter's dtype {param.dtype}, not {array.dtype}")
 
 
-def check_input(name: str, array: Any, param: Array) -> None:
+def check_input(name: str, array: AnyArray, param: AnyArray) -> None:
     """Check an input array: only read, of the parameter's shape and dtype."""
     check_kind(name, array)
     check_like(name, array, param)
     check_memory(name, array)
 
 
-def check_stored(name: str, array: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+def check_stored(name: str, array: AnyArray, shape: tuple[int, ...], dtype: DType) -> None:
     """Check an array that the caller provides for a state, of the codec's shape and dtype."""
     check_kind(name, array)
     if array.shape != shape:
@@ -192,7 +193,7 @@ def check_stored(name: str, array: Any, shape: tuple[int, ...], dtype: np.dtype[
     check_is_written(name, array)
 
 
-def check_gradient(name: str, grad: Any, param: Array) -> None:
+def check_gradient(name: str, grad: AnyArray, param: AnyArray) -> None:
     """Check a gradient for `param`: only read, of the same shape and a compatible dtype."""
     check_kind(name, grad)
     check_shape(name, grad, param)
@@ -207,7 +208,7 @@ def freed(name: str) -> ValueError:
     return ValueError(f"{name} must have memory, and its memory was freed: the address is 0")
 
 
-def _check_compatible(name: str, grad: Array, param: Array) -> None:
+def _check_compatible(name: str, grad: AnyArray, param: AnyArray) -> None:
     formats = partners_of(param.dtype)
     if name_of(grad.dtype) not in formats:
         raise TypeError(
@@ -265,7 +266,7 @@ class Guarded:
         """Whether memory from `start` to `stop` overlaps one of the ranges."""
         return overlaps(start, stop, self.starts, self.stops)
 
-    def check_apart(self, name: str, array: Array) -> None:
+    def check_apart(self, name: str, array: AnyArray) -> None:
         """Check that an array overlaps none of the ranges."""
         start, stop, _ = memory_range(name, array)
         if self.meets(start, stop):

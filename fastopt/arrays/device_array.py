@@ -9,16 +9,17 @@ a function that describes their arrays (`arrays.places`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import import_module
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from fastopt.arrays import places
 from fastopt.arrays.places import CUDA
+from fastopt.codecs.base import Array, DType
 from fastopt.codecs.floats import floats
 from fastopt.codecs.formats import FORMATS
 
@@ -58,9 +59,9 @@ class DeviceArray:
 
     def __init__(
         self,
-        owner: Any,
+        owner: object,
         shape: tuple[int, ...],
-        dtype: np.dtype[Any],
+        dtype: DType,
         address: int,
         *,
         contiguous: bool = True,
@@ -80,7 +81,7 @@ class DeviceArray:
         """For the message that the array is not contiguous."""
         return "that leave gaps"
 
-    def as_dtype(self, dtype: np.dtype[Any]) -> DeviceArray:
+    def as_dtype(self, dtype: DType) -> DeviceArray:
         """A view of the same memory with another dtype of the same size."""
         return DeviceArray(
             self.owner,
@@ -104,25 +105,28 @@ class DeviceArray:
     def __repr__(self) -> str:
         return f"<{self.dtype} {self.shape} on a device>"
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, DType]]:
         """Pickle or copy the owner, as its library does, and describe the result again."""
         return _entered_again, (self.owner, self.dtype)
 
 
-def _entered_again(owner: Any, dtype: np.dtype[Any]) -> Any:
+def _entered_again(owner: object, dtype: DType) -> object:
     entered = enter("array", owner)
     return entered.as_dtype(dtype) if isinstance(entered, DeviceArray) else entered
 
 
-def _alignment(dtype: np.dtype[Any]) -> int:
+AnyArray: TypeAlias = Array | DeviceArray
+
+
+def _alignment(dtype: DType) -> int:
     """The alignment in bytes: the item size, or for a record that of its largest field."""
-    fields = [dtype[name].base.itemsize for name in dtype.names or ()]
+    fields = [field[0].base.itemsize for field in (dtype.fields or {}).values()]
     return max(fields, default=dtype.itemsize)
 
 
-def library_of(array: Any) -> str:
+def library_of(array: object) -> str:
     """The package that defines an array's type, or for a subclass that of its base."""
-    kind: Any = type(array)
+    kind: Any = type(array)  # which type checkers do not take for hashable
     return _library_of(kind)
 
 
@@ -150,7 +154,7 @@ def interface(array: Any) -> dict[str, Any] | None:
     return described
 
 
-def enter(name: str, array: Any) -> Any:
+def enter(name: str, array: object) -> object:
     """Describe a device array by a `DeviceArray`; return any other array unchanged."""
     if isinstance(array, np.ndarray):
         return array
@@ -172,15 +176,16 @@ def enter(name: str, array: Any) -> Any:
     )
 
 
-def _dtype_of(array: Any, typestr: Any) -> np.dtype[Any]:
+def _dtype_of(array: object, typestr: Any) -> DType:
     """The dtype of an array; for a record, of which the interface gives the size only, the array's."""
-    dtype: np.dtype[Any] = np.dtype(typestr)
-    full: Any = getattr(array, "dtype", None)
-    is_record = dtype.kind == "V" and isinstance(full, np.dtype) and full.itemsize == dtype.itemsize
-    return np.dtype(full) if is_record else dtype
+    dtype: DType = np.dtype(typestr)
+    full: object = getattr(array, "dtype", None)
+    if dtype.kind == "V" and isinstance(full, np.dtype) and full.itemsize == dtype.itemsize:
+        return full
+    return dtype
 
 
-def _from_dlpack(name: str, array: Any) -> Any:
+def _from_dlpack(name: str, array: object) -> object:
     where = getattr(array, "__dlpack_device__", None)
     if where is None or where()[0] not in CUDA_DEVICE:
         entered = places.entered(name, array)
@@ -192,7 +197,7 @@ def _from_dlpack(name: str, array: Any) -> Any:
     return DeviceArray(array, shape, dtype, address, contiguous=contiguous, writeable=not read_only)
 
 
-def is_contiguous(shape: tuple[int, ...], strides: Any, itemsize: int) -> bool:
+def is_contiguous(shape: tuple[int, ...], strides: Iterable[int] | None, itemsize: int) -> bool:
     """Whether an array is C-contiguous; `strides` are in bytes, or None if it is."""
     expected = itemsize
     if strides is not None and 0 not in shape:
@@ -203,7 +208,7 @@ def is_contiguous(shape: tuple[int, ...], strides: Any, itemsize: int) -> bool:
     return True
 
 
-def leave(array: Any) -> Any:
+def leave(array: object) -> Any:
     """The user's own array."""
     return array.owner if isinstance(array, DeviceArray) else array
 

@@ -9,13 +9,14 @@ from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 from fastopt.arrays.aligned import zeros
 from fastopt.arrays.archive import in_files
 from fastopt.arrays.checks import Array
+from fastopt.codecs.base import DType
 from fastopt.validation import as_path
 
 # Errors of file systems that cannot reserve space, though there may be enough of it.
@@ -35,7 +36,7 @@ class StateFiles:
         New or empty: existing files are never overwritten.
     """
 
-    def __init__(self, folder: Any) -> None:
+    def __init__(self, folder: object) -> None:
         self.folder = None if folder is None else as_path("state_dir", folder)
         self._files: list[Path] = []
         self._folders: list[Path] = []
@@ -46,7 +47,7 @@ class StateFiles:
         if any(self.folder.iterdir()):
             raise ValueError(f"state_dir must be a new or empty folder, but {self.folder} has files")
 
-    def zeros(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    def zeros(self, name: str, shape: tuple[int, ...], dtype: DType) -> Array:
         """An array of zeros.
 
         Raises

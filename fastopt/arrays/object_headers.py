@@ -7,7 +7,7 @@ in machine code (`executors.cpu.header_check`), and here to raise the error wher
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -59,7 +59,7 @@ def headers_of(name: str, array: Array, written: bool) -> list[Header]:
     """The header of an array, and for a view that of the array that owns the memory."""
     flags = CONTIGUOUS | ALIGNED | (WRITEABLE if written else 0)
     headers = [Header(name, array, checks.address(array), array.shape, array.dtype, flags, False)]
-    base: Any = array.base
+    base: object = array.base
     while isinstance(base, memoryview) or (isinstance(base, np.ndarray) and not base.flags.owndata):
         base = base.obj if isinstance(base, memoryview) else base.base
     if isinstance(base, np.ndarray):

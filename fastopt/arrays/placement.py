@@ -9,9 +9,9 @@ import numpy as np
 
 from fastopt.arrays import device_array
 from fastopt.arrays.checks import Array
-from fastopt.arrays.device_array import DeviceArray
+from fastopt.arrays.device_array import AnyArray, DeviceArray
 from fastopt.arrays.places import Place, load
-from fastopt.codecs.base import Codec
+from fastopt.codecs.base import Codec, DType
 from fastopt.codecs.formats import bits_of
 
 
@@ -20,7 +20,7 @@ def place_of(array: DeviceArray) -> Place:
     return load(array.place)
 
 
-def enter(name: str, array: Any) -> Any:
+def enter(name: str, array: object) -> Any:
     """Describe a device array by a `DeviceArray`; return any other array unchanged.
 
     Raises
@@ -34,7 +34,7 @@ def enter(name: str, array: Any) -> Any:
     return entered
 
 
-def enter_like(name: str, array: Any, like: Any) -> Any:
+def enter_like(name: str, array: object, like: AnyArray) -> Any:
     """As `enter`, for an array that must have the dtype of `like`.
 
     Libraries describe formats that they lack, such as bfloat16, as integers.
@@ -70,7 +70,7 @@ def check_one_place(named: Sequence[tuple[str, Any]]) -> str | None:
     return common
 
 
-def _is_anywhere(array: Any) -> bool:
+def _is_anywhere(array: object) -> bool:
     """Whether an array is on any device of its place: without elements it has no memory."""
     return isinstance(array, DeviceArray) and not array.size
 
@@ -78,19 +78,21 @@ def _is_anywhere(array: Any) -> bool:
 MEMORY = "in memory"
 
 
-def where(array: Any) -> str:
+def where(array: object) -> str:
     """Where an array is, in words for messages."""
     if not isinstance(array, DeviceArray):
         return MEMORY
     return place_of(array).where(array)
 
 
-def is_on_device(array: Any) -> bool:
+def is_on_device(array: object) -> bool:
     """Whether an array that was entered is on a device."""
     return isinstance(array, DeviceArray)
 
 
-def new_state(param: Any, codec: Codec, start: float | Array | DeviceArray, folder: Any) -> Any:
+def new_state(
+    param: DeviceArray, codec: Codec, start: float | Array | DeviceArray, folder: object
+) -> DeviceArray:
     """A new state on the device of a parameter, filled with a number or with those of an array."""
     if folder is not None:
         raise ValueError("state_dir is for params in memory: states on a device are not in files")
@@ -109,14 +111,14 @@ def new_state(param: Any, codec: Codec, start: float | Array | DeviceArray, fold
     return state
 
 
-def part(array: Any, span: slice) -> Any:
+def part(array: AnyArray, span: slice) -> Any:
     """A flat view of the elements in a slice, in C order."""
     if isinstance(array, DeviceArray):
         return array.part(span.start, span.stop)
     return array.reshape(-1)[span]
 
 
-def empty(like: Any, size: int, dtype: Any = None) -> Any:
+def empty(like: AnyArray, size: int, dtype: DType | None = None) -> AnyArray:
     """A new uninitialized flat array where another is, by default of its dtype."""
     dtype = like.dtype if dtype is None else dtype
     if not isinstance(like, DeviceArray):
@@ -124,7 +126,7 @@ def empty(like: Any, size: int, dtype: Any = None) -> Any:
     return place_of(like).empty(like, (size,), dtype)
 
 
-def clear(array: Any) -> None:
+def clear(array: AnyArray) -> None:
     """Fill with zeros, and wait until that is done."""
     if isinstance(array, DeviceArray):
         place_of(array).clear(array)
@@ -132,13 +134,13 @@ def clear(array: Any) -> None:
         array.fill(0)
 
 
-def synchronize(array: Any) -> None:
+def synchronize(array: object) -> None:
     """Wait until the device of an array, if it is on one, has finished all its work."""
     if isinstance(array, DeviceArray):
         place_of(array).synchronize(array)
 
 
-def copy(target: Any, source: Any) -> None:
+def copy(target: AnyArray, source: AnyArray) -> None:
     """Copy all elements between memory and devices, and wait until that is done."""
     if isinstance(target, DeviceArray):
         place_of(target).copy(target, source)
@@ -146,7 +148,7 @@ def copy(target: Any, source: Any) -> None:
         target[...] = to_host(source)
 
 
-def to_host(array: Any) -> Array:
+def to_host(array: AnyArray) -> Array:
     """The array itself if it is in memory, else a copy in memory."""
     if not isinstance(array, DeviceArray):
         result: Array = array

@@ -7,9 +7,11 @@ device array is seen.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-import numpy as np
+if TYPE_CHECKING:
+    from fastopt.arrays.device_array import DeviceArray
+    from fastopt.codecs.base import Array, DType
 
 CUDA = "cuda"  # the name of the place of CUDA's arrays
 
@@ -20,30 +22,30 @@ class Place(Protocol):
     EXECUTORS: tuple[str, ...]
     """The executors that step arrays of this place."""
 
-    def where(self, array: Any) -> str:
+    def where(self, array: DeviceArray) -> str:
         """Where an array is, in words for messages."""
 
-    def empty(self, like: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+    def empty(self, like: DeviceArray, shape: tuple[int, ...], dtype: DType) -> DeviceArray:
         """A new uninitialized array on the device of another."""
 
-    def repeat(self, target: Any, item: Any) -> None:
+    def repeat(self, target: DeviceArray, item: Array) -> None:
         """Fill an array with the same item, a NumPy array of one element."""
 
-    def copy(self, target: Any, source: Any) -> None:
+    def copy(self, target: DeviceArray, source: Array | DeviceArray) -> None:
         """Copy from an array of the same shape and dtype, in memory or on a device."""
 
-    def read(self, host: Any, source: Any) -> None:
+    def read(self, host: Array, source: DeviceArray) -> None:
         """Copy an array of this place to one in memory."""
 
-    def clear(self, array: Any) -> None:
+    def clear(self, array: DeviceArray) -> None:
         """Fill with zeros."""
 
-    def synchronize(self, array: Any) -> None:
+    def synchronize(self, array: DeviceArray) -> None:
         """Wait until the device of an array has finished all its work."""
 
 
 Loader = Callable[[], Place]
-Enter = Callable[[str, Any], Any]
+Enter: TypeAlias = Callable[[str, object], object]
 
 _loaders: dict[str, Loader] = {}
 _entrances: list[Enter] = []
@@ -77,7 +79,7 @@ def load(name: str) -> Place:
     return _loaders[name]()
 
 
-def entered(label: str, array: Any) -> Any:
+def entered(label: str, array: object) -> object:
     """The `DeviceArray` for an array that one of the registered places knows, else None."""
     for enter in _entrances:
         device_array = enter(label, array)

@@ -7,12 +7,13 @@ effect. Their form is kept as a `Structure`, which knows each array by its path.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Never
+from typing import Any, Never, TypeAlias, TypeGuard
 
-Path = tuple[Any, ...]
+Path: TypeAlias = tuple[Any, ...]
+Tree: TypeAlias = Any  # an array, or lists, tuples and dicts of arrays, to any depth
 
 
-def is_branch(value: Any) -> bool:
+def is_branch(value: object) -> TypeGuard[list[object] | tuple[object, ...] | Mapping[object, object]]:
     """Whether this holds other values, rather than being an array."""
     return isinstance(value, (list, tuple, Mapping))
 
@@ -62,7 +63,7 @@ class Structure:
         """How errors name each array of a structure of this form."""
         return [describe(name, path) for path in self.paths]
 
-    def find(self, structure: Any, name: str) -> list[Any]:
+    def find(self, structure: object, name: str) -> list[Any]:
         """As `match`, with a fast path for flat lists: every step calls it.
 
         The result is a new list: a mapping may create its arrays on access, and another thread may
@@ -76,7 +77,7 @@ class Structure:
                 return copy
         return self.match(structure, name)
 
-    def match(self, structure: Any, name: str) -> list[Any]:
+    def match(self, structure: object, name: str) -> list[Any]:
         """The leaves of another structure in the order of this one, found by their keys.
 
         None instead of a branch stands for None for each of its leaves. The list has as many entries
@@ -87,11 +88,11 @@ class Structure:
         TypeError, ValueError
             It has another form. The message says where; `name` is what it calls `structure`.
         """
-        matched: list[Any] = []
+        matched: list[object] = []
         self._match(structure, name, (), matched)
         return matched
 
-    def _match(self, structure: Any, name: str, path: Path, matched: list[Any]) -> None:
+    def _match(self, structure: object, name: str, path: Path, matched: list[object]) -> None:
         if self._kind is None:
             matched.append(structure)
             return
@@ -105,7 +106,7 @@ class Structure:
             else:
                 child._match(entry, name, (*path, key), matched)
 
-    def _entries(self, structure: Any, name: str, path: Path) -> list[Any]:
+    def _entries(self, structure: object, name: str, path: Path) -> list[object]:
         """The entries of a container with the keys of this one, in this one's order."""
         if self._kind is dict:
             if not isinstance(structure, Mapping):
@@ -134,15 +135,15 @@ class Structure:
             )
         return entries
 
-    def build(self, values: Iterable[Any]) -> Any:
+    def build(self, values: Iterable[object]) -> Tree:
         """New lists, tuples and dicts of this form with these leaves, in order."""
         return self._build(iter(values), {})
 
-    def build_read_only(self, values: Iterable[Any]) -> Any:
+    def build_read_only(self, values: Iterable[object]) -> Tree:
         """As `build`, with read-only containers."""
         return self._build(iter(values), {list: ReadOnlyList, dict: ReadOnlyDict})
 
-    def _build(self, values: Iterator[Any], kinds: dict[type, type]) -> Any:
+    def _build(self, values: Iterator[object], kinds: dict[type, type]) -> Tree:
         if self._kind is None:
             return next(values)
         kind = kinds.get(self._kind, self._kind)
@@ -153,74 +154,74 @@ class Structure:
 LEAF = Structure(None, (), ())
 
 
-def take_apart(structure: Any) -> tuple[Structure, list[Any]]:
+def take_apart(structure: object) -> tuple[Structure, list[Any]]:
     """The form of a nested structure, and its leaves in order."""
     leaves: list[Any] = []
     return _form(structure, leaves), leaves
 
 
-def _form(structure: Any, leaves: list[Any]) -> Structure:
+def _form(structure: object, leaves: list[object]) -> Structure:
     if not is_branch(structure):
         leaves.append(structure)
         return LEAF
     if isinstance(structure, Mapping):
         kind: type = dict
-        items = list(structure.items())
+        items: list[tuple[object, object]] = list(structure.items())
     else:
         kind = tuple if isinstance(structure, tuple) else list
-        items = list(enumerate(structure))
+        items = [*enumerate(structure)]
     keys = tuple(key for key, _ in items)
     return Structure(kind, keys, tuple(_form(child, leaves) for _, child in items))
 
 
-def leaves(structure: Any) -> list[tuple[Path, Any]]:
+def leaves(structure: object) -> list[tuple[Path, Any]]:
     """All arrays of a nested structure, each with its path."""
     form, arrays = take_apart(structure)
     return list(zip(form.paths, arrays, strict=True))
 
 
-def rebuild(structure: Any, values: Iterable[Any]) -> Any:
+def rebuild(structure: object, values: Iterable[object]) -> Tree:
     """A structure of the form of `structure` with other leaves, in order."""
     return take_apart(structure)[0].build(values)
 
 
-def plain(structure: Any) -> Any:
+def plain(structure: object) -> Tree:
     """The same arrays in new lists, tuples and dicts."""
     form, arrays = take_apart(structure)
     return form.build(arrays)
 
 
-def read_only(structure: Any) -> Any:
+def read_only(structure: object) -> Tree:
     """The same arrays in read-only containers."""
     form, arrays = take_apart(structure)
     return form.build_read_only(arrays)
 
 
-def _refuse(self: Any, *args: Any, **kwargs: Any) -> Never:
+def _refuse(self: object, *args: object, **kwargs: object) -> Never:
     raise TypeError(
         "this shows what an optimizer works on and cannot be changed: write into the arrays "
         "(array[...] = values), or make a new optimizer for others"
     )
 
 
-class ReadOnlyList(list[Any]):
+class ReadOnlyList(list[Tree]):
     """A read-only list; its copies and pickles are plain lists."""
 
     __slots__ = ()
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[type, tuple[list[object]]]:
         return list, (list(self),)
 
     append = extend = insert = pop = remove = reverse = sort = clear = _refuse
     __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
 
 
-class ReadOnlyDict(dict[Any, Any]):
+class ReadOnlyDict(dict[Any, Tree]):
     """A read-only dict; its copies and pickles are plain dicts."""
 
     __slots__ = ()
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[type, tuple[dict[object, object]]]:
         return dict, (dict(self),)
 
     update = setdefault = pop = popitem = clear = _refuse

@@ -13,7 +13,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-Array: TypeAlias = np.ndarray[Any, Any]
+Array: TypeAlias = np.ndarray[Any, Any]  # of a dtype and shape that are checked when it comes
+DType: TypeAlias = np.dtype[np.generic]
 Shape: TypeAlias = tuple[int, ...]
 
 BLOCK = 256  # elements that share a scale, and a step of stochastic rounding's table
@@ -35,7 +36,7 @@ class Codec(ABC):
     """
 
     name: str
-    dtype: np.dtype[Any]
+    dtype: DType
     block: int = 1
 
     def shape(self, shape: Shape) -> Shape:
@@ -43,7 +44,7 @@ class Codec(ABC):
         return shape if self.block == 1 else (-(-math.prod(shape) // self.block),)
 
     @abstractmethod
-    def decode(self, stored: Array, compute: np.dtype[Any]) -> Array:
+    def decode(self, stored: Array, compute: DType) -> Array:
         """Decode to a flat array; after the end of a partial last block its content is arbitrary."""
 
     @abstractmethod

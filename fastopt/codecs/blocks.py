@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.codecs.base import BLOCK, Array, Codec
+from fastopt.codecs.base import BLOCK, Array, Codec, DType
 from fastopt.codecs.operations import NUMPY, SIGN_BIT, SIZE_BITS, Operations, Value, quiet
 
 ITEM = np.dtype([("scale", np.float32), ("codes", np.uint8, BLOCK)])
@@ -118,7 +118,7 @@ class Blocks(Codec):
         """The bits of a block's scale, from those of its largest finite number."""
 
     @quiet
-    def decode(self, stored: Array, compute: np.dtype[Any]) -> Array:
+    def decode(self, stored: Array, compute: DType) -> Array:
         items = stored.reshape(-1)
         scale = np.ascontiguousarray(items["scale"]).view(np.int32)[:, None]
         numbers: Array = self.number(NUMPY, np.ascontiguousarray(items["codes"]), scale)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from fastopt.codecs.base import ENCODE_CHUNK, Array, Codec
+from fastopt.codecs.base import ENCODE_CHUNK, Array, Codec, DType
 from fastopt.codecs.formats import FORMATS, name_of
 from fastopt.codecs.operations import NUMPY, quiet
 
@@ -19,7 +17,7 @@ class Correction(Codec):
         """Bits of a correction."""
         return 8 * self.dtype.itemsize
 
-    def decode(self, stored: Array, compute: np.dtype[Any]) -> Array:
+    def decode(self, stored: Array, compute: DType) -> Array:
         return stored.reshape(-1).astype(compute)
 
     def encode(self, numbers: Array, noise: Array | None) -> Array:
@@ -41,7 +39,7 @@ class Correction(Codec):
         return numbers
 
     @quiet
-    def divide(self, numbers: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+    def divide(self, numbers: Array, dtype: DType) -> tuple[Array, Array]:
         """Flat arrays of 16-bit numbers and of corrections, from wide numbers."""
         divide = FORMATS[str(name_of(dtype))].divide
         assert divide is not None

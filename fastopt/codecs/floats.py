@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.codecs.base import Array, Codec
+from fastopt.codecs.base import Array, Codec, DType
 from fastopt.codecs.formats import FORMATS
 from fastopt.codecs.operations import NUMPY, quiet
 
@@ -17,7 +17,7 @@ class Float(Codec):
     """A codec whose elements are numbers of a NumPy dtype."""
 
     @quiet
-    def decode(self, stored: Array, compute: np.dtype[Any]) -> Array:
+    def decode(self, stored: Array, compute: DType) -> Array:
         row, flat = FORMATS[self.name], stored.reshape(-1)
         numbers: Array = row.number(NUMPY, flat.view(row.bits)) if row.number else flat
         return numbers.astype(compute)
@@ -57,7 +57,7 @@ def floats(name: str) -> Float:
     return Float(name, np.dtype(dtype))
 
 
-def as_dtype(name_or_dtype: Any) -> np.dtype[Any]:
+def as_dtype(name_or_dtype: Any) -> DType:
     """A dtype, or that of a format by its name, which NumPy knows only with ml_dtypes loaded.
 
     Raises
@@ -69,7 +69,7 @@ def as_dtype(name_or_dtype: Any) -> np.dtype[Any]:
     return floats(name_or_dtype).dtype if is_format else np.dtype(name_or_dtype)
 
 
-def rounded_towards(numbers: Any, dtype: np.dtype[Any], direction: float) -> Any:
+def rounded_towards(numbers: Any, dtype: DType, direction: float) -> Any:
     """Round limits to another dtype: up if `direction` is infinity, down if it is minus infinity.
 
     So rounding lets nothing pass that the limit excludes.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from fastopt.codecs import half_precision, split
+from fastopt.codecs.base import DType
+from fastopt.codecs.operations import Formula
 
 
 class Format(NamedTuple):
@@ -45,19 +46,19 @@ class Format(NamedTuple):
     dlpack: int
     mpi: str | None = None
     cut: int = 0
-    number: Callable[..., Any] | None = None
-    nearest: Callable[..., Any] | None = None
-    stochastic: Callable[..., Any] | None = None
-    join: Callable[..., Any] | None = None
-    divide: Callable[..., Any] | None = None
+    number: Formula | None = None
+    nearest: Formula | None = None
+    stochastic: Formula | None = None
+    join: Formula | None = None
+    divide: Formula | None = None
 
     @property
-    def formulas(self) -> tuple[Callable[..., Any], ...]:
+    def formulas(self) -> tuple[Formula, ...]:
         functions = self.number, self.nearest, self.stochastic, self.join, self.divide
         return tuple(filter(None, functions))
 
     @property
-    def bits(self) -> np.dtype[Any] | None:
+    def bits(self) -> DType | None:
         """The dtype of the stored bits, None if NumPy knows the format itself."""
         return np.dtype(f"uint{8 * self.itemsize}") if self.number else None
 
@@ -83,13 +84,13 @@ def register(row: Format) -> None:
 
 
 @lru_cache
-def name_of(dtype: np.dtype[Any]) -> str | None:
+def name_of(dtype: DType) -> str | None:
     """The name of a dtype's format in any byte order, or None if it is not one of `FORMATS`."""
     name = dtype.newbyteorder("=").name
     return name if name in FORMATS else None
 
 
-def bits_of(dtype: np.dtype[Any]) -> np.dtype[Any]:
+def bits_of(dtype: DType) -> DType:
     """The dtype of stored elements: integers for formats that NumPy itself does not know."""
     name = name_of(dtype)
     bits = FORMATS[name].bits if name else None
@@ -102,18 +103,18 @@ def number_of(name: str) -> int:
 
 
 @lru_cache
-def compute_dtype(name: str) -> np.dtype[Any]:
+def compute_dtype(name: str) -> np.dtype[np.floating]:
     """The dtype of the arithmetic for parameters of a format: at least float32."""
     return np.dtype(np.float64 if name == "float64" else np.float32)
 
 
-def outputs_of(dtype: np.dtype[Any]) -> tuple[str, ...]:
+def outputs_of(dtype: DType) -> tuple[str, ...]:
     """The formats in which new parameters of `dtype` can be written to a copy."""
     # float64 to 16 bits would be rounded twice.
     return ("float32", "float64") if dtype == np.float64 else tuple(FORMATS)
 
 
-def partners_of(dtype: np.dtype[Any]) -> tuple[str, ...]:
+def partners_of(dtype: DType) -> tuple[str, ...]:
     """The formats of gradients and states for parameters of `dtype`: float32 has all their values."""
     if dtype == np.float64:
         return ("float64",)

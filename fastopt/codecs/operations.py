@@ -15,8 +15,9 @@ from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 import numpy as np
 
-F = TypeVar("F", bound=Callable[..., Any])
 Value: TypeAlias = Any  # an array, or a value of the compiler's: what a library computes with
+Formula: TypeAlias = Callable[..., Value]
+F = TypeVar("F", bound=Formula)
 
 
 class Operations(Protocol):
@@ -114,7 +115,7 @@ def quiet(convert: F) -> F:
     """Decorate a conversion to emit no floating-point warnings: the result shows what happened."""
 
     @wraps(convert)
-    def quietly(*args: Any) -> Any:
+    def quietly(*args: Value) -> Value:
         with np.errstate(all="ignore"):
             return convert(*args)
 

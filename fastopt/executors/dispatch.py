@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import accumulate
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 
@@ -19,7 +19,10 @@ from fastopt.executors.cpu.sums import CODE
 from fastopt.executors.norm import SUM_BLOCK, blocks
 from fastopt.validation import choice, flag
 
-Launch: TypeAlias = Callable[[Any, int, Any], int]
+if TYPE_CHECKING:
+    from fastopt.executors.cpu.kernels import Kernel
+
+Launch: TypeAlias = Callable[[Array, int, Array], int]
 
 Executor: TypeAlias = Literal["auto", "serial", "parallel", "reference", "cuda"]
 EXECUTORS: tuple[Executor, ...] = get_args(Executor)
@@ -33,7 +36,7 @@ FAST = {"fast": "auto", "cuda-fast": "cuda"}  # what these names have become, wi
 AUTO_THRESHOLD = 32_768
 
 
-def check_executor(executor: Any, fast: Any) -> None:
+def check_executor(executor: object, fast: object) -> None:
     """Check the options `executor` and `fast`."""
     if isinstance(executor, str) and executor in FAST:
         raise ValueError(
@@ -47,7 +50,7 @@ def check_executor(executor: Any, fast: Any) -> None:
         )
 
 
-def _parallel(rows: Any, items: int, ranges: Any) -> int:
+def _parallel(rows: Array, items: int, ranges: Array) -> int:
     count, turn = threads.parallel_turn()
     with turn:
         if count == 1:
@@ -91,17 +94,17 @@ class TableSums:
         self.totals = np.zeros((count, len(sizes) if per_array else 1))
         self._sums = np.zeros(count * max(blocks(sizes), 1))
         self._kernels = np.zeros((2, len(sizes)), np.int64)
-        self._kept_alive: Sequence[Any] = ()
+        self._kept_alive: Sequence[Kernel | None] = ()
         self._executor = executor
         self._serial = cpu_sums.serial() if on_one_core(executor, sum(sizes)) else None
         self._no_items, self._no_ranges = np.zeros(len(sizes), np.int64), np.zeros((2, 0), np.int64)
 
-    def use(self, kernels: Sequence[Any]) -> None:
+    def use(self, kernels: Sequence[Kernel | None]) -> None:
         """Take the kernel of each array, None where nothing is summed."""
         self._kept_alive = kernels  # the machine code
         self._kernels[CODE] = [0 if kernel is None else kernel.address for kernel in kernels]
 
-    def check(self, rows: Any, items: int, ranges: Any) -> int:
+    def check(self, rows: Array, items: int, ranges: Array) -> int:
         """Check gradients, note their addresses, and sum; return the status of the header check."""
         room = self._kernels, self._sums, self.totals
         if self._serial is not None:
@@ -111,7 +114,7 @@ class TableSums:
             run = cpu_sums.serial() if count == 1 else cpu_sums.parallel()
             return run(rows, items, ranges, *room, count)
 
-    def measure(self, rows: Any) -> Array:
+    def measure(self, rows: Array) -> Array:
         """Sum all arrays of a table, whose gradients were checked: `totals`."""
         self.check(rows, address(self._no_items), self._no_ranges)
         return self.totals
@@ -153,7 +156,7 @@ def stepping(executor: str, size: int, count: int, *arguments: Any) -> Change:
     return partial(drivers.parallel(), *(*arguments, count))
 
 
-def stepping_stretch(executor: str, count: int, rows: Any, start: int, stop: int) -> Change:
+def stepping_stretch(executor: str, count: int, rows: Array, start: int, stop: int) -> Change:
     """A change that steps a stretch of the elements of a table, whose gradients were checked."""
     if count == 1 or on_one_core(executor, stop - start):
         return partial(drivers.stretch_serial(), rows, start, stop, 1)

@@ -10,18 +10,17 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import Any
 
 import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
 from fastopt.arrays.checks import Array, address
 from fastopt.arrays.object_layout import OBJECT_TYPE, headers_are_readable
 from fastopt.executors.cpu.pointers import read_word
 from fastopt.kernels.compiler import helper
+from fastopt.kernels.intrinsics import Builder, Intrinsic, Value, emits
 from fastopt.kernels.llvm_operations import I32, I64
 
 # The columns of a table of expected objects. Where KIND is 0 an object is known by its identity.
@@ -49,22 +48,19 @@ class Interface(ctypes.Structure):
     )
 
 
-def c_function(*kinds: Any, result: Any = I32) -> Any:
+def c_function(*kinds: ir.Type, result: ir.Type = I32) -> Intrinsic:
     """``call(address, numbers)``: call a C function of integers of these types."""
 
-    @intrinsic
-    def call(typing_context: Any, address: Any, numbers: Any) -> Any:
-        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            operands = [builder.extract_value(args[1], i) for i in range(len(kinds))]
-            operands = [
-                builder.trunc(operand, kind) if kind.width < I64.width else operand
-                for operand, kind in zip(operands, kinds, strict=True)
-            ]
-            function = builder.inttoptr(args[0], ir.FunctionType(result, kinds).as_pointer())
-            returned = builder.call(function, operands)
-            return returned if result is I64 else builder.sext(returned, I64)
-
-        return types.int64(types.int64, types.UniTuple(types.int64, len(kinds))), emit
+    @emits(types.int64(types.int64, types.UniTuple(types.int64, len(kinds))))
+    def call(builder: Builder, address: Value, numbers: Value) -> Value:
+        operands = [builder.extract_value(numbers, i) for i in range(len(kinds))]
+        operands = [
+            builder.trunc(operand, kind) if kind.width < I64.width else operand
+            for operand, kind in zip(operands, kinds, strict=True)
+        ]
+        function = builder.inttoptr(address, ir.FunctionType(result, kinds).as_pointer())
+        returned = builder.call(function, operands)
+        return returned if result is I64 else builder.sext(returned, I64)
 
     return call
 
@@ -120,13 +116,13 @@ def is_alike(exchange, item, expected):
     return data_of(exchange) == expected[DATA] or expected[SIZE] == 0
 
 
-def interface(kind: Any) -> Array | None:
+def interface(kind: object) -> Array | None:
     """What compiled code needs to look at objects of a class, None if its library does not offer it."""
     return _interface(kind)
 
 
-@cache  # behind a function whose argument is Any: type checkers do not take a class for hashable
-def _interface(kind: Any) -> Array | None:
+@cache  # behind a function of anything: type checkers do not take a class for hashable
+def _interface(kind: object) -> Array | None:
     capsule = getattr(kind, "__dlpack_c_exchange_api__", None)
     if capsule is None or numba.config.DISABLE_JIT or not headers_are_readable():
         return None
@@ -165,7 +161,7 @@ class Expected:
         Of the library's: a tensor cannot be described, since it has no memory of its own.
     """
 
-    def __init__(self, tensors: Sequence[Any], exchange: Array) -> None:
+    def __init__(self, tensors: Sequence[object], exchange: Array) -> None:
         self.exchange, self._kinds = exchange, list(map(type, tensors))
         self.table = np.zeros((len(tensors), SIZE + 1), np.int64)
         self._shapes = []
@@ -182,7 +178,7 @@ class Expected:
             row[[DATA, SIZE]] = struct[AT] + struct[OFFSET], np.prod(shape[:ndim])
 
     @classmethod
-    def identities(cls, objects: Sequence[Any]) -> Expected:
+    def identities(cls, objects: Sequence[object]) -> Expected:
         """Expect these very objects, which the caller keeps alive."""
         expected = cls([], np.zeros(STRUCT + OFFSET + 1, np.int64))
         expected.table = np.zeros((len(objects), SIZE + 1), np.int64)

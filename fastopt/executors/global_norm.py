@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numba
 import numpy as np
 
@@ -16,7 +14,7 @@ from fastopt.executors.cpu.sum_kernels import squares_kernel
 from fastopt.executors.dispatch import TableSums
 
 
-def global_norm(arrays: Any) -> float:
+def global_norm(arrays: object) -> float:
     """The Euclidean norm of all elements of all arrays together.
 
     One read of the arrays, on all cores where they are large. Squares are added in float64 and in a

@@ -83,15 +83,16 @@ def _in_blocks(gradients: Sequence[Array]) -> Iterator[Array]:
             yield block
 
 
-def _block_reference(block: Array) -> Any:
+def _block_reference(block: Array) -> np.float64:
     return sum_of_block(block * block)
 
 
-def sum_of_block(terms: Array) -> Any:
+def sum_of_block(terms: Array) -> np.float64:
     """The sum of the terms of a block: rows first, then lanes."""
     rows = np.zeros((-(-terms.size // LANES), LANES))
     rows.reshape(-1)[: terms.size] = terms
-    return tree_sum(tree_sum(rows))
+    total: np.float64 = tree_sum(tree_sum(rows))
+    return total
 
 
 def clip_sums(

@@ -15,7 +15,7 @@ import numpy as np
 
 from fastopt.arrays.checks import Array
 from fastopt.changes import Change, put
-from fastopt.codecs.base import Codec
+from fastopt.codecs.base import Codec, DType
 from fastopt.codecs.corrections import Correction
 from fastopt.codecs.rounding import noise
 from fastopt.executors.norm import SUM_BLOCK, sum_of_block
@@ -26,10 +26,10 @@ from fastopt.transforms.base import Part, sums_in
 
 
 @cache
-def numpy_math(dtype: np.dtype[Any]) -> SimpleNamespace:
+def numpy_math(dtype: DType) -> SimpleNamespace:
     """``math`` with NumPy's answers: NaN where math raises, and the dtype stays."""
 
-    def in_dtype(name: str, function: Any) -> Any:
+    def in_dtype(name: str, function: object) -> object:
         ufunc = getattr(np, {"pow": "power", "fabs": "abs"}.get(name, name), None)
         if isinstance(ufunc, np.ufunc):
             return lambda *args: ufunc(*map(dtype.type, args))
@@ -42,14 +42,14 @@ def numpy_math(dtype: np.dtype[Any]) -> SimpleNamespace:
 
 
 @lru_cache(512)
-def scalar_functions(parts: tuple[Part, ...], dtype: np.dtype[Any]) -> list[FunctionType]:
+def scalar_functions(parts: tuple[Part, ...], dtype: DType) -> list[FunctionType]:
     """The chain's functions for NumPy scalars of this dtype."""
     substitutes = {id(math): numpy_math(dtype)}
     return [specialize(part.update, dtype.type, replace=substitutes) for part in parts]
 
 
 @lru_cache(512)
-def probe(parts: tuple[Part, ...], dtype: np.dtype[Any]) -> None:
+def probe(parts: tuple[Part, ...], dtype: DType) -> None:
     """Call every transform on one element, to find mistakes before anything is compiled.
 
     Raises
@@ -148,7 +148,7 @@ class StoredArray(NamedTuple):
 
 
 def _decoded(
-    slots: Sequence[StoredArray], compute: np.dtype[Any]
+    slots: Sequence[StoredArray], compute: DType
 ) -> tuple[Array, Array, list[Array], Correction | None]:
     """Parameter, gradient and the slots of the chain as numbers, and the parameter's correction."""
     param, grad, *others = slots
@@ -167,8 +167,8 @@ class _Work(NamedTuple):
     function: FunctionType
     read: list[Array]
     written: list[Array]
-    from_host: tuple[Any, ...]  # hyperparameters that the function does not take
-    hyper: tuple[Any, ...]
+    from_host: tuple[float, ...]  # hyperparameters that the function does not take
+    hyper: tuple[float, ...]
     after: bool
 
 
@@ -201,7 +201,7 @@ def _applied(
 
 
 @lru_cache(512)
-def in_float64(function: Any) -> FunctionType:
+def in_float64(function: object) -> FunctionType:
     """A function of sums for NumPy's float64."""
     substitutes = {id(math): numpy_math(np.dtype(np.float64))}
     return specialize(function, np.float64, replace=substitutes)
@@ -213,7 +213,9 @@ def _summands(part: Part) -> list[FunctionType]:
     return [in_float64(summand) for summand in sums.summands]
 
 
-def summed(parts: tuple[Part, ...], hyper: Array, slots: Sequence[StoredArray]) -> list[list[Any]]:
+def summed(
+    parts: tuple[Part, ...], hyper: Array, slots: Sequence[StoredArray]
+) -> list[list[np.float64]]:
     """For each sum of the last transform, the sums of the blocks of an array, without changing it."""
     compute, exact = hyper.dtype, np.float64
     param, grad, chain_slots, _ = _decoded(slots, compute)
@@ -245,7 +247,14 @@ def observed(
     functions = [in_float64(term.function) for term in terms]
     numbers = np.zeros((len(terms), size))
 
-    def note(i: int, position: str, index: int, value: Any, state: Any = (), hypers: Any = ()) -> None:
+    def note(
+        i: int,
+        position: str,
+        index: int,
+        value: float,
+        state: tuple[float, ...] = (),
+        hypers: tuple[float, ...] = (),
+    ) -> None:
         for row, term, function in zip(numbers, terms, functions, strict=True):
             if (term.position, term.number) == (position, index):
                 row[i] = function(exact(value), exact(param[i]), state, hypers)

@@ -26,7 +26,7 @@ from typing import Any, TypeAlias
 
 from fastopt.validation import shown
 
-Turn: TypeAlias = tuple[int, AbstractContextManager[Any]]
+Turn: TypeAlias = tuple[int, AbstractContextManager[object]]
 ALONE: Turn = 1, nullcontext()
 
 _chosen: int | None = None

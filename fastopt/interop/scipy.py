@@ -16,9 +16,12 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from numpy.typing import ArrayLike
 from scipy.optimize import OptimizeWarning
 
 from fastopt.minimization.minimize import minimize
+from fastopt.minimization.objective import Gradient
+from fastopt.minimization.result import MinimizeResult
 from fastopt.optimizers.named import NamedOptimizer
 from fastopt.optimizers.registry import NAMES, optimizer_class
 from fastopt.optimizers.settings import arguments_of
@@ -77,7 +80,7 @@ _EXAMPLE = """
     """
 
 
-def method(optimizer: type[NamedOptimizer]) -> Callable[..., Any]:
+def method(optimizer: type[NamedOptimizer]) -> Callable[..., MinimizeResult]:
     """A method for `scipy.optimize.minimize` of an optimizer's class.
 
     Parameters
@@ -104,20 +107,20 @@ def method(optimizer: type[NamedOptimizer]) -> Callable[..., Any]:
     accepted = _OPTIONS.union(arguments_of(optimizer)) - {"params", *_NOT_OPTIONS}
 
     def minimize_with(
-        fun: Callable[..., Any],
-        x0: Any,
-        args: Any = (),
-        jac: Any = None,
-        hess: Any = None,
-        hessp: Any = None,
-        bounds: Any = None,
-        constraints: Any = (),
-        callback: Callable[..., Any] | None = None,
+        fun: Callable[..., object],
+        x0: ArrayLike,
+        args: object = (),
+        jac: Gradient = None,
+        hess: object = None,
+        hessp: object = None,
+        bounds: object = None,
+        constraints: object = (),
+        callback: Callable[..., object] | None = None,
         *,
         tol: float | None = None,
-        disp: Any = False,
+        disp: object = False,
         **options: Any,
-    ) -> Any:
+    ) -> MinimizeResult:
         _refuse_constraints(name, constraints)
         if hess is not None:
             _warn(f"Method {name} does not use Hessian information (hess).", RuntimeWarning)
@@ -149,7 +152,7 @@ def method(optimizer: type[NamedOptimizer]) -> Callable[..., Any]:
     return minimize_with
 
 
-def _refuse_constraints(name: str, constraints: Any) -> None:
+def _refuse_constraints(name: str, constraints: object) -> None:
     none = constraints is None or (isinstance(constraints, (tuple, list)) and not constraints)
     if not none:
         raise ValueError(
@@ -157,7 +160,7 @@ def _refuse_constraints(name: str, constraints: Any) -> None:
         )
 
 
-def _unwrapped(fun: Any, jac: Any) -> tuple[Any, Any]:
+def _unwrapped(fun: Callable[..., object], jac: Gradient) -> tuple[Callable[..., object], Gradient]:
     """With ``jac=True`` SciPy makes two functions that share a memory; the one inside does without."""
     inside = getattr(fun, "fun", None)
     from_scipy = type(fun).__module__.startswith("scipy.optimize")
@@ -171,14 +174,14 @@ def _warn(text: str, category: type[Warning]) -> None:
     warnings.warn(text, category, stacklevel=4)
 
 
-def _show(result: Any) -> None:
+def _show(result: MinimizeResult) -> None:
     numbers = (("Current function value", result.fun), ("Iterations", result.nit))
     evaluations = (("Function evaluations", result.nfev), ("Gradient evaluations", result.njev))
     lines = [f"         {what}: {number}" for what, number in (*numbers, *evaluations)]
     sys.stdout.write("\n".join([result.message, *lines]) + "\n")
 
 
-def __getattr__(name: str) -> Callable[..., Any]:
+def __getattr__(name: str) -> Callable[..., MinimizeResult]:
     if name not in NAMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = function = method(optimizer_class(name))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dis
 from collections.abc import Iterable
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from fastopt.kernels.closure import python_of
 from fastopt.kernels.job import CORRECTION
@@ -101,7 +101,7 @@ class _Elements(NamedTuple):
     in_update: list[str]  # and those that its update takes
 
 
-def _is_read(function: Any, position: int) -> bool:
+def _is_read(function: object, position: int) -> bool:
     """Whether a function reads an argument."""
     code = python_of(function).__code__
     name = code.co_varnames[position]
@@ -109,7 +109,7 @@ def _is_read(function: Any, position: int) -> bool:
     return any(value == name or (type(value) is tuple and name in value) for value in values)
 
 
-def _items_read(function: Any, position: int) -> set[int] | None:
+def _items_read(function: object, position: int) -> set[int] | None:
     """The items that a function reads of a tuple, an argument; None if that cannot be told."""
     code = python_of(function).__code__
     name, items = code.co_varnames[position], set[int]()

@@ -17,14 +17,18 @@ import sys
 from collections.abc import Set
 from functools import cached_property, lru_cache
 from types import BuiltinFunctionType, CellType, CodeType, EllipsisType, FunctionType, ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias, TypeGuard
 
 import numpy as np
 from numba import types
 
+from fastopt.codecs.base import Array, DType
+
 # Modules of C functions, which are known by name.
 C_MODULES = {"builtins", "cmath", "math", "_operator"}
 LIBRARIES = {"numpy", "numba"}
+Described: TypeAlias = tuple[str, Any]  # the text of a value and its copy, which has its type
+
 PLAIN = type(None), bool, str, bytes, EllipsisType
 
 _LOAD_GLOBAL, _EXTENDED_ARG = dis.opmap["LOAD_GLOBAL"], dis.opmap["EXTENDED_ARG"]
@@ -32,7 +36,7 @@ _LOAD_GLOBAL, _EXTENDED_ARG = dis.opmap["LOAD_GLOBAL"], dis.opmap["EXTENDED_ARG"
 _LOAD_NAME = {dis.opmap.get(name) for name in ("LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")}
 
 
-def python_of(value: Any) -> Any:
+def python_of(value: object) -> Any:
     """The Python function of a helper that Numba compiled, by njit, vectorize or cfunc."""
     if not type(value).__module__.startswith("numba."):
         return value
@@ -41,7 +45,7 @@ def python_of(value: Any) -> Any:
     return python if isinstance(python, FunctionType) else value
 
 
-def library_name(value: Any) -> str | None:
+def library_name(value: object) -> str | None:
     """The full name of an object of Python, NumPy or Numba that can be imported by it, else None."""
     if isinstance(value, types.Type):
         return f"numba.types.{value}" if getattr(types, str(value), None) is value else None
@@ -52,13 +56,13 @@ def library_name(value: Any) -> str | None:
     in_c = module in C_MODULES and isinstance(value, (BuiltinFunctionType, type))
     if not in_c and module.partition(".")[0] not in LIBRARIES:
         return None
-    imported: Any = sys.modules.get(module)
+    imported: object = sys.modules.get(module)
     for attribute in name.split("."):
         imported = getattr(imported, attribute, None)
     return f"{module}.{name}" if imported is value else None
 
 
-def is_plain(value: Any) -> bool:
+def is_plain(value: object) -> TypeGuard[FunctionType]:
     """Whether this is a Python function described by its code; those of libraries are by name."""
     return isinstance(value, FunctionType) and library_name(value) is None
 
@@ -104,7 +108,7 @@ def _loaded_names(code: CodeType) -> frozenset[str]:
     return frozenset(names)
 
 
-def outer_values(function: FunctionType) -> tuple[dict[str, Any], dict[str, Any]]:
+def outer_values(function: FunctionType) -> tuple[dict[str, object], dict[str, object]]:
     """The globals and closed-over variables that a function uses, but for undefined ones."""
     scope = function.__globals__
     used = {name: scope[name] for name in sorted(facts(function.__code__).global_names & scope.keys())}
@@ -117,7 +121,7 @@ def outer_values(function: FunctionType) -> tuple[dict[str, Any], dict[str, Any]
     return used, closed
 
 
-def used_attributes(module: ModuleType, names: Set[str]) -> dict[str, Any]:
+def used_attributes(module: ModuleType, names: Set[str]) -> dict[str, object]:
     """The attributes of a module that a function with these names may read."""
     used = {name: vars(module)[name] for name in sorted(names & vars(module).keys())}
     if "__getattr__" in vars(module) and module.__name__.partition(".")[0] not in LIBRARIES:
@@ -129,7 +133,12 @@ def used_attributes(module: ModuleType, names: Set[str]) -> dict[str, Any]:
     return used
 
 
-def rebuilt(original: FunctionType, code: CodeType, defaults: Any, keywords: Any) -> FunctionType:
+def rebuilt(
+    original: FunctionType,
+    code: CodeType,
+    defaults: tuple[object, ...] | None,
+    keywords: dict[str, object] | None,
+) -> FunctionType:
     """A copy of a function with empty globals and cells, to be filled by `fill`."""
     scope = {
         "__builtins__": original.__globals__.get("__builtins__", builtins),
@@ -142,7 +151,7 @@ def rebuilt(original: FunctionType, code: CodeType, defaults: Any, keywords: Any
     return result
 
 
-def fill(function: FunctionType, scope: dict[str, Any], closed: dict[str, Any]) -> None:
+def fill(function: FunctionType, scope: dict[str, object], closed: dict[str, object]) -> None:
     """Give a rebuilt function its globals and closed-over values."""
     function.__globals__.update(scope)
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
@@ -167,10 +176,10 @@ class Closure:
     def __init__(self, trusts_types: bool = False) -> None:
         self.lasts = True
         self._trusts_types = trusts_types
-        self._met: dict[int, tuple[str, Any]] = {}
-        self._alive: list[Any] = []  # the objects with these ids
+        self._met: dict[int, Described] = {}
+        self._alive: list[object] = []  # the objects with these ids
 
-    def describe(self, value: Any, names: Set[str] = frozenset()) -> tuple[str, Any]:
+    def describe(self, value: object, names: Set[str] = frozenset()) -> Described:
         """The text of a value, and a copy that later changes do not affect.
 
         Of a module, only the attributes with these names are described and copied.
@@ -196,23 +205,23 @@ class Closure:
             return f"{self.describe(type(value))[0]}.{value.name}", value
         return self._data(value)
 
-    def _again(self, value: Any, copy: Any) -> None:
+    def _again(self, value: object, copy: object) -> None:
         """Refer to a value by number when it is met again, as in a recursive function."""
         self._met[id(value)] = f"again {len(self._alive)}", copy
         self._alive.append(value)
 
-    def _unknown(self, value: Any) -> tuple[str, Any]:
+    def _unknown(self, value: object) -> Described:
         if self._trusts_types:
             return f"{type(value).__module__}.{type(value).__qualname__}", value
         self.lasts = False  # the copy keeps it alive, so no other object has its id meanwhile
         return f"object {id(value)}", value
 
-    def _all(self, values: dict[str, Any], names: Set[str]) -> tuple[str, dict[str, Any]]:
+    def _all(self, values: dict[str, object], names: Set[str]) -> tuple[str, dict[str, object]]:
         described = {name: self.describe(value, names) for name, value in values.items()}
         text = "; ".join(f"{name} = {text}" for name, (text, _) in described.items())
         return f"{{{text}}}", {name: copy for name, (_, copy) in described.items()}
 
-    def _function(self, original: FunctionType) -> tuple[str, Any]:
+    def _function(self, original: FunctionType) -> Described:
         code = original.__code__
         text, _, names = facts(code)
         copy = rebuilt(original, code, None, None)
@@ -227,7 +236,7 @@ class Closure:
         head = f"def {original.__name__} {text} {defaults} {keywords}"
         return f"{head} where {outer} and {inner}", copy
 
-    def _module(self, module: ModuleType, names: Set[str]) -> tuple[str, Any]:
+    def _module(self, module: ModuleType, names: Set[str]) -> Described:
         name = module.__name__
         if name.partition(".")[0] in LIBRARIES and sys.modules.get(name) is module:
             return f"module {name}", module
@@ -239,7 +248,7 @@ class Closure:
         # The reference executor replaces this very module by one of its own.
         return f"module {name} {text}", module if module is math else window
 
-    def _class(self, value: type) -> tuple[str, Any]:
+    def _class(self, value: type) -> Described:
         """An enumeration or named tuple whose functions are all Python's; others are not known."""
         name = f"{value.__module__}.{value.__qualname__}"
         if _has_code(value):
@@ -255,7 +264,7 @@ class Closure:
             return f"named tuple {name} {value._fields} {defaults}", value
         return self._unknown(value)
 
-    def _data(self, value: Any) -> tuple[str, Any]:
+    def _data(self, value: Any) -> Described:
         kind = type(value)
         if kind is int:
             return hex(value), value
@@ -275,7 +284,7 @@ class Closure:
             return _array(value)
         return self._unknown(value)
 
-    def _tuple(self, value: tuple[Any, ...]) -> tuple[str, Any]:
+    def _tuple(self, value: tuple[object, ...]) -> Described:
         kind = type(value)
         what = "" if kind is tuple else self.describe(kind)[0]
         if kind is not tuple and not hasattr(kind, "_fields"):
@@ -301,12 +310,12 @@ def _has_code(kind: type) -> bool:
     return False
 
 
-def _is_known(dtype: np.dtype[Any]) -> bool:
+def _is_known(dtype: DType) -> bool:
     """Whether a dtype is one of NumPy's own, whose elements are described by their bytes."""
     return not dtype.hasobject and dtype.isbuiltin != 2
 
 
-def _layout(dtype: np.dtype[Any]) -> str:
+def _layout(dtype: DType) -> str:
     """The whole of a dtype; that of a record by its fields."""
     if dtype.subdtype is not None:
         return f"{_layout(dtype.subdtype[0])} {dtype.shape}"
@@ -315,7 +324,7 @@ def _layout(dtype: np.dtype[Any]) -> str:
     return f"{dtype.str} {dtype.isalignedstruct} [{', '.join(inside)}]"
 
 
-def _array(array: Any) -> tuple[str, Any]:
+def _array(array: Array) -> Described:
     copy = array.copy(order="K")
     copy.flags.writeable = False  # to Numba a global array is a constant
     shape = copy.shape, copy.strides, copy.flags.aligned

@@ -6,19 +6,23 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from types import FunctionType
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import numba
 from numba.core import ccallback, errors, types
+from numba.core.dispatcher import Dispatcher
 
 from fastopt.kernels.disk_cache import DiskCache
 from fastopt.kernels.identity import of_compiled
+from fastopt.kernels.intrinsics import Intrinsic, Signature, Type
 from fastopt.kernels.lean_compilation import LinkedCompiler
 from fastopt.kernels.terms import Term, lengths
 from fastopt.transforms.base import Part, sums_in
 
+T = TypeVar("T")
+
 # "numpy": division by zero gives infinity; Python's check for it would stop vectorization.
-OPTIONS: dict[str, Any] = {"error_model": "numpy"}
+OPTIONS: dict[str, object] = {"error_model": "numpy"}
 
 # Fused multiply-adds, and for division by a root the processor's estimate of the inverse root with one
 # step of Newton's method: the divider works out roots and quotients one after the other, and what is in
@@ -44,30 +48,35 @@ def uniquely_named(function: Any) -> FunctionType:
     return copy
 
 
-def helper(function: Any, options: dict[str, Any] = OPTIONS) -> Any:
+def helper(function: object, options: dict[str, object] = OPTIONS) -> Intrinsic:
     """Compile a function that only compiled code calls: without the wrappers to call it from Python."""
     unique = uniquely_named(function)
     bare = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "pipeline_class": LinkedCompiler}
-    return numba.njit(**bare, **options)(unique)
+    compiled: Intrinsic = numba.njit(**bare, **options)(unique)
+    return compiled
 
 
-class CheckedCFunc(ccallback.CFunc):  # type: ignore[misc]  # Any
+class CheckedCFunc(ccallback.CFunc):  # type: ignore[misc]  # numba has no type hints
     """A C function of Numba's that runs `check` before it is compiled, but not if it is cached."""
 
     check: Callable[[], None]
 
-    def _compile_uncached(self) -> Any:
+    def _compile_uncached(self) -> object:
         self.check()
         return super()._compile_uncached()
 
 
-def result_type(function: Any, arguments: tuple[Any, ...]) -> Any:
+# The type that a compiled function returns for arguments of these.
+ResultType: TypeAlias = Callable[[Any, tuple[Type, ...]], Type]
+
+
+def result_type(function: Dispatcher, arguments: tuple[Type, ...]) -> Type:
     function.compile(arguments)
     return function.overloads[arguments].signature.return_type
 
 
 def check_types(
-    parts: tuple[Part, ...], functions: list[Any], number: Any, result_type: Callable[..., Any]
+    parts: tuple[Part, ...], functions: Sequence[object], number: Type, result_type: ResultType
 ) -> None:
     """Compile each transform by itself, and check that it returns numbers of the dtype."""
     for part, function in zip(parts, functions, strict=True):
@@ -102,8 +111,8 @@ def check_types(
 def check_terms(
     terms: Sequence[Term],
     parts: Sequence[Part],
-    functions: list[Any],
-    result_type: Callable[..., Any],
+    functions: Sequence[object],
+    result_type: ResultType,
 ) -> None:
     """Compile the function of each term by itself, and check that it returns a number."""
     number = types.float64
@@ -121,7 +130,7 @@ def check_terms(
             raise TypeError(f"{what} must return a number, but returns {returned}")
 
 
-def check_from_sums(part: Part, function: Any, result_type: Callable[..., Any]) -> None:
+def check_from_sums(part: Part, function: object, result_type: ResultType) -> None:
     """Compile `from_sums` of a transform, and check that it returns what it returned to Python."""
     sums = sums_in(part)
     what = f"from_sums of transform {part.name!r}"
@@ -146,7 +155,7 @@ def check_from_sums(part: Part, function: Any, result_type: Callable[..., Any]) 
             raise TypeError(f"{what} must return numbers, but returns {returned}")
 
 
-def _items(numba_type: Any) -> list[Any]:
+def _items(numba_type: Type) -> list[Type]:
     return list(numba_type) if isinstance(numba_type, types.BaseTuple) else []
 
 
@@ -160,20 +169,20 @@ def _cause(error: errors.NumbaError) -> str:
     return f", because of {name}" + (f" (write {instead[name]})" if name in instead else "")
 
 
-def _leaves(numba_type: Any) -> list[Any]:
+def _leaves(numba_type: Type) -> list[Type]:
     if isinstance(numba_type, types.BaseTuple):
         return [leaf for item in numba_type for leaf in _leaves(item)]
     return [numba_type]
 
 
 def compile_function(
-    python: Callable[..., Any],
-    signature: Any,
+    python: Callable[..., T],
+    signature: Signature,
     name: str,
     *,
     parallel: bool = False,
     nogil: bool = True,
-) -> Callable[..., Any]:
+) -> Callable[..., T]:
     """Compile one of fastopt's own functions for one signature, with the disk cache.
 
     Nothing checks that arguments are of these types: another array would be read as one of this dtype.
@@ -186,5 +195,5 @@ def compile_function(
     dispatcher.compile(signature)
     # Not the dispatcher, which finds out the types of arguments: for that Numba imports numpy.ma at the
     # first call, which takes 8 ms.
-    compiled: Callable[..., Any] = dispatcher.overloads[signature.args].entry_point
+    compiled: Callable[..., T] = dispatcher.overloads[signature.args].entry_point
     return compiled

@@ -5,7 +5,7 @@ The formulas are those of `fastopt.codecs`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,19 +13,29 @@ from llvmlite import ir
 
 from fastopt.codecs import rounding
 from fastopt.codecs.formats import FORMATS
-from fastopt.kernels.llvm_operations import DOUBLE, HALF, I16, I32, SINGLE, emitted
+from fastopt.codecs.operations import Formula
+from fastopt.kernels.llvm_operations import (
+    DOUBLE,
+    HALF,
+    I16,
+    I32,
+    SINGLE,
+    Emitted,
+    LLVMOperations,
+    emitted,
+)
 from fastopt.kernels.target import converts_float16, processor
 
 WIDTHS = {2: HALF, 4: SINGLE, 8: DOUBLE}  # by item size
 
 
-def stored_type(name: str) -> Any:
+def stored_type(name: str) -> ir.Type:
     """LLVM's type of what is stored: a float that it converts, or the bits."""
     itemsize = FORMATS[name].itemsize
     return ir.IntType(8 * itemsize) if FORMATS[name].bits else WIDTHS[itemsize]
 
 
-def formulas(names: Iterable[str]) -> list[Callable[..., Any]]:
+def formulas(names: Iterable[str]) -> list[Formula]:
     """What the code of these formats is made of."""
     return [formula for name in names if name in FORMATS for formula in FORMATS[name].formulas]
 
@@ -78,7 +88,7 @@ def encode(builder: ir.IRBuilder, stored: str, number: ir.Value, noise: ir.Value
     return builder.trunc(number, kind) if row.bits else resize(builder, number, kind)
 
 
-def join(builder: ir.IRBuilder, stored: str, parts: Sequence[Any], width: int) -> ir.Value:
+def join(builder: ir.IRBuilder, stored: str, parts: Sequence[ir.Value], width: int) -> ir.Value:
     """The float32 of a 16-bit number, given by its bits, and its correction of this width."""
     formula = FORMATS[stored].join
     assert formula is not None
@@ -94,7 +104,7 @@ def divide(builder: ir.IRBuilder, stored: str, number: ir.Value, width: int) -> 
     return [builder.trunc(part, kind) for part, kind in zip(parts, kinds, strict=True)]
 
 
-def _with_width(formula: Callable[..., Any], width: int, o: Any, *values: Any) -> Any:
+def _with_width(formula: Formula, width: int, o: LLVMOperations, *values: Emitted) -> Any:
     return formula(o, *values, width)
 
 

@@ -13,17 +13,19 @@ import hashlib
 import os
 import pickle
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 from numba.core import caching, serialize
+from numba.core.codegen import Codegen
 from numba.core.compiler import CompileResult
 from numba.core.runtime import rtsys
 
 from fastopt.kernels import trusted_files
 from fastopt.kernels.identity import compiler
+from fastopt.kernels.intrinsics import Context, Signature
 from fastopt.kernels.lean_compilation import import_array_functions
 
 
@@ -62,6 +64,10 @@ def _checksum(content: bytes) -> bytes:
     return hashlib.sha256(content).digest()
 
 
+T = TypeVar("T")
+Stamp: TypeAlias = tuple[object, ...]
+
+
 class CacheFile:
     """A file with the newest few compiled functions of one name.
 
@@ -80,10 +86,10 @@ class CacheFile:
         self.path = base / f"{name}.bin" if base else None
         self._content = content
 
-    def _stamp(self, target: Sequence[Any]) -> tuple[Any, ...]:
+    def _stamp(self, target: Sequence[object]) -> Stamp:
         return *compiler(), *target, self._content
 
-    def _entries(self) -> list[tuple[tuple[Any, ...], bytes]]:
+    def _entries(self) -> list[tuple[Stamp, bytes]]:
         """Stamps and compiled functions in the file, the newest first."""
         if self.path is None:
             return []
@@ -96,7 +102,7 @@ class CacheFile:
         except Exception:  # of any kind: it is not what is written here, and the next save replaces it
             return []
 
-    def find(self, target: Sequence[Any], read: Callable[[Any], Any]) -> Any:
+    def find(self, target: Sequence[object], read: Callable[[Any], T]) -> T | None:
         """What `read` makes of the code for a target, or None if it must be compiled."""
         stamp = self._stamp(target)
         for entry_stamp, payload in self._entries():
@@ -107,7 +113,7 @@ class CacheFile:
                     return None
         return None
 
-    def save(self, target: Sequence[Any], payload: bytes) -> None:
+    def save(self, target: Sequence[object], payload: bytes) -> None:
         """Put pickled code for a target in front of the others in the file."""
         if self.path is None:
             return
@@ -123,10 +129,10 @@ class DiskCache(caching._Cache):  # type: ignore[misc]  # numba has no type hint
     def __init__(self, name: str, content: str | None) -> None:
         self._file = CacheFile(name, content)
 
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
+    def load_overload(self, sig: Signature, target_context: Context) -> CompileResult | None:
         """The compiled function, or None if it must be compiled."""
 
-        def read(parts: Any) -> Any:
+        def read(parts: Iterable[object]) -> CompileResult:
             # Numba's `target_context.refresh()` would do this too, and import all that the compiler
             # needs: 0.2 s.
             rtsys.initialize(target_context)
@@ -137,7 +143,7 @@ class DiskCache(caching._Cache):  # type: ignore[misc]  # numba has no type hint
             import_array_functions()
         return code
 
-    def save_overload(self, sig: Any, data: Any) -> None:
+    def save_overload(self, sig: Signature, data: CompileResult) -> None:
         """Put the compiled function in front of the others in the file."""
         if self._file.path is None or data.library.has_dynamic_globals:
             return  # addresses of this process are compiled in: of C functions, of arrays over 1 MB
@@ -161,5 +167,5 @@ class DiskCache(caching._Cache):  # type: ignore[misc]  # numba has no type hint
                 self._file.path.unlink()
 
 
-def _target(sig: Any, codegen: Any) -> tuple[Any, ...]:
+def _target(sig: Signature, codegen: Codegen) -> Stamp:
     return str(sig), codegen.magic_tuple()

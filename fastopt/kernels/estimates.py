@@ -8,7 +8,6 @@ a root becomes a quotient by itself, and the divider has one number to work out 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -26,7 +25,7 @@ def _root_eps_outside(square: float, eps: float) -> float:
     return square / math.sqrt(square) + eps
 
 
-def replacements(job: Job, options: dict[str, Any]) -> dict[int, Any]:
+def replacements(job: Job, options: dict[str, object]) -> dict[int, object]:
     """Replacements of functions in fast code, by the ``id`` of the replaced one's code."""
     if not job.fast or job.compute != np.float32 or not estimates_roots():
         return {}

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import machinery, resources
+from importlib.resources.abc import Traversable
 from types import FunctionType
 from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
@@ -43,14 +44,14 @@ class Content:
     lasts: bool
 
 
-_contents: WeakKeyDictionary[Any, Content] = WeakKeyDictionary()  # of frozen functions
-_frozen: WeakValueDictionary[str, Any] = WeakValueDictionary()  # by digest
+_contents: WeakKeyDictionary[FunctionType, Content] = WeakKeyDictionary()  # of frozen functions
+_frozen: WeakValueDictionary[str, FunctionType] = WeakValueDictionary()  # by digest
 # Frozen copies of fastopt's own functions, which only an edit of its files changes: describing them
 # again would take as long as the rest of a one-shot call.
-_frozen_once: dict[Any, Any] = {}
+_frozen_once: dict[FunctionType, FunctionType] = {}
 
 
-def frozen(function: Any) -> Any:
+def frozen(function: object) -> FunctionType:
     """A copy of a function with all that it uses now; functions of equal content share one copy.
 
     Raises
@@ -75,7 +76,7 @@ def frozen(function: Any) -> Any:
     return copy
 
 
-def content(function: Any) -> Content:
+def content(function: object) -> Content:
     """The content of a function as it is now, or as it was when it was frozen."""
     return _contents[frozen(function)]
 
@@ -92,7 +93,7 @@ def digest(*texts: str) -> str:
     return hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def origin(functions: Iterable[Any], *what: str) -> str:
+def origin(functions: Iterable[object], *what: str) -> str:
     """A file name for the cache, from where functions are defined: it survives edits of them."""
     origins, names = [], []
     for function in map(python_of, functions):
@@ -123,7 +124,7 @@ APART = {
 _SUFFIXES = tuple(machinery.all_suffixes())
 
 
-def _files(folder: Any, within: str = "") -> Iterator[tuple[str, Any]]:
+def _files(folder: Traversable, within: str = "") -> Iterator[tuple[str, Traversable]]:
     """The modules of fastopt and their names, source or bytecode, in a folder or a zip."""
     for entry in sorted(folder.iterdir(), key=lambda entry: str(entry.name)):
         name = (within + entry.name).partition(".")[0]
@@ -135,7 +136,7 @@ def _files(folder: Any, within: str = "") -> Iterator[tuple[str, Any]]:
             yield from _files(entry, f"{name}/")
 
 
-def digest_of(folder: Any) -> str | None:
+def digest_of(folder: Traversable) -> str | None:
     """A digest of the files in fastopt's folder that affect machine code; None if one is unreadable.
 
     All but those in `APART` count, among them the version.
@@ -186,7 +187,7 @@ _OPTIONS = (
 )
 
 
-def compiler() -> tuple[Any, ...]:
+def compiler() -> tuple[object, ...]:
     """The identity of the compiler: versions, and Numba's environment options that change code."""
     python = platform.python_version(), sys.implementation.cache_tag, getattr(sys, "abiflags", "")
     versions = numba.__version__, llvmlite.__version__, np.__version__

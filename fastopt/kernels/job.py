@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-
-from fastopt.codecs.base import BLOCK
+from fastopt.codecs.base import BLOCK, DType
 from fastopt.codecs.blocks import BLOCKS, ITEM
 from fastopt.codecs.corrections import CORRECTIONS, Correction
 from fastopt.codecs.formats import FORMATS, compute_dtype
@@ -65,7 +63,7 @@ class Job(NamedTuple):
         return terms_of(self.parts, self.stats)
 
     @property
-    def compute(self) -> np.dtype[Any]:
+    def compute(self) -> DType:
         """The dtype of the arithmetic."""
         return compute_dtype(self.storage[0].codec)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fastopt.kernels.conversions import formulas, sizes
 from fastopt.kernels.identity import content, digest, origin, package
@@ -23,7 +23,9 @@ class Identity(NamedTuple):
         return f"{package()} {self.key}" if self.lasts else None
 
 
-def identified(job: Job, texts: Sequence[str], functions: Sequence[Any], prefix: str = "") -> Identity:
+def identified(
+    job: Job, texts: Sequence[str], functions: Sequence[object], prefix: str = ""
+) -> Identity:
     """The identity of a kernel with these texts as source, which call the functions of a job."""
     formats = [storage.codec for storage in job.storage]
     how = *texts, str(job.arrays), sizes(formats), job.compute.name, str(job.fast)
@@ -32,7 +34,7 @@ def identified(job: Job, texts: Sequence[str], functions: Sequence[Any], prefix:
 
 
 def identified_by_functions(
-    texts: Sequence[str], functions: Sequence[Any], prefix: str, *how: str
+    texts: Sequence[str], functions: Sequence[object], prefix: str, *how: str
 ) -> Identity:
     """The identity of a kernel with these texts as source, which calls no functions but these."""
     return _of_contents(f"{prefix}{origin(functions, *texts, *how)}", (*texts, *how), functions)
@@ -44,7 +46,7 @@ def identified_by_package(name: str, formats: Iterable[str] = ()) -> Identity:
     return _of_contents(name, (name, sizes(formats)), formulas(formats))
 
 
-def _of_contents(name: str, how: Iterable[str], functions: Iterable[Any]) -> Identity:
+def _of_contents(name: str, how: Iterable[str], functions: Iterable[object]) -> Identity:
     contents = [content(function) for function in functions]
     lasts = package() is not None and all(each.lasts for each in contents)
     return Identity(name, digest(*how, *(each.digest for each in contents)), lasts)

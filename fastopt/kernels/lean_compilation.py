@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 from numba import _dynfunc
 from numba.core.codegen import JITCodeLibrary
-from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler import CompilerBase, DefaultPassBuilder, StateDict
 from numba.core.compiler_machinery import register_pass
 from numba.core.typed_passes import NativeLowering
 
@@ -46,7 +45,7 @@ class LinkedLowering(NativeLowering):  # type: ignore[misc]  # as above
 
     _name = "linked_lowering"
 
-    def run_pass(self, state: Any) -> bool:
+    def run_pass(self, state: StateDict) -> bool:
         """Lower the function, and make it known to the functions that call it."""
         context, code = state.targetctx, state.func_id
         library = state.library = LinkedLibrary(context.codegen(), code.func_qualname)
@@ -67,7 +66,7 @@ class LinkedCompiler(CompilerBase):  # type: ignore[misc]  # as above
     it is linked into its callers and compiled again.
     """
 
-    def define_pipelines(self) -> list[Any]:
+    def define_pipelines(self) -> list[DefaultPassBuilder]:
         """Numba's pipeline for functions without Python objects."""
         pipeline = DefaultPassBuilder.define_nopython_pipeline(self.state)
         pipeline.passes = [

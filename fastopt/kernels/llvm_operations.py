@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from llvmlite import ir
 
-from fastopt.codecs.operations import signed
+from fastopt.codecs.operations import Formula, signed
 
 I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 HALF, SINGLE, DOUBLE = ir.HalfType(), ir.FloatType(), ir.DoubleType()
 
 
-def int32(number: int) -> Any:
+def int32(number: int) -> ir.Constant:
     """A constant of 32 bits, signed or not."""
     return ir.Constant(I32, signed(number))
 
 
-def _scalar(kind: Any) -> Any:
+def _scalar(kind: ir.Type) -> ir.Type:
     """The type of one lane."""
     return kind.element if isinstance(kind, ir.VectorType) else kind
 
 
-def _like(kind: Any, scalar: Any) -> Any:
+def _like(kind: ir.Type, scalar: ir.Type) -> ir.Type:
     """A type with as many lanes as another has."""
     return ir.VectorType(scalar, kind.count) if isinstance(kind, ir.VectorType) else scalar
 
 
-def _constant(kind: Any, number: float) -> Any:
+def _constant(kind: ir.Type, number: float) -> ir.Constant:
     """A number in each lane of a type."""
     return ir.Constant(kind, [number] * kind.count if isinstance(kind, ir.VectorType) else number)
+
+
+Operand: TypeAlias = "Emitted | float"
 
 
 class Emitted:
@@ -49,41 +51,41 @@ class Emitted:
     def _is_float(self) -> bool:
         return _scalar(self.raw.type) in (HALF, SINGLE, DOUBLE)
 
-    def _operand(self, other: Any) -> Any:
+    def _operand(self, other: Operand) -> ir.Value:
         return other.raw if isinstance(other, Emitted) else _constant(self.raw.type, other)
 
-    def _emit(self, name: str, other: Any, *, turned: bool = False) -> Emitted:
+    def _emit(self, name: str, other: Operand, *, turned: bool = False) -> Emitted:
         values = (self._operand(other), self.raw) if turned else (self.raw, self._operand(other))
         return Emitted(self.builder, getattr(self.builder, name)(*values))
 
-    def __add__(self, other: Any) -> Emitted:
+    def __add__(self, other: Operand) -> Emitted:
         return self._emit("fadd" if self._is_float else "add", other)
 
-    def __sub__(self, other: Any) -> Emitted:
+    def __sub__(self, other: Operand) -> Emitted:
         return self._emit("fsub" if self._is_float else "sub", other)
 
-    def __rsub__(self, other: Any) -> Emitted:
+    def __rsub__(self, other: Operand) -> Emitted:
         return self._emit("fsub" if self._is_float else "sub", other, turned=True)
 
-    def __mul__(self, other: Any) -> Emitted:
+    def __mul__(self, other: Operand) -> Emitted:
         return self._emit("fmul" if self._is_float else "mul", other)
 
-    def __and__(self, other: Any) -> Emitted:
+    def __and__(self, other: Operand) -> Emitted:
         return self._emit("and_", other)
 
-    def __or__(self, other: Any) -> Emitted:
+    def __or__(self, other: Operand) -> Emitted:
         return self._emit("or_", other)
 
-    def __xor__(self, other: Any) -> Emitted:
+    def __xor__(self, other: Operand) -> Emitted:
         return self._emit("xor", other)
 
-    def __lshift__(self, other: Any) -> Emitted:
+    def __lshift__(self, other: Operand) -> Emitted:
         return self._emit("shl", other)
 
-    def __rshift__(self, other: Any) -> Emitted:
+    def __rshift__(self, other: Operand) -> Emitted:
         return self._emit("ashr", other)
 
-    def _compare(self, how: str, other: Any) -> Emitted:
+    def _compare(self, how: str, other: Operand) -> Emitted:
         builder = self.builder
         if self._is_float:
             compare = builder.fcmp_ordered
@@ -91,16 +93,16 @@ class Emitted:
             compare = builder.icmp_unsigned if _scalar(self.raw.type) == I8 else builder.icmp_signed
         return Emitted(builder, compare(how, self.raw, self._operand(other)))
 
-    def __lt__(self, other: Any) -> Emitted:
+    def __lt__(self, other: Operand) -> Emitted:
         return self._compare("<", other)
 
-    def __gt__(self, other: Any) -> Emitted:
+    def __gt__(self, other: Operand) -> Emitted:
         return self._compare(">", other)
 
-    def __ge__(self, other: Any) -> Emitted:
+    def __ge__(self, other: Operand) -> Emitted:
         return self._compare(">=", other)
 
-    def __eq__(self, other: object) -> Emitted:  # type: ignore[override]
+    def __eq__(self, other: Operand) -> Emitted:  # type: ignore[override]
         return self._compare("==", other)
 
 
@@ -110,43 +112,43 @@ class LLVMOperations:
     def __init__(self, builder: ir.IRBuilder) -> None:
         self._builder = builder
 
-    def _of(self, raw: Any) -> Emitted:
+    def _of(self, raw: ir.Value) -> Emitted:
         return Emitted(self._builder, raw)
 
-    def _raw(self, value: Any, kind: Any) -> Any:
+    def _raw(self, value: Operand, kind: ir.Type) -> ir.Value:
         """An operand as a value; a Python number becomes a constant with the lanes of `kind`."""
         if isinstance(value, Emitted):
             return value.raw
         return _constant(_like(kind, SINGLE if type(value) is float else I32), value)
 
-    def where(self, condition: Any, one: Any, other: Any) -> Emitted:
+    def where(self, condition: Emitted, one: Operand, other: Operand) -> Emitted:
         lanes = condition.raw.type
         pair = self._raw(one, lanes), self._raw(other, lanes)
         return self._of(self._builder.select(condition.raw, *pair))
 
-    def minimum(self, one: Any, other: Any) -> Emitted:
+    def minimum(self, one: Emitted, other: Operand) -> Emitted:
         return self.where(one < other, one, other)
 
-    def maximum(self, one: Any, other: Any) -> Emitted:
+    def maximum(self, one: Emitted, other: Operand) -> Emitted:
         return self.where(one > other, one, other)
 
-    def as_bits(self, number: Any) -> Emitted:
+    def as_bits(self, number: Emitted) -> Emitted:
         return self._of(self._builder.bitcast(number.raw, _like(number.raw.type, I32)))
 
-    def as_float(self, bits: Any) -> Emitted:
+    def as_float(self, bits: Emitted) -> Emitted:
         return self._of(self._builder.bitcast(bits.raw, _like(bits.raw.type, SINGLE)))
 
-    def shift_in_zeros(self, bits: Any, count: int) -> Emitted:
+    def shift_in_zeros(self, bits: Emitted, count: int) -> Emitted:
         return self._of(self._builder.lshr(bits.raw, _constant(bits.raw.type, count)))
 
-    def is_nan(self, number: Any) -> Emitted:
+    def is_nan(self, number: Emitted) -> Emitted:
         return self._of(self._builder.fcmp_unordered("uno", number.raw, number.raw))
 
-    def signed_byte(self, bits: Any, count: int) -> Emitted:
+    def signed_byte(self, bits: Emitted, count: int) -> Emitted:
         # With both bounds it is what processors do as they convert a vector to bytes.
         return self.maximum(self.minimum(bits >> count, 127), -128)
 
-    def multiply_add(self, one: Any, other: Any, more: Any) -> Emitted:
+    def multiply_add(self, one: Emitted, other: Emitted, more: Emitted) -> Emitted:
         values = one.raw, other.raw, more.raw
         kind = values[0].type
         function = self._builder.module.declare_intrinsic(
@@ -154,15 +156,18 @@ class LLVMOperations:
         )
         return self._of(self._builder.call(function, values))
 
-    def widen(self, code: Any) -> Emitted:
+    def widen(self, code: Emitted) -> Emitted:
         return self._of(self._builder.zext(code.raw, _like(code.raw.type, I32)))
 
-    def widen_signed(self, code: Any) -> Emitted:
+    def widen_signed(self, code: Emitted) -> Emitted:
         return self._of(self._builder.sext(code.raw, _like(code.raw.type, I32)))
 
 
 def emitted(
-    builder: ir.IRBuilder, formula: Callable[..., Any], *values: Any, operations: Any = LLVMOperations
+    builder: ir.IRBuilder,
+    formula: Formula,
+    *values: ir.Value,
+    operations: type[LLVMOperations] = LLVMOperations,
 ) -> Any:
     """Emit a formula for LLVM values: its result, or a tuple of them."""
     values_ = (Emitted(builder, value) for value in values)

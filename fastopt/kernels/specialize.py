@@ -8,7 +8,7 @@ functions) is replaced before compilation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -24,10 +24,10 @@ from fastopt.kernels.closure import (
 
 
 def specialize(
-    function: Any,
+    function: object,
     dtype: type,
-    compile_helper: Callable[[FunctionType], Any] = lambda function: function,
-    replace: dict[int, Any] | None = None,
+    compile_helper: Callable[[FunctionType], object] = lambda function: function,
+    replace: Mapping[int, object] | None = None,
 ) -> FunctionType:
     """Copy `function` with its floats as `dtype` and its helpers treated likewise.
 
@@ -43,9 +43,9 @@ def specialize(
         Replacements of globals, by ``id``, or of functions, by the ``id`` of their code: the
         reference executor has its own ``math``.
     """
-    replaced: dict[int, Any] = dict(replace or {})
+    replaced = dict(replace or {})
 
-    def constant(value: Any) -> Any:
+    def constant(value: object) -> Any:
         if type(value) is float:
             return dtype(value)
         if type(value) is tuple:
@@ -54,7 +54,7 @@ def specialize(
             return value.replace(co_consts=tuple(constant(item) for item in value.co_consts))
         return value
 
-    def outer(value: Any, names: Set[str]) -> Any:
+    def outer(value: object, names: Set[str]) -> object:
         value = python_of(value)
         if id(value) in replaced:
             return replaced[id(value)]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 import numba
 from llvmlite import binding, ir
@@ -68,7 +67,7 @@ def widest_vectors() -> tuple[int, str] | None:
     return None
 
 
-def _assembly(kind: Any, emit: Callable[[Any, Any], Any]) -> str:
+def _assembly(kind: ir.Type, emit: Callable[[ir.IRBuilder, ir.Value], ir.Value]) -> str:
     """The code of a function of one argument of a type, with a result of the same."""
     module = ir.Module()
     function = ir.Function(module, ir.FunctionType(kind, [kind]), "function")

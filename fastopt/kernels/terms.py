@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, TypeAlias
 
 from fastopt.transforms.base import Part
+from fastopt.transforms.sums import Summand
 
 Position: TypeAlias = Literal["transform", "gradient", "update", "param", "state"]
 
@@ -18,7 +19,7 @@ class Term(NamedTuple):
     the new value of a state; `state` and `hyper` are empty.
     """
 
-    function: Callable[..., Any]
+    function: Summand
     what: str  # for errors
     position: Position
     number: int = 0  # of the transform, or of the state's slot in the chain
@@ -39,7 +40,7 @@ def terms_before(part: Part, index: int) -> list[Term]:
     return [] if part.sums is None else _terms(part, index, part.sums.names, part.sums.summands)
 
 
-def _terms(part: Part, index: int, names: Sequence[str], functions: Sequence[Any]) -> list[Term]:
+def _terms(part: Part, index: int, names: Sequence[str], functions: Sequence[Summand]) -> list[Term]:
     return [
         Term(function, f"sum {name!r} of transform {part.name!r}", "transform", index)
         for name, function in zip(names, functions, strict=False)

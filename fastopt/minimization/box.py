@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from numbers import Real
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from scipy.optimize import Bounds
 
 from fastopt.arrays.checks import Array, is_masked
+from fastopt.codecs.base import DType
 from fastopt.codecs.floats import rounded_towards
 from fastopt.codecs.formats import compute_dtype, name_of
 from fastopt.executors.cpu.allocate import empty
@@ -19,12 +20,12 @@ from fastopt.validation import as_float, shown
 CHUNK = 1 << 15
 
 
-def is_real(dtype: np.dtype[Any]) -> bool:
+def is_real(dtype: DType) -> bool:
     """Whether a dtype is of real numbers, bfloat16 included."""
     return dtype.kind in "biuf" or name_of(dtype) is not None
 
 
-def start(x0: Any) -> Array:
+def start(x0: object) -> Array:
     """A buffer with the content of `x0`: float32 for floats of at most 32 bits, else float64."""
     if is_masked(x0):
         raise TypeError("x0 must not be a masked array: the mask would be ignored")
@@ -47,6 +48,9 @@ def start(x0: Any) -> Array:
     return x
 
 
+Limit: TypeAlias = float | Array | None  # of all elements, or of each
+
+
 class Box:
     """Lower and upper bounds on every element, or none.
 
@@ -56,14 +60,14 @@ class Box:
         Of the length and dtype of `x`; None where no element is bounded on this side.
     """
 
-    def __init__(self, bounds: Any, x: Array) -> None:
+    def __init__(self, bounds: object, x: Array) -> None:
         self.low: Array | None = None
         self.high: Array | None = None
         if bounds is not None:
             self._set(*_limits(bounds, x), x.dtype)
         self._scratch = np.empty((2, min(x.size, CHUNK)), x.dtype)
 
-    def _set(self, low: Array, high: Array, dtype: np.dtype[Any]) -> None:
+    def _set(self, low: Array, high: Array, dtype: DType) -> None:
         if np.isnan(low).any() or np.isnan(high).any():
             raise ValueError("bounds must not be NaN; None or an infinity leaves a side open")
         crossed = np.flatnonzero(low > high)
@@ -86,7 +90,7 @@ class Box:
         self.high = high_inside if (high_inside < math.inf).any() else None
 
     @property
-    def setting(self) -> tuple[Any, Any] | None:
+    def setting(self) -> tuple[Limit, Limit] | None:
         """The bounds as an optimizer's option, None if there are none."""
         low, high = _as_setting(self.low), _as_setting(self.high)
         return None if low is None and high is None else (low, high)
@@ -143,13 +147,13 @@ def _size(chunk: Array) -> float:
     return max(float(np.maximum.reduce(chunk)), -float(np.minimum.reduce(chunk)))
 
 
-def _cast(limit: Array, dtype: np.dtype[Any]) -> Array:
+def _cast(limit: Array, dtype: DType) -> Array:
     """Round limits to `dtype`, where they may become infinite."""
     with np.errstate(all="ignore"):
         return limit.astype(dtype)
 
 
-def _as_setting(limit: Array | None) -> Any:
+def _as_setting(limit: Array | None) -> Limit:
     """Replace equal limits by one number, which takes no memory traffic."""
     if limit is None or limit.size == 0:
         return None
@@ -157,7 +161,7 @@ def _as_setting(limit: Array | None) -> Any:
     return low if low == high and math.isfinite(low) else limit
 
 
-def _limits(bounds: Any, x: Array) -> tuple[Array, Array]:
+def _limits(bounds: object, x: Array) -> tuple[Array, Array]:
     """Lower and upper bounds of each element, in float64."""
     low, high = (bounds.lb, bounds.ub) if isinstance(bounds, Bounds) else _from_pairs(bounds)
     try:
@@ -180,7 +184,7 @@ def _from_pairs(bounds: Any) -> tuple[list[float], list[float]]:
     return [_number(low, -math.inf) for low, _ in pairs], [_number(high, math.inf) for _, high in pairs]
 
 
-def _number(limit: Any, nothing: float) -> float:
+def _number(limit: object, nothing: float) -> float:
     if limit is None:
         return nothing
     if isinstance(limit, Real):

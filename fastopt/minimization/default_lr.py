@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from fastopt.validation import Schedule
 # about so much in a step, and `restarts` makes up for a rate that is too large.
 
 
-def usual(maker: Any, objective: Objective, x: Array, box: Box) -> float | None:
+def usual(maker: object, objective: Objective, x: Array, box: Box) -> float | None:
     """The first learning rate, or None for optimizers without a usual one."""
     start = getattr(maker, "usual_lr", None)
     if start == "curvature":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from fastopt.arrays.checks import Array
 from fastopt.minimization.box import Box
@@ -11,21 +10,21 @@ from fastopt.optimizers.optimizer import Optimizer
 from fastopt.optimizers.registry import NAMES, optimizer_class
 
 
-def choose(optimizer: Any) -> Callable[..., Any]:
+def choose(optimizer: object) -> Callable[..., object]:
     """The function that makes the optimizer from an array and settings."""
     accepted = f"one of {', '.join(NAMES)}, a class, or a function from an array to an optimizer"
     if isinstance(optimizer, str):
         if optimizer.lower() not in NAMES:
             raise ValueError(f"optimizer must be {accepted}, got {optimizer!r}")
-        return optimizer_class(optimizer.lower())  # type: ignore[no-any-return]
+        return optimizer_class(optimizer.lower())
     if isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer must be {accepted}; one that is made has an array of its own")
     if not callable(optimizer):
         raise TypeError(f"optimizer must be {accepted}, not {optimizer!r}")
-    return optimizer  # type: ignore[no-any-return]
+    return optimizer
 
 
-def make(maker: Callable[..., Any], x: Array, box: Box, settings: Mapping[str, Any]) -> Optimizer:
+def make(maker: Callable[..., object], x: Array, box: Box, settings: Mapping[str, object]) -> Optimizer:
     """Make the optimizer of `x`, with the box as its bounds."""
     settings = dict(settings)
     if box.setting is not None:

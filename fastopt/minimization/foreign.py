@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from numbers import Real
-from typing import Any
 
 from fastopt.arrays import tree
 from fastopt.validation import whole_number
@@ -24,7 +23,7 @@ _INSTEAD = {
 }
 
 
-def refuse(settings: dict[str, Any]) -> None:
+def refuse(settings: dict[str, object]) -> None:
     """Drop SciPy's arguments that have no effect; raise a TypeError with a hint for the others."""
     for name in _INSTEAD.keys() & settings.keys():
         value = settings.pop(name)
@@ -32,7 +31,7 @@ def refuse(settings: dict[str, Any]) -> None:
             raise TypeError(f"minimize has no argument {name}: {_INSTEAD[name]}")
 
 
-def limit(maxiter: Any) -> float:
+def limit(maxiter: object) -> float:
     """The maximum number of steps, from an integer, a float, an infinity, or None for the default."""
     if maxiter is None:
         return MAXITER

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal, SupportsIndex
+
+import numpy as np
+from numpy.typing import ArrayLike
 
 from fastopt.minimization.best import BestPoint
 from fastopt.minimization.box import Box, start
@@ -17,17 +20,18 @@ from fastopt.minimization.observers import Observers
 from fastopt.minimization.restarts import Restarts
 from fastopt.minimization.result import MinimizeResult
 from fastopt.minimization.stopping import FTOL, GTOL, Stopping, tolerance
+from fastopt.optimizers.optimizer import Optimizer
 from fastopt.validation import choice, flag
 
 
 def minimize(
-    fun: Callable[..., Any],
-    x0: Any,
-    args: Any = (),
+    fun: Callable[..., object],
+    x0: ArrayLike,
+    args: object = (),
     *,
-    optimizer: Any = "rmsprop",
+    optimizer: str | Callable[..., Optimizer] = "rmsprop",
     jac: Gradient = None,
-    bounds: Any = None,
+    bounds: object = None,
     maxiter: float | None = MAXITER,
     tol: float | None = None,
     gtol: float | Literal["auto"] | None = "auto",
@@ -35,11 +39,11 @@ def minimize(
     xtol: float | None = None,
     window: int = 100,
     keep: Literal["auto", "best", "last"] = "auto",
-    callback: Callable[..., Any] | None = None,
+    callback: Callable[..., object] | None = None,
     progress: bool = False,
     history: bool = False,
-    seed: Any = None,
-    **settings: Any,
+    seed: SupportsIndex | np.random.Generator | None = None,
+    **settings: object,
 ) -> MinimizeResult:
     """Minimize a function of many variables with one of the optimizers.
 

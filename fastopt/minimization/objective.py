@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -16,12 +16,12 @@ from fastopt.validation import whole_number
 
 # Arguments that are passed to functions with a parameter of this name that has no default.
 # The gradient: a function, True if `fun` returns it too, by differences, or whichever is found out.
-Gradient: TypeAlias = Callable[..., Any] | bool | Literal["2-point"] | None
+Gradient: TypeAlias = Callable[..., object] | bool | Literal["2-point"] | None
 
 OPTIONAL_ARGUMENTS = frozenset({"out", "step", "rng"})
 
 
-def asked_for(function: Callable[..., Any], filled: int) -> frozenset[str]:
+def asked_for(function: Callable[..., object], filled: int) -> frozenset[str]:
     """The `OPTIONAL_ARGUMENTS` that a function requires, after its first `filled` parameters."""
     try:
         parameters = list(inspect.signature(function).parameters.values())
@@ -37,7 +37,7 @@ def asked_for(function: Callable[..., Any], filled: int) -> frozenset[str]:
 class Call:
     """A function of the caller's with its further arguments; counts its calls."""
 
-    def __init__(self, function: Any, args: tuple[Any, ...], seed: int) -> None:
+    def __init__(self, function: Callable[..., object], args: tuple[object, ...], seed: int) -> None:
         self.function = function
         self.count = 0
         self.asks = asked_for(function, 1 + len(args))
@@ -45,8 +45,8 @@ class Call:
         self._seed = seed
         self._copies = Copies()
 
-    def __call__(self, x: Array, out: Array, step: int) -> Any:
-        keywords: dict[str, Any] = {}
+    def __call__(self, x: Array, out: Array, step: int) -> object:
+        keywords: dict[str, object] = {}
         if self.asks:
             if "out" in self.asks:
                 keywords["out"] = out
@@ -103,7 +103,7 @@ class Objective:
         Whether the gradient is approximated by differences.
     """
 
-    def __init__(self, fun: Any, jac: Gradient, args: Any, box: Box, seed: Any) -> None:
+    def __init__(self, fun: object, jac: Gradient, args: object, box: Box, seed: object) -> None:
         if not callable(fun):
             raise TypeError(f"fun must be a function, not {fun!r}")
         self.seed = _entropy(seed)
@@ -132,7 +132,7 @@ class Objective:
         returned = self._fun(x, grad, step)
         if self._undecided:
             self._decide(returned, x.size)
-        slope: Any = None
+        slope: object = None
         if self._both:
             returned, slope = self._pair(returned)
         value = _value(returned)
@@ -156,7 +156,7 @@ class Objective:
         """Whether the function writes the gradient to its buffer."""
         return "out" in (self._jac or self._fun).asks
 
-    def _pair(self, returned: Any) -> tuple[Any, Any]:
+    def _pair(self, returned: object) -> tuple[object, object]:
         if isinstance(returned, (tuple, list)) and len(returned) == 2:
             return returned[0], returned[1]
         if self._writes:
@@ -166,7 +166,7 @@ class Objective:
             "it may also take a parameter out and write the gradient there"
         )
 
-    def _decide(self, returned: Any, size: int) -> None:
+    def _decide(self, returned: object, size: int) -> None:
         """With ``jac=None``: find out from the first call whether the function returns its gradient."""
         self._undecided = False
         self._both = isinstance(returned, tuple)
@@ -180,7 +180,7 @@ class Objective:
             )
 
 
-def _entropy(seed: Any) -> int:
+def _entropy(seed: object) -> int:
     if seed is None:
         return int(np.random.SeedSequence().entropy)  # type: ignore[arg-type]
     if isinstance(seed, np.random.Generator):
@@ -193,7 +193,7 @@ def _entropy(seed: Any) -> int:
         ) from None
 
 
-def _value(returned: Any) -> float:
+def _value(returned: object) -> float:
     if type(returned) is float:
         return returned
     if isinstance(returned, (tuple, list)) and len(returned) == 2:
@@ -209,7 +209,7 @@ def _value(returned: Any) -> float:
     return float(array.item())
 
 
-def _fill(grad: Array, slope: Any) -> None:
+def _fill(grad: Array, slope: object) -> None:
     if slope is grad:
         return
     array = np.asarray(slope)
@@ -224,7 +224,7 @@ def _fill(grad: Array, slope: Any) -> None:
             grad[...] = array
 
 
-def _brief(returned: Any) -> str:
+def _brief(returned: object) -> str:
     """Describe a value in an error, without its elements."""
     if isinstance(returned, np.ndarray):
         return f"an array of {returned.dtype} of shape {returned.shape}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from math import isinf
 from typing import Any
 
@@ -15,7 +16,7 @@ from fastopt.validation import flag
 class Observers:
     """Reports iterations to the observers; a context manager that closes the bar."""
 
-    def __init__(self, callback: Any, progress: Any, maxiter: float) -> None:
+    def __init__(self, callback: object, progress: object, maxiter: float) -> None:
         if callback is not None and not callable(callback):
             raise TypeError(f"callback must be a function or None, not {callback!r}")
         self._callback = callback
@@ -47,7 +48,7 @@ class Observers:
         return False
 
 
-def _takes_result(callback: Any) -> bool:
+def _takes_result(callback: Callable[..., object]) -> bool:
     """SciPy's rule: the only parameter has this name."""
     try:
         return set(inspect.signature(callback).parameters) == {"intermediate_result"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fastopt.arrays.checks import Array
 from fastopt.minimization.box import largest_step
@@ -38,7 +38,7 @@ def not_finite(nit: int) -> Outcome:
     )
 
 
-def tolerance(name: str, value: Any, usual: float | None) -> float | None:
+def tolerance(name: str, value: object, usual: float | None) -> float | None:
     """A tolerance as given: a number, None for a rule that is off, or "auto" for the usual one."""
     if isinstance(value, str):
         if value != "auto":
@@ -66,7 +66,7 @@ class Stopping:
         gtol: float | None,
         ftol: float | None,
         xtol: float | None,
-        window: Any,
+        window: object,
         maxiter: float,
         over_nonfinite: bool,
     ) -> None:

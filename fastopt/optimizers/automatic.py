@@ -56,25 +56,25 @@ class Held:
     lr: Setting
 
 
-def is_automatic(lr: Any) -> bool:
+def is_automatic(lr: object) -> bool:
     """Whether a setting is the automatic learning rate."""
     return isinstance(lr, auto) or (isinstance(lr, str) and lr == AUTO)
 
 
-def check_is_no_other_word(lr: Any) -> None:
+def check_is_no_other_word(lr: object) -> None:
     """Check that a learning rate is "auto" if it is a string."""
     word = lr.lr if isinstance(lr, Held) else lr
     if isinstance(word, str) and word != AUTO:
         raise TypeError(f"lr must be a number >= 0, a schedule or {AUTO!r}, not {shown(word)}")
 
 
-def held(lr: Any) -> Any:
+def held(lr: Any) -> object:
     """A learning rate in the place of one that was automatic at first."""
     return lr if is_automatic(lr) else Held(lr)
 
 
 def with_automatic_rate(
-    kind: str, parts: Iterable[Transform], lr: Any, by_gradient: bool
+    kind: str, parts: Iterable[Transform], lr: object, by_gradient: bool
 ) -> list[Transform]:
     """The parts of an optimizer with the rate one, at the automatic or the held rate."""
     parts = list(parts)

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastopt.arrays import placement
+from fastopt.arrays.tree import Tree
 from fastopt.changes import assign, for_now
+from fastopt.codecs.base import Array
 from fastopt.optimizers.unfinished import Exchanged
 from fastopt.steps.group import Group, floats_of
 
@@ -22,7 +24,7 @@ class Averaged:
 
     __slots__ = ()
 
-    def averaged_params(self) -> Any:
+    def averaged_params(self) -> Tree:
         """Return the averaged parameters: what to evaluate with.
 
         Those of `schedule_free`, of `average_decay` or of `ASGD`, or of a transform of your own (its
@@ -48,7 +50,8 @@ class Averaged:
         >>> w, opt.averaged_params()
         (array([0.]), array([0.5]))
         """
-        return self._structure.build(_averages(self))  # type: ignore[attr-defined]
+        optimizer: Optimizer = self  # type: ignore[assignment]  # the only class that has this
+        return optimizer._structure.build(_averages(optimizer))
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -74,7 +77,7 @@ class Averaged:
         >>> w
         array([0.])
         """
-        optimizer: Any = self
+        optimizer: Optimizer = self  # type: ignore[assignment]  # as above
         averages, leaves = _averages(optimizer), optimizer._leaves
         params = [placement.to_host(leaf).copy() for leaf in leaves]
         steps = optimizer._steps
@@ -87,7 +90,7 @@ class Averaged:
             yield
 
 
-def _averages(optimizer: Optimizer | Any) -> list[Any]:
+def _averages(optimizer: Optimizer) -> list[Array]:
     optimizer.catch_up()
     groups: list[Group] = optimizer._groups
     if not any(transform.averaged for group in groups for transform in group.chain):
@@ -98,7 +101,7 @@ def _averages(optimizer: Optimizer | Any) -> list[Any]:
     return [array for group in groups for array in _of_group(group)]
 
 
-def _of_group(group: Group) -> Iterator[Any]:
+def _of_group(group: Group) -> Iterator[Array]:
     """The averages of a group's parameters, or these."""
     every, function, names = iter(group.chain.states()), None, list[str]()
     for transform in group.chain:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastopt.changes import assign
 from fastopt.kernels.identity import frozen
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fastopt.optimizers.optimizer import Optimizer
 
 
-def read_chain(optimizer: Optimizer) -> Any:
+def read_chain(optimizer: Optimizer) -> Chain | list[Chain]:
     """The chain of an optimizer, a list if every group has its own."""
     chains = [group.chain for group in optimizer._groups]
     return chains[0] if optimizer._groups[0].structure is optimizer._structure else chains
@@ -59,14 +59,14 @@ def _check_same(current: Chain, new: Chain, what: str) -> None:
             )
 
 
-def _functions(transform: Transform) -> list[Any]:
+def _functions(transform: Transform) -> list[object]:
     each = transform.update, *transform.sums.values(), *transform.sums_after.values()
     return [*each, transform.from_sums]
 
 
-def _codes(functions: list[list[Any]]) -> list[list[Any]]:
+def _codes(functions: list[list[object]]) -> list[list[object]]:
     return [[getattr(each, "__code__", each) for each in of_one] for of_one in functions]
 
 
-def _is_same(one: Any, other: Any) -> bool:
+def _is_same(one: object, other: object) -> bool:
     return one is other or frozen(one) is frozen(other)

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from fastopt.arrays import checks, placement, tree
 from fastopt.arrays.archive import read_archive, write_archive
-from fastopt.arrays.checks import Array
+from fastopt.arrays.device_array import AnyArray
 from fastopt.changes import assign, make
 from fastopt.kernels.job import CORRECTION
 from fastopt.optimizers import saved_paths
 from fastopt.optimizers.chains import use_settings
-from fastopt.optimizers.saved_description import MASTER_BITS, VERSION, check_description
+from fastopt.optimizers.saved_description import MASTER_BITS, VERSION, Description, check_description
 from fastopt.optimizers.saved_settings import merge, plain
 from fastopt.optimizers.unfinished import Unfinished, real
-from fastopt.validation import as_path, flag
+from fastopt.validation import PathLike, as_path, flag
 
 if TYPE_CHECKING:
     from fastopt.optimizers.optimizer import Optimizer
@@ -36,7 +36,7 @@ def as_dict(optimizer: Optimizer) -> dict[str, Any]:
     return {**description(optimizer), "state": state}
 
 
-def from_dict(optimizer: Optimizer, saved: Mapping[str, Any], match: Match) -> None:
+def from_dict(optimizer: Optimizer, saved: Mapping[str, object], match: Match) -> None:
     """`Optimizer.load_state_dict`."""
     saved_paths.check_match(match)
     if not isinstance(saved, Mapping):
@@ -73,7 +73,7 @@ def from_dict(optimizer: Optimizer, saved: Mapping[str, Any], match: Match) -> N
     finish_loading(optimizer)
 
 
-def save(optimizer: Optimizer, path: Any, params: bool) -> None:
+def save(optimizer: Optimizer, path: PathLike, params: bool) -> None:
     """`Optimizer.save`."""
     if not flag("params", params):
         _refuse_lagging_params(optimizer)
@@ -87,7 +87,7 @@ def save(optimizer: Optimizer, path: Any, params: bool) -> None:
     write_archive(as_path("path", path), {**description(optimizer), "holds_params": params}, named)
 
 
-def load(optimizer: Optimizer, path: Any, match: Match) -> None:
+def load(optimizer: Optimizer, path: PathLike, match: Match) -> None:
     """`Optimizer.load`."""
     saved_paths.check_match(match)
     file = as_path("path", path)
@@ -112,7 +112,7 @@ def load(optimizer: Optimizer, path: Any, match: Match) -> None:
         finish_loading(optimizer)
 
 
-def _with_corrections(optimizer: Optimizer, saved: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
+def _with_corrections(optimizer: Optimizer, saved: Mapping[str, object]) -> tuple[Description, bool]:
     """The description of a run without `master_bits` as that of one with them, and if that was so.
 
     What it stored is what it had, so its corrections are zero.
@@ -128,7 +128,7 @@ def _clear_corrections(optimizer: Optimizer) -> None:
             placement.clear(array)
 
 
-def description(optimizer: Optimizer) -> dict[str, Any]:
+def description(optimizer: Optimizer) -> dict[str, object]:
     """What is saved beside the arrays."""
     steps = optimizer._steps
     steps.settle()
@@ -153,13 +153,13 @@ def description(optimizer: Optimizer) -> dict[str, Any]:
     }
 
 
-def settings(optimizer: Optimizer) -> dict[str, Any]:
+def settings(optimizer: Optimizer) -> dict[str, object]:
     """The settings that are saved: those that can be assigned."""
     clip_norm = plain({"clip_norm": optimizer.clip_norm}, {"clip_norm"})
     return {**clip_norm, **optimizer._settings.saved(optimizer._assignable)}
 
 
-def arrays(optimizer: Optimizer) -> Iterator[tuple[str, int, Array]]:
+def arrays(optimizer: Optimizer) -> Iterator[tuple[str, int, AnyArray]]:
     """Every state array, with its name and the number of its parameter."""
     first = 0
     for group in optimizer._groups:
@@ -170,9 +170,7 @@ def arrays(optimizer: Optimizer) -> Iterator[tuple[str, int, Array]]:
         first += len(group.leaves)
 
 
-def start_loading(
-    optimizer: Optimizer, saved: Mapping[str, Any], order: Sequence[int], what: str
-) -> None:
+def start_loading(optimizer: Optimizer, saved: Description, order: Sequence[int], what: str) -> None:
     """Take over settings and counts, or raise and leave them; no step until `finish_loading`.
 
     `order` has for each parameter the number of the saved one.
@@ -207,7 +205,7 @@ def finish_loading(optimizer: Optimizer) -> None:
     optimizer._steps = real(optimizer._steps)
 
 
-def pickled(optimizer: Optimizer) -> dict[str, Any]:
+def pickled(optimizer: Optimizer) -> dict[str, object]:
     """What another one like this is made from."""
     optimizer.catch_up()
     optimizer._steps.settle()
@@ -225,7 +223,7 @@ def pickled(optimizer: Optimizer) -> dict[str, Any]:
     }
 
 
-def restore(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
+def restore(optimizer: Optimizer, saved: Description) -> None:
     """Make an optimizer that has nothing yet one like that of `pickled`."""
     optimizer._set_up(saved["params"], saved["arguments"], saved["options"])
     optimizer._watch.last = saved["last"]
@@ -236,14 +234,14 @@ def restore(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
         optimizer._steps.decisions.carried = saved["carried"]
 
 
-def _in_file(optimizer: Optimizer, params: bool) -> Iterator[tuple[str, int, Array]]:
+def _in_file(optimizer: Optimizer, params: bool) -> Iterator[tuple[str, int, AnyArray]]:
     """The arrays of a file: states, and parameters if they are in it too."""
     yield from arrays(optimizer)
     if params:
         yield from ((PARAMS, index, leaf) for index, leaf in enumerate(optimizer._leaves))
 
 
-def _copied(optimizer: Optimizer, name: str) -> Iterator[Any]:
+def _copied(optimizer: Optimizer, name: str) -> Iterator[object]:
     """A state of each parameter as copies take it: bfloat16 on a device shows as its bits."""
     shown = [leaf for _, leaf in tree.leaves(optimizer._state[name])]
     stored = (
@@ -266,7 +264,7 @@ def _refuse_lagging_params(optimizer: Optimizer) -> None:
 
 
 def _paths_in(
-    saved: Mapping[str, Any], structure: Sequence[saved_paths.Path] | None, what: str
+    saved: Description, structure: Sequence[saved_paths.Path] | None, what: str
 ) -> Sequence[saved_paths.Path] | None:
     """The saved paths; in the first version only the structure of the states has them, if any."""
     if saved["version"] == 1:
@@ -276,7 +274,7 @@ def _paths_in(
 
 def _order(
     optimizer: Optimizer,
-    saved: Mapping[str, Any],
+    saved: Description,
     paths: Sequence[saved_paths.Path] | None,
     match: str,
     what: str,
@@ -286,14 +284,14 @@ def _order(
     if paths is not None:
         return saved_paths.order_of(current_paths, paths, match, what)
     if match == saved_paths.PATH:
-        formats: list[Any] = [() for _ in current_paths]
+        formats: list[tuple[object, ...]] = [() for _ in current_paths]
         for name, index, array in arrays(optimizer):
             formats[index] += ((name, array.shape, str(array.dtype)),)
         saved_paths.check_positions_tell(optimizer._params, formats, saved["lags"], what)
     return list(range(len(current_paths)))
 
 
-def _take_settings(optimizer: Optimizer, saved: Mapping[str, Any], what: str) -> None:
+def _take_settings(optimizer: Optimizer, saved: Mapping[str, object], what: str) -> None:
     """Assign saved settings."""
     if "clip_norm" not in saved:
         raise ValueError(f"{what} must have 'clip_norm' in its settings")
@@ -305,7 +303,7 @@ def _take_settings(optimizer: Optimizer, saved: Mapping[str, Any], what: str) ->
         use_settings(optimizer, values, f"the settings of {what}")
 
 
-def _leaves_by_path(structure: Any) -> dict[saved_paths.Path, Any]:
+def _leaves_by_path(structure: object) -> dict[saved_paths.Path, object]:
     """The arrays of one state, as a state dict has them."""
     paths = saved_paths.paths_of(structure)
     return dict(zip(paths, (leaf for _, leaf in tree.leaves(structure)), strict=True))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeGuard
 
 from fastopt.arrays import tree
+from fastopt.arrays.tree import Tree
 from fastopt.optimizers import repr as text
 from fastopt.optimizers.automatic import STAYS_AUTOMATIC, current_rate, held, is_automatic
 from fastopt.optimizers.saved_settings import check_settings, merge, plain
@@ -43,7 +44,9 @@ class SettingValues:
         self._on = on
 
     @classmethod
-    def of(cls, common: Values, groups: Sequence[Values] | None, on: Any = None) -> Self:
+    def of(
+        cls, common: Values, groups: Sequence[Values] | None, on: Sequence[Set[str]] | None = None
+    ) -> Self:
         """The same without the containers of the caller, which may change."""
         copies = None if groups is None else list(map(_without_containers, groups))
         return cls(_without_containers(common), copies, on)
@@ -66,7 +69,7 @@ class SettingValues:
         return self._on
 
     @property
-    def arguments(self) -> tuple[Any, ...]:
+    def arguments(self) -> tuple[Values, list[Values] | None, Sequence[Set[str]]]:
         """What another one like this is made of."""
         return self.common, self._groups, self.on
 
@@ -86,7 +89,7 @@ class SettingValues:
             raise AttributeError(f"every group has its own {name}: read opt.groups[...].{name}")
         return self.common[name]
 
-    def assigned(self, name: str, value: Any, group: int | None) -> Self:
+    def assigned(self, name: str, value: object, group: int | None) -> Self:
         """With another value for one group, or for all that have none of their own."""
         if group is None or self._groups is None:
             if all(name in values for values in self.groups):
@@ -96,12 +99,12 @@ class SettingValues:
         groups = [changed if index == group else other for index, other in enumerate(self.groups)]
         return type(self)(self.common, groups, self.on)
 
-    def saved(self, names: Set[str]) -> dict[str, Any]:
+    def saved(self, names: Set[str]) -> dict[str, object]:
         """As in a file: those that can be assigned, which `names` has."""
         common, *groups = [plain(values, names) for values in (self.common, *self.groups)]
         return {"common": common, "groups": groups}
 
-    def loaded(self, settings: Mapping[str, Any], names: Set[str], what: str) -> Self:
+    def loaded(self, settings: Mapping[str, object], names: Set[str], what: str) -> Self:
         """With values from a file."""
         common, groups = check_settings(settings, names, len(self.groups), what)
         merged = [
@@ -129,7 +132,7 @@ class GroupSettings:
         object.__setattr__(self, "_index", index)
 
     @property
-    def params(self) -> Any:
+    def params(self) -> Tree:
         self._optimizer._params_now()  # in which no rows lag behind
         return self._optimizer._groups[self._index].params
 
@@ -148,7 +151,7 @@ class GroupSettings:
             raise AttributeError(f"{kind} has no setting {name!r}{hint}")
         return optimizer._settings.groups[self._index].get(name, optimizer._settings.common[name])
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         optimizer = self._optimizer
         if name not in optimizer._assignable:
             kind, hint = type(optimizer).__name__, suggestion(name, optimizer._assignable)
@@ -161,7 +164,7 @@ class GroupSettings:
         return text.call("Group", self._optimizer._groups[self._index].leaves, values)
 
 
-def number_at(name: str, value: Any, step: int) -> float:
+def number_at(name: str, value: object, step: int) -> float:
     """A number, or the value of a schedule, at a step."""
     number = as_scalar(value(step) if callable(value) else value)
     if not is_number(number):
@@ -169,7 +172,7 @@ def number_at(name: str, value: Any, step: int) -> float:
     return as_float(number)
 
 
-def are_groups(params: Any) -> bool:
+def are_groups(params: object) -> TypeGuard[Sequence[Values]]:
     """Whether this is ``[{"params": ...}, ...]``."""
     if not isinstance(params, (list, tuple)) or not params:
         return False
@@ -178,7 +181,7 @@ def are_groups(params: Any) -> bool:
 
 def read_groups(
     kind: type[Optimizer], params: Sequence[Values], common: Values
-) -> tuple[list[Any], list[Values]]:
+) -> tuple[list[object], list[Values]]:
     """The parameters and the settings of each group, of ``[{"params": ..., "lr": ...}, ...]``."""
     groups = [{name: value for name, value in group.items() if name != "params"} for group in params]
     for group in groups:
@@ -201,7 +204,7 @@ def _without_containers(settings: Values) -> Values:
     return {**settings, **changed} if changed else settings
 
 
-def _number(value: Any) -> Any:
+def _number(value: object) -> object:
     """A setting: where it is an array without dimensions, the number that is in it."""
     number = as_scalar(value)
     return number if is_number(number) else value

@@ -99,7 +99,7 @@ class NamedOptimizer(Optimizer):
         return with_automatic_rate(type(self).__name__, parts, lr, by_gradient)
 
     @classmethod
-    def like(cls, dialect: str, params: Any, **their_names: Any) -> Self:
+    def like(cls, dialect: str, params: object, **their_names: object) -> Self:
         """The same optimizer with the algebra, defaults and argument names of another library.
 
         Parameters

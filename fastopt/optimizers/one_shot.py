@@ -65,12 +65,12 @@ class OneShot(Protocol):
 
     def __call__(
         self,
-        param: Any,
-        grad: Any,
+        param: object,
+        grad: object,
         *,
         step: int = ...,
         grad_scale: float = 1.0,
-        **states_and_settings: Any,
+        **states_and_settings: object,
     ) -> GradientStats | None: ...
 
 
@@ -101,7 +101,12 @@ def one_shot(optimizer: type[NamedOptimizer]) -> OneShot:
     fields = optimizer._fields
 
     def take(
-        param: Any, grad: Any, *, step: Any = None, grad_scale: float = 1.0, **states_and_settings: Any
+        param: object,
+        grad: object,
+        *,
+        step: object = None,
+        grad_scale: float = 1.0,
+        **states_and_settings: object,
     ) -> GradientStats | None:
         settings = {k: v for k, v in states_and_settings.items() if k in fields or _is_setting(v)}
         state = {k: v for k, v in states_and_settings.items() if k not in settings and v is not None}
@@ -117,12 +122,12 @@ def one_shot(optimizer: type[NamedOptimizer]) -> OneShot:
 def _take(
     kind: type[NamedOptimizer],
     name: str,
-    param: Any,
-    grad: Any,
-    step: Any,
+    param: object,
+    grad: object,
+    step: object,
     grad_scale: float,
     settings: dict[str, Any],
-    state: dict[str, Any],
+    state: dict[str, object],
 ) -> GradientStats | None:
     if is_automatic(settings.get("lr")):
         raise ValueError(
@@ -149,7 +154,7 @@ def _take(
     return optimizer.last
 
 
-def _is_setting(value: Any) -> bool:
+def _is_setting(value: object) -> bool:
     """Whether this cannot be meant as a state; the optimizer refuses names that it does not have."""
     return isinstance(value, (Real, str)) or callable(value)
 

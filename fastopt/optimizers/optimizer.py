@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastopt.arrays.device_array import leave
+from fastopt.arrays.tree import Tree
 from fastopt.optimizers import group_settings
 from fastopt.optimizers import repr as text
 from fastopt.optimizers.automatic import current_rate, is_automatic
 from fastopt.optimizers.averaged import Averaged
 from fastopt.optimizers.chains import make_chains, read_chain, use_settings
-from fastopt.optimizers.decoded import Decoded
+from fastopt.optimizers.decoded import decoded_params, set_params
 from fastopt.optimizers.group_settings import SettingValues
 from fastopt.optimizers.saved import Saved
 from fastopt.optimizers.settings import Field, Values, argument
@@ -27,7 +28,7 @@ from fastopt.transforms.base import Chain, Transform, as_chain
 from fastopt.validation import Setting, flag, shown
 
 
-class Optimizer(Averaged, Decoded, Saved, SharedOptions, shared=True):
+class Optimizer(Averaged, Saved, SharedOptions, shared=True):
     """Update arrays in place with a chain of transforms, fused into one pass over memory.
 
     Parameters
@@ -93,7 +94,7 @@ class Optimizer(Averaged, Decoded, Saved, SharedOptions, shared=True):
         "_watch",
     )
 
-    params: Field[Any, Any] = argument(lambda opt: opt._params_now())
+    params: Field[Tree, object] = argument(lambda opt: opt._params_now())
     chain: Field[Any, Chain | Transform | Sequence[Chain]] = argument(read_chain)
     clip_norm: Field[float | Any, Setting | None] = argument(
         lambda opt: opt._watch.clip_norm,
@@ -101,7 +102,7 @@ class Optimizer(Averaged, Decoded, Saved, SharedOptions, shared=True):
         default=None,
         kw_only=True,
     )
-    state: Field[Mapping[str, Any], Mapping[str, Any] | None] = argument(
+    state: Field[Mapping[str, Tree], Mapping[str, object] | None] = argument(
         lambda opt: opt._state_now(), default=None, kw_only=True
     )
     stats: Field[Stats | None, Sequence[str] | None] = argument(
@@ -136,7 +137,7 @@ class Optimizer(Averaged, Decoded, Saved, SharedOptions, shared=True):
             params, groups = group_settings.read_groups(type(self), params, settings)
         self._set_up(params, (settings, groups, None, chains), values)
 
-    def _set_up(self, params: Any, arguments: tuple[Any, ...], options: Values) -> None:
+    def _set_up(self, params: object, arguments: tuple[Any, ...], options: Values) -> None:
         """What is made of checked arguments, or of those that a copy has."""
         self._settings = SettingValues.of(*arguments[:3])
         self._chains_given = arguments[3]
@@ -153,7 +154,7 @@ class Optimizer(Averaged, Decoded, Saved, SharedOptions, shared=True):
         check_decoupled_decay(self, ())
         return self._chains_given[index] if self._chains_given else ()
 
-    def _assign(self, name: str, value: Any, group: int | None = None) -> None:
+    def _assign(self, name: str, value: object, group: int | None = None) -> None:
         """Take another value for a setting of one group, or of all that have none of their own."""
         use_settings(self, self._settings.assigned(name, value, group), f"{name} = {shown(value)}")
 
@@ -192,12 +193,12 @@ class Optimizer(Averaged, Decoded, Saved, SharedOptions, shared=True):
             return current_rate(self, range(len(self._groups)))
         return group_settings.number_at(name, value, self.step_count)
 
-    def _params_now(self) -> Any:
+    def _params_now(self) -> Tree:
         if self._steps.params_behind:
             self._steps.catch_up()
         return self._params
 
-    def _state_now(self) -> Mapping[str, Any]:
+    def _state_now(self) -> Mapping[str, Tree]:
         self.catch_up()
         return self._state
 
@@ -217,7 +218,7 @@ class Optimizer(Averaged, Decoded, Saved, SharedOptions, shared=True):
         """The fused loop, as the Python source that is compiled (of the first group)."""
         return self._steps.source
 
-    def step(self, grads: Any, *, grad_scale: float = 1.0, stream: Any = None) -> None:
+    def step(self, grads: object, *, grad_scale: float = 1.0, stream: object = None) -> None:
         """Update the parameters and states in place.
 
         Parameters
@@ -266,7 +267,7 @@ class Optimizer(Averaged, Decoded, Saved, SharedOptions, shared=True):
         """
         return self._steps.read_stats(wait=flag("wait", wait))
 
-    def advance(self, *, stream: Any = None) -> None:
+    def advance(self, *, stream: object = None) -> None:
         """Prepare the next replay of a CUDA graph in which a step was captured.
 
         A captured launch cannot be given other arguments. With ``capturable=True`` the numbers of a
@@ -285,7 +286,7 @@ class Optimizer(Averaged, Decoded, Saved, SharedOptions, shared=True):
         """
         self._steps.advance(stream)
 
-    def catch_up(self, rows: Any = None) -> None:
+    def catch_up(self, rows: object = None) -> None:
         """Bring lagging rows up to date, those without recent gradients under ``sparse="exact"``.
 
         Reading `state` does so by itself. It is needed before parameters are read, copied or saved that
@@ -312,6 +313,64 @@ class Optimizer(Averaged, Decoded, Saved, SharedOptions, shared=True):
             return self._steps.catch_up()
         self._steps.catch_up(wanted_rows(rows, self._structure, self._leaves))
 
+    def decoded(self, name: str) -> Tree:
+        """A state as floating-point numbers, decoded from the format that it is stored in.
+
+        Parameters
+        ----------
+        name : str
+            Of the state.
+
+        Returns
+        -------
+        array, or structure of arrays like `params`
+            Copies, shaped like the parameters; None where a chain does not have the state.
+        """
+        if name not in self._state:
+            raise ValueError(f"name must be one of {list(self._state)}, got {name!r}")
+        self.catch_up()
+        return self._structure.build(array for group in self._groups for array in group.decoded(name))
+
+    def decoded_params(self) -> Tree:
+        """The parameters as floating-point numbers, with what `master_bits` keeps beside them.
+
+        Returns
+        -------
+        array, or structure of arrays like `params`
+            Copies in the dtype of the arithmetic: float32, or float64 for parameters of float64.
+
+        Examples
+        --------
+        >>> import numpy as np, fastopt
+        >>> w = np.ones(2, np.float16)
+        >>> opt = fastopt.SGD(w, lr=1e-4, master_bits=32)
+        >>> opt.step(np.ones(2, np.float16))
+        >>> w, opt.decoded_params()
+        (array([1., 1.], dtype=float16), array([0.9999, 0.9999], dtype=float32))
+        """
+        return self._structure.build(decoded_params(self._steps, self._groups))
+
+    def set_params(self, params: object) -> None:
+        """Give the parameters other values, with what `master_bits` keeps beside them.
+
+        Writing into the arrays is as good without `master_bits`. With it the corrections, which nobody
+        sees, would stay those of the old values: by half a unit of the 16-bit number at most they would
+        make others of the new ones. States stay as they are; but while no step was taken, those that
+        start from the parameters, such as an average of them, start from the new ones.
+
+        Parameters
+        ----------
+        params : array, or structure of arrays like `params`
+            Shaped alike, of float16, bfloat16, float32 or float64: rounded to float32 first where the
+            parameters are narrower than float64.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An array is not acceptable. Nothing was changed.
+        """
+        set_params(self._steps, self._structure, self._groups, params)
+
     def __repr__(self) -> str:
         return text.as_call(self)
 
@@ -319,4 +378,4 @@ class Optimizer(Averaged, Decoded, Saved, SharedOptions, shared=True):
         return text.as_table(self)
 
 
-name_methods_as("Optimizer", Averaged, Decoded, Saved)
+name_methods_as("Optimizer", Averaged, Saved)

@@ -7,7 +7,10 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fastopt.optimizers.named import NamedOptimizer
 
 MODULES = {
     "SGD": "fastopt.optimizers.sgd",
@@ -37,6 +40,7 @@ NAMES = {name.lower(): name for name in MODULES}
 ONE_SHOT = {lower: name for lower, name in NAMES.items() if name not in ("Prodigy", "DoG")}
 
 
-def optimizer_class(name: str) -> Any:
+def optimizer_class(name: str) -> type[NamedOptimizer]:
     """The class, by its name in lower case."""
-    return getattr(import_module(MODULES[NAMES[name]]), NAMES[name])
+    kind: type[NamedOptimizer] = getattr(import_module(MODULES[NAMES[name]]), NAMES[name])
+    return kind

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
-from fastopt.arrays.checks import Array
+from fastopt.arrays.device_array import AnyArray
 from fastopt.text import arguments, show
 
+if TYPE_CHECKING:
+    from fastopt.optimizers.optimizer import Optimizer
+    from fastopt.optimizers.settings import AnyField
 
-def as_call(optimizer: Any) -> str:
+
+def as_call(optimizer: Optimizer) -> str:
     """An optimizer."""
     chain = optimizer._chains_given and repr(optimizer.chain)
     return call(type(optimizer).__name__, optimizer._leaves, _settings(optimizer), chain)
 
 
-def as_table(optimizer: Any) -> str:
+def as_table(optimizer: Optimizer) -> str:
     """The same as HTML, for notebooks."""
     values = {name: show(value) for name, value in _settings(optimizer).items()}
     rows = "".join(
@@ -27,20 +31,22 @@ def as_table(optimizer: Any) -> str:
     return f"<table><caption>{type(optimizer).__name__} of {size} elements</caption>{rows}</table>"
 
 
-def _settings(optimizer: Any) -> dict[str, Any]:
+def _settings(optimizer: Optimizer) -> dict[str, object]:
     settings = optimizer._settings
     values = {**settings.common, **optimizer._options, "clip_norm": optimizer.clip_norm}
     groups = {"groups": settings.groups} if any(settings.groups) else {}
     return {**changed(values, optimizer._fields), **groups, "step_count": optimizer.step_count}
 
 
-def call(name: str, leaves: Sequence[Array], settings: Mapping[str, Any], chain: Any = None) -> str:
+def call(
+    name: str, leaves: Sequence[AnyArray], settings: Mapping[str, object], chain: str | None = None
+) -> str:
     """As in a call, with the number of elements in the place of the parameters."""
     size = f"<{sum(leaf.size for leaf in leaves)} elements>"
     return f"{name}({', '.join(filter(None, (size, chain, arguments(settings))))})"
 
 
-def changed(values: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+def changed(values: Mapping[str, object], fields: Mapping[str, AnyField]) -> dict[str, object]:
     """Those of the values that differ from the defaults of their fields."""
     return {
         name: value
@@ -51,6 +57,6 @@ def changed(values: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, A
     }
 
 
-def _same(value: Any, default: Any) -> bool:
+def _same(value: object, default: object) -> bool:
     simple = (bool, int, float, str)
     return isinstance(value, simple) and isinstance(default, simple) and value == default

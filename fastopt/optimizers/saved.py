@@ -8,6 +8,7 @@ from typing import Any, Self
 from fastopt.optimizers import checkpoint
 from fastopt.optimizers.checkpoint import Match
 from fastopt.owned import owned
+from fastopt.validation import PathLike
 
 
 class Saved:
@@ -34,7 +35,7 @@ class Saved:
         """
         return checkpoint.as_dict(self)  # type: ignore[arg-type]
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], *, match: Match = "path") -> None:
+    def load_state_dict(self, state_dict: Mapping[str, object], *, match: Match = "path") -> None:
         """Continue from a `state_dict` of the same kind of optimizer over arrays of the same shapes.
 
         Its content is copied. Numbers like ``lr`` are taken over. Where this optimizer has a schedule,
@@ -57,7 +58,7 @@ class Saved:
         """
         checkpoint.from_dict(self, state_dict, match)  # type: ignore[arg-type]
 
-    def save(self, path: Any, *, params: bool = False) -> None:
+    def save(self, path: PathLike, *, params: bool = False) -> None:
         """Write the state to a file, atomically: a crash leaves the old file or the new one.
 
         The format is NumPy's ``.npz``, without pickles. Arrays are streamed.
@@ -83,7 +84,7 @@ class Saved:
         """
         checkpoint.save(self, path, params)  # type: ignore[arg-type]
 
-    def load(self, path: Any, *, match: Match = "path") -> None:
+    def load(self, path: PathLike, *, match: Match = "path") -> None:
         """Continue from a file written by `save`. The checks are those of `load_state_dict`.
 
         The file is read twice: checked as a whole, then streamed into place. No second copy of the
@@ -107,10 +108,10 @@ class Saved:
         """
         checkpoint.load(self, path, match)  # type: ignore[arg-type]
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return checkpoint.pickled(self)  # type: ignore[arg-type]
 
-    def __setstate__(self, saved: dict[str, Any]) -> None:
+    def __setstate__(self, saved: dict[str, object]) -> None:
         copies = {name: owned(saved[name]) for name in ("params", "arguments", "options")}
         checkpoint.restore(self, {**saved, **copies})  # type: ignore[arg-type]
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
+
+Description: TypeAlias = Mapping[str, Any]  # as in a file, by the names that `check_description` says
 
 VERSION = 2
 VERSIONS = 1, 2  # that can be read; the first one has no paths
@@ -26,16 +28,16 @@ _OF_TRANSFORMS = {"carried", "sums"}
 LARGEST_COUNT = 1 << 62  # of steps: more than can be taken, and less than overflows
 
 
-def by_option(described: Mapping[str, Any]) -> dict[str, Any]:
+def by_option(described: Description) -> dict[str, Any]:
     """A description with the names of options for those of its entries."""
     return {_OPTIONS.get(key, key): value for key, value in described.items()}
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     return ("on" if value else "off") if isinstance(value, bool) else repr(value)
 
 
-def check_description(saved: Mapping[str, Any], current: Mapping[str, Any], what: str) -> None:
+def check_description(saved: Description, current: Description, what: str) -> None:
     """See that a description is whole, and that of an optimizer like one's own.
 
     Parameters

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from numbers import Integral
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from fastopt.arrays import tree
+from fastopt.arrays.tree import Tree
 from fastopt.validation import choice
 
-Path: TypeAlias = tuple[Any, ...]
+Key: TypeAlias = "str | int | tuple[Key, ...]"
+Path: TypeAlias = tuple[Key, ...]
+SavedPath: TypeAlias = "list[str | int | SavedPath]"
 SHOWN = 5  # paths in an error
 
 PATH, POSITION = "path", "position"
 OFFER = f'match="{POSITION}" takes the arrays in the order in which they were saved'
 
 
-def paths_of(params: Any) -> list[Path]:
+def paths_of(params: object) -> list[Path]:
     """The path of each array, of what a file can hold: str, int, and tuples of these.
 
     Raises
@@ -27,7 +30,7 @@ def paths_of(params: Any) -> list[Path]:
     return [tuple(map(_plain, path)) for path, _ in tree.leaves(params)]
 
 
-def _plain(key: Any) -> Any:
+def _plain(key: object) -> Key:
     if isinstance(key, str):
         return str.__str__(key)  # of a member of an enumeration, the value
     if isinstance(key, Integral):
@@ -40,16 +43,16 @@ def _plain(key: Any) -> Any:
     )
 
 
-def as_saved(paths: Sequence[Path]) -> list[list[Any]]:
+def as_saved(paths: Sequence[Path]) -> list[SavedPath]:
     """Paths as they are in a file and in a state dict: lists, as JSON has them."""
     return [_as_list(path) for path in paths]
 
 
-def _as_list(path: Path) -> list[Any]:
+def _as_list(path: Path) -> SavedPath:
     return [_as_list(key) if isinstance(key, tuple) else key for key in path]
 
 
-def read_paths(saved: Any, count: int, what: str) -> list[Path]:
+def read_paths(saved: object, count: int, what: str) -> list[Path]:
     """The paths of `count` arrays from a file or a state dict."""
     try:
         if not isinstance(saved, list):
@@ -64,13 +67,13 @@ def read_paths(saved: Any, count: int, what: str) -> list[Path]:
     return paths
 
 
-def _as_path(saved: Any) -> Path:
+def _as_path(saved: object) -> Path:
     if not isinstance(saved, (list, tuple)):
         raise TypeError
     return tuple(_as_path(key) if isinstance(key, (list, tuple)) else _plain(key) for key in saved)
 
 
-def check_match(match: Any) -> None:
+def check_match(match: object) -> None:
     """Check that `match` is a way to find arrays."""
     choice("match", match, (PATH, POSITION))
 
@@ -99,7 +102,9 @@ def _listed(paths: Sequence[Path]) -> str:
     return f"{shown}{more}" if paths else "none"
 
 
-def check_positions_tell(params: Any, contents: Sequence[Any], lags: Sequence[int], what: str) -> None:
+def check_positions_tell(
+    params: object, contents: Sequence[object], lags: Sequence[int], what: str
+) -> None:
     """See that arrays saved without paths can be told apart: the order of a dict's keys may differ.
 
     Parameters
@@ -107,7 +112,7 @@ def check_positions_tell(params: Any, contents: Sequence[Any], lags: Sequence[in
     contents : sequence
         For each array of `params` the formats of its states, in which saved ones are told apart.
     """
-    lag_of: dict[Any, int] = {}
+    lag_of: dict[object, int] = {}
     for (path, _), content, lag in zip(tree.leaves(params), contents, lags, strict=True):
         if not _below_a_dict(params, path):
             continue
@@ -120,7 +125,7 @@ def check_positions_tell(params: Any, contents: Sequence[Any], lags: Sequence[in
         lag_of[content] = lag
 
 
-def _below_a_dict(structure: Any, path: Path) -> bool:
+def _below_a_dict(structure: Tree, path: Path) -> bool:
     for key in path:
         if isinstance(structure, Mapping):
             return True

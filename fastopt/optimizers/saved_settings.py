@@ -11,24 +11,25 @@ from fastopt.optimizers.automatic import auto
 SCHEDULE = "schedule"  # it is code, which is not saved
 
 
-def _is_code(value: Any) -> bool:
+def _is_code(value: object) -> bool:
     return callable(value) or isinstance(value, auto)
 
 
-def plain_value(value: Any) -> Any:
+def plain_value(value: object) -> object:
     """What stands for a setting in a file."""
     if _is_code(value):
         return SCHEDULE
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    return float(value) if is_number else value
+    return float(value) if isinstance(value, Real) and not isinstance(value, bool) else value
 
 
-def plain(settings: Mapping[str, Any], names: Set[str]) -> dict[str, Any]:
+def plain(settings: Mapping[str, object], names: Set[str]) -> dict[str, object]:
     """What stands for the settings of these names in a file."""
     return {name: plain_value(value) for name, value in settings.items() if name in names}
 
 
-def merge(current: Mapping[str, Any], saved: Mapping[str, Any], names: Set[str]) -> dict[str, Any]:
+def merge(
+    current: Mapping[str, object], saved: Mapping[str, object], names: Set[str]
+) -> dict[str, Any]:
     """Settings with saved numbers in the place of numbers; schedules stay, whoever has one."""
     unchanged = {
         name: value
@@ -39,8 +40,8 @@ def merge(current: Mapping[str, Any], saved: Mapping[str, Any], names: Set[str])
 
 
 def check_settings(
-    settings: Mapping[str, Any], names: Set[str], groups: int, what: str
-) -> tuple[Mapping[str, Any], list[Mapping[str, Any]]]:
+    settings: Mapping[str, object], names: Set[str], groups: int, what: str
+) -> tuple[Mapping[str, object], list[Mapping[str, object]]]:
     """The common settings and those of each group, after a look at their form."""
     common, each = settings.get("common"), settings.get("groups")
     if not isinstance(common, Mapping) or not isinstance(each, list) or len(each) != groups:

@@ -41,7 +41,12 @@ class Field(Generic[Read, Write]):
     shared = False  # whether every optimizer has it
 
     def __init__(
-        self, default: Any = REQUIRED, *, kw_only: bool = False, fixed: bool = False, init: bool = True
+        self,
+        default: object = REQUIRED,
+        *,
+        kw_only: bool = False,
+        fixed: bool = False,
+        init: bool = True,
     ) -> None:
         self.default, self.kw_only, self.fixed, self.init = default, kw_only, fixed, init
         self.name = ""
@@ -50,18 +55,18 @@ class Field(Generic[Read, Write]):
         self.name = name
 
     @overload
-    def __get__(self, instance: None, owner: Any = None) -> Self: ...
+    def __get__(self, instance: None, owner: type | None = None) -> Self: ...
     @overload
-    def __get__(self, instance: object, owner: Any = None) -> Read: ...
-    def __get__(self, instance: Any, owner: Any = None) -> Any:
+    def __get__(self, instance: object, owner: type | None = None) -> Read: ...
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return self if instance is None else instance._options[self.name]
 
-    def __set__(self, instance: Any, value: Write) -> None:
+    def __set__(self, instance: object, value: Write) -> None:
         if self.fixed:
             raise AttributeError(f"{self.name} is fixed once an optimizer is made: make a new one")
         self.write(instance, value)
 
-    def write(self, instance: Any, value: Any) -> None:
+    def write(self, instance: Any, value: object) -> None:
         """Assign the attribute of a field that is not fixed."""
         instance._assign(self.name, value)
 
@@ -84,9 +89,14 @@ class SettingField(Field[Read, Write]):
 class ArgumentField(Field[Read, Write]):
     """A field that is kept elsewhere than in the settings and options, where `read` finds it."""
 
-    def __init__(self, read: Callable[[Any], Any], write: Any = None, **how: Any) -> None:
+    def __init__(
+        self,
+        read: Callable[[Any], object],
+        write: Callable[[Any, Any], object] | None = None,
+        **how: Any,
+    ) -> None:
         super().__init__(fixed=write is None, **how)
-        self.read, self.write = read, write  # type: ignore[method-assign]
+        self.read, self.write = read, write  # type: ignore[assignment,method-assign]
 
     if not TYPE_CHECKING:
 
@@ -95,7 +105,7 @@ class ArgumentField(Field[Read, Write]):
 
 
 def setting(
-    *, default: Any = REQUIRED, kw_only: bool = False, fixed: bool = False, init: bool = True
+    *, default: object = REQUIRED, kw_only: bool = False, fixed: bool = False, init: bool = True
 ) -> Any:
     """Declare a setting in the body of an optimizer's class: ``beta: Number = setting(default=0.9)``.
 
@@ -126,16 +136,16 @@ def setting(
     return SettingField(default, kw_only=kw_only, fixed=fixed, init=init)
 
 
-def option(*, default: Any = REQUIRED, kw_only: bool = False) -> Any:
+def option(*, default: object = REQUIRED, kw_only: bool = False) -> Any:
     """Declare what concerns a step as a whole, and cannot be assigned."""
     return Field(default, kw_only=kw_only, fixed=True)
 
 
 def argument(
-    read: Callable[[Any], Any],
-    write: Any = None,
+    read: Callable[[Any], object],
+    write: Callable[[Any, Any], object] | None = None,
     *,
-    default: Any = REQUIRED,
+    default: object = REQUIRED,
     kw_only: bool = False,
     init: bool = True,
 ) -> Any:
@@ -143,6 +153,7 @@ def argument(
     return ArgumentField(read, write, default=default, kw_only=kw_only, init=init)
 
 
+AnyField: TypeAlias = Field[Any, Any]
 # A number can be computed with when it is read, unless it is a schedule.
 Number: TypeAlias = SettingField[float | Any, Setting]
 Rate: TypeAlias = SettingField[float | Any, Setting | Literal["auto"] | auto]
@@ -159,7 +170,7 @@ class Declared(ABC):
 
     __slots__ = ()
 
-    _fields: ClassVar[Mapping[str, Field[Any, Any]]] = {}
+    _fields: ClassVar[Mapping[str, AnyField]] = {}
     _setting_names: ClassVar[tuple[str, ...]] = ()
     _positional: ClassVar[tuple[str, ...]] = ()
     _defaults: ClassVar[Values] = {}
@@ -173,7 +184,7 @@ class Declared(ABC):
     def _make(self, values: Values) -> None:
         """Make what is declared, from the values of all fields."""
 
-    def __init_subclass__(cls, *, shared: bool = False, **kwargs: Any) -> None:
+    def __init_subclass__(cls, *, shared: bool = False, **kwargs: object) -> None:
         """Collect the fields. With `shared` those that are new are options of all subclasses."""
         super().__init_subclass__(**kwargs)
         declared = {name: value for name, value in vars(cls).items() if isinstance(value, Field)}
@@ -196,7 +207,7 @@ class Declared(ABC):
         cls.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
 
     @classmethod
-    def _bound(cls, arguments: tuple[Any, ...], named: Values) -> Values:
+    def _bound(cls, arguments: tuple[object, ...], named: Values) -> Values:
         """The value of every field, of these arguments and of defaults."""
         if len(arguments) > len(cls._positional):
             raise TypeError(
@@ -235,16 +246,16 @@ def arguments_of(kind: type[Declared]) -> Collection[str]:
     return kind._fields.keys()
 
 
-def settings_of(kind: type[Declared]) -> dict[str, Field[Any, Any]]:
+def settings_of(kind: type[Declared]) -> dict[str, AnyField]:
     """The settings of a class, by name."""
     return {name: kind._fields[name] for name in kind._setting_names}
 
 
-def bound(kind: type[Declared], arguments: tuple[Any, ...], named: Values) -> Values:
+def bound(kind: type[Declared], arguments: tuple[object, ...], named: Values) -> Values:
     """The value of every argument of a class, of these and of defaults."""
     return kind._bound(arguments, named)
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> bool:
     """Whether a setting is a plain number."""
     return type(value) is float or (isinstance(value, Real) and not isinstance(value, bool))

@@ -8,6 +8,7 @@ from numbers import Real
 from typing import Any, Literal, TypeAlias
 
 from fastopt import transforms as t
+from fastopt.arrays.tree import Tree
 from fastopt.executors.dispatch import Executor
 from fastopt.optimizers.settings import (
     Declared,
@@ -19,9 +20,11 @@ from fastopt.optimizers.settings import (
     option,
     setting,
 )
+from fastopt.steps.state_formats import StateDType
 from fastopt.transforms.base import Chain, Transform
 from fastopt.transforms.decay import decay_update
 from fastopt.validation import (
+    PathLike,
     Schedule,
     Setting,
     flag,
@@ -118,18 +121,20 @@ class SharedOptions(Declared, shared=True):
     clip_value: OptionalNumber = setting(default=None, kw_only=True)
     weight_decay: Number = setting(default=0.0, kw_only=True)
     decoupled_weight_decay: Flag = setting(default=False, kw_only=True)
-    bounds: SettingField[Any, tuple[Any, Any] | None] = setting(default=None, kw_only=True, fixed=True)
+    bounds: SettingField[tuple[Tree, Tree] | None, tuple[object, object] | None] = setting(
+        default=None, kw_only=True, fixed=True
+    )
     schedule_free: SettingField[float | None, float | None] = setting(
         default=None, kw_only=True, fixed=True
     )
     average_decay: OptionalNumber = setting(default=None, kw_only=True)
-    copy_to: SettingField[Any, Any] = setting(default=None, kw_only=True, fixed=True)
+    copy_to: SettingField[Tree, object] = setting(default=None, kw_only=True, fixed=True)
     # What concerns the step as a whole.
     skip_nonfinite: Field[bool, bool] = option(default=False, kw_only=True)
     zero_grad: Field[bool, bool] = option(default=False, kw_only=True)
-    state_dir: Field[Any, Any] = option(default=None, kw_only=True)
+    state_dir: Field[PathLike | None, PathLike | None] = option(default=None, kw_only=True)
     sparse: Field[SparseMode | None, SparseMode | None] = option(default=None, kw_only=True)
-    state_dtype: Field[Any, Any] = option(default=None, kw_only=True)
+    state_dtype: Field[StateDType, StateDType] = option(default=None, kw_only=True)
     stochastic_rounding: Field[bool | None, bool | None] = option(default=None, kw_only=True)
     master_bits: Field[Literal[24, 32] | None, Literal[24, 32] | None] = option(
         default=None, kw_only=True
@@ -140,7 +145,7 @@ class SharedOptions(Declared, shared=True):
     capturable: Field[bool, bool] = option(default=False, kw_only=True)
 
 
-def complete(s: Any, parts: Iterable[Transform]) -> Chain:
+def complete(s: SharedOptions, parts: Iterable[Transform]) -> Chain:
     """The chain of an optimizer's own transforms, with what the options add before and behind."""
     front, limits, after = _gradient_parts(s), _limits(s), _after_parts(s)
     between = _interpolation(s)
@@ -154,7 +159,7 @@ def complete(s: Any, parts: Iterable[Transform]) -> Chain:
     return t.chain(*early, *limits, *late, *after)  # an average is one of parameters within the bounds
 
 
-def _gradient_parts(s: Any) -> list[Transform]:
+def _gradient_parts(s: SharedOptions) -> list[Transform]:
     """The transforms that act on the gradient before the optimizer's own."""
     parts = []
     if flag("maximize", s.maximize):
@@ -166,18 +171,18 @@ def _gradient_parts(s: Any) -> list[Transform]:
     return parts
 
 
-def decoupled_decay(s: Any, lr: Setting = 1.0) -> list[Transform]:
+def decoupled_decay(s: SharedOptions, lr: Setting = 1.0) -> list[Transform]:
     """Decoupled decay: in front of the learning rate, or behind it with the rate given."""
     return _decay(s, lr) if s.decoupled_weight_decay else []
 
 
-def _decay(s: Any, lr: Setting = 1.0) -> list[Transform]:
+def _decay(s: SharedOptions, lr: Setting = 1.0) -> list[Transform]:
     on = is_on(nonnegative("weight_decay", s.weight_decay))
     return [t.add_decayed_weights(s.weight_decay, lr)] if on else []
 
 
 def check_decoupled_decay(
-    s: Any,
+    s: SharedOptions,
     parts: Iterable[Transform],
     advice: str = "have transforms.add_decayed_weights in the chain, in front of the learning rate",
 ) -> None:
@@ -205,7 +210,7 @@ def derived_rate(rate: Schedule, lr: Setting) -> Transform:
     return replace(t.scale_by_learning_rate(rate), settings={"lr": (nonnegative, lr)})
 
 
-def _interpolation(s: Any) -> list[Transform]:
+def _interpolation(s: SharedOptions) -> list[Transform]:
     """The transform of `schedule_free`, which knows the learning rate if the optimizer has one."""
     if s.schedule_free is None:
         return []
@@ -215,7 +220,7 @@ def _interpolation(s: Any) -> list[Transform]:
     return [t.schedule_free(s.schedule_free, lr if is_number_or_schedule(lr) else 1.0)]
 
 
-def _limits(s: Any) -> list[Transform]:
+def _limits(s: SharedOptions) -> list[Transform]:
     """The bounds of the new parameter."""
     if s.bounds is None:
         return []
@@ -230,7 +235,7 @@ def _limits(s: Any) -> list[Transform]:
     ]
 
 
-def _after_parts(s: Any) -> list[Transform]:
+def _after_parts(s: SharedOptions) -> list[Transform]:
     """The transforms that use the new parameter."""
     parts = []
     if s.average_decay is not None:

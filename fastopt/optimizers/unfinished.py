@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, NoReturn
 
+from fastopt.steps.stepper import Stepper
+
 
 class Unfinished:
     """Stands for an optimizer's stepper while a checkpoint is put in place or that failed halfway.
@@ -16,22 +18,22 @@ class Unfinished:
         The real one.
     """
 
-    steps: Any
+    steps: Stepper
     _why: ClassVar[str] = (
         "loading was interrupted: some arrays of this optimizer have the content of the "
         "checkpoint and others have not. Load a checkpoint again, then step, save or copy"
     )
 
-    def __init__(self, steps: Any) -> None:
+    def __init__(self, steps: Stepper) -> None:
         object.__setattr__(self, "steps", steps)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.steps, name)
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         setattr(self.steps, name, value)
 
-    def _refuse(self, *_: Any) -> NoReturn:
+    def _refuse(self, *_: object) -> NoReturn:
         raise RuntimeError(self._why)
 
     # Every way to step, also in parts, and what comes first in saving and copying.
@@ -47,6 +49,7 @@ class Exchanged(Unfinished):
     )
 
 
-def real(steps: Any) -> Any:
+def real(steps: Any) -> Stepper:
     """The steps, whether or not their load is unfinished."""
-    return steps.steps if type(steps) is Unfinished else steps
+    stepper: Stepper = steps.steps if type(steps) is Unfinished else steps
+    return stepper

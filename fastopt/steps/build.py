@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fastopt.arrays import checks, placement, tree
 from fastopt.arrays.memory_maps import StateFiles
@@ -16,7 +16,7 @@ from fastopt.steps.hyperparameters import Hyperparameters
 from fastopt.steps.memory_stepper import MemoryStepper
 from fastopt.steps.parameter_set import ParameterSet
 from fastopt.steps.sparse.row_stepper import check_mode
-from fastopt.steps.state_formats import StateFormats
+from fastopt.steps.state_formats import StateDType, StateFormats
 from fastopt.steps.stats import Statistics
 from fastopt.steps.stepper import Setup, Stepper
 from fastopt.steps.sums import check_sums
@@ -54,17 +54,17 @@ class Built(NamedTuple):
 
 
 def build(
-    params: Any,
-    chain: Chain | Sequence[Chain],
+    params: object,
+    chain: Chain | list[Chain],
     *,
     clip_norm: Setting | None = None,
     skip_nonfinite: bool = False,
     zero_grad: bool = False,
     stats: Sequence[str] | None = None,
-    state: Mapping[str, Any] | None = None,
-    state_dir: Any = None,
+    state: Mapping[str, object] | None = None,
+    state_dir: object = None,
     sparse: str | None = None,
-    state_dtype: Any = None,
+    state_dtype: StateDType = None,
     stochastic_rounding: bool | None = None,
     seed: int = 0,
     master_bits: int | None = None,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from struct import pack_into
-from typing import Any
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from fastopt.steps.hyperparameters import Entry, Hyperparameters
 from fastopt.steps.sums import Decisions
 from fastopt.transforms.base import Part, sums_in
 from fastopt.transforms.sums import Sums
+from fastopt.validation import Hyper
 
 
 class Conclusion:
@@ -44,8 +44,8 @@ class Conclusion:
         self._part, self._hyper, self._per_array = part, hyper, per_array
         self._entries = [(entry, slice(first, first + part.from_host)) for entry, first in entries]
         self._settings = np.zeros((len(entries), part.from_host))
-        self._known: list[Any] = [None] * len(entries)  # what was written there
-        self._places: list[tuple[Any, int]] = []  # for each line, the buffer and the index in it
+        self._known: list[object] = [None] * len(entries)  # what was written there
+        self._places: list[tuple[Array, int]] = []  # for each line, the buffer and the index in it
         lines = [self._line(number, *each) for number, each in enumerate(self._entries)]
         self._lines = np.array([line for lines_of_entry in lines for line in lines_of_entry], np.int64)
         self._lines = self._lines.reshape(-1, LINE_WORDS)
@@ -140,5 +140,7 @@ def _from_sums(
             return _as_numbers(*function(*arguments))
 
 
-def _as_numbers(decided: Any, carried: Any, skips: Any = False) -> tuple[Any, Any, bool]:
+def _as_numbers(
+    decided: Iterable[float], carried: Iterable[float], skips: object = False
+) -> tuple[Hyper, Hyper, bool]:
     return tuple(map(float, decided)), tuple(map(float, carried)), bool(skips)

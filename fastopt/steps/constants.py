@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import Any
 
 import numpy as np
 
@@ -43,7 +42,7 @@ def check_constants(chain: Chain, format_: str) -> None:
 
 
 @cache
-def _vanishing(dtype: np.dtype[Any]) -> float:
+def _vanishing(dtype: np.dtype[np.floating]) -> float:
     """The largest number that is rounded to zero."""
     return float(np.finfo(dtype).smallest_subnormal) / 2
 

@@ -153,7 +153,7 @@ class CudaStepper(Stepper):
             return GradientStats(norm, self.clip.skip_nonfinite and math.isnan(norm))
         return self.clip.last
 
-    def step(self, grads: Any, grad_scale: Any, stream: Any) -> None:
+    def step(self, grads: object, grad_scale: object, stream: object) -> None:
         """Take a step, or raise and change nothing."""
         quick = self._quick
         if (
@@ -176,7 +176,7 @@ class CudaStepper(Stepper):
         super().step(grads, grad_scale, stream)
         self._quick = self._next_quick()
 
-    def step_also(self, grads: Any, grad_scale: Any, also: list[Change]) -> None:
+    def step_also(self, grads: object, grad_scale: object, also: list[Change]) -> None:
         """Take a step and make further changes with it: they must see if there was a step."""
         waits = self._recalls and bool(also)  # for what only the device knows
         self._also = [] if waits else also
@@ -208,7 +208,7 @@ class CudaStepper(Stepper):
             how = stays, expected, gradients.stream, self._moved, self._headers.expected
             return quick_step(*known, *how)
 
-    def begin(self, grads: Any, grad_scale: Any, stream: Any = None) -> None:
+    def begin(self, grads: object, grad_scale: object, stream: object = None) -> None:
         """Find and check the gradients, and copy the hyperparameters of the step to the device."""
         self._quick = None
         self._headers.check()
@@ -261,7 +261,7 @@ class CudaStepper(Stepper):
             self.hyper.fill(self.count, self.grad_scale)
         make(self.planned(self.hyper, self.scales, formats))
 
-    def _handle(self, stream: Any) -> int:
+    def _handle(self, stream: object) -> int:
         """The stream to work on with the gradients that were bound."""
         return self.gradients.current_stream() if stream is None else streams.handle(stream)
 
@@ -353,7 +353,7 @@ class CudaStepper(Stepper):
             self.pass_sums.count_from(count)
             self.note_scales()
 
-    def advance(self, stream: Any) -> None:
+    def advance(self, stream: object) -> None:
         """Prepare the next replay of a graph that captured a step."""
         if not self.setup.capturable:
             super().advance(stream)

@@ -13,6 +13,7 @@ from fastopt.arrays.checks import Array
 from fastopt.executors.cuda import device
 from fastopt.executors.cuda.batches import Batch
 from fastopt.executors.cuda.kernel_source import KernelVariant
+from fastopt.executors.cuda.launches import StagedTable
 from fastopt.executors.cuda.pass_launches import StepTotals
 from fastopt.executors.cuda.sum_kernels import conclude, sum_kernels
 from fastopt.executors.cuda.sum_launches import Adding, Conclusion, PassMemory
@@ -186,7 +187,7 @@ class DevicePass:
         for _, conclusion in self._concluding:
             conclusion.send(stream)
 
-    def _tables(self) -> list[Any]:
+    def _tables(self) -> list[StagedTable]:
         tables = [adding.table for adding in self._adding if adding.table is not None]
         return [*tables, *(conclusion.table for _, conclusion in self._concluding)]
 

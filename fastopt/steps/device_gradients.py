@@ -25,28 +25,28 @@ from fastopt.executors.exchange import DEVICE, ID, Expected, can_be_negated, int
 from fastopt.steps.gradients import check_gradients
 from fastopt.steps.stepper import Setup
 
-Reader: TypeAlias = Callable[[Any], int]
+Reader: TypeAlias = Callable[[Any], int]  # of an array that may be of another library
 
 NONE = b"none"  # the identities of no objects
 NOWHERE = np.zeros(0, np.int64)
 OTHER = -1  # it is not like the one that was checked, or does not say so: check it anew
 
 
-def absent(array: Any) -> int:
+def absent(array: object) -> int:
     """Reader for a missing gradient."""
     return 0 if array is None else OTHER
 
 
-def reader(array: Any) -> Reader:
+def reader(array: object) -> Reader:
     """Return a function for the address of another array if it is like this one, else `OTHER`."""
-    make = _MAKERS.get(library_of(array), _reader_of_interfaces)
+    make: Callable[[object], Reader] = _MAKERS.get(library_of(array), _reader_of_interfaces)
     try:
         return make(array)
     except AttributeError:  # some other array of that library
         return _reader_of_interfaces(array)
 
 
-def is_fixed(array: Any) -> bool:
+def is_fixed(array: object) -> bool:
     """Whether an object never changes its memory, so that its address can be cached.
 
     An array of an unknown library may be resized, or its memory be given away.
@@ -73,11 +73,11 @@ def _torch_reader(array: Any) -> Reader:
     return read
 
 
-def _reader_by(address: str, *attributes: str) -> Callable[[Any], Reader]:
+def _reader_by(address: str, *attributes: str) -> Callable[[object], Reader]:
     """Return a function that makes readers which compare attributes."""
     describe, find = attrgetter(*attributes), attrgetter(address)
 
-    def make(array: Any) -> Reader:
+    def make(array: object) -> Reader:
         kind, like = type(array), describe(array)
         return lambda other: (
             int(find(other) or 0) if type(other) is kind and describe(other) == like else OTHER
@@ -104,7 +104,7 @@ def _reader_of_interfaces(array: Any) -> Reader:
     return read
 
 
-_MAKERS = {
+_MAKERS: dict[str, Callable[[object], Reader]] = {
     "torch": _torch_reader,
     "cupy": _reader_by("data.ptr", "shape", "strides", "dtype"),
     "numba": _reader_by("device_ctypes_pointer.value", "shape", "strides", "dtype", "stream"),
@@ -183,7 +183,7 @@ class DeviceGradients:
         self.leaves_out = False
         self.current_stream = streams.default(None)
         self._itemsizes: list[int] = []
-        self._objects: list[Any] = []
+        self._objects: list[object] = []
         self._ids, self._readers = NONE, list[Reader]()
         self.moved = False
         self._read: list[int] = []  # what they gave the last time
@@ -193,7 +193,7 @@ class DeviceGradients:
         """Forget the bound gradients, so that the next ones are bound again."""
         self._ids, self._readers, self.expected, self.addresses = NONE, [], None, NOWHERE
 
-    def enter(self, grads: Any) -> tuple[list[Any], int]:
+    def enter(self, grads: Any) -> tuple[list[object], int]:
         """The gradients in a list, and where the addresses of these objects are."""
         if self.is_noted:
             return grads, address(self.noted)
@@ -260,11 +260,11 @@ class DeviceGradients:
     def _note_which(self, has_gradient: list[bool]) -> None:
         pairs = list(zip(has_gradient, self._leaves, strict=True))
         left_out = [not has and leaf.size > 0 for has, leaf in pairs]
-        new: dict[str, Any] = {"has_gradient": has_gradient, "left_out": left_out}
+        new: dict[str, object] = {"has_gradient": has_gradient, "left_out": left_out}
         new |= {"leaves_out": any(left_out), "_counts": [leaf.size * has for has, leaf in pairs]}
         vars(self).update(new)
 
-    def _take_alike(self, arrays: list[Any]) -> bool:
+    def _take_alike(self, arrays: list[object]) -> bool:
         """Bind gradients like the previous ones at other addresses; False if they must be checked."""
         if not self._readers or self._setup.zero_grad:
             return False
@@ -293,7 +293,7 @@ class DeviceGradients:
             and device.ordinal_at(address) == self._ordinal
         )
 
-    def _take_anew(self, arrays: list[Any]) -> None:
+    def _take_anew(self, arrays: list[object]) -> None:
         entered = self._check(arrays)
         names = [
             known if array is None else str(name_of(array.dtype))
@@ -337,7 +337,7 @@ class DeviceGradients:
             return self.current_stream()
         return -int(self.expected.table[0, DEVICE])
 
-    def _check(self, arrays: list[Any]) -> list[DeviceArray | None]:
+    def _check(self, arrays: list[object]) -> list[DeviceArray | None]:
         names = self._names
         entered: list[Any] = [
             None if g is None else enter(n, g) for n, g in zip(names, arrays, strict=True)
@@ -348,7 +348,7 @@ class DeviceGradients:
             if not isinstance(array, (np.ndarray, DeviceArray)):
                 kind = type(array).__name__
                 raise TypeError(f"{name} must be an array on the device of its parameter, not {kind}")
-        check_gradients(self._setup, names, entered, list[Any](self._leaves))
+        check_gradients(self._setup, names, entered, self._leaves)
         for name, array in zip(names, entered, strict=True):
             if array is None or (isinstance(array, DeviceArray) and not array.size):
                 continue

@@ -8,14 +8,14 @@ the states are that fastopt makes, keep their memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from fastopt.arrays import checks, placement
 from fastopt.arrays.device_array import DeviceArray
 from fastopt.executors import launching
 from fastopt.executors.exchange import DESCRIBE, Expected, interface
-from fastopt.steps.device_gradients import is_fixed, reader
+from fastopt.steps.device_gradients import Reader, is_fixed, reader
 from fastopt.steps.group import Group
 
 
@@ -25,7 +25,7 @@ class DeviceHeader(NamedTuple):
     name: str  # for errors
     array: DeviceArray
     written: bool
-    read: Callable[[Any], int]
+    read: Reader
 
     def is_same(self) -> bool:
         """Whether the array surely has not changed."""
@@ -42,8 +42,7 @@ class DeviceHeader(NamedTuple):
         array = placement.enter_like(name, known.owner, known)
         if not isinstance(array, DeviceArray):
             raise ValueError(f"{name} must keep its memory, but {_MOVED}")
-        like: Any = array
-        checks.check_kept(name, like, known, self.written, _MOVED)
+        checks.check_kept(name, array, known, self.written, _MOVED)
 
 
 _MOVED = "has moved to other memory: assign to it in place, or make a new optimizer of it"

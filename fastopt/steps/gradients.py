@@ -10,8 +10,10 @@ import numpy as np
 
 from fastopt.arrays import checks
 from fastopt.arrays.checks import Array
+from fastopt.arrays.device_array import AnyArray
 from fastopt.arrays.object_layout import items_of
 from fastopt.changes import Change, put
+from fastopt.codecs.base import DType
 from fastopt.codecs.formats import name_of
 from fastopt.executors.cpu.columns import COUNT, GRAD, ITEMSIZE
 from fastopt.executors.cpu.table import Table
@@ -24,7 +26,7 @@ def check_gradients(
     setup: Setup,
     names: Sequence[str],
     grads: Sequence[Any],
-    leaves: Sequence[Array],
+    leaves: Sequence[AnyArray],
     also: Sequence[tuple[str, Array]] = (),
 ) -> None:
     """Check gradients, or raise.
@@ -64,7 +66,7 @@ class Gradients:
         self._zeros = np.zeros(max(len(self._leaves), 1), np.int64)  # kept alive
         return checks.address(self._zeros)
 
-    def enter(self, grads: Any) -> tuple[list[Any], int]:
+    def enter(self, grads: object) -> tuple[list[object], int]:
         """The gradients in the order of the table, and where the addresses of these objects are."""
         if self._single:  # a third of a microsecond less than to look into the list
             self._one[0] = id(grads)
@@ -72,9 +74,7 @@ class Gradients:
         gradients = self._structure.find(grads, "grads")
         return gradients, items_of(gradients)
 
-    def check(
-        self, grads: list[Any]
-    ) -> tuple[dict[int, RowGradient], dict[int, np.dtype[Any]], list[Change]]:
+    def check(self, grads: list[Any]) -> tuple[dict[int, RowGradient], dict[int, DType], list[Change]]:
         """Check the gradients, which raises the errors.
 
         Returns
@@ -110,7 +110,7 @@ class Gradients:
         ]
         return sparse, changed, noted
 
-    def _take_sparse(self, names: list[str], grads: list[Any]) -> dict[int, RowGradient]:
+    def _take_sparse(self, names: list[str], grads: list[object]) -> dict[int, RowGradient]:
         """The sparse gradients, checked."""
         sparse = {}
         for index, (name, grad) in enumerate(zip(names, grads, strict=True)):
@@ -151,16 +151,14 @@ class ListedGradients(Gradients):
     noted: Array
     is_noted = False
 
-    def enter(self, grads: Any) -> tuple[list[Any], int]:
+    def enter(self, grads: Any) -> tuple[list[object], int]:
         """The list, and where the addresses of these objects are."""
         if self.is_noted:
             self.is_noted = False
             return grads, checks.address(self.noted)
         return grads, items_of(grads)
 
-    def check(
-        self, grads: list[Any]
-    ) -> tuple[dict[int, RowGradient], dict[int, np.dtype[Any]], list[Change]]:
+    def check(self, grads: list[Any]) -> tuple[dict[int, RowGradient], dict[int, DType], list[Change]]:
         """Copy what is in another order, or in memory that the step writes."""
         for i, grad in enumerate(grads):
             if grad is None:

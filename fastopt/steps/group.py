@@ -10,10 +10,10 @@ import numpy as np
 
 from fastopt.arrays import checks, placement, tree
 from fastopt.arrays.checks import Array
-from fastopt.arrays.device_array import leave
+from fastopt.arrays.device_array import AnyArray, DeviceArray, leave
 from fastopt.arrays.memory_maps import StateFiles
 from fastopt.arrays.object_headers import Header, headers_of
-from fastopt.arrays.tree import Structure
+from fastopt.arrays.tree import Structure, Tree
 from fastopt.codecs.base import Codec
 from fastopt.codecs.floats import Float, floats
 from fastopt.codecs.formats import compute_dtype, name_of, outputs_of
@@ -52,10 +52,10 @@ class Group:
     def __init__(
         self,
         structure: Structure,
-        params: list[Any],
+        params: list[object],
         chain: Chain,
         label: str,
-        state: Mapping[str, Any],
+        state: Mapping[str, object],
         files: StateFiles,
         formats: StateFormats,
     ) -> None:
@@ -99,8 +99,8 @@ class Group:
         kinds = [slot.kind for part in self.parts for slot in part.slots]
         self._columns = [(kind, *next(slots[kind])) for kind in kinds]
 
-    def _make_states(self, state: Mapping[str, Any], files: StateFiles) -> dict[str, list[Array]]:
-        states: dict[str, list[Any]] = self._make_corrections(state, files)
+    def _make_states(self, state: Mapping[str, object], files: StateFiles) -> dict[str, list[Array]]:
+        states = self._make_corrections(state, files)
         for name, value in self.chain.states().items():
             if name in self._given_states:
                 states[name] = self._take_states(name, state[name])
@@ -109,17 +109,18 @@ class Group:
             self.codecs[name] = [self._formats.codec(name, self.chain, leaf) for leaf in self.leaves]
             each = zip(self.leaves, self.names, self.codecs[name], strict=True)
             for index, (leaf, label, codec) in enumerate(each):
-                start: Any = value
+                start: float | AnyArray
                 if value == START_FROM_PARAM and self.corrections[index] is not None:
                     start = self._joined(index, states[CORRECTION][index])
                 elif value == START_FROM_PARAM:
                     start = leaf
                 else:
-                    check_start(name, codec, as_float(value))
+                    start = as_float(value)
+                    check_start(name, codec, start)
                 states[name].append(_new_state(f"{name}-{label}", leaf, codec, start, files))
         return states
 
-    def _make_corrections(self, state: Mapping[str, Any], files: StateFiles) -> dict[str, list[Any]]:
+    def _make_corrections(self, state: Mapping[str, object], files: StateFiles) -> dict[str, list[Any]]:
         """The corrections of parameters, as a state by its name, if there are any."""
         if not any(self.corrections):
             return {}
@@ -139,9 +140,9 @@ class Group:
             ]
         }
 
-    def _take_corrections(self, structure: Any) -> list[Any]:
+    def _take_corrections(self, structure: object) -> list[AnyArray | None]:
         """The caller's own corrections, None for parameters without one."""
-        label, arrays = f"state[{CORRECTION!r}]", list[Any]()
+        label, arrays = f"state[{CORRECTION!r}]", list[AnyArray | None]()
         matched = self.structure.match(structure, label)
         for array, leaf, path, codec in zip(
             matched, self.leaves, self.paths, self.corrections, strict=True
@@ -152,11 +153,12 @@ class Group:
                     raise ValueError(f"{name} must be None for a parameter of {leaf.dtype}")
                 arrays.append(None)
                 continue
-            arrays.append(placement.enter(name, array))
-            checks.check_stored(name, arrays[-1], leaf.shape, codec.dtype)
+            entered = placement.enter(name, array)
+            checks.check_stored(name, entered, leaf.shape, codec.dtype)
+            arrays.append(entered)
         return arrays
 
-    def _joined(self, index: int, correction: Any) -> Array:
+    def _joined(self, index: int, correction: AnyArray) -> Array:
         """A parameter and its correction in float32."""
         codec = self.corrections[index]
         assert codec is not None
@@ -199,7 +201,7 @@ class Group:
             if on_device:
                 placement.copy(array, stored)
 
-    def _take_states(self, name: str, structure: Any) -> list[Array]:
+    def _take_states(self, name: str, structure: object) -> list[Array]:
         """The caller's own arrays for a state, in the format that they are in."""
         label = f"state[{name!r}]"
         arrays = [placement.enter(label, array) for array in self.structure.match(structure, label)]
@@ -218,7 +220,7 @@ class Group:
             self.codecs[name].append(codec)
         return arrays
 
-    def _given(self, label: str, structure: Any, written: bool) -> list[Array]:
+    def _given(self, label: str, structure: object, written: bool) -> list[Array]:
         """The caller's arrays, checked: of the parameters' shapes, and what they are used for."""
         arrays = [placement.enter(label, array) for array in self.structure.match(structure, label)]
         for array, leaf, path in zip(arrays, self.leaves, self.paths, strict=True):
@@ -239,11 +241,11 @@ class Group:
         return slots
 
     @property
-    def params(self) -> Any:
+    def params(self) -> Tree:
         """The user's parameters, in read-only containers."""
         return self.structure.build_read_only(map(leave, self.leaves))
 
-    def shown(self, name: str) -> list[Any]:
+    def shown(self, name: str) -> list[object]:
         """A state of each parameter for the user.
 
         Of what fastopt made it is a view: what becomes of the header of that array does not matter.
@@ -329,9 +331,11 @@ class Group:
             yield from zip(self.structure.names(label), arrays, strict=True)
 
 
-def _new_state(name: str, leaf: Any, codec: Codec, start: float | Array, files: StateFiles) -> Any:
+def _new_state(
+    name: str, leaf: AnyArray, codec: Codec, start: float | Array, files: StateFiles
+) -> AnyArray:
     """A new array beside a parameter, which starts with a number or with those of an array."""
-    if placement.is_on_device(leaf):
+    if isinstance(leaf, DeviceArray):
         return placement.new_state(leaf, codec, start, files.folder)
     array = files.zeros(name, codec.shape(leaf.shape), codec.dtype)
     if isinstance(start, np.ndarray):
@@ -348,14 +352,14 @@ def floats_of(array: Array) -> Float:
 
 def make_groups(
     structure: Structure,
-    params: list[Any],
-    chain: Any,
-    state: dict[str, Any],
+    params: list[object],
+    chain: Chain | list[Chain],
+    state: Mapping[str, Any],
     files: StateFiles,
     formats: StateFormats,
 ) -> list[Group]:
     """One group for a chain; for a list of chains one for each entry of the list `params`."""
-    sections: list[tuple[Structure, list[Any], Chain, str, dict[str, Any]]] = []
+    sections: list[tuple[Structure, list[object], Chain, str, Mapping[str, object]]] = []
     if isinstance(chain, (list, tuple)):
         if not structure.is_list or len(structure.children) != len(chain):
             raise ValueError(f"params must be a list with {len(chain)} entries, one for each chain")
@@ -382,7 +386,7 @@ def make_groups(
     return [Group(*section, files, formats) for section in sections]
 
 
-def shown_states(structure: Structure, groups: Sequence[Group]) -> Mapping[str, Any]:
+def shown_states(structure: Structure, groups: Sequence[Group]) -> Mapping[str, Tree]:
     """The states of all groups by name, each a structure like the parameters."""
     names = dict.fromkeys(name for group in groups for name in group.states)
     arrays = ([array for group in groups for array in group.shown(name)] for name in names)

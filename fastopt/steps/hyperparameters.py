@@ -8,7 +8,7 @@ from functools import cache, partial
 from itertools import count
 from operator import is_
 from struct import pack_into
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -88,7 +88,7 @@ class Hyperparameters:
             if not any(map(is_on_device, group.leaves))
         )
         self._apart = {index for index, sums_ in sums if sums_ is not None and sums_.per_array}
-        alike: dict[Any, Iterator[int]] = {}
+        alike: dict[tuple[int, str], Iterator[int]] = {}
         members = self._members if self._apart else []
         self._places = [next(alike.setdefault(member, count())) for member in members]  # the rows
         self._current: Sequence[list[float]] = ()  # what was written to each buffer, in float64
@@ -97,7 +97,7 @@ class Hyperparameters:
         self._chains: Sequence[Chain] = self.chains  # whose numbers are in the buffers
         self._are_constant = False
         self._repeats = True  # whether anything may be called twice in a step, so that it must not be
-        self._checked: Sequence[Any] = []  # chains whose constants were
+        self._checked: Sequence[Chain] = []  # chains whose constants were
         self._buffers: dict[_Key, Array] = {}
         self._arrange([0] * len(self._members))
 
@@ -111,7 +111,7 @@ class Hyperparameters:
         self._buffers = {key: self._buffers.get(key, self._new(key)) for key in keys}
         if self._apart:
             self._views = {key: self._views.get(key, list(rows)) for key, rows in self._buffers.items()}
-        self._packs: list[Callable[..., Any]] = []  # made by the first step that needs them
+        self._packs: list[Callable[..., None]] = []  # made by the first step that needs them
 
     def arranged(self, lags: Sequence[int]) -> Hyperparameters:
         """The same for other lags; buffers that are needed on are those of this one."""
@@ -205,7 +205,7 @@ class Hyperparameters:
             for buffer, values in zip(self._buffers.values(), numbers, strict=True)
         ]
         constant = not any(chain.varies for chain in chains)
-        new: dict[str, Any] = {"_chains": chains, "_are_constant": constant, "_repeats": True}
+        new: dict[str, object] = {"_chains": chains, "_are_constant": constant, "_repeats": True}
         new["_current"] = numbers
         new["_scale"] = grad_scale if constant else None
         return [*changes, partial(vars(self).update, new)]
@@ -253,7 +253,7 @@ class Hyperparameters:
         make([put(buffer.T, factor, GRAD_FACTOR) for buffer in self._buffers.values()])
 
 
-def _packer(buffer: Any) -> Callable[..., Any]:
+def _packer(buffer: Array) -> Callable[..., None]:
     """``pack(*numbers)`` writes to a buffer: in a third of the time that an assignment takes."""
     if buffer.ndim == 1:
         return partial(pack_into, f"{buffer.size}{buffer.dtype.char}", buffer.data, 0)

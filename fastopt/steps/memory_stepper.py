@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numba
 
@@ -81,7 +80,7 @@ class MemoryStepper(Stepper):
         self.row_steps = RowStepper(
             setup.sparse, parameters, hyper, self.rows, self.executor, self.compiled
         )
-        self._grads: list[Any] = []  # the gradients of the step that was begun,
+        self._grads: list[object] = []  # the gradients of the step that was begun,
         self._sparse: Mapping[int, RowGradient] = {}  # and those among them that are sparse
         self._left = self._count_before = 0  # elements still to be stepped, and steps before
         how = self.table, hyper, self.executor, self.compiled, self.scales
@@ -94,7 +93,7 @@ class MemoryStepper(Stepper):
         if self.compiled:
             self.launch = launcher(self.executor, parameters.size)
 
-    def _kernels(self, dtypes: Sequence[Any], scales: bool) -> list[Kernel]:
+    def _kernels(self, dtypes: Sequence[object], scales: bool) -> list[Kernel]:
         """The kernel of each row for gradients of these dtypes, compiled now if it is new."""
         if not self.compiled:
             return []
@@ -140,7 +139,7 @@ class MemoryStepper(Stepper):
         self.rows[:, FIRST] += first - self.first
         self.first, self.reducer = first, reducer
 
-    def step(self, grads: Any, grad_scale: Any, stream: Any) -> None:
+    def step(self, grads: object, grad_scale: object, stream: object) -> None:
         """Take a step, or raise and change nothing."""
         if stream is not None:
             self._refuse(stream)
@@ -162,7 +161,7 @@ class MemoryStepper(Stepper):
             self.run(0, self.parameters.size)
             self.end()
 
-    def step_also(self, grads: Any, grad_scale: Any, also: list[Change]) -> None:
+    def step_also(self, grads: object, grad_scale: object, also: list[Change]) -> None:
         """Take a step and make further changes with it: they must see if there was a step."""
         self.also = also
         if self.compiled:
@@ -189,12 +188,12 @@ class MemoryStepper(Stepper):
         dense = [i for i, g in enumerate(self._grads) if g is not None and i not in self._sparse]
         return [*self.pass_sums.of_blocks(dense), *self.decisions.committed()]
 
-    def _refuse(self, stream: Any) -> None:
+    def _refuse(self, stream: object) -> None:
         raise ValueError(
             f"stream must be None for arrays in memory, got {stream!r}: only a device has streams"
         )
 
-    def begin(self, grads: Any, grad_scale: Any, stream: Any = None) -> None:
+    def begin(self, grads: object, grad_scale: object, stream: object = None) -> None:
         """Find and check the gradients, and get the hyperparameters of the step."""
         if stream is not None:
             self._refuse(stream)
@@ -206,7 +205,7 @@ class MemoryStepper(Stepper):
         self.limit = self.clip.limit_at(count)
         self._check(gradients)
 
-    def _check_first(self, gradients: list[Any], items: int) -> None:
+    def _check_first(self, gradients: list[object], items: int) -> None:
         """Check all gradients of a whole step, and sum their squares in the same pass if possible."""
         self._count_before = count = self.count
         self.limit = self.clip.limit_at(count)  # runs code of the caller's: before the check
@@ -222,7 +221,7 @@ class MemoryStepper(Stepper):
         self._take(gradients, {}, are_checked=True)
         self.table.may_lag = status == SKIPPED or not gradients  # noted ones were not looked at
 
-    def _check(self, gradients: list[Any]) -> None:
+    def _check(self, gradients: list[object]) -> None:
         """Check the gradients, or raise; switch kernels for gradients whose format has changed."""
         if self._keep_up() and self.varies:  # the step before was interrupted at its end
             self.hyper.fill(self.count, self.grad_scale)
@@ -236,7 +235,7 @@ class MemoryStepper(Stepper):
         self.row_steps.prepare(sparse, self.hyper)
 
     def _take(
-        self, gradients: list[Any], sparse: Mapping[int, RowGradient], *, are_checked: bool
+        self, gradients: list[object], sparse: Mapping[int, RowGradient], *, are_checked: bool
     ) -> None:
         """Have the step take these; where there is a pass for clipping, `are_checked` is by it."""
         self._grads, self._sparse, self._left = gradients, sparse, self.parameters.size

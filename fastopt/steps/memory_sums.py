@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastopt.arrays.checks import Array
+from fastopt.codecs.base import DType
 from fastopt.codecs.formats import name_of
 from fastopt.executors.cpu.columns import COUNT, LENGTH
 from fastopt.executors.cpu.sum_kernels import sum_kernel
@@ -52,7 +53,10 @@ class MemorySums:
         passes = decisions.passes
         self._sums = [TableSums(executor, parameters.sizes, p.sums, p.per_array) for p in passes]
         self._compiled = compiled
-        self._for: Any = None, False  # the formats that there are kernels for, and the factor
+        self._for: tuple[list[DType] | None, bool] = (
+            None,
+            False,
+        )  # the formats that there are kernels for, and the factor
         # What is carried on is written to that one of these which is not read.
         self._room = [[np.zeros_like(table) for table in decisions.carried] for _ in range(2)]
         self._prepare(scales)
@@ -83,7 +87,7 @@ class MemorySums:
 
     def decide(
         self,
-        grads: Sequence[Any],
+        grads: Sequence[object],
         sparse: Mapping[int, RowGradient],
         row_steps: RowStepper,
         hyper: Hyperparameters,
@@ -135,7 +139,7 @@ class MemorySums:
         return True
 
     def _totals(
-        self, number: int, grads: Sequence[Any], touched: Mapping[int, Any], reducer: Reducer
+        self, number: int, grads: Sequence[object], touched: Mapping[int, Any], reducer: Reducer
     ) -> Array:
         """The sums of a pass: a row for each, with a number for each array or one for all."""
         if self._compiled:

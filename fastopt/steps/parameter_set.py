@@ -95,12 +95,12 @@ class ParameterSet:
 
     def interpret(
         self,
-        grads: Sequence[Any],
+        grads: Sequence[object],
         hyper: Hyperparameters,
         first: int,
         start: int,
         stop: int,
-        view: Callable[[Any], Array] = np.asarray,
+        view: Callable[[object], Array] = np.asarray,
         sums: Sequence[Array] = (),
     ) -> list[Change]:
         """What steps a stretch of all elements, computed in plain Python, with checked gradients.
@@ -132,7 +132,7 @@ class ParameterSet:
     def interpret_sums(
         self,
         sum_pass: SumPass,
-        grads: Sequence[Any],
+        grads: Sequence[object],
         hyper: Hyperparameters,
         touched: Mapping[int, list[list[reference.StoredArray]]],
     ) -> Array:
@@ -140,7 +140,7 @@ class ParameterSet:
 
         Of arrays with sparse gradients, those of their `touched` rows, one after the other.
         """
-        blocks: list[Any] = [[[] for _ in self.leaves] for _ in range(sum_pass.sums)]
+        blocks: list[list[list[Any]]] = [[[] for _ in self.leaves] for _ in range(sum_pass.sums)]
         for row, group in enumerate(self.group_of):
             if group not in sum_pass.positions or grads[row] is None:
                 continue
@@ -168,7 +168,7 @@ class ParameterSet:
         ]
 
 
-def _total(blocks: list[Any]) -> float:
+def _total(blocks: list[object]) -> float:
     return float(tree_sum(np.array(blocks))) if blocks else 0.0
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from numbers import Integral
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from fastopt.arrays.checks import Array
-from fastopt.codecs.base import Codec
+from fastopt.codecs.base import Codec, DType
 from fastopt.codecs.blocks import ITEM, SIGNED, UNSIGNED
 from fastopt.codecs.corrections import BY_MASTER_BITS, Correction
 from fastopt.codecs.floats import Float, as_dtype, floats
@@ -19,9 +19,16 @@ from fastopt.text import listed
 from fastopt.transforms.base import Chain
 from fastopt.transforms.states import START_FROM_PARAM
 
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
 EIGHT_BITS = "8bit"
 MASTER_ITEMSIZE = 4  # bytes of parameters that need no correction, at least
 WORTH_EIGHT_BITS = 4096  # elements: a smaller array is kept in float32
+
+
+# A format, "8bit" among them, for all states or for each by its name.
+StateDType: TypeAlias = "DTypeLike | Mapping[str, DTypeLike] | None"
 
 
 class StateFormats:
@@ -34,7 +41,11 @@ class StateFormats:
     """
 
     def __init__(
-        self, state_dtype: Any, stochastic_rounding: Any, seed: Any, master_bits: Any = None
+        self,
+        state_dtype: StateDType,
+        stochastic_rounding: object,
+        seed: object,
+        master_bits: object = None,
     ) -> None:
         self._correction = _correction(master_bits)
         if stochastic_rounding is not None and not isinstance(stochastic_rounding, (bool, np.bool_)):
@@ -84,7 +95,7 @@ class StateFormats:
         """Whether parameters of 16 bits have corrections."""
         return self._correction is not None
 
-    def check_used(self, corrections: Iterable[Any]) -> None:
+    def check_used(self, corrections: Iterable[object]) -> None:
         """Check that `master_bits` has an effect, given the codecs of the corrections of all arrays."""
         if self._correction is not None and all(correction is None for correction in corrections):
             raise ValueError(
@@ -123,13 +134,13 @@ class StateFormats:
         return ArrayFormat(codec.name, usual if rounds is None else bool(rounds))
 
     @property
-    def described(self) -> list[Any]:
+    def described(self) -> list[object]:
         """The settings that must be the same when a run is resumed."""
         rounds = self.stochastic_rounding
         return [None if rounds is None else bool(rounds), self.seed]
 
 
-def _correction(master_bits: Any) -> Correction | None:
+def _correction(master_bits: object) -> Correction | None:
     accepted = f"master_bits must be {', '.join(map(str, BY_MASTER_BITS))} or None"
     if master_bits is None:
         return None
@@ -140,7 +151,7 @@ def _correction(master_bits: Any) -> Correction | None:
     return BY_MASTER_BITS[int(master_bits)]
 
 
-def _format(choice: Any, name: str | None) -> str | None:
+def _format(choice: object, name: str | None) -> str | None:
     """A float format by name, `EIGHT_BITS`, or None for that of the parameters."""
     if choice is None or (isinstance(choice, str) and choice == EIGHT_BITS):
         return choice
@@ -164,7 +175,7 @@ def codec_of(array: Array, name: str, chain: Chain) -> Codec | None:
     return None if format_ is None else floats(format_)
 
 
-def states_of(dtype: np.dtype[Any]) -> tuple[str, ...]:
+def states_of(dtype: DType) -> tuple[str, ...]:
     """The formats that states can have beside parameters of this dtype."""
     floats_ = partners_of(dtype)
     return floats_ if dtype == np.float64 else (*floats_, UNSIGNED.name, SIGNED.name)

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from fastopt.arrays.checks import Array
-from fastopt.arrays.tree import ReadOnlyDict
+from fastopt.arrays.tree import ReadOnlyDict, Tree
 from fastopt.kernels.identity import frozen
 from fastopt.kernels.terms import Position, Term, terms_of
 from fastopt.steps.group import Group
 from fastopt.steps.pass_sums import over_all
 from fastopt.transforms.scaling import clip_update
 from fastopt.transforms.statistics import clipped, itself, not_finite, square
+from fastopt.transforms.sums import Summand
 from fastopt.validation import shown
 
 
 class Kind(NamedTuple):
     """A statistic of many numbers."""
 
-    term: Callable[..., Any]
+    term: Summand
     value: Callable[[float, int], float]  # from the sum of all terms and the number of elements
     power: int  # of a factor of all numbers, by which the sum is multiplied; then the value is by it
 
@@ -107,7 +108,7 @@ class Stats(Mapping[str, float]):
 
     __slots__ = "_values", "per_array", "step"
 
-    def __init__(self, values: dict[str, float], per_array: dict[str, Any], step: int) -> None:
+    def __init__(self, values: dict[str, float], per_array: dict[str, Tree], step: int) -> None:
         self._values, self.step = values, step
         self.per_array = ReadOnlyDict(per_array)
 
@@ -139,7 +140,7 @@ class Statistics:
         There is no such statistic.
     """
 
-    def __init__(self, names: Any, groups: Sequence[Group]) -> None:
+    def __init__(self, names: object, groups: Sequence[Group]) -> None:
         names = () if names is None else names
         if isinstance(names, str) or not isinstance(names, Sequence):
             raise TypeError(
@@ -157,7 +158,7 @@ class Statistics:
 
     def _observe(self, group: Group) -> dict[str, int]:
         known = len(terms_of(group.parts, ()))
-        terms: dict[tuple[Any, Position, int], Term] = {}
+        terms: dict[tuple[Summand, Position, int], Term] = {}
         indices = {}
         for name in self.names:
             place = _place(name, group)
@@ -178,7 +179,7 @@ class Statistics:
         group_of: Sequence[int],
         sizes: Sequence[int],
         factors: Sequence[float],
-        build: Callable[[list[Any]], Any],
+        build: Callable[[list[float | None]], Tree],
         step: int,
     ) -> Stats:
         """The statistics of the step that these are the sums of.
@@ -202,7 +203,7 @@ class Statistics:
             scales = factors if kind.power and of_gradient else [1.0] * len(factors)
             at = [self._indices[group].get(name) for group in group_of]
             rows = [row for row, index in enumerate(at) if index is not None]
-            each: list[Any] = [
+            each: list[float | None] = [
                 None
                 if index is None
                 else scales[row] * kind.value(float(totals[index, row]), sizes[row])

@@ -94,14 +94,14 @@ class Stepper(ABC):
         make(hyper.filled(0, 1.0))
         self.varies = hyper.vary()
 
-    def step(self, grads: Any, grad_scale: Any, stream: Any) -> None:
+    def step(self, grads: object, grad_scale: object, stream: object) -> None:
         """Take a step, or raise and change nothing."""
         self.begin(grads, grad_scale, stream)
         if self.decide():
             self.run(0, self.parameters.size)
             self.end()
 
-    def step_also(self, grads: Any, grad_scale: Any, also: list[Change]) -> None:
+    def step_also(self, grads: object, grad_scale: object, also: list[Change]) -> None:
         """Take a step and make further changes, atomically in memory."""
         self.step(grads, grad_scale, None)
         make(also)
@@ -112,7 +112,7 @@ class Stepper(ABC):
         return self.clip.is_on or self.decisions.reads
 
     @abstractmethod
-    def begin(self, grads: Any, grad_scale: Any, stream: Any = None) -> None:
+    def begin(self, grads: object, grad_scale: object, stream: object = None) -> None:
         """Find and check the gradients, and get the hyperparameters of the step.
 
         The arrays are kept: their content is read by `decide` and `run` only.
@@ -159,7 +159,7 @@ class Stepper(ABC):
     def source(self) -> str:
         """The Python source of the kernels in use."""
 
-    def advance(self, stream: Any) -> None:
+    def advance(self, stream: object) -> None:
         """Prepare the next replay of a graph that captured a step."""
         raise ValueError("advance is for an optimizer made with capturable=True, on a device")
 
@@ -179,14 +179,14 @@ class Stepper(ABC):
     def catch_up(self, rows: Mapping[int, Array] | None = None) -> None:  # noqa: B027
         """Bring lagging rows up to date: some rows of some parameters, or all."""
 
-    def prepare(self, grad_scale: Any) -> None:
+    def prepare(self, grad_scale: object) -> None:
         """Compute the hyperparameters of the next step, or raise."""
         if type(grad_scale) is not float or grad_scale != self.grad_scale:
             self.set_grad_scale(grad_scale)
         elif self.varies:
             self.hyper.fill(self.count, grad_scale)
 
-    def set_grad_scale(self, grad_scale: Any) -> None:
+    def set_grad_scale(self, grad_scale: object) -> None:
         """Multiply the gradients of the next step by ``1 / grad_scale``."""
         scale = finite_positive("grad_scale", grad_scale)
         changes = self.hyper.filled(self.count, scale)
@@ -294,6 +294,6 @@ class Stepper(ABC):
         make([*changes, *also, assign(self, "varies", self.hyper.vary(chains))])
 
 
-def stepper_of(optimizer: Any) -> Callable[[], Stepper]:
+def stepper_of(optimizer: object) -> Callable[[], Stepper]:
     """Return what gives an optimizer's stepper; while its load is unfinished, one that refuses."""
     return partial(getattr, optimizer, "_steps")

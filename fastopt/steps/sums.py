@@ -19,7 +19,7 @@ from fastopt.validation import as_float
 Carried = list[Array]  # of each pass: a row of numbers for each group, or for each array
 
 
-def saved_numbers(values: Any) -> list[float]:
+def saved_numbers(values: object) -> list[float]:
     """The numbers of a checkpoint as floats; raises TypeError for text, flags and the like."""
     if not isinstance(values, (list, tuple)) or any(
         isinstance(number, bool) or not isinstance(number, Real) for number in values
@@ -70,9 +70,9 @@ def _terms_before(parts: Sequence[Part]) -> int:
     return sum(len(part.sums.after) for part in parts if part.sums is not None)
 
 
-def _sums_in(parts: Sequence[Part]) -> Iterator[tuple[Any, int]]:
+def _sums_in(parts: Sequence[Part]) -> Iterator[tuple[tuple[object, ...], int]]:
     """What is equal for the same transform of other groups, and its index in the chain."""
-    known: list[Any] = []
+    known: list[tuple[object, ...]] = []
     for position, part in enumerate(parts):
         if part.sums is not None:
             same = part.update, part.sums.summands, part.sums.after, part.sums.per_array

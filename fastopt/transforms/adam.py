@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
 from fastopt.transforms.base import Transform, Update, factory
 from fastopt.transforms.moments import (
@@ -14,11 +13,11 @@ from fastopt.transforms.moments import (
     named_averages,
     second_moment,
 )
-from fastopt.transforms.roots import positive_eps, root_eps_inside, root_eps_outside
+from fastopt.transforms.roots import Root, positive_eps, root_eps_inside, root_eps_outside
 from fastopt.validation import Hyper, Setting, at, flag, nonnegative
 
 
-def _adam(root: Any) -> Update:
+def _adam(root: Root) -> Update:
     def adam_update(update, param, state, hyper):
         exp_avg, exp_avg_sq = state
         beta1, mix1, unbias1, beta2, mix2, unbias2, eps = hyper
@@ -30,7 +29,7 @@ def _adam(root: Any) -> Update:
     return adam_update
 
 
-def _amsgrad(root: Any) -> Update:
+def _amsgrad(root: Root) -> Update:
     def amsgrad_update(update, param, state, hyper):
         exp_avg, exp_avg_sq, max_exp_avg_sq = state
         beta1, mix1, unbias1, beta2, mix2, unbias2, eps = hyper
@@ -45,7 +44,7 @@ def _amsgrad(root: Any) -> Update:
     return amsgrad_update
 
 
-def _nadam(root: Any) -> Update:
+def _nadam(root: Root) -> Update:
     def nadam_update(update, param, state, hyper):
         exp_avg, exp_avg_sq = state
         beta1, mix1, weight, grad_weight, beta2, mix2, unbias2, eps = hyper

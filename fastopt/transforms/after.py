@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from fastopt.transforms.base import ONCE, Transform, Update, factory
 from fastopt.transforms.moments import first_moment
@@ -41,7 +40,7 @@ def lower_to_array_update(new, param, state, hyper):
 
 
 @factory
-def at_least(low: Any) -> Transform:
+def at_least(low: object) -> Transform:
     """Raise new parameters to `low` where they are below it.
 
     Parameters
@@ -63,7 +62,7 @@ def at_least(low: Any) -> Transform:
 
 
 @factory
-def at_most(high: Any) -> Transform:
+def at_most(high: object) -> Transform:
     """Lower new parameters to `high` where they are above it.
 
     Parameters
@@ -85,7 +84,7 @@ def at_most(high: Any) -> Transform:
     return _limit("high", high, lower_update, lower_to_array_update, -math.inf)
 
 
-def _limit(name: str, limit: Any, by_number: Update, by_array: Update, inwards: float) -> Transform:
+def _limit(name: str, limit: object, by_number: Update, by_array: Update, inwards: float) -> Transform:
     """A limit that is a number, or an array that is read in the same pass."""
     if not is_number_or_schedule(limit):
         return Transform(by_array, inputs={name: limit}, after=True, no_gradient=ONCE)
@@ -142,7 +141,7 @@ def copy_update(new, param, state, hyper):
 
 
 @factory
-def copy_params(target: Any) -> Transform:
+def copy_params(target: object) -> Transform:
     """Write the new parameters to `target` too.
 
     Parameters

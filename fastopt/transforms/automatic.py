@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
 
 from fastopt.transforms.base import Transform, Update, factory
 from fastopt.validation import Hyper, Setting, nonnegative, per_step
@@ -139,7 +138,7 @@ def _states(parts: Sequence[Transform]) -> dict[str, float | str]:
     return states
 
 
-def _check(part: Any) -> None:
+def _check(part: object) -> None:
     if not isinstance(part, Transform):
         raise TypeError(f"parts must be transforms, not {part!r:.200}")
     if part.after or part.from_sums is not None or part.inputs or part.outputs:
@@ -232,11 +231,13 @@ def _unchanged(update, param, state, hyper):
     return update, state
 
 
-def _hyper(settings: Any, parts: Sequence[Transform]) -> Any:
+def _hyper(
+    settings: Hyper | Callable[[int], Hyper], parts: Sequence[Transform]
+) -> Hyper | Callable[[int], Hyper]:
     """The hyperparameters of the rule and of all parts, at a step or constant."""
 
     def hyper(step: int) -> Hyper:
-        first: Hyper = settings(step) if callable(settings) else settings
+        first = settings(step) if callable(settings) else settings
         return sum((part.hyper_at(step) for part in parts), first)
 
     return hyper if callable(settings) or any(callable(part.hyper) for part in parts) else hyper(0)

@@ -13,7 +13,7 @@ from fastopt.owned import owned
 from fastopt.text import arguments
 from fastopt.transforms.states import check_states
 from fastopt.transforms.sums import FromSums, Summand, Sums, check_declared, sums_of
-from fastopt.validation import Hyper, Setting, call, shown
+from fastopt.validation import Check, Hyper, Setting, call, shown
 
 ONCE = "once"
 
@@ -114,11 +114,11 @@ class Transform:
     state: Mapping[str, float | str] = field(default_factory=dict)
     hyper: Hyper | Callable[[int], Hyper] = ()
     after: bool = False
-    inputs: Mapping[str, Any] = field(default_factory=dict)
-    outputs: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, object] = field(default_factory=dict)
+    outputs: Mapping[str, object] = field(default_factory=dict)
     nonnegative: tuple[str, ...] = ()
     no_gradient: Update | str | None = None
-    settings: Mapping[str, tuple[Callable[..., Any], Setting]] = field(default_factory=dict)
+    settings: Mapping[str, tuple[Check, Setting]] = field(default_factory=dict)
     round_towards: float | None = None
     sums: Mapping[str, Summand] = field(default_factory=dict)
     from_sums: FromSums | None = None
@@ -170,7 +170,7 @@ class Transform:
         """The hyperparameters of a step."""
         return call(self.hyper, step) if callable(self.hyper) else self.hyper
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """The fields, or for a transform of a `factory` its call, so that no closure is pickled."""
         state = vars(self)
         return {_MADE_BY: state[_MADE_BY]} if _MADE_BY in state else state
@@ -335,11 +335,11 @@ class Chain:
         """What the code compiled from the chain depends on, with copies of the functions."""
         return tuple(_part(transform, copy) for transform in self.transforms)
 
-    def inputs(self) -> list[Any]:
+    def inputs(self) -> list[object]:
         """The arrays of the inputs, in order."""
         return [arrays for t in self.transforms for arrays in t.inputs.values()]
 
-    def outputs(self) -> list[Any]:
+    def outputs(self) -> list[object]:
         """The arrays of the outputs, in order."""
         return [arrays for t in self.transforms for arrays in t.outputs.values()]
 
@@ -386,7 +386,7 @@ def chain(*transforms: Transform | Chain) -> Chain:
     return Chain(tuple(flat))
 
 
-def as_chain(value: Any) -> Chain:
+def as_chain(value: object) -> Chain:
     """The chain itself, or a chain of a single transform."""
     if isinstance(value, Transform):
         return chain(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastopt.validation import Hyper, Setting, at, decay_rate, if_above, nonnegative
+from fastopt.validation import Check, Hyper, Setting, at, decay_rate, if_above, nonnegative
 
 
 def first_moment(average, update, beta, mix):
@@ -54,7 +54,7 @@ def rectification(beta2: float, threshold: float, step: int) -> float:
 # On the host: the settings of averages, and their hyperparameters.
 
 
-def named_averages(beta1: Setting, beta2: Setting, eps: Setting) -> dict[str, Any]:
+def named_averages(beta1: Setting, beta2: Setting, eps: Setting) -> dict[str, tuple[Check, Setting]]:
     """The settings, checked, with the check of each."""
     return {
         "beta1": (decay_rate, decay_rate("beta1", beta1)),

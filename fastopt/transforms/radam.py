@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastopt.transforms.adam import adam_no_gradient
 from fastopt.transforms.base import Transform, Update, factory
 from fastopt.transforms.moments import (
@@ -13,11 +11,11 @@ from fastopt.transforms.moments import (
     rectification,
     second_moment,
 )
-from fastopt.transforms.roots import root_eps_inside, root_eps_outside
+from fastopt.transforms.roots import Root, root_eps_inside, root_eps_outside
 from fastopt.validation import Hyper, Setting, at, flag, number_from
 
 
-def _radam(root: Any) -> Update:
+def _radam(root: Root) -> Update:
     def radam_update(update, param, state, hyper):
         exp_avg, exp_avg_sq = state
         beta1, mix1, unbias1, rectified, beta2, mix2, unbias2, eps = hyper

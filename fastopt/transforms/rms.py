@@ -7,7 +7,7 @@ from typing import Any
 from fastopt.transforms import moments
 from fastopt.transforms.base import Transform, Update, factory
 from fastopt.transforms.moments import first_moment, second_moment
-from fastopt.transforms.roots import positive_eps, root_eps_inside, root_eps_outside
+from fastopt.transforms.roots import Root, positive_eps, root_eps_inside, root_eps_outside
 from fastopt.validation import (
     Hyper,
     Setting,
@@ -28,7 +28,7 @@ def _corrected(average, unbias):
     return unbias * average
 
 
-def _rms(root: Any, correct: Any) -> Update:
+def _rms(root: Root, correct: Root) -> Update:
     def rms_update(update, param, state, hyper):
         (square_avg,) = state
         beta, mix, eps, unbias = hyper
@@ -38,7 +38,7 @@ def _rms(root: Any, correct: Any) -> Update:
     return rms_update
 
 
-def _stddev(root: Any, correct: Any) -> Update:
+def _stddev(root: Root, correct: Root) -> Update:
     def stddev_update(update, param, state, hyper):
         square_avg, grad_avg = state
         beta, mix, eps, unbias = hyper

@@ -1,6 +1,10 @@
 """Roots for denominators, with epsilon inside or outside."""
 
 import math
+from collections.abc import Callable
+from typing import TypeAlias
+
+Root: TypeAlias = Callable[..., float]  # compiled into an update
 
 
 def root_eps_inside(square, eps):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastopt.transforms.base import Transform, Update, factory
-from fastopt.transforms.roots import positive_eps, root_eps_inside, root_eps_outside
+from fastopt.transforms.roots import Root, positive_eps, root_eps_inside, root_eps_outside
 from fastopt.validation import Setting, flag, nonnegative, nonnegative_number, per_step
 
 
-def _rss(root: Any) -> Update:
+def _rss(root: Root) -> Update:
     def rss_update(update, param, state, hyper):
         (total,) = state
         (eps,) = hyper
@@ -19,7 +17,7 @@ def _rss(root: Any) -> Update:
     return rss_update
 
 
-def _guarded_rss(root: Any) -> Update:
+def _guarded_rss(root: Root) -> Update:
     def rss_update(update, param, state, hyper):
         (total,) = state
         (eps,) = hyper

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from numbers import Real
-from typing import Any
 
 from fastopt.validation import as_scalar, shown
 
 START_FROM_PARAM = "param"
 
 
-def check_states(states: Any, nonnegative: tuple[str, ...]) -> None:
+def check_states(states: object, nonnegative: tuple[str, ...]) -> None:
     """Check names and initial values of states, or raise."""
     if not isinstance(states, Mapping):
         raise TypeError(f"state must map names to initial values, not be {shown(states)}")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from numbers import Real
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from fastopt.validation import Hyper, as_scalar, flag, shown
+
+if TYPE_CHECKING:
+    from fastopt.transforms.base import Transform
 
 Summand: TypeAlias = Callable[[Any, Any, Any, Any], Any]
 FromSums: TypeAlias = Callable[[Any, Any, Any], Any]
@@ -61,15 +64,15 @@ class Sums(NamedTuple):
         return decided, len(result) == 3
 
 
-def _is_flag(value: Any) -> bool:
+def _is_flag(value: object) -> bool:
     return isinstance(value, (bool, np.bool_))
 
 
-def _are_tuples(pair: tuple[Any, ...]) -> bool:
+def _are_tuples(pair: tuple[object, ...]) -> bool:
     return all(isinstance(item, tuple) for item in pair)
 
 
-def sums_of(transform: Any, from_host: int, copy: Callable[[Any], Any]) -> Sums:
+def sums_of(transform: Transform, from_host: int, copy: Callable[[Any], Any]) -> Sums:
     """The sums of a transform that has some, with copies of its functions."""
     return Sums(
         (*transform.sums, *transform.sums_after),
@@ -82,7 +85,7 @@ def sums_of(transform: Any, from_host: int, copy: Callable[[Any], Any]) -> Sums:
     )
 
 
-def check_declared(transform: Any) -> None:
+def check_declared(transform: Transform) -> None:
     """Check what a transform says about sums, or raise."""
     for name in "sums", "sums_after", "carried":
         if not isinstance(getattr(transform, name), Mapping):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from numbers import Integral
-from typing import Any
 
 import numpy as np
 
 from fastopt.arrays import tree
 from fastopt.arrays.aligned import aligned
 from fastopt.arrays.checks import Array
+from fastopt.arrays.tree import Tree
 from fastopt.codecs.floats import as_dtype
 from fastopt.codecs.formats import FORMATS, name_of
 from fastopt.text import listed
@@ -17,7 +17,7 @@ from fastopt.text import listed
 WORTH_TOUCHING = 1 << 22  # bytes
 
 
-def empty(n: int | tuple[int, ...], dtype: Any = np.float32) -> Array:
+def empty(n: int | tuple[int, ...], dtype: object = np.float32) -> Array:
     """A new buffer, aligned to cache lines, with pages mapped near the cores that will use them.
 
     Parameters
@@ -64,7 +64,7 @@ def _touch(array: Array) -> None:
             drivers.touch()(array.reshape(-1).view(np.uint8), count)
 
 
-def flatten(arrays: Any) -> tuple[Array, Any]:
+def flatten(arrays: object) -> tuple[Array, Tree]:
     """Copy many arrays into one flat buffer, and make views of it with their shapes.
 
     Parameters

@@ -12,13 +12,12 @@ encoded and decoded by functions of their own. Both with former codes; see `code
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
 from fastopt.codecs.base import BLOCK
 from fastopt.codecs.blocks import (
@@ -29,9 +28,11 @@ from fastopt.codecs.blocks import (
     is_plain,
     larger_finite,
 )
+from fastopt.codecs.operations import Formula
 from fastopt.executors.cpu.element_access import noise_of, prefer_512_bits
 from fastopt.executors.cpu.pointers import LINE, element_pointer, mark_noalias
 from fastopt.kernels.conversions import resize
+from fastopt.kernels.intrinsics import Builder, Intrinsic, Value, emits
 from fastopt.kernels.llvm_operations import (
     DOUBLE,
     I8,
@@ -44,34 +45,26 @@ from fastopt.kernels.llvm_operations import (
 )
 
 
-def _item(builder: ir.IRBuilder, address: ir.Value, start: ir.Value) -> ir.Value:
+def _item(builder: Builder, address: Value, start: Value) -> Value:
     """The address of the block that element `start` begins."""
     number = builder.sdiv(start, ir.Constant(I64, BLOCK))
     return builder.add(address, builder.mul(number, ir.Constant(I64, ITEM.itemsize)))
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def scratch(typing_context: Any) -> Any:
+@emits(types.intp())
+def scratch(builder: Builder) -> Value:
     """The address of a scratch buffer for the numbers of a block, on the kernel's stack."""
-
-    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        prefer_512_bits(builder)
-        return _room(builder, SINGLE)
-
-    return types.intp(), emit
+    prefer_512_bits(builder)
+    return _room(builder, SINGLE)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def nowhere(typing_context: Any) -> Any:
+@emits(types.intp())
+def nowhere(builder: Builder) -> Value:
     """The address of a dummy buffer, for the codes of a block before the first one."""
-
-    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        return _room(builder, I8)
-
-    return types.intp(), emit
+    return _room(builder, I8)
 
 
-def _room(builder: ir.IRBuilder, kind: ir.Type) -> ir.Value:
+def _room(builder: Builder, kind: ir.Type) -> Value:
     """The address of a block of zeros on the stack."""
     room = cgutils.alloca_once(builder, kind, size=BLOCK)
     room.align = LINE
@@ -80,20 +73,16 @@ def _room(builder: ir.IRBuilder, kind: ir.Type) -> ir.Value:
     return builder.ptrtoint(room, I64)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def codes_of(typing_context: Any, address: Any, start: Any) -> Any:
+@emits(types.intp(types.intp, types.int64))
+def codes_of(builder: Builder, address: Value, start: Value) -> Value:
     """The address of the codes of the block that element `start` begins."""
-
-    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        return builder.add(_item(builder, *args), ir.Constant(I64, CODES_AT))
-
-    return types.intp(types.intp, types.int64), emit
+    return builder.add(_item(builder, address, start), ir.Constant(I64, CODES_AT))
 
 
 @cache
 def block_access(
     compute: str, stored: str, dithered: bool, slot: int, room: int, slots: int
-) -> dict[str, Any]:
+) -> dict[str, Intrinsic]:
     """The functions of a kernel for one slot, by name; `position` is an element's in its block.
 
     ``scale(address, start)`` of the block that element `start` begins, ``is_plain(scale)``,
@@ -112,14 +101,12 @@ def block_access(
     # A partial block is padded with zeros, so that the count is a constant to LLVM.
     all_of_it = [ir.Constant(I64, number) for number in (0, BLOCK, 1)]
 
-    def gathered(
-        builder: ir.IRBuilder, scratch: ir.Value, position: ir.Value, kind: ir.Type
-    ) -> ir.Value:
+    def gathered(builder: Builder, scratch: Value, position: Value, kind: ir.Type) -> Value:
         value = builder.load(element_pointer(builder, kind, scratch, position))
         mark_noalias(builder.module, value, room, slots)
         return value
 
-    def encode_one(plain: bool, builder: ir.IRBuilder, position: ir.Value, *rest: Any) -> None:
+    def encode_one(plain: bool, builder: Builder, position: Value, *rest: Value) -> None:
         codes, scratch, scale, random = rest
         offset, constant = emitted(builder, lambda o, scale: codec.offsets(scale), scale)
         if dithered:
@@ -131,100 +118,72 @@ def block_access(
         raw = builder.store(builder.trunc(code, I8), element_pointer(builder, I8, codes, position))
         mark_noalias(builder.module, raw, room + 1, slots)
 
-    @intrinsic  # type: ignore[untyped-decorator]
-    def scale(typing_context: Any, address: Any, start: Any) -> Any:
-        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            position = builder.inttoptr(_item(builder, *args), I32.as_pointer())
-            bits = builder.load(position, align=ITEM.alignment)
-            mark_noalias(builder.module, bits, slot, slots)
-            return bits
+    @emits(types.int32(types.intp, types.int64))
+    def scale(builder: Builder, address: Value, start: Value) -> Value:
+        position = builder.inttoptr(_item(builder, address, start), I32.as_pointer())
+        bits = builder.load(position, align=ITEM.alignment)
+        mark_noalias(builder.module, bits, slot, slots)
+        return bits
 
-        return types.int32(types.intp, types.int64), emit
+    @emits(types.boolean(types.int32))
+    def is_plain_block(builder: Builder, scale: Value) -> Value:
+        return emitted(builder, lambda o, scale: is_plain(scale), scale)
 
-    @intrinsic  # type: ignore[untyped-decorator]
-    def is_plain_block(typing_context: Any, scale: Any) -> Any:
-        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            return emitted(builder, lambda o, scale: is_plain(scale), *args)
-
-        return types.boolean(types.int32), emit
-
-    def loader(formula: Any) -> Any:
-        @intrinsic  # type: ignore[untyped-decorator]
-        def load(typing_context: Any, codes: Any, position: Any, scale: Any) -> Any:
-            def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-                codes, position, scale = args
-                code = builder.load(element_pointer(builder, I8, codes, position))
-                mark_noalias(builder.module, code, slot, slots)
-                return resize(builder, emitted(builder, formula, code, scale), wide)
-
-            return number(types.intp, types.int64, types.int32), emit
+    def loader(formula: Formula) -> Intrinsic:
+        @emits(number(types.intp, types.int64, types.int32))
+        def load(builder: Builder, codes: Value, position: Value, scale: Value) -> Value:
+            code = builder.load(element_pointer(builder, I8, codes, position))
+            mark_noalias(builder.module, code, slot, slots)
+            return resize(builder, emitted(builder, formula, code, scale), wide)
 
         return load
 
-    @intrinsic  # type: ignore[untyped-decorator]
-    def store(typing_context: Any, scratch: Any, position: Any, value: Any) -> Any:
-        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            pointer = element_pointer(builder, SINGLE, args[0], args[1])
-            written = builder.store(resize(builder, args[2], SINGLE), pointer)
-            mark_noalias(builder.module, written, room, slots)
-            return context.get_dummy_value()
+    @emits(types.void(types.intp, types.int64, number))
+    def store(builder: Builder, scratch: Value, position: Value, value: Value) -> None:
+        pointer = element_pointer(builder, SINGLE, scratch, position)
+        written = builder.store(resize(builder, value, SINGLE), pointer)
+        mark_noalias(builder.module, written, room, slots)
 
-        return types.void(types.intp, types.int64, number), emit
+    @emits(types.int32(types.intp, types.int64, types.int64, types.intp))
+    def rescale(builder: Builder, address: Value, start: Value, stop: Value, scratch: Value) -> Value:
+        missing = builder.sub(stop, start), *all_of_it[1:]
+        with cgutils.for_range_slice(builder, *missing) as (i, _):
+            zero = builder.store(int32(0), element_pointer(builder, I32, scratch, i))
+            mark_noalias(builder.module, zero, room, slots)
+        largest = cgutils.alloca_once(builder, I32)
 
-    @intrinsic  # type: ignore[untyped-decorator]
-    def rescale(typing_context: Any, address: Any, start: Any, stop: Any, scratch: Any) -> Any:
-        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            address, start, stop, scratch = args
-            missing = builder.sub(stop, start), *all_of_it[1:]
-            with cgutils.for_range_slice(builder, *missing) as (i, _):
-                zero = builder.store(int32(0), element_pointer(builder, I32, scratch, i))
-                mark_noalias(builder.module, zero, room, slots)
-            largest = cgutils.alloca_once(builder, I32)
+        def find(formula: Callable[[Builder, Value, Value], Value]) -> Value:
+            """The largest magnitude."""
+            builder.store(int32(0), largest)
+            with cgutils.for_range_slice(builder, *all_of_it) as (i, _):
+                size = emitted(builder, codec.size_bits, gathered(builder, scratch, i, I32))
+                builder.store(formula(builder, builder.load(largest), size), largest)
+            return builder.load(largest)
 
-            def find(formula: Any) -> Any:
-                """The largest magnitude."""
-                builder.store(int32(0), largest)
-                with cgutils.for_range_slice(builder, *all_of_it) as (i, _):
-                    size = emitted(builder, codec.size_bits, gathered(builder, scratch, i, I32))
-                    builder.store(formula(builder, builder.load(largest), size), largest)
-                return builder.load(largest)
-
-            # One instruction a vector where all numbers are finite.
-            plain = builder.icmp_unsigned("<=", find(larger_word), int32(codec.plain_most))
-            with builder.if_then(builder.not_(plain), likely=False):
-                find(_larger_finite)
-            scale = emitted(builder, codec.scale_bits, builder.load(largest), plain)
-            position = builder.inttoptr(_item(builder, address, start), I32.as_pointer())
-            mark_noalias(
-                builder.module, builder.store(scale, position, align=ITEM.alignment), slot, slots
-            )
-            return scale
-
-        return types.int32(types.intp, types.int64, types.int64, types.intp), emit
+        # One instruction a vector where all numbers are finite.
+        plain = builder.icmp_unsigned("<=", find(larger_word), int32(codec.plain_most))
+        with builder.if_then(builder.not_(plain), likely=False):
+            find(_larger_finite)
+        scale = emitted(builder, codec.scale_bits, builder.load(largest), plain)
+        position = builder.inttoptr(_item(builder, address, start), I32.as_pointer())
+        mark_noalias(builder.module, builder.store(scale, position, align=ITEM.alignment), slot, slots)
+        return scale
 
     words = types.int32, types.int32
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @emits(types.void(types.int64, types.intp, types.intp, *words))
     def encode(
-        typing_context: Any, position: Any, codes: Any, scratch: Any, scale: Any, random: Any
-    ) -> Any:
-        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            encode_one(True, builder, *args)
-            return context.get_dummy_value()
+        builder: Builder, position: Value, codes: Value, scratch: Value, scale: Value, random: Value
+    ) -> None:
+        encode_one(True, builder, position, codes, scratch, scale, random)
 
-        return types.void(types.int64, types.intp, types.intp, *words), emit
-
-    @intrinsic  # type: ignore[untyped-decorator]
-    def encode_all(typing_context: Any, codes: Any, scratch: Any, scale: Any, random: Any) -> Any:
-        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            marked = emitted(builder, lambda o, scale: is_plain(scale), args[2])
-            with builder.if_else(marked) as branches:
-                for branch, plain in zip(branches, (True, False), strict=True):
-                    with branch, cgutils.for_range_slice(builder, *all_of_it) as (i, _):
-                        encode_one(plain, builder, i, *args)
-            return context.get_dummy_value()
-
-        return types.void(types.intp, types.intp, *words), emit
+    @emits(types.void(types.intp, types.intp, *words))
+    def encode_all(builder: Builder, codes: Value, scratch: Value, scale: Value, random: Value) -> None:
+        marked = emitted(builder, lambda o, scale: is_plain(scale), scale)
+        with builder.if_else(marked) as branches:
+            for branch, plain in zip(branches, (True, False), strict=True):
+                with branch, cgutils.for_range_slice(builder, *all_of_it) as (i, _):
+                    encode_one(plain, builder, i, codes, scratch, scale, random)
 
     return {
         "scale": scale,
@@ -238,5 +197,5 @@ def block_access(
     }
 
 
-def _larger_finite(builder: ir.IRBuilder, one: ir.Value, other: ir.Value) -> ir.Value:
+def _larger_finite(builder: Builder, one: Value, other: Value) -> Value:
     return emitted(builder, larger_finite, one, other)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 import numba
 import numpy as np
 from numba.core import errors, types
 
+from fastopt.codecs.base import Array
 from fastopt.executors.cpu.columns import COUNT, LENGTH
 from fastopt.executors.cpu.pointers import number_writer
 from fastopt.kernels.chain_source import tuple_of
 from fastopt.kernels.compiler import OPTIONS, check_from_sums, helper, result_type, uniquely_named
 from fastopt.kernels.disk_cache import DiskCache
+from fastopt.kernels.intrinsics import Scope
 from fastopt.kernels.kernel_identity import identified_by_functions
 from fastopt.kernels.specialize import specialize
 from fastopt.transforms.base import Part, sums_in
@@ -30,7 +31,7 @@ from fastopt.transforms.base import Part, sums_in
 ) = range(6)
 LINE_WORDS = 6
 
-Conclude = Callable[[Any, Any, Any, Any, Any, Any], bool]
+Conclude = Callable[[Array, Array, Array, Array, Array, Array], bool]
 
 _ITEMSIZES = 4, 8
 
@@ -80,7 +81,7 @@ def conclude(part: Part) -> Conclude:
     text, from_sums = source(part), sums_in(part).from_sums
     compiled = helper(specialize(from_sums, np.float64, helper))
     identity = identified_by_functions([text], [from_sums], "from-sums-")
-    scope: dict[str, Any] = {"from_sums": compiled, "float32": np.float32, "float64": np.float64}
+    scope: Scope = {"from_sums": compiled, "float32": np.float32, "float64": np.float64}
     scope |= {f"write_{dtype}": number_writer(dtype) for dtype in (types.float32, types.float64)}
     # Numba imports the module of a cached function: it must exist in every process.
     scope["__name__"] = __name__

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 import numba
 import numpy as np
 from numba import types
 
+from fastopt.codecs.base import Array
 from fastopt.executors import partition
 from fastopt.executors.cpu.columns import COUNT, GRAIN, LENGTH
 from fastopt.executors.cpu.header_check import first_invalid
@@ -106,26 +106,26 @@ def _touch(memory, threads):
 
 
 @cache
-def bind() -> Callable[[Any, int, Any], int]:
+def bind() -> Callable[[Array, int, Array], int]:
     """``bind()(rows, items, ranges)``: only check the gradients and note their addresses."""
     return compile_function(_bind, types.int64(_TABLE, types.int64, _TABLE), "bind")
 
 
 @cache
-def serial() -> Callable[[Any, int, Any], int]:
+def serial() -> Callable[[Array, int, Array], int]:
     """``serial()(rows, items, ranges)``: check gradients, then step; return as `first_invalid`."""
     return compile_function(_serial, types.int64(_TABLE, types.int64, _TABLE), "serial")
 
 
 @cache
-def parallel() -> Callable[[Any, int, Any, int], int]:
+def parallel() -> Callable[[Array, int, Array, int], int]:
     """As the serial function, with the number of threads as the last argument."""
     signature = types.int64(_TABLE, types.int64, _TABLE, types.int64)
     return compile_function(_parallel, signature, "parallel", parallel=True)
 
 
 @cache
-def stretch_serial() -> Callable[[Any, int, int, int], None]:
+def stretch_serial() -> Callable[[Array, int, int, int], None]:
     """``stretch_serial()(rows, start, stop, 1)``: step a stretch of all elements.
 
     Their gradients were checked. No steps are counted.
@@ -135,14 +135,14 @@ def stretch_serial() -> Callable[[Any, int, int, int], None]:
 
 
 @cache
-def stretch_parallel() -> Callable[[Any, int, int, int], None]:
+def stretch_parallel() -> Callable[[Array, int, int, int], None]:
     """As the serial function, with the number of threads as the last argument."""
     signature = types.void(_TABLE, *(types.int64,) * 3)
     return compile_function(_stretch, signature, "stretch-parallel", parallel=True)
 
 
 @cache
-def touch() -> Callable[[Any, int], None]:
+def touch() -> Callable[[Array, int], None]:
     """``touch()(memory, threads)``: map every page of new memory from the thread that will use it."""
     memory = types.Array(types.uint8, 1, "C")
     return compile_function(_touch, types.void(memory, types.int64), "touch", parallel=True)

@@ -5,8 +5,8 @@ Functions that take a `builder` emit LLVM instructions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 from llvmlite import ir
 from numba import types
@@ -17,18 +17,29 @@ from fastopt.codecs import rounding
 from fastopt.codecs.formats import FORMATS
 from fastopt.executors.cpu.pointers import LINE, element_pointer, mark_noalias
 from fastopt.kernels.conversions import decode, divide, encode, hashed, join, stored_type
+from fastopt.kernels.intrinsics import (
+    Builder,
+    Context,
+    Intrinsic,
+    Signature,
+    Type,
+    Typed,
+    TypingContext,
+    Value,
+    emits,
+)
 from fastopt.kernels.llvm_operations import I16, I32, I64, int32
 
 
 def noise_of(
-    builder: ir.IRBuilder,
-    position: ir.Value,
-    random: Any,
+    builder: Builder,
+    position: Value,
+    random: Value,
     slot: int,
     slots: int,
     width: int,
-    plus: Any = None,
-) -> Any:
+    plus: Value | None = None,
+) -> Value:
     """Random bits for the element at a position in its block; `random` is from `random_of`.
 
     They are the `width` upper ones of 32, or-ed with `plus`, whose lower bits are zero. Both are
@@ -45,7 +56,7 @@ def noise_of(
     return builder.xor(element_bits, common if plus is None else builder.or_(common, plus))
 
 
-def prefer_512_bits(builder: ir.IRBuilder) -> None:
+def prefer_512_bits(builder: Builder) -> None:
     """Let a kernel use the widest vectors, which pay for encoding and for sums.
 
     LLVM prefers 256 bits. In the cache of one core RMSProp took, in ns an element, 0.73 with them and
@@ -57,21 +68,17 @@ def prefer_512_bits(builder: ir.IRBuilder) -> None:
     set.add(builder.function.attributes, '"prefer-vector-width"="512"')
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def random_of(typing_context: Any, element: Any, phase: Any) -> Any:
+@emits(types.int32(types.int64, types.int32))
+def random_of(builder: Builder, element: Value, phase: Value) -> Value:
     """The random bits that the elements of a block share, from the index of the first one."""
-
-    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        return builder.add(hashed(builder, args[0]), args[1])
-
-    return types.int32(types.int64, types.int32), emit
+    return builder.add(hashed(builder, element), phase)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def phase_bits(typing_context: Any, phase: Any) -> Any:
+def phase_bits(typing_context: TypingContext, phase: Type) -> Typed:
     """Convert the phase in the hyperparameters, a float, to the upper bits of an integer."""
 
-    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+    def emit(context: Context, builder: Builder, signature: Signature, args: list[Value]) -> Value:
         prefer_512_bits(builder)
         number = builder.fptoui(args[0], I32)
         return builder.shl(number, int32(32 - rounding.PHASE_BITS))
@@ -80,7 +87,9 @@ def phase_bits(typing_context: Any, phase: Any) -> Any:
 
 
 @cache
-def element_access(compute: str, stored: str, dithered: bool, slot: int, slots: int) -> tuple[Any, Any]:
+def element_access(
+    compute: str, stored: str, dithered: bool, slot: int, slots: int
+) -> tuple[Intrinsic, Intrinsic]:
     """``load(address, index)`` and ``store(address, index, value, position, random)`` for a slot.
 
     The arithmetic is in the dtype `compute`, the array has the format `stored`. `position`, that of the
@@ -90,78 +99,60 @@ def element_access(compute: str, stored: str, dithered: bool, slot: int, slots: 
     number = getattr(types, compute)
     kind = stored_type(stored)
 
-    @intrinsic  # type: ignore[untyped-decorator]
-    def load(typing_context: Any, address: Any, index: Any) -> Any:
-        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            raw = builder.load(element_pointer(builder, kind, *args))
-            mark_noalias(builder.module, raw, slot, slots)
-            return decode(builder, stored, raw, stored_type(compute))
+    @emits(number(types.intp, types.int64))
+    def load(builder: Builder, address: Value, index: Value) -> Value:
+        raw = builder.load(element_pointer(builder, kind, address, index))
+        mark_noalias(builder.module, raw, slot, slots)
+        return decode(builder, stored, raw, stored_type(compute))
 
-        return number(types.intp, types.int64), emit
-
-    @intrinsic  # type: ignore[untyped-decorator]
+    @emits(types.void(types.intp, types.int64, number, types.int64, types.int32))
     def store(
-        typing_context: Any, address: Any, index: Any, value: Any, position: Any, random: Any
-    ) -> Any:
-        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            pointer = element_pointer(builder, kind, args[0], args[1])
-            noise = None
-            if dithered:
-                noise = noise_of(builder, args[3], args[4], slot, slots, FORMATS[stored].cut)
-            raw = encode(builder, stored, args[2], noise)
-            mark_noalias(builder.module, builder.store(raw, pointer), slot, slots)
-            return context.get_dummy_value()
-
-        words = types.intp, types.int64, number, types.int64, types.int32
-        return types.void(*words), emit
+        builder: Builder, address: Value, index: Value, value: Value, position: Value, random: Value
+    ) -> None:
+        pointer = element_pointer(builder, kind, address, index)
+        noise = None
+        if dithered:
+            noise = noise_of(builder, position, random, slot, slots, FORMATS[stored].cut)
+        raw = encode(builder, stored, value, noise)
+        mark_noalias(builder.module, builder.store(raw, pointer), slot, slots)
 
     return load, store
 
 
 @cache
-def split_access(stored: str, width: int, numbers: tuple[int, int], slots: int) -> tuple[Any, Any]:
+def split_access(
+    stored: str, width: int, numbers: tuple[int, int], slots: int
+) -> tuple[Intrinsic, Intrinsic]:
     """As `element_access`, for a parameter of two arrays: their addresses come one after the other.
 
     `width` is that of its corrections, and `numbers` has the slots of both.
     """
     kinds = I16, ir.IntType(width)
 
-    def pointers(builder: ir.IRBuilder, addresses: Any, index: ir.Value) -> list[ir.Value]:
+    def pointers(builder: Builder, addresses: Sequence[Value], index: Value) -> list[Value]:
         pairs = zip(kinds, addresses, strict=True)
         return [element_pointer(builder, kind, address, index) for kind, address in pairs]
 
-    @intrinsic  # type: ignore[untyped-decorator]
-    def load(typing_context: Any, address: Any, correction: Any, index: Any) -> Any:
-        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            parts = [builder.load(pointer) for pointer in pointers(builder, args[:2], args[2])]
-            for part, slot in zip(parts, numbers, strict=True):
-                mark_noalias(builder.module, part, slot, slots)
-            return join(builder, stored, parts, width)
+    @emits(types.float32(types.intp, types.intp, types.int64))
+    def load(builder: Builder, address: Value, correction: Value, index: Value) -> Value:
+        parts = [builder.load(pointer) for pointer in pointers(builder, (address, correction), index)]
+        for part, slot in zip(parts, numbers, strict=True):
+            mark_noalias(builder.module, part, slot, slots)
+        return join(builder, stored, parts, width)
 
-        return types.float32(types.intp, types.intp, types.int64), emit
+    words = types.intp, types.intp, types.int64, types.float32, types.int64, types.int32
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @emits(types.void(*words))
     def store(
-        typing_context: Any,
-        address: Any,
-        correction: Any,
-        index: Any,
-        value: Any,
-        position: Any,
-        random: Any,
-    ) -> Any:
-        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            both = zip(
-                divide(builder, stored, args[3], width),
-                pointers(builder, args[:2], args[2]),
-                numbers,
-                strict=True,
-            )
-            for part, pointer, slot in both:
-                mark_noalias(builder.module, builder.store(part, pointer), slot, slots)
-            return context.get_dummy_value()
-
-        words = types.intp, types.intp, types.int64, types.float32, types.int64, types.int32
-        return types.void(*words), emit
+        builder: Builder, address: Value, correction: Value, index: Value, value: Value, *_: Value
+    ) -> None:
+        both = zip(
+            divide(builder, stored, value, width),
+            pointers(builder, (address, correction), index),
+            numbers,
+            strict=True,
+        )
+        for part, pointer, slot in both:
+            mark_noalias(builder.module, builder.store(part, pointer), slot, slots)
 
     return load, store

@@ -8,8 +8,6 @@ Python (`arrays.checks`, `arrays.object_headers`), which accepts them or raises 
 
 from __future__ import annotations
 
-from typing import Any
-
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -35,6 +33,7 @@ from fastopt.executors.cpu.columns import (
 from fastopt.executors.cpu.pointers import read_word
 from fastopt.executors.cpu.row_access import Rows, load_word
 from fastopt.kernels.compiler import helper
+from fastopt.kernels.intrinsics import Builder, Context, Signature, Type, Typed, TypingContext, Value
 from fastopt.kernels.llvm_operations import I32, I64
 
 SKIPPED = -2
@@ -42,15 +41,17 @@ SKIPPED = -2
 overlaps = helper(checks.overlaps)
 
 
-def _same(builder: Any, one: Any, other: Any) -> Any:
+def _same(builder: Builder, one: Value, other: Value) -> Value:
     return builder.icmp_signed("==", one, other)
 
 
-def _false(builder: Any, variable: Any) -> None:
+def _false(builder: Builder, variable: Value) -> None:
     builder.store(ir.Constant(ir.IntType(1), 0), variable)
 
 
-def _like(builder: Any, item: Any, dtype: Any, flags: Any, ndim: Any, lengths: Any) -> Any:
+def _like(
+    builder: Builder, item: Value, dtype: Value, flags: Value, ndim: Value, lengths: Value
+) -> Value:
     """Emit whether an array has this dtype, flags and shape."""
     actual_flags = builder.zext(load_word(builder, item, FLAGS_AT, I32), I64)
     like = _same(builder, builder.and_(actual_flags, flags), flags)
@@ -69,7 +70,7 @@ def _like(builder: Any, item: Any, dtype: Any, flags: Any, ndim: Any, lengths: A
     return builder.load(result)
 
 
-def _are_unchanged(builder: Any, headers: Any) -> Any:
+def _are_unchanged(builder: Builder, headers: Value) -> Value:
     """Emit whether arrays still have the headers at an address, which follow their number."""
     result = cgutils.alloca_once_value(builder, ir.Constant(ir.IntType(1), 1))
     header_at = cgutils.alloca_once_value(builder, builder.add(headers, ir.Constant(I64, 8)))
@@ -95,10 +96,10 @@ UNUSUAL, MISSING, MOVED, USUAL = range(4)
 
 
 @intrinsic
-def _inspect(typing_context: Any, rows: Any, row: Any, item: Any) -> Any:
+def _inspect(typing_context: TypingContext, rows: Type, row: Type, item: Type) -> Typed:
     """Compare the object of a gradient and the headers of an array with what its row says of them."""
 
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def emit(context: Context, builder: Builder, signature: Signature, args: list[Value]) -> Value:
         this = Rows(context, builder, signature, args)[args[1]]
         item = args[2]
         result = cgutils.alloca_once_value(builder, ir.Constant(I64, UNUSUAL))
@@ -133,10 +134,10 @@ def _inspect(typing_context: Any, rows: Any, row: Any, item: Any) -> Any:
 
 
 @intrinsic
-def _note(typing_context: Any, rows: Any, row: Any, item: Any) -> Any:
+def _note(typing_context: TypingContext, rows: Type, row: Type, item: Type) -> Typed:
     """Write the address of a gradient and the number of elements to step into a row."""
 
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def emit(context: Context, builder: Builder, signature: Signature, args: list[Value]) -> Value:
         this = Rows(context, builder, signature, args)[args[1]]
         this.change(GRAD, load_word(builder, args[2], DATA))
         this.change(COUNT, this.load(LENGTH))

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
 
 import numba
 import numpy as np
@@ -36,6 +35,7 @@ from fastopt.kernels.compiler import (
 from fastopt.kernels.conversions import require_conversion
 from fastopt.kernels.disk_cache import DiskCache
 from fastopt.kernels.estimates import replacements
+from fastopt.kernels.intrinsics import Intrinsic, Scope, Type
 from fastopt.kernels.job import CORRECTION, GRAD_FACTOR, NUMBERS, PHASE, Job, KernelArray
 from fastopt.kernels.kernel_identity import Identity, identified
 from fastopt.kernels.specialize import specialize
@@ -250,7 +250,7 @@ def kernel(job: Job) -> Kernel:
     functions = [term.function for term in terms]
     identity = identified(job, [text], [*(part.update for part in parts), *functions])
     updates, observers = specialized_updates(job, parts), in_float64(job, functions)
-    scope: dict[str, Any] = {"BLOCK": BLOCK, "PREFETCH_STEP": PREFETCH_STEP, "AHEAD": ahead(job)}
+    scope: Scope = {"BLOCK": BLOCK, "PREFETCH_STEP": PREFETCH_STEP, "AHEAD": ahead(job)}
     scope["WORTH_FETCHING"] = WORTH_FETCHING
     scope |= {"phase_bits": phase_bits, "random_of": random_of, "nothing": np.int32(0)}
     scope |= {"plain": np.int32(PLAIN)}
@@ -271,7 +271,7 @@ def kernel(job: Job) -> Kernel:
     return compiled(job, text, identity, scope, arguments, check)
 
 
-def specialized_updates(job: Job, parts: Sequence[Part]) -> list[Any]:
+def specialized_updates(job: Job, parts: Sequence[Part]) -> list[Intrinsic]:
     """The update functions of these parts of a job, for its dtype, to be called from a kernel."""
     options = _options(job)
     compile_helper, replaced = partial(helper, options=options), replacements(job, options)
@@ -281,14 +281,14 @@ def specialized_updates(job: Job, parts: Sequence[Part]) -> list[Any]:
     ]
 
 
-def in_float64(job: Job, functions: Sequence[Any]) -> list[Any]:
+def in_float64(job: Job, functions: Sequence[object]) -> list[Intrinsic]:
     """Functions that give terms of sums, to be called from a kernel."""
     compile_helper = partial(helper, options=_options(job))
     return [compile_helper(specialize(function, np.float64, compile_helper)) for function in functions]
 
 
 # The names with which every kernel adds up terms.
-ADDING = {
+ADDING: Scope = {
     "group_terms": tree_sum.group_terms,
     "clear_terms": tree_sum.clear_terms,
     "GROUP": tree_sum.GROUP,
@@ -301,8 +301,8 @@ def compiled(
     job: Job,
     text: str,
     identity: Identity,
-    scope: dict[str, Any],
-    arguments: tuple[Any, ...],
+    scope: Scope,
+    arguments: tuple[Type, ...],
     check: Callable[[], None],
 ) -> Kernel:
     """Compile the source of a kernel, or take it from disk; `check` is called before it is compiled."""
@@ -317,11 +317,11 @@ def compiled(
     return Kernel(code.address, text, code)
 
 
-def _options(job: Job) -> Any:
+def _options(job: Job) -> dict[str, object]:
     return FAST if job.fast else OPTIONS
 
 
-def access(job: Job, sums: int = 0) -> dict[str, Any]:
+def access(job: Job, sums: int = 0) -> Scope:
     """The functions that load and store the arrays of a job, by their names in the source.
 
     Those that store terms of `sums` count as arrays too.
@@ -332,7 +332,7 @@ def access(job: Job, sums: int = 0) -> dict[str, Any]:
     slots = len(arrays) + sums + 2 * len(blocked) + 1
     first = len(arrays) + sums
     storers = ((f"store_term{k}", tree_sum.term_storer(len(arrays) + k, slots)) for k in range(sums))
-    access: dict[str, Any] = dict(storers)
+    access: Scope = dict(storers)
     for array in arrays:
         name, kind, storage, slot, _ = array
         written = kind != "input"

@@ -5,8 +5,6 @@ Numba takes 4 ms to compile an element of a two-dimensional array, and LLVM none
 
 from __future__ import annotations
 
-from typing import Any
-
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -25,10 +23,11 @@ from fastopt.executors.cpu.columns import (
     STEPS,
 )
 from fastopt.executors.cpu.pointers import LINE, element_pointer, emit_call, prefetch_line
+from fastopt.kernels.intrinsics import Builder, Context, Signature, Type, Typed, TypingContext, Value
 from fastopt.kernels.llvm_operations import I8, I64
 
 
-def load_word(builder: Any, address: Any, offset: int = 0, kind: Any = I64) -> Any:
+def load_word(builder: Builder, address: Value, offset: int = 0, kind: ir.Type = I64) -> Value:
     """Load an integer from an address."""
     at = builder.add(address, ir.Constant(I64, offset))
     return builder.load(builder.inttoptr(at, kind.as_pointer()))
@@ -37,19 +36,19 @@ def load_word(builder: Any, address: Any, offset: int = 0, kind: Any = I64) -> A
 class Row:
     """The words of a row, to be loaded and stored by their columns."""
 
-    def __init__(self, builder: Any, first: Any, columns: Any) -> None:
+    def __init__(self, builder: Builder, first: Value, columns: Value) -> None:
         self._builder, self._first, self.columns = builder, first, columns
 
-    def pointer(self, column: Any) -> Any:
+    def pointer(self, column: int | Value) -> Value:
         """The pointer to a word."""
         index = ir.Constant(I64, column) if isinstance(column, int) else column
         return self._builder.gep(self._first, [index], inbounds=True)
 
-    def load(self, column: Any) -> Any:
+    def load(self, column: int | Value) -> Value:
         """Load a word."""
         return self._builder.load(self.pointer(column))
 
-    def change(self, column: int, value: Any) -> None:
+    def change(self, column: int, value: Value) -> None:
         """Store a word if it differs: a write takes the line from the caches of other threads."""
         differs = self._builder.icmp_signed("!=", self.load(column), value)
         with self._builder.if_then(differs, likely=False):
@@ -59,18 +58,20 @@ class Row:
 class Rows:
     """A table, whose type and value an intrinsic function got as its first argument."""
 
-    def __init__(self, context: Any, builder: Any, signature: Any, args: Any) -> None:
+    def __init__(
+        self, context: Context, builder: Builder, signature: Signature, args: list[Value]
+    ) -> None:
         self._builder = builder
         self._array = context.make_array(signature.args[0])(context, builder, args[0])
         self.count, self._columns = cgutils.unpack_tuple(builder, self._array.shape, 2)
 
-    def __getitem__(self, number: Any) -> Row:
+    def __getitem__(self, number: Value) -> Row:
         first = self._builder.gep(self._array.data, [self._builder.mul(number, self._columns)])
         return Row(self._builder, first, self._columns)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def run_row(typing_context: Any, rows: Any, row: Any, start: Any, stop: Any) -> Any:
+def run_row(typing_context: TypingContext, rows: Type, row: Type, start: Type, stop: Type) -> Typed:
     """``run_row(rows, row, start, stop)``: run the kernel of an array on a stretch of its elements.
 
     It prefetches the first lines of the next array: the processor fetches ahead by itself, but only
@@ -78,7 +79,7 @@ def run_row(typing_context: Any, rows: Any, row: Any, start: Any, stop: Any) -> 
     after the other, and no less with four lines each.
     """
 
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def emit(context: Context, builder: Builder, signature: Signature, args: list[Value]) -> Value:
         table, (number, start, stop) = Rows(context, builder, signature, args), args[1:]
         following = builder.add(number, ir.Constant(I64, 1))
         is_last = builder.icmp_signed(">=", following, table.count)
@@ -97,10 +98,10 @@ def run_row(typing_context: Any, rows: Any, row: Any, start: Any, stop: Any) -> 
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def count_step(typing_context: Any, rows: Any, row: Any) -> Any:
+def count_step(typing_context: TypingContext, rows: Type, row: Type) -> Typed:
     """``count_step(rows, row)``: count a step of one array, or one without its gradient."""
 
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def emit(context: Context, builder: Builder, signature: Signature, args: list[Value]) -> Value:
         this = Rows(context, builder, signature, args)[args[1]]
         is_stepped = builder.icmp_signed("==", this.load(COUNT), this.load(LENGTH))
         which = builder.select(is_stepped, ir.Constant(I64, STEPS), ir.Constant(I64, LAG))

@@ -7,7 +7,6 @@ storing anything, and writes one number for each sum and each block of `SUM_BLOC
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 import numba
 from numba.core import types
@@ -27,6 +26,7 @@ from fastopt.executors.cpu.kernels import (
 from fastopt.executors.cpu.tree_sum import add_terms, store_total, waiting_sums
 from fastopt.kernels.chain_source import arrays_read, sums_body
 from fastopt.kernels.compiler import check_terms, check_types, result_type
+from fastopt.kernels.intrinsics import Scope
 from fastopt.kernels.job import CORRECTION, ArrayFormat, Job
 from fastopt.kernels.kernel_identity import identified
 from fastopt.kernels.terms import terms_before
@@ -111,7 +111,7 @@ def sum_kernel(job: Job) -> Kernel:
     functions = [term.function for term in terms]
     identity = identified(job, [text], [*(part.update for part in earlier), *functions], "sums-")
     updates, summands = specialized_updates(job, earlier), in_float64(job, functions)
-    scope: dict[str, Any] = {"BLOCK": BLOCK, "codes_of": codes_of, **ADDING}
+    scope: Scope = {"BLOCK": BLOCK, "codes_of": codes_of, **ADDING}
     scope |= {"waiting_sums": waiting_sums, "add_terms": add_terms, "store_total": store_total}
     scope["AHEAD"] = _ahead(job)
     scope |= {f"transform{i}": function for i, function in enumerate(updates)}

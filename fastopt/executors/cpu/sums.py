@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import numba
 from numba import types
 
+from fastopt.codecs.base import Array
 from fastopt.executors import partition
 from fastopt.executors.cpu.columns import COUNT, FIRST, HYPER
 from fastopt.executors.cpu.header_check import first_invalid
@@ -116,7 +117,7 @@ def parallel() -> Driver:
 
 
 @cache
-def each_total() -> Callable[[Any, Any, Any, Any], None]:
+def each_total() -> Callable[[Array, Array, Array, Array], None]:
     """``each_total()(numbers, layout, room, totals)``: add the sums of the blocks of each array.
 
     `layout` has a column for each array: where its sums begin in `numbers`, its blocks and how many

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from fastopt.arrays.checks import Array, Guarded, address
 from fastopt.arrays.object_headers import Header
 from fastopt.arrays.object_layout import ALIGNED, CONTIGUOUS, WRITEABLE
 from fastopt.changes import Change, assign, put
-from fastopt.codecs.base import BLOCK
+from fastopt.codecs.base import BLOCK, DType
 from fastopt.codecs.formats import name_of, number_of
 from fastopt.executors.cpu.columns import (
     COUNT,
@@ -35,6 +35,9 @@ from fastopt.executors.cpu.columns import (
     STEPS,
     TYPE,
 )
+
+if TYPE_CHECKING:
+    from fastopt.executors.cpu.kernels import Kernel
 
 # The columns of a row that change together.
 _PLAN = np.s_[:, :LENGTH]
@@ -125,7 +128,7 @@ class Table(CountedTable):
         guarded: Guarded,
         zero_grad: bool,
         may_skip: bool,
-        kernels: Sequence[Any],
+        kernels: Sequence[Kernel],
         hypers: Sequence[Array],
         grain: int = BLOCK,
     ) -> None:
@@ -136,7 +139,7 @@ class Table(CountedTable):
         words, starts = _words(headers)
         self._headers, self._words = headers, np.array(words, np.int64)
         self._kernels, self._hypers = kernels, hypers
-        self.dtypes: list[np.dtype[Any]] = [param.dtype for param in params]  # of the gradients
+        self.dtypes: list[DType] = [param.dtype for param in params]  # of the gradients
         self.size, headers_at = 0, address(self._words)
         rows = []
         codes = [kernel.address for kernel in kernels] or [0] * len(params)
@@ -159,8 +162,8 @@ class Table(CountedTable):
 
     def planned(
         self,
-        dtypes: Mapping[int, np.dtype[Any]],
-        kernels: Sequence[Any] = (),
+        dtypes: Mapping[int, DType],
+        kernels: Sequence[Kernel] = (),
         hypers: Sequence[Array] = (),
         lags: Sequence[int] = (),
     ) -> list[Change]:
@@ -182,7 +185,7 @@ class Table(CountedTable):
         return [*changes, assign(self, "_hypers", hypers)] if hypers else changes
 
 
-def _format_words(dtype: np.dtype[Any]) -> tuple[int, int, int]:
+def _format_words(dtype: DType) -> tuple[int, int, int]:
     """What a row says of the format of its gradient."""
     return number_of(str(name_of(dtype))), dtype.itemsize, id(dtype)
 

@@ -5,18 +5,16 @@ Functions that take a `builder` emit LLVM instructions.
 
 from __future__ import annotations
 
-from typing import Any
-
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
 from fastopt.codecs.base import BLOCK
 from fastopt.executors.cpu.element_access import prefer_512_bits
 from fastopt.executors.cpu.pointers import LINE, element_pointer, mark_noalias
 from fastopt.executors.norm import LANES, SUM_BLOCK
 from fastopt.kernels.compiler import helper
+from fastopt.kernels.intrinsics import Builder, Intrinsic, Value, emits
 from fastopt.kernels.llvm_operations import DOUBLE, I64
 
 ROWS = 8  # are added before a result is stored: the latency of an addition is hidden
@@ -26,18 +24,18 @@ LEVELS = (SUM_BLOCK // GROUP).bit_length()
 GROUPS, BLOCKS = BLOCK // GROUP, SUM_BLOCK // BLOCK
 
 
-def at(builder: Any, pointer: Any, *index: Any) -> Any:
+def at(builder: Builder, pointer: Value, *index: int | Value) -> Value:
     return builder.gep(pointer, [ir.Constant(I64, i) if isinstance(i, int) else i for i in index])
 
 
-def tree(builder: Any, items: list[Any]) -> Any:
+def tree(builder: Builder, items: list[Value]) -> Value:
     """The sum of a power of two of values, neighbours first."""
     while len(items) > 1:
         items = [builder.fadd(*items[i : i + 2]) for i in range(0, len(items), 2)]
     return items[0]
 
 
-def allocate_waiting(builder: Any) -> Any:
+def allocate_waiting(builder: Builder) -> Value:
     """Memory for sums of 1, 2, 4, ... groups that wait for their neighbours.
 
     They are few, so that they stay in the first cache beside the numbers. With a sum for each group
@@ -46,7 +44,7 @@ def allocate_waiting(builder: Any) -> Any:
     return cgutils.alloca_once(builder, VECTOR, LEVELS)
 
 
-def _add_completed(builder: Any, waiting: Any, sum_: Any, number: Any, level: int) -> None:
+def _add_completed(builder: Builder, waiting: Value, sum_: Value, number: Value, level: int) -> None:
     """Add the sums that have waited for that of this number at a level, and let the result wait."""
     count = _trailing_zeros(builder, builder.add(number, ir.Constant(I64, 1)))
     waiting = at(builder, waiting, level)
@@ -55,7 +53,7 @@ def _add_completed(builder: Any, waiting: Any, sum_: Any, number: Any, level: in
     builder.store(builder.load(sum_), at(builder, waiting, count))
 
 
-def total(builder: Any, waiting: Any, groups: Any) -> Any:
+def total(builder: Builder, waiting: Value, groups: Value) -> Value:
     """The sum of that many groups: what still waits is one sum for each bit of their number."""
     lowest = _trailing_zeros(builder, groups)
     sum_ = cgutils.alloca_once(builder, VECTOR)
@@ -69,87 +67,69 @@ def total(builder: Any, waiting: Any, groups: Any) -> Any:
     return _lanes(builder, builder.load(sum_))
 
 
-def _lanes(builder: Any, vector: Any) -> Any:
+def _lanes(builder: Builder, vector: Value) -> Value:
     """The sum of the lanes of a vector."""
     numbers = [builder.extract_element(vector, ir.Constant(ir.IntType(32), k)) for k in range(LANES)]
     return tree(builder, numbers)
 
 
-def _add_waiting(builder: Any, waiting: Any, sum_: Any, level: Any) -> None:
+def _add_waiting(builder: Builder, waiting: Value, sum_: Value, level: Value) -> None:
     added = builder.fadd(builder.load(at(builder, waiting, level)), builder.load(sum_))
     builder.store(added, sum_)
 
 
-def _trailing_zeros(builder: Any, number: Any) -> Any:
+def _trailing_zeros(builder: Builder, number: Value) -> Value:
     return builder.cttz(number, ir.Constant(ir.IntType(1), 1))
 
 
-def _allocate(count: int) -> Any:
+def _allocate(count: int) -> Intrinsic:
     """The address of memory for so many sums, on the kernel's stack."""
 
-    @intrinsic
-    def allocate(typing_context: Any) -> Any:
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return builder.ptrtoint(cgutils.alloca_once(builder, VECTOR, count), I64)
-
-        return types.intp(), emit
+    @emits(types.intp())
+    def allocate(builder: Builder) -> Value:
+        return builder.ptrtoint(cgutils.alloca_once(builder, VECTOR, count), I64)
 
     return allocate
 
 
-def _pointer(builder: Any, address: Any) -> Any:
+def _pointer(builder: Builder, address: Value) -> Value:
     return builder.inttoptr(address, VECTOR.as_pointer())
 
 
 waiting_sums = _allocate(LEVELS)
 
 
-@intrinsic
-def group_terms(typing_context: Any) -> Any:
+@emits(types.intp())
+def group_terms(builder: Builder) -> Value:
     """The address of memory for the terms of a group, on the kernel's stack."""
-
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        prefer_512_bits(builder)
-        room = cgutils.alloca_once(builder, DOUBLE, size=GROUP)
-        room.align = LINE
-        return builder.ptrtoint(room, I64)
-
-    return types.intp(), emit
+    prefer_512_bits(builder)
+    room = cgutils.alloca_once(builder, DOUBLE, size=GROUP)
+    room.align = LINE
+    return builder.ptrtoint(room, I64)
 
 
-@intrinsic
-def clear_terms(typing_context: Any, terms: Any) -> Any:
+@emits(types.void(types.intp))
+def clear_terms(builder: Builder, terms: Value) -> None:
     """Set the terms of a group to zero."""
-
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer = builder.inttoptr(args[0], DOUBLE.as_pointer())
-        cgutils.memset(builder, pointer, ir.Constant(I64, GROUP * 8), 0)
-        return context.get_dummy_value()
-
-    return types.void(types.intp), emit
+    pointer = builder.inttoptr(terms, DOUBLE.as_pointer())
+    cgutils.memset(builder, pointer, ir.Constant(I64, GROUP * 8), 0)
 
 
-def _rows_of(builder: Any, terms: Any) -> list[Any]:
+def _rows_of(builder: Builder, terms: Value) -> list[Value]:
     """The terms of a group as vectors."""
     first = _pointer(builder, terms)
     return [builder.load(at(builder, first, k), align=8) for k in range(ROWS)]
 
 
-@intrinsic
-def add_terms(typing_context: Any, waiting: Any, terms: Any, number: Any) -> Any:
+@emits(types.void(types.intp, types.intp, types.int64))
+def add_terms(builder: Builder, waiting: Value, terms: Value, number: Value) -> None:
     """``add_terms(waiting, terms, number)``: add the terms of the group of this number.
 
     The sums that have waited for it, or for what it completes, are added too.
     """
-
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        waiting, terms, number = args
-        sum_ = cgutils.alloca_once(builder, VECTOR)
-        builder.store(tree(builder, _rows_of(builder, terms)), sum_)
-        _add_completed(builder, _pointer(builder, waiting), sum_, number, 0)
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp, types.int64), emit
+    sum_ = cgutils.alloca_once(builder, VECTOR)
+    builder.store(tree(builder, _rows_of(builder, terms)), sum_)
+    _add_completed(builder, _pointer(builder, waiting), sum_, number, 0)
 
 
 # In the pass of a step sums wait in another way: one for each group of a block of elements, and one for
@@ -161,94 +141,66 @@ def add_terms(typing_context: Any, waiting: Any, terms: Any, number: Any) -> Any
 group_sums, block_sums = _allocate(GROUPS), _allocate(BLOCKS)
 
 
-def _added(builder: Any, first: Any, count: int) -> Any:
+def _added(builder: Builder, first: Value, count: int) -> Value:
     """The sum of so many sums in a row."""
     return tree(builder, [builder.load(at(builder, first, k)) for k in range(count)])
 
 
-@intrinsic
-def store_group(typing_context: Any, groups: Any, terms: Any, number: Any) -> Any:
+@emits(types.void(types.intp, types.intp, types.int64))
+def store_group(builder: Builder, groups: Value, terms: Value, number: Value) -> None:
     """``store_group(groups, terms, number)``: store the sum of a group, by its number in the block."""
-
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        groups, terms, number = args
-        sum_ = tree(builder, _rows_of(builder, terms))
-        builder.store(sum_, at(builder, _pointer(builder, groups), number))
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp, types.int64), emit
+    sum_ = tree(builder, _rows_of(builder, terms))
+    builder.store(sum_, at(builder, _pointer(builder, groups), number))
 
 
-@intrinsic
-def store_block(typing_context: Any, blocks: Any, groups: Any, number: Any) -> Any:
+@emits(types.void(types.intp, types.intp, types.int64))
+def store_block(builder: Builder, blocks: Value, groups: Value, number: Value) -> None:
     """``store_block(blocks, groups, number)``: store the sum of the groups of a block."""
-
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        blocks, groups, number = args
-        sum_ = _added(builder, _pointer(builder, groups), GROUPS)
-        builder.store(sum_, at(builder, _pointer(builder, blocks), number))
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp, types.int64), emit
+    sum_ = _added(builder, _pointer(builder, groups), GROUPS)
+    builder.store(sum_, at(builder, _pointer(builder, blocks), number))
 
 
-@intrinsic
+@emits(types.void(types.intp, types.intp, types.int64, types.intp, types.int64))
 def store_sum(
-    typing_context: Any, blocks: Any, groups: Any, count: Any, address: Any, index: Any
-) -> Any:
+    builder: Builder, blocks: Value, groups: Value, count: Value, address: Value, index: Value
+) -> None:
     """``store_sum(blocks, groups, count, address, index)``: store the sum of `count` groups.
 
     Those of whole blocks are in `blocks`, up to three more in `groups`.
     """
-
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        blocks, groups, count, address, index = args
-        blocks, groups = _pointer(builder, blocks), _pointer(builder, groups)
-        pointer = element_pointer(builder, DOUBLE, address, index)
-        whole = builder.icmp_signed("==", count, ir.Constant(I64, BLOCKS * GROUPS))
-        with builder.if_else(whole) as (all_blocks, some_groups):
-            with all_blocks:
-                builder.store(_lanes(builder, _added(builder, blocks, BLOCKS)), pointer)
-            with some_groups:
-                waiting = allocate_waiting(builder)
-                level = GROUPS.bit_length() - 1
-                complete = builder.lshr(count, ir.Constant(I64, level))
-                with cgutils.for_range(builder, complete) as loop:
-                    _add_completed(builder, waiting, at(builder, blocks, loop.index), loop.index, level)
-                first = builder.shl(complete, ir.Constant(I64, level))
-                with cgutils.for_range(builder, builder.sub(count, first)) as loop:
-                    number = builder.add(first, loop.index)
-                    _add_completed(builder, waiting, at(builder, groups, loop.index), number, 0)
-                builder.store(total(builder, waiting, count), pointer)
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp, types.int64, types.intp, types.int64), emit
+    blocks, groups = _pointer(builder, blocks), _pointer(builder, groups)
+    pointer = element_pointer(builder, DOUBLE, address, index)
+    whole = builder.icmp_signed("==", count, ir.Constant(I64, BLOCKS * GROUPS))
+    with builder.if_else(whole) as (all_blocks, some_groups):
+        with all_blocks:
+            builder.store(_lanes(builder, _added(builder, blocks, BLOCKS)), pointer)
+        with some_groups:
+            waiting = allocate_waiting(builder)
+            level = GROUPS.bit_length() - 1
+            complete = builder.lshr(count, ir.Constant(I64, level))
+            with cgutils.for_range(builder, complete) as loop:
+                _add_completed(builder, waiting, at(builder, blocks, loop.index), loop.index, level)
+            first = builder.shl(complete, ir.Constant(I64, level))
+            with cgutils.for_range(builder, builder.sub(count, first)) as loop:
+                number = builder.add(first, loop.index)
+                _add_completed(builder, waiting, at(builder, groups, loop.index), number, 0)
+            builder.store(total(builder, waiting, count), pointer)
 
 
-@intrinsic
-def store_total(typing_context: Any, waiting: Any, groups: Any, address: Any, index: Any) -> Any:
+@emits(types.void(types.intp, types.int64, types.intp, types.int64))
+def store_total(builder: Builder, waiting: Value, groups: Value, address: Value, index: Value) -> None:
     """``store_total(waiting, groups, address, index)``: store the sum of a block."""
-
-    def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        waiting, groups, address, index = args
-        sum_ = total(builder, _pointer(builder, waiting), groups)
-        builder.store(sum_, element_pointer(builder, DOUBLE, address, index))
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.int64, types.intp, types.int64), emit
+    sum_ = total(builder, _pointer(builder, waiting), groups)
+    builder.store(sum_, element_pointer(builder, DOUBLE, address, index))
 
 
-def term_storer(slot: int, slots: int) -> Any:
+def term_storer(slot: int, slots: int) -> Intrinsic:
     """``store(terms, position, value)``, for the memory that is one of `slots` arrays of a kernel."""
 
-    @intrinsic
-    def store(typing_context: Any, terms: Any, position: Any, value: Any) -> Any:
-        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            pointer = element_pointer(builder, DOUBLE, args[0], args[1])
-            mark_noalias(builder.module, builder.store(args[2], pointer), slot, slots)
-            return context.get_dummy_value()
-
-        return types.void(types.intp, types.int64, types.float64), emit
+    @emits(types.void(types.intp, types.int64, types.float64))
+    def store(builder: Builder, terms: Value, position: Value, value: Value) -> None:
+        pointer = element_pointer(builder, DOUBLE, terms, position)
+        mark_noalias(builder.module, builder.store(value, pointer), slot, slots)
 
     return store
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from fastopt.arrays.checks import Array
+from fastopt.arrays.device_array import DeviceArray
 from fastopt.codecs.base import BLOCK
 from fastopt.codecs.blocks import ITEM
 from fastopt.codecs.floats import floats
@@ -51,7 +51,7 @@ class Batch(ABC):
     def __init__(
         self,
         rows: Sequence[int],
-        arrays: Sequence[Sequence[Any]],
+        arrays: Sequence[Sequence[DeviceArray]],
         firsts: Sequence[int],
         gradient: str,
         kernels: JobKernels,
@@ -59,7 +59,7 @@ class Batch(ABC):
         control: int,
         decided: Sequence[int] = (),
         sums: Sequence[int] = (),
-        kept: Any = None,
+        kept: DeviceArray | None = None,
     ) -> None:
         self.rows, self.kernels, self.hyper = list(rows), kernels, hyper
         self.gradient_format = gradient
@@ -71,7 +71,7 @@ class Batch(ABC):
         )
         # For random bits: the index of an array's first element, and the address of the table.
         self._dithers = bool(kernels.names.first)
-        columns: list[Any] = [firsts] * self._dithers
+        columns: list[int | Sequence[int]] = [firsts] * self._dithers
         if self._dithers:
             columns.append(element_access.rounding_table(device.current()).address)
         columns += [decided] * len(kernels.names.decided_at) + [sums] * len(kernels.names.sums_at)
@@ -147,9 +147,10 @@ class Batch(ABC):
             for launch in self._launches.values():
                 launch.words[-2:] = self._expected
 
-    def _aligned(self) -> Any:
+    def _aligned(self) -> Array:
         """For each array, whether its addresses allow wide accesses."""
-        return (self._addresses % self._alignments == 0).all(axis=1)
+        aligned: Array = (self._addresses % self._alignments == 0).all(axis=1)
+        return aligned
 
     def prepare(self, stream: int) -> None:
         """Copy changed tables and hyperparameters to the device."""

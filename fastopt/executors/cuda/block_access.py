@@ -6,8 +6,10 @@ largest of all 256 is known, which the threads find among themselves.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
-from typing import Any, NamedTuple
+from itertools import product
+from typing import NamedTuple
 
 from llvmlite import ir
 from numba import types
@@ -28,6 +30,7 @@ from fastopt.executors.cuda.block_layout import (
     pointer_at,
 )
 from fastopt.executors.cuda.code_words import WORDS
+from fastopt.kernels.intrinsics import Builder, Intrinsic, Value, emits
 from fastopt.kernels.llvm_operations import I8, I32, I64, emitted, int32, larger_word
 
 
@@ -37,22 +40,22 @@ class BlockAccess(NamedTuple):
     Numbers are tuples where `width` elements are loaded or stored at once.
     """
 
-    scale: Any  # (address, index): the bits of the scale of the block with this element
-    load: Any  # (address, index, scale)
-    codes: Any  # (address, index, position): eight codes, as of `store_plain`, in two words
-    decode: Any  # (codes, scale): their numbers
-    larger: Any  # (largest, value): the larger of two numbers, as bits
-    larger_finite: Any  # the same, where only finite numbers count
-    is_plain: Any  # (largest): whether the block is plain whose largest number this is
-    new_scale: Any  # (largest, plain): of the block
-    store_scale: Any  # (address, index, scale)
+    scale: Intrinsic  # (address, index): the bits of the scale of the block with this element
+    load: Intrinsic  # (address, index, scale)
+    codes: Intrinsic  # (address, index, position): eight codes, as of `store_plain`, in two words
+    decode: Intrinsic  # (codes, scale): their numbers
+    larger: Intrinsic  # (largest, value): the larger of two numbers, as bits
+    larger_finite: Intrinsic  # the same, where only finite numbers count
+    is_plain: Intrinsic  # (largest): whether the block is plain whose largest number this is
+    new_scale: Intrinsic  # (largest, plain): of the block
+    store_scale: Intrinsic  # (address, index, scale)
     # (address, index, value, scale), and with stochastic rounding the index of the block's first
     # element among those of all arrays, table and phase.
-    store: Any
+    store: Intrinsic
     # (address, index, position, values, scale) and the same, for plain blocks and others: four numbers
     # from a position in a block on, and as many `HALF_BLOCK` further.
-    store_plain: Any
-    store_other: Any
+    store_plain: Intrinsic
+    store_other: Intrinsic
 
 
 @cache
@@ -72,53 +75,35 @@ def block_access(stored: str, dithered: bool, slot: int) -> BlockAccess:
     )
 
 
-def _scales(stored: str) -> dict[str, Any]:
+def _scales(stored: str) -> dict[str, Intrinsic]:
     """The functions that have to do with scales, by name."""
     codec = BLOCKS[stored]
 
-    def gatherer(gather: Any) -> Any:
-        @device.intrinsic  # type: ignore[untyped-decorator]
-        def gather_number(typing_context: Any, largest: Any, value: Any) -> Any:
-            def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-                size = emitted(
-                    builder, lambda o, number: codec.size_bits(o, o.as_bits(number)), args[1]
-                )
-                return gather(builder, args[0], size)
-
-            return types.int32(types.int32, types.float32), emit
+    def gatherer(gather: Callable[[Builder, Value, Value], Value]) -> Intrinsic:
+        @emits(types.int32(types.int32, types.float32), device.intrinsic)
+        def gather_number(builder: Builder, largest: Value, value: Value) -> Value:
+            size = emitted(builder, lambda o, number: codec.size_bits(o, o.as_bits(number)), value)
+            return gather(builder, largest, size)
 
         return gather_number
 
-    @device.intrinsic  # type: ignore[untyped-decorator]
-    def within(typing_context: Any, largest: Any) -> Any:
-        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            return builder.icmp_unsigned("<=", args[0], int32(codec.plain_most))
+    @emits(types.boolean(types.int32), device.intrinsic)
+    def within(builder: Builder, largest: Value) -> Value:
+        return builder.icmp_unsigned("<=", largest, int32(codec.plain_most))
 
-        return types.boolean(types.int32), emit
+    @emits(types.int32(types.int64, types.int64), device.intrinsic)
+    def scale(builder: Builder, address: Value, index: Value) -> Value:
+        scale_at = in_block(builder, address, index, ir.Constant(I64, 0))
+        return builder.load(pointer_at(builder, I32, scale_at), align=ALIGNED)
 
-    @device.intrinsic  # type: ignore[untyped-decorator]
-    def scale(typing_context: Any, address: Any, index: Any) -> Any:
-        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            scale_at = in_block(builder, args[0], args[1], ir.Constant(I64, 0))
-            return builder.load(pointer_at(builder, I32, scale_at), align=ALIGNED)
+    @emits(types.int32(types.int32, types.boolean), device.intrinsic)
+    def new_scale(builder: Builder, largest: Value, plain: Value) -> Value:
+        return emitted(builder, codec.scale_bits, largest, plain)
 
-        return types.int32(types.int64, types.int64), emit
-
-    @device.intrinsic  # type: ignore[untyped-decorator]
-    def new_scale(typing_context: Any, largest: Any, plain: Any) -> Any:
-        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            return emitted(builder, codec.scale_bits, *args)
-
-        return types.int32(types.int32, types.boolean), emit
-
-    @device.intrinsic  # type: ignore[untyped-decorator]
-    def store_scale(typing_context: Any, address: Any, index: Any, scale: Any) -> Any:
-        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            scale_at = in_block(builder, args[0], args[1], ir.Constant(I64, 0))
-            builder.store(args[2], pointer_at(builder, I32, scale_at), align=ALIGNED)
-            return context.get_dummy_value()
-
-        return types.void(types.int64, types.int64, types.int32), emit
+    @emits(types.void(types.int64, types.int64, types.int32), device.intrinsic)
+    def store_scale(builder: Builder, address: Value, index: Value, scale: Value) -> None:
+        scale_at = in_block(builder, address, index, ir.Constant(I64, 0))
+        builder.store(scale, pointer_at(builder, I32, scale_at), align=ALIGNED)
 
     return {
         "scale": scale,
@@ -130,58 +115,48 @@ def _scales(stored: str) -> dict[str, Any]:
     }
 
 
-def _loader(stored: str) -> Any:
+def _loader(stored: str) -> Intrinsic:
     codec = BLOCKS[stored]
 
-    @device.intrinsic  # type: ignore[untyped-decorator]
-    def load(typing_context: Any, address: Any, index: Any, scale: Any) -> Any:
-        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            code = builder.load(pointer_at(builder, I8, code_address(builder, *args[:2])), align=1)
+    @emits(types.float32(types.int64, types.int64, types.int32), device.intrinsic)
+    def load(builder: Builder, address: Value, index: Value, scale: Value) -> Value:
+        code = builder.load(pointer_at(builder, I8, code_address(builder, address, index)), align=1)
 
-            def decode(plain: bool) -> list[Any]:
-                formula = codec.plain_number if plain else codec.other_number
-                return [emitted(builder, formula, code, args[2])]
+        def decode(plain: bool) -> list[Value]:
+            formula = codec.plain_number if plain else codec.other_number
+            return [emitted(builder, formula, code, scale)]
 
-            return either(builder, marked_plain(builder, args[2]), decode)[0]
-
-        return types.float32(types.int64, types.int64, types.int32), emit
+        return either(builder, marked_plain(builder, scale), decode)[0]
 
     return load
 
 
 @cache
-def _codes_loader() -> Any:
-    @device.intrinsic  # type: ignore[untyped-decorator]
-    def codes(typing_context: Any, address: Any, index: Any, position: Any) -> Any:
-        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            begin, words = code_address(builder, *args), []
-            for distance in (0, HALF_BLOCK):
-                at = pointer_at(builder, I32, builder.add(begin, ir.Constant(I64, distance)))
-                words.append(builder.load(at, align=ALIGNED))
-            return context.make_tuple(builder, EIGHT_CODES, words)
-
-        return EIGHT_CODES(types.int64, types.int64, types.int64), emit
+def _codes_loader() -> Intrinsic:
+    @emits(EIGHT_CODES(types.int64, types.int64, types.int64), device.intrinsic)
+    def codes(builder: Builder, address: Value, index: Value, position: Value) -> Value:
+        begin, words = code_address(builder, address, index, position), []
+        for distance in (0, HALF_BLOCK):
+            at = pointer_at(builder, I32, builder.add(begin, ir.Constant(I64, distance)))
+            words.append(builder.load(at, align=ALIGNED))
+        return cgutils.pack_array(builder, words)
 
     return codes
 
 
-def _decoder(stored: str) -> Any:
+def _decoder(stored: str) -> Intrinsic:
     codec, plain_number = BLOCKS[stored], WORDS[stored].number
 
-    @device.intrinsic  # type: ignore[untyped-decorator]
-    def decode(typing_context: Any, codes: Any, scale: Any) -> Any:
-        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            words = cgutils.unpack_tuple(builder, args[0], 2)
-            shifts = [int32(8 * lane) for lane in range(WORD)]
-            codes = [builder.trunc(builder.lshr(word, shift), I8) for word in words for shift in shifts]
+    @emits(EIGHT_NUMBERS(EIGHT_CODES, types.int32), device.intrinsic)
+    def decode(builder: Builder, words: Value, scale: Value) -> Value:
+        shifts = [int32(8 * lane) for lane in range(WORD)]
+        pairs = product(cgutils.unpack_tuple(builder, words, 2), shifts)
+        codes = [builder.trunc(builder.lshr(word, shift), I8) for word, shift in pairs]
 
-            def decode_all(plain: bool) -> list[Any]:
-                formula = plain_number if plain else codec.other_number
-                return [emitted(builder, formula, code, args[1]) for code in codes]
+        def decode_all(plain: bool) -> list[Value]:
+            formula = plain_number if plain else codec.other_number
+            return [emitted(builder, formula, code, scale) for code in codes]
 
-            numbers = either(builder, marked_plain(builder, args[1]), decode_all)
-            return context.make_tuple(builder, EIGHT_NUMBERS, numbers)
-
-        return EIGHT_NUMBERS(EIGHT_CODES, types.int32), emit
+        return cgutils.pack_array(builder, either(builder, marked_plain(builder, scale), decode_all))
 
     return decode

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 from llvmlite import ir
 from numba import types
@@ -10,6 +10,7 @@ from numba import types
 from fastopt.codecs.base import BLOCK
 from fastopt.codecs.blocks import CODES_AT, ITEM, is_plain
 from fastopt.executors.cuda.element_access import pointer_to
+from fastopt.kernels.intrinsics import Value
 from fastopt.kernels.llvm_operations import I32, I64, emitted
 
 ALIGNED = 4  # bytes: of a block's scale, and of four codes that move together
@@ -44,7 +45,7 @@ def pointer_at(builder: ir.IRBuilder, kind: ir.Type, address: ir.Value) -> ir.Va
     return pointer_to(builder, kind, address, ir.Constant(I64, 0))
 
 
-def either(builder: ir.IRBuilder, plain: Any, emit: Any) -> list[Any]:
+def either(builder: ir.IRBuilder, plain: Value, emit: Callable[[bool], list[Value]]) -> list[Value]:
     """What `emit(plain)` gives, for the block's kind: a branch that all threads of a warp take."""
     ends = []
     with builder.if_else(plain, likely=True) as branches:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
+
+from fastopt.codecs.base import Array
 
 _LOCK = threading.RLock()
 
 
-def row_stack(arrays: Any) -> Any:
+def row_stack(arrays: Sequence[Array]) -> Array:
     """Stand in for ``numpy.row_stack``: NumPy 2.5 removed it, and numba-cuda 0.30.4 registers it.
 
     A function of its own: ``numpy.vstack`` itself would be registered twice.

@@ -7,11 +7,13 @@ same array in two places of what is copied stays one array.
 from __future__ import annotations
 
 import copyreg
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import numpy as np
 
+from fastopt.codecs.base import Array
 from fastopt.executors.cuda import availability
 
 
@@ -31,22 +33,23 @@ class _Content:
     def __init__(self, array: Any, is_copy: bool = False) -> None:
         self.array, self.is_copy = array, is_copy
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Content:
-        from fastopt.arrays.device_array import enter
+    def __deepcopy__(self, memo: dict[int, object]) -> _Content:
+        from fastopt.arrays.device_array import DeviceArray, enter
         from fastopt.executors.cuda import place
 
         source = enter("array", self.array)
+        assert isinstance(source, DeviceArray)
         if not source.flags.c_contiguous:
             return _from_host(self.array.copy_to_host())
         copied = place.empty(source, source.shape, source.dtype)
         place.copy(copied, source)
         return _Content(copied.owner, is_copy=True)
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[Callable[..., _Content], tuple[Array]]:
         return _from_host, (self.array.copy_to_host(),)
 
 
-def _from_host(host: Any) -> _Content:
+def _from_host(host: Array) -> _Content:
     """On the device that is there.
 
     Raises
@@ -62,7 +65,7 @@ def _from_host(host: Any) -> _Content:
     return _Content(copied.owner, is_copy=True)
 
 
-def _reduce(array: Any) -> Any:
+def _reduce(array: object) -> tuple[Callable[..., Any], tuple[_Content]]:
     return _opened, (_Content(array),)
 
 

@@ -20,6 +20,7 @@ from numba import types
 
 from fastopt.arrays.device_array import DeviceArray
 from fastopt.changes import Change, make
+from fastopt.codecs.base import Array
 from fastopt.codecs.formats import bits_of
 from fastopt.executors.cuda.compatibility import older_numpy
 
@@ -55,12 +56,12 @@ class CudaError(RuntimeError):
     """The driver refused."""
 
 
-def _call(function: Callable[..., Any], *arguments: Any) -> Any:
+def _call(function: Callable[..., Any], *arguments: object) -> Any:
     """A function of the driver; its error as an exception."""
     return _checked(function, function(*arguments))
 
 
-def _checked(function: Any, returned: Any) -> Any:
+def _checked(function: Callable[..., Any], returned: tuple[Any, ...]) -> Any:
     status, *results = returned
     if status != 0:
         raise CudaError(f"{function.__name__} failed: {status.name}")
@@ -88,14 +89,14 @@ def options(fast: bool) -> dict[str, int]:
 
 if not SIMULATED:
 
-    class _Helper(CUDADispatcher):  # type: ignore[misc]  # Any
+    class _Helper(CUDADispatcher):  # type: ignore[misc]  # it has no hints
         """A function for kernels, compiled for a given architecture: none needs to be there."""
 
         def __init__(self, python: Any, architecture: tuple[int, int], fast: bool) -> None:
             super().__init__(python, targetoptions={"device": True, "opt": True})
             self._architecture, self._nvvm_options = architecture, options(fast)
 
-        def compile_device(self, args: Any, return_type: Any = None) -> Any:
+        def compile_device(self, args: object, return_type: object = None) -> Any:
             if args not in self.overloads:
                 how = {"nvvm_options": self._nvvm_options, "cc": self._architecture}
                 compiled = compile_cuda(self.py_func, return_type, args, **how)
@@ -116,9 +117,7 @@ def result_type(function: Any, arguments: tuple[Any, ...]) -> Any:
 
 def helper(function: Any, architecture: tuple[int, int], fast: bool) -> Any:
     """Prepare a function that only kernels call."""
-    if not SIMULATED:
-        return _Helper(function, architecture, fast)
-    return np.errstate(all="ignore")(function)
+    return np.errstate(all="ignore")(function) if SIMULATED else _Helper(function, architecture, fast)
 
 
 class Code(NamedTuple):
@@ -130,7 +129,7 @@ class Code(NamedTuple):
 
 
 def compile_kernel(
-    python: Any, arguments: Sequence[Any], architecture: tuple[int, int], fast: bool
+    python: object, arguments: Sequence[object], architecture: tuple[int, int], fast: bool
 ) -> Any:
     """Compile a kernel to Numba's library, from which code for any architecture can be made."""
     with global_compiler_lock:
@@ -174,7 +173,7 @@ def largest_block(handle: int) -> int:
     return max(WARP, int(best) // WARP * WARP)
 
 
-def launch(handle: int, blocks: int, threads: int, stream: int, pointers: Any) -> None:
+def launch(handle: int, blocks: int, threads: int, stream: int, pointers: Array) -> None:
     """Start a kernel; `pointers` is an array of the addresses of its arguments."""
     function, how = binding.CUfunction(handle), (blocks, 1, 1, threads, 1, 1, 0, stream)
     _call(binding.cuLaunchKernel, function, *how, pointers.ctypes.data, 0)
@@ -280,7 +279,7 @@ def _address(array: Any) -> int:
     return int(array.__cuda_array_interface__["data"][0])
 
 
-def to_device(address: int, host: Any) -> None:
+def to_device(address: int, host: Array) -> None:
     """Copy a NumPy array, and wait for it."""
     if host.nbytes == 0:
         return
@@ -292,7 +291,7 @@ def to_device(address: int, host: Any) -> None:
         _call(binding.cuStreamSynchronize, 0)
 
 
-def to_host(host: Any, address: int) -> None:
+def to_host(host: Array, address: int) -> None:
     """Fill a NumPy array, and wait for it."""
     if host.nbytes == 0:
         return
@@ -322,7 +321,7 @@ def clear(address: int, size: int) -> None:
         _call(binding.cuMemsetD8, address, 0, size)
 
 
-def send(address: int, pinned: Any, stream: int) -> None:
+def send(address: int, pinned: Array, stream: int) -> None:
     """Copy a pinned array to the device, in the order of the stream, or record that in a graph."""
     if SIMULATED:
         ctypes.memmove(address, pinned.ctypes.data, pinned.nbytes)
@@ -357,7 +356,7 @@ class Pinned:
         else:
             self._copy(binding.cuMemcpyDtoHAsync, *where, stream, also=[keep])
 
-    def _copy(self, *copy: Any, also: Sequence[Change] = ()) -> None:
+    def _copy(self, *copy: object, also: Sequence[Change] = ()) -> None:
         """Call a function of the driver, and record the event before an interrupt can come."""
         calls: Any = copy, (binding.cuEventRecord, self.event(), copy[-1])
         results = make([*starmap(partial, calls), *also])

@@ -26,6 +26,7 @@ from fastopt.executors.cuda.kernel_source import KernelVariant, Names, factor_of
 from fastopt.executors.cuda.programs import Program
 from fastopt.executors.norm import LANES
 from fastopt.kernels.compiler import check_terms, check_types
+from fastopt.kernels.intrinsics import Intrinsic, Scope, Type
 from fastopt.kernels.job import CORRECTION, ArrayFormat, Job, KernelArray
 from fastopt.kernels.kernel_identity import identified
 from fastopt.kernels.specialize import specialize
@@ -55,7 +56,7 @@ class JobKernels:
         self.names = Names(job, form, self.SUMMING)
         # A unit of work: `unit` elements for a `team` of threads.
         self.unit, self.team = warp_sums.unit_of(job)
-        self._scope: dict[str, Any] | None = None
+        self._scope: Scope | None = None
         self._programs: dict[str, Program] = {}
 
     def alignments(self) -> list[int]:
@@ -104,11 +105,11 @@ class JobKernels:
         write = {"wide": kernel_source.wide, "many": kernel_source.many}[name]
         return write(self._job, self._form, self.width)
 
-    def _arguments(self, name: str) -> list[Any]:
+    def _arguments(self, name: str) -> list[Type]:
         words = {"many": 1, "wide": 2, "scalar": 1}[name]
         return self._typed(words, name != "many")
 
-    def _typed(self, words: int, alone: bool) -> list[Any]:
+    def _typed(self, words: int, alone: bool) -> list[Type]:
         """The types of so many integers, those of an array by itself, and the common arguments."""
         words += len(self.names.control) + len(self.names.recall)
         words += len(self.names.words) * alone
@@ -118,12 +119,12 @@ class JobKernels:
             hyper = []
         return [types.int64] * words + hyper
 
-    def _prepare(self) -> dict[str, Any]:
+    def _prepare(self) -> Scope:
         """The globals of the kernels' source."""
         if self._scope is not None:
             return self._scope
         name = self.dtype.name
-        scope: dict[str, Any] = {"__name__": __name__, "cuda": device.cuda}
+        scope: Scope = {"__name__": __name__, "cuda": device.cuda}
         scope["zero"] = self.dtype.type(0)
         scope["load_word"] = element_access.word_loader()
         scope["load_number"] = load = element_access.loader(name, name)
@@ -144,7 +145,7 @@ class JobKernels:
         self._scope = scope
         return scope
 
-    def _access(self, array: KernelArray) -> dict[str, Any]:
+    def _access(self, array: KernelArray) -> dict[str, Intrinsic]:
         """The functions that load and store an array."""
         if array.kind == CORRECTION:
             return {}  # together with the parameter
@@ -155,7 +156,7 @@ class JobKernels:
         access = self._blocks if array.storage.in_blocks else self._floats
         return access(array.storage, array.number)
 
-    def _floats(self, storage: ArrayFormat, slot: int) -> dict[str, Any]:
+    def _floats(self, storage: ArrayFormat, slot: int) -> dict[str, Intrinsic]:
         """The functions that load and store numbers."""
         formats, access = (self.dtype.name, storage.codec), {}
         converts = self._architecture >= element_access.BFLOAT16_SINCE
@@ -168,15 +169,16 @@ class JobKernels:
             )
         return access
 
-    def _blocks(self, storage: ArrayFormat, slot: int) -> dict[str, Any]:
+    def _blocks(self, storage: ArrayFormat, slot: int) -> dict[str, Intrinsic]:
         """The functions that load and store codes."""
         access = block_access.block_access(storage.codec, storage.dithered, slot)
         return access._asdict()
 
-    def _helper(self, function: Any) -> Any:
-        return device.helper(function, self._architecture, self._fast)
+    def _helper(self, function: object) -> Intrinsic:
+        compiled: Intrinsic = device.helper(function, self._architecture, self._fast)
+        return compiled
 
-    def _functions(self) -> dict[str, Any]:
+    def _functions(self) -> dict[str, Intrinsic]:
         """The chain's functions by name, checked one by one so that an error names the transform."""
         scope = self._transforms(self._job.parts)
         if not self.names.terms:
@@ -187,13 +189,13 @@ class JobKernels:
             check_terms(terms, self._job.parts, observers, device.result_type)
         return scope | {f"observe{k}": function for k, function in enumerate(observers)}
 
-    def _in_float64(self, functions: Sequence[Any]) -> list[Any]:
+    def _in_float64(self, functions: Sequence[object]) -> list[Intrinsic]:
         """Functions that give terms of sums, to be called from a kernel."""
         if device.SIMULATED:
             return [self._helper(reference.in_float64(each)) for each in functions]
         return [self._helper(specialize(each, np.float64, self._helper)) for each in functions]
 
-    def _transforms(self, parts: tuple[Part, ...]) -> dict[str, Any]:
+    def _transforms(self, parts: tuple[Part, ...]) -> dict[str, Intrinsic]:
         if device.SIMULATED:  # with NumPy's float32, which plain Python does not have
             functions = list[Any](reference.scalar_functions(parts, self.dtype))
         else:

@@ -37,7 +37,7 @@ class ManyArrays(Batch):
         self._is_shared = False
         self.tables: list[StagedTable] = []  # the last is in use, the others may belong to graphs
 
-    def alone(self, row: int, arrays: Sequence[Any], first: int) -> OneArray:
+    def alone(self, row: int, arrays: Sequence[object], first: int) -> OneArray:
         """Launches of one of these arrays by itself, which share its device memory."""
         common = [row], [arrays], [first], self.gradient_format, self.kernels, self.hyper
         column = 2 * self._dithers
@@ -83,7 +83,7 @@ class ManyArrays(Batch):
         self._gradients = addresses.copy()
         return is_new
 
-    def _chunks(self, aligned: Any, has_gradient: Any) -> Any:
+    def _chunks(self, aligned: Array, has_gradient: Array) -> Array:
         """For each block of threads: array, start, stop, and number of whole groups."""
         unit, team, chunks = self.kernels.unit, self.kernels.team, []
         adds = bool(self.kernels.names.terms)  # where a thread has a whole unit, and the tail too

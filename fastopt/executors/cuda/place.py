@@ -9,6 +9,7 @@ import numpy as np
 from numba import types
 
 from fastopt.arrays.device_array import DeviceArray
+from fastopt.codecs.base import Array, DType
 from fastopt.codecs.formats import compute_dtype, name_of
 from fastopt.executors.cuda import device, element_access
 from fastopt.executors.cuda.launches import Launch
@@ -23,13 +24,13 @@ def where(array: DeviceArray) -> str:
     return f"on CUDA device {device.ordinal(array)}"
 
 
-def empty(like: DeviceArray, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceArray:
+def empty(like: DeviceArray, shape: tuple[int, ...], dtype: DType) -> DeviceArray:
     """A new array on the device of another."""
     with device.on(device.ordinal(like)):
         return device.allocate(shape, dtype)
 
 
-def repeat(target: DeviceArray, item: Any) -> None:
+def repeat(target: DeviceArray, item: Array) -> None:
     """Fill an array with the same item, a NumPy array of one element, over and over."""
     with device.on(device.ordinal(target)):
         device.to_device(target.address, item[: target.size])
@@ -71,7 +72,7 @@ def _convert(source: str, target: str, architecture: tuple[int, int]) -> Program
     return Program(identity, make, [types.int64] * 3, architecture)
 
 
-def copy(target: DeviceArray, source: Any) -> None:
+def copy(target: DeviceArray, source: Array | DeviceArray) -> None:
     """Copy from an array of the same shape and dtype, in memory or on a device."""
     with device.on(device.ordinal(target)):
         device.synchronize()  # the source may still be written, on any stream
@@ -89,7 +90,7 @@ def clear(array: DeviceArray) -> None:
         device.synchronize()
 
 
-def read(host: Any, source: DeviceArray) -> None:
+def read(host: Array, source: DeviceArray) -> None:
     """Copy an array of the device to one in memory."""
     with device.on(device.ordinal(source)):
         device.synchronize()
@@ -102,7 +103,7 @@ def synchronize(array: DeviceArray) -> None:
         device.synchronize()
 
 
-def describe_dlpack(array: Any) -> tuple[Any, Any, Any, int, bool]:
+def describe_dlpack(array: object) -> tuple[Any, Any, Any, int, bool]:
     """Shape, strides in elements, dtype, address and whether it is read-only, of a DLPack array."""
     from cuda.core.utils import StridedMemoryView
 

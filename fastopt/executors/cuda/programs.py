@@ -12,13 +12,16 @@ import pickle
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from types import FunctionType
 from typing import Any
 
 import numpy as np
 from numba import types
 
+from fastopt.codecs.base import Array
 from fastopt.executors.cuda import availability, device
 from fastopt.kernels.disk_cache import CacheFile
+from fastopt.kernels.intrinsics import Type
 from fastopt.kernels.kernel_identity import Identity
 
 # What the machine code depends on beside Numba: packages of the compiler, for CUDA 13 and 12.
@@ -65,8 +68,8 @@ class Program:
     def __init__(
         self,
         identity: Identity,
-        make: Callable[[], Any],
-        arguments: Sequence[Any],
+        make: Callable[[], FunctionType],
+        arguments: Sequence[Type],
         architecture: tuple[int, int],
         fast: bool = False,
         threads: int | None = None,
@@ -142,25 +145,25 @@ class Program:
         """The loaded code on the current device."""
         return self._handles[device.current()]
 
-    def launch(self, blocks: int, threads: int, stream: int, pointers: Any) -> None:
+    def launch(self, blocks: int, threads: int, stream: int, pointers: Array) -> None:
         """Start it; `pointers` is an array of the addresses of the arguments."""
         if device.SIMULATED:
             device.cuda.jit(self._python)[blocks, threads](*self._read_arguments(pointers))
         else:
             device.launch(self.handle(), blocks, threads, stream, pointers)
 
-    def _read_arguments(self, pointers: Any) -> list[Any]:
+    def _read_arguments(self, pointers: Array) -> list[float]:
         kinds = {types.int64: np.int64, types.float32: np.float32, types.float64: np.float64}
         values = []
         for kind, pointer in zip(self.arguments, pointers, strict=True):
             dtype = np.dtype(kinds[kind])
-            raw: Any = (ctypes.c_char * dtype.itemsize).from_address(int(pointer))
-            value = np.frombuffer(raw, dtype)[0]
+            raw = (ctypes.c_char * dtype.itemsize).from_address(int(pointer))
+            value = np.ctypeslib.as_array(raw).view(dtype)[0]
             values.append(int(value) if kind == types.int64 else value)
         return values
 
 
-def _read(parts: Any) -> device.Code:
+def _read(parts: tuple[Any, ...]) -> device.Code:
     """The code in a file.
 
     Raises

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,7 +23,7 @@ class QuickStep(NamedTuple):
 
     take: Callable[[int], int]
     """Takes the step, or returns `launching.UNLIKE`; the argument is `items` of `launching.step`."""
-    kept: Any
+    kept: object
     """The arrays that it has addresses of."""
 
 
@@ -62,7 +62,7 @@ def quick_step(
     if stream < 0 and not expected.exchange[STREAM]:
         return None
     words = np.zeros((len(rows), 3), np.int64)
-    copies, rings = list[Any](), list[Any]()
+    copies, rings = list[list[int]](), list[tuple[int, int]]()
     for batch in batches:
         words[batch.rows] = batch.gradient_words()
         if isinstance(batch, ManyArrays):

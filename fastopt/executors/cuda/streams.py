@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, SupportsInt
+from typing import SupportsInt
 
 from fastopt.arrays.device_array import DeviceArray, current_stream
 
@@ -13,7 +13,7 @@ ACCEPTED = (
 )
 
 
-def handle(stream: Any) -> int:
+def handle(stream: object) -> int:
     """The handle of a caller's stream.
 
     Raises

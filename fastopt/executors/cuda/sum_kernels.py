@@ -15,6 +15,7 @@ from fastopt.executors.cuda.kernels import JobKernels
 from fastopt.executors.cuda.programs import Program
 from fastopt.executors.cuda.tree_sum import SIZE, SUM_THREADS, define_adding, scope_of_sums
 from fastopt.kernels.compiler import check_from_sums, check_terms
+from fastopt.kernels.intrinsics import Intrinsic
 from fastopt.kernels.job import ArrayFormat, Job
 from fastopt.kernels.kernel_identity import identified, identified_by_functions
 from fastopt.kernels.specialize import specialize
@@ -103,8 +104,9 @@ def conclude(
     """
     text, from_sums = sum_source.conclude(part, form, control), sums_in(part).from_sums
 
-    def helper(function: Any) -> Any:
-        return device.helper(function, architecture, False)
+    def helper(function: object) -> Intrinsic:
+        compiled: Intrinsic = device.helper(function, architecture, False)
+        return compiled
 
     def make() -> Any:
         columns = sum_source.columns_added(part)

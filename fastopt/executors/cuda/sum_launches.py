@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from fastopt.arrays.checks import Array
 from fastopt.executors.cuda import device
@@ -21,7 +22,9 @@ from fastopt.executors.cuda.tree_sum import CHUNK_WORDS, SUM_THREADS, THREADS
 from fastopt.executors.norm import SUM_BLOCK
 
 
-def chunk_table(batch: ManyArrays, sizes: Any, counts: Any, firsts: Any) -> Array:
+def chunk_table(
+    batch: ManyArrays, sizes: Sequence[int], counts: Sequence[int], firsts: Sequence[int]
+) -> Array:
     """For each block of elements of these arrays: address of the row, start, length, and its index.
 
     The arrays of the optimizer have `sizes`, as many blocks as `counts` says, and the first one at
@@ -109,7 +112,7 @@ class _Recall:
         The arguments of a launch that concern them.
     """
 
-    def __init__(self, recalls: bool, numbers: int, dtype: Any) -> None:
+    def __init__(self, recalls: bool, numbers: int, dtype: DTypeLike) -> None:
         self.words: list[int] = []
         if recalls:
             self._memory = device.allocate((max(KEPT * numbers, 1),), np.dtype(dtype))

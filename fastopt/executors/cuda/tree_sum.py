@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
 
 import numpy as np
 
 from fastopt.executors.cuda import device, element_access
 from fastopt.executors.norm import LANES, SUM_BLOCK
+from fastopt.kernels.intrinsics import Intrinsic, Scope
 
 # Threads that add the terms of a block of elements, and those that add the sums of all blocks.
 THREADS = 32 if device.SIMULATED else 256
@@ -67,10 +67,10 @@ def add_up(at, capacity, count, sums, thread):
 
 
 def scope_of_sums(
-    columns: int, architecture: tuple[int, int], others: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+    columns: int, architecture: tuple[int, int], others: Mapping[str, object] | None = None
+) -> Scope:
     """The globals of kernels that add neighbours in so many columns of shared memory, and others."""
-    scope: dict[str, Any] = {
+    scope: Scope = {
         **(others or {}),
         "__name__": __name__,
         "cuda": device.cuda,
@@ -86,18 +86,16 @@ def scope_of_sums(
     return scope
 
 
-def define_adding(scope: dict[str, Any], architecture: tuple[int, int]) -> None:
+def define_adding(scope: Scope, architecture: tuple[int, int]) -> None:
     """Add ``sum_of_eight`` and ``add_up(address, capacity, count, shared, thread)``."""
     scope["sum_of_eight"] = sum_of_eight(architecture)
     _define(scope, "add_up", _ADD_UP, scope["COLUMNS"], architecture)
 
 
-_defined: dict[tuple[str, int, tuple[int, int]], Any] = {}
+_defined: dict[tuple[str, int, tuple[int, int]], Intrinsic] = {}
 
 
-def _define(
-    scope: dict[str, Any], name: str, source: str, columns: int, architecture: tuple[int, int]
-) -> None:
+def _define(scope: Scope, name: str, source: str, columns: int, architecture: tuple[int, int]) -> None:
     """Add a function for kernels, given as source, to their globals.
 
     Kernels share it, so that it is compiled once. On the simulator, which changes the globals of a
@@ -111,19 +109,20 @@ def _define(
 
 
 @cache
-def sum_of_eight(architecture: tuple[int, int]) -> Any:
+def sum_of_eight(architecture: tuple[int, int]) -> Intrinsic:
     """``sum(address, i, end)`` of eight float64 next to each other, of those before `end`."""
     load = element_access.loader("float64", "float64")
 
-    def take(at: Any, i: Any, end: Any) -> Any:
+    def take(at: int, i: int, end: int) -> float:
         return load(at, i) if i < end else -0.0
 
     take = device.helper(take, architecture, False)
 
-    def add_eight(at: Any, i: Any, end: Any) -> Any:
+    def add_eight(at: int, i: int, end: int) -> float:
         a, b, c, d = take(at, i, end), take(at, i + 1, end), take(at, i + 2, end), take(at, i + 3, end)
         i += 4
         e, f, g, h = take(at, i, end), take(at, i + 1, end), take(at, i + 2, end), take(at, i + 3, end)
         return ((a + b) + (c + d)) + ((e + f) + (g + h))
 
-    return device.helper(add_eight, architecture, False)
+    compiled: Intrinsic = device.helper(add_eight, architecture, False)
+    return compiled

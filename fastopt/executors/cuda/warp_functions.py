@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 from llvmlite import ir
 from numba import types
@@ -12,12 +11,13 @@ from numba.core import cgutils
 from fastopt.codecs.base import BLOCK
 from fastopt.executors.cuda import device
 from fastopt.executors.cuda.block_layout import wide_product
+from fastopt.kernels.intrinsics import Builder, Intrinsic, Scope, Value, emits
 from fastopt.kernels.llvm_operations import I32, int32, larger_word
 
 ALL_THREADS, BUTTERFLY, LAST_LANE = 0xFFFFFFFF, 3, device.WARP - 1
 
 
-def shuffle(builder: ir.IRBuilder, word: ir.Value, distance: Any) -> ir.Value:
+def shuffle(builder: Builder, word: Value, distance: Value) -> Value:
     """Emit the exchange of 32 bits with the thread of a warp whose index differs in these bits."""
     kind = ir.FunctionType(ir.LiteralStructType((I32, ir.IntType(1))), [I32] * 5)
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.nvvm.shfl.sync.i32")
@@ -26,54 +26,44 @@ def shuffle(builder: ir.IRBuilder, word: ir.Value, distance: Any) -> ir.Value:
 
 
 @cache
-def _largest_of_warp() -> Any:
+def _largest_of_warp() -> Intrinsic:
     """``largest(number)``: the largest that the threads of a warp have; all of them must ask."""
 
-    @device.intrinsic  # type: ignore[untyped-decorator]
-    def largest(typing_context: Any, number: Any) -> Any:
-        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            (largest_so_far,) = args
-            distance = device.WARP // 2
-            while distance:
-                other = shuffle(builder, largest_so_far, int32(distance))
-                largest_so_far = larger_word(builder, largest_so_far, other)
-                distance //= 2
-            return largest_so_far
-
-        return types.int32(types.int32), emit
+    @emits(types.int32(types.int32), device.intrinsic)
+    def largest(builder: Builder, largest_so_far: Value) -> Value:
+        distance = device.WARP // 2
+        while distance:
+            other = shuffle(builder, largest_so_far, int32(distance))
+            largest_so_far = larger_word(builder, largest_so_far, other)
+            distance //= 2
+        return largest_so_far
 
     return largest
 
 
 @cache
-def _lower_word() -> Any:
+def _lower_word() -> Intrinsic:
     """``lower_word(number)``: an index of which 32 bits are enough, which saves instructions."""
 
-    @device.intrinsic  # type: ignore[untyped-decorator]
-    def lower_word(typing_context: Any, number: Any) -> Any:
-        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            return builder.trunc(args[0], I32)
-
-        return types.uint32(types.int64), emit
+    @emits(types.uint32(types.int64), device.intrinsic)
+    def lower_word(builder: Builder, number: Value) -> Value:
+        return builder.trunc(number, I32)
 
     return lower_word
 
 
 @cache
-def _first_of_block() -> Any:
+def _first_of_block() -> Intrinsic:
     """``first_of_block(block)``: the index of the first element of a block."""
 
-    @device.intrinsic  # type: ignore[untyped-decorator]
-    def first_of_block(typing_context: Any, block: Any) -> Any:
-        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            return wide_product(builder, args[0], BLOCK)
-
-        return types.int64(types.uint32), emit
+    @emits(types.int64(types.uint32), device.intrinsic)
+    def first_of_block(builder: Builder, block: Value) -> Value:
+        return wide_product(builder, block, BLOCK)
 
     return first_of_block
 
 
-def define_warp_functions(scope: dict[str, Any]) -> None:
+def define_warp_functions(scope: Scope) -> None:
     """Put the functions over a warp into the scope of kernels."""
     if device.SIMULATED:
         scope |= {"uint32": types.uint32, "WARP": device.WARP}

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 import numpy as np
 from llvmlite import ir
@@ -24,6 +23,7 @@ from fastopt.executors.cuda import device, element_access
 from fastopt.executors.cuda.tree_sum import GROUP, THREADS
 from fastopt.executors.cuda.warp_functions import shuffle
 from fastopt.executors.norm import LANES
+from fastopt.kernels.intrinsics import Builder, Intrinsic, Scope, Value, emits
 from fastopt.kernels.job import Job
 from fastopt.kernels.llvm_operations import DOUBLE, I32
 
@@ -97,7 +97,7 @@ def from_lane(number, distance):
 """
 
 
-def define_from_lane(scope: dict[str, Any]) -> None:
+def define_from_lane(scope: Scope) -> None:
     """Add ``from_lane(number, distance)``: that of the thread whose index differs in this bit."""
     scope |= {"cuda": device.cuda, "float64": np.float64, "WARP": device.WARP}
     if device.SIMULATED:
@@ -107,23 +107,20 @@ def define_from_lane(scope: dict[str, Any]) -> None:
 
 
 @cache
-def _shuffled() -> Any:
-    @device.intrinsic  # type: ignore[untyped-decorator]
-    def from_lane(typing_context: Any, number: Any, distance: Any) -> Any:
-        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            pair = ir.VectorType(I32, 2)
-            words, distance = builder.bitcast(args[0], pair), builder.trunc(args[1], I32)
-            for half in range(2):
-                word = builder.extract_element(words, I32(half))
-                words = builder.insert_element(words, shuffle(builder, word, distance), I32(half))
-            return builder.bitcast(words, DOUBLE)
-
-        return types.float64(types.float64, types.int64), emit
+def _shuffled() -> Intrinsic:
+    @emits(types.float64(types.float64, types.int64), device.intrinsic)
+    def from_lane(builder: Builder, number: Value, distance: Value) -> Value:
+        pair = ir.VectorType(I32, 2)
+        words, distance = builder.bitcast(number, pair), builder.trunc(distance, I32)
+        for half in range(2):
+            word = builder.extract_element(words, I32(half))
+            words = builder.insert_element(words, shuffle(builder, word, distance), I32(half))
+        return builder.bitcast(words, DOUBLE)
 
     return from_lane
 
 
-def define_adding(scope: dict[str, Any], job: Job, architecture: tuple[int, int]) -> None:
+def define_adding(scope: Scope, job: Job, architecture: tuple[int, int]) -> None:
     """Add what the lines above call."""
     define_from_lane(scope)
     piece = piece_of(job)
@@ -135,7 +132,7 @@ def define_adding(scope: dict[str, Any], job: Job, architecture: tuple[int, int]
         _define(scope, f"lane_of{width}", _lane(width), architecture)
 
 
-def _define(scope: dict[str, Any], name: str, source: str, architecture: tuple[int, int]) -> None:
+def _define(scope: Scope, name: str, source: str, architecture: tuple[int, int]) -> None:
     exec(source, scope)
     scope[name] = device.helper(scope[name], architecture, False)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from fastopt.optimizers.optimizer import Optimizer
 from fastopt.validation import as_path
 
 
-def save(ranks: Ranks, path: Any, optimizer: Optimizer, flat: Array, partition: Partition) -> None:
+def save(ranks: Ranks, path: object, optimizer: Optimizer, flat: Array, partition: Partition) -> None:
     """Write the shard of each rank, then the index that makes them the checkpoint."""
     name = ranks.comm.bcast(uuid.uuid4().hex[:12], root=0)
     with ranks.together("save"):
@@ -50,7 +49,7 @@ def save(ranks: Ranks, path: Any, optimizer: Optimizer, flat: Array, partition: 
             shard_files.remove_others(folder, name)
 
 
-def load(ranks: Ranks, path: Any, optimizer: Optimizer, flat: Array, partition: Partition) -> None:
+def load(ranks: Ranks, path: object, optimizer: Optimizer, flat: Array, partition: Partition) -> None:
     """Read the shard of each rank, after checking all files.
 
     The optimizer refuses to step until `finish_loading`.
@@ -62,7 +61,7 @@ def load(ranks: Ranks, path: Any, optimizer: Optimizer, flat: Array, partition: 
         shards.place()
 
 
-def load_checkpoint(path: Any, optimizer: Optimizer) -> None:
+def load_checkpoint(path: object, optimizer: Optimizer) -> None:
     """Continue from a sharded checkpoint in one process, without MPI.
 
     Parameters

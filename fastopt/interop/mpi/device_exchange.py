@@ -6,22 +6,26 @@ import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastopt.arrays import placement
 from fastopt.arrays.checks import Array
-from fastopt.arrays.device_array import DeviceArray, library_of
+from fastopt.arrays.device_array import AnyArray, DeviceArray, library_of
+from fastopt.codecs.base import DType
 from fastopt.executors.cuda import device, place, streams
 from fastopt.interop.mpi.exchange import Exchange
 from fastopt.interop.mpi.partition import Partition
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
 
 # How MPIs say so, beside the standard: Open MPI and MPICH by the one, kin of MPICH by the other.
 QUERY, GPU_QUERY, GPU_CUDA = "MPIX_Query_cuda_support", "MPIX_GPU_query_support", 0
 
 
-def reads_devices(comm: Any) -> bool:
+def reads_devices(comm: MPI.Comm) -> bool:
     """Whether this MPI reports CUDA support.
 
     MPI 4.1 tells in the information on a communicator; many MPIs before it have a function.
@@ -45,7 +49,7 @@ def reads_devices(comm: Any) -> bool:
 
 
 def exchange(
-    way: str, comm: Any, partition: Partition, dtype: np.dtype[Any], params: DeviceArray
+    way: str, comm: MPI.Comm, partition: Partition, dtype: DType, params: DeviceArray
 ) -> DeviceExchange:
     """The exchange that is asked for.
 
@@ -99,7 +103,7 @@ class DeviceExchange(Exchange):
         self._ordinal = device.current()
         super().__init__(*arguments)
 
-    def wait_for(self, grad: Any, stream: Any) -> Any:
+    def wait_for(self, grad: Any, stream: object) -> Any:
         """Wait until a gradient can be read; return the stream to step on."""
         self._stream = streams.default(grad)() if stream is None else streams.handle(stream)
         self.wait()
@@ -118,7 +122,7 @@ class DirectExchange(DeviceExchange):
         with device.on(self._ordinal):
             return device.allocate((size,), self._dtype)
 
-    def _fill(self, staging: Any, grad: Any, chunk: list[slice]) -> None:
+    def _fill(self, staging: Any, grad: AnyArray, chunk: list[slice]) -> None:
         position = 0
         for piece in chunk:
             following = position + piece.stop - piece.start
@@ -127,7 +131,7 @@ class DirectExchange(DeviceExchange):
             position = following
         self.wait()
 
-    def _buffer(self, array: Any) -> Any:
+    def _buffer(self, array: DeviceArray) -> object:
         from mpi4py import MPI
 
         return MPI.memory.fromaddress(array.address, array.nbytes)
@@ -136,7 +140,7 @@ class DirectExchange(DeviceExchange):
 class HostExchange(DeviceExchange):
     """The exchange by any MPI, staged through host memory."""
 
-    def _host(self, role: str, size: int, dtype: np.dtype[Any]) -> Array:
+    def _host(self, role: str, size: int, dtype: DType) -> Array:
         """A buffer in host memory, which is kept for the next step."""
         buffer = self._memory.get(role)
         if buffer is None or buffer.size != size or buffer.dtype != dtype:
@@ -147,14 +151,14 @@ class HostExchange(DeviceExchange):
     def _memory(self) -> dict[str, Array]:
         return {}
 
-    def broadcast(self, flat: Any) -> None:
+    def broadcast(self, flat: AnyArray) -> None:
         """Broadcast the content of rank 0."""
         if self._comm.size > 1:
             host = placement.to_host(flat)
             super().broadcast(host)
             placement.copy(flat, host)
 
-    def reduced(self, grad: Any, into: Any) -> Iterator[int]:
+    def reduced(self, grad: Any, into: AnyArray) -> Iterator[int]:
         """Sum the gradients of all ranks, each piece into its slice of `into`."""
         staged = self._host("gradient", grad.size, grad.dtype)
         place.read(staged, grad)
@@ -170,7 +174,7 @@ class HostExchange(DeviceExchange):
         staged: list[tuple[Any, Array]] = []
         with super().gathering() as gather_host:
 
-            def gather(flat: Any, k: int, shard: Any = None) -> None:
+            def gather(flat: AnyArray, k: int, shard: AnyArray | None = None) -> None:
                 if not staged:
                     staged.append((flat, self._host("whole", flat.size, flat.dtype)))
                 host = staged[0][1]

@@ -9,22 +9,27 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
 from fastopt.arrays import placement
+from fastopt.arrays.device_array import AnyArray
+from fastopt.codecs.base import DType
 from fastopt.codecs.floats import as_dtype
 from fastopt.codecs.formats import FORMATS, name_of, partners_of
 from fastopt.interop.mpi.partition import Partition
 from fastopt.text import listed
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
 
 UNDER_WAY = 2  # all-gathers at a time
 Way: TypeAlias = Literal["auto", "direct", "host"]  # in which arrays on a device are exchanged
 Reduction: TypeAlias = Literal["mean", "sum"]
 
 
-def mpi_type(dtype: np.dtype[Any]) -> Any:
+def mpi_type(dtype: DType) -> MPI.Datatype | None:
     """MPI's type for sums of this dtype, None where this MPI has none."""
     from mpi4py import MPI
 
@@ -33,7 +38,7 @@ def mpi_type(dtype: np.dtype[Any]) -> Any:
     return None if datatype == MPI.DATATYPE_NULL else datatype
 
 
-def summed_in(reduce_dtype: Any, dtype: np.dtype[Any]) -> tuple[str, ...]:
+def summed_in(reduce_dtype: object, dtype: DType) -> tuple[str, ...]:
     """The formats that gradients may have, the last of them the one in which they are summed."""
     name = str(name_of(dtype))
     if reduce_dtype is not None:
@@ -65,7 +70,7 @@ class Exchange:
         This MPI cannot sum numbers of that dtype.
     """
 
-    def __init__(self, comm: Any, partition: Partition, dtype: np.dtype[Any]) -> None:
+    def __init__(self, comm: MPI.Comm, partition: Partition, dtype: DType) -> None:
         from mpi4py import MPI
 
         self._comm = comm
@@ -95,21 +100,21 @@ class Exchange:
             staging[position:following] = grad[piece]
             position = following
 
-    def _buffer(self, array: Any) -> Any:
+    def _buffer(self, array: Any) -> object:
         """An array of any format as a buffer for MPI, whose datatype is passed beside it."""
         return array.view(f"u{array.itemsize}")
 
-    def _moved(self, array: Any) -> list[Any]:
+    def _moved(self, array: AnyArray) -> list[Any]:
         """The MPI arguments of an array that is only moved, without arithmetic."""
         return [self._buffer(array), array.size, self._words[array.itemsize]]
 
-    def prepare(self, dtype: np.dtype[Any]) -> None:
+    def prepare(self, dtype: DType) -> None:
         """Allocate staging buffers for gradients of this dtype, if they are needed."""
         if self._packs(dtype) and not self._staging and self._comm.size > 1:
             most = self._partition.largest_chunk
             self._staging = [self._empty(most) for _ in range(min(self._pieces, 2))]
 
-    def _packs(self, dtype: np.dtype[Any]) -> bool:
+    def _packs(self, dtype: DType) -> bool:
         """Whether gradients of this dtype must be packed for MPI."""
         return self._pieces > 1 or dtype != self._dtype
 
@@ -119,19 +124,19 @@ class Exchange:
         start = self._partition.shards[self._comm.rank].start
         return slice(piece.start - start, piece.stop - start)
 
-    def wait_for(self, grad: Any, stream: Any) -> Any:
+    def wait_for(self, grad: object, stream: object) -> Any:
         """Wait until a gradient can be read; return the stream to step on."""
         return stream
 
     def wait(self) -> None:
         """Wait until what was stepped can be sent."""
 
-    def broadcast(self, flat: Any) -> None:
+    def broadcast(self, flat: AnyArray) -> None:
         """Broadcast the content of rank 0."""
         if self._comm.size > 1:
             self._comm.Bcast(self._moved(flat), root=0)
 
-    def reduced(self, grad: Any, into: Any) -> Iterator[int]:
+    def reduced(self, grad: AnyArray, into: AnyArray) -> Iterator[int]:
         """Sum the gradients of all ranks, each piece into its slice of `into`.
 
         Yields the index of each chunk when it has arrived and the next one is being sent.
@@ -145,7 +150,7 @@ class Exchange:
         under_way.popleft().Wait()
         yield self._pieces - 1
 
-    def _reduce(self, grad: Any, into: Any, k: int) -> Any:
+    def _reduce(self, grad: AnyArray, into: AnyArray, k: int) -> MPI.Request:
         chunk = self._partition.chunk(k)
         counts = [piece.stop - piece.start for piece in chunk]
         packed = self._packed(grad, chunk, k) if self._packs(grad.dtype) else grad
@@ -154,7 +159,7 @@ class Exchange:
         receive = [self._buffer(target), target.size, self._type]
         return self._comm.Ireduce_scatter(send, receive, counts)
 
-    def _packed(self, grad: Any, chunk: list[slice], k: int) -> Any:
+    def _packed(self, grad: AnyArray, chunk: list[slice], k: int) -> Any:
         """The pieces of a chunk in a staging buffer, in the dtype of sums."""
         staging = self._staging[k % 2]
         size = sum(piece.stop - piece.start for piece in chunk)
@@ -169,7 +174,7 @@ class Exchange:
         """
         under_way: deque[Any] = deque()
 
-        def gather(flat: Any, k: int, shard: Any = None) -> None:
+        def gather(flat: AnyArray, k: int, shard: AnyArray | None = None) -> None:
             if len(under_way) == UNDER_WAY:
                 under_way.popleft().Wait()
             send = (
@@ -187,7 +192,7 @@ class Exchange:
         for request in under_way:
             request.Wait()
 
-    def gather_all(self, flat: Any, shard: Any = None) -> None:
+    def gather_all(self, flat: AnyArray, shard: AnyArray | None = None) -> None:
         """Gather all of `flat` on all ranks."""
         with self.gathering() as gather:
             for k in range(self._pieces):

@@ -5,12 +5,17 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from fastopt.kernels.job import PHASE
 from fastopt.steps.stepper import Stepper
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+Comm: TypeAlias = "MPI.Comm"
 
 
 class RankError(RuntimeError):
@@ -39,7 +44,7 @@ class Ranks:
     comm : mpi4py.MPI.Intracomm
     """
 
-    def __init__(self, comm: Any) -> None:
+    def __init__(self, comm: Comm) -> None:
         from mpi4py import MPI
 
         if not isinstance(comm, MPI.Intracomm) or comm == MPI.COMM_NULL:
@@ -87,7 +92,7 @@ class Ranks:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         raise RankError(f"rank {first}{more} failed: {text}", tuple(rank for rank, _ in failed))
 
-    def same(self, rule: str, by_name: Mapping[str, Any]) -> None:
+    def same(self, rule: str, by_name: Mapping[str, object]) -> None:
         """Raise a ValueError on every rank where they differ in one of these values."""
         every = self.comm.allgather(dict(by_name))
         for name in dict.fromkeys(name for one in every for name in one):
@@ -106,7 +111,7 @@ class Ranks:
         """The largest over all ranks."""
         return self._combined(value, self._max)
 
-    def _combined(self, value: float, operation: Any) -> float:
+    def _combined(self, value: float, operation: MPI.Op) -> float:
         self._number[0] = value
         self.comm.Allreduce(self._number, self._numbers, operation)
         return float(self._numbers[0])
@@ -118,7 +123,7 @@ def fingerprint(stepper: Stepper) -> int:
     return zlib.crc32(stepper.hyper.of(0)[PHASE:].tobytes(), zlib.crc32(numbers.tobytes()))
 
 
-def describe(stepper: Stepper, settings: Any) -> dict[str, Any]:
+def describe(stepper: Stepper, settings: object) -> dict[str, object]:
     """The same in words; `settings` are those of the optimizer."""
     return {
         "the number of the step": stepper.count,
@@ -141,6 +146,6 @@ class Notes:
         """A number that is equal where all is."""
         return zlib.crc32(self._what.encode(), self.fingerprint)
 
-    def shown(self) -> dict[str, Any]:
+    def shown(self) -> dict[str, object]:
         """The same in words."""
         return {"the call": self._what, **self.describe()}

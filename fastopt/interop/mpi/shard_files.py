@@ -19,7 +19,7 @@ from fastopt.arrays import placement
 from fastopt.arrays.archive import LARGEST_DESCRIPTION, Archive, read_archive, write_archive
 from fastopt.arrays.checks import Array, check_is_written
 from fastopt.arrays.regular_files import open_regular, replacing
-from fastopt.codecs.base import BLOCK
+from fastopt.codecs.base import BLOCK, DType
 from fastopt.codecs.blocks import ITEM
 from fastopt.optimizers.checkpoint import arrays, description, start_loading
 from fastopt.optimizers.optimizer import Optimizer
@@ -59,7 +59,7 @@ def write_shard(folder: Path, save: str, saved: Saved, content: Mapping[str, Arr
 
 
 def write_index(
-    folder: Path, save: str, dtype: np.dtype[Any], shards: list[Saved], description: Any
+    folder: Path, save: str, dtype: DType, shards: list[Saved], description: object
 ) -> None:
     """Make this save the one that the folder stands for."""
     index = {
@@ -126,7 +126,7 @@ class Shards:
             with ExitStack() as stack:
                 self._open(saved, stack)
 
-    def _check_size(self, length: int, dtype: np.dtype[Any]) -> None:
+    def _check_size(self, length: int, dtype: DType) -> None:
         for name, expected in (("length", length), ("dtype", dtype.name)):
             if self._index[name] != expected:
                 raise ValueError(

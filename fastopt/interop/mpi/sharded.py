@@ -9,13 +9,13 @@ import numpy as np
 
 from fastopt.arrays import checks, placement
 from fastopt.arrays.checks import Array
-from fastopt.arrays.device_array import leave
+from fastopt.arrays.device_array import AnyArray, leave
 from fastopt.codecs.floats import floats
 from fastopt.codecs.formats import number_of
 from fastopt.interop.mpi import checkpoint
 from fastopt.interop.mpi.exchange import Exchange, Reduction, Way, summed_in
 from fastopt.interop.mpi.partition import Partition, usual_pieces
-from fastopt.interop.mpi.ranks import Ranks, describe, fingerprint
+from fastopt.interop.mpi.ranks import Comm, Ranks, describe, fingerprint
 from fastopt.optimizers.checkpoint import description, finish_loading, settings
 from fastopt.optimizers.optimizer import Optimizer
 from fastopt.optimizers.saved_description import by_option
@@ -94,14 +94,14 @@ class ShardedOptimizer(Generic[Local]):
 
     def __init__(
         self,
-        comm: Any,
-        params: Any,
+        comm: Comm,
+        params: object,
         make_optimizer: Callable[[Array], Local],
         *,
         reduction: Reduction = "mean",
         replicated: bool = True,
         overlap_chunks: int | None = None,
-        reduce_dtype: Any = None,
+        reduce_dtype: object = None,
         device_exchange: Way = "auto",
     ) -> None:
         self._ranks, self._comm = Ranks(comm), comm
@@ -192,7 +192,7 @@ class ShardedOptimizer(Generic[Local]):
         self._like: Array = np.broadcast_to(flat.dtype.type(0), shape)
         self._written = checks.Guarded([checks.memory_range("params", self._entered)])
 
-    def _make_exchange(self, summed: np.dtype[Any], device_exchange: Way) -> Exchange:
+    def _make_exchange(self, summed: np.dtype[np.generic], device_exchange: Way) -> Exchange:
         if not self._on_device:
             return Exchange(self._comm, self._partition, summed)
         from fastopt.interop.mpi import device_exchange as on_device
@@ -200,7 +200,7 @@ class ShardedOptimizer(Generic[Local]):
         return on_device.exchange(device_exchange, self._comm, self._partition, summed, self._entered)
 
     @property
-    def comm(self) -> Any:
+    def comm(self) -> Comm:
         """The communicator."""
         return self._comm
 
@@ -239,7 +239,7 @@ class ShardedOptimizer(Generic[Local]):
         """The norm of the gradient of all ranks, and whether the step was skipped."""
         return self.optimizer.last
 
-    def step(self, local_grad: Any, *, grad_scale: float = 1.0, stream: Any = None) -> None:
+    def step(self, local_grad: object, *, grad_scale: float = 1.0, stream: object = None) -> None:
         """Update the parameters with the gradients of all ranks.
 
         Parameters
@@ -284,7 +284,7 @@ class ShardedOptimizer(Generic[Local]):
             if self.optimizer.zero_grad and self._ranks.size > 1:
                 placement.clear(flat)
 
-    def _exchange_and_step(self, stepper: Stepper, flat: Any) -> bool:
+    def _exchange_and_step(self, stepper: Stepper, flat: AnyArray) -> bool:
         """Whether the step was taken."""
         if self._ranks.size == 1:
             steps = stepper.decide()
@@ -307,7 +307,7 @@ class ShardedOptimizer(Generic[Local]):
                     gather(self._all, k)
         return True
 
-    def gather(self, out: Any = None, *, of: Any = None) -> Any:
+    def gather(self, out: object = None, *, of: object = None) -> Any:
         """Gather an array that is sharded like the parameters on all ranks.
 
         Parameters
@@ -345,7 +345,7 @@ class ShardedOptimizer(Generic[Local]):
         self._exchange.gather_all(filled, part)
         return leave(filled) if out is None else out
 
-    def save(self, path: Any) -> None:
+    def save(self, path: object) -> None:
         """Write parameters and states to a folder: it then holds all of them, or what it held before.
 
         Every rank writes its own shard to a file, and rank 0 a small index when all files are there.
@@ -363,7 +363,7 @@ class ShardedOptimizer(Generic[Local]):
         """
         checkpoint.save(self._ranks, path, self.optimizer, self._part, self._partition)
 
-    def load(self, path: Any) -> None:
+    def load(self, path: object) -> None:
         """Continue from a folder written by `save`, on whatever number of ranks.
 
         Parameters and states are read; settings are taken over as by ``Optimizer.load``.

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,7 +17,9 @@ from fastopt.changes import Change, assign, for_now
 from fastopt.interop.torch.master_weights import joined
 from fastopt.interop.torch.shards import like, part
 from fastopt.interop.torch.state_formats import numbers
+from fastopt.interop.torch.tensors import State
 from fastopt.kernels.job import CORRECTION
+from fastopt.transforms.base import Chain
 
 if TYPE_CHECKING:
     from fastopt.interop.torch.base import FastOptimizer
@@ -55,7 +57,8 @@ class Averaged:
         >>> w.item(), optimizer.averaged_params()
         (0.0, [tensor([0.5000])])
         """
-        return _averages(self)
+        optimizer: FastOptimizer = self  # type: ignore[assignment]  # the only class that has this
+        return _averages(optimizer)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -84,7 +87,7 @@ class Averaged:
         0.0
         """
         self._check_not_exchanged()
-        optimizer: Any = self
+        optimizer: FastOptimizer = self  # type: ignore[assignment]  # the only class that has this
         params = [param for group in optimizer.param_groups for param in group["params"]]
         averages = self.averaged_params()
         copies = [part(param).detach().clone() for param in params]
@@ -108,7 +111,7 @@ def _exchange(params: list[Tensor], numbers: list[Tensor]) -> None:
         part(param).detach().copy_(new)
 
 
-def _averages(optimizer: FastOptimizer | Any) -> list[Tensor]:
+def _averages(optimizer: FastOptimizer) -> list[Tensor]:
     chains = [optimizer._chain(group, {}) for group in optimizer.param_groups]
     if not any(transform.averaged for chain in chains for transform in chain):
         raise ValueError(
@@ -122,7 +125,7 @@ def _averages(optimizer: FastOptimizer | Any) -> list[Tensor]:
     ]
 
 
-def _average(param: Tensor, state: dict[str, Any], chain: Any) -> Tensor:
+def _average(param: Tensor, state: State, chain: Chain) -> Tensor:
     """The average of a parameter, of several in its chain the last, or a copy of the parameter."""
     every, function, names = iter(chain.states()), None, list[str]()
     for transform in chain:

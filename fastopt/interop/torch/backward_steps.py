@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from threading import Lock
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import finalize, ref
 
 import torch
@@ -21,6 +21,9 @@ from fastopt.interop.torch.capture import is_capturing
 from fastopt.interop.torch.carried import over_all
 from fastopt.interop.torch.param_groups import AUTOMATIC_LR
 from fastopt.interop.torch.planner import Planner, first_elements, key_of
+
+if TYPE_CHECKING:
+    from torch.utils.hooks import RemovableHandle
 
 AnyOptimizer = TypeVar("AnyOptimizer", bound=FastOptimizer)
 
@@ -73,7 +76,7 @@ class Bucket:
         """Whether no gradient is to be waited for."""
         return self.size >= COLLECTED if self.is_open else len(self.ready) == len(self.params)
 
-    def step(self, optimizer: FastOptimizer, key: Any) -> None:
+    def step(self, optimizer: FastOptimizer, key: object) -> None:
         """Step those that are ready, and free their gradients."""
         self.is_open = False
         with torch.no_grad():
@@ -96,12 +99,12 @@ class BackwardSteps:
 
     def __init__(self, optimizer: FastOptimizer) -> None:
         self._reference = ref(optimizer)
-        self._handles: dict[int, Any] = {}  # by the parameter's id
+        self._handles: dict[int, RemovableHandle] = {}  # by the parameter's id
         self._buckets: dict[int, Bucket] = {}
         self._open: dict[torch.device, Bucket] = {}
         self._indices: dict[int, int] = {}  # of first elements
         self._taken: set[int] = set()  # parameters whose gradients have come since the last `end`
-        self._key: Any = None
+        self._key: object = None
         self._graph_task = -1
         self._lock = Lock()  # each device has a thread of its own in a backward pass
         self._is_checked = False
@@ -211,7 +214,7 @@ class BackwardSteps:
             self._open.pop(bucket.params[0].device)
         bucket.step(self._optimizer, self._key)
 
-    def end(self, closure: Callable[[], Any] | None) -> None:
+    def end(self, closure: Callable[[], object] | None) -> None:
         """Step what is left, and begin a new iteration."""
         optimizer = self._optimizer
         if closure is not None:
@@ -246,7 +249,7 @@ def _hook(reference: Callable[[], FastOptimizer | None]) -> Callable[[Tensor], N
     return on_gradient
 
 
-def _remove(handles: dict[int, Any]) -> None:
+def _remove(handles: dict[int, RemovableHandle]) -> None:
     for handle in handles.values():
         handle.remove()
     handles.clear()
@@ -296,7 +299,7 @@ def _check_transforms(optimizer: FastOptimizer) -> None:
             )
 
 
-def _check_no_averaging(params: Any) -> None:
+def _check_no_averaging(params: Iterable[Tensor]) -> None:
     """Raise if DistributedDataParallel has one of these parameters, given by their ids."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return

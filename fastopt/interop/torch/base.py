@@ -38,7 +38,7 @@ from fastopt.interop.torch.reported import Reported
 from fastopt.interop.torch.shards import is_sharded
 from fastopt.interop.torch.sparse import Sparse
 from fastopt.interop.torch.state_formats import TensorFormats, decoded
-from fastopt.interop.torch.tensors import number
+from fastopt.interop.torch.tensors import Params, State, StateDict, number
 from fastopt.kernels.job import CORRECTION
 from fastopt.optimizers.automatic import current_rate_of, is_automatic
 from fastopt.optimizers.named import NamedOptimizer
@@ -56,7 +56,7 @@ _SCALES = "_step_supports_amp_scaling"
 _DENSE = "clip_norm", "average_decay", "schedule_free", "state_dtype", "master_bits"
 
 
-def torch_arguments(arguments: dict[str, Any], *left_out: str) -> dict[str, Any]:
+def torch_arguments(arguments: dict[str, object], *left_out: str) -> dict[str, Any]:
     """From ``locals()`` at the start of an ``__init__``: what torch's own one takes."""
     others = "self", "params", "added", "__class__", *left_out
     return {name: value for name, value in arguments.items() if name not in others}
@@ -83,7 +83,7 @@ class FastOptimizer(Averaged, Options, Reported, torch.optim.Optimizer):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         arguments: dict[str, Any],
         *,
         clip_norm: float | None = None,
@@ -94,7 +94,7 @@ class FastOptimizer(Averaged, Options, Reported, torch.optim.Optimizer):
         stochastic_rounding: bool | None = None,
         master_bits: int | None = None,
         fused: bool | None = None,
-        **unknown: Any,
+        **unknown: object,
     ) -> None:
         """`fused` is given where torch has no such argument."""
         if unknown:
@@ -127,11 +127,11 @@ class FastOptimizer(Averaged, Options, Reported, torch.optim.Optimizer):
         self._planner = Planner()
         self._is_made = True
 
-    def _make_torchs(self, params: Any, arguments: dict[str, Any]) -> None:
+    def _make_torchs(self, params: Params, arguments: dict[str, object]) -> None:
         """What torch makes of its arguments."""
         super().__init__(params, **arguments)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         self._check_not_exchanged()
         self._save_carried()
         names = *OPTIONS, *self._kept
@@ -195,12 +195,12 @@ class FastOptimizer(Averaged, Options, Reported, torch.optim.Optimizer):
     def _chain(self, group: ParamGroup, products: dict[int, float]) -> Chain:
         return chain_of(self._optimizer, group, products, self._added())
 
-    def _added(self) -> dict[str, Any]:
+    def _added(self) -> dict[str, object]:
         """fastopt's options for chains."""
         average = None if self.average_decay is None else GroupValue(vars(self), "average_decay")
         return {"average_decay": average, "schedule_free": self.schedule_free}
 
-    def _switches(self, group: ParamGroup) -> tuple[Any, ...]:
+    def _switches(self, group: ParamGroup) -> tuple[object, ...]:
         """What of a group decides which transforms its chain has."""
         return switches(self._optimizer, group)
 
@@ -258,7 +258,7 @@ class FastOptimizer(Averaged, Options, Reported, torch.optim.Optimizer):
             for group in self.param_groups
         ]
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: StateDict) -> None:
         """Load a checkpoint of this optimizer or of torch's.
 
         Parameters
@@ -283,7 +283,7 @@ class FastOptimizer(Averaged, Options, Reported, torch.optim.Optimizer):
         for plan in self._plans():
             plan.forget_stats()
 
-    def decoded(self, param: Tensor) -> dict[str, Any]:
+    def decoded(self, param: Tensor) -> State:
         """The states of a parameter with 8-bit codes decoded to float32 in its shape.
 
         Parameters
@@ -304,30 +304,30 @@ class FastOptimizer(Averaged, Options, Reported, torch.optim.Optimizer):
             raise ValueError("param must be one of the optimizer's parameters")
         return decoded(self.state.get(param, {}), param, chains[0])
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """As torch's. Of sharded parameters, states are in formats that can be gathered.
 
         States of 8 bits are decoded, since blocks follow the shards, and corrections of 16 bits are
         in int32, since processes cannot exchange int16.
         """
         self._save_carried()
-        saved: dict[str, Any] = super().state_dict()
+        saved: StateDict = super().state_dict()
         params = [param for group in self.param_groups for param in group["params"]]
         for key in saved["state"]:
             if is_sharded(params[key]):
                 saved["state"][key] = exchangeable(self.decoded(params[key]))
         return saved
 
-    def decoded_state_dict(self) -> dict[str, Any]:
+    def decoded_state_dict(self) -> StateDict:
         """`state_dict` with `decoded` states: a checkpoint that torch's optimizer can load."""
         params = [param for group in self.param_groups for param in group["params"]]
-        saved: dict[str, Any] = self.state_dict()
+        saved: StateDict = self.state_dict()
         states = {key: self.decoded(params[key]) for key in saved["state"]}
         for state in states.values():
             state.pop(CORRECTION, None)
         return {**saved, "state": states}
 
-    def master_state_dict(self, model: torch.nn.Module) -> dict[str, Any]:
+    def master_state_dict(self, model: torch.nn.Module) -> StateDict:
         """The state dict of a model with float32 parameters, corrections of `master_bits` included.
 
         Parameters
@@ -345,7 +345,7 @@ class FastOptimizer(Averaged, Options, Reported, torch.optim.Optimizer):
         return state_dict
 
     def load_master_state_dict(
-        self, model: torch.nn.Module, state_dict: Mapping[str, Any], strict: bool = True
+        self, model: torch.nn.Module, state_dict: Mapping[str, object], strict: bool = True
     ) -> Any:
         """Load a state dict of float32 into a model and the corrections of its parameters.
 

@@ -42,7 +42,7 @@ def is_capturing(optimizer: FastOptimizer) -> bool:
     return capturing
 
 
-def check_unscaled(found_inf: Any, grad_scale: Any) -> None:
+def check_unscaled(found_inf: object, grad_scale: object) -> None:
     """Check that no GradScaler takes part in a step that is captured, or raise RuntimeError."""
     if found_inf is not None or grad_scale is not None:
         raise RuntimeError(

@@ -15,26 +15,26 @@ import numpy as np
 from fastopt.interop.torch.param_groups import ParamGroup
 from fastopt.interop.torch.parameters import Section
 from fastopt.interop.torch.shards import is_sharded
-from fastopt.interop.torch.states import State
+from fastopt.interop.torch.tensors import State
 from fastopt.steps.build import build
 from fastopt.steps.pass_sums import PassSums
 from fastopt.steps.sums import SumPass, saved_numbers
-from fastopt.transforms.base import Chain
+from fastopt.transforms.base import Chain, Transform
 
 CARRIED, SUMS = "carried", "sums"
 
 
-def with_sums(chain: Chain) -> list[Any]:
+def with_sums(chain: Chain) -> list[Transform]:
     """The transforms of a chain that have sums."""
     return [transform for transform in chain if transform.from_sums is not None]
 
 
-def over_all(chain: Chain) -> list[Any]:
+def over_all(chain: Chain) -> list[Transform]:
     """Those whose sums are over all arrays."""
     return [transform for transform in with_sums(chain) if not transform.per_array]
 
 
-def check_stats(names: Any, chains: Sequence[Chain]) -> None:
+def check_stats(names: Sequence[str] | None, chains: list[Chain]) -> None:
     """Check that the statistics of these names exist, or raise TypeError or ValueError."""
     nothing = [[np.zeros(0, np.float32)] for _ in chains]
     build(nothing, chains, stats=names, executor="reference", listed=True)
@@ -201,13 +201,13 @@ class Carried:
         }
 
 
-def _put(target: dict[str, Any], name: str, numbers: list[Any]) -> None:
+def _put(target: State, name: str, numbers: Sequence[object]) -> None:
     """Set an entry, if there is a number in it."""
     if not _is_empty(numbers):
         target[name] = numbers
 
 
-def _is_empty(numbers: list[Any]) -> bool:
+def _is_empty(numbers: Sequence[Any]) -> bool:
     return all(item == [] for item in numbers)
 
 
@@ -231,5 +231,5 @@ def _taken(where: str, source: Any, name: str, usual: list[Any]) -> list[Any] | 
     ]
 
 
-def _length(item: Any) -> int:
+def _length(item: object) -> int:
     return len(item) if isinstance(item, (list, tuple)) else -1

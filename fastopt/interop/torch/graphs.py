@@ -38,7 +38,7 @@ def _reflected(operation: Callable[[Any, Any], Any]) -> Any:
     return lambda scalar, other: TensorScalar(operation(_value(other), scalar.values))
 
 
-def _value(operand: Any) -> Any:
+def _value(operand: object) -> Any:
     return operand.values if isinstance(operand, TensorScalar) else operand
 
 
@@ -60,7 +60,7 @@ class TensorScalar(DeviceScalar):
     __truediv__, __rtruediv__ = _plain(operator.truediv), _reflected(operator.truediv)
     __pow__, __rpow__ = _plain(operator.pow), _reflected(operator.pow)
 
-    def if_above(self, limit: float, then: Any, otherwise: float) -> Any:
+    def if_above(self, limit: float, then: object, otherwise: float) -> Any:
         """One of two numbers for each parameter, whose step count decides."""
         return TensorScalar(torch.where(self.values > limit, _value(then), otherwise))
 
@@ -109,7 +109,7 @@ class CountedRows:
             )
             self._section.products.clear()
             self._section.products[steps] = tuple(ahead)
-        numbers: list[Any] = [factor, self._phase(steps)]
+        numbers: list[object] = [factor, self._phase(steps)]
         for part in self._section.chain:
             numbers += part.hyper_at(steps)  # type: ignore[arg-type]  # it computes like a step
         columns = [

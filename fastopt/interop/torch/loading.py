@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,8 +12,12 @@ from fastopt.interop.torch.parameters import SCALARS
 from fastopt.interop.torch.shards import is_sharded
 from fastopt.interop.torch.state_dict_check import check_state_dict
 from fastopt.interop.torch.state_formats import is_packed
+from fastopt.interop.torch.tensors import State, StateDict
 from fastopt.kernels.job import CORRECTION
 from fastopt.validation import shown
+
+if TYPE_CHECKING:
+    from fastopt.interop.torch.base import FastOptimizer
 
 
 class HiddenTensor:
@@ -23,13 +27,13 @@ class HiddenTensor:
         self.tensor = tensor
 
 
-def check_is_dict(state_dict: Any) -> None:
+def check_is_dict(state_dict: object) -> None:
     """Raise TypeError for what torch would fail to copy before any hook."""
     if not isinstance(state_dict, Mapping):
         raise TypeError(f"state_dict must be a dict, not {shown(state_dict)}")
 
 
-def keep_formats(optimizer: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
+def keep_formats(optimizer: FastOptimizer, state_dict: StateDict) -> StateDict:
     """Hide the states with a format of their own.
 
     Raises
@@ -40,7 +44,7 @@ def keep_formats(optimizer: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
     check_state_dict(optimizer, state_dict)
     every = optimizer.state_dtype is not None or optimizer.master_bits is not None
 
-    def hidden(name: Any, value: Any) -> Any:
+    def hidden(name: object, value: Any) -> Any:
         keeps = every or name in ("average", CORRECTION) or is_packed(value)
         hides = keeps and isinstance(value, Tensor) and name not in SCALARS
         return HiddenTensor(value) if hides else value
@@ -54,7 +58,7 @@ def keep_formats(optimizer: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
     return {**state_dict, "state": states}
 
 
-def release(states: Any, param: Any) -> None:
+def release(states: dict[Tensor, State], param: Tensor) -> None:
     """Restore the hidden states of a parameter, on its device."""
     for name, value in states.items() if isinstance(states, dict) else ():
         if isinstance(value, HiddenTensor):

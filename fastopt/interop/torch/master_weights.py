@@ -12,10 +12,9 @@ from fastopt.arrays.checks import Array
 from fastopt.codecs.corrections import Correction, correction_of_width
 from fastopt.interop.torch.shards import like, part, placed
 from fastopt.interop.torch.state_formats import TensorFormats
-from fastopt.interop.torch.tensors import reader
+from fastopt.interop.torch.tensors import State, StateDict, reader
 from fastopt.kernels.job import CORRECTION
 
-State = dict[str, Any]
 Names = Mapping[str, Tensor]
 
 
@@ -61,7 +60,7 @@ def exchangeable(state: State) -> State:
     return state
 
 
-def _described(correction: Any) -> str:
+def _described(correction: Correction | None) -> str:
     if not isinstance(correction, Tensor):
         return f"{correction!r:.200}"
     return f"one of {correction.dtype} and of shape {tuple(correction.shape)}"
@@ -100,7 +99,7 @@ def split_params(
     return {n: p for n, p in named if id(p) in known and formats.correction(p) is not None}
 
 
-def as_float32(state_dict: dict[str, Any], split: Names, states: Mapping[Tensor, State]) -> None:
+def as_float32(state_dict: StateDict, split: Names, states: Mapping[Tensor, State]) -> None:
     """Replace the parameters of these names in a model's state dict by float32."""
     for name, param in split.items():
         if name in state_dict:
@@ -112,7 +111,7 @@ def as_float32(state_dict: dict[str, Any], split: Names, states: Mapping[Tensor,
 
 
 def load_float32(
-    state_dict: Mapping[str, Any], split: Names, make_correction: Callable[[Tensor], Tensor]
+    state_dict: Mapping[str, object], split: Names, make_correction: Callable[[Tensor], Tensor]
 ) -> None:
     """Take parameters of these names from a state dict, with all of their digits."""
     for name, param in split.items():

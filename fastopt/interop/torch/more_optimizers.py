@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 import fastopt
 from fastopt.interop.torch.base import FastOptimizer, torch_arguments
 from fastopt.interop.torch.options import Added
+from fastopt.interop.torch.tensors import Params
 
 
 class Adadelta(FastOptimizer, torch.optim.Adadelta):
@@ -40,7 +41,7 @@ class Adadelta(FastOptimizer, torch.optim.Adadelta):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float | Tensor = 1.0,
         rho: float = 0.9,
         eps: float = 1e-6,
@@ -83,7 +84,7 @@ class Adamax(FastOptimizer, torch.optim.Adamax):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float | Tensor = 2e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
@@ -126,7 +127,7 @@ class RAdam(FastOptimizer, torch.optim.RAdam):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float | Tensor = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
@@ -174,7 +175,7 @@ class Rprop(FastOptimizer, torch.optim.Rprop):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float | Tensor = 1e-2,
         etas: tuple[float, float] = (0.5, 1.2),
         step_sizes: tuple[float, float] = (1e-6, 50),
@@ -219,7 +220,7 @@ class ASGD(FastOptimizer, torch.optim.ASGD):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float | Tensor = 1e-2,
         lambd: float = 1e-4,
         alpha: float = 0.75,

@@ -18,6 +18,7 @@ from fastopt.interop.torch.param_groups import (
     rate_of,
     with_equal_weights,
 )
+from fastopt.interop.torch.tensors import Params
 from fastopt.optimizers.named import NamedOptimizer
 from fastopt.optimizers.settings import Flag, Number, bound, is_number, setting, settings_of
 from fastopt.transforms.base import Chain, Transform, as_chain, chain
@@ -92,7 +93,7 @@ class NativeOptimizer(FastOptimizer):
     _optimizer: ClassVar[type[NamedOptimizer]]
     _filled_in = ("fused",)
 
-    def __init_subclass__(cls, *, of: type[NamedOptimizer] | None = None, **kwargs: Any) -> None:
+    def __init_subclass__(cls, *, of: type[NamedOptimizer] | None = None, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
         if of is None:
             return
@@ -107,7 +108,7 @@ class NativeOptimizer(FastOptimizer):
         if cls.__doc__ and "\nParameters\n" not in (doc := inspect.cleandoc(cls.__doc__)):
             cls.__doc__ = _with_parameters(doc, of, names)
 
-    def __init__(self, params: Any, *settings: Any, fused: bool | None = None, **named: Any) -> None:
+    def __init__(self, params: Params, *settings: Any, fused: bool | None = None, **named: Any) -> None:
         added = {name: named.pop(name) for name in Added.__annotations__ if name in named}
         kind = type(self).__name__
         if not hasattr(self, "_optimizer"):
@@ -128,7 +129,7 @@ class NativeOptimizer(FastOptimizer):
             self._template(np.zeros(0, np.float32), {name: settings[name] for name in names})
         super().add_param_group(param_group)
 
-    def _make_torchs(self, params: Any, arguments: dict[str, Any]) -> None:
+    def _make_torchs(self, params: Params, arguments: dict[str, Any]) -> None:
         names = _names(self._optimizer)
         defaults = {name: arguments["defaults"][name] for name in names} | {"lr": arguments["lr"]}
         for name, value in defaults.items():
@@ -142,10 +143,10 @@ class NativeOptimizer(FastOptimizer):
         template = self._template(np.zeros(0, np.float32), {**self._added(), **settings})
         return with_equal_weights(template.chain, self.schedule_free)
 
-    def _template(self, nothing: Any, settings: dict[str, Any]) -> NamedOptimizer:
+    def _template(self, nothing: object, settings: dict[str, Any]) -> NamedOptimizer:
         return self._optimizer(nothing, executor="reference", **settings)
 
-    def _switches(self, group: ParamGroup) -> tuple[Any, ...]:
+    def _switches(self, group: ParamGroup) -> tuple[object, ...]:
         fields = settings_of(self._optimizer)
         values = ((group[name], fields[name].fixed) for name in _names(self._optimizer))
         on = (bool(v) if _is_number(v) and not is_fixed else v for v, is_fixed in values)
@@ -182,13 +183,15 @@ class ChainOptimizer(NativeOptimizer):
 
     _has_fixed_states = True
 
-    def __init__(self, params: Any, transforms: Transform | Chain, lr: Any = 1.0, **named: Any) -> None:
+    def __init__(
+        self, params: Params, transforms: Transform | Chain, lr: Any = 1.0, **named: Any
+    ) -> None:
         self._transforms = as_chain(transforms)
         super().__init__(params, lr, **named)
 
     _kept = (*FastOptimizer._kept, "_transforms")
 
-    def _template(self, nothing: Any, settings: dict[str, Any]) -> NamedOptimizer:
+    def _template(self, nothing: object, settings: dict[str, Any]) -> NamedOptimizer:
         transforms = self._transforms
 
         class Given(_Chained):
@@ -230,11 +233,11 @@ def _with_parameters(doc: str, kind: type[NamedOptimizer], names: Sequence[str])
     return f"{doc[:position].rstrip()}\n\n{parameters}\n{doc[position:]}"
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return is_number(as_scalar(value))
 
 
-def _check_plain(name: str, value: Any) -> None:
+def _check_plain(name: str, value: object) -> None:
     """Check that a setting is none that changes by itself, or raise TypeError."""
     values = value if isinstance(value, (list, tuple)) else [value]
     if name == "bounds" and not all(limit is None or _is_number(limit) for limit in values):
@@ -246,7 +249,7 @@ def _check_plain(name: str, value: Any) -> None:
         )
 
 
-def _setting(group: Mapping[str, Any], name: str, is_fixed: bool) -> Any:
+def _setting(group: Mapping[str, object], name: str, is_fixed: bool) -> Any:
     """A setting of a chain, read from the group at every step where it is a number that is on."""
     value = group[name]
     if not _is_number(value):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ import fastopt
 from fastopt.interop.torch.base import FastOptimizer, torch_arguments
 from fastopt.interop.torch.options import Added
 from fastopt.interop.torch.sparse import adagrad_step, sgd_step
+from fastopt.interop.torch.tensors import Params
 
 
 class SGD(FastOptimizer, torch.optim.SGD):
@@ -47,7 +48,7 @@ class SGD(FastOptimizer, torch.optim.SGD):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float | Tensor = 1e-3,
         momentum: float = 0,
         dampening: float = 0,
@@ -99,7 +100,7 @@ class RMSprop(FastOptimizer, torch.optim.RMSprop):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float | Tensor = 1e-2,
         alpha: float = 0.99,
         eps: float = 1e-8,
@@ -146,7 +147,7 @@ class Adagrad(FastOptimizer, torch.optim.Adagrad):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float | Tensor = 1e-2,
         lr_decay: float = 0,
         weight_decay: float = 0,
@@ -190,7 +191,7 @@ class Adam(FastOptimizer, torch.optim.Adam):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float | Tensor = 1e-3,
         betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
         eps: float = 1e-8,
@@ -236,7 +237,7 @@ class AdamW(FastOptimizer, torch.optim.AdamW):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float | Tensor = 1e-3,
         betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
         eps: float = 1e-8,
@@ -282,7 +283,7 @@ class NAdam(FastOptimizer, torch.optim.NAdam):
 
     def __init__(
         self,
-        params: Any,
+        params: Params,
         lr: float | Tensor = 2e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -10,6 +10,9 @@ from fastopt.interop.torch.state_formats import TensorFormats
 from fastopt.optimizers.suggestions import misspelt, refusal
 from fastopt.transforms.schedule_free import schedule_free as transform
 from fastopt.validation import decay_rate, flag, positive
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Added(TypedDict, total=False):
@@ -60,7 +63,7 @@ class Added(TypedDict, total=False):
     average_decay: float | None
     schedule_free: float | None
     stats: Sequence[str]
-    state_dtype: Any
+    state_dtype: torch.dtype | str | Mapping[str, torch.dtype | str] | None
     master_bits: int | None
     stochastic_rounding: bool | None
 

@@ -69,7 +69,7 @@ class GroupValue(CurrentValue):
         return f"{entry} of a param group"
 
 
-def rate_of(group: ParamGroup, lr: Any) -> Any:
+def rate_of(group: ParamGroup, lr: Any) -> object:
     """The setting `lr`: the group's number, or one that is multiplied on the automatic rate.
 
     Where `AUTOMATIC_LR` is False the number is in the place of the automatic rate, which waits.
@@ -99,7 +99,7 @@ def take_rate(group: ParamGroup, usual: bool) -> None:
     group.setdefault(AUTOMATIC_LR, True)
 
 
-def check_rate(lr: Any) -> None:
+def check_rate(lr: object) -> None:
     """Raise TypeError for what torch compares with a number, and cannot."""
     if callable(lr):
         raise TypeError(
@@ -110,7 +110,7 @@ def check_rate(lr: Any) -> None:
         raise TypeError(f"lr must be a number, a tensor, 'auto' or fastopt.auto(factor), not {lr!r}")
 
 
-def factor_of(lr: Any) -> Any:
+def factor_of(lr: object) -> object:
     """What is multiplied on an automatic learning rate."""
     factor = lr.factor if isinstance(lr, auto) else 1.0
     if callable(factor):
@@ -132,7 +132,7 @@ def names(optimizer: str) -> tuple[str, ...]:
     )
 
 
-def switches(optimizer: type[NamedOptimizer], group: ParamGroup) -> tuple[Any, ...]:
+def switches(optimizer: type[NamedOptimizer], group: ParamGroup) -> tuple[object, ...]:
     """The entries that decide which transforms a chain has."""
     on = [bool(group.get(name, False)) for name in _switches(optimizer.__name__)]
     return (*on, group.get(AUTOMATIC_LR))

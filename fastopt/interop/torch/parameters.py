@@ -13,8 +13,7 @@ from fastopt.arrays.checks import Array
 from fastopt.interop.torch.param_groups import ParamGroup, nadam_momentum_of
 from fastopt.interop.torch.shards import is_sharded, part
 from fastopt.interop.torch.state_formats import array_of
-from fastopt.interop.torch.states import State
-from fastopt.interop.torch.tensors import Reader, order, reader
+from fastopt.interop.torch.tensors import Reader, State, order, reader
 from fastopt.kernels.job import CORRECTION
 from fastopt.transforms.base import Chain
 
@@ -39,8 +38,8 @@ class Row:
     product: Array | None = field(init=False)  # of NAdam's momenta
     rate: Array | None = field(init=False)  # ASGD's, which torch computes a step ahead
     share: Array | None = field(init=False)  # of the coming step in ASGD's average, likewise
-    array: Any = field(init=False)  # NumPy's, or on a device a tensor
-    states: dict[str, Any] = field(init=False)
+    array: Array | Tensor = field(init=False)
+    states: State = field(init=False)
     shadow: Tensor | None = field(init=False, default=None)
     read: Reader = field(init=False)
     part: Tensor = field(init=False)  # what this process has of a sharded parameter, else the parameter
@@ -126,8 +125,8 @@ def sections(rows: list[Row], groups: list[ParamGroup], make_chain: MakeChain) -
     On each device those whose steps are counted there come last.
     """
     devices = list(dict.fromkeys(row.param.device for row in rows))
-    rows_of: dict[Any, list[Row]] = {}
-    ahead: dict[Any, tuple[float, ...]] = {}
+    rows_of: dict[tuple[Any, ...], list[Row]] = {}
+    ahead: dict[object, tuple[float, ...]] = {}
     for row in sorted(rows, key=lambda row: (devices.index(row.param.device), row.capturable)):
         steps = None if row.count is None else int(row.count)
         for number in count():

@@ -18,16 +18,15 @@ from fastopt.interop.torch.param_groups import ParamGroup
 from fastopt.interop.torch.parameters import MakeChain, Row, sections
 from fastopt.interop.torch.shards import part, placed
 from fastopt.interop.torch.snapshot import Snapshot
-from fastopt.interop.torch.states import State
 from fastopt.interop.torch.tensor_stepper import TensorStepper
-from fastopt.interop.torch.tensors import check_memory, plain
+from fastopt.interop.torch.tensors import State, check_memory, plain
 from fastopt.kernels.job import CORRECTION
 from fastopt.steps.clipping import GradientStats
 from fastopt.steps.stats import Stats
 from fastopt.transforms.base import Chain
 
 
-def layout_of(tensor: Tensor) -> tuple[Any, ...]:
+def layout_of(tensor: Tensor) -> tuple[object, ...]:
     """The address, dtype, shape and strides of a tensor, or of what this process has of it."""
     tensor = part(tensor)
     return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
@@ -63,7 +62,7 @@ class Plan:
 
     def __init__(
         self,
-        key: Any,
+        key: object,
         rows: list[Row],
         sparse: list[tuple[ParamGroup, Chain, Tensor]],
         others: list[Tensor],
@@ -208,7 +207,7 @@ class Plan:
             and list(map(layout_of, tensors)) == self._layouts
         )
 
-    def gradients(self) -> list[Any] | None:
+    def gradients(self) -> list[object] | None:
         """The gradients of the rows as arrays, None for a missing one; None for all if one is sparse.
 
         An empty list if their addresses are in the table already.
@@ -261,7 +260,7 @@ class Plan:
                 row.fresh = row.fresh and not step
             self._any_fresh = any(row.fresh for row in self.rows)
 
-    def step(self, grads: list[Any], grad_scale: float, clip_norm: float | None) -> None:
+    def step(self, grads: list[object], grad_scale: float, clip_norm: float | None) -> None:
         """Step the rows that have a gradient."""
         noted = self._snapshot if self._snapshot is not None and self._snapshot.is_noted else None
         if noted is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fastopt.interop.torch.base import FastOptimizer
 
 
-def key_of(optimizer: FastOptimizer) -> Any:
+def key_of(optimizer: FastOptimizer) -> object:
     """A key of all that a plan depends on: groups, parameters, and options of chains."""
     return (
         [
@@ -43,7 +43,7 @@ def key_of(optimizer: FastOptimizer) -> Any:
 def first_elements(groups: list[ParamGroup]) -> dict[int, int]:
     """The index of the first element of each parameter, by its `id`, among those of one launch."""
     firsts: dict[int, int] = {}
-    counts: dict[Any, int] = {}
+    counts: dict[object, int] = {}
     for group in groups:
         for param in group["params"]:
             launch = param.device, bool(group.get("capturable"))
@@ -78,7 +78,7 @@ class Planner:
         self._members = members
         self.captured: list[Plan] = []
 
-    def step(self, optimizer: FastOptimizer, key: Any, grad_scale: float, capturing: bool) -> None:
+    def step(self, optimizer: FastOptimizer, key: object, grad_scale: float, capturing: bool) -> None:
         """Step the parameters that have a gradient; `key` is the optimizer's `key_of` now."""
         check_is_run()
         optimizer._check_not_exchanged()
@@ -106,7 +106,7 @@ class Planner:
             if param.grad is not None:
                 _step_sparse(optimizer, group, chain, param, grad_scale)
 
-    def _make_plan(self, optimizer: FastOptimizer, key: Any) -> Plan:
+    def _make_plan(self, optimizer: FastOptimizer, key: object) -> Plan:
         """Build the plan of the current parameters, and create missing states."""
         chains, formats = optimizer._check_groups()
         optimizer._on_cuda = None

@@ -15,7 +15,7 @@ from torch import Tensor
 from fastopt.arrays.checks import loaded
 
 
-def is_sharded(tensor: Any) -> bool:
+def is_sharded(tensor: object) -> bool:
     """Whether this is a `DTensor`, replicated ones included."""
     kind = loaded("torch.distributed.tensor", "DTensor")
     return kind is not None and isinstance(tensor, kind)
@@ -30,7 +30,7 @@ def part(tensor: Tensor) -> Tensor:
         return local
 
 
-def check_placements(name: str, param: Any) -> None:
+def check_placements(name: str, param: Tensor) -> None:
     """Check that each element of a sharded parameter is here as it is, and not a part of a sum."""
     if any(placement.is_partial() for placement in param.placements):
         raise TypeError(
@@ -39,7 +39,7 @@ def check_placements(name: str, param: Any) -> None:
         )
 
 
-def like(tensor: Tensor, param: Any) -> Tensor:
+def like(tensor: Tensor, param: Tensor) -> Tensor:
     """The tensor of which each process has a part, sharded as a parameter; the part if that is not."""
     if not is_sharded(param):
         return tensor
@@ -55,7 +55,7 @@ def like(tensor: Tensor, param: Any) -> Tensor:
     return sharded
 
 
-def placed(tensor: Tensor, param: Any) -> Tensor:
+def placed(tensor: Tensor, param: Tensor) -> Tensor:
     """A gradient or a state, whole or sharded, sharded as its parameter is.
 
     All processes must call this, if one does: where placements differ, they communicate, as in torch's
@@ -78,7 +78,7 @@ def placed(tensor: Tensor, param: Any) -> Tensor:
         return moved
 
 
-def first_element(param: Any) -> int:
+def first_element(param: Tensor) -> int:
     """The index, in the whole parameter, of the first element that this process has."""
     if not is_sharded(param):
         return 0
@@ -100,8 +100,8 @@ class Across:
         They are not all sharded among the same processes.
     """
 
-    def __init__(self, params: Iterable[Any]) -> None:
-        meshes: dict[Any, list[Any]] = {}
+    def __init__(self, params: Iterable[Tensor]) -> None:
+        meshes: dict[Any, list[Tensor]] = {}
         for param in params:
             mesh = param.device_mesh if is_sharded(param) else None
             placements = enumerate(param.placements if mesh else ())
@@ -116,7 +116,7 @@ class Across:
         self._groups = [mesh.get_group(dim) for dim in dims]
         self._device = torch.device(mesh.device_type)
 
-    def _reduced(self, value: float, operation: Any) -> float:
+    def _reduced(self, value: float, operation: object) -> float:
         number = torch.tensor(value, dtype=torch.float64, device=self._device)
         for group in self._groups:
             torch.distributed.all_reduce(number, operation, group)

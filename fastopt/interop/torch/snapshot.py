@@ -49,7 +49,12 @@ class Snapshot:
     is_noted, count, counts_agree = False, 0, False
 
     def __init__(
-        self, rows: Sequence[Row], others: Sequence[Tensor], steps: Any, exchange: Array, notes: bool
+        self,
+        rows: Sequence[Row],
+        others: Sequence[Tensor],
+        steps: Any,
+        exchange: Array,
+        notes: bool,
     ) -> None:
         self._tensors = [tensor for row in rows for tensor in row.tensors()]
         tensors = Expected(self._tensors, exchange)

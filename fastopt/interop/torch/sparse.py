@@ -10,7 +10,7 @@ from torch.optim.adagrad import adagrad
 from torch.optim.sgd import sgd
 
 from fastopt.interop.torch.param_groups import ParamGroup
-from fastopt.interop.torch.states import State
+from fastopt.interop.torch.tensors import State
 
 Sparse: TypeAlias = Callable[[ParamGroup, State, Tensor, Tensor], None]
 

@@ -20,7 +20,7 @@ from fastopt.interop.torch.carried import CARRIED, SUMS, check_saved
 from fastopt.interop.torch.param_groups import ParamGroup
 from fastopt.interop.torch.shards import is_sharded
 from fastopt.interop.torch.state_formats import is_packed, packed_shape
-from fastopt.interop.torch.tensors import number
+from fastopt.interop.torch.tensors import StateDict, number
 from fastopt.kernels.job import CORRECTION
 from fastopt.transforms.automatic import TREND
 from fastopt.transforms.base import Chain
@@ -37,7 +37,7 @@ _OF_OPTIONS = "average", "z", TREND, CORRECTION
 _OF_SETTINGS = "grad_avg", "max_exp_avg_sq", "momentum_buffer"
 
 
-def check_state_dict(optimizer: FastOptimizer, state_dict: Mapping[str, Any]) -> None:
+def check_state_dict(optimizer: FastOptimizer, state_dict: StateDict) -> None:
     """Check a state dict before anything of it is loaded.
 
     Raises
@@ -100,7 +100,9 @@ def _settings_of_all() -> frozenset[str]:
     return frozenset(named - {"params", "transforms"})
 
 
-def _check_state(optimizer: FastOptimizer, where: str, state: Any, param: Tensor, chain: Chain) -> None:
+def _check_state(
+    optimizer: FastOptimizer, where: str, state: object, param: Tensor, chain: Chain
+) -> None:
     """Check the saved state of a parameter."""
     if not isinstance(state, Mapping):
         raise TypeError(f"{where} must be a dict, not {shown(state)}")
@@ -122,7 +124,7 @@ def _check_state(optimizer: FastOptimizer, where: str, state: Any, param: Tensor
             _check_array(f"{where}[{name!r}]", name, value, param)
 
 
-def _check_number(where: str, name: str, value: Any) -> None:
+def _check_number(where: str, name: str, value: object) -> None:
     is_tensor = isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex()
     if is_sharded(value):
         return
@@ -133,7 +135,7 @@ def _check_number(where: str, name: str, value: Any) -> None:
         raise ValueError(f"{where} must be a whole number >= 0, got {shown(value)}")
 
 
-def _check_array(where: str, name: str, value: Any, param: Tensor) -> None:
+def _check_array(where: str, name: str, value: object, param: Tensor) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"{where} must be a tensor, not {shown(value)}")
     shape = packed_shape(param) if is_packed(value) else param.shape

@@ -17,7 +17,7 @@ from fastopt.codecs.blocks import ITEM, SIGNED, UNSIGNED
 from fastopt.codecs.corrections import Correction
 from fastopt.codecs.floats import floats
 from fastopt.interop.torch.shards import like, part
-from fastopt.interop.torch.tensors import dtype_of, format_of, reader
+from fastopt.interop.torch.tensors import State, dtype_of, format_of, reader
 from fastopt.kernels.job import CORRECTION
 from fastopt.steps.state_formats import StateFormats
 from fastopt.transforms.base import Chain
@@ -104,12 +104,12 @@ def _like(param: Tensor) -> Array:
     return np.broadcast_to(np.empty((), dtype), param.shape)
 
 
-def _translated(dtype: Any) -> Any:
+def _translated(dtype: object) -> object:
     """fastopt's name of a format."""
     return format_of(dtype) or dtype if isinstance(dtype, torch.dtype) else dtype
 
 
-def is_packed(state: Any) -> bool:
+def is_packed(state: object) -> bool:
     """Whether a state is the bytes of 8-bit blocks."""
     return isinstance(state, Tensor) and state.dtype == torch.uint8
 
@@ -144,7 +144,7 @@ def stored(param: Tensor, codec: Codec | None, value: complex | Tensor) -> Tenso
     return tensor.copy_(torch.from_numpy(bytes_))
 
 
-def numbers(name: str, state: Any, param: Tensor, chain: Chain) -> Tensor:
+def numbers(name: str, state: object, param: Tensor, chain: Chain) -> Tensor:
     """A state as a tensor of numbers of the parameter's shape: those of 8 bits in float32.
 
     Raises
@@ -165,7 +165,7 @@ def numbers(name: str, state: Any, param: Tensor, chain: Chain) -> Tensor:
     return tensor.copy_(torch.from_numpy(decoded).reshape(param.shape))
 
 
-def decoded(states: Mapping[str, Any], param: Tensor, chain: Chain) -> dict[str, Any]:
+def decoded(states: Mapping[str, Any], param: Tensor, chain: Chain) -> State:
     """The states of a parameter, those of 8 bits as `numbers` in its shape."""
     return {
         name: like(numbers(name, state, part(param), chain), param) if is_packed(state) else state

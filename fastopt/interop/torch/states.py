@@ -20,12 +20,10 @@ from fastopt.interop.torch.state_formats import (
     state_dtype_of,
     stored,
 )
-from fastopt.interop.torch.tensors import number
+from fastopt.interop.torch.tensors import State, number
 from fastopt.kernels.job import CORRECTION
 from fastopt.transforms.base import Chain
 from fastopt.transforms.states import START_FROM_PARAM
-
-State = dict[str, Any]
 
 COUNTS = (torch.float32, torch.float64)
 
@@ -124,7 +122,7 @@ def _start(
     return complex(value, value) if param.is_complex() else value
 
 
-def _fits(known: Any, param: Tensor, codec: Codec | None) -> bool:
+def _fits(known: object, param: Tensor, codec: Codec | None) -> bool:
     """Whether a state is stored like this, its elements where torch would have put them."""
     if not isinstance(known, Tensor) or known.device != param.device:
         return False

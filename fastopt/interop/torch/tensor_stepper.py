@@ -18,6 +18,7 @@ from fastopt.interop.torch.parameters import Section
 from fastopt.interop.torch.tensor_check import note_steps
 from fastopt.steps.build import build
 from fastopt.steps.clipping import NormClip
+from fastopt.steps.stepper import Stepper
 
 
 class TensorStepper:
@@ -94,7 +95,7 @@ class TensorStepper:
             if (sums := self.stepper.pass_sums) is not None:
                 sums.since = count
 
-    def step(self, grads: list[Any], has_gradient: Array, grad_scale: float) -> None:
+    def step(self, grads: list[object], has_gradient: Array, grad_scale: float) -> None:
         """Step, then update torch's counts and parameters with gaps; atomically in memory.
 
         `has_gradient` says which arrays have a gradient.
@@ -133,7 +134,7 @@ class TensorStepper:
         return changes
 
 
-def _has_sums(stepper: Any) -> bool:
+def _has_sums(stepper: Stepper) -> bool:
     return bool(stepper.decisions.passes) or stepper.pass_sums is not None
 
 

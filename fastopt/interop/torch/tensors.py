@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,7 +18,13 @@ from fastopt.codecs.formats import FORMATS
 from fastopt.executors.cuda import availability
 from fastopt.interop.torch.shards import check_placements, is_sharded, part
 
+if TYPE_CHECKING:
+    from torch.optim.optimizer import ParamsT
+
 Reader: TypeAlias = Callable[[Tensor], Any]
+Params: TypeAlias = "ParamsT"  # what torch takes: tensors or groups of them
+State: TypeAlias = dict[str, Any]  # what torch keeps of a parameter
+StateDict: TypeAlias = dict[str, Any]  # what torch saves
 
 COMPLEX = (torch.complex64, torch.complex128)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from fastopt.optimizers.dialects import keras, optax, others, torch
 from fastopt.optimizers.dialects.common import Dialect as Dialect
@@ -69,7 +68,7 @@ def translate(
     optimizer: str,
     dialects: Mapping[str, Dialect],
     dialect: str,
-    arguments: Mapping[str, Any],
+    arguments: Mapping[str, object],
     shared: Iterable[str],
 ) -> Settings:
     """The settings of fastopt's optimizer for another library's arguments."""

@@ -12,7 +12,7 @@ Settings: TypeAlias = dict[str, Any]
 Dialect: TypeAlias = Callable[..., Settings]
 
 
-def keras_options(weight_decay: Any, clipvalue: Any, global_clipnorm: Any) -> Settings:
+def keras_options(weight_decay: object, clipvalue: object, global_clipnorm: object) -> Settings:
     """What all of Keras's optimizers take: its decay is decoupled."""
     decay = {"weight_decay": weight_decay or 0.0, "decoupled_weight_decay": True}
     return {**decay, "clip_value": clipvalue, "clip_norm": global_clipnorm}

@@ -11,7 +11,7 @@ from fastopt.transforms.base import ONCE, Part, Slot, Update
 
 
 @lru_cache(512)
-def catch_up_part(parts: tuple[Part, ...], no_gradient: tuple[Any, ...], form: ClosedForm) -> Part:
+def catch_up_part(parts: tuple[Part, ...], no_gradient: tuple[object, ...], form: ClosedForm) -> Part:
     """The transform that brings an element up to date, with all slots of the chain.
 
     Its hyperparameters are those of `ClosedForm.entries`, then those of the parts that act once.

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastopt.arrays.checks import Array
+from fastopt.codecs.base import DType
 from fastopt.kernels.specialize import specialize
 from fastopt.transforms.base import ONCE, Chain, Transform
 from fastopt.validation import Hyper
@@ -38,7 +39,7 @@ class LinearForm:
         """Whether this is the variable itself, whatever the hyperparameters are."""
         return self.terms == {variable: 1} and type(self.terms[variable]) is int
 
-    def __add__(self, other: Any) -> LinearForm:
+    def __add__(self, other: object) -> LinearForm:
         if not isinstance(other, LinearForm):
             return NotImplemented
         terms = dict(self.terms)
@@ -63,7 +64,7 @@ class LinearForm:
     def __neg__(self) -> LinearForm:
         return -1.0 * self
 
-    def __sub__(self, other: Any) -> LinearForm:
+    def __sub__(self, other: object) -> LinearForm:
         return self + -other if isinstance(other, LinearForm) else NotImplemented
 
 
@@ -76,7 +77,7 @@ class ZeroGradientStep(NamedTuple):
 
 
 def zero_gradient_step(
-    chain: Chain, functions: Sequence[Any], numbers: Sequence[Hyper], dtype: np.dtype[Any]
+    chain: Chain, functions: Sequence[object], numbers: Sequence[Hyper], dtype: DType
 ) -> ZeroGradientStep:
     """A zero-gradient step in linear forms.
 
@@ -119,12 +120,12 @@ def zero_gradient_step(
 
 def _no_gradient_form(
     transform: Transform,
-    function: Any,
+    function: object,
     value: LinearForm,
     param: LinearForm,
     states: list[LinearForm],
     numbers: Hyper,
-    dtype: np.dtype[Any],
+    dtype: DType,
 ) -> tuple[LinearForm, list[LinearForm]]:
     if function is None:
         raise ValueError("has none (its no_gradient is None)")

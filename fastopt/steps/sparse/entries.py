@@ -10,6 +10,7 @@ import numpy as np
 
 from fastopt.arrays import checks
 from fastopt.arrays.checks import Array, loaded
+from fastopt.arrays.device_array import AnyArray
 from fastopt.arrays.tree import Structure
 from fastopt.codecs.floats import floats
 from fastopt.codecs.formats import FORMATS, compute_dtype, name_of
@@ -38,12 +39,12 @@ class RowGradient(NamedTuple):
         )
 
 
-def is_sparse(grad: Any) -> bool:
+def is_sparse(grad: object) -> bool:
     """Whether this is meant as a sparse gradient."""
     return (isinstance(grad, tuple) and len(grad) == 2) or _is_scipy(grad)
 
 
-def _is_scipy(grad: Any) -> bool:
+def _is_scipy(grad: object) -> bool:
     issparse = loaded("scipy.sparse", "issparse")
     return issparse is not None and issparse(grad)
 
@@ -194,7 +195,7 @@ def _first_of_each(ordered: Array) -> Array:
     return np.concatenate([ends[:1], new, ends[1:]]).astype(np.int64)
 
 
-def wanted_rows(rows: Any, structure: Structure, leaves: Sequence[Array]) -> dict[int, Array]:
+def wanted_rows(rows: object, structure: Structure, leaves: Sequence[AnyArray]) -> dict[int, Array]:
     """Rows that a caller names, of the parameters that have any, in rising order."""
     names, wanted = structure.names("rows"), {}
     for index, indices in enumerate(structure.match(rows, "rows")):

@@ -14,7 +14,6 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
 from fastopt.arrays.checks import Array
 from fastopt.changes import Change
@@ -23,6 +22,7 @@ from fastopt.executors.cpu.pointers import LINE, call_kernel, call_sum_kernel, p
 from fastopt.executors.dispatch import on_one_core, turn_for
 from fastopt.executors.norm import SUM_BLOCK
 from fastopt.kernels.compiler import compile_function, helper
+from fastopt.kernels.intrinsics import Builder, Value, emits
 
 chunk_bound = helper(partition.chunk_bound)
 
@@ -48,14 +48,10 @@ FIRST, PARAM, GRAD = range(3)  # in a row of addresses, in front of the slots; b
 AHEAD, FETCHED = 48, 1024
 
 
-@intrinsic
-def _fetch_line(typing_context, address):
-    def emit(context, builder, signature, args):
-        # Not to be written, although they are: a fetch into the second cache cannot say so.
-        prefetch_line(builder, builder.inttoptr(args[0], ir.IntType(8).as_pointer()), False, 2)
-        return context.get_dummy_value()
-
-    return types.void(types.intp), emit
+@emits(types.void(types.intp))
+def _fetch_line(builder: Builder, address: Value) -> None:
+    # Not to be written, although they are: a fetch into the second cache cannot say so.
+    prefetch_line(builder, builder.inttoptr(address, ir.IntType(8).as_pointer()), False, 2)
 
 
 @helper
@@ -183,7 +179,7 @@ def _compiled(name: str, parallel: bool) -> Callable[..., None]:
     return compile_function(python, signature, f"{name}-{kind}", parallel=parallel)
 
 
-def walking(executor: str, size: int, count: int, *arguments: Any) -> Change:
+def walking(executor: str, size: int, count: int, *arguments: object) -> Change:
     """The change that steps rows or brings them up to date, with at most `count` threads.
 
     Called as ``walking(executor, size, count, work, addresses, row_bytes, rows, positions, last)``.
@@ -211,14 +207,14 @@ def walking(executor: str, size: int, count: int, *arguments: Any) -> Change:
     return partial(_compiled("walk", threads > 1), *arguments, threads)
 
 
-def walk(executor: str, size: int, *arguments: Any) -> None:
+def walk(executor: str, size: int, *arguments: object) -> None:
     """``walk(executor, size, work, ...)``: work on rows now."""
     count, turn = turn_for(executor, [size])
     with turn:
         walking(executor, size, count, *arguments)()
 
 
-def sweep(executor: str, size: int, *arguments: Any) -> None:
+def sweep(executor: str, size: int, *arguments: object) -> None:
     """``sweep(executor, size, work, addresses, last)``: all lagging rows catch up."""
     count, turn = turn_for(executor, [size])
     with turn:

@@ -11,6 +11,7 @@ import numpy as np
 from numba import types
 
 from fastopt.arrays.checks import Array
+from fastopt.codecs.base import DType
 from fastopt.kernels.compiler import compile_function, helper
 from fastopt.kernels.job import NUMBERS
 
@@ -168,7 +169,7 @@ def _products(tree, marks, last, rows, now, entries, numbers):
     marks[now] = 0
 
 
-def _readable(kind: Any, dimensions: int = 1) -> Any:
+def _readable(kind: object, dimensions: int = 1) -> Any:
     return types.Array(kind, dimensions, "C", readonly=True)
 
 
@@ -176,7 +177,7 @@ _LONG = types.Array(types.int64, 1, "C")
 
 
 @cache
-def nonempty(index: np.dtype[Any]) -> Callable[[Array, Array], int]:
+def nonempty(index: DType) -> Callable[[Array, Array], int]:
     """``nonempty(dtype)(indptr, found)``: find the nonempty rows of a CSR matrix; their number."""
     signature = types.int64(_readable(numba.from_dtype(index)), _LONG)
     return compile_function(_nonempty, signature, f"nonempty-{index}")
@@ -206,7 +207,7 @@ def group_duplicates() -> Callable[..., tuple[int, int]]:
 
 
 @cache
-def add_rows(dtype: np.dtype[Any]) -> Callable[..., None]:
+def add_rows(dtype: DType) -> Callable[..., None]:
     """``add_rows(dtype)(starts, order, values, out)``: sums of rows.
 
     Row ``i`` of `out` is the sum of ``values[order[starts[i]:starts[i + 1]]]``, from left to right.
@@ -216,7 +217,7 @@ def add_rows(dtype: np.dtype[Any]) -> Callable[..., None]:
 
 
 @cache
-def scatter(index: np.dtype[Any], dtype: np.dtype[Any]) -> Callable[..., bool]:
+def scatter(index: DType, dtype: DType) -> Callable[..., bool]:
     """``scatter(index, dtype)(starts, columns, data, out)``: rows of a CSR matrix as dense ones.
 
     Entries of one element are added from left to right, to zero. False if one is outside of `out`.
@@ -228,7 +229,7 @@ def scatter(index: np.dtype[Any], dtype: np.dtype[Any]) -> Callable[..., bool]:
 
 
 @cache
-def products(dtype: np.dtype[Any]) -> Callable[..., None]:
+def products(dtype: DType) -> Callable[..., None]:
     """``products(dtype)(tree, marks, last, rows, now, entries, numbers)``: what it takes to catch up.
 
     Leaf ``t`` of the tree is the matrix of step ``t``, a node above the product of its two. For every

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from fastopt.arrays.checks import Array
 from fastopt.changes import Change
@@ -20,7 +19,7 @@ from fastopt.validation import choice
 MODES = ("exact", "lazy")
 
 
-def check_mode(sparse: Any) -> str | None:
+def check_mode(sparse: object) -> str | None:
     """Check the option `sparse`: None or one of `MODES`."""
     return None if sparse is None else choice("sparse", sparse, MODES)
 
@@ -120,7 +119,7 @@ class RowStepper:
         """Note whether rows lag after a step."""
         self.lagging = any(rows.now for rows in self._params.values())
 
-    def catch_up(self, grads: Sequence[Any] | None = None) -> None:
+    def catch_up(self, grads: Sequence[object] | None = None) -> None:
         """Bring all rows up to date: of all parameters, or of those with dense ones among gradients."""
         dense = [
             index
