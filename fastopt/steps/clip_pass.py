@@ -55,8 +55,9 @@ class ClipPass:
 
     def _prepare(self) -> None:
         """Get the kernels for the gradients that are in the table, compiled now if they are new."""
-        self._for = self._table.dtypes
-        self._sums.use([squares_kernel(str(name_of(dtype))) for dtype in self._for])
+        dtypes = self._table.dtypes
+        self._sums.use([squares_kernel(str(name_of(dtype))) for dtype in dtypes])
+        self._for = dtypes  # last: whatever interrupts it, the next step prepares anew
 
     def check(self, rows: Any, items: int, ranges: Any) -> int:
         """Check gradients, and read them in the same call; return the status of the header check."""
