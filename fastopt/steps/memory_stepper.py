@@ -286,8 +286,8 @@ class MemoryStepper(Stepper):
         sizes = [stop - start] * has_dense + self.row_steps.sizes(sparse)
         threads, turn = turn_for(self.executor, sizes if self.compiled else [])
         with turn:
-            how = self.hyper, self.setup.zero_grad, threads, self.pass_sums
-            changes = self.row_steps.stepped(sparse, *how)
+            clears, adds = self.setup.zero_grad, self.pass_sums
+            changes = self.row_steps.stepped(sparse, self.hyper, clears, threads, adds)
             if not self.compiled:
                 sums = [] if self.pass_sums is None else self.pass_sums.blocks
                 where = self.first, start, stop

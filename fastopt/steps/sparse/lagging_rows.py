@@ -174,7 +174,7 @@ class LaggingRows:
         ValueError
             As `find_matrix`.
         """
-        if not self._has_sums:
+        if self._catches_up and not self._has_sums:
             self.find_matrix(hyper)
         if self.now == REMEMBERED:
             self.catch_up()
@@ -193,7 +193,7 @@ class LaggingRows:
 
     def summing(self, gradient: RowGradient, hyper: Array) -> RowSums:
         """What adds up sums before the step over the rows with a gradient, which are up to date."""
-        self._bind(gradient, hyper)
+        self._bind(gradient, hyper, 0)
         size, blocks = len(gradient.rows) * self._width, len(gradient.rows) * blocks_of(self._width)
         walk = (*self._walk(gradient.rows, gradient.positions)[:-1],)
         return RowSums(blocks, size, row_driver.summing(self._executor, size, *walk))
@@ -215,11 +215,10 @@ class LaggingRows:
         self._find_products(gradient.rows)
         if self._catches_up:
             self._note()
-        cleared = [put(array, 0) for array in gradient.copied_from if clears]
+        cleared = [put(array, 0) for array in gradient.copied_from] if clears else []
         if not self._compiled:
             return [*self._stepped_in_python(gradient, hyper, clears, sums), *cleared]
-        self._bind(gradient, hyper)
-        self._work[row_driver.KERNEL] = code
+        self._bind(gradient, hyper, code)
         added: list[Change] = []
         if self._terms and sums is not None:
             numbers = np.zeros(len(gradient.rows) * blocks_of(self._width) * self._terms)
@@ -231,11 +230,12 @@ class LaggingRows:
         )
         return [walk, *added, *cleared]
 
-    def _bind(self, gradient: RowGradient, hyper: Array) -> None:
-        """Have compiled code find a gradient and hyperparameters."""
-        self._work[row_driver.HYPER] = checks.address(hyper)
-        self._work[row_driver.ROWS] = len(gradient.values)
-        self._work[row_driver.SUMS] = checks.address(gradient.sums)
+    def _bind(self, gradient: RowGradient, hyper: Array, code: int) -> None:
+        """Have compiled code find a gradient, hyperparameters and the kernel of the step."""
+        work = self._work
+        work[row_driver.KERNEL], work[row_driver.HYPER] = code, checks.address(hyper)
+        work[row_driver.ROWS] = len(gradient.values)
+        work[row_driver.SUMS] = checks.address(gradient.sums)
         self._addresses[row_driver.GRAD] = checks.address(gradient.values)
         self._row_bytes[row_driver.GRAD] = self._width * gradient.values.itemsize
 

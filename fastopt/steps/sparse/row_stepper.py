@@ -111,8 +111,8 @@ class RowStepper:
             self.lagging = True  # perhaps: to catch up without need changes nothing
             code = int(self._table[index, KERNEL])
             rows_of_param = self._params[index]
-            how = clears, threads, sums
-            changes += rows_of_param.stepped(gradient, code, hyper.of(index), *how)
+            numbers = hyper.of(index)
+            changes += rows_of_param.stepped(gradient, code, numbers, clears, threads, sums)
         return changes
 
     def note_lagging(self) -> None:
