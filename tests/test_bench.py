@@ -68,7 +68,7 @@ def test_another_machine_is_named_wherever_its_results_are() -> None:
     other = {**first, "machine": {**first["machine"], "cpu": "Other", "date": "2026-01-01"}}
     where = f"On Other, 2 threads, 2026-01-01, commit {first['machine']['commit']}"
     page = report.details(first, [other])
-    assert page.count("| RMSProp, in cache |") == page.count(f"## {where}") + 1 == 2
+    assert page.count("| float32, all cores |") == page.count(f"## {where}") + 1 == 2
     assert f"- {where}: a step over" in report.summary(first, [other])
 
 
