@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import cpuinfo
 import pytest
 
 from bench import machine, report
@@ -86,7 +85,9 @@ def _run(file: Path, arguments: list[str]) -> bool:
 
 def _store(start: Mapping[str, Any], cases: list[dict[str, Any]]) -> None:
     """Print what was measured, and store it if it is everything or to be added."""
-    facts = machine.facts(cpuinfo.get_cpu_info())
+    from cpuinfo import get_cpu_info
+
+    facts = machine.facts(get_cpu_info())
     facts |= {"commit": start["commit"], "busy_cores_before": start["neighbours"]}
     results = {"machine": facts, "full": "--full" in start["arguments"], "cases": cases}
     print(report.details(results))
