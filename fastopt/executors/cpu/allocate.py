@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from numbers import Integral
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,10 +15,13 @@ from fastopt.codecs.floats import as_dtype
 from fastopt.codecs.formats import FORMATS, name_of
 from fastopt.text import listed
 
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
 WORTH_TOUCHING = 1 << 22  # bytes
 
 
-def empty(n: int | tuple[int, ...], dtype: object = np.float32) -> Array:
+def empty(n: int | tuple[int, ...], dtype: DTypeLike = np.float32) -> Array:
     """A new buffer, aligned to cache lines, with pages mapped near the cores that will use them.
 
     Parameters

@@ -15,10 +15,10 @@ from fastopt.interop.mpi.partition import Partition
 from fastopt.interop.mpi.ranks import Ranks
 from fastopt.optimizers.checkpoint import description, finish_loading
 from fastopt.optimizers.optimizer import Optimizer
-from fastopt.validation import as_path
+from fastopt.validation import PathLike, as_path
 
 
-def save(ranks: Ranks, path: object, optimizer: Optimizer, flat: Array, partition: Partition) -> None:
+def save(ranks: Ranks, path: PathLike, optimizer: Optimizer, flat: Array, partition: Partition) -> None:
     """Write the shard of each rank, then the index that makes them the checkpoint."""
     name = ranks.comm.bcast(uuid.uuid4().hex[:12], root=0)
     with ranks.together("save"):
@@ -49,7 +49,7 @@ def save(ranks: Ranks, path: object, optimizer: Optimizer, flat: Array, partitio
             shard_files.remove_others(folder, name)
 
 
-def load(ranks: Ranks, path: object, optimizer: Optimizer, flat: Array, partition: Partition) -> None:
+def load(ranks: Ranks, path: PathLike, optimizer: Optimizer, flat: Array, partition: Partition) -> None:
     """Read the shard of each rank, after checking all files.
 
     The optimizer refuses to step until `finish_loading`.
@@ -61,7 +61,7 @@ def load(ranks: Ranks, path: object, optimizer: Optimizer, flat: Array, partitio
         shards.place()
 
 
-def load_checkpoint(path: object, optimizer: Optimizer) -> None:
+def load_checkpoint(path: PathLike, optimizer: Optimizer) -> None:
     """Continue from a sharded checkpoint in one process, without MPI.
 
     Parameters

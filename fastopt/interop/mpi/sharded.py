@@ -21,7 +21,7 @@ from fastopt.optimizers.optimizer import Optimizer
 from fastopt.optimizers.saved_description import by_option
 from fastopt.steps.clipping import GradientStats
 from fastopt.steps.stepper import Stepper, stepper_of
-from fastopt.validation import choice, finite_positive, flag, whole_number
+from fastopt.validation import PathLike, choice, finite_positive, flag, whole_number
 
 Local = TypeVar("Local", bound=Optimizer)
 
@@ -345,7 +345,7 @@ class ShardedOptimizer(Generic[Local]):
         self._exchange.gather_all(filled, part)
         return leave(filled) if out is None else out
 
-    def save(self, path: object) -> None:
+    def save(self, path: PathLike) -> None:
         """Write parameters and states to a folder: it then holds all of them, or what it held before.
 
         Every rank writes its own shard to a file, and rank 0 a small index when all files are there.
@@ -363,7 +363,7 @@ class ShardedOptimizer(Generic[Local]):
         """
         checkpoint.save(self._ranks, path, self.optimizer, self._part, self._partition)
 
-    def load(self, path: object) -> None:
+    def load(self, path: PathLike) -> None:
         """Continue from a folder written by `save`, on whatever number of ranks.
 
         Parameters and states are read; settings are taken over as by ``Optimizer.load``.
