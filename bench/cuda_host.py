@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -111,11 +112,18 @@ def tensors(name: str, shapes: list[Shape]) -> float:
             for param, grad in zip(params, sets[0], strict=True):
                 param.grad = grad
 
-        for _ in range(3):
-            backward()
-            optimizer.step()
+        def steps() -> None:
+            for _ in range(3):
+                backward()
+                optimizer.step()
+
+        steps()
         if EMULATED:
-            stack.enter_context(cuda_tensors.plain_attributes())
+            states = [tensor for state in optimizer.state.values() for tensor in state.values()]
+            plain = cuda_tensors.of_torchs_classes([*params, *chain(*sets), *states])
+            everywhere = stack.enter_context(plain)
+            steps()
+            everywhere()
         return lowest(optimizer.step, backward)
 
 

@@ -158,7 +158,7 @@ def _setting(name: str, value: object, accepted: Callable[[float], bool], rule: 
     if not callable(value):
         return _constant(name, value, accepted, rule)
     if isinstance(value, CurrentValue):  # not a schedule of a user's, which is called once a step
-        return partial(_current, value, accepted, rule)
+        return _Current(value, accepted, rule)
     return partial(_at_step, name, value, accepted, rule)  # not a closure: chains are pickled
 
 
@@ -180,13 +180,25 @@ def _at_step(
     return _checked(f"{name} (from its schedule, at step {step})", value, accepted, rule)
 
 
-def _current(number: CurrentValue, accepted: Callable[[float], bool], rule: str, step: int) -> float:
-    value = number(step)
-    if type(value) is float and math.isfinite(value) and accepted(value):
-        return value
-    if isinstance(value, DeviceScalar):
-        return value  # type: ignore[return-value]  # it computes like a float
-    return _checked(number.label, value, accepted, rule)
+class _Current:
+    """A setting that reads a number which others assign, and checks it when it is another one."""
+
+    __slots__ = "_accepted", "_number", "_passed", "_rule"
+
+    def __init__(self, number: CurrentValue, accepted: Callable[[float], bool], rule: str) -> None:
+        self._number, self._accepted, self._rule = number, accepted, rule
+        self._passed: float | None = None
+
+    def __call__(self, step: int) -> float:
+        value = self._number(step)
+        if value is self._passed:
+            return value  # type: ignore[return-value]
+        if type(value) is float and math.isfinite(value) and self._accepted(value):
+            self._passed = value
+            return value
+        if isinstance(value, DeviceScalar):
+            return value  # type: ignore[return-value]  # it computes like a float
+        return _checked(self._number.label, value, self._accepted, self._rule)
 
 
 def _is_any(_: float) -> bool:

@@ -21,8 +21,8 @@ from fastopt.codecs.rounding import phase
 from fastopt.kernels.job import GRAD_FACTOR, NUMBERS, PHASE
 from fastopt.steps.constants import check_constants
 from fastopt.steps.group import Group
-from fastopt.transforms.base import Chain
-from fastopt.validation import each_called_once
+from fastopt.transforms.base import Chain, Transform
+from fastopt.validation import call, each_called_once
 
 _EVERY_STEP = slice(GRAD_FACTOR, PHASE + 1)  # what can be another although no setting is
 
@@ -31,6 +31,21 @@ class _Key(NamedTuple):
     group: int
     format: str  # of the parameters where limits are rounded to it, else of the arithmetic
     lag: int  # steps that these arrays were skipped for
+
+
+class _Source(NamedTuple):
+    """What the numbers of a buffer come from."""
+
+    # Each transform with its hyperparameters, whether they are a function of the step, how many there
+    # are, and room for those that follow from sums.
+    parts: list[tuple[Transform, Any, bool, int, tuple[float, ...]]]
+    format: str
+    is_limited: bool  # whether some are rounded to the format in a direction
+    lag: int
+    seed: int | None
+    dtype: str
+    smallest: float  # above zero
+    largest: float
 
 
 class Entry(NamedTuple):
@@ -112,6 +127,7 @@ class Hyperparameters:
         if self._apart:
             self._views = {key: self._views.get(key, list(rows)) for key, rows in self._buffers.items()}
         self._packs: list[Callable[..., None]] = []  # made by the first step that needs them
+        self._sources: list[_Source] = []  # and these
 
     def arranged(self, lags: Sequence[int]) -> Hyperparameters:
         """The same for other lags; buffers that are needed on are those of this one."""
@@ -169,11 +185,13 @@ class Hyperparameters:
             for key, buffer in self._buffers.items():
                 buffer.T[_EVERY_STEP].T[...] = factor, self._phase_at(step - key.lag)
             return
-        arguments = self._chains, step, grad_scale
+        if not self._sources:
+            self._sources = self._sources_of(self._chains)
+        arguments = self._sources, step, grad_scale
         if self._repeats:
-            numbers, self._repeats = each_called_once(self._all_numbers, *arguments)
+            numbers, self._repeats = each_called_once(_all_numbers, *arguments)
         else:
-            numbers = self._all_numbers(*arguments)
+            numbers = _all_numbers(*arguments)
         self._current = numbers
         self._packs = self._packs or list(map(_packer, self._buffers.values()))
         for pack, buffer_numbers in zip(self._packs, numbers, strict=True):
@@ -199,51 +217,28 @@ class Hyperparameters:
             for group, format_ in dict.fromkeys(self._members):
                 check_constants(chains[group], format_)
             self._checked = chains
-        numbers, _ = each_called_once(self._all_numbers, chains, step, grad_scale)
+        sources = self._sources_of(chains)
+        numbers, _ = each_called_once(_all_numbers, sources, step, grad_scale)
         changes = [
             put(buffer, np.array(values, buffer.dtype))
             for buffer, values in zip(self._buffers.values(), numbers, strict=True)
         ]
         constant = not any(chain.varies for chain in chains)
         new: dict[str, object] = {"_chains": chains, "_are_constant": constant, "_repeats": True}
-        new["_current"] = numbers
+        new |= {"_current": numbers, "_sources": sources}
         new["_scale"] = grad_scale if constant else None
         return [*changes, partial(vars(self).update, new)]
 
-    def _all_numbers(self, chains: Sequence[Chain], step: int, grad_scale: float) -> list[list[float]]:
-        """What goes into each buffer."""
-        return [self._numbers(key, chains, step, grad_scale) for key in self._buffers]
+    def _sources_of(self, chains: Sequence[Chain]) -> list[_Source]:
+        return [self._source(key, chains[key.group]) for key in self._buffers]
 
-    def _numbers(
-        self, key: _Key, chains: Sequence[Chain], count: int, grad_scale: float
-    ) -> list[float]:
-        dtype, smallest, largest = _range(key.format)
-        step, factor = count - key.lag, 1.0 / grad_scale
-        if not smallest <= factor <= largest:
-            raise ValueError(
-                f"grad_scale must have a finite inverse above zero in {dtype}, got {grad_scale!r}"
-            )
-        lengths = self._lengths[key.group]
-        numbers = [factor, self._phase_at(step)]
-        for part, (length, room) in zip(chains[key.group], lengths, strict=True):
-            hyper = part.hyper_at(step)
-            if len(hyper) != length:
-                raise ValueError(
-                    f"transform {part.name!r} must always have as many hyperparameters: its hyper gave "
-                    f"{len(hyper)} numbers at step {step}, {length} before"
-                )
-            if (direction := part.round_towards) is not None:
-                hyper = tuple(limit_in(key.format, number, direction) for number in hyper)
-            # One sum tells that all are finite, as a rule; NaN fails both.
-            if not sum(map(abs, hyper)) <= largest and not all(abs(n) <= largest for n in hyper):
-                raise ValueError(
-                    f"the hyperparameters of transform {part.name!r} must be finite in {dtype}, "
-                    f"got {hyper} at step {step}"
-                )
-            numbers += hyper
-            if room:
-                numbers += room
-        return numbers
+    def _source(self, key: _Key, chain: Chain) -> _Source:
+        parts = [
+            (part, part.hyper, callable(part.hyper), *lengths)
+            for part, lengths in zip(chain, self._lengths[key.group], strict=True)
+        ]
+        limited = any(part.round_towards is not None for part in chain)
+        return _Source(parts, key.format, limited, key.lag, self._seed, *_range(key.format))
 
     def _phase_at(self, step: int) -> float:
         return 0.0 if self._seed is None else phase(self._seed, step)
@@ -251,6 +246,62 @@ class Hyperparameters:
     def scale_gradients(self, factor: float) -> None:
         """Multiply gradients by another factor, until the next `fill`."""
         make([put(buffer.T, factor, GRAD_FACTOR) for buffer in self._buffers.values()])
+
+
+def _all_numbers(sources: list[_Source], count: int, grad_scale: float) -> list[list[float]]:
+    """What goes into each buffer."""
+    return [_numbers(source, count, grad_scale) for source in sources]
+
+
+def _numbers(source: _Source, count: int, grad_scale: float) -> list[float]:
+    parts, _, is_limited, lag, seed, dtype, smallest, largest = source
+    step, factor = count - lag, 1.0 / grad_scale
+    if not smallest <= factor <= largest:
+        raise ValueError(
+            f"grad_scale must have a finite inverse above zero in {dtype}, got {grad_scale!r}"
+        )
+    numbers = [factor, 0.0 if seed is None else phase(seed, step)]
+    for part, hyper, varies, length, room in parts:
+        values = call(hyper, step) if varies else hyper
+        if len(values) != length:
+            raise ValueError(
+                f"transform {part.name!r} must always have as many hyperparameters: its hyper gave "
+                f"{len(values)} numbers at step {step}, {length} before"
+            )
+        numbers += values
+        if room:
+            numbers += room
+    if is_limited:
+        _round_limits(source, numbers)
+    # One sum tells that all are finite, as a rule; NaN fails too.
+    if not sum(map(abs, numbers)) <= largest:
+        _check_finite(source, numbers, step)
+    return numbers
+
+
+def _spans(source: _Source) -> Iterator[tuple[Transform, slice]]:
+    """Each transform, and where its hyperparameters are among the numbers."""
+    stop = NUMBERS
+    for part, *_, length, room in source.parts:
+        start, stop = stop, stop + length
+        yield part, slice(start, stop)
+        stop += len(room)
+
+
+def _round_limits(source: _Source, numbers: list[float]) -> None:
+    for part, where in _spans(source):
+        if (direction := part.round_towards) is not None:
+            numbers[where] = [limit_in(source.format, number, direction) for number in numbers[where]]
+
+
+def _check_finite(source: _Source, numbers: list[float], step: int) -> None:
+    for part, where in _spans(source):
+        hyper = tuple(numbers[where])
+        if not all(abs(number) <= source.largest for number in hyper):
+            raise ValueError(
+                f"the hyperparameters of transform {part.name!r} must be finite in {source.dtype}, "
+                f"got {hyper} at step {step}"
+            )
 
 
 def _packer(buffer: Array) -> Callable[..., None]:

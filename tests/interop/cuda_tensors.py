@@ -148,8 +148,11 @@ class _Interface(ctypes.Structure):
     )
 
 
-def _exchange():
-    """torch's exchange interface, which says of emulated tensors that they are on a device."""
+def _exchange(subclass):
+    """torch's exchange interface, which says of emulated tensors that they are on a device.
+
+    Those of a subclass, or all.
+    """
     get, new = ctypes.pythonapi.PyCapsule_GetPointer, ctypes.pythonapi.PyCapsule_New
     get.restype, get.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
     new.restype, new.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
@@ -158,16 +161,20 @@ def _exchange():
     interface = _Interface.from_buffer_copy(original)
     words = ctypes.POINTER(ctypes.c_int64)
     describe = ctypes.CFUNCTYPE(ctypes.c_int, words, words)(original.describe)
-    cuda, emulated, plain = 2, id(Emulated), id(torch.Tensor)
+    cuda, emulated, plain = 2, id(subclass), id(torch.Tensor)
 
     @numba.cfunc("int32(CPointer(int64), CPointer(int64))")
     def on_device(item, into):
+        if emulated == plain:
+            status = describe(item, into)
+            into[1] = cuda  # after the address
+            return status
         if item[1] != emulated:  # after the count of references
             return describe(item, into)
         item[1] = plain  # torch takes longer to find out that a subclass is a tensor
         status = describe(item, into)
         item[1] = emulated
-        into[1] = cuda  # after the address
+        into[1] = cuda
         return status
 
     @numba.cfunc("int32(int32, int32, CPointer(int64))")
@@ -182,7 +189,7 @@ def _exchange():
 
 _kept = []
 if EMULATED and hasattr(torch.Tensor, "__dlpack_c_exchange_api__"):
-    Emulated.__dlpack_c_exchange_api__ = _exchange()
+    Emulated.__dlpack_c_exchange_api__ = _exchange(Emulated)
 
 
 @contextlib.contextmanager
@@ -193,13 +200,31 @@ def as_in_the_field():
 
 
 @contextlib.contextmanager
-def plain_attributes():
-    """Emulated tensors that cost no more to use than torch's own, as long as nothing computes."""
+def of_torchs_classes(tensors):
+    """Emulated tensors that cost no more to use than torch's own, as long as nothing computes.
+
+    Their classes are torch's, of which all tensors in memory of the device are said to be there; gives
+    what makes this so for every tensor, without asking for its memory.
+    """
+    device = torch.Tensor.device.__get__
+
+    def is_there(tensor):
+        return not tensor.is_meta and tensor.untyped_storage().data_ptr() in _memory
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Emulated, "__torch_function__", torch._C._disabled_torch_function_impl)
-        patch.setattr(Emulated, "is_cuda", True)
-        patch.setattr(Emulated, "device", torch.device("cuda:0"))
-        yield
+        patch.setattr(torch.Tensor, "__dlpack_c_exchange_api__", _exchange(torch.Tensor))
+        patch.setattr(torch.Tensor, "is_cuda", property(is_there))
+        there = property(lambda tensor: torch.device("cuda:0") if is_there(tensor) else device(tensor))
+        patch.setattr(torch.Tensor, "device", there)
+        for tensor in tensors:
+            is_param = isinstance(tensor, torch.nn.Parameter)
+            tensor.__class__ = torch.nn.Parameter if is_param else torch.Tensor
+
+        def everywhere():
+            patch.setattr(torch.Tensor, "is_cuda", True)
+            patch.setattr(torch.Tensor, "device", torch.device("cuda:0"))
+
+        yield everywhere
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from numba import types
 
 from fastopt.executors.cpu.columns import COUNT, COUNTS, GRAD, HYPER_LAG, ITEMSIZE, LAG, LENGTH, STEPS
 from fastopt.executors.cpu.header_check import can_be_at
-from fastopt.executors.cpu.pointers import number_writer, read_word, word_reader
+from fastopt.executors.cpu.pointers import borrowed, number_writer, read_word, word_reader
 from fastopt.executors.exchange import ID, TABLE, WORDS, data_of, fits, is_alike
 from fastopt.executors.interpreter import NONE, attribute_of, is_true, item_of, release
 from fastopt.kernels.compiler import compile_function, helper
@@ -50,6 +50,8 @@ def _store_number(address, size, number):
 def _scan(
     python, exchange, asked, states, found_in, others, params, grads, rows, ranges, noted, locations
 ):
+    exchange, states = borrowed(exchange), borrowed(states)
+    grads, ranges = borrowed(grads), borrowed(ranges)
     for i in range(states.shape[0]):
         item = states[i, ID]
         if found_in[i, OWNER] != 0 and item_of(python, found_in[i, OWNER], found_in[i, NAME]) != item:
