@@ -164,15 +164,15 @@ class Expected:
     def __init__(self, tensors: Sequence[object], exchange: Array) -> None:
         self.exchange, self._kinds = exchange, list(map(type, tensors))
         self.table = np.zeros((len(tensors), SIZE + 1), np.int64)
-        self._shapes = []
+        self._shapes: dict[tuple[int, ...], Array] = {}  # one for all that are alike: they stay in cache
         describe = _DESCRIBE(int(exchange[DESCRIBE]))
         struct = np.zeros(OFFSET + 1, np.int64)
         for row, tensor, kind in zip(self.table, tensors, self._kinds, strict=True):
             describe(tensor, address(struct))
             ndim = int(struct[FORM_AT]) & 0xFFFFFFFF
             lists = [_numbers(int(struct[column]), ndim) for column in (SHAPE_AT, STRIDES_AT)]
-            shape = np.array([*lists[0], *lists[1], 0], np.int64)
-            self._shapes.append(shape)
+            numbers = *lists[0], *lists[1], 0
+            shape = self._shapes.setdefault(numbers, np.array(numbers, np.int64))
             row[[ID, KIND, DEVICE, FORM]] = id(tensor), id(kind), struct[DEVICE_AT], struct[FORM_AT]
             row[[NDIM, SHAPE, STRIDES]] = ndim, address(shape), address(shape) + 8 * ndim
             row[[DATA, SIZE]] = struct[AT] + struct[OFFSET], np.prod(shape[:ndim])

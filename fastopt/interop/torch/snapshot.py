@@ -59,6 +59,8 @@ class Snapshot:
         self._tensors = [tensor for row in rows for tensor in row.tensors()]
         tensors = Expected(self._tensors, exchange)
         self._names = [(row.state, name) for row in rows for name in (None, *row.tracked)]
+        states = (t for t, (_, name) in zip(self._tensors, self._names, strict=True) if name)
+        self._references = list(map(_reference, states))
         # Kept alive, like what follows: compiled code knows objects by their address.
         found_in = np.array(
             [(id(state) if name else 0, id(name)) for state, name in self._names], np.int64
@@ -132,6 +134,17 @@ class Snapshot:
     def take(self) -> None:
         """Have the coming step take the gradients that are noted."""
         self._gradients.is_noted = True
+
+
+def _reference(tensor: Tensor) -> Tensor:
+    """An owner of a reference to a tensor in C++.
+
+    Where there is one torch describes the tensor in half of the time: it need not count a reference to
+    the object of Python. Not for parameters, which `torch.utils.swap_tensors` would refuse.
+    """
+    owner = tensor.detach()
+    owner.grad = tensor
+    return owner
 
 
 def _is_usual(row: Row) -> bool:
