@@ -164,7 +164,7 @@ class Expected:
     def __init__(self, tensors: Sequence[object], exchange: Array) -> None:
         self.exchange, self._kinds = exchange, list(map(type, tensors))
         self.table = np.zeros((len(tensors), SIZE + 1), np.int64)
-        self._shapes: dict[tuple[int, ...], Array] = {}  # one for all that are alike: they stay in cache
+        self._shapes: dict[tuple[int, ...], Array] = {}  # one for tensors that are alike: in cache
         describe = _DESCRIBE(int(exchange[DESCRIBE]))
         struct = np.zeros(OFFSET + 1, np.int64)
         for row, tensor, kind in zip(self.table, tensors, self._kinds, strict=True):

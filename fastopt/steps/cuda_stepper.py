@@ -20,7 +20,7 @@ from fastopt.executors.cuda import copies, device, driver_calls, streams
 from fastopt.executors.cuda.control import Control
 from fastopt.executors.cuda.kernel_source import KEPT
 from fastopt.executors.cuda.quick_steps import QuickStep, quick_step
-from fastopt.executors.launching import TAKEN
+from fastopt.executors.launching import TAKEN, UNLIKE
 from fastopt.executors.norm import LOCAL, Reducer
 from fastopt.steps.clipping import GradientStats, NormClip
 from fastopt.steps.cuda_batches import BatchMaker
@@ -75,7 +75,6 @@ class CudaStepper(Stepper):
         # torch's tensors are checked where the list of them is made.
         self._headers = DeviceHeaders([] if setup.listed else parameters.groups, self.by_table)
         self._quick: QuickStep | None = None
-        self._moved = np.zeros(1, np.int64)  # whether that bound gradients Python does not know of
         self._device_clip: DeviceClip | None = None
         control: Control | None = None
         with device.on(self.ordinal):
@@ -167,9 +166,11 @@ class CudaStepper(Stepper):
             if self.varies:
                 self.hyper.fill(self.count, grad_scale)
             # In a name of its own: the list must stay while compiled code reads it.
-            arrays, items = self.gradients.enter(grads)  # noqa: RUF059
+            arrays, items = self.gradients.enter(grads)
             also = self._also
             status = make([partial(quick.take, items), *also])[0] if also else quick.take(items)
+            if status == UNLIKE and not also and self.gradients.note_alike(arrays):
+                status = quick.take(items)
             if status == TAKEN or driver_calls.was_taken(status):
                 self._also = []
                 return
@@ -200,12 +201,10 @@ class CudaStepper(Stepper):
             return None
         if self.driver is None or expected is None or not all(gradients.has_gradient):
             return None
-        if gradients.moved:  # they will again, it seems
-            return None
         stays = gradients.formats != gradients.formats_of_leaves or self.setup.zero_grad
         known = self.driver, self.rows, self.launches.table, self.launches.batches, self.ranges
         with device.on(self.ordinal):
-            how = stays, expected, gradients.stream, self._moved, self._headers.expected
+            how = stays, expected, gradients.stream, gradients.moved, self._headers.expected
             return quick_step(*known, *how)
 
     def begin(self, grads: object, grad_scale: object, stream: object = None) -> None:
@@ -221,10 +220,10 @@ class CudaStepper(Stepper):
             if self.setup.capturable or self._skips.unread >= KEPT - 1:
                 self.settle()
             self.hyper.fill(self.count, grad_scale)
-        if self._moved[0]:
+        if self.gradients.moved[0]:
             self.gradients.forget()
             self.launches.forget()
-            self._moved[0] = 0
+            self.gradients.moved[0] = 0
         if self.setup.capturable:
             self._is_capturing = self._has_started and self.launches.captures(self._handle(stream))
         self.gradients.take(grads)

@@ -143,8 +143,8 @@ class DeviceGradients:
         Gives the stream to step on where the caller names none.
     expected : Expected or None
         By what compiled code knows that the gradients of a step are those that are bound.
-    moved : bool
-        Whether those of the last step were other objects than before, where objects are known.
+    moved : array of int64
+        Its element is 1 if compiled code may have bound gradients that are not known here.
     formats_of_leaves : list of str
         Of the parameters.
     noted : array of int64
@@ -174,7 +174,7 @@ class DeviceGradients:
         self.formats = [str(name_of(leaf.dtype)) for leaf in leaves]
         self.formats_of_leaves = self.formats
         self.expected: Expected | None = None
-        self._one = np.zeros(1, np.int64)
+        self.moved, self._one = np.zeros(1, np.int64), np.zeros(1, np.int64)
         self._one_at = address(self._one)
         self.addresses = NOWHERE
         self.has_gradient: list[bool] = []
@@ -185,7 +185,6 @@ class DeviceGradients:
         self._itemsizes: list[int] = []
         self._objects: list[object] = []
         self._ids, self._readers = NONE, list[Reader]()
-        self.moved = False
         self._read: list[int] = []  # what they gave the last time
         self._is_fixed = False
 
@@ -218,9 +217,7 @@ class DeviceGradients:
         arrays = self._find(grads)
         ids = identities(arrays) if self._is_fixed else NONE
         if self._is_fixed and ids == self._ids:
-            self.moved = False
             return
-        self.moved = False
         self._ids = NONE  # until all is bound: whatever interrupts this, the next step binds anew
         if self.expected is not None and self._is_fixed:
             self.expected.table[:, ID] = 0  # until the new ones are held: numbers are used again
@@ -236,7 +233,7 @@ class DeviceGradients:
 
     def _take_noted(self) -> None:
         """Bind gradients that compiled code checked, whose addresses it noted in the table."""
-        self._ids, self._readers, self._is_fixed, self.moved = NONE, [], False, False
+        self._ids, self._readers, self._is_fixed = NONE, [], False
         self.expected = self._of_leaf
         if self.formats != self.formats_of_leaves:
             self._take_formats(self.formats_of_leaves)
@@ -266,21 +263,47 @@ class DeviceGradients:
 
     def _take_alike(self, arrays: list[object]) -> bool:
         """Bind gradients like the previous ones at other addresses; False if they must be checked."""
-        if not self._readers or self._setup.zero_grad:
-            return False
-        try:
-            read = [read(g) for read, g in zip(self._readers, arrays, strict=True)]
-        except (AttributeError, RuntimeError):  # they do not have what is asked for
+        read = self._addresses_of(arrays)
+        if read is None:
             return False
         if read == self._read:
             return True
-        for row, (new, bound) in enumerate(zip(read, self._read, strict=True)):
-            if new != bound and not self._is_free(row, new):
-                return False
         readers, self._readers, addresses = self._readers, [], np.array(read, np.int64)
         self._bind(addresses, self.has_gradient)
         self._read, self._readers = read, readers
-        self.moved = self._is_fixed
+        return True
+
+    def _addresses_of(self, arrays: list[Any]) -> list[int] | None:
+        """The addresses of gradients that are like the previous ones; None if they must be checked."""
+        if not self._readers or self._setup.zero_grad:
+            return None
+        try:
+            read = [read(g) for read, g in zip(self._readers, arrays, strict=True)]
+        except (AttributeError, RuntimeError):  # they do not have what is asked for
+            return None
+        for row, (new, bound) in enumerate(zip(read, self._read, strict=True)):
+            if new != bound and not self._is_free(row, new):
+                return None
+        return read
+
+    def note_alike(self, arrays: Any) -> bool:
+        """Note the addresses of other arrays like the previous ones, for compiled code to bind.
+
+        False for arrays that can change their memory, and for those that must be checked.
+        """
+        expected = self.expected
+        if expected is None or not self._is_fixed:
+            return False
+        if self._single:
+            arrays = [arrays]
+        read = self._addresses_of(arrays)
+        if read is None:
+            return False
+        self.moved[0] = 1  # before anything changes
+        expected.table[:, ID] = 0  # until the new ones are held: numbers are used again
+        self._table.rows[:, GRAD] = self._read = read
+        self._objects = arrays
+        expected.table[:, ID] = list(map(id, arrays))
         return True
 
     def _is_free(self, row: int, address: int) -> bool:

@@ -134,8 +134,8 @@ def names(optimizer: str) -> tuple[str, ...]:
 
 def switches(optimizer: type[NamedOptimizer], group: ParamGroup) -> tuple[object, ...]:
     """The entries that decide which transforms a chain has."""
-    on = [bool(group.get(name, False)) for name in _switches(optimizer.__name__)]
-    return (*on, group.get(AUTOMATIC_LR))
+    entries = map(group.get, _switches(optimizer.__name__))
+    return (*map(bool, entries), group.get(AUTOMATIC_LR))
 
 
 @cache
