@@ -1,8 +1,9 @@
-"""``python -m bench.cuda_host [TREE ...]``: what the host takes to start a step on a GPU.
+"""``python -m bench.cuda_host [CHECKOUT ...]``: what the host takes to start a step on a GPU.
 
 Several checkouts are compared in turns, each in processes of its own; a ratio is that to the first.
 Gradients of networks are other tensors in every step, as after a backward pass. On an emulated GPU
-the driver's launch does nothing while it is measured, so that the host's work alone is seen.
+the driver's launch does nothing while it is measured, so that the host's work alone is seen. A
+comparison is stored in bench/results/cuda_host/, from where `bench.cuda.report` writes docs/cuda.md.
 """
 
 from __future__ import annotations
@@ -13,19 +14,22 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
 import fastopt
 from bench.models import MODELS, Shape
+from bench.tables import duration
 from fastopt.executors.cuda import availability
 
 HERE = Path(__file__).parents[1]
+RESULTS = HERE / "bench" / "results" / "cuda_host"
 EMULATED = bool(os.environ.get("GPU_EMULATOR"))
 STEPS = 400
 AT_ONCE = 10  # steps that are too short for the clock
@@ -158,6 +162,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure and print; the result is the exit status."""
     parser = argparse.ArgumentParser(prog="python -m bench.cuda_host", description=__doc__)
     parser.add_argument("trees", nargs="*", type=Path, default=[HERE])
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where to store a comparison")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true", help="measure in this process")
     options = parser.parse_args(arguments)
@@ -173,7 +178,49 @@ def main(arguments: list[str] | None = None) -> int:
     for name in first:
         row = [times[tree][name] for tree in options.trees]
         print(f"{name:28}", *(f"{t * 1e6:9.1f} us {t / first[name]:6.3f} x" for t in row))
+    if len(options.trees) > 1:
+        print(f"stored {store(times, options.results)}; python -m bench.cuda.report writes the page")
     return 0
+
+
+def store(times: dict[Path, dict[str, float]], folder: Path) -> Path:
+    """Write what was measured, in the place of what the machine has measured before."""
+    from cpuinfo import get_cpu_info
+
+    from bench import machine
+
+    facts = machine.facts(get_cpu_info())
+    checkouts = [
+        {"commit": commit(tree), "seconds": {name: float(f"{t:.4g}") for name, t in row.items()}}
+        for tree, row in times.items()
+    ]
+    results = {"machine": facts, "emulated": EMULATED, "checkouts": checkouts}
+    path = folder / f"{machine.name(facts)}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+    return path
+
+
+def commit(tree: Path) -> str:
+    """The commit of a checkout, shortened."""
+    command = "git", "rev-parse", "--short=7", "HEAD"
+    return subprocess.run(command, cwd=tree, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def sentence(results: Mapping[str, Any]) -> str:
+    """What was measured, of the newest checkout and of the first."""
+    facts, (first, *_, last) = results["machine"], results["checkouts"]
+    how = " on an emulated GPU whose launches do nothing" if results["emulated"] else ""
+    pairs = (
+        f"{name} {duration(seconds)} ({duration(first['seconds'][name])})"
+        for name, seconds in last["seconds"].items()
+    )
+    return (
+        f"`python -m bench.cuda_host` measures what the host takes for a step, of several checkouts in "
+        f"turns; on {facts['date']}, {facts['cpu']}{how}, torch {facts['libraries']['torch']}, and in "
+        f"brackets at commit {first['commit']}: {'; '.join(pairs)}. A step of the core is one of "
+        "RMSProp over one array of Numba, one in torch is of Adam with new gradients."
+    )
 
 
 if __name__ == "__main__":

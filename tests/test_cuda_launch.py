@@ -58,6 +58,26 @@ def test_the_same_gradient_again(opt, monkeypatch):
     np.testing.assert_array_equal(to_host(opt.params), expected(3))
 
 
+def test_other_arrays_in_each_step(opt, monkeypatch):
+    """They are bound by compiled code, which goes on to do so with arrays of before."""
+    grads = [to_device(np.full(50, 2.0, np.float32)) for _ in range(3)]
+    opt.step(grads[0])
+    alone(opt, monkeypatch)
+    for i in (1, 1, 0, 2, 0):
+        opt.step(grads[i])
+    opt.step(to_device(np.full(50, 2.0, np.float32)))
+    monkeypatch.undo()
+    opt.step(grads[0], grad_scale=1)  # by way of Python, with one that was bound in between
+    np.testing.assert_array_equal(to_host(opt.params), expected(8))
+    opt.step(grads[1])
+    for refused in (opt.params, to_device(np.zeros(51, np.float32))):
+        with pytest.raises(ValueError, match="grads"):
+            opt.step(refused)
+    opt.step(misaligned(np.full(50, 2.0, np.float32)))
+    assert opt.step_count == 10
+    np.testing.assert_array_equal(to_host(opt.params), expected(10))
+
+
 def test_settings_and_schedules(monkeypatch):
     """What depends on the step is written before the call, and what was assigned holds."""
     w, twin = to_device(np.ones(50, np.float32)), np.ones(50, np.float32)
@@ -154,22 +174,35 @@ def _older_objects_left_alone():
 
 
 @pytest.mark.usefixtures("_older_objects_left_alone")
-def test_an_interrupt_anywhere_leaves_no_number_of_an_object_that_is_not_held(opt):
-    memory = to_device(np.full(50, 2.0, np.float32))
-    grads = [memory[:]]
+@pytest.mark.parametrize("method", ["take", "note_alike"])
+def test_an_interrupt_anywhere_leaves_no_number_of_an_object_that_is_not_held(opt, method):
+    memory = [to_device(np.full(50, value, np.float32)) for value in (2.0, 3.0)]
+    grads = [memory[0][:]]
     seen = [weakref.ref(grads[0])]
     opt.step(grads.pop())
-    gradients = stepper_of(opt)().gradients
+    stepper = stepper_of(opt)()
+    gradients, twin = stepper.gradients, fastopt.RMSProp(np.ones(50, np.float32), lr=0.1)
+    twin.step(np.full(50, 2.0, np.float32))
+    function = getattr(type(gradients), method)
     for line in range(1, 99):
-        grads.append(memory[:])
+        grads.append(memory[line % 2][:])
         seen.append(weakref.ref(grads[0]))
-        take = type(gradients).take
-        if not interrupted_at(line, lambda: opt.step(grads.pop()), functions=[take]):
-            return
+        if method == "take":
+            stepper._quick = None
+        if not interrupted_at(line, lambda: opt.step(grads.pop()), functions=[function]):
+            twin.step(np.full(50, 2.0 + line % 2, np.float32))
+            assert line > 9
+            break
         gc.collect()
         held = {id(ref()) for ref in seen if ref() is not None}
-        assert set(gradients.expected.table[:, ID].tolist()) <= {0, *held}
-    pytest.fail("the last line was not reached")
+        expected = gradients.expected
+        assert expected is None or set(expected.table[:, ID].tolist()) <= {0, *held}
+    else:
+        pytest.fail("the last line was not reached")
+    for value in (3.0, 2.0, 2.0):
+        opt.step(memory[value == 3.0])
+        twin.step(np.full(50, value, np.float32))
+    np.testing.assert_array_equal(to_host(opt.params), twin.params)
 
 
 def _address(array):

@@ -14,6 +14,7 @@ from fastopt import transforms as t
 from fastopt.executors.cuda import streams
 from tests.device import (
     assert_same_on_device,
+    misaligned,
     needs_device,
     needs_driver,
     needs_emulator,
@@ -317,6 +318,30 @@ class TestCapturable:
         opt.step(grads)
         for _ in range(8):  # so many can be captured one after the other
             captured(monkeypatch, lambda: opt.step(grads), launches=1)
+
+    def test_a_capture_waits_for_nothing_and_loads_nothing(self, monkeypatch):
+        """A driver refuses both meanwhile."""
+        from fastopt.executors.cuda import control, programs
+
+        settings = {"lr": lambda t: 0.1 / (1 + t), "skip_nonfinite": True}
+        w, (g, *_) = problem(100, np.float32)
+        opt = fastopt.Adam(to_device(w), capturable=True, **settings)
+        same = fastopt.Adam(w, **settings)
+        opt.step(to_device(g))
+        same.step(g)
+        others = to_device(g), misaligned(g)
+        with monkeypatch.context() as patch:
+            patch.setattr(control.Control, "read", lambda _: pytest.fail("read"))
+            patch.setattr(programs.Program, "load", lambda _: pytest.fail("load"))
+            replay = captured(monkeypatch, lambda: opt.step(others[0]), launches=3)
+            with pytest.raises(RuntimeError, match="take one step with gradients"):
+                captured(monkeypatch, lambda: opt.step(others[1]), launches=0)
+        opt.step(others[1])
+        same.step(g)
+        opt.advance()
+        replay()
+        same.step(g)
+        assert_same_on_device(opt, w, same.state)
 
 
 def captured(monkeypatch, step, launches):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench import report
+from bench import cuda_host, report
 from bench.machine import cores, version_of
 from bench.stored import newest
 from bench.tables import duration, table
@@ -138,8 +138,11 @@ def _row(row: Mapping[str, Any]) -> list[str]:
 
 
 def page(old: str) -> str:
-    """The page with the tables between its markers."""
-    return report.insert_between(old, "cuda", text(newest(RESULTS)))
+    """The page with the tables and the times of the host between their markers."""
+    host = cuda_host.sentence(newest(cuda_host.RESULTS))
+    return report.insert_between(
+        report.insert_between(old, "cuda", text(newest(RESULTS))), "cuda-host", host
+    )
 
 
 if __name__ == "__main__":

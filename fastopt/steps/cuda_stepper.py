@@ -211,21 +211,21 @@ class CudaStepper(Stepper):
         """Find and check the gradients, and copy the hyperparameters of the step to the device."""
         self._quick = None
         self._headers.check()
+        if self.setup.capturable:
+            self._is_capturing = self._has_started and self.launches.captures(self._handle(stream))
         if self.gradients.leaves_out and self.table.lags_moved:  # its end was interrupted
             self.settle()
         if type(grad_scale) is not float or grad_scale != self.grad_scale:
             self.settle()
             self.set_grad_scale(grad_scale)
         elif self.varies or self.clip.varies or self.decisions.carries:
-            if self.setup.capturable or self._skips.unread >= KEPT - 1:
+            if self._skips.unread >= KEPT - 1 or self.setup.capturable > self._is_capturing:
                 self.settle()
             self.hyper.fill(self.count, grad_scale)
         if self.gradients.moved[0]:
             self.gradients.forget()
             self.launches.forget()
             self.gradients.moved[0] = 0
-        if self.setup.capturable:
-            self._is_capturing = self._has_started and self.launches.captures(self._handle(stream))
         self.gradients.take(grads)
         self._set_numbers()
         self.hyper.write(self.gradients.has_gradient, self.grad_scale, self.limit)
@@ -327,7 +327,7 @@ class CudaStepper(Stepper):
         if not self._is_counted and self._counts:
             lags = np.add(self.lags, self.gradients.left_out)
             make([*self.counted(self.count + 1, lags.tolist())])
-        if self.gradients.leaves_out:
+        if self.gradients.leaves_out and not self._is_capturing:
             self.settle()
             self.note_scales()
 

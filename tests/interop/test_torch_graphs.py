@@ -159,6 +159,32 @@ def test_the_bits_of_steps_outside_of_graphs(name, monkeypatch):
         assert pair.fast.last == pair.torch.last
 
 
+@every
+def test_a_group_without_gradients(name, monkeypatch):
+    """Nothing of it is computed or counted, in a step or in a graph."""
+    random, both = torch.Generator().manual_seed(3), []
+    start, grads = torch.randn(2, 7, generator=random), torch.randn(6, 7, generator=random)
+    for place in (torch.clone, to_cuda):
+        params = [torch.nn.Parameter(place(row)) for row in start]
+        groups = [{"params": [param], "lr": 0.1 / (1 + i)} for i, param in enumerate(params)]
+        optimizer = getattr(fast, name)(groups, capturable=place is to_cuda)
+        for step, grad in enumerate(grads):
+            params[0].grad = place(grad)
+            params[1].grad = None if step in (1, 4) else place(grad)
+            optimizer.step()
+        params[1].grad, wanted = None, place(grads[0])
+        params[0].grad = wanted
+        states = [v for state in optimizer.state.values() for v in state.values()]
+        if place is to_cuda:
+            step = capture(monkeypatch, optimizer.step, [*params, *states])
+        else:
+            step = optimizer.step
+        step()
+        both.append([*params, *(optimizer.state[p]["step"] for p in params)])
+    for here, there in zip(*both, strict=True):
+        torch.testing.assert_close(to_cpu(there), here.detach())
+
+
 @needs_emulator
 @pytest.mark.parametrize(
     ("options", "launches"), [({}, 1), ({"clip_norm": 1.0}, 3)], ids=["", "clipped"]

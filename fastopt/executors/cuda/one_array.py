@@ -6,11 +6,7 @@ from typing import Any
 
 from fastopt.arrays.checks import Array, address
 from fastopt.executors.cuda.batches import Batch
-from fastopt.executors.cuda.launches import (
-    Launch,
-    LaunchRow,
-    WordRow,
-)
+from fastopt.executors.cuda.launches import NOT_PREPARED, Launch, LaunchRow, WordRow
 
 
 class OneArray(Batch):
@@ -50,6 +46,8 @@ class OneArray(Batch):
         if self._current is not None and gradient and self._gradient and wide == self._is_wide:
             self._current[0].words[self._column] = self._gradient = gradient
             return False
+        if capturing and (("wide" if wide else "scalar"), False) not in self._launches:
+            raise RuntimeError(NOT_PREPARED)  # a graph's capture must not load a kernel
         self._current = None  # until all is written
         launch, threads, first = self._choose(wide, self.size)
         self._addresses[0, 1] = gradient

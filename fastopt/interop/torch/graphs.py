@@ -100,6 +100,8 @@ class CountedRows:
 
     def write(self, factor: float, has_gradient: Sequence[bool]) -> None:
         """Compute the hyperparameters of the next step, and count it for rows with a gradient."""
+        if not any(has_gradient):  # none is stepped, and torch refuses empty lists
+            return
         steps = TensorScalar(torch.stack(self._steps).double())
         if self._products:
             self._multiply(steps, has_gradient)
