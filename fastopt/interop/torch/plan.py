@@ -122,7 +122,7 @@ class Plan:
             # Transforms with sums are told which arrays have a gradient.
             first = stepper.reads_first or stepper.decisions.passes
             notes = bool(self.rows) and (self.rows[0].param.is_cuda or not first)
-            self._snapshot = Snapshot.of(self.rows, others, stepper, notes)
+            self._snapshot = Snapshot.of(self.rows, others, stepper, notes, state if is_whole else None)
 
     def _start(self, row: Row) -> int:
         """The step count of a row where torch does not count: a momentum must know its first step."""
@@ -188,7 +188,7 @@ class Plan:
         if self._identities is None:
             if any(state.get(row.param) is not row.state for row in self._stateful):
                 return False
-        elif identities([*state, *state.values()]) != self._identities:
+        elif self._snapshot is None and identities([*state, *state.values()]) != self._identities:
             return False
         if not (self._are_same() if self._snapshot is None else self._snapshot.is_same()):
             return False

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from fastopt.arrays.checks import Array, address
 from fastopt.executors.exchange import Expected, can_be_negated, interface
-from fastopt.executors.interpreter import python_calls
+from fastopt.executors.interpreter import getter_of, python_calls
 from fastopt.interop.torch.parameters import Row
 from fastopt.interop.torch.tensor_check import DISAGREE, REPLACED, scan
 from fastopt.interop.torch.tensors import format_of
 
-_GRAD = "grad"
+_GRAD = getattr_static(Tensor, "grad")
 _IS_NEGATED = torch._C.TensorBase.is_neg
 
 
@@ -35,6 +35,8 @@ class Snapshot:
         torch's `interface`.
     notes : bool
         Whether gradients are to be noted; else only parameters and states are checked.
+    state : dict or None
+        torch's states of all parameters, which is to keep its items; the caller keeps them alive.
 
     Attributes
     ----------
@@ -55,6 +57,7 @@ class Snapshot:
         steps: Any,
         exchange: Array,
         notes: bool,
+        state: Any,
     ) -> None:
         self._tensors = [tensor for row in rows for tensor in row.tensors()]
         tensors = Expected(self._tensors, exchange)
@@ -82,7 +85,8 @@ class Snapshot:
         self._arguments = (
             python_calls(),
             exchange,
-            np.array([id(_GRAD), id(_IS_NEGATED)], np.int64),
+            np.array([*getter_of(_GRAD), id(_IS_NEGATED), 0 if state is None else id(state)], np.int64),
+            np.array([*(id(o) for item in (state or {}).items() for o in item), 0, 0, 0], np.int64),
             tensors.table,
             found_in.reshape(-1, 2),
             np.array(list(map(id, others)), np.int64),
@@ -98,19 +102,22 @@ class Snapshot:
 
     @classmethod
     def of(
-        cls, rows: Sequence[Row], others: Sequence[Tensor], steps: Any, notes: bool
+        cls, rows: Sequence[Row], others: Sequence[Tensor], steps: Any, notes: bool, state: Any
     ) -> Snapshot | None:
         """The snapshot of rows, or None if they cannot be checked in machine code."""
         exchange = interface(type(rows[0].param)) if rows else None
-        if exchange is None or not steps.by_table or not all(map(_is_usual, rows)):
-            return None
-        usual = getattr_static(Tensor, _GRAD)
-        if any(
-            getattr_static(type(p), _GRAD) is not usual for p in [*others, *(r.param for r in rows)]
+        if (
+            exchange is None
+            or not isinstance(state, (dict, type(None)))
+            or not steps.by_table
+            or not all(map(_is_usual, rows))
         ):
             return None
+        params = [*others, *(row.param for row in rows)]
+        if any(getattr_static(type(param), "grad") is not _GRAD for param in params):
+            return None
         try:
-            snapshot = cls(rows, others, steps, exchange, notes)
+            snapshot = cls(rows, others, steps, exchange, notes, state)
         except (RuntimeError, BufferError):  # of torch: it cannot describe one of them
             return None
         return snapshot if snapshot.is_same() else None

@@ -12,7 +12,7 @@ from fastopt.executors.cpu.columns import COUNT, COUNTS, GRAD, HYPER_LAG, ITEMSI
 from fastopt.executors.cpu.header_check import can_be_at
 from fastopt.executors.cpu.pointers import borrowed, number_writer, read_word, word_reader
 from fastopt.executors.exchange import ID, TABLE, WORDS, data_of, fits, is_alike
-from fastopt.executors.interpreter import NONE, attribute_of, is_true, item_of, release
+from fastopt.executors.interpreter import NONE, attribute_of, has_items, is_true, item_of, release
 from fastopt.kernels.compiler import compile_function, helper
 
 # The columns of a table of where tensors are found: in a dict, by name; 0 is a tensor by itself.
@@ -22,8 +22,9 @@ OWNER, NAME = range(2)
 # it is lazily negated.
 PARAM, ASKED = range(2)
 
-# The words of what is asked of objects: the name of the attribute, and the function for negation.
-ATTRIBUTE, IS_NEGATED = range(2)
+# The words of what is asked of objects: the getter of gradients, and the function for negation; and of
+# the dict of all states, or 0 where it is not asked for its items.
+GETTER, DESCRIPTOR, IS_NEGATED, STATES = range(4)
 
 # Results of a scan: a tensor was replaced; a gradient is to be checked in Python. Else the number of
 # gradients that are not None, and DISAGREE more if torch has other step counts than the table.
@@ -48,10 +49,24 @@ def _store_number(address, size, number):
 
 
 def _scan(
-    python, exchange, asked, states, found_in, others, params, grads, rows, ranges, noted, locations
+    python,
+    exchange,
+    asked,
+    items,
+    states,
+    found_in,
+    others,
+    params,
+    grads,
+    rows,
+    ranges,
+    noted,
+    locations,
 ):
     exchange, states = borrowed(exchange), borrowed(states)
     grads, ranges = borrowed(grads), borrowed(ranges)
+    if asked[STATES] != 0 and not has_items(python, asked[STATES], items):
+        return REPLACED
     for i in range(states.shape[0]):
         item = states[i, ID]
         if found_in[i, OWNER] != 0 and item_of(python, found_in[i, OWNER], found_in[i, NAME]) != item:
@@ -59,7 +74,7 @@ def _scan(
         if not is_alike(exchange, item, states[i]):
             return REPLACED
     for i in range(others.shape[0]):
-        grad = attribute_of(python, others[i], asked[ATTRIBUTE])
+        grad = attribute_of(python, asked[GETTER], asked[DESCRIPTOR], others[i])
         if grad != 0:
             release(python, grad)
         if grad != python[NONE]:
@@ -68,7 +83,7 @@ def _scan(
     for i in range(params.shape[0]):
         if read_word(rows[i, COUNTS] + 8 * LAG) != rows[i, HYPER_LAG]:  # as in the header check
             return UNUSUAL
-        grad = attribute_of(python, params[i, PARAM], asked[ATTRIBUTE])
+        grad = attribute_of(python, asked[GETTER], asked[DESCRIPTOR], params[i, PARAM])
         if grad == 0:
             return UNUSUAL
         if grad == python[NONE]:
@@ -109,14 +124,16 @@ def _note(counts, has_gradient, locations, products):
 def scan() -> Callable[..., int]:
     """A function that checks all tensors of a step, and notes the gradients in an optimizer's table.
 
-    ``scan()(python, exchange, asked, states, found_in, others, params, grads, rows, ranges, noted,
-    locations)``: first parameters and states, which are to be the `states` that a table of expected
-    tensors has, where a table of dicts and names says. Then `others`, parameters without a gradient.
-    The gradients of `params` are to be as `grads` says. Their addresses are written into `rows`;
-    `noted` becomes the argument of the header check in their place, and is not 0 for one that is None.
+    ``scan()(python, exchange, asked, items, states, found_in, others, params, grads, rows, ranges,
+    noted, locations)``: first the keys and values of the dict of all states, which are to be the
+    `items`, as `has_items` takes them. Then parameters and states, which are to be the `states` that a
+    table of expected tensors has, where a table of dicts and names says. Then `others`, parameters
+    without a gradient. The gradients of `params` are to be as `grads` says. Their addresses are written
+    into `rows`; `noted` becomes the argument of the header check in their place, and is not 0 for one
+    that is None.
     At last torch's step counts at `locations`, with their sizes in bytes.
     """
-    kinds = [WORDS, WORDS, WORDS, TABLE, TABLE, WORDS, *(TABLE,) * 4, WORDS, TABLE]
+    kinds = [WORDS, WORDS, WORDS, WORDS, TABLE, TABLE, WORDS, *(TABLE,) * 4, WORDS, TABLE]
     return compile_function(_scan, types.int64(*kinds), "torch-scan", nogil=False)
 
 
