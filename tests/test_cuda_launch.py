@@ -15,7 +15,7 @@ from fastopt.codecs.base import BLOCK
 from fastopt.executors import launching
 from fastopt.executors.cpu.columns import COUNT, GRAD
 from fastopt.executors.exchange import ID
-from fastopt.steps.stepper import stepper_of
+from fastopt.steps.stepper import Stepper, stepper_of
 from tests.device import EMULATED, misaligned, needs_driver, needs_emulator, to_device, to_host
 from tests.lines import interrupted_at
 from tests.test_sums_after import late
@@ -184,12 +184,11 @@ def test_an_interrupt_anywhere_leaves_no_number_of_an_object_that_is_not_held(op
     gradients, twin = stepper.gradients, fastopt.RMSProp(np.ones(50, np.float32), lr=0.1)
     twin.step(np.full(50, 2.0, np.float32))
     function = getattr(type(gradients), method)
+    step = partial(Stepper.step, stepper) if method == "take" else stepper.step
     for line in range(1, 99):
         grads.append(memory[line % 2][:])
         seen.append(weakref.ref(grads[0]))
-        if method == "take":
-            stepper._quick = None
-        if not interrupted_at(line, lambda: opt.step(grads.pop()), functions=[function]):
+        if not interrupted_at(line, lambda: step(grads.pop(), 1.0, None), functions=[function]):
             twin.step(np.full(50, 2.0 + line % 2, np.float32))
             assert line > 9
             break
