@@ -22,7 +22,7 @@ from fastopt.kernels.job import GRAD_FACTOR, NUMBERS, PHASE
 from fastopt.steps.constants import check_constants
 from fastopt.steps.group import Group
 from fastopt.transforms.base import Chain, Transform
-from fastopt.validation import call, each_called_once
+from fastopt.validation import Hyper, call, each_called_once
 
 _EVERY_STEP = slice(GRAD_FACTOR, PHASE + 1)  # what can be another although no setting is
 
@@ -36,9 +36,9 @@ class _Key(NamedTuple):
 class _Source(NamedTuple):
     """What the numbers of a buffer come from."""
 
-    # Each transform with its hyperparameters, whether they are a function of the step, how many there
-    # are, and room for those that follow from sums.
-    parts: list[tuple[Transform, Any, bool, int, tuple[float, ...]]]
+    # Each transform with its hyperparameters or the function of the step that gives them, how many
+    # there are, and room for those that follow from sums.
+    parts: list[tuple[Transform, Hyper | Callable[[int], Hyper], int, tuple[float, ...]]]
     format: str
     is_limited: bool  # whether some are rounded to the format in a direction
     lag: int
@@ -234,7 +234,7 @@ class Hyperparameters:
 
     def _source(self, key: _Key, chain: Chain) -> _Source:
         parts = [
-            (part, part.hyper, callable(part.hyper), *lengths)
+            (part, part.hyper, *lengths)
             for part, lengths in zip(chain, self._lengths[key.group], strict=True)
         ]
         limited = any(part.round_towards is not None for part in chain)
@@ -261,8 +261,8 @@ def _numbers(source: _Source, count: int, grad_scale: float) -> list[float]:
             f"grad_scale must have a finite inverse above zero in {dtype}, got {grad_scale!r}"
         )
     numbers = [factor, 0.0 if seed is None else phase(seed, step)]
-    for part, hyper, varies, length, room in parts:
-        values = call(hyper, step) if varies else hyper
+    for part, hyper, length, room in parts:
+        values = call(hyper, step) if callable(hyper) else hyper
         if len(values) != length:
             raise ValueError(
                 f"transform {part.name!r} must always have as many hyperparameters: its hyper gave "
