@@ -74,6 +74,7 @@ class Player:
         ]
         self.bounds = [self._bound(side) for side in (0, 1)]
         self.grads: dict[int, Any] = {}
+        self.has_stats = True  # of all arrays: a copy has none of those before
         self.adopt(self.make([self.place.put(w) for w in start], self._new_copies()))
 
     # Making it, and what belongs to it.
@@ -162,9 +163,12 @@ class Player:
             grads = None
             with self.guarded_arithmetic():
                 if kind == "step":
-                    grads = self.gradients(index, arguments[0])
+                    grads, count = self.gradients(index, arguments[0]), self.opt.step_count
                     self.opt.step(self.arrange(grads), grad_scale=arguments[1])
+                    was_taken = self.opt.step_count > count
+                    self.has_stats |= was_taken and all(grad is not None for grad in grads)
                 else:
+                    self.has_stats &= kind != "resume"
                     getattr(self, f"_{kind}")(*arguments)
             is_last = index == len(self.case["steps"]) - 1
             if self.looks or is_last:
@@ -247,7 +251,7 @@ class Player:
             "copies": [get(c) for c in self.copies or ()],
             "grads": [_content(g, get) for g in grads or ()],
             "last": None if grads is None else self.opt.last,  # of a step, and no part of a checkpoint
-            "stats": None if grads is None else repr(self.opt.read_stats()),  # likewise
+            "stats": repr(self.opt.read_stats()) if grads is not None and self.has_stats else None,
             "count": self.opt.step_count,
         }
 
