@@ -192,9 +192,11 @@ def source(job: Job) -> str:
         lines += [f"            {name}_before, {name}_new_scale = nowhere(), plain"]
     lines += ["        if whole:"]
     lines += ["            for begin in range(block, block + BLOCK, PREFETCH_STEP):"]
-    if fetched:
-        lines += ["                if fetches:"]
-        lines += ["                    ahead = min(begin + AHEAD, stop - PREFETCH_STEP)"]
+    fetch_ahead = [
+        "                if fetches:",
+        "                    ahead = min(begin + AHEAD, stop - PREFETCH_STEP)",
+    ]
+    lines += fetch_ahead if fetched else []
     lines += [f"                    fetch_{array.name}({array.name}_at, ahead)" for array in fetched]
     for name in names:  # the previous block's elements that this block will overwrite in the scratch
         lines += [
