@@ -203,3 +203,13 @@ def test_a_state_of_a_setting_that_was_just_assigned_may_be_missing():
 def test_what_is_no_state_dict_of_an_optimizer_is_refused(change, error, message):
     optimizer = trained(fast.AdamW)
     refuses(optimizer, change(copy.deepcopy(optimizer.state_dict())), error, message)
+
+
+def test_one_state_for_two_parameters_must_fit_both():
+    first, second = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(2))
+    optimizer = fast.AdamW([first, second])
+    first.grad = torch.ones(3)
+    optimizer.step()
+    saved = copy.deepcopy(optimizer.state_dict())
+    saved["param_groups"][0]["params"] = [0, 0]
+    refuses(optimizer, saved, ValueError, r"must have the shape \(2,\)")

@@ -63,8 +63,8 @@ def check_state_dict(optimizer: FastOptimizer, state_dict: StateDict) -> None:
     for index, (saved, group) in enumerate(zip(saved_groups, groups, strict=True)):
         chain = optimizer._chain({**dict.fromkeys(optimizer._filled_in, False), **saved}, {})
         states = {key: states_of_all.get(key, {}) for key in saved["params"]}
-        for (key, state), param in zip(states.items(), group["params"], strict=True):
-            _check_state(optimizer, f"state[{key}]", state, param, chain)
+        for key, param in zip(saved["params"], group["params"], strict=True):
+            _check_state(optimizer, f"state[{key}]", states[key], param, chain)
         check_saved(index, saved, states, chain)
 
 
