@@ -72,8 +72,8 @@ def has_items(python, dictionary, items):
     items[size + 2] = 0
     room = at + 8 * size
     for i in range(0, size, 2):
-        found = _of_four(python[NEXT_ITEM], (dictionary, room + 16, room, room + 8))
-        if found == 0 or items[size] != items[i] or items[size + 1] != items[i + 1]:
+        status = _of_four(python[NEXT_ITEM], (dictionary, room + 16, room, room + 8))
+        if status == 0 or items[size] != items[i] or items[size + 1] != items[i + 1]:
             return False
     return _of_four(python[NEXT_ITEM], (dictionary, room + 16, room, room + 8)) == 0
 

@@ -214,8 +214,10 @@ def of_torchs_classes(tensors):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.Tensor, "__dlpack_c_exchange_api__", _exchange(torch.Tensor))
         patch.setattr(torch.Tensor, "is_cuda", property(is_there))
-        there = property(lambda tensor: torch.device("cuda:0") if is_there(tensor) else device(tensor))
-        patch.setattr(torch.Tensor, "device", there)
+        device_of = property(
+            lambda tensor: torch.device("cuda:0") if is_there(tensor) else device(tensor)
+        )
+        patch.setattr(torch.Tensor, "device", device_of)
         for tensor in tensors:
             is_param = isinstance(tensor, torch.nn.Parameter)
             tensor.__class__ = torch.nn.Parameter if is_param else torch.Tensor

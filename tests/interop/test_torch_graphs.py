@@ -181,8 +181,8 @@ def test_a_group_without_gradients(name, monkeypatch):
             step = optimizer.step
         step()
         both.append([*params, *(optimizer.state[p]["step"] for p in params)])
-    for here, there in zip(*both, strict=True):
-        torch.testing.assert_close(to_cpu(there), here.detach())
+    for here, on_device in zip(*both, strict=True):
+        torch.testing.assert_close(to_cpu(on_device), here.detach())
 
 
 @needs_emulator
