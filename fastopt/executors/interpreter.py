@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 from functools import cache
-from typing import Any
 
 import numpy as np
 
@@ -37,7 +36,7 @@ def function_address(name: str) -> int:
     return int(ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value or 0)
 
 
-def getter_of(descriptor: Any) -> tuple[int, int]:
+def getter_of(descriptor: object) -> tuple[int, int]:
     """The addresses of the function by which a descriptor's class gets attributes, and of it itself."""
     get_slot = ctypes.pythonapi.PyType_GetSlot
     get_slot.restype, get_slot.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_int)

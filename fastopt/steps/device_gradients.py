@@ -273,7 +273,7 @@ class DeviceGradients:
         self._read, self._readers = read, readers
         return True
 
-    def _addresses_of(self, arrays: list[Any]) -> list[int] | None:
+    def _addresses_of(self, arrays: list[object]) -> list[int] | None:
         """The addresses of gradients that are like the previous ones; None if they must be checked."""
         if not self._readers or self._setup.zero_grad:
             return None

@@ -57,7 +57,7 @@ class Snapshot:
         steps: Any,
         exchange: Array,
         notes: bool,
-        state: Any,
+        state: object,
     ) -> None:
         self._tensors = [tensor for row in rows for tensor in row.tensors()]
         tensors = Expected(self._tensors, exchange)
@@ -102,7 +102,7 @@ class Snapshot:
 
     @classmethod
     def of(
-        cls, rows: Sequence[Row], others: Sequence[Tensor], steps: Any, notes: bool, state: Any
+        cls, rows: Sequence[Row], others: Sequence[Tensor], steps: Any, notes: bool, state: object
     ) -> Snapshot | None:
         """The snapshot of rows, or None if they cannot be checked in machine code."""
         exchange = interface(type(rows[0].param)) if rows else None
