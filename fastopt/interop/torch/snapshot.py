@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from inspect import getattr_static
 from typing import Any
 
@@ -15,7 +15,7 @@ from fastopt.executors.exchange import Expected, can_be_negated, interface
 from fastopt.executors.interpreter import getter_of, python_calls
 from fastopt.interop.torch.parameters import Row
 from fastopt.interop.torch.tensor_check import DISAGREE, REPLACED, scan
-from fastopt.interop.torch.tensors import format_of
+from fastopt.interop.torch.tensors import State, format_of
 
 _GRAD = getattr_static(Tensor, "grad")
 _IS_NEGATED = torch._C.TensorBase.is_neg
@@ -57,7 +57,7 @@ class Snapshot:
         steps: Any,
         exchange: Array,
         notes: bool,
-        state: object,
+        state: Mapping[Tensor, State] | None,
     ) -> None:
         self._tensors = [tensor for row in rows for tensor in row.tensors()]
         tensors = Expected(self._tensors, exchange)
@@ -102,7 +102,12 @@ class Snapshot:
 
     @classmethod
     def of(
-        cls, rows: Sequence[Row], others: Sequence[Tensor], steps: Any, notes: bool, state: object
+        cls,
+        rows: Sequence[Row],
+        others: Sequence[Tensor],
+        steps: Any,
+        notes: bool,
+        state: Mapping[Tensor, State] | None,
     ) -> Snapshot | None:
         """The snapshot of rows, or None if they cannot be checked in machine code."""
         exchange = interface(type(rows[0].param)) if rows else None
