@@ -306,7 +306,7 @@ def test_a_folder_of_states_is_named():
 
 @pytest.mark.parametrize("settings", [{"lr": "auto"}, {"lr": "auto", "momentum": 0.9}])
 def test_a_one_shot_function_cannot_find_a_rate(settings):
-    with refusal(ValueError, ["rmsprop_step cannot step RMSProp with lr='auto'", "keep an optimizer"]):
+    with refusal(ValueError, ["lr must be a number", "rmsprop_step", "'auto'", "keep an optimizer"]):
         fastopt.rmsprop_step(np.ones(3), np.ones(3), square_avg=np.zeros(3), **settings)
 
 

@@ -9,6 +9,7 @@ from types import FunctionType
 from typing import Any, TypeAlias, TypeVar
 
 import numba
+import numpy as np
 from numba.core import ccallback, errors, types
 from numba.core.dispatcher import Dispatcher
 
@@ -188,7 +189,8 @@ def compile_function(
     Nothing checks that arguments are of these types: another array would be read as one of this dtype.
     """
     if numba.config.DISABLE_JIT:
-        return python
+        # As machine code: no warning of a number that is not finite.
+        return np.errstate(all="ignore")(python)
     how = {"nogil": nogil, "parallel": parallel, "no_cfunc_wrapper": True, **OPTIONS}
     dispatcher = numba.njit(**how)(uniquely_named(python))
     dispatcher._cache = DiskCache(name, of_compiled(python))

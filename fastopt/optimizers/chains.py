@@ -54,8 +54,8 @@ def _check_same(current: Chain, new: Chain, what: str) -> None:
     for old, others, (name, _) in zip(functions, new_functions, kinds, strict=True):
         if not all(map(_is_same, old, others)):
             raise ValueError(
-                f"{what} would change what the functions of the transform {name!r} use: give it "
-                "numbers that change as `hyper`, or make a new optimizer"
+                f"{what} would change the transforms of the optimizer: functions of {name!r} use other "
+                "values, of which only `hyper` can change; make a new optimizer"
             )
 
 

@@ -131,8 +131,8 @@ def _take(
 ) -> GradientStats | None:
     if is_automatic(settings.get("lr")):
         raise ValueError(
-            f"{name} cannot step {kind.__name__} with lr={settings['lr']!r}, a rate that follows from "
-            "the steps before: give a number or a schedule, or keep an optimizer"
+            f"lr must be a number or a schedule for {name}: {settings['lr']!r} follows from the steps "
+            "before, so keep an optimizer"
         )
     if settings.get("stats"):
         raise ValueError(f"stats must be empty for {name}: an optimizer has them, as opt.stats")
