@@ -89,3 +89,48 @@ def test_interrupted_anywhere_the_parameters_come_back():
             assert [p.tolist() for p in params] == [[0.75] * 2, [0.75] * 3]
         line += 1
     assert line > 20
+
+
+@pytest.mark.parametrize("in_backward", [False, True])
+def test_interrupted_right_after_gradients_are_switched_off(in_backward, monkeypatch):
+    """There an interrupt comes first, as the call that switches them off returns to Python."""
+    param = torch.nn.Parameter(torch.ones(3))
+    if in_backward:
+        optimizer = fast.step_in_backward([param], fast.SGD, lr=0.5)
+    else:
+        optimizer = fast.SGD([param], lr=0.5)
+
+    def take():
+        param.sum().backward()
+        optimizer.step()
+
+    take()
+    switch = torch._C._set_grad_enabled
+
+    def interrupted(is_enabled):
+        switch(is_enabled)
+        if not is_enabled:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch._C, "_set_grad_enabled", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            take()
+    assert torch.is_grad_enabled()
+
+
+@needs_jit
+def test_after_a_refused_step_the_next_takes_its_own_gradients():
+    """Those of the refused one were checked, and their memory may have been freed since."""
+    param = torch.nn.Parameter(torch.zeros(200, 3))
+    optimizer = fast.SGD([param], lr=1.0)
+    refused = param.grad = torch.ones(200, 3)  # held, for the test to read what it knows
+    optimizer.step()
+    optimizer.param_groups[0]["lr"] = -1.0
+    with pytest.raises(ValueError, match="lr of a param group"):
+        optimizer.step()
+    optimizer.param_groups[0]["lr"] = 1.0
+    param.grad = torch.full((3, 200), 10.0).T  # becomes an array, unlike what is noted in compiled code
+    optimizer.step()
+    assert param.unique().tolist() == [-11.0]
+    assert refused.unique().tolist() == [1.0]

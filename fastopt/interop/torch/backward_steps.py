@@ -79,8 +79,7 @@ class Bucket:
     def step(self, optimizer: FastOptimizer, key: object) -> None:
         """Step those that are ready, and free their gradients."""
         self.is_open = False
-        with torch.no_grad():
-            self.planner.step(optimizer, key, 1.0, capturing=False)
+        self.planner.step(optimizer, key, 1.0, capturing=False)
         for param in self.ready:
             param.grad = None
         self.ready.clear()

@@ -282,8 +282,8 @@ class Plan:
                 launch.clip.change(clip_norm)
         for param, shadow in self._shadows:
             shadow.copy_(param)
-        if noted is not None:
-            noted.take()
+        if self._snapshot is not None:
+            self._snapshot.take()
         for launch, rows in self.launches:
             if len(self.launches) == 1 or has_gradient[rows].any():
                 launch.step(grads[rows], has_gradient[rows], grad_scale)

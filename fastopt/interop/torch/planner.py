@@ -81,8 +81,8 @@ class Planner:
     def step(self, optimizer: FastOptimizer, key: object, grad_scale: float, capturing: bool) -> None:
         """Step the parameters that have a gradient; `key` is the optimizer's `key_of` now."""
         grad_was_enabled = torch.is_grad_enabled()
-        torch._C._set_grad_enabled(False)  # torch.no_grad takes 1 us longer
-        try:
+        try:  # with the switch in it: an interrupt may come right after that
+            torch._C._set_grad_enabled(False)  # torch.no_grad takes 1 us longer
             self._step(optimizer, key, grad_scale, capturing)
         finally:
             torch._C._set_grad_enabled(grad_was_enabled)

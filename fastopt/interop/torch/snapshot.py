@@ -144,8 +144,8 @@ class Snapshot:
         return self._all if self.count == len(self._all) else self._gradients.noted == 0
 
     def take(self) -> None:
-        """Have the coming step take the gradients that are noted."""
-        self._gradients.is_noted = True
+        """Have the coming step take the gradients that are noted, or else those that it is given."""
+        self._gradients.is_noted = self.is_noted  # whatever a step that failed has left there
 
 
 def _reference(tensor: Tensor) -> Tensor:
