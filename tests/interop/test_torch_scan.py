@@ -2,6 +2,7 @@
 
 import pytest
 
+from fastopt.arrays.object_layout import identities
 from fastopt.executors import exchange
 from tests.interop.torch_pairs import SETTINGS, every, fast, planner_of, torch
 from tests.subprocesses import needs_jit
@@ -168,3 +169,15 @@ def test_numbers_of_another_dtype_are_not_taken_as_they_are():
     for tensor in others[3:]:
         with pytest.raises((RuntimeError, BufferError)):
             exchange.Expected([tensor], interface)
+
+
+def test_parameters_in_a_tuple_are_known_by_themselves():
+    """It is laid out as no list is: its first item stands where a list has the address of its items."""
+    params = [torch.zeros(1, requires_grad=True) for _ in range(3)]
+    assert identities(tuple(params)) == identities(params)
+    optimizer = fast.SGD(params[:1], lr=1.0)
+    for param in params:
+        param.grad = torch.ones(1)
+        optimizer.param_groups[0]["params"] = (param,)
+        optimizer.step()
+    assert [param.item() for param in params] == [-1.0] * 3
