@@ -181,3 +181,25 @@ def test_parameters_in_a_tuple_are_known_by_themselves():
         optimizer.param_groups[0]["params"] = (param,)
         optimizer.step()
     assert [param.item() for param in params] == [-1.0] * 3
+
+
+def test_what_other_threads_describe_meanwhile_is_not_stepped(monkeypatch):
+    """They may run while torch is asked for a sign that is yet to be applied: it gives up the lock."""
+
+    def made(gradient):
+        param = torch.zeros((), requires_grad=True)  # any of its strides is even
+        param.grad = torch.tensor(gradient)
+        return param, fast.SGD([param], lr=1.0)
+
+    (other, others), (param, optimizer) = made(8.0), made(1.0)
+    others.step()
+
+    def is_negated(grad):
+        others.step()
+        return grad.is_neg()
+
+    monkeypatch.setattr(snapshot, "_IS_NEGATED", is_negated)
+    for _ in range(3):
+        optimizer.step()
+    assert param.item() == -3.0
+    assert other.item() < -16.0

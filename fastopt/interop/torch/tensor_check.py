@@ -92,9 +92,9 @@ def _scan(
             noted[i] = grad
             continue
         usual = fits(exchange, grad, grads[i])
+        start = data_of(exchange)  # before other threads may run, and describe what they step
         if usual and params[i, ASKED] != 0:
             usual = not is_true(python, asked[IS_NEGATED], grad)
-        start = data_of(exchange)
         release(python, grad)  # the parameter keeps it
         if not usual or (start == 0 and rows[i, LENGTH] > 0):  # 0: it has no memory of its own
             return UNUSUAL
