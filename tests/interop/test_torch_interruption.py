@@ -134,3 +134,41 @@ def test_after_a_refused_step_the_next_takes_its_own_gradients():
     optimizer.step()
     assert param.unique().tolist() == [-11.0]
     assert refused.unique().tolist() == [1.0]
+
+
+def test_interrupted_anywhere_what_torch_has_ahead_is_that_of_its_count():
+    """Also where compiled code has left a gradient to Python, and had taken no step."""
+
+    def made():
+        param = torch.nn.Parameter(torch.ones(4, 3))
+        optimizer = fast.ASGD([param], lr=0.5, lambd=0.25, t0=0)
+        param.grad = torch.ones(3, 4).T
+        optimizer.step()
+        return optimizer, optimizer.state[param]
+
+    def numbers(state):
+        return [float(state[name]) for name in ("step", "eta", "mu")]
+
+    (optimizer, state), (other, expected) = made(), made()
+    line = 1
+    while interrupted_at(line, optimizer.step):
+        if state["step"] != expected["step"]:
+            other.step()
+        assert numbers(state) == numbers(expected), line
+        line += 1
+    assert line > 40
+
+
+@pytest.mark.parametrize("name", ["lr", "lambd", "alpha", "t0"])
+def test_a_setting_of_which_a_rate_is_computed_ahead_is_checked_first(name):
+    param = torch.nn.Parameter(torch.ones(3))
+    param.grad = torch.ones(3)
+    optimizer = fast.ASGD([param], lr=0.5)
+    for value in (-1e9, float("nan")):
+        optimizer.step()
+        known, count = param.tolist(), optimizer.state[param]["step"].item()
+        optimizer.param_groups[0][name], usual = value, optimizer.param_groups[0][name]
+        with pytest.raises(ValueError, match=f"{name} of a param group must be a number >= 0"):
+            optimizer.step()
+        assert (param.tolist(), optimizer.state[param]["step"].item()) == (known, count)
+        optimizer.param_groups[0][name] = usual

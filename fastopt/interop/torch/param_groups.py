@@ -242,7 +242,9 @@ def _with_products(part: Transform, group: ParamGroup, products: Mapping[int, An
 
 def asgd_ahead(group: ParamGroup, steps: Any) -> tuple[Any, Any]:
     """ASGD's rate and share in the average for the step after so many."""
-    lr, lambd, alpha, t0 = (GroupValue(group, name)(steps) for name in ("lr", "lambd", "alpha", "t0"))
+    lr, lambd, alpha, t0 = (
+        at(nonnegative(name, GroupValue(group, name)), steps) for name in ("lr", "lambd", "alpha", "t0")
+    )
     share = if_above(steps - t0, 1.0, lambda: 1.0 / (steps - t0), 1.0)
     return lr / (1.0 + lambd * lr * steps) ** alpha, share
 

@@ -112,12 +112,13 @@ def _scan(
     return count
 
 
-def _note(counts, has_gradient, locations, products):
+def _note(counts, has_gradient, locations, ahead):
     for i in range(locations.shape[0]):
         at, size = locations[i, 0], locations[i, 1]
         if size > 0 and has_gradient[i] and _load_number(at, size) != counts[i, STEPS]:
             _store_number(at, size, counts[i, STEPS])
-            _store_number(locations[i, 2], locations[i, 3], products[i])
+            _store_number(locations[i, 2], locations[i, 3], ahead[i, 0])
+            _store_number(locations[i, 4], locations[i, 5], ahead[i, 1])
 
 
 @cache
@@ -139,11 +140,11 @@ def scan() -> Callable[..., int]:
 
 @cache
 def note_steps() -> Callable[..., None]:
-    """``note_steps()(counts, has_gradient, locations, products)``: write counts into torch's tensors.
+    """``note_steps()(counts, has_gradient, locations, ahead)``: write counts into torch's tensors.
 
     For each row that has a gradient and another count than torch: the count to the first address in
-    `locations`, and the product to the second. Each is followed by a size in bytes, 0 if there is no
-    such tensor.
+    `locations`, and its two numbers in `ahead` to the others. Each is followed by a size in bytes, 0 if
+    there is no such tensor.
     """
-    flags, products = types.Array(types.boolean, 1, "C"), types.Array(types.float64, 1, "C")
-    return compile_function(_note, types.void(TABLE, flags, TABLE, products), "torch-note")
+    flags, numbers = types.Array(types.boolean, 1, "C"), types.Array(types.float64, 2, "C")
+    return compile_function(_note, types.void(TABLE, flags, TABLE, numbers), "torch-note")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from itertools import chain, compress
+from itertools import chain, compress, islice
 from typing import Any
 
 import numpy as np
@@ -63,13 +63,17 @@ class TensorStepper:
         built = build(arrays, chains, state=state, listed=True, indices=indices or None, **options)
         self.stepper, self.clip = built.stepper, built.clip
         self.carried = Carried(self.stepper, sections) if _has_sums(self.stepper) else None
-        scalars = [(row.count, row.product) for row in self._rows]
-        # For machine code: the addresses of torch's counts and products, and their new values.
+        # What torch computes a step ahead: NAdam's product, or ASGD's rate and share.
+        self._scalars = [
+            (row.count, row.product if row.rate is None else row.rate, row.share) for row in self._rows
+        ]
+        # For machine code: the addresses of torch's counts and of these, and their new values.
         self._locations = np.array(
-            [[*_location(c), *_location(p)] for c, p in scalars], np.int64
-        ).reshape(-1, 4)
+            [[word for number in numbers for word in _location(number)] for numbers in self._scalars],
+            np.int64,
+        ).reshape(-1, 6)
         self._has_gradient = np.zeros(len(self._rows), np.bool_)
-        self._products = np.zeros(len(self._rows))
+        self._ahead = np.zeros((len(self._rows), 2))
         self._copies_back = [
             partial(row.part.copy_, row.shadow) for row in self._rows if row.shadow is not None
         ]
@@ -77,7 +81,7 @@ class TensorStepper:
         self._has_rates = any(row.rate is not None for row in self._rows)
         self._note: Change | None = None
         if self.stepper.by_table and not self.stepper.hyper.is_on_device:
-            noted = self.stepper.table.counts, self._has_gradient, self._locations, self._products
+            noted = self.stepper.table.counts, self._has_gradient, self._locations, self._ahead
             self._note = partial(note_steps(), *noted)
 
     @property
@@ -102,36 +106,34 @@ class TensorStepper:
         """
         if self._has_products:
             counts = iter(self.taken.tolist())
-            self._products[:] = [p for s in self._sections for p in s.products_after(counts)]
-        self._has_gradient[:] = has_gradient
-        also = list(self._noted())
+            self._ahead[:, 0] = [p for s in self._sections for p in s.products_after(counts)]
         if self._has_rates:
-            also += self._rated(self.taken, has_gradient)
-        also += self._copies_back
-        self.stepper.step_also(grads, grad_scale, also)
+            self._ahead[:] = self._rates_after()
+        self._has_gradient[:] = has_gradient
+        self.stepper.step_also(grads, grad_scale, [*self._noted(), *self._copies_back])
 
-    def _rated(self, steps: Array, has_gradient: Array) -> list[Change]:
-        """The changes that put ASGD's rate and share of the coming step into torch's tensors."""
-        changes, counts, stepped = [], iter(steps.tolist()), iter(has_gradient.tolist())
-        for section in self._sections:
-            for row, step, has in zip(section.rows, counts, stepped, strict=False):
-                if has and row.rate is not None:
-                    rate, share = asgd_ahead(section.group, step + 1)
-                    changes += [put(row.rate, rate), put(row.share, share)]
-        return changes
+    def _rates_after(self) -> list[tuple[float, float]]:
+        """ASGD's rate and share of the step after the coming one, for each row."""
+        counts = iter(self.taken.tolist())
+        return [
+            asgd_ahead(section.group, count + 1)
+            for section in self._sections
+            for count in islice(counts, len(section.rows))
+        ]
 
     def _noted(self) -> Sequence[Change]:
-        """The changes that update torch's counts and products."""
+        """The changes that update torch's counts, and what it computes ahead, if there is a step."""
         if self._note is not None:
             return [self._note]
-        changes = []
-        steps = self.taken
-        for row, step, product in compress(
-            zip(self._rows, steps, self._products, strict=True), self._has_gradient
-        ):
-            changes += [put(row.count, step + 1)] if row.count is not None else []
-            changes += [put(row.product, product)] if row.product is not None else []
-        return changes
+        return [
+            put(scalar, number)
+            for scalars, numbers in compress(
+                zip(self._scalars, np.column_stack([self.taken + 1, self._ahead]), strict=True),
+                self._has_gradient,
+            )
+            for scalar, number in zip(scalars, numbers, strict=True)
+            if scalar is not None
+        ]
 
 
 def _has_sums(stepper: Stepper) -> bool:
