@@ -356,6 +356,10 @@ def test_a_misspelt_attribute_is_no_new_one(kind, name, meant):
 
 
 def test_other_attributes_are_for_classes_without_slots():
+    mine = Mine(np.ones(3))
+    for name in "note", "scheduler", "layer_decay", "lr0":
+        setattr(mine, name, 1)
+        assert getattr(mine, name) == 1
     with refusal(AttributeError, ["SGD", "'note' to assign"]):
         fastopt.SGD(np.ones(3)).note = 1
     mine = Mine(np.ones(3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from string import digits
 
 # Names of torch, Keras, optax and others, and what is called so here.
 _ELSEWHERE: dict[str, tuple[str, ...]] = {
@@ -48,9 +49,20 @@ def suggestion(name: str, accepted: Collection[str]) -> str:
 def misspelt(name: str, accepted: Collection[str]) -> str:
     """Suggest a known name for one that may be anything, only if no other can be meant; else "".
 
-    A name with a whole known one in it, such as ``max_momentum``, means something of its own.
+    A name with a whole known one in it, such as ``max_momentum`` or ``eps2``, means something of its
+    own.
     """
-    words, elsewhere = f"_{name}_", _ELSEWHERE.get(name, ())
+    words, elsewhere = f"_{name.rstrip(digits)}_", _ELSEWHERE.get(name, ())
     if not set(elsewhere) <= set(accepted) or any(f"_{known}_" in words for known in accepted):
         return ""
-    return suggestion(name, accepted)
+    return suggestion(name, elsewhere or [known for known in accepted if _is_slip(name, known)])
+
+
+def _is_slip(name: str, meant: str) -> bool:
+    """Whether at most one letter is another, missing or too many, or two neighbours are swapped."""
+    name, meant = (each.lower().replace("_", "") for each in (name, meant))
+    for _ in range(2):  # from either end, leave out what is the same
+        same = [one == other for one, other in zip(name, meant, strict=False)]
+        start = [*same, False].index(False)
+        name, meant = name[start:][::-1], meant[start:][::-1]
+    return max(len(name), len(meant)) < 2 or (len(name) == 2 and name == meant[::-1])

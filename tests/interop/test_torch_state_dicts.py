@@ -160,6 +160,17 @@ def test_what_users_keep_beside_states_and_settings_is_loaded():
     assert torch.equal(state["my_average"], torch.ones(3))
 
 
+# Names that users give to entries of their own, and that are settings of other classes than AdamW.
+@pytest.mark.parametrize("name", ["warmup_steps", "alpha", "momentum", "rho", "clip_value", "lr_decay"])
+@pytest.mark.parametrize("home", [fast, torch.optim])
+def test_entries_of_users_with_the_name_of_a_setting_are_loaded_by_a_new_optimizer(home, name):
+    optimizer = trained(home.AdamW)
+    optimizer.param_groups[0][name] = 0.05
+    other = trained(fast.AdamW, steps=0)
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    assert other.param_groups[0][name] == 0.05
+
+
 def test_checkpoints_from_before_an_argument_are_loaded():
     saved = copy.deepcopy(trained(torch.optim.Adam).state_dict())
     old = "params", "lr", "betas", "eps", "weight_decay", "amsgrad"

@@ -132,9 +132,17 @@ def test_misspelt_options_are_no_new_attributes(kind):
         with pytest.raises(AttributeError, match=rf"{kind} .*'{name}' \(did you mean {meant}\?\)"):
             setattr(optimizer, name, 1)
         assert not hasattr(optimizer, name)
-    for name in "grad_scale", "found_inf", "lr", "fp32_from_fp16_groups", "stat", "note":  # of others
+    # Of others.
+    names = "grad_scale", "found_inf", "lr", "fp32_from_fp16_groups", "stat", "note"
+    for name in (*names, "scheduler", "schedule", "layer_decay", "master_weights", "clip_grad_norm"):
         setattr(optimizer, name, 1)
         assert getattr(optimizer, name) == 1
+
+
+@pytest.mark.parametrize("name", ["no_decay", "layer_decay", "steps"])
+def test_entries_that_are_near_a_setting_of_adagrad_are_kept(name):
+    params = [torch.nn.Parameter(torch.ones(3))]
+    assert fast.Adagrad([{"params": params, name: 2}]).param_groups[0][name] == 2
 
 
 @EITHER
@@ -168,6 +176,11 @@ def test_misspelt_entries_of_param_groups_are_refused_and_others_kept(kind, add)
         "lr_scale",
         "weight_decay_end",
         "decay",
+        "layer_decay",
+        "no_decay",
+        "steps",
+        "eps2",
+        "lr0",
     )
     for name in names:
         assert with_entry(name).param_groups[-1][name] == 0.5

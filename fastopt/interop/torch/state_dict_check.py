@@ -81,23 +81,28 @@ def _check_entries(
     late = [name for name in optimizer._filled_in if name in _RECENT or not is_recent]
     known = optimizer.defaults
     missing = [name for name in known if name not in saved and name not in late]
-    others = [name for name in saved if name not in known and name not in current]
-    others = [name for name in others if name in _settings_of_all() and name not in _RECENT]
+    # What users keep beside settings may have the name of one. It is another class's if that has all of
+    # these settings too, and all of its own are there.
+    own = {name for name in known if name in saved and name not in _RECENT}
+    theirs = {name for each in _settings_of_each() if own <= each <= saved.keys() for name in each}
+    others = [name for name in saved if name in theirs and name not in known and name not in current]
     if missing or others:
         lacks = f"lacks {', '.join(missing)}" if missing else f"has {', '.join(others)}"
         raise _foreign(optimizer, f"its {where} {lacks}")
 
 
 @cache
-def _settings_of_all() -> frozenset[str]:
-    """The settings of all the classes here."""
+def _settings_of_each() -> list[frozenset[str]]:
+    """The settings of each class here, without the recent ones."""
     from fastopt.interop import torch as home
 
-    kinds = [getattr(home, name) for name in home.__all__]
-    signatures = [inspect.signature(kind) for kind in kinds if isinstance(kind, type)]
-    arguments = [p for signature in signatures for p in signature.parameters.values()]
-    named = {p.name for p in arguments if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
-    return frozenset(named - {"params", "transforms"})
+    kinds = [kind for name in home.__all__ if isinstance(kind := getattr(home, name), type)]
+    return [_settings_of(kind) - {"params", "transforms", *_RECENT} for kind in kinds]
+
+
+def _settings_of(kind: type) -> frozenset[str]:
+    arguments = inspect.signature(kind).parameters.values()
+    return frozenset(p.name for p in arguments if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL))
 
 
 def _check_state(
