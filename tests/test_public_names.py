@@ -1,6 +1,8 @@
 """Names that users see are those that they use: of methods in errors, and of the package."""
 
+import importlib
 import inspect
+import typing
 
 import numpy as np
 import pytest
@@ -47,6 +49,36 @@ def test_methods_for_torch_are_called_those_of_classes_that_users_know():
     for call in optimizer.step, optimizer.read_stats, optimizer.averaged, optimizer.state_dict:
         with refusal(TypeError, [f"Optimizer.{call.__name__}() takes"]):
             call(1, 2)
+
+
+HOMES = (
+    "fastopt",
+    "fastopt.transforms",
+    "fastopt.schedules",
+    "fastopt.interop.mpi",
+    "fastopt.interop.torch",
+)
+
+
+@pytest.mark.parametrize("home", HOMES)
+def test_hints_are_read_at_run_time(home):
+    """As command lines and checks of arguments that are made from hints do."""
+    if home.endswith("torch"):
+        pytest.importorskip("torch", reason="torch is not installed")
+    package = importlib.import_module(home)
+    names = getattr(package, "__all__", [name for name in vars(package) if not name.startswith("_")])
+    for each in (getattr(package, name) for name in names):
+        functions = [each] if inspect.isfunction(each) else []
+        if isinstance(each, type) and each.__module__.startswith("fastopt."):
+            functions = [each.__init__, *(function for _, function in public_methods(each, "fastopt."))]
+        for function in functions:
+            typing.get_type_hints(function)
+    if home.endswith("torch"):
+        typing.get_type_hints(importlib.import_module(f"{home}.options").Added)
+
+
+def test_the_options_of_optimizers_have_hints_at_run_time():
+    assert {"lr", "beta", "state_dtype", "clip_norm"} <= typing.get_type_hints(fastopt.RMSProp).keys()
 
 
 def test_names_of_the_package_are_listed_once():

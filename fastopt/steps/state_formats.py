@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from numbers import Integral
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from fastopt.arrays.checks import Array
 from fastopt.codecs.base import Codec, DType
@@ -19,16 +20,13 @@ from fastopt.text import listed
 from fastopt.transforms.base import Chain
 from fastopt.transforms.states import START_FROM_PARAM
 
-if TYPE_CHECKING:
-    from numpy.typing import DTypeLike
-
 EIGHT_BITS = "8bit"
 MASTER_ITEMSIZE = 4  # bytes of parameters that need no correction, at least
 WORTH_EIGHT_BITS = 4096  # elements: a smaller array is kept in float32
 
 
 # A format, "8bit" among them, for all states or for each by its name.
-StateDType: TypeAlias = "DTypeLike | Mapping[str, DTypeLike] | None"
+StateDType: TypeAlias = DTypeLike | Mapping[str, DTypeLike] | None
 
 
 class StateFormats:

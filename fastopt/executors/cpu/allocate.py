@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from numbers import Integral
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from fastopt.arrays import tree
 from fastopt.arrays.aligned import aligned
@@ -14,9 +14,6 @@ from fastopt.arrays.tree import Tree
 from fastopt.codecs.floats import as_dtype
 from fastopt.codecs.formats import FORMATS, name_of
 from fastopt.text import listed
-
-if TYPE_CHECKING:
-    from numpy.typing import DTypeLike
 
 WORTH_TOUCHING = 1 << 22  # bytes
 

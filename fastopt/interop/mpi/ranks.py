@@ -15,7 +15,9 @@ from fastopt.steps.stepper import Stepper
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-Comm: TypeAlias = "MPI.Comm"
+    Comm: TypeAlias = MPI.Comm
+else:
+    Comm = object  # the import of MPI starts it, and hints are read at run time too
 
 
 class RankError(RuntimeError):

@@ -6,13 +6,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypedDict
 
+import torch
+
 from fastopt.interop.torch.state_formats import TensorFormats
 from fastopt.optimizers.suggestions import misspelt, refusal
 from fastopt.transforms.schedule_free import schedule_free as transform
 from fastopt.validation import decay_rate, flag, positive
-
-if TYPE_CHECKING:
-    import torch
 
 
 class Added(TypedDict, total=False):

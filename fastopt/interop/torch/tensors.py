@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import ParamsT
 from torch.utils._python_dispatch import (
     _get_current_dispatch_mode_stack,
     is_traceable_wrapper_subclass,
@@ -18,11 +19,8 @@ from fastopt.codecs.formats import FORMATS
 from fastopt.executors.cuda import availability
 from fastopt.interop.torch.shards import check_placements, is_sharded, part
 
-if TYPE_CHECKING:
-    from torch.optim.optimizer import ParamsT
-
 Reader: TypeAlias = Callable[[Tensor], Any]
-Params: TypeAlias = "ParamsT"  # what torch takes: tensors or groups of them
+Params: TypeAlias = ParamsT  # what torch takes: tensors or groups of them
 State: TypeAlias = dict[str, Any]  # what torch keeps of a parameter
 StateDict: TypeAlias = dict[str, Any]  # what torch saves
 
