@@ -182,6 +182,15 @@ def test_checkpoints_from_before_an_argument_are_loaded():
     trained(fast.SGD, steps=0).load_state_dict(momentum)
 
 
+def test_param_groups_may_be_a_tuple_as_for_torch():
+    optimizer = trained(fast.AdamW)
+    saved = copy.deepcopy(optimizer.state_dict())
+    saved["param_groups"] = tuple(saved["param_groups"])
+    other = trained(fast.AdamW, steps=0)
+    other.load_state_dict(saved)
+    assert content(other) == content(optimizer)
+
+
 def test_a_state_of_a_setting_that_was_just_assigned_may_be_missing():
     optimizer = trained(fast.RMSprop)
     optimizer.param_groups[0]["momentum"] = 0.9

@@ -47,7 +47,7 @@ def check_state_dict(optimizer: FastOptimizer, state_dict: StateDict) -> None:
         numbers and tensors where those belong.
     """
     saved_groups, states_of_all = state_dict.get("param_groups"), state_dict.get("state")
-    if not isinstance(saved_groups, list) or not isinstance(states_of_all, Mapping):
+    if not isinstance(saved_groups, (list, tuple)) or not isinstance(states_of_all, Mapping):
         raise ValueError(
             "state_dict must be an optimizer's, with a dict 'state' and a list 'param_groups', but has "
             f"the entries {shown(list(state_dict))}"
