@@ -81,6 +81,16 @@ def test_the_options_of_optimizers_have_hints_at_run_time():
     assert {"lr", "beta", "state_dtype", "clip_norm"} <= typing.get_type_hints(fastopt.RMSProp).keys()
 
 
+def test_hints_of_rates_for_torch_have_all_that_is_accepted():
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    home = pytest.importorskip("fastopt.interop.torch")
+    names = [name for name in home.__all__ if hasattr(torch.optim, name)]
+    assert len(names) > 10
+    for kind in (getattr(home, name) for name in names):
+        accepted = typing.get_args(typing.get_type_hints(kind.__init__)["lr"])
+        assert {float, torch.Tensor, typing.Literal["auto"], fastopt.auto} == {*accepted}
+
+
 def test_names_of_the_package_are_listed_once():
     _ = fastopt.SGD
     assert len(dir(fastopt)) == len(set(dir(fastopt)))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Unpack
 
 import torch
-from torch import Tensor
 
 import fastopt
 from fastopt.interop.torch.base import FastOptimizer, torch_arguments
 from fastopt.interop.torch.options import Added
+from fastopt.interop.torch.param_groups import Rate
 from fastopt.interop.torch.tensors import Params
 
 
@@ -42,7 +42,7 @@ class Adadelta(FastOptimizer, torch.optim.Adadelta):
     def __init__(
         self,
         params: Params,
-        lr: float | Tensor = 1.0,
+        lr: Rate = 1.0,
         rho: float = 0.9,
         eps: float = 1e-6,
         weight_decay: float = 0,
@@ -85,7 +85,7 @@ class Adamax(FastOptimizer, torch.optim.Adamax):
     def __init__(
         self,
         params: Params,
-        lr: float | Tensor = 2e-3,
+        lr: Rate = 2e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0,
@@ -128,7 +128,7 @@ class RAdam(FastOptimizer, torch.optim.RAdam):
     def __init__(
         self,
         params: Params,
-        lr: float | Tensor = 1e-3,
+        lr: Rate = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0,
@@ -176,7 +176,7 @@ class Rprop(FastOptimizer, torch.optim.Rprop):
     def __init__(
         self,
         params: Params,
-        lr: float | Tensor = 1e-2,
+        lr: Rate = 1e-2,
         etas: tuple[float, float] = (0.5, 1.2),
         step_sizes: tuple[float, float] = (1e-6, 50),
         *,
@@ -221,7 +221,7 @@ class ASGD(FastOptimizer, torch.optim.ASGD):
     def __init__(
         self,
         params: Params,
-        lr: float | Tensor = 1e-2,
+        lr: Rate = 1e-2,
         lambd: float = 1e-4,
         alpha: float = 0.75,
         t0: float = 1e6,

@@ -10,6 +10,7 @@ from torch import Tensor
 import fastopt
 from fastopt.interop.torch.base import FastOptimizer, torch_arguments
 from fastopt.interop.torch.options import Added
+from fastopt.interop.torch.param_groups import Rate
 from fastopt.interop.torch.sparse import adagrad_step, sgd_step
 from fastopt.interop.torch.tensors import Params
 
@@ -49,7 +50,7 @@ class SGD(FastOptimizer, torch.optim.SGD):
     def __init__(
         self,
         params: Params,
-        lr: float | Tensor = 1e-3,
+        lr: Rate = 1e-3,
         momentum: float = 0,
         dampening: float = 0,
         weight_decay: float | Tensor = 0,
@@ -101,7 +102,7 @@ class RMSprop(FastOptimizer, torch.optim.RMSprop):
     def __init__(
         self,
         params: Params,
-        lr: float | Tensor = 1e-2,
+        lr: Rate = 1e-2,
         alpha: float = 0.99,
         eps: float = 1e-8,
         weight_decay: float = 0,
@@ -148,7 +149,7 @@ class Adagrad(FastOptimizer, torch.optim.Adagrad):
     def __init__(
         self,
         params: Params,
-        lr: float | Tensor = 1e-2,
+        lr: Rate = 1e-2,
         lr_decay: float = 0,
         weight_decay: float = 0,
         initial_accumulator_value: float = 0,
@@ -192,7 +193,7 @@ class Adam(FastOptimizer, torch.optim.Adam):
     def __init__(
         self,
         params: Params,
-        lr: float | Tensor = 1e-3,
+        lr: Rate = 1e-3,
         betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0,
@@ -238,7 +239,7 @@ class AdamW(FastOptimizer, torch.optim.AdamW):
     def __init__(
         self,
         params: Params,
-        lr: float | Tensor = 1e-3,
+        lr: Rate = 1e-3,
         betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
@@ -284,7 +285,7 @@ class NAdam(FastOptimizer, torch.optim.NAdam):
     def __init__(
         self,
         params: Params,
-        lr: float | Tensor = 2e-3,
+        lr: Rate = 2e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0,

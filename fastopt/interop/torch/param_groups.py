@@ -6,10 +6,10 @@ import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
-from torch import complex128, float64
+from torch import Tensor, complex128, float64
 
 from fastopt.optimizers.automatic import auto, held, is_automatic
 from fastopt.optimizers.dialects import DIALECTS
@@ -32,6 +32,7 @@ from fastopt.validation import (
 )
 
 ParamGroup = dict[str, Any]
+Rate: TypeAlias = float | Tensor | Literal["auto"] | auto
 
 # What is left out of the chain, and not only multiplied by zero, where it is zero.
 PARTS = ("weight_decay", "momentum", "dampening", "lr_decay")

@@ -83,9 +83,10 @@ def _check_entries(
     missing = [name for name in known if name not in saved and name not in late]
     # What users keep beside settings may have the name of one. It is another class's if that has all of
     # these settings too, and all of its own are there.
-    own = {name for name in known if name in saved and name not in _RECENT}
-    theirs = {name for each in _settings_of_each() if own <= each <= saved.keys() for name in each}
-    others = [name for name in saved if name in theirs and name not in known and name not in current]
+    settings = {name for name in known if name in saved and name not in _RECENT}
+    alike = [each for each in _settings_of_each() if settings <= each <= saved.keys()]
+    more = {name for each in alike for name in each} - known.keys() - current.keys()
+    others = [name for name in saved if name in more]
     if missing or others:
         lacks = f"lacks {', '.join(missing)}" if missing else f"has {', '.join(others)}"
         raise _foreign(optimizer, f"its {where} {lacks}")
