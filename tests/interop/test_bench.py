@@ -60,7 +60,7 @@ def test_peers_on_a_gpu_on_the_cpu() -> None:
         "network": network,
         "wrong": partial(peers.tensor_step, torch.optim.RMSprop, **how | {"lr": 2 * LR}),
     }
-    ways, missing = clock.made(makers, 10, 2, tolerance=1e-6)
+    ways, missing = clock.prepare(makers, 10, 2, tolerance=1e-6)
     assert missing.keys() == {"wrong"}
     assert missing["wrong"].startswith("gives 0.99")
     for way in ways.values():
