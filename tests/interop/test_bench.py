@@ -64,8 +64,8 @@ def test_peers_on_a_gpu_on_the_cpu() -> None:
     assert missing.keys() == {"wrong"}
     assert missing["wrong"].startswith("gives 0.99")
     for way in ways.values():
-        if way.before is not None:
-            way.before(0)
+        if way.setup is not None:
+            way.setup(0)
         way.step(1)
         way.step(0)
     # The network has one set of parameters, which has been stepped once more.
