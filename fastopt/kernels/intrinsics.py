@@ -11,14 +11,12 @@ from typing import Any, TypeAlias
 
 from llvmlite import ir
 from numba import extending
-from numba.core import typing
-from numba.core.base import BaseContext as Context
-from numba.core.types import Type
-from numba.core.typing import Signature
+from numba.core import base, types, typing
 
-__all__ = ["Builder", "Context", "Intrinsic", "Signature", "Type", "Typed", "TypingContext", "Value"]
-
+Type: TypeAlias = types.Type
+Signature: TypeAlias = typing.Signature
 TypingContext: TypeAlias = typing.Context
+Context: TypeAlias = base.BaseContext
 Builder: TypeAlias = ir.IRBuilder
 Value: TypeAlias = ir.Value
 # What the definition of an intrinsic function returns: its signature, and what emits a call.
