@@ -341,7 +341,7 @@ def check_rounded(name: str, value: float, dtype: np.dtype[np.generic], rule: Ch
         One of the checks above.
     """
     with np.errstate(all="ignore"):
-        rounded = float(dtype.type(value))
+        rounded = float(np.asarray(value, dtype))
     if rounded == 0.0 != value:
         raise ValueError(f"{name} must not round to zero in {dtype}, got {value!r}")
     if math.isinf(rounded):

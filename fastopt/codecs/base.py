@@ -15,6 +15,7 @@ import numpy as np
 
 Array: TypeAlias = np.ndarray[Any, Any]  # of a dtype and shape that are checked when it comes
 DType: TypeAlias = np.dtype[np.generic]
+FloatDType: TypeAlias = np.dtype[np.float32] | np.dtype[np.float64]
 Shape: TypeAlias = tuple[int, ...]
 
 BLOCK = 256  # elements that share a scale, and a step of stochastic rounding's table

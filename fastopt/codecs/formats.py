@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastopt.codecs import half_precision, split
-from fastopt.codecs.base import DType
+from fastopt.codecs.base import DType, FloatDType
 from fastopt.codecs.operations import Formula
 
 
@@ -103,9 +103,9 @@ def number_of(name: str) -> int:
 
 
 @lru_cache
-def compute_dtype(name: str) -> np.dtype[np.floating]:
+def compute_dtype(name: str) -> FloatDType:
     """The dtype of the arithmetic for parameters of a format: at least float32."""
-    return np.dtype(np.float64 if name == "float64" else np.float32)
+    return np.dtype(np.float64) if name == "float64" else np.dtype(np.float32)
 
 
 def outputs_of(dtype: DType) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from inspect import CO_VARARGS, CO_VARKEYWORDS
 from itertools import islice
 from numbers import Real
 from types import FunctionType, SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -23,6 +23,8 @@ from fastopt.kernels.job import GRAD_FACTOR, NUMBERS, PHASE, SLOTS
 from fastopt.kernels.specialize import specialize
 from fastopt.kernels.terms import Term, terms_after, terms_before, terms_of
 from fastopt.transforms.base import Part, sums_in
+
+Float: TypeAlias = float | np.float64  # which older NumPy does not type as a float
 
 
 @cache
@@ -251,9 +253,9 @@ def observed(
         i: int,
         position: str,
         index: int,
-        value: float,
-        state: tuple[float, ...] = (),
-        hypers: tuple[float, ...] = (),
+        value: Float,
+        state: tuple[Float, ...] = (),
+        hypers: tuple[Float, ...] = (),
     ) -> None:
         for row, term, function in zip(numbers, terms, functions, strict=True):
             if (term.position, term.number) == (position, index):

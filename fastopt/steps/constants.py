@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 
-from fastopt.codecs.base import Codec
+from fastopt.codecs.base import Codec, FloatDType
 from fastopt.codecs.floats import limit_in
 from fastopt.codecs.formats import compute_dtype
 from fastopt.transforms.base import Chain
@@ -42,7 +42,7 @@ def check_constants(chain: Chain, format_: str) -> None:
 
 
 @cache
-def _vanishing(dtype: np.dtype[np.floating]) -> float:
+def _vanishing(dtype: FloatDType) -> float:
     """The largest number that is rounded to zero."""
     return float(np.finfo(dtype).smallest_subnormal) / 2
 
