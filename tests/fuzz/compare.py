@@ -8,6 +8,8 @@ import numpy as np
 def bits(array: Any) -> bytes:
     """The content, with one NaN as good as another."""
     array = np.asarray(array)
+    if array.dtype == object:  # None: the array's group has no such state
+        return repr(array).encode()
     if array.dtype.names is None:
         with np.errstate(all="ignore"):
             array = np.where(np.isnan(array), np.asarray(np.nan).astype(array.dtype), array)
