@@ -59,7 +59,7 @@ def test_the_same_gradient_again(opt, monkeypatch):
 
 
 def test_other_arrays_in_each_step(opt, monkeypatch):
-    """They are bound by compiled code, which goes on to do so with arrays of before."""
+    """Compiled code binds each of them, also those that an earlier step had."""
     grads = [to_device(np.full(50, 2.0, np.float32)) for _ in range(3)]
     opt.step(grads[0])
     alone(opt, monkeypatch)

@@ -160,7 +160,7 @@ def test_only_touched_rows_are_written():
         opt.step((np.array([row]), np.ones((1, 3))))
     others = np.setdiff1d(np.arange(100), [3, 4])
     assert (w[others] == 1).all()
-    assert (average[others] == 1).all()  # still: an array of before does not catch up by itself
+    assert (average[others] == 1).all()  # an array that was kept does not catch up by itself
     assert np.isclose(opt.state["square_avg"][others], 0.9**3).all()
     assert opt.state["square_avg"] is average
 

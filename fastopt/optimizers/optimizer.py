@@ -117,7 +117,7 @@ class Optimizer(Averaged, Saved, SharedOptions, shared=True):
             super().__setattr__(name, value)
 
     def _refuse_attribute(self, name: str) -> None:
-        """Raise AttributeError for a setting that there is not; subclasses may have attributes."""
+        """Raise AttributeError: for any unknown name, or for misspelt ones if others may be set."""
         accepted = [each for each, field in self._fields.items() if not field.fixed]
         takes_any = hasattr(self, "__dict__")
         hint = (misspelt if takes_any else suggestion)(name, accepted)

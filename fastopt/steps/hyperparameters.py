@@ -183,7 +183,7 @@ class Hyperparameters:
         if grad_scale == self._scale:
             factor = 1.0 / grad_scale
             for key, buffer in self._buffers.items():
-                buffer.T[_EVERY_STEP].T[...] = factor, self._phase_at(step - key.lag)
+                buffer.T[_EVERY_STEP].T[...] = factor, _phase_at(self._seed, step - key.lag)
             return
         if not self._sources:
             self._sources = self._sources_of(self._chains)
@@ -240,12 +240,13 @@ class Hyperparameters:
         limited = any(part.round_towards is not None for part in chain)
         return _Source(parts, key.format, limited, key.lag, self._seed, *_range(key.format))
 
-    def _phase_at(self, step: int) -> float:
-        return 0.0 if self._seed is None else phase(self._seed, step)
-
     def scale_gradients(self, factor: float) -> None:
         """Multiply gradients by another factor, until the next `fill`."""
         make([put(buffer.T, factor, GRAD_FACTOR) for buffer in self._buffers.values()])
+
+
+def _phase_at(seed: int | None, step: int) -> float:
+    return 0.0 if seed is None else phase(seed, step)
 
 
 def _all_numbers(sources: list[_Source], count: int, grad_scale: float) -> list[list[float]]:
@@ -260,7 +261,7 @@ def _numbers(source: _Source, count: int, grad_scale: float) -> list[float]:
         raise ValueError(
             f"grad_scale must have a finite inverse above zero in {dtype}, got {grad_scale!r}"
         )
-    numbers = [factor, 0.0 if seed is None else phase(seed, step)]
+    numbers = [factor, _phase_at(seed, step)]
     for part, hyper, length, room in parts:
         values = call(hyper, step) if callable(hyper) else hyper
         if len(values) != length:
