@@ -21,7 +21,7 @@ import fastopt
 from bench import machine
 from bench.report import insert_between
 from bench.stored import newest
-from bench.tables import table
+from bench.tables import processor, table
 
 if TYPE_CHECKING:
     from bench.rate_problems import Problem
@@ -127,7 +127,7 @@ def report(results: Mapping[str, Any]) -> dict[str, str]:
     long = [[name, _cell(case)] for name, case in results["long"].items()]
     facts = results["machine"]
     where = (
-        f"{facts['cpu']}, Python {facts['python']}, NumPy {facts['numpy']}, fastopt "
+        f"{processor(facts)}, Python {facts['python']}, NumPy {facts['numpy']}, fastopt "
         f"{facts['fastopt']}, {facts['date']}. float64, three seeds (one for the long runs)."
     )
     return {

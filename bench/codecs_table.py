@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bench.combinations import COMBINATIONS
-from bench.tables import duration, table, when
+from bench.tables import duration, processor, table, when
 
 Case = Mapping[str, Any]
 
@@ -31,7 +31,7 @@ def codecs(results: Mapping[str, Any]) -> str:
 
 def _where(machine: Mapping[str, Any]) -> str:
     return (
-        f"{machine['cpu']}, {when(machine)}. Behind the time of a step, in brackets: how many GB/s "
+        f"{processor(machine)}, {when(machine)}. Behind the time of a step, in brackets: how many GB/s "
         "it moves, and how many times faster it is than float32 in the same rounds (medians)."
     )
 

@@ -25,7 +25,7 @@ import numpy as np
 
 import fastopt
 from bench.models import MODELS, Shape
-from bench.tables import duration
+from bench.tables import duration, processor
 from fastopt.executors.cuda import availability
 
 HERE = Path(__file__).parents[1]
@@ -210,6 +210,7 @@ def commit(tree: Path) -> str:
 def sentence(results: Mapping[str, Any]) -> str:
     """What was measured, of the newest checkout and of the first."""
     facts, (first, *_, last) = results["machine"], results["checkouts"]
+    where = f"{facts['date']}, {processor(facts)}"
     how = " on an emulated GPU whose launches do nothing" if results["emulated"] else ""
     pairs = (
         f"{name} {duration(seconds)} ({duration(first['seconds'][name])})"
@@ -217,7 +218,7 @@ def sentence(results: Mapping[str, Any]) -> str:
     )
     return (
         f"`python -m bench.cuda_host` measures what the host takes for a step, of several checkouts in "
-        f"turns; on {facts['date']}, {facts['cpu']}{how}, torch {facts['libraries']['torch']}, and in "
+        f"turns; on {where}{how}, torch {facts['libraries']['torch']}, and in "
         f"brackets at commit {first['commit']}: {'; '.join(pairs)}. A step of the core is one of "
         "RMSProp over one array of Numba, one in torch is of Adam with new gradients."
     )

@@ -18,7 +18,7 @@ from bench import machine
 from bench.functions import TEN, TWENTY, Case
 from bench.report import insert_between
 from bench.stored import newest
-from bench.tables import table
+from bench.tables import processor, table
 from fastopt.optimizers.registry import NAMES
 
 RESULTS = Path(__file__).parent / "results" / "evaluations"
@@ -61,7 +61,7 @@ def report(results: Mapping[str, Any]) -> dict[str, str]:
     best = sorted(solved, key=lambda optimizer: -sum(solved[optimizer]))
     every = ", ".join(f"{NAMES[name]} {solved[name][0]} and {solved[name][1]}" for name in best)
     facts = results["machine"]
-    where = f"{facts['cpu']}, Python {facts['python']}, NumPy {facts['numpy']}, {facts['date']}"
+    where = f"{processor(facts)}, Python {facts['python']}, NumPy {facts['numpy']}, {facts['date']}"
     sentence = f"Solved of the first ten and of the twenty others: {every}. ({where}.)"
     heads = ["function", *(NAMES[optimizer] for optimizer in COLUMNS)]
     return {"evaluations": f"{table(heads, rows)}\n\n{fill(sentence, 120)}"}

@@ -15,6 +15,7 @@ from typing import Any
 import llvmlite
 import numba
 import numpy as np
+from llvmlite import binding
 
 import fastopt
 from bench import native
@@ -31,6 +32,7 @@ def facts(cpu: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "cpu": _short(cpu.get("brand_raw") or platform.processor() or platform.machine()),
         "architecture": platform.machine(),
+        "microarchitecture": binding.get_host_cpu_name(),
         "family_model_stepping": [cpu.get(key) for key in ("family", "model", "stepping")],
         "cores": cores(),
         "caches_bytes": _caches(cpu),
@@ -59,8 +61,8 @@ def version_of(library: str) -> str | None:
 
 def name(machine: Mapping[str, Any]) -> str:
     """What the result file of a machine is called: the same at every run on one like it."""
-    cores = f"{machine['cores']} cores"
-    return re.sub(r"[^a-z0-9]+", "-", f"{machine['cpu']} {cores}".lower()).strip("-")
+    words = f"{machine['cpu']} {machine['microarchitecture']} {machine['cores']} cores"
+    return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
 
 
 def _short(brand: str) -> str:

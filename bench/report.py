@@ -15,7 +15,7 @@ from bench import figures
 from bench.codecs_table import codecs
 from bench.peers import TITLES
 from bench.stored import newest_first
-from bench.tables import banded, duration, median, table, when
+from bench.tables import banded, duration, median, processor, table, when
 from fastopt.optimizers.registry import NAMES
 
 Case = Mapping[str, Any]
@@ -126,7 +126,7 @@ def summary(results: Results, others: Iterable[Results] = ()) -> str:
 
 
 def _where(machine: Mapping[str, Any]) -> str:
-    return f"{machine['cpu']}, {machine['threads']} threads, {when(machine)}"
+    return f"{processor(machine)}, {machine['threads']} threads, {when(machine)}"
 
 
 def _large_step(results: Results) -> str:
@@ -298,7 +298,7 @@ def _machine_line(machine: Mapping[str, Any]) -> str:
     noise = f" Other programs kept {neighbours} cores busy." if neighbours and neighbours >= 0.5 else ""
     family, model, _ = machine["family_model_stepping"]
     return (
-        f"{machine['cpu']} (family {family}, model {model}), {machine['threads']} threads "
+        f"{processor(machine)}, family {family}, model {model}, {machine['threads']} threads "
         f"({machine['threading_layer']}), "
         f"{machine['os']}, Python {machine['python']}, NumPy {machine['numpy']}, "
         f"Numba {machine['numba']}{libraries}{compiler}; {when(machine)}. "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 
 def median(band: Mapping[str, float]) -> str:
@@ -30,6 +31,11 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     body = [[row[0], *(cell.replace(" ", "\N{NO-BREAK SPACE}") for cell in row[1:])] for row in rows]
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *body]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def processor(machine: Mapping[str, Any]) -> str:
+    """What pages call a machine's processor."""
+    return f"{machine['cpu']} ({machine['microarchitecture']})"
 
 
 def when(measured: Mapping[str, str]) -> str:

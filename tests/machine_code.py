@@ -25,7 +25,7 @@ TARGETS = {
 def intermediate_code(job: Job) -> str:
     """A kernel in LLVM's language, before anything that a processor decides; it prefetches."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernels, "FETCH_BY_THEMSELVES", set())
+        patch.setattr(kernels, "prefetches", lambda job: True)
         patch.setenv("FASTOPT_CACHE", "0")
         patch.setattr(CPUCodeLibrary, "_optimize_functions", lambda *_: None)
         patch.setattr(CPUCodeLibrary, "_optimize_final_module", lambda *_: None)

@@ -18,6 +18,7 @@ from bench import (
     drawing,
     evaluations,
     figures,
+    machine,
     measure,
     peers,
     peers_numexpr,
@@ -66,7 +67,7 @@ def test_page_has_the_stored_results() -> None:
 def test_another_machine_is_named_wherever_its_results_are() -> None:
     first, _ = machines()
     other = {**first, "machine": {**first["machine"], "cpu": "Other", "date": "2026-01-01"}}
-    where = f"On Other, 2 threads, 2026-01-01, commit {first['machine']['commit']}"
+    where = f"On Other (emeraldrapids), 2 threads, 2026-01-01, commit {first['machine']['commit']}"
     page = report.details(first, [other])
     assert page.count("| float32, all cores |") == page.count(f"## {where}") + 1 == 2
     assert f"- {where}: a step over" in report.summary(first, [other])
@@ -203,6 +204,7 @@ ADDED: Any = {
     "machine": {
         "cpu": "Processor",
         "architecture": "x86_64",
+        "microarchitecture": "sapphirerapids",
         "family_model_stepping": [6, 143, 8],
         "cores": 2,
         "caches_bytes": {"l2": 2 << 20},
@@ -234,6 +236,12 @@ def test_a_part_is_not_added_to_results_of_another_machine(other: dict[str, Any]
     [(key, value)] = other.items()
     with pytest.raises(SystemExit, match=re.escape(f"{key} {ADDED['machine'][key]!r}, not {value!r}")):
         __main__.added(stored, ADDED)
+
+
+def test_processors_of_one_name_have_files_of_their_own() -> None:
+    kinds = "znver3", "znver5", "emeraldrapids"
+    names = {machine.name({**ADDED["machine"], "microarchitecture": kind}) for kind in kinds}
+    assert len(names) == len(kinds)
 
 
 def test_ratios_are_formed_within_a_round() -> None:

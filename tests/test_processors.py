@@ -53,6 +53,32 @@ def code(
     return text
 
 
+PREFETCHED = {  # by job: the processors on which it is prefetched, of those in `PROCESSORS`
+    ("float32",) * 3: {"sapphirerapids"},
+    ("float16",) * 3: {"sapphirerapids"},
+    ("float32", "float32", "unsigned8"): {"sapphirerapids"},
+    ("float64",) * 3: {"sapphirerapids", "znver5"},
+    ("float32", "float32", "float64"): {"sapphirerapids", "znver5"},
+    ("float32", "float32", "bfloat16", "bfloat16"): {"sapphirerapids", "znver5"},
+    ("float32", "float32", "signed8", "unsigned8"): {"sapphirerapids", "znver5", "znver3"},
+}
+PROCESSORS = ("sapphirerapids", "znver5", "znver3")
+
+
+@pytest.mark.parametrize("processor", PROCESSORS)
+@pytest.mark.parametrize("formats", PREFETCHED)
+def test_prefetches_where_they_pay(
+    monkeypatch: pytest.MonkeyPatch, formats: tuple[str, ...], processor: str
+) -> None:
+    make = fastopt.RMSProp if len(formats) == 3 else fastopt.Adam
+    parts = make(np.zeros(1, np.float32)).chain.parts(frozen)
+    storage = tuple(ArrayFormat(name, False) for name in formats)
+    job = Job(parts, storage, zero_grad=False, scales=False)
+    monkeypatch.setattr(kernels, "processor", lambda: processor)
+    assert kernels.prefetches(job) == (processor in PREFETCHED[formats])
+    assert ("fetch_" in source(job)) == kernels.prefetches(job)
+
+
 @pytest.mark.parametrize(
     ("target", "kind", "stored", "fast", "most"),
     [

@@ -13,7 +13,7 @@ from bench.comparison.tasks import TASKS
 from bench.drawing import colour, save
 from bench.report import insert_between
 from bench.stored import newest
-from bench.tables import duration, table
+from bench.tables import duration, processor, table
 
 Results = Mapping[str, Any]
 
@@ -108,7 +108,7 @@ def machine_line(machine: Mapping[str, Any]) -> str:
     """Where it was measured."""
     busy = machine["busy_cores_before"]
     return (
-        f"{machine['cpu']}, one of {machine['cores']} cores, {machine['os']}, Python "
+        f"{processor(machine)}, one of {machine['cores']} cores, {machine['os']}, Python "
         f"{machine['python']}, NumPy {machine['numpy']}, Numba {machine['numba']}; {machine['date']}."
         + (f" Other programs kept {busy} cores busy." if busy and busy >= 0.5 else "")
     )

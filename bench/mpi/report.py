@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.mpi.model import Machine, Parts, fitted, networks, overlapped, parts
 from bench.report import insert_between
-from bench.tables import banded, table, when
+from bench.tables import banded, processor, table, when
 from fastopt.interop.mpi.partition import small_pieces
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -69,7 +69,7 @@ def measured(results: Mapping[str, Any]) -> str:
     """Times and ratios, a column for each size."""
     facts, cases = results["machine"], results["cases"]
     line = (
-        f"{facts['cpu']}, {facts['cores']} cores, {cases[0]['ranks']} ranks with one thread each, "
+        f"{processor(facts)}, {facts['cores']} cores, {cases[0]['ranks']} ranks with one thread each, "
         f"{facts['mpi']}, Python {facts['python']}, NumPy {facts['numpy']}, Numba {facts['numba']}; "
         f"{when(facts)}. Float32 RMSProp. Times are the least and the median of all rounds; ratios "
         "are formed within a round, and have in brackets the middle 60 %."

@@ -14,7 +14,7 @@ from bench.drawing import colour, save
 from bench.report import insert_between
 from bench.split_weights.ways import MEMORY
 from bench.stored import newest
-from bench.tables import duration, table
+from bench.tables import duration, processor, table
 
 Results = Mapping[str, Any]
 
@@ -122,7 +122,7 @@ def machine_line(results: Results) -> str:
     measured = (name for name in ("quality", "memory", "times") if name in results)
     loads = ", ".join(f"{results[name]['busy_cores_before']} ({name})" for name in measured)
     text = (
-        f"{facts['cpu']}, {facts['cores']} cores, {facts['os']}, Python {facts['python']}, torch "
+        f"{processor(facts)}, {facts['cores']} cores, {facts['os']}, Python {facts['python']}, torch "
         f"{facts['libraries']['torch']}, Numba {facts['numba']}; {facts['date']}. Load averages "
         f"before: {loads}."
     )

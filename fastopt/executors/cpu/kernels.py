@@ -80,8 +80,8 @@ def ahead(job: Job) -> int:
     return FARTHEST if all(stored.bytes_in_block <= 2 * BLOCK for stored in formats) else FAR
 
 
-# Processors that see streams coming by themselves, across pages too. Measured on a Zen 5 with 4 * 10^7
-# and 6 * 10^7 elements on one core, as multiples of the time with prefetches, by distance:
+# Some processors see streams coming by themselves, across pages too. Measured on one core of a Zen 5
+# with 4 * 10^7 and 6 * 10^7 elements, as multiples of the time with prefetches, by distance:
 #
 #       near | RMSProp 0.94, Adam 0.95, c 0.97, 8-bit state 0.94, three norms 0.90, SGD 0.96; the
 #            | gradient in float16 0.95; the benchmarks' phase 1.00, with a copy to float64 1.07
@@ -90,13 +90,19 @@ def ahead(job: Job) -> int:
 #            | split weights 1.08 to 1.10
 #
 # In its caches 10^6 and 10^7 elements took 0.93 to 0.97 near, and 0.89 to 0.97 farthest.
-FETCH_BY_THEMSELVES = {"znver5"}
-
-
+#
+# On a Zen 3 with 3 * 10^7 elements on one core, and 10^8 on two: RMSProp 0.91 to 0.99, Adam 0.90, c
+# 0.97, 8-bit state 0.95, SGD 0.94, float16 0.93 to 0.98, with an 8-bit state 0.96; RMSProp in float64
+# 0.93 to 0.95, Adam 0.86, with bfloat16 0.90; only Adam with 8-bit states took longer, 1.02 to 1.05.
 def prefetches(job: Job) -> bool:
     """Whether a kernel prefetches at all."""
-    wide = any(array.storage.bytes_in_block > 4 * BLOCK for array in job.arrays)
-    return wide or ahead(job) == FAR or processor() not in FETCH_BY_THEMSELVES
+    formats = [array.storage for array in job.arrays]
+    match processor():
+        case "znver3":
+            return sum(stored.in_blocks for stored in formats) > 1
+        case "znver5":
+            return ahead(job) == FAR or any(stored.bytes_in_block > 4 * BLOCK for stored in formats)
+    return True
 
 
 @dataclass(frozen=True)
