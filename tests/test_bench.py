@@ -66,8 +66,9 @@ def test_page_has_the_stored_results() -> None:
 
 def test_another_machine_is_named_wherever_its_results_are() -> None:
     first, _ = machines()
-    other = {**first, "machine": {**first["machine"], "cpu": "Other", "date": "2026-01-01"}}
-    where = f"On Other (emeraldrapids), 2 threads, 2026-01-01, commit {first['machine']['commit']}"
+    facts = {**first["machine"], "cpu": "Other", "microarchitecture": "one", "date": "2026-01-01"}
+    other = {**first, "machine": facts}
+    where = f"On Other (one), 2 threads, 2026-01-01, commit {first['machine']['commit']}"
     page = report.details(first, [other])
     assert page.count("| float32, all cores |") == page.count(f"## {where}") + 1 == 2
     assert f"- {where}: a step over" in report.summary(first, [other])
