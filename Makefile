@@ -31,7 +31,7 @@ PROCESSES := $(addprefix tests/test_,cache.py cache_users.py fuzz.py identity_ke
 # What no version of Python, NumPy, Numba or SciPy changes, left out where others are tried: who may use the
 # cache, what the repository holds beside the package, random cases, long trainings. Of the cases of a test they
 # run a third: another one each, all of which the suite of `make test` has run.
-ANYWHERE := $(addprefix --ignore=tests/test_,bench.py cache_users.py dialect_tables.py fuzz.py imports.py low_precision.py)
+ANYWHERE := $(addprefix --ignore=tests/test_,bench.py cache_users.py dialect_tables.py fuzz.py imports.py low_precision.py page_numbers.py)
 
 # What runs on a device of any kind, and what of it Numba's simulator can do.
 CUDA_LOGIC := $(addprefix tests/test_cuda,.py _blocks.py _norm.py _state.py _errors.py)

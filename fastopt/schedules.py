@@ -2,7 +2,7 @@
 
 A schedule is a function from the number of the step (0, 1, ...) to a float, and any function will do.
 Those made here can be pickled with an optimizer, compared, and read in their ``repr``. Their formulas
-are optax's.
+are those of optax and Keras, which each one names.
 """
 
 from __future__ import annotations

@@ -60,8 +60,8 @@ def minimize(
         copy; with ``out`` nothing is copied, and `x` is the point itself, read-only and good for
         this call.
     x0 : array of one dimension
-        Where to start; it is not changed. float32 stays float32, and so are numbers of 16 bits
-        computed with; all else is computed in float64.
+        Where to start; it is not changed. float32, float16 and bfloat16 are computed in float32,
+        everything else in float64.
     args : tuple
         More arguments for `fun` and `jac`.
     optimizer : str, class or callable
@@ -70,9 +70,9 @@ def minimize(
         ``bounds`` if there are any.
     jac : callable, True, "2-point" or None
         The gradient, ``jac(x, *args)``, which may ask for ``out``, ``step`` and ``rng`` too; or True if
-        `fun` has it. With None it is seen from what `fun` returns; if that is a number alone, the
-        gradient is approximated by differences (`scipy.optimize.approx_fprime`) for up to 1000
-        elements, which the message says, and refused for more. ``"2-point"`` has no such limit.
+        `fun` returns it. None decides by what `fun` returns: if that is a number alone, the gradient
+        is approximated by finite differences (`scipy.optimize.approx_fprime`) for up to 1000
+        elements, which the message says, and more are an error. ``"2-point"`` has no such limit.
     bounds : scipy.optimize.Bounds, or sequence of (min, max)
         None or an infinity leaves a side open. `x0` is moved into the bounds first, and `fun` is never
         called outside of them.
@@ -106,12 +106,12 @@ def minimize(
         Of the optimizer: ``lr``, a number or schedule, and all others. Without `lr` for a name or a
         class of fastopt's, the rate starts at the class's ``usual_lr``, such as 0.03 (RMSProp) or 0.1
         (Adam), times the root mean square of `x0` if that is above one; for SGD and ASGD at the inverse
-        of the curvature along the first gradient, which takes two more evaluations. After 20 of them
-        without a lower value, or where one is not finite, it is halved, and the optimizer starts anew
-        from the best point. Settings that are not given are then ``usual_settings``: for RMSProp
+        of the curvature along the first gradient, which takes two more evaluations. After 20
+        evaluations without a lower value, or where a value is not finite, the rate is halved, and the
+        optimizer starts anew from the best point. Settings that are not given are then ``usual_settings``: for RMSProp
         ``momentum=0.9`` and ``bias_correction=True``. For functions with ``step`` or ``rng`` the rate
-        falls to zero along half a cosine over `maxiter` steps, with the usual defaults. Rprop has its
-        own start, 0.01.
+        falls to zero along half a cosine over `maxiter` steps, with the usual defaults. Rprop's step
+        sizes start at its `lr`, 0.01.
 
     Returns
     -------

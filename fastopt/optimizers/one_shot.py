@@ -21,16 +21,16 @@ _DOC = """One step of `{kind}` on arrays that the caller keeps, all updated in p
     Parameters
     ----------
     param, grad : array, or structures of arrays
-        Parameter and gradient, of one shape and dtype.
+        Parameter and gradient, as for `{kind}` and its ``step``.
     step : int
         The number of this step, from 0. Needed where the mathematics depends on it: for bias
         corrections, schedules and stochastic rounding.
     grad_scale : float, optional
-        The gradient is multiplied by its inverse.
+        Gradients are multiplied by ``1 / grad_scale`` first.
     **states_and_settings
-        The arrays of the states, by the names that they have in ``{kind}(...).state``: as many as these
-        settings need, with zeros or what `{kind}` starts them with before the first step. And the
-        settings and options of `{kind}`, with its defaults.
+        The state arrays that these settings need, by their names in ``{kind}(...).state``; before the
+        first step they hold what `{kind}` starts them with, mostly zeros. And the settings and options
+        of `{kind}`, with its defaults.
 
     Returns
     -------

@@ -110,8 +110,8 @@ class SharedOptions(Declared, shared=True):
     fast : bool, default False
         Allow fused multiply-adds, and roots and quotients of float32 that are a few ULP off.
     capturable : bool, default False
-        On a CUDA device: let steps be captured in a graph that continues with the schedule, see
-        `advance`.
+        On a CUDA device: let steps be captured in a graph, each replay of which takes the next
+        hyperparameters: see `Optimizer.advance`.
     """
 
     __slots__ = ()

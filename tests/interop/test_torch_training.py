@@ -349,7 +349,7 @@ def test_stochastic_rounding_loses_no_small_updates():
 def test_code_of_the_page_runs():
     scope = {"__name__": "reader"}
     examples = blocks(ROOT / "docs" / "torch.md")
-    assert len(examples) == 7
+    assert len(examples) == 8
     for block in examples:
         exec(compile(block, "docs/torch.md", "exec"), scope)
 

@@ -30,8 +30,8 @@ class ShardedOptimizer(Generic[Local]):
     """Step parameters together with the other ranks of a communicator, each its own shard.
 
     A step sums the gradients of all ranks, each rank receiving the sum for its shard (reduce-scatter),
-    steps the shard, and brings the new parameters to all ranks (all-gather). Shards are exchanged in
-    pieces: while one piece is stepped, the previous and the next one are being sent.
+    steps the shard, and brings the new parameters to all ranks (all-gather). Large shards are exchanged
+    in chunks: while one chunk is stepped, the previous and the next one are being sent.
 
     All methods but the plain attributes are collective: every rank must call them, in the same order.
 
