@@ -301,6 +301,24 @@ def test_bytes_of_states():
         assert is_rounded(typed, number)
 
 
+def test_bytes_of_torchs_operations():
+    """The table of docs/torch.md: what torch's default moves, beside a step here."""
+    head = "| | operations of torch's default | torch | here | ratio |"
+    sums = {}
+    for name, operations, torch, here, ratio in rows("docs/torch.md", head):
+        kind, _, option = name.partition("`, ")
+        kind = {"Adagrad": "AdaGrad", "RMSprop": "RMSProp"}.get(kind.strip("`"), kind.strip("`"))
+        moved = sum(map(int, re.findall(r"` (\d+)", operations)))
+        last = int(re.findall(r"`addcdiv_` (\d+)", operations)[0]) if "addcdiv_` " in operations else 0
+        sums[kind] = moved, last
+        if kind == "NAdam":
+            moved, last = sums["Adam"]
+            moved += last
+        ours = 4 * (3 + 2 * len(new(kind, size=1, **({"momentum": 0.9} if option else {})).state))
+        assert (int(torch), int(here)) == (moved, ours), kind
+        assert is_rounded(ratio, moved / ours), kind
+
+
 def test_bytes_of_split_weights():
     """The first table of docs/split-weights.md: of a weight, held by AdamW, moved by RMSProp."""
     head = "| | bytes a weight | precision | AdamW with 8-bit states holds | RMSProp with one moves |"
