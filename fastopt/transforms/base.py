@@ -47,7 +47,7 @@ class Transform:
         Arrays like the parameters that are only read. Their elements follow the states in the tuple
         ``state`` that the function gets; it returns the states only.
     outputs : mapping of str to array or structure of arrays, optional
-        Arrays like the parameters, of float16, float32 or float64, that are only written: the
+        Arrays like the parameters, of any of their dtypes, that are only written: the
         function returns their elements after those of the states.
     nonnegative : tuple of str, optional
         The states that are never negative, such as averages of squares: in 8 bits they need no sign.
