@@ -261,6 +261,24 @@ def test_structures_without_arrays(params):
         fastopt.Adam(params)
 
 
+@pytest.mark.parametrize("group", [{"lr": 0.1}, {"param": np.ones(3), "lr": 0.1}, {"lr": t.scale}])
+def test_a_group_without_parameters_is_named(group):
+    with refusal(ValueError, ["params[1]", "'params'"]):
+        fastopt.Adam([{"params": np.ones(3)}, group])
+    with refusal(ValueError, ["params[0]", "'params'"]):
+        fastopt.Adam.like("torch", [group])
+
+
+def test_a_structure_may_have_an_array_of_that_name():
+    opt = fastopt.SGD([{"params": np.ones(3)}, {"statistics": np.ones(2)}])
+    assert opt.params[1]["statistics"].tolist() == [1.0, 1.0]
+
+
+def test_a_function_is_no_transform():
+    with refusal(TypeError, ["part 0", "Transform", "scale_by_rms", "call it"]):
+        fastopt.chain(t.scale_by_rms, t.scale_by_learning_rate(0.1))
+
+
 def test_states_are_written_to_and_not_replaced():
     opt = fastopt.Adam(np.ones(3))
     with refusal(TypeError, ["array[...] = values"]):

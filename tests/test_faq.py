@@ -47,6 +47,7 @@ CAUSES = [
     lambda: fastopt.SGD(np.ones(3), nesterov=True),
     lambda: fastopt.RMSProp(np.ones(3, np.float32), eps=1e-50),
     lambda: fastopt.SGD(np.ones(3)).last.norm,
+    lambda: fastopt.SGD(np.ones(3)).zero_grad(),
     lambda: fastopt.minimize(lambda x: x @ x, np.ones(2000)),
 ]
 

@@ -177,7 +177,8 @@ def states(kind, *args, **options):
 
 def is_rounded(text, number):
     """Whether a text is this number, in as many digits as it has."""
-    return round(number, len(text.partition(".")[2])) == float(text)
+    digits = re.match(r"\d+\.?(\d*)", text)
+    return round(number, len(digits[1])) == float(digits[0])
 
 
 def rows(page, head):

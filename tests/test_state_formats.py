@@ -126,6 +126,7 @@ def test_a_users_transform(tmp_path):
     [
         ({"state_dtype": "int8"}, TypeError, ["state_dtype", "8bit", "int8"]),
         ({"state_dtype": "4bit"}, TypeError, ["state_dtype", "8bit", "'4bit'"]),
+        ({"state_dtype": "8-bit"}, TypeError, ["state_dtype", "8bit", "'8-bit'"]),
         ({"state_dtype": 8}, TypeError, ["state_dtype", "8"]),
         ({"state_dtype": "float64"}, TypeError, ["state_dtype", "float32", "float64"]),
         ({"state_dtype": {"exp_avg": "8bit"}}, ValueError, ["state_dtype", "exp_avg", "square_avg"]),

@@ -66,7 +66,10 @@ def as_dtype(name_or_dtype: Any) -> DType:
         It is no dtype.
     """
     is_format = isinstance(name_or_dtype, str) and name_or_dtype in FORMATS
-    return floats(name_or_dtype).dtype if is_format else np.dtype(name_or_dtype)
+    try:
+        return floats(name_or_dtype).dtype if is_format else np.dtype(name_or_dtype)
+    except ValueError as error:  # NumPy takes "8-bit" for fields of a structure
+        raise TypeError(f"{name_or_dtype!r} is not a dtype") from error
 
 
 def rounded_towards(numbers: Any, dtype: DType, direction: float) -> Any:

@@ -108,10 +108,10 @@ def minimize(
         (Adam), times the root mean square of `x0` if that is above one; for SGD and ASGD at the inverse
         of the curvature along the first gradient, which takes two more evaluations. After 20
         evaluations without a lower value, or where a value is not finite, the rate is halved, and the
-        optimizer starts anew from the best point. Settings that are not given are then ``usual_settings``: for RMSProp
-        ``momentum=0.9`` and ``bias_correction=True``. For functions with ``step`` or ``rng`` the rate
-        falls to zero along half a cosine over `maxiter` steps, with the usual defaults. Rprop's step
-        sizes start at its `lr`, 0.01.
+        optimizer starts anew from the best point. Settings that are not given are then
+        ``usual_settings``: for RMSProp ``momentum=0.9`` and ``bias_correction=True``. For functions
+        with ``step`` or ``rng`` the rate falls to zero along half a cosine over `maxiter` steps, with
+        the usual defaults. Rprop's step sizes start at its `lr`, 0.01.
 
     Returns
     -------

@@ -12,7 +12,7 @@ from fastopt.optimizers.automatic import STAYS_AUTOMATIC, current_rate, held, is
 from fastopt.optimizers.saved_settings import check_settings, merge, plain
 from fastopt.optimizers.settings import Values, is_number
 from fastopt.optimizers.suggestions import suggestion
-from fastopt.validation import as_float, as_scalar, shown
+from fastopt.validation import as_float, as_scalar, is_number_or_schedule, shown
 
 if TYPE_CHECKING:
     from fastopt.optimizers.optimizer import Optimizer
@@ -173,10 +173,22 @@ def number_at(name: str, value: object, step: int) -> float:
 
 
 def are_groups(params: object) -> TypeGuard[Sequence[Values]]:
-    """Whether this is ``[{"params": ...}, ...]``."""
+    """Whether this is ``[{"params": ...}, ...]``.
+
+    Raises
+    ------
+    ValueError
+        Settings show that it is meant to be, but a group has no parameters.
+    """
     if not isinstance(params, (list, tuple)) or not params:
         return False
-    return all(isinstance(group, Mapping) and "params" in group for group in params)
+    if not all(isinstance(group, Mapping) for group in params):
+        return False
+    lacking = [f"params[{index}]" for index, group in enumerate(params) if "params" not in group]
+    values = (value for group in params for value in group.values())
+    if lacking and any(map(is_number_or_schedule, values)):
+        raise ValueError(f"every group in params must have an entry 'params': {lacking[0]} has none")
+    return not lacking
 
 
 def read_groups(

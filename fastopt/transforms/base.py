@@ -291,8 +291,9 @@ class Chain:
     def __init__(self, transforms: tuple[Transform, ...]) -> None:
         for position, transform in enumerate(transforms):
             if not isinstance(transform, Transform):
+                hint = ": call it with its arguments" if callable(transform) else ""
                 raise TypeError(
-                    f"part {position} of a chain must be a Transform, not {shown(transform)}"
+                    f"part {position} of a chain must be a Transform, not {shown(transform)}{hint}"
                 )
         afters = [transform.after for transform in transforms]
         if afters != sorted(afters):
