@@ -1,5 +1,6 @@
 """Numbers and schedules assigned between steps."""
 
+import contextlib
 import copy
 import inspect
 import math
@@ -9,6 +10,7 @@ import pytest
 
 import fastopt
 from fastopt.optimizers.registry import MODULES
+from fastopt.optimizers.settings import settings_of
 from tests.runs import assert_same, structure
 
 KINDS = tuple(MODULES)
@@ -92,6 +94,34 @@ def test_numbers_and_schedules_are_assigned(kind, name):
         return  # so few steps do not divide; it is small beside squares
     with pytest.raises(AssertionError):
         assert_same(assigned, constant)
+
+
+FLAGS = [
+    (kind, name)
+    for kind in KINDS
+    for name, field in settings_of(getattr(fastopt, kind)).items()
+    if isinstance(field.default, bool) and not field.fixed
+]
+
+
+@pytest.mark.parametrize(("kind", "name"), FLAGS)
+def test_flags_act_as_from_the_beginning_or_are_refused(kind, name):
+    numbers = {number: NUMBERS[number][0] for number in numbers_of(kind)}
+
+    def of_two_arrays(**flags):
+        arrays = [np.linspace(1, 2, 3), np.linspace(-4, 3, 4)]
+        return getattr(fastopt, kind)(arrays, executor="reference", **numbers, **flags)
+
+    opt = of_two_arrays()
+    value = not getattr(opt, name)
+    with contextlib.suppress(ValueError):
+        setattr(opt, name, value)
+    control = of_two_arrays(**{name: getattr(opt, name)})
+    for g in gradients():
+        for each in opt, control:
+            each.step([g[:3].astype(float), g[3:].astype(float)])
+    for one, other in zip(opt.params, control.params, strict=True):
+        assert one.tobytes() == other.tobytes()
 
 
 def test_another_setting_after_a_part_was_switched_off():

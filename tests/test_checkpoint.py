@@ -107,6 +107,19 @@ def test_the_state_dict_is_live():
     assert kept["state"]["exp_avg"].any()
 
 
+@pytest.mark.parametrize("match", ["path", "position"])
+def test_arrays_of_a_live_state_dict_may_change_places(match):
+    opt = fastopt.SGD([np.zeros(3), np.zeros(3), np.zeros((2, 2))], momentum=0.5)
+    opt.step([np.ones(3), np.full(3, 2.0), np.arange(4.0).reshape(2, 2)])
+    saved = opt.state_dict()
+    one, other, square = saved["state"]["momentum_buffer"]
+    saved["state"]["momentum_buffer"] = [other[::-1], one, square.T]
+    opt.load_state_dict(saved, match=match)
+    one, other, square = opt.state["momentum_buffer"]
+    assert (one.tolist(), other.tolist()) == ([2.0] * 3, [1.0] * 3)
+    assert square.tolist() == [[0.0, 2.0], [1.0, 3.0]]
+
+
 ADAM = {"amsgrad": True}
 
 OTHERS = {

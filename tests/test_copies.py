@@ -186,6 +186,17 @@ def test_a_lambda_can_be_copied_but_not_pickled():
         pickle.dumps(opt)
 
 
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickled])
+def test_states_of_a_copy_start_from_other_parameters_too(duplicate):
+    """Before the first step, but for states that the caller gave."""
+    z = np.full(3, 5.0)
+    opt = fastopt.SGD(np.ones(3), average_decay=0.5, schedule_free=0.5, state={"z": z})
+    twin = duplicate(opt)
+    twin.set_params(np.zeros(3))
+    assert twin.state["average"].tolist() == [0.0] * 3
+    assert twin.state["z"].tolist() == [5.0] * 3
+
+
 def test_a_shallow_copy_shares_its_arrays():
     opt = make("adam", structure("array"))
     twin = copy.copy(opt)

@@ -10,6 +10,7 @@ import fastopt
 from fastopt import transforms as t
 from fastopt.steps import hyperparameters
 from tests.refusals import refusal
+from tests.support import assert_same_bits
 
 HALF, BRAIN, SINGLE, DOUBLE = FORMATS = (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)
 NARROW = FORMATS[:3]  # computed in float32
@@ -166,6 +167,14 @@ def test_formats_side_by_side_have_limits_of_their_own(rounding):
         opt.step([np.ones_like(w) for w in params])
     assert all((w.astype(float) >= 0.1).all() for w in params)
     assert len({float(w[0]) for w in params}) == 3
+
+
+def test_limits_of_either_zero():
+    """Whichever came first in the process."""
+    for low in -0.0, 0.0, -0.0:
+        w = np.ones(1, np.float32)
+        fastopt.SGD(w, lr=1.0, bounds=(low, None)).step(np.full(1, 2.0, np.float32))
+        assert_same_bits(w, np.array([low], np.float32))
 
 
 def test_limits_that_a_schedule_gives():

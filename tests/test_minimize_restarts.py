@@ -72,6 +72,31 @@ def test_it_gives_up_where_no_rate_is_small_enough():
     assert result.x.tolist() == [1.0, 2.0]
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_it_goes_on_where_no_rate_is_small_enough(dtype):
+    """And does not halve the rate until it is no number of the dtype."""
+    steps = 2_100 if COMPILED else 2_060  # 100 halvings
+    flat = lambda x: (1.0, np.ones_like(x))  # noqa: E731
+    result = fastopt.minimize(flat, np.ones(2, dtype), gtol=None, ftol=None, maxiter=steps)
+    assert (result.status, result.nit) == (1, steps)
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [(np.float32, 1e-15), (np.float64, 1e-290)])
+def test_rates_next_to_the_smallest_are_not_halved(dtype, scale):
+    """Here the rate starts at the inverse of the curvature."""
+    steep = lambda x: (float(x @ x / scale), 2 * x / dtype(scale))  # noqa: E731
+    result = fastopt.minimize(
+        steep, np.ones(2, dtype), optimizer="sgd", keep="last", gtol=None, ftol=None, maxiter=2_200
+    )
+    assert result.status == 1
+
+
+@pytest.mark.parametrize(("dtype", "slope"), [(np.float32, 1e-42), (np.float64, 1e-310)])
+def test_a_slope_whose_inverse_is_no_number(dtype, slope):
+    flat = lambda x: (0.0, np.full_like(x, slope))  # noqa: E731
+    assert fastopt.minimize(flat, np.ones(2, dtype), optimizer="sgd").success
+
+
 FEW = ["Rosenbrock, 2", "Beale", "Booth", "Himmelblau", "Powell, singular", "logistic regression"]
 
 

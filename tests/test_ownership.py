@@ -244,6 +244,32 @@ def test_a_mapping_that_resizes_is_noticed(executor: str) -> None:
         opt.step(Grads(a=np.ones(SIZE)))
 
 
+class Overwritten(np.ndarray):
+    """Numbers that another thread changes as soon as they were looked at."""
+
+    def max(self, *args: Any, **kwargs: Any) -> Any:
+        largest = super().max(*args, **kwargs)
+        self.view(np.ndarray)[...] = 1 << 40
+        return largest
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+@pytest.mark.parametrize("form", ["pair", "unordered pair", "entries"])
+def test_indices_that_change_after_their_check(form: str, executor: str) -> None:
+    rows = np.array([1, 3, 3] if form == "unordered pair" else [1, 3])
+    changed: Any = rows.view(Overwritten), np.ones((rows.size, 2))
+    steady: Any = rows.copy(), np.ones((rows.size, 2))
+    if form == "entries":
+        changed, steady = (
+            scipy.sparse.coo_array((np.ones(2), (rows, [0, 0])), (4, 2)) for _ in range(2)
+        )
+        changed.coords = tuple(indices.view(Overwritten) for indices in changed.coords)
+    w, control = np.ones((4, 2)), np.ones((4, 2))
+    for array, grad in (w, changed), (control, steady):
+        fastopt.SGD(array, lr=1.0, sparse="lazy", executor=executor).step(grad)
+    assert w.tolist() == control.tolist()
+
+
 @pytest.mark.parametrize("entries", [2, 4, 6, 400])
 def test_csr_arrays_with_pointers_for_other_rows_are_refused(entries: int) -> None:
     """Too many of them would be rows behind the end of the parameter."""

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 import pickle
 
 import joblib
@@ -331,6 +332,53 @@ def test_buffers_out_of_band(kind):
     assert not np.shares_memory(twin.params["w"], opt.params["w"])
     assert twin.params["w"].flags.aligned
     assert_steps_like(twin, opt)
+
+
+@pytest.mark.parametrize("kind", BUFFERS)
+@pytest.mark.parametrize("make", [functools.partial(fastopt.SGD, lr="auto"), fastopt.Prodigy])
+def test_numbers_that_are_carried_are_not_in_buffers(make, kind):
+    opt = make(np.ones(SIZE))
+    opt.step(np.ones(SIZE))
+    buffers = []
+    text = pickle.dumps(opt, protocol=5, buffer_callback=buffers.append)
+    twin = pickle.loads(text, buffers=BUFFERS[kind](buffers))
+    for _ in range(2):
+        twin.step(np.ones(SIZE))
+        opt.step(np.ones(SIZE))
+    assert twin.params.tobytes() == opt.params.tobytes()
+
+
+class Carries(fastopt.NamedOptimizer):
+    """One whose transform carries as many numbers as this says."""
+
+    count = 1
+
+    def make_parts(self):
+        sums = fastopt.Transform(
+            scaled_update,
+            sums={"squares": square},
+            carried={str(k): 0.0 for k in range(self.count)},
+            from_sums=counts_up,
+            hyper=(1.0,),
+        )
+        return [sums, *self.decay_and_rate()]
+
+
+def square(update, param, state, hyper):
+    return update * update
+
+
+def counts_up(hyper, sums, carried):
+    return hyper, carried
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_a_transform_that_carries_other_numbers_by_now(count, monkeypatch):
+    text = pickle.dumps(Carries(np.ones(SIZE)))
+    assert pickle.loads(text).step_count == 0
+    monkeypatch.setattr(Carries, "count", count)
+    with pytest.raises(ValueError, match="a copy must have other carried numbers than"):
+        pickle.loads(text)
 
 
 def test_what_needs_no_copy_is_the_same_object():

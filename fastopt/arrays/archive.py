@@ -17,7 +17,7 @@ from fastopt.arrays import placement
 from fastopt.arrays.checks import Array
 from fastopt.arrays.device_array import AnyArray
 from fastopt.arrays.regular_files import open_regular, replacing
-from fastopt.codecs.base import DType
+from fastopt.codecs.base import DType, flat
 from fastopt.codecs.formats import bits_of
 
 DESCRIPTION = "fastopt.json"
@@ -62,7 +62,7 @@ def in_files(dtype: DType) -> DType:
 
 
 def _bytes(array: Array) -> memoryview:
-    content: Any = array.reshape(-1).view(np.uint8)  # no Buffer to type checkers before Python 3.12
+    content: Any = flat(array).view(np.uint8)  # no Buffer to type checkers before Python 3.12
     return memoryview(content)
 
 

@@ -148,13 +148,13 @@ def check_rows(name: str, rows: Any, param: AnyArray) -> Array:
             f"{name} must be a one-dimensional array of whole numbers, "
             f"not {rows.dtype} with shape {rows.shape}"
         )
-    count = param.shape[0]
+    count, rows = param.shape[0], np.array(rows)  # a copy first: another thread may change it
     if rows.size and (rows.min() < 0 or rows.max() >= count):
         raise ValueError(
             f"{name} must be from 0 to {count - 1}, got {rows.min()} to {rows.max()}: "
             f"the parameter has {count} rows"
         )
-    indices: Array = rows.astype(np.int64)
+    indices: Array = rows.astype(np.int64, copy=False)
     return indices
 
 

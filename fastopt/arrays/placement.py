@@ -11,7 +11,7 @@ from fastopt.arrays import device_array
 from fastopt.arrays.checks import Array
 from fastopt.arrays.device_array import AnyArray, DeviceArray
 from fastopt.arrays.places import Place, load
-from fastopt.codecs.base import Codec, DType
+from fastopt.codecs.base import Codec, DType, flat
 from fastopt.codecs.formats import bits_of
 
 
@@ -115,7 +115,7 @@ def part(array: AnyArray, span: slice) -> Any:
     """A flat view of the elements in a slice, in C order."""
     if isinstance(array, DeviceArray):
         return array.part(span.start, span.stop)
-    return array.reshape(-1)[span]
+    return flat(array)[span]
 
 
 def empty(like: AnyArray, size: int, dtype: DType | None = None) -> AnyArray:

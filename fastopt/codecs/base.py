@@ -22,6 +22,11 @@ BLOCK = 256  # elements that share a scale, and a step of stochastic rounding's 
 ENCODE_CHUNK = 256 * BLOCK  # elements that are encoded at a time
 
 
+def flat(array: Array) -> Array:
+    """A flat view of a contiguous array: `reshape` of a subclass, as of matrices, may keep its axes."""
+    return np.asarray(array).reshape(-1)
+
+
 @dataclass(frozen=True)
 class Codec(ABC):
     """The storage format of one array.
@@ -64,7 +69,7 @@ class Codec(ABC):
 
     def store(self, stored: Array, numbers: Array) -> None:
         """Encode numbers into an array, a chunk at a time."""
-        flat, items = numbers.reshape(-1), stored.reshape(-1)
-        for start in range(0, flat.size, ENCODE_CHUNK):
-            first, last = start // self.block, -(-min(start + ENCODE_CHUNK, flat.size) // self.block)
-            items[first:last] = self.encode(flat[start : start + ENCODE_CHUNK], None)
+        numbers, items = flat(numbers), flat(stored)
+        for start in range(0, numbers.size, ENCODE_CHUNK):
+            first, last = start // self.block, -(-min(start + ENCODE_CHUNK, numbers.size) // self.block)
+            items[first:last] = self.encode(numbers[start : start + ENCODE_CHUNK], None)

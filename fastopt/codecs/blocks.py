@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.codecs.base import BLOCK, Array, Codec, DType
+from fastopt.codecs.base import BLOCK, Array, Codec, DType, flat
 from fastopt.codecs.operations import NUMPY, SIGN_BIT, SIZE_BITS, Operations, Value, quiet
 
 ITEM = np.dtype([("scale", np.float32), ("codes", np.uint8, BLOCK)])
@@ -119,7 +119,7 @@ class Blocks(Codec):
 
     @quiet
     def decode(self, stored: Array, compute: DType) -> Array:
-        items = stored.reshape(-1)
+        items = flat(stored)
         scale = np.ascontiguousarray(items["scale"]).view(np.int32)[:, None]
         numbers: Array = self.number(NUMPY, np.ascontiguousarray(items["codes"]), scale)
         return numbers.reshape(-1).astype(compute)
@@ -127,18 +127,18 @@ class Blocks(Codec):
     @quiet
     def encode(self, numbers: Array, noise: Array | None) -> Array:
         missing = -numbers.size % BLOCK
-        flat = np.append(numbers.astype(np.float32), np.zeros(missing, np.float32)).reshape(-1, BLOCK)
+        padded = np.append(numbers.astype(np.float32), np.zeros(missing, np.float32)).reshape(-1, BLOCK)
         bits = None
         if noise is not None:
             bits = np.append(noise, np.zeros(missing, np.uint32)).reshape(-1, BLOCK)
-        sizes = self.size_bits(NUMPY, flat.view(np.int32))
+        sizes = self.size_bits(NUMPY, padded.view(np.int32))
         # An infinity or NaN affects its own element only, not the scale.
         largest = larger_finite(NUMPY, np.int32(0), sizes).max(axis=1, initial=0)
         plain = (sizes.view(np.uint32) <= self.plain_most).all(axis=1)
         scale = self.scale_bits(NUMPY, largest, plain)
-        result = np.zeros(len(flat), ITEM)
+        result = np.zeros(len(padded), ITEM)
         result["scale"] = scale.view(np.float32)
-        result["codes"] = self.codes(flat, scale[:, None], bits)
+        result["codes"] = self.codes(padded, scale[:, None], bits)
         return result
 
     @quiet

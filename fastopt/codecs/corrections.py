@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastopt.codecs.base import ENCODE_CHUNK, Array, Codec, DType
+from fastopt.codecs.base import ENCODE_CHUNK, Array, Codec, DType, flat
 from fastopt.codecs.formats import FORMATS, name_of
 from fastopt.codecs.operations import NUMPY, quiet
 
@@ -18,7 +18,7 @@ class Correction(Codec):
         return 8 * self.dtype.itemsize
 
     def decode(self, stored: Array, compute: DType) -> Array:
-        return stored.reshape(-1).astype(compute)
+        return flat(stored).astype(compute)
 
     def encode(self, numbers: Array, noise: Array | None) -> Array:
         return numbers.astype(self.dtype)
@@ -31,11 +31,11 @@ class Correction(Codec):
         """The wide numbers of two arrays, flat, in float32."""
         join = FORMATS[str(name_of(halves.dtype))].join
         assert join is not None
-        bits, flat = halves.reshape(-1).view(np.uint16), rests.reshape(-1)
+        bits, rests = flat(halves).view(np.uint16), flat(rests)
         numbers = np.empty(bits.size, np.float32)
         for start in range(0, bits.size, ENCODE_CHUNK):
             span = slice(start, start + ENCODE_CHUNK)
-            numbers[span] = join(NUMPY, bits[span], flat[span], self.width)
+            numbers[span] = join(NUMPY, bits[span], rests[span], self.width)
         return numbers
 
     @quiet
@@ -43,16 +43,15 @@ class Correction(Codec):
         """Flat arrays of 16-bit numbers and of corrections, from wide numbers."""
         divide = FORMATS[str(name_of(dtype))].divide
         assert divide is not None
-        half, rest = divide(NUMPY, numbers.reshape(-1).astype(np.float32), self.width)
+        half, rest = divide(NUMPY, flat(numbers).astype(np.float32), self.width)
         return half.astype(np.uint16).view(dtype), rest.astype(self.dtype)
 
     def store_divided(self, halves: Array, rests: Array, numbers: Array) -> None:
         """Write wide numbers to both arrays, a chunk at a time."""
-        flat = numbers.reshape(-1)
-        for start in range(0, flat.size, ENCODE_CHUNK):
+        numbers, halves, rests = map(flat, (numbers, halves, rests))
+        for start in range(0, numbers.size, ENCODE_CHUNK):
             span = slice(start, start + ENCODE_CHUNK)
-            parts = self.divide(flat[span], halves.dtype)
-            halves.reshape(-1)[span], rests.reshape(-1)[span] = parts
+            halves[span], rests[span] = self.divide(numbers[span], halves.dtype)
 
 
 CORRECTIONS = {

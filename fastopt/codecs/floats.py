@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastopt.codecs.base import Array, Codec, DType
+from fastopt.codecs.base import Array, Codec, DType, flat
 from fastopt.codecs.formats import FORMATS
 from fastopt.codecs.operations import NUMPY, quiet
 
@@ -18,8 +18,9 @@ class Float(Codec):
 
     @quiet
     def decode(self, stored: Array, compute: DType) -> Array:
-        row, flat = FORMATS[self.name], stored.reshape(-1)
-        numbers: Array = row.number(NUMPY, flat.view(row.bits)) if row.number else flat
+        row, numbers = FORMATS[self.name], flat(stored)
+        if row.number:
+            numbers = row.number(NUMPY, numbers.view(row.bits))
         return numbers.astype(compute)
 
     @quiet
@@ -84,7 +85,12 @@ def rounded_towards(numbers: Any, dtype: DType, direction: float) -> Any:
         return np.where(beyond, np.nextafter(near, dtype.type(direction)), near)
 
 
-@lru_cache(maxsize=1024)
 def limit_in(name: str, number: float, direction: float) -> float:
     """A limit in a format, rounded inwards."""
+    # Zero is in every format; the cache takes the two zeros for one.
+    return _limit_in(name, number, direction) if number else number
+
+
+@lru_cache(maxsize=1024)
+def _limit_in(name: str, number: float, direction: float) -> float:
     return float(rounded_towards(number, floats(name).dtype, direction))

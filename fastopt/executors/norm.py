@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from fastopt.arrays.checks import Array
+from fastopt.codecs.base import flat
 from fastopt.transforms.gradient_clip import DOWN, SMALL, UP, clipped
 
 
@@ -76,10 +77,10 @@ def _sum_of_squares(blocks: Iterable[Array]) -> float:
 
 def _in_blocks(gradients: Sequence[Array]) -> Iterator[Array]:
     for gradient in gradients:
-        flat = gradient.reshape(-1)
-        for start in range(0, flat.size, SUM_BLOCK):
+        numbers = flat(gradient)
+        for start in range(0, numbers.size, SUM_BLOCK):
             with np.errstate(all="ignore"):  # signalling NaN
-                block = flat[start : start + SUM_BLOCK].astype(np.float64)
+                block = numbers[start : start + SUM_BLOCK].astype(np.float64)
             yield block
 
 

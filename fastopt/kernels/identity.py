@@ -184,6 +184,7 @@ _OPTIONS = (
     "DEBUGINFO_DEFAULT",
     "LOOP_VECTORIZE",
     "SLP_VECTORIZE",
+    "USING_SVML",
 )
 
 

@@ -54,5 +54,5 @@ def _by_curvature(objective: Objective, x: Array, box: Box) -> float:
     with np.errstate(all="ignore"):
         changes = (near - grad).astype(np.float64), (moved - x).astype(np.float64)
         bend, length = (float(np.linalg.norm(change)) for change in changes)
-    longest = size / steepest
+    longest = min(size / steepest, float(np.finfo(x.dtype).max))
     return length / bend if bend * longest > length else longest

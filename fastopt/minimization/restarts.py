@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
+
 from fastopt.arrays.checks import Array
 from fastopt.minimization.best import BestPoint
 from fastopt.optimizers.optimizer import Optimizer
@@ -12,7 +14,8 @@ from fastopt.optimizers.optimizer import Optimizer
 # Iterations without a new lowest value. From 10 to 30 of them, and first rates from a third of
 # `usual_lr` to three times as much, solve the same functions.
 PATIENCE = 20
-# A value or gradient that is not finite after so many halvings has other reasons than the rate.
+# A value or gradient that is not finite after so many halvings has other reasons than the rate, and
+# steps with half of it are too short to change anything.
 MOST = 100
 
 
@@ -39,11 +42,12 @@ class Restarts:
         self._best = best or BestPoint(self.optimizer.params, last=False)
         self._count = self._waited = 0
         self._lowest = math.inf
+        self._least = float(np.finfo(self.optimizer.params.dtype).tiny)
 
     @property
     def exhausted(self) -> bool:
         """Whether a smaller rate is not worth a try any more."""
-        return self._count >= MOST
+        return self._count >= MOST or 0.5 * self._lr < self._least
 
     def next_gradient(self, x: Array, value: float, grad: Array, finite: bool) -> Array:
         """The gradient of the coming step: this one, or after a restart that of the best point."""
@@ -55,7 +59,7 @@ class Restarts:
                 self._best.offer(x, value, copy)
             return grad
         self._waited += 1
-        if finite and self._waited < PATIENCE:
+        if finite and (self._waited < PATIENCE or self.exhausted):
             return grad
         self._lr /= 2
         self._count += 1

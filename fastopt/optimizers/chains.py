@@ -41,27 +41,33 @@ def use_settings(optimizer: Optimizer, settings: SettingValues, what: str) -> No
 
 
 def _check_same(current: Chain, new: Chain, what: str) -> None:
-    """Check that a chain has the same transforms, or raise ValueError.
+    """Check that a chain has the same transforms, but for their hyperparameters, or raise ValueError.
 
     Functions that `make_parts` defines anew are the same if their content is.
     """
-    kinds, functions = [(t.name, t.slots()) for t in current], list(map(_functions, current))
-    new_kinds, new_functions = [(t.name, t.slots()) for t in new], list(map(_functions, new))
+    kinds, functions = list(map(_kind, current)), list(map(_functions, current))
+    new_kinds, new_functions = list(map(_kind, new)), list(map(_functions, new))
     if kinds != new_kinds or _codes(functions) != _codes(new_functions):
         raise ValueError(
             f"{what} would change which transforms the optimizer is made of: make a new optimizer"
         )
-    for old, others, (name, _) in zip(functions, new_functions, kinds, strict=True):
+    for old, others, transform in zip(functions, new_functions, new, strict=True):
         if not all(map(_is_same, old, others)):
             raise ValueError(
-                f"{what} would change the transforms of the optimizer: functions of {name!r} use other "
-                "values, of which only `hyper` can change; make a new optimizer"
+                f"{what} would change the transforms of the optimizer: functions of {transform.name!r} "
+                "use other values, of which only `hyper` can change; make a new optimizer"
             )
+
+
+def _kind(t: Transform) -> tuple[object, ...]:
+    """What an optimizer relies on of a transform, besides its functions, from the beginning."""
+    sums = list(t.sums), list(t.sums_after), list(t.carried), t.per_array
+    return t.name, t.slots(), t.after, t.round_towards, sums
 
 
 def _functions(transform: Transform) -> list[object]:
     each = transform.update, *transform.sums.values(), *transform.sums_after.values()
-    return [*each, transform.from_sums]
+    return [*each, transform.from_sums, transform.no_gradient]
 
 
 def _codes(functions: list[list[object]]) -> list[list[object]]:
@@ -69,4 +75,4 @@ def _codes(functions: list[list[object]]) -> list[list[object]]:
 
 
 def _is_same(one: object, other: object) -> bool:
-    return one is other or frozen(one) is frozen(other)
+    return one == other or frozen(one) is frozen(other)

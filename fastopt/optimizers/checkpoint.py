@@ -16,6 +16,7 @@ from fastopt.changes import assign, make
 from fastopt.kernels.job import CORRECTION
 from fastopt.optimizers import saved_paths
 from fastopt.optimizers.chains import use_settings
+from fastopt.optimizers.decoded import apart
 from fastopt.optimizers.saved_description import MASTER_BITS, VERSION, Description, check_description
 from fastopt.optimizers.saved_settings import merge, plain
 from fastopt.optimizers.unfinished import Unfinished, real
@@ -52,7 +53,7 @@ def from_dict(optimizer: Optimizer, saved: Mapping[str, object], match: Match) -
     by_path = {name: _leaves_by_path(structure) for name, structure in state.items()}
     paths = _paths_in(saved, next(map(list, by_path.values()), None), "state_dict")
     order = _order(optimizer, saved, paths, match, "state_dict")
-    copies = []
+    copies, guarded = [], optimizer._steps.setup.guarded
     for name, index, target in arrays(optimizer):
         if is_exact and name == CORRECTION:
             continue
@@ -64,7 +65,9 @@ def from_dict(optimizer: Optimizer, saved: Mapping[str, object], match: Match) -
         checks.check_kind(label, source)
         checks.check_like(label, source, target)
         checks.check_is_written(label, target)
-        copies.append((target, source))
+        if placement.is_on_device(source):
+            checks.check_memory(label, source)
+        copies.append((target, apart(source, guarded)))
     start_loading(optimizer, saved, order, "state_dict")
     for target, source in copies:
         placement.copy(target, source)
@@ -207,18 +210,20 @@ def finish_loading(optimizer: Optimizer) -> None:
 
 def pickled(optimizer: Optimizer) -> dict[str, object]:
     """What another one like this is made from."""
+    steps = optimizer._steps
     optimizer.catch_up()
-    optimizer._steps.settle()
+    steps.settle()
     state = {name: optimizer._structure.build(_copied(optimizer, name)) for name in optimizer._state}
     replaced = {"clip_norm": optimizer.clip_norm, "state": state, "state_dir": None}
     return {
         "params": tree.plain(optimizer._params),
         "arguments": (*optimizer._settings.arguments, optimizer._chains_given),
         "options": {**optimizer._options, **replaced},
-        "step_count": optimizer._steps.count,
-        "lags": list(optimizer._steps.lags),
-        "carried": [numbers.copy() for numbers in optimizer._steps.decisions.carried],
-        "sums": optimizer._steps.saved_sums(),
+        "given_states": [group.given_states for group in optimizer._groups],
+        "step_count": steps.count,
+        "lags": list(steps.lags),
+        "carried": steps.decisions.saved(),
+        "sums": steps.saved_sums(),
         "last": optimizer.last,
     }
 
@@ -226,12 +231,14 @@ def pickled(optimizer: Optimizer) -> dict[str, object]:
 def restore(optimizer: Optimizer, saved: Description) -> None:
     """Make an optimizer that has nothing yet one like that of `pickled`."""
     optimizer._set_up(saved["params"], saved["arguments"], saved["options"])
+    for group, names in zip(optimizer._groups, saved["given_states"], strict=True):
+        group.given_states = names
     optimizer._watch.last = saved["last"]
-    optimizer._steps.continue_at(saved["step_count"], saved["lags"])
-    order = range(len(saved["lags"]))
-    make(optimizer._steps.loaded_sums(saved["sums"], order, "a copy"))
-    if optimizer._steps.decisions.carries:
-        optimizer._steps.decisions.carried = saved["carried"]
+    steps, order = optimizer._steps, range(len(saved["lags"]))
+    steps.continue_at(saved["step_count"], saved["lags"])
+    make(steps.loaded_sums(saved["sums"], order, "a copy"))
+    if steps.decisions.carries:  # other numbers by now, perhaps, than when it was pickled
+        steps.decisions.carried = steps.decisions.loaded(saved["carried"], order, "a copy")
 
 
 def _in_file(optimizer: Optimizer, params: bool) -> Iterator[tuple[str, int, AnyArray]]:

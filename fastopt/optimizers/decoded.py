@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from fastopt.arrays import checks, placement
 from fastopt.arrays.checks import Array
+from fastopt.arrays.device_array import AnyArray
 from fastopt.arrays.tree import Structure
 from fastopt.steps.group import Group
 from fastopt.steps.stepper import Stepper
@@ -30,7 +31,7 @@ def set_params(stepper: Stepper, structure: Structure, groups: Sequence[Group], 
         checks.check_readable(name, entered)
         checks.check_shape(name, entered, leaf)
         checks.check_is_written(name, leaf)
-        values.append(_apart(placement.to_host(entered), stepper.setup.guarded))
+        values.append(placement.to_host(apart(entered, stepper.setup.guarded)))
     for row in range(len(leaves)):
         stepper.parameters.check_headers(row)
     remaining = iter(values)
@@ -41,7 +42,10 @@ def set_params(stepper: Stepper, structure: Structure, groups: Sequence[Group], 
                 group.restart(index)
 
 
-def _apart(values: Array, guarded: checks.Guarded) -> Array:
-    """The values, copied if one of the arrays that are written to is among them."""
+def apart(values: AnyArray, guarded: checks.Guarded) -> AnyArray:
+    """The values, copied to memory if one of the arrays that are written to is among them."""
     start, stop, _ = checks.memory_range("", values)
-    return values.copy() if guarded.meets(start, stop) else values
+    # The memory of what is not contiguous is not known.
+    if values.flags.c_contiguous and values.dtype.isnative and not guarded.meets(start, stop):
+        return values
+    return placement.to_host(values).astype(values.dtype.newbyteorder("="))

@@ -81,7 +81,7 @@ class Group:
         self.codecs: dict[str, list[Codec]] = {}
         self.corrections = [formats.correction(leaf) for leaf in self.leaves]
         names = [*chain.states(), CORRECTION] if any(self.corrections) else [*chain.states()]
-        self._given_states = [name for name in names if state.get(name) is not None]
+        self.given_states = [name for name in names if state.get(name) is not None]
         self.states = self._make_states(state, files)
         # The arrays of each input and output, with its name.
         self.inputs = [
@@ -102,7 +102,7 @@ class Group:
     def _make_states(self, state: Mapping[str, object], files: StateFiles) -> dict[str, list[Array]]:
         states = self._make_corrections(state, files)
         for name, value in self.chain.states().items():
-            if name in self._given_states:
+            if name in self.given_states:
                 states[name] = self._take_states(name, state[name])
                 continue
             states[name] = []
@@ -130,7 +130,7 @@ class Group:
                 "name of what master_bits keeps"
             )
         self.codecs[CORRECTION] = self.corrections  # type: ignore[assignment]
-        if CORRECTION in self._given_states:
+        if CORRECTION in self.given_states:
             return {CORRECTION: self._take_corrections(state[CORRECTION])}
         each = zip(self.leaves, self.names, self.corrections, strict=True)
         return {
@@ -192,7 +192,7 @@ class Group:
     def restart(self, index: int) -> None:
         """Let the states of a parameter that start from it do so again, but for the caller's own."""
         for name, start in self.chain.states().items():
-            if start != START_FROM_PARAM or name in self._given_states:
+            if start != START_FROM_PARAM or name in self.given_states:
                 continue
             array, codec = self.states[name][index], self.codecs[name][index]
             on_device = placement.is_on_device(array)
@@ -253,7 +253,7 @@ class Group:
         if name not in self.states:
             return [None] * len(self.leaves)
         states = self.states[name]
-        if name in self._given_states or any(map(placement.is_on_device, states)):
+        if name in self.given_states or any(map(placement.is_on_device, states)):
             return [leave(array) for array in states]
         return [None if array is None else array.view() for array in states]
 
@@ -293,7 +293,7 @@ class Group:
             return [[] for _ in self.leaves]
         pairs = zip(self.names, self.leaves, strict=True)
         collected = [headers_of(name, leaf, True) for name, leaf in pairs]
-        inputs = [(f"state[{name!r}]", self.states[name], True) for name in self._given_states]
+        inputs = [(f"state[{name!r}]", self.states[name], True) for name in self.given_states]
         inputs += [(label, arrays, False) for label, arrays in self.inputs]
         inputs += [(label, arrays, True) for label, arrays in self.outputs]
         for label, arrays, written in inputs:

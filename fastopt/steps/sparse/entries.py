@@ -140,7 +140,8 @@ def _checked_pointers(name: str, grad: Any) -> Any:
 
 
 def _take_csr(name: str, grad: Any, cleared: tuple[Array, ...]) -> RowGradient:
-    indptr, columns, data = map(np.ascontiguousarray, (grad.indptr, grad.indices, grad.data))
+    arrays = grad.indptr, grad.indices, grad.data
+    indptr, columns, data = (np.ascontiguousarray(a, a.dtype.newbyteorder("=")) for a in arrays)
     nonempty = np.empty(min(len(indptr) - 1, len(data)), np.int64)
     rows = nonempty[: row_loops.nonempty(indptr.dtype)(indptr, nonempty)].copy()
     starts = np.append(indptr[rows], indptr[-1:]).astype(np.int64)
@@ -152,6 +153,8 @@ def _take_csr(name: str, grad: Any, cleared: tuple[Array, ...]) -> RowGradient:
 def _take_entries(name: str, grad: Any, param: Array, cleared: tuple[Array, ...]) -> RowGradient:
     entries = grad.tocoo()
     coords = getattr(entries, "coords", None) or (entries.row, entries.col)
+    # Copies: another thread may change what was checked.
+    coords = [np.array(indices, np.int64) for indices in coords]
     if any(len(indices) != len(entries.data) for indices in coords):
         raise ValueError(f"{name} is no valid sparse array: it has not as many numbers as indices")
     for axis, (size, indices) in enumerate(zip(param.shape, coords, strict=True)):
@@ -159,11 +162,11 @@ def _take_entries(name: str, grad: Any, param: Array, cleared: tuple[Array, ...]
             what = ("rows", "columns", "indices")[min(axis, 2)]
             raise ValueError(f"{name} is no valid sparse array: it has {what} beyond its shape")
     first, *others = coords
-    columns = np.zeros(len(first), np.int64)
+    columns = np.zeros_like(first)
     for size, indices in zip(param.shape[1:], others, strict=True):
         columns = columns * size + indices
     ordered, positions = (np.empty(len(first), np.int64) for _ in range(2))
-    row_loops.sort()(first.astype(np.int64), ordered, positions)
+    row_loops.sort()(first, ordered, positions)
     starts = _first_of_each(ordered)
     rows, width = ordered[starts[:-1]], math.prod(param.shape[1:])
     return _dense_rows(name, rows, starts, columns[positions], entries.data[positions], width, cleared)

@@ -11,6 +11,7 @@ import numpy as np
 from fastopt.arrays import checks
 from fastopt.arrays.checks import Array
 from fastopt.changes import Change, make, put
+from fastopt.codecs.base import flat
 from fastopt.codecs.formats import name_of
 from fastopt.executors import reference
 from fastopt.executors.cpu.columns import FIRST
@@ -319,8 +320,8 @@ class LaggingRows:
 
     def _view(self, row: int, grad: Array) -> list[reference.StoredArray]:
         start, stop = row * self._width, (row + 1) * self._width
-        param, *slots = (array.reshape(-1)[start:stop] for array in (self._param, *self._slots))
-        return self._all.interpreted(self._index, [param, grad.reshape(-1), *slots])
+        param, *slots = (flat(array)[start:stop] for array in (self._param, *self._slots))
+        return self._all.interpreted(self._index, [param, flat(grad), *slots])
 
     def _first(self, row: int) -> int:
         """The index of a row's first element among all."""
