@@ -12,7 +12,7 @@ import pytest
 import fastopt
 from bench.comparison.report import NEAR, RESULTS, final
 from bench.problems import READ_AGAIN
-from bench.stored import newest
+from bench.stored import newest, newest_first
 from fastopt.arrays.archive import IO_CHUNK
 from fastopt.codecs.base import BLOCK
 from fastopt.executors.norm import LANES, SUM_BLOCK
@@ -53,19 +53,21 @@ def groups(page, pattern):
 # Measured.
 
 
-def peers(question, **key):
-    """What each peer took in the newest case of a question, with the most elements."""
+def peers(results, question, **key):
+    """What each peer took in the case of a question that has the most elements."""
     wanted = {"question": question, **key}.items()
-    cases = [case for case in newest()["cases"] if wanted <= case.items()]
+    cases = [case for case in results["cases"] if wanted <= case.items()]
     return max(cases, key=lambda case: case.get("size", 0))["peers"]
 
 
 def seconds(peer, question, **key):
-    return peers(question, **key)[peer]["seconds"]["median"]
+    """On each machine."""
+    return [peers(one, question, **key)[peer]["seconds"]["median"] for one in newest_first()]
 
 
-def about(number, unit):
-    return f"a {unit}" if round(number) == 1 else f"{WORDS[round(number)]} {unit}s"
+def from_to(numbers, words):
+    """The smallest and the largest of all machines, in words."""
+    return words[round(min(numbers))], words[round(max(numbers))]
 
 
 @says(
@@ -74,23 +76,28 @@ def about(number, unit):
 )
 def large_steps():
     large = {"dtype": "float32", "all_threads": True}
-    times = (
-        peers("throughput", form="rmsprop", **large)["numpy_in_place"]["time_ratio"]["median"],
-        peers("family", form="rmsprop_outside", **large)["torch_eager"]["time_ratio"]["median"],
+    cases = (
+        ("numpy_in_place", {"question": "throughput", "form": "rmsprop"}),
+        ("torch_eager", {"question": "family", "form": "rmsprop_outside"}),
     )
-    return tuple(PARTS[round(ratio)] for ratio in sorted(times))
+    times = [
+        peers(one, **key, **large)[peer]["time_ratio"]["median"]
+        for one in newest_first()
+        for peer, key in cases
+    ]
+    return from_to(times, PARTS)
 
 
-@says("docs/faq.md", r"A call costs about (.*?):")
+@says("docs/faq.md", r"A call costs (\w+) to (\w+) microseconds:")
 def a_call():
-    return (about(1e6 * seconds("fastopt", "overhead", gradient="same"), "microsecond"),)
+    return from_to([1e6 * time for time in seconds("fastopt", "overhead", gradient="same")], WORDS)
 
 
-@says("docs/start.md", r"compiles its loop\*\*, the first time, which takes about (.*?)\.")
-@says("docs/threads.md", r"Compiling a chain takes \[about (.*?)\]")
+@says("docs/start.md", r"compiles its loop\*\*, the first time, which takes (\w+) to (\w+) seconds\.")
+@says("docs/threads.md", r"Compiling a chain takes \[(\w+) to (\w+) seconds\]")
 def compiling():
     cold, warm = (seconds(f"{cache}_one_core", "first step") for cache in ("cold", "warm"))
-    return (about(cold - warm, "second"),)
+    return from_to([one - other for one, other in zip(cold, warm, strict=True)], WORDS)
 
 
 @says("docs/mpi.md", r"The local step of a rank takes about (\w+) the time that one rank alone takes")

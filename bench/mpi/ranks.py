@@ -30,26 +30,34 @@ def sharded(comm: Any, size: int, pieces: int | None) -> tuple[ShardedOptimizer,
     return ShardedOptimizer(comm, params, make, overlap_chunks=pieces), grad
 
 
-def jobs(comm: Any, size: int) -> dict[str, Callable[[], object]]:
-    """The step in pieces and at once; its parts in pieces and at once; and one rank alone."""
+def jobs(comm: Any, size: int) -> tuple[dict[str, Callable[[], object]], dict[str, Any]]:
+    """The step in pieces and at once; its parts in pieces and at once; and one rank alone.
+
+    Beside the actions: the parameters that some of them must change.
+    """
     opt, grad = sharded(comm, size, sharded_pieces(size, comm.size))
     at_once, _ = sharded(comm, size, 1)
     actions: dict[str, Callable[[], object]] = {
         "step": lambda: opt.step(grad),
         "step_at_once": lambda: at_once.step(grad),
     }
+    shards: dict[str, Any] = {"step": opt.shard, "step_at_once": at_once.shard}
     for name, optimizer in (("", opt), ("_at_once", at_once)):
         exchange, received, flat = optimizer._exchange, optimizer._received, optimizer._all
         stepper = stepper_of(optimizer.optimizer)()
+        shards[f"local{name}"] = optimizer.shard
         parts = [exchange.in_shard(k) for k in range(optimizer.overlap_chunks)]
 
         def reduce(exchange: Any = exchange, received: Any = received) -> None:
             for _ in exchange.reduced(grad, received):
                 pass
 
-        def local(stepper: Any = stepper, parts: Any = parts) -> None:
+        def local(stepper: Any = stepper, parts: Any = parts, received: Any = received) -> None:
+            stepper.begin(received, 1.0)
+            stepper.decide()
             for part in parts:
                 stepper.run(part.start, part.stop)
+            stepper.end()
 
         def gather(exchange: Any = exchange, flat: Any = flat) -> None:
             exchange.gather_all(flat)
@@ -63,18 +71,20 @@ def jobs(comm: Any, size: int) -> dict[str, Callable[[], object]]:
         actions["one_rank"] = lambda: None  # waits at the barrier, on a core of its own
     small, most = np.zeros(3, np.int64), np.zeros(3, np.int64)
     actions["agree"] = lambda: comm.Allreduce(small, most, MPI.MAX)
-    return actions
+    return actions, shards
 
 
 def main(size: int, rounds: int) -> None:
     """Let every job have its turn, round after round."""
     comm = MPI.COMM_WORLD
-    actions = jobs(comm, size)
+    actions, shards = jobs(comm, size)
     names = list(actions)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     shuffle = random.Random(0).shuffle  # the same order on all ranks
-    for job in actions.values():
+    for name, job in actions.items():
+        previous = shards[name].copy() if name in shards else None
         job()
+        assert previous is None or (shards[name] != previous).all(), f"{name} steps nothing"
     for _ in range(rounds):
         shuffle(names)
         for name in names:
