@@ -22,7 +22,7 @@ INTERPRETED := FASTOPT_CACHE_DIR=$(CACHE)/interpreted NUMBA_CACHE_DIR=$(CACHE)/i
 
 # What `make test` leaves to `make interop`, `mpi`, `docs` and `cuda-code`, even where those libraries are
 # installed.
-OWN := $(addprefix --ignore=tests/,interop mpi pages test_cuda_code.py test_cuda_numpy.py)
+OWN := $(addprefix --ignore=tests/,interop mpi pages test_cuda_code.py test_cuda_numpy.py test_cuda_registers.py)
 
 # What is tested in processes of its own. It runs beside the compiled suite, which takes as long as all else.
 PROCESSES := $(addprefix tests/test_,cache.py cache_users.py fuzz.py identity_kernels.py identity_package.py \
@@ -35,7 +35,7 @@ ANYWHERE := $(addprefix --ignore=tests/test_,bench.py cache_users.py dialect_tab
 
 # What runs on a device of any kind, and what of it Numba's simulator can do.
 CUDA_LOGIC := $(addprefix tests/test_cuda,.py _blocks.py _norm.py _state.py _errors.py)
-CUDA_SUMS := $(addprefix tests/test_cuda,_sums.py _sums_after.py _stats.py _launch.py _gradients.py _moved.py _fuzz.py _streams.py)
+CUDA_SUMS := $(addprefix tests/test_cuda,_sums.py _sums_after.py _stats.py _launch.py _gradients.py _moved.py _fuzz.py _streams.py _graphs.py)
 CUDA := $(CUDA_LOGIC) $(addprefix tests/test_cuda,_copies.py _traffic.py _arrays.py _elsewhere.py _pieces.py _fast.py _page.py _numpy.py _cache.py _bench.py) tests/test_identity_cuda.py
 EMULATOR := ../shared/gpu-emulator/run
 
@@ -133,7 +133,7 @@ cuda-simulator: $(INSTALLED) ## the logic of CUDA kernels, on Numba's simulator
 
 cuda-code: $(VENV)/.cuda-test ## the code generated for GPUs, which need not be there
 	$(call heading,generated CUDA code)
-	@$(COMPILED) $(BIN)/python -m pytest -q tests/test_cuda_code.py tests/test_cuda_numpy.py
+	@$(COMPILED) $(BIN)/python -m pytest -q tests/test_cuda_code.py tests/test_cuda_numpy.py tests/test_cuda_registers.py
 
 cuda-emulated: cuda-steps-emulated cuda-sums-emulated ## the CUDA executor on an emulated GPU, where there is one
 
@@ -156,7 +156,7 @@ torch-emulated: $(VENV)/.cuda-test $(VENV)/.interop ## tensors on an emulated GP
 test-cuda: $(FOR_GPU) ## the CUDA executor on a GPU; ENV=here: with the Python that is there
 	$(call heading,CUDA on a GPU)
 	@$(ON_GPU) -c 'from fastopt.executors.cuda import availability; availability.require()'
-	@$(COMPILED) $(ON_GPU) -m pytest $(CUDA) $(CUDA_SUMS) tests/test_cuda_code.py
+	@$(COMPILED) $(ON_GPU) -m pytest $(CUDA) $(CUDA_SUMS) tests/test_cuda_code.py tests/test_cuda_registers.py
 
 bench-cuda: $(FOR_GPU) ## measure on a GPU, in four minutes, and write the tables; ENV=here: as above
 	@$(ON_GPU) -m bench.cuda

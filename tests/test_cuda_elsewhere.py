@@ -95,3 +95,4 @@ def test_arrays_without_elements_are_on_any_device():
     for _ in range(2):
         opt.step([to_device(np.ones(n, np.float32)) for n in (0, 5)])
     assert_same_bits(to_host(params[1]), np.full(5, -1.0, np.float32))
+    assert fastopt.global_norm(params) == np.sqrt(5.0)

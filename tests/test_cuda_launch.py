@@ -5,6 +5,7 @@ import itertools
 import weakref
 from functools import partial
 
+import numba
 import numpy as np
 import pytest
 
@@ -139,6 +140,29 @@ def test_a_launch_that_fails_is_not_counted(opt):
     launches[0, launching.THREADS] -= 4096
     opt.step(g)
     np.testing.assert_array_equal(to_host(opt.params), expected(2))
+
+
+@pytest.mark.parametrize("name", ["COPY", "WAIT", "RECORD"])
+def test_a_copy_that_fails_is_made_again(name):
+    """Of the table with the addresses of gradients: the next step must not go by the old ones."""
+    params = [to_device(np.zeros(n, np.float32)) for n in (3, 50)]
+    opt = fastopt.SGD(params, lr=1.0)
+    grads = [[to_device(np.full(n, g, np.float32)) for n in (3, 50)] for g in (1.0, 10.0)]
+    for _ in range(2):
+        opt.step(grads[0])
+    driver, which = stepper_of(opt)().driver, getattr(launching, name)
+    fails = numba.cfunc("int32(int64, int64, int64, int64)")(lambda a, b, c, d: 900)
+    works = driver[which]
+    driver[which] = fails.address
+    try:
+        with pytest.raises(RuntimeError, match=r"cuMemcpyHtoDAsync .* CUDA_ERROR_STREAM_CAPTURE"):
+            opt.step(grads[1])
+    finally:
+        driver[which] = works
+    assert opt.step_count == 2
+    opt.step(grads[1])
+    for param in params:
+        np.testing.assert_array_equal(to_host(param), -12.0)
 
 
 def test_an_interrupt_while_gradients_are_bound(monkeypatch):

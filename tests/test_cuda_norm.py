@@ -1,21 +1,25 @@
 """The norm, clipping and skipping on the device: the CPU's bits, and nobody waits."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 
 import fastopt
 from fastopt.executors import norm
+from fastopt.steps.stepper import Stepper
 from tests.device import (
     SIMULATED,
     assert_same_on_device,
+    needs_driver,
     needs_emulator,
     sizes,
     skip_without_device,
     to_device,
     to_host,
 )
+from tests.lines import interrupted_at
 from tests.support import DTYPES, assert_same_bits, problem
 
 skip_without_device()
@@ -24,7 +28,7 @@ BLOCK = norm.SUM_BLOCK
 
 
 @pytest.mark.parametrize(
-    "n", sizes(0, 1, 31, 32, 33, 65, 100, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 77)
+    "n", sizes(0, 1, 31, 32, 33, 65, 100, 8191, 8192, 8193, 12_289, 3 * BLOCK + 77)
 )
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_global_norm_has_the_bits_of_the_cpu(dtype, n):
@@ -218,6 +222,33 @@ def test_left_out_and_skipped():
     assert opt.state_dict()["lags"] == same.state_dict()["lags"]
     for actual, expected in zip(device, host, strict=True):
         assert_same_bits(to_host(actual), expected)
+
+
+@needs_driver
+def test_an_interrupted_step_is_not_taken_for_a_skipped_one():
+    """The device counts those that it skips: no interrupt comes between that and the host's count."""
+    from fastopt.steps.cuda_launches import StepLaunches
+    from fastopt.steps.cuda_stepper import CudaStepper
+    from fastopt.steps.cuda_sums import DevicePass
+
+    functions = [Stepper.step, CudaStepper.decide, CudaStepper.run, CudaStepper._run_and_count]
+    functions += [StepLaunches.decide, StepLaunches.start, DevicePass.start]
+    settings, line, interrupted = {"lr": 0.1, "skip_nonfinite": True}, 0, True
+    w, grads = gradients(40)
+    first, bad, second = (to_device(grads[i]) for i in (0, 1, 3))
+    same = fastopt.Adam(w.copy(), **settings)
+    for g in (grads[0], grads[3], grads[0]):
+        same.step(g)
+    while interrupted:
+        line += 1
+        opt = fastopt.Adam(to_device(w), **settings)
+        opt.step(first)
+        interrupted = interrupted_at(line, partial(opt.step, bad), functions=functions)
+        opt.step(second)
+        opt.step(first)
+        assert opt.step_count == same.step_count
+        assert_same_on_device(opt, same.params, same.state)
+    assert line > 9
 
 
 @needs_emulator

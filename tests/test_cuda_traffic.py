@@ -35,22 +35,25 @@ def _counting(monkeypatch):
     monkeypatch.setattr("gpu_emulator._TRACE", True)
 
 
-def last_launch():
-    import gpu_emulator
-
-    return gpu_emulator.launches[-1]
-
-
 def moved(launch):
     """Bytes asked for and bytes of the sectors that they are in."""
     return launch["ld_bytes"] + launch["st_bytes"], 32 * (launch["ld_sectors"] + launch["st_sectors"])
 
 
-def step(kind, n=N, dtype=np.float32, place=to_device, **settings):
+def steps(kind, n=N, dtype=np.float32, place=to_device, **settings):
+    """The launches of a step."""
+    import gpu_emulator
+
     w, g = (place(np.ones(n, dtype)) for _ in range(2))
     opt = kind(w, **settings)
+    count = len(gpu_emulator.launches)
     opt.step(g)
-    return last_launch()
+    return gpu_emulator.launches[count:]
+
+
+def step(kind, *arguments, **settings):
+    """The last launch of a step, of the arrays."""
+    return steps(kind, *arguments, **settings)[-1]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -104,9 +107,11 @@ def test_tail_and_misaligned_arrays_move_no_more():
 def test_many_arrays_move_little_more():
     """The table: 24 words for a block of 1024 elements, each of which a warp asks for at once."""
     params, grads = ([to_device(np.ones(N // 8, np.float32)) for _ in range(8)] for _ in range(2))
+    import gpu_emulator
+
     opt = fastopt.RMSProp(params)
     opt.step(grads)
-    launch = last_launch()
+    launch = gpu_emulator.launches[-1]
     words = 4 + 3  # of the piece, and of the row
     warps = launch["grid"][0] * launch["block"][0] // 32
     asked, sectors = moved(launch)
@@ -148,3 +153,54 @@ def test_warp_instructions_of_blocks():
     assert all(
         launch["warp_instr"] / N <= most for launch, most in zip(launches, (1.2, 1.3), strict=True)
     )
+
+
+@pytest.mark.parametrize(("kind", "numbers"), [(fastopt.RMSProp, 5), (fastopt.Adam, 7)])
+def test_16_bits(kind, numbers):
+    asked = 2 * numbers * N
+    assert moved(step(kind, dtype=np.float16, stochastic_rounding=False)) == (asked, asked)
+
+
+@pytest.mark.parametrize(("kind", "states"), [(fastopt.RMSProp, 1), (fastopt.Adam, 2)])
+def test_16_bits_and_states_in_blocks(kind, states):
+    """The bytes that codes take are the same."""
+    settings = {"state_dtype": "8bit", "stochastic_rounding": False}
+    wide, narrow = (step(kind, dtype=dtype, **settings) for dtype in (np.float32, np.float16))
+    assert np.subtract(moved(wide), moved(narrow)).tolist() == [6 * N, 6 * N]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "again", "most"), [(np.float16, 2, 1.31), (np.float32, 1, 1.31), (np.float64, 1, 1.52)]
+)
+def test_norm(dtype, again, most):
+    """Each gradient is read once, and a block of 8192 stores a number for each of three sums.
+
+    Eight numbers of 16 bits are half a sector, whose other half the next load finds in the cache.
+    """
+    squares, decision, _ = steps(fastopt.RMSProp, 3 * N, dtype, clip_norm=1.0)
+    size = np.dtype(dtype).itemsize
+    assert squares["grid"] == (3, 1, 1)
+    assert squares["ld_bytes"] == 3 * N * size
+    assert 32 * squares["ld_sectors"] == again * squares["ld_bytes"]
+    assert squares["st_bytes"] == 3 * 3 * 8
+    assert squares["warp_instr"] / (3 * N) <= most
+    assert decision["grid"] == (1, 1, 1)
+    assert decision["warp_instr"] <= 5000
+
+
+def test_a_clipped_step_moves_little_more():
+    """The factor, and whether to skip: each thread asks for them, and all of a warp at once."""
+    launch = step(fastopt.RMSProp, clip_norm=1.0)
+    asked, sectors = moved(launch)
+    assert asked == 20 * N + (4 + 8) * N // 4
+    assert sectors == 20 * N + 2 * 32 * (N // 4 // WARP)
+    assert launch["warp_instr"] / N <= 0.58
+
+
+def test_a_captured_step_moves_little_more():
+    """The hyperparameters, which all threads of a warp ask for at once."""
+    plain, captured = (step(fastopt.Adam, capturable=capturable) for capturable in (False, True))
+    numbers, warps = 8, N // 4 // WARP
+    assert captured["ld_sectors"] == plain["ld_sectors"] + numbers * warps
+    assert captured["st_bytes"] == plain["st_bytes"]
+    assert captured["warp_instr"] <= plain["warp_instr"] + warps

@@ -16,6 +16,7 @@ from fastopt.executors.cuda.batches import Batch
 from fastopt.executors.cuda.launches import NOT_PREPARED
 from fastopt.executors.cuda.one_array import OneArray
 from fastopt.executors.cuda.pass_launches import StepTotals
+from fastopt.executors.norm import Reducer
 from fastopt.steps.cuda_batches import BatchMaker
 from fastopt.steps.cuda_sums import DevicePass
 from fastopt.steps.hyperparameters import Hyperparameters
@@ -39,7 +40,9 @@ class StepLaunches:
     Attributes
     ----------
     table : array
-        Those of the arrays and of the totals, as compiled code reads them (`executors.launching`).
+        All of them, as compiled code reads them (`executors.launching`).
+    is_alone : bool
+        Whether the table has those of `passes`: no other process adds to the sums.
     batches : list of Batch
         Those of the arrays.
     passes : list of DevicePass
@@ -58,6 +61,7 @@ class StepLaunches:
         self._maker, self._totals = maker, totals
         self._ordinal, self._compiled = ordinal, compiled
         self.table: Array = NO_LAUNCHES
+        self.is_alone = True
         self.passes: list[DevicePass] = []
         self.batches: list[Batch] = []
         self.parts: list[Any] = []
@@ -86,7 +90,7 @@ class StepLaunches:
             known, passes = self._maker.batches(self._known, hyper, scales, formats, first)
         batches = list(known.values())
         new = {"_known": known, "batches": batches, "passes": passes, "_single": {}}
-        new["parts"] = [*passes, *batches]
+        new |= {"parts": [*passes, *batches], "table": NO_LAUNCHES}
         return [partial(vars(self).update, new)]
 
     def forget(self) -> None:
@@ -100,12 +104,18 @@ class StepLaunches:
         with self.on():
             self._single.clear()
             changed = [batch.bind(addresses[batch.rows], capturing) for batch in self.batches]
-            if self._compiled and (any(changed) or len(known) < len(changed)):
-                behind = [] if self._totals is None else self._totals.launches()
-                known = np.array([*(batch.launch() for batch in self.batches), *behind], np.int64)
-            self.table = known
             for sums in self.passes:
                 sums.arrange(has_gradient)
+            if self._compiled and (any(changed) or self.passes or len(known) < len(changed)):
+                known = self._all()
+            self.table = known
+
+    def _all(self) -> Array:
+        """The launches of a step, as compiled code reads them."""
+        front = [row for sums in self.passes for row in sums.launches()] if self.is_alone else []
+        behind = [] if self._totals is None else self._totals.launches()
+        launches = [*front, *(batch.launch() for batch in self.batches), *behind]
+        return np.array(launches, np.int64) if launches else NO_LAUNCHES
 
     def set_numbers(self, count: int) -> None:
         """Have sums concluded with the hyperparameters of the step after so many."""
@@ -135,6 +145,11 @@ class StepLaunches:
         with self.on():
             for part in self.parts:
                 part.record(stream)
+
+    def decide(self, stream: int, reducer: Reducer) -> None:
+        """Start what comes before the step."""
+        for sums in self.passes:
+            sums.start(stream, reducer)
 
     def start(self, stream: int) -> None:
         """Step all arrays, and add up what is stored meanwhile."""

@@ -93,13 +93,13 @@ class CudaStepper(Stepper):
         self._recalls = self._may_skip and not setup.capturable
         passes = self.decisions, self.pass_sums, control
         maker = BatchMaker(parameters, setup, *passes, clip=self._device_clip, recalls=self._recalls)
-        where = self.ordinal, self.driver is not None
-        self.launches = StepLaunches(maker, totals, *where)
+        self.launches = StepLaunches(maker, totals, self.ordinal, self.by_table)
         self._stream, self._is_capturing, self._has_started = 0, False, False
         # Whether the step that was begun was counted, by machine code, and whether all was run at once.
         self._is_counted, self._is_whole = False, True
         self._left = 0  # elements still to be stepped, below zero if there are none
         self._also: list[Change] = []  # what is made together with the next step
+        self._left_out = [False] * len(leaves)  # the arrays that the last capture had no gradient for
         make(self.planned(hyper, self.scales))
 
     def planned(
@@ -136,11 +136,12 @@ class CudaStepper(Stepper):
     @property
     def source(self) -> str:
         """The kernel of the first arrays and the function that it calls for each element."""
-        return str(self.launches.batches[0].source)
+        return self.launches.batches[0].source
 
     def take_part(self, first: int, reducer: Reducer) -> None:
         """Step a shard of parameters of several processes."""
         self.first, self.reducer = first, reducer
+        self.launches.is_alone = reducer is LOCAL
         make(self.planned(self.hyper, self.scales))
 
     @property
@@ -171,6 +172,8 @@ class CudaStepper(Stepper):
             status = make([partial(quick.take, items), *also])[0] if also else quick.take(items)
             if status == UNLIKE and not also and self.gradients.note_alike(arrays):
                 status = quick.take(items)
+            if status > TAKEN:  # gradients were bound whose addresses may not have been copied
+                self._quick = None
             if status == TAKEN or driver_calls.was_taken(status):
                 self._also = []
                 return
@@ -197,7 +200,7 @@ class CudaStepper(Stepper):
     def _next_quick(self) -> QuickStep | None:
         """What steps with gradients like the last in one call, None if there is more to do."""
         gradients, expected = self.gradients, self.gradients.expected
-        if self._decides or self.setup.statistics.names or self.setup.capturable:
+        if self.launches.passes or self.setup.statistics.names or self.setup.capturable:
             return None
         if self.driver is None or expected is None or not all(gradients.has_gradient):
             return None
@@ -213,8 +216,8 @@ class CudaStepper(Stepper):
         self._headers.check()
         if self.setup.capturable:
             self._is_capturing = self._has_started and self.launches.captures(self._handle(stream))
-        if self.gradients.leaves_out and self.table.lags_moved:  # its end was interrupted
-            self.settle()
+        if self.table.lags_moved and not self._is_capturing:
+            self._arrange_lags()  # of replays, or of a step whose end was interrupted
         if type(grad_scale) is not float or grad_scale != self.grad_scale:
             self.settle()
             self.set_grad_scale(grad_scale)
@@ -264,19 +267,17 @@ class CudaStepper(Stepper):
         """The stream to work on with the gradients that were bound."""
         return self.gradients.current_stream() if stream is None else streams.handle(stream)
 
-    @property
-    def _decides(self) -> bool:
-        """Whether something comes before the kernels of the step."""
-        return bool(self.launches.passes)
-
     def decide(self) -> bool:
-        """Measure the gradients and sum, if that is needed; False if the host learnt to skip."""
-        if not self._decides:
+        """Measure the gradients and sum over processes, if needed; False if the host learnt to skip.
+
+        What the device does alone `run` starts: it counts skipped steps, so no interrupt must come
+        between that and the count of the step.
+        """
+        if self.reducer is LOCAL or not self.launches.passes:
             return True
         with self.launches.on():
-            for sums in self.launches.passes:
-                sums.start(self._stream, self.reducer)
-        if self.reducer is LOCAL or not self._may_skip:
+            self.launches.decide(self._stream, self.reducer)
+        if not self._may_skip:
             return True
         self._has_started = True
         skipped, self._skips.known = self._skips.read()
@@ -291,6 +292,8 @@ class CudaStepper(Stepper):
         self._is_counted = is_whole and self._run_and_count()
         if not self._is_counted:
             with self.launches.on():
+                if self.reducer is LOCAL and self._left == self.parameters.size:
+                    self.launches.decide(self._stream, LOCAL)
                 if is_whole:
                     self.launches.start(self._stream)
                 else:
@@ -327,8 +330,10 @@ class CudaStepper(Stepper):
         if not self._is_counted and self._counts:
             lags = np.add(self.lags, self.gradients.left_out)
             make([*self.counted(self.count + 1, lags.tolist())])
-        if self.gradients.leaves_out and not self._is_capturing:
-            self.settle()
+        if self._is_capturing:
+            self._left_out = self.gradients.left_out
+        elif self.gradients.leaves_out:
+            self._arrange_lags()
             self.note_scales()
 
     def forget_stats(self) -> None:
@@ -363,7 +368,7 @@ class CudaStepper(Stepper):
         self._set_numbers()
         self.launches.prepare(self._stream)
         self._skips.unread += self._may_skip
-        make(self.counted(self.count + 1, self.lags))
+        make(self.counted(self.count + 1, np.add(self.lags, self._left_out).tolist()))
 
     def continue_at(self, count: int, lags: Sequence[int]) -> None:
         """Set the step count and the lag of each array, or raise."""
@@ -387,5 +392,9 @@ class CudaStepper(Stepper):
         """Count only the steps that were taken; waits for the device if that is not known."""
         if self._skips.unread:
             self._skips.settle()
-        if self.table.lags_moved:
+
+    def _arrange_lags(self) -> None:
+        """Give arrays that were left out the hyperparameters of their own step."""
+        self.settle()
+        if self.table.lags_moved:  # still: of a skipped step they go back
             make(self.lagging(self.lags))

@@ -13,7 +13,7 @@ from fastopt.arrays.checks import Array
 from fastopt.executors.cuda import device
 from fastopt.executors.cuda.batches import Batch
 from fastopt.executors.cuda.kernel_source import KernelVariant
-from fastopt.executors.cuda.launches import StagedTable
+from fastopt.executors.cuda.launches import LaunchRow, StagedTable
 from fastopt.executors.cuda.pass_launches import StepTotals
 from fastopt.executors.cuda.sum_kernels import conclude, sum_kernels
 from fastopt.executors.cuda.sum_launches import Adding, Conclusion, PassMemory
@@ -196,6 +196,11 @@ class DevicePass:
         self._of_graphs.append(self._tables())  # others may be in their place later
         for table in self._tables():
             table.keep()
+
+    def launches(self) -> list[LaunchRow]:
+        """What `start` launches in a single process, for compiled code."""
+        adding = [row for each in self._adding for row in each.launches()]
+        return [*adding, *(conclusion.launch() for _, conclusion in self._concluding)]
 
     def start(self, stream: int, reducer: Reducer) -> None:
         """Sum, and compute the hyperparameters that follow."""

@@ -17,6 +17,7 @@ from fastopt.arrays import placement
 from fastopt.arrays.checks import Array, address
 from fastopt.arrays.device_array import DeviceArray, enter, library_of
 from fastopt.arrays.object_layout import identities, items_of
+from fastopt.changes import Change
 from fastopt.codecs.formats import name_of
 from fastopt.executors.cpu.columns import COUNT, GRAD
 from fastopt.executors.cpu.table import CountedTable
@@ -188,9 +189,11 @@ class DeviceGradients:
         self._read: list[int] = []  # what they gave the last time
         self._is_fixed = False
 
-    def forget(self) -> None:
-        """Forget the bound gradients, so that the next ones are bound again."""
-        self._ids, self._readers, self.expected, self.addresses = NONE, [], None, NOWHERE
+    @property
+    def forget(self) -> Change:
+        """Forgets the bound gradients, so that the next ones are bound again."""
+        known: dict[str, object] = {"_ids": NONE, "_readers": [], "expected": None}
+        return partial(vars(self).update, {**known, "addresses": NOWHERE})
 
     def enter(self, grads: Any) -> tuple[list[object], int]:
         """The gradients in a list, and where the addresses of these objects are."""
@@ -224,10 +227,10 @@ class DeviceGradients:
         if not self._take_alike(arrays):
             self._take_anew(arrays)
             ids = identities(arrays) if self._is_fixed else NONE
+        self._table.rows[:, COUNT] = self._counts  # compiled code may have noted others, in vain
         # What the caller frees is not to be kept from others, and an object's number is good only
         # while it is there: of arrays that can have other memory neither is held.
         self._objects, self._ids = (arrays, ids) if self._is_fixed else ([], NONE)
-        self._table.rows[:, COUNT] = self._counts  # compiled code may have noted others, in vain
         if self.expected is not None and self._is_fixed:
             self.expected.table[:, ID] = list(map(id, arrays))
 

@@ -18,9 +18,10 @@ from fastopt.transforms.gradient_clip import NAMES
 
 def global_norm(leaves: Sequence[DeviceArray]) -> float:
     """The norm of all arrays, which are on one device; NaN if an element is not finite."""
+    leaves = [leaf for leaf in leaves if leaf.size]  # others are on any device
     counts = [blocks_of(leaf.size) for leaf in leaves]
     blocks = sum(counts)
-    if not blocks:
+    if not leaves:
         return 0.0
     sums, first = np.zeros((len(NAMES), blocks)), 0
     with device.on(device.ordinal(leaves[0])):

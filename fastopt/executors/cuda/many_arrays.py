@@ -71,7 +71,7 @@ class ManyArrays(Batch):
                 self.tables = [table for table in self.tables if table.is_of_graphs]
                 self.tables.append(StagedTable(needed))
             self._pointed_at, self._table_of_chunks = -1, chunks
-            self._blocks, self._layout = len(chunks), layout
+            self._blocks = len(chunks)
         table = self.tables[-1]
         rows = table.words[: self._rows_size].reshape(len(self.rows), -1)
         rows[:, : self._addresses.shape[1]] = self._addresses
@@ -80,7 +80,7 @@ class ManyArrays(Batch):
         if is_new:
             table.renew()
         self._point_to_rows()
-        self._gradients = addresses.copy()
+        self._gradients, self._layout = addresses.copy(), layout
         return is_new
 
     def _chunks(self, aligned: Array, has_gradient: Array) -> Array:
