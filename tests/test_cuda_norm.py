@@ -231,8 +231,8 @@ def test_an_interrupted_step_is_not_taken_for_a_skipped_one():
     from fastopt.steps.cuda_stepper import CudaStepper
     from fastopt.steps.cuda_sums import DevicePass
 
-    functions = [Stepper.step, CudaStepper.decide, CudaStepper.run, CudaStepper._run_and_count]
-    functions += [StepLaunches.decide, StepLaunches.start, DevicePass.start]
+    functions = [getattr(CudaStepper, name) for name in ("decide", "run", "_run_and_count")]
+    functions += [Stepper.step, StepLaunches.decide, StepLaunches.start, DevicePass.start]
     settings, line, interrupted = {"lr": 0.1, "skip_nonfinite": True}, 0, True
     w, grads = gradients(40)
     first, bad, second = (to_device(grads[i]) for i in (0, 1, 3))
