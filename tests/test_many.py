@@ -7,6 +7,7 @@ import pytest
 
 import fastopt
 from fastopt import transforms as t
+from fastopt.executors.cpu import drivers
 from tests.cases import BY_NAME, SOME, every_case
 from tests.refusals import everywhere, refusal
 from tests.support import COMPILED, assert_same_bits, problem
@@ -52,6 +53,38 @@ def test_forms(form, executor, case):
         case.step(opt, form([grads[step].copy() for _, grads in LEAVES]))
     for i, numbers in enumerate(LEAVES):
         assert_alone(opt, lambda structure, i=i: leaves(structure)[i], case, numbers, range(STEPS))
+
+
+@pytest.mark.parametrize("threads", [2, 3, 8])
+@pytest.mark.parametrize("missing", [(), (0,), (5, 6), (36,), range(37)])
+def test_gradients_that_all_threads_check(threads, missing, monkeypatch):
+    monkeypatch.setattr(drivers, "MANY", 37)
+    monkeypatch.setattr(drivers, "THREADS_SLEEP", False)
+    assert drivers.fastest_parallel(37) is drivers.parallel_many()
+    sizes = [10 * (1 + i % 7) for i in range(37)]
+    params = [np.linspace(-1, 1, size, dtype=np.float32) for size in sizes]
+    opts = [fastopt.Adam([w.copy() for w in params], executor=how) for how in ("parallel", "serial")]
+    with fastopt.threads(threads):
+        for step in range(3):
+            grads = [np.full(size, 1 + i + step, np.float32) for i, size in enumerate(sizes)]
+            if step == 1:
+                grads = [None if i in missing else grad for i, grad in enumerate(grads)]
+            for opt in opts:
+                opt.step(grads)
+        for bad in (0, 17, 36):
+            wrong = [*grads]
+            wrong[bad] = grads[bad].astype(np.float64)
+            wrong[-1] = opts[0].params[-1]  # of several the first is named
+            with pytest.raises((TypeError, ValueError), match=rf"grads\[{bad}\]"):
+                opts[0].step(wrong)
+        for opt in opts:
+            opt.step(grads)
+    one, other = opts
+    assert one.step_count == other.step_count
+    for name, arrays in {"params": one.params, **one.state}.items():
+        others = other.params if name == "params" else other.state[name]
+        for array, expected in zip(arrays, others, strict=True):
+            assert_same_bits(array, expected, name)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])

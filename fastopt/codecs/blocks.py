@@ -236,11 +236,14 @@ class _Signed(Blocks):
         return unmarked, 0 - unmarked
 
     def plain_code(self, o: Operations, number: Value, offset: Value, dither: Value) -> Value:
-        return self._size(o, number, offset, dither) | self._minus(o, number)
+        # The size of a code has seven bits: above them is room for the sign.
+        size = self._size(o, number, offset, dither) << (24 - STEP)
+        return o.shift_in_zeros(size | (o.as_bits(number) & SIGN_BIT), 24)
 
     def _size(self, o: Operations, number: Value, offset: Value, dither: Value) -> Value:
+        """The size of a code, above `STEP` lower bits."""
         size = o.as_float(o.as_bits(number) & SIZE_BITS)
-        return (o.as_bits(size + o.as_float(offset)) + dither) >> STEP
+        return o.as_bits(size + o.as_float(offset)) + dither
 
     def _minus(self, o: Operations, number: Value) -> Value:
         return (o.as_bits(number) >> 24) & -MINUS
@@ -248,7 +251,7 @@ class _Signed(Blocks):
     def other_code(self, o: Operations, number: Value, offset: Value, dither: Value) -> Value:
         bits = self.size_bits(o, o.as_bits(number))
         minus = self._minus(o, number)
-        size = o.minimum(self._size(o, number, offset, dither), LARGEST_SIZE)
+        size = o.minimum(self._size(o, number, offset, dither) >> STEP, LARGEST_SIZE)
         code = o.where(size == 0, 0, size | minus)
         code = o.where(is_not_finite(o, bits), minus | INFINITE_SIZE, code)
         return o.where(bits > INFINITE_BITS, -MINUS, code)

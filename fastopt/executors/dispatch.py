@@ -55,7 +55,7 @@ def _parallel(rows: Array, items: int, ranges: Array) -> int:
     with turn:
         if count == 1:
             return drivers.serial()(rows, items, ranges)
-        return drivers.parallel()(rows, items, ranges, count)
+        return drivers.fastest_parallel(len(rows))(rows, items, ranges, count)
 
 
 def on_one_core(executor: str, size: int) -> bool:
@@ -153,7 +153,7 @@ def stepping(executor: str, size: int, count: int, *arguments: Any) -> Change:
     """A change that checks and steps a table of `size` elements with at most `count` threads."""
     if count == 1 or on_one_core(executor, size):
         return partial(drivers.serial(), *arguments)
-    return partial(drivers.parallel(), *(*arguments, count))
+    return partial(drivers.fastest_parallel(len(arguments[0])), *(*arguments, count))
 
 
 def stepping_stretch(executor: str, count: int, rows: Array, start: int, stop: int) -> Change:

@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 
 from fastopt.codecs import rounding
 from fastopt.codecs.formats import FORMATS
-from fastopt.executors.cpu.pointers import LINE, element_pointer, mark_noalias
+from fastopt.executors.cpu.pointers import LINE, element_pointer, in_lanes, mark_noalias
 from fastopt.kernels.conversions import decode, divide, encode, hashed, join, stored_type
 from fastopt.kernels.intrinsics import (
     Builder,
@@ -39,21 +39,25 @@ def noise_of(
     slots: int,
     width: int,
     plus: Value | None = None,
+    lanes: int = 1,
 ) -> Value:
-    """Random bits for the element at a position in its block; `random` is from `random_of`.
+    """Random bits for the element at a position in its block, or for a vector of so many `lanes`.
 
     They are the `width` upper ones of 32, or-ed with `plus`, whose lower bits are zero. Both are
-    applied to the table and to the bits of a block, so that an element takes one instruction.
+    applied to the table and to the bits of a block, `random` from `random_of`, so that an element takes
+    one instruction.
     """
     bits = [int32(int(number) >> (32 - width)) for number in rounding.table()]
     kind = ir.ArrayType(I32, len(bits))
     table = cgutils.global_constant(builder, "fastopt.noise", ir.Constant(kind, bits))
     table.align = LINE
-    element_bits = builder.load(builder.gep(table, [ir.Constant(I64, 0), position], inbounds=True))
+    at = element_pointer(builder, I32, builder.ptrtoint(table, I64), position, lanes)
+    element_bits = builder.load(at, align=4)
     mark_noalias(builder.module, element_bits, slots - 1, slots)
     common = builder.add(random, int32(slot * rounding.PER_SLOT % 2**32))
     common = builder.lshr(common, int32(32 - width))
-    return builder.xor(element_bits, common if plus is None else builder.or_(common, plus))
+    common = common if plus is None else builder.or_(common, plus)
+    return builder.xor(element_bits, in_lanes(builder, common, lanes))
 
 
 def prefer_512_bits(builder: Builder) -> None:

@@ -17,7 +17,7 @@ from numba.core import ccallback, types
 from fastopt.codecs.base import BLOCK
 from fastopt.codecs.blocks import PLAIN
 from fastopt.executors.cpu import tree_sum
-from fastopt.executors.cpu.block_access import block_access, codes_of, nowhere, scratch
+from fastopt.executors.cpu.block_access import LANES, block_access, codes_of, nowhere, scratch
 from fastopt.executors.cpu.element_access import element_access, phase_bits, random_of, split_access
 from fastopt.executors.cpu.pointers import prefetch, smaller
 from fastopt.executors.norm import SUM_BLOCK
@@ -205,9 +205,8 @@ def source(job: Job) -> str:
     lines += fetch_ahead if fetched else []
     lines += [f"                    fetch_{array.name}({array.name}_at, ahead)" for array in fetched]
     for name in names:  # the previous block's elements that this block will overwrite in the scratch
-        lines += [
-            "                for position in range(begin - block, begin - block + PREFETCH_STEP):"
-        ]
+        lines += ["                within = begin - block"]
+        lines += ["                for position in range(within, within + PREFETCH_STEP, LANES):"]
         lines += [f"                    encode_{name}(position, {old_codes.format(name)})"]
     lines += ["                for i in range(begin, begin + PREFETCH_STEP):"]
     lines += [f"                    {line}" for line in plain_loads + body]
@@ -258,7 +257,7 @@ def kernel(job: Job) -> Kernel:
     functions = [term.function for term in terms]
     identity = identified(job, [text], [*(part.update for part in parts), *functions])
     updates, observers = specialized_updates(job, parts), in_float64(job, functions)
-    scope: Scope = {"BLOCK": BLOCK, "PREFETCH_STEP": PREFETCH_STEP, "AHEAD": ahead(job)}
+    scope: Scope = {"BLOCK": BLOCK, "PREFETCH_STEP": PREFETCH_STEP, "AHEAD": ahead(job), "LANES": LANES}
     scope["WORTH_FETCHING"] = WORTH_FETCHING
     scope |= {"phase_bits": phase_bits, "random_of": random_of, "nothing": np.int32(0)}
     scope |= {"plain": np.int32(PLAIN)}

@@ -20,15 +20,27 @@ from fastopt.codecs.base import Array
 from fastopt.kernels.compiler import helper
 from fastopt.kernels.conversions import WIDTHS
 from fastopt.kernels.intrinsics import Builder, Intrinsic, Value, emits
-from fastopt.kernels.llvm_operations import I64
+from fastopt.kernels.llvm_operations import I32, I64
 
 LINE = 64  # bytes in a cache line
 
 
-def element_pointer(builder: Builder, kind: ir.Type, address: Value, index: Value) -> Value:
-    """A pointer to an element of an array of an LLVM type, by address and index."""
-    pointer = builder.inttoptr(address, kind.as_pointer())
-    return builder.gep(pointer, [index], inbounds=True)
+def element_pointer(
+    builder: Builder, kind: ir.Type, address: Value, index: Value, lanes: int = 1
+) -> Value:
+    """A pointer to an element of an array of an LLVM type, by address and index; or to several."""
+    pointer = builder.gep(builder.inttoptr(address, kind.as_pointer()), [index], inbounds=True)
+    return pointer if lanes == 1 else builder.bitcast(pointer, ir.VectorType(kind, lanes).as_pointer())
+
+
+def in_lanes(builder: Builder, value: Value, lanes: int) -> Value:
+    """A vector with a value in every lane; with one lane the value."""
+    if lanes == 1:
+        return value
+    undefined = ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined)
+    first = builder.insert_element(undefined, value, ir.Constant(I32, 0))
+    zeros = ir.Constant(ir.VectorType(I32, lanes), [0] * lanes)
+    return builder.shuffle_vector(first, undefined, zeros)
 
 
 def mark_noalias(module: ir.Module, instruction: Value, slot: int, slots: int) -> None:
