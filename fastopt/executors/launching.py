@@ -53,6 +53,7 @@ BUFFER, EVENT = range(2)
 
 # What a quick step goes by: the address and the rows of each table, and the words of a row; ...
 (
+    DRIVER,
     ROWS,
     LAUNCHES,
     GRADIENT_WORDS,
@@ -63,10 +64,11 @@ BUFFER, EVENT = range(2)
     EXCHANGE,
     HELD,
     HELD_EXCHANGE,
-) = range(0, 30, 3)
+) = range(0, 33, 3)
 # ... the stream, or below zero the device whose stream compiled code asks for; and whether gradients
 # were bound that Python does not know of, at an address.
-STREAM, MOVED = 30, 31
+STREAM, MOVED = 33, 34
+WORDS_OF_A_STEP = 35
 
 # The status of a step; others are the driver's errors.
 TAKEN, UNLIKE = 0, -1
@@ -171,7 +173,9 @@ def _table(tables, which):
     return words_at(tables[which], tables[which + 1], tables[which + 2])
 
 
-def _step(driver, tables, items):
+def _step(place, items):
+    tables = words_at(place, 1, WORDS_OF_A_STEP)[0]
+    driver = _table(tables, DRIVER)[0]
     if _is_other_context(driver):
         return UNLIKE
     if _changed(_table(tables, HELD_EXCHANGE)[0], _table(tables, HELD)) >= 0:
@@ -235,15 +239,16 @@ def launch() -> Callable[..., int]:
 
 @cache
 def step() -> Callable[..., int]:
-    """``step()(driver, tables, items)``: take a step of all arrays whose gradients are usual.
+    """``step()(tables, items)``: take a step of all arrays whose gradients are usual.
 
+    `tables` is an address too: to take an array apart costs 60 ns, a tenth of the step.
     `items` is the address of as many addresses of gradient objects, which are to be as expected; 0
     where the gradient's address is noted in the rows already. Gradients in other memory than before are
     bound. Then as `launch`, on a stream or on the one that the gradients' library works on now.
     `UNLIKE` if a gradient is not usual, the launches are not those for it, or one of the arrays that
     the launches have bound has changed.
     """
-    signature = types.int64(WORDS, WORDS, types.int64)
+    signature = types.int64(types.int64, types.int64)
     return compile_function(_step, signature, "device-step", nogil=False)
 
 

@@ -155,27 +155,27 @@ class CudaStepper(Stepper):
 
     def step(self, grads: object, grad_scale: object, stream: object) -> None:
         """Take a step, or raise and change nothing."""
-        quick = self._quick
+        quick, also = self._quick, self._also
         if (
             quick is not None
             and stream is None
             and type(grad_scale) is float
             and grad_scale == self.grad_scale
-            and len(self._also) <= 1  # torch's counts, which stay if there is no step
+            and (not also or len(also) == 1)  # torch's counts, which stay if there is no step
             and (not self._headers.others or self._headers.others_are_same())
         ):
             if self.varies:
                 self.hyper.fill(self.count, grad_scale)
             # In a name of its own: the list must stay while compiled code reads it.
             arrays, items = self.gradients.enter(grads)
-            also = self._also
             status = make([partial(quick.take, items), *also])[0] if also else quick.take(items)
             if status == UNLIKE and not also and self.gradients.note_alike(arrays):
                 status = quick.take(items)
             if status > TAKEN:  # gradients were bound whose addresses may not have been copied
                 self._quick = None
             if status == TAKEN or driver_calls.was_taken(status):
-                self._also = []
+                if also:
+                    self._also = []
                 return
         super().step(grads, grad_scale, stream)
         self._quick = self._next_quick()

@@ -6,6 +6,7 @@ step is compared by the attributes that its library has.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from functools import cached_property, partial
 from operator import attrgetter
@@ -175,8 +176,9 @@ class DeviceGradients:
         self.formats = [str(name_of(leaf.dtype)) for leaf in leaves]
         self.formats_of_leaves = self.formats
         self.expected: Expected | None = None
-        self.moved, self._one = np.zeros(1, np.int64), np.zeros(1, np.int64)
-        self._one_at = address(self._one)
+        self.moved = np.zeros(1, np.int64)
+        self._one = ctypes.c_int64()  # takes a number in less time than an array does
+        self._one_at = ctypes.addressof(self._one)
         self.addresses = NOWHERE
         self.has_gradient: list[bool] = []
         self._counts: list[int] = []  # of elements to step
@@ -200,7 +202,7 @@ class DeviceGradients:
         if self.is_noted:
             return grads, address(self.noted)
         if self._single:
-            self._one[0] = id(grads)
+            self._one.value = id(grads)
             return grads, self._one_at
         arrays = self._find(grads)
         return arrays, items_of(arrays)

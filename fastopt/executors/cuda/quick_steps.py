@@ -70,6 +70,7 @@ def quick_step(
             rings += batch.tables[-1].ring()
     # In the order of `launching`.
     kept = [
+        driver.reshape(1, -1),
         rows,
         launches,
         words,
@@ -85,4 +86,4 @@ def quick_step(
         [*(word for array in kept for word in (address(array), *array.shape)), stream, address(moved)],
         np.int64,
     )
-    return QuickStep(partial(launching.step(), driver, tables), (kept, expected, moved, held))
+    return QuickStep(partial(launching.step(), address(tables)), (tables, kept, expected, moved, held))
