@@ -31,6 +31,30 @@ def test_tensors_without_memory_of_their_own_are_refused_by_name():
     assert not optimizer.state
 
 
+def test_gradients_without_memory_of_their_own_are_refused_by_name():
+    with FakeTensorMode():
+        fake = torch.ones(3)
+    w = torch.nn.Parameter(torch.ones(3))
+    optimizer = fast.SGD([w], lr=0.5)
+    for usual in range(2):
+        for grad in (fake, TwoTensor(torch.ones(3), torch.ones(3))):
+            w.grad = grad
+            with pytest.raises(TypeError, match=f"a gradient is a {type(grad).__name__}, which has no"):
+                optimizer.step()
+        w.grad = torch.ones(3)
+        optimizer.step()
+        assert w.tolist() == [0.5 - 0.5 * usual] * 3
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of MaskedTensors")
+def test_a_masked_parameter_is_refused_by_name():
+    masked = torch.masked.masked_tensor(torch.ones(3), torch.ones(3, dtype=torch.bool))
+    optimizer = stepped(torch.nn.Parameter(masked))
+    with pytest.raises(TypeError, match=r"\['params'\]\[0\] is a MaskedTensor, which has no memory"):
+        optimizer.step()
+    assert not optimizer.state
+
+
 def test_a_step_is_not_traced():
     w = torch.nn.Parameter(torch.ones(3))
     optimizer = stepped(w)

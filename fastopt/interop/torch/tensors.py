@@ -44,12 +44,7 @@ def check(name: str, tensor: Tensor) -> None:
     if is_sharded(tensor):
         check_placements(name, tensor)
         tensor = part(tensor)
-    fake = loaded("torch._subclasses.fake_tensor", "FakeTensor")
-    if is_traceable_wrapper_subclass(tensor) or (fake is not None and isinstance(tensor, fake)):
-        raise TypeError(
-            f"{name} is a {type(tensor).__name__}, which has no memory of its own to step; torch.optim "
-            "has this optimizer for it"
-        )
+    _check_kind(name, tensor)
     if tensor.device.type == "cuda":
         availability.require()
     elif tensor.device.type != "cpu":
@@ -66,8 +61,28 @@ def check(name: str, tensor: Tensor) -> None:
     # The strides of a tensor without elements may be zero, and mean nothing.
     if tensor.numel() and any(stride == 0 and size > 1 for stride, size in sizes):
         raise ValueError(f"{name} must have memory for each element, but it was expanded")
+    _check_memory(name, tensor)
+
+
+def _check_kind(name: str, tensor: Tensor) -> None:
+    fake = loaded("torch._subclasses.fake_tensor", "FakeTensor")
+    if is_traceable_wrapper_subclass(tensor) or (fake is not None and isinstance(tensor, fake)):
+        raise _without_memory(name, type(tensor))
+
+
+def _check_memory(name: str, tensor: Tensor) -> None:
+    kind, is_usual = type(tensor), type(tensor) in (Tensor, torch.nn.Parameter)
+    if not is_usual:
+        _check_kind(name, tensor)
     if tensor.numel() and not tensor.data_ptr():
-        raise freed(name)
+        raise freed(name) if is_usual else _without_memory(name, kind)
+
+
+def _without_memory(name: str, kind: type) -> TypeError:
+    return TypeError(
+        f"{name} is a {kind.__name__}, which has no memory of its own to step; torch.optim has this "
+        "optimizer for it"
+    )
 
 
 def check_is_run() -> None:
@@ -90,8 +105,8 @@ def check_is_run() -> None:
 def check_memory(grads: list[Tensor | None]) -> None:
     """Check that gradients have memory: NumPy gives arrays some of their own where there is none."""
     for grad in grads:
-        if grad is not None and not grad.is_sparse and grad.numel() and not grad.data_ptr():
-            raise freed("a gradient")
+        if grad is not None and not grad.is_sparse:
+            _check_memory("a gradient", grad)
 
 
 def order(tensor: Tensor) -> tuple[int, ...] | None:
