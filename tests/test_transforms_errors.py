@@ -5,6 +5,7 @@ import pytest
 
 import fastopt
 from fastopt import transforms as t
+from fastopt.transforms.scaling import scale_update
 from tests.refusals import refusal
 from tests.support import COMPILED
 
@@ -201,3 +202,23 @@ def test_hyper_that_is_not_finite(bad, executor):
         opt.step(np.ones(3, np.float32))
     assert w.tolist() == [0.5] * 3
     assert opt.step_count == 1
+
+
+UNUSABLE = [("0.1",), (None,), (1j,), (np.ones(2),), 0.1, None]
+
+
+@pytest.mark.parametrize("hyper", UNUSABLE, ids=repr)
+@pytest.mark.parametrize("first", [0, 2])
+def test_hyperparameters_that_are_no_numbers_name_their_transform(hyper, first):
+    """At once, or in the step that they are for; nothing is changed then."""
+    function = lambda step: (0.5,) if step < first else hyper  # noqa: E731
+    w = np.ones(3)
+
+    def run():
+        opt = fastopt.Optimizer(w, fastopt.Transform(scale_update, hyper=function))
+        for _ in range(first + 1):
+            opt.step(np.ones(3))
+
+    with pytest.raises(TypeError, match=f"hyper of transform 'scale_update' .* at step {first}"):
+        run()
+    assert w.tolist() == [1.0 - 0.5 * first] * 3

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from functools import cache, partial
 from itertools import count
+from math import fabs
 from operator import is_
 from struct import pack_into
 from typing import NamedTuple
@@ -22,7 +23,7 @@ from fastopt.kernels.job import GRAD_FACTOR, NUMBERS, PHASE
 from fastopt.steps.constants import check_constants
 from fastopt.steps.group import Group
 from fastopt.transforms.base import Chain, Transform
-from fastopt.validation import Hyper, call, each_called_once
+from fastopt.validation import Hyper, call, check_numbers, each_called_once
 
 _EVERY_STEP = slice(GRAD_FACTOR, PHASE + 1)  # what can be another although no setting is
 
@@ -264,6 +265,8 @@ def _numbers(source: _Source, count: int, grad_scale: float) -> list[float]:
     numbers = [factor, _phase_at(seed, step)]
     for part, hyper, length, room in parts:
         values = call(hyper, step) if callable(hyper) else hyper
+        if not isinstance(values, (tuple, list)):
+            check_numbers(part.name, values, step)
         if len(values) != length:
             raise ValueError(
                 f"transform {part.name!r} must always have as many hyperparameters: its hyper gave "
@@ -274,8 +277,11 @@ def _numbers(source: _Source, count: int, grad_scale: float) -> list[float]:
             numbers += room
     if is_limited:
         _round_limits(source, numbers)
-    # One sum tells that all are finite, as a rule; NaN fails too.
-    if not sum(map(abs, numbers)) <= largest:
+    try:  # One sum tells that all are finite, as a rule; NaN fails too.
+        are_finite = sum(map(fabs, numbers)) <= largest
+    except (TypeError, OverflowError):
+        are_finite = False
+    if not are_finite:
         _check_finite(source, numbers, step)
     return numbers
 
@@ -298,6 +304,7 @@ def _round_limits(source: _Source, numbers: list[float]) -> None:
 def _check_finite(source: _Source, numbers: list[float], step: int) -> None:
     for part, where in _spans(source):
         hyper = tuple(numbers[where])
+        check_numbers(part.name, hyper, step)
         if not all(abs(number) <= source.largest for number in hyper):
             raise ValueError(
                 f"the hyperparameters of transform {part.name!r} must be finite in {source.dtype}, "

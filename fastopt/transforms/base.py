@@ -13,7 +13,7 @@ from fastopt.owned import owned
 from fastopt.text import arguments
 from fastopt.transforms.states import check_states
 from fastopt.transforms.sums import FromSums, Summand, Sums, check_declared, sums_of
-from fastopt.validation import Check, Hyper, Setting, call, shown
+from fastopt.validation import Check, Hyper, Setting, call, check_numbers, shown
 
 ONCE = "once"
 
@@ -350,6 +350,7 @@ class Chain:
 
 def _part(transform: Transform, copy: Callable[[Any], Any]) -> Part:
     update, hyper, sums = copy(transform.update), transform.hyper_at(0), None
+    check_numbers(transform.name, hyper, 0)
     if transform.from_sums is not None:
         sums = sums_of(transform, len(hyper), copy)
         hyper, skips = sums.trial(transform.name, hyper)
