@@ -15,10 +15,9 @@ from tests.test_cuda_code import (
     registers,
 )
 
-# With the most registers that Adam's kernels take on any architecture, 12.0 as a rule.
-KERNELS = {"wide": 64, "scalar": 64, "many": 70}
-# Of kernels that sum, so that a multiprocessor has room for two blocks of 256 threads and more.
-SUMMING = 128
+KERNELS = "wide", "scalar", "many"
+# The most registers, with which a multiprocessor has room for three blocks of 256 threads, or two.
+STEPPING, SUMMING = 80, 128
 
 formats = pytest.mark.parametrize(
     ("dtype", "settings"), [("float32", {}), ("bfloat16", {"state_dtype": "8bit"})]
@@ -41,16 +40,16 @@ def job_of(kind, dtype, **settings):
 @pytest.mark.parametrize("name", ["RMSProp", "Adam"])
 def test_16_bits_and_codes(name, dtype, cc, tmp_path):
     compiled = kernels_of_blocks(name, None, dtype)
-    for kernel, most in KERNELS.items():
-        assert_in_registers(compiled.program(kernel), cc, most, tmp_path)
+    for kernel in KERNELS:
+        assert_in_registers(compiled.program(kernel), cc, STEPPING, tmp_path)
 
 
 @every_architecture
 @pytest.mark.parametrize(("dtype", "bits"), [("bfloat16", 24), ("float16", 32)])
 def test_split_parameters(dtype, bits, cc, tmp_path):
     compiled = kernels_of_blocks("Adam", None, dtype, master_bits=bits)
-    for kernel, most in KERNELS.items():
-        assert_in_registers(compiled.program(kernel), cc, most + 2, tmp_path)
+    for kernel in KERNELS:
+        assert_in_registers(compiled.program(kernel), cc, STEPPING, tmp_path)
 
 
 @every_architecture
@@ -104,4 +103,4 @@ def test_graphs_of_many_parameters(dtype, settings, cc, tmp_path):
 
     form = KernelVariant(capturable=True, hyper_in_rows=True)
     compiled = kernels(job_of(fastopt.Adam, dtype, **settings), form, ARCHITECTURES[0])
-    assert_in_registers(compiled.program("many"), cc, KERNELS["many"] + 2, tmp_path)
+    assert_in_registers(compiled.program("many"), cc, STEPPING, tmp_path)
