@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar, copy_context
 from functools import lru_cache, partial
 from numbers import Integral, Real
@@ -280,9 +280,9 @@ def finite_positive(name: str, value: object) -> float:
 
 
 def check_numbers(name: str, hyper: object, step: int) -> None:
-    """Check that a transform's hyperparameters are a tuple, or the like, of real numbers."""
+    """Check that a transform's hyperparameters are a tuple of real numbers."""
     kinds = Real, DeviceScalar
-    if not isinstance(hyper, Collection) or not all(isinstance(as_scalar(n), kinds) for n in hyper):
+    if not isinstance(hyper, (tuple, list)) or not all(isinstance(as_scalar(n), kinds) for n in hyper):
         raise TypeError(
             f"hyper of transform {name!r} must be a tuple of numbers, not {shown(hyper)} at step {step}"
         )

@@ -204,7 +204,7 @@ def test_hyper_that_is_not_finite(bad, executor):
     assert opt.step_count == 1
 
 
-UNUSABLE = [("0.1",), (None,), (1j,), (np.ones(2),), 0.1, None]
+UNUSABLE = [("0.1",), (None,), (1j,), (np.ones(2),), np.ones(1), 0.1, None]
 
 
 @pytest.mark.parametrize("hyper", UNUSABLE, ids=repr)
