@@ -303,7 +303,7 @@ def test_where_it_is_not():
             getattr(fastopt, kind)(w, lr="auto")
     with refusal(TypeError, ["lr must be", "'fast'"]):
         fastopt.RMSProp(w, lr="fast")
-    with refusal(ValueError, ["sparse=None", "follow_automatically"]):
+    with refusal(ValueError, ["sparse=None", "lr='auto'"]):
         fastopt.RMSProp(w, lr="auto", sparse="lazy")
     for lr in "auto", fastopt.auto(0.1):
         with refusal(ValueError, ["lr must be a number", "rmsprop_step", "an optimizer"]):
@@ -314,7 +314,7 @@ def test_where_it_is_not():
     with refusal(TypeError, ["parts must be transforms"]):
         t.follow_automatically(0.1)
     for part in t.at_least(0.0), t.clip_by_global_norm(1.0):
-        with refusal(ValueError, ["automatic learning rate", part.name]):
+        with refusal(ValueError, ["automatic learning rate", part.label]):
             t.follow_automatically(part)
 
 

@@ -223,7 +223,7 @@ def test_groups_with_and_without_a_closed_form():
     opt.step([(np.array([2]), np.ones((1, 2))), np.ones(3)])
     assert table[2, 0] < 0
     previous = dense_w.copy()
-    with pytest.raises(ValueError, match=r"rms_update: .*weight decay"):
+    with pytest.raises(ValueError, match=r"scale_by_rms: .*weight decay"):
         opt.step([(np.array([1]), np.ones((1, 2))), (np.array([1]), np.ones(1))])
     assert_same_bits(dense_w, previous)
     assert opt.step_count == 1

@@ -53,6 +53,22 @@ def test_the_norm_is_over_dense_and_sparse_ones(executor):
 
 
 @executors
+@pytest.mark.parametrize("twice", [0, 3])
+def test_the_norm_of_the_same_rows_has_the_same_bits_in_any_order(executor, twice):
+    """Rows that come twice too: two numbers have the same sum in either order."""
+    rng = np.random.default_rng(5)
+    rows = np.append(np.arange(12), np.arange(twice))
+    values = rng.normal(size=(rows.size, 4)) * 10.0 ** rng.integers(-3, 3, (rows.size, 1))
+    norms = set()
+    for _ in range(20):
+        order = rng.permutation(rows.size)
+        opt = fastopt.SGD(np.zeros(SHAPE), clip_norm=1.0, sparse="lazy", executor=executor)
+        opt.step((rows[order], values[order]))
+        norms.add(opt.last.norm)
+    assert len(norms) == 1
+
+
+@executors
 def test_clipped_exact_steps_are_dense_ones(executor):
     exact = fastopt.RMSProp(start(), lr=0.1, clip_norm=1.0, sparse="exact", executor=executor)
     plain = fastopt.RMSProp(start(), lr=0.1, clip_norm=1.0)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastopt.transforms.automatic import automatic_rate, automatic_rate_by_gradient
 from fastopt.transforms.automatic import follow_automatically as follow
-from fastopt.transforms.base import Transform
+from fastopt.transforms.base import Transform, labelled
 from fastopt.validation import Setting, nonnegative, shown
 
 if TYPE_CHECKING:
@@ -83,12 +83,12 @@ def with_automatic_rate(
         if part.from_sums is not None or part.inputs or part.outputs:
             raise ValueError(
                 f"lr must be a number or a schedule for {kind}, not 'auto': its transform "
-                f"{part.factory_name} has sums or arrays of its own"
+                f"{part.label} has sums or arrays of its own"
             )
     factor = lr.factor if isinstance(lr, auto) else 1.0
     fixed = nonnegative("lr", lr.lr) if isinstance(lr, Held) else None
     rule = follow(*direction, factor=factor, lr=fixed, by_gradient=by_gradient)
-    return [rule, *(part for part in parts if part.after)]
+    return [labelled("lr='auto'", rule), *(part for part in parts if part.after)]
 
 
 def current_rate_of(transforms: Sequence[Transform], carried: Sequence[Sequence[float]]) -> float:

@@ -21,7 +21,7 @@ from fastopt.optimizers.settings import (
     setting,
 )
 from fastopt.steps.state_formats import StateDType
-from fastopt.transforms.base import Chain, Transform
+from fastopt.transforms.base import Chain, Transform, labelled
 from fastopt.transforms.decay import decay_update
 from fastopt.validation import (
     PathLike,
@@ -207,7 +207,8 @@ def momentum_and_rate(s: Any, dampening: Setting = 0.0) -> list[Transform]:
 
 def derived_rate(rate: Schedule, lr: Setting) -> Transform:
     """Multiply by a rate that is computed from `lr`: errors name that."""
-    return replace(t.scale_by_learning_rate(rate), settings={"lr": (nonnegative, lr)})
+    part = replace(t.scale_by_learning_rate(rate), settings={"lr": (nonnegative, lr)})
+    return labelled("lr", part)
 
 
 def _interpolation(s: SharedOptions) -> list[Transform]:
@@ -230,8 +231,8 @@ def _limits(s: SharedOptions) -> list[Transform]:
     if isinstance(low, Real) and isinstance(high, Real) and low > high:
         raise ValueError(f"bounds must have low <= high, got {shown(s.bounds)}")
     return [
-        *([] if low is None else [t.at_least(low)]),
-        *([] if high is None else [t.at_most(high)]),
+        *([] if low is None else [labelled("bounds", t.at_least(low))]),
+        *([] if high is None else [labelled("bounds", t.at_most(high))]),
     ]
 
 

@@ -88,7 +88,7 @@ class ClipPass:
             Adds the sums of several processes.
         """
         if sparse or not self._compiled:
-            grads = [sparse[i].once() if i in sparse else grad for i, grad in enumerate(grads)]
+            grads = [sparse[i].in_order() if i in sparse else grad for i, grad in enumerate(grads)]
             present = [grad for grad in grads if grad is not None]
             squares = sum_of_squares(present) if self._compiled else norm.reference(present)
         else:

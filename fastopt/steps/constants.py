@@ -35,7 +35,7 @@ def check_constants(chain: Chain, format_: str) -> None:
             for number in part.hyper:
                 if 0.0 < abs(number) <= vanishing:
                     raise ValueError(
-                        f"the hyperparameters of transform {part.name!r} must not round to zero in "
+                        f"the hyperparameters of {part.label} must not round to zero in "
                         f"{dtype}, got {part.hyper}"
                     )
     _check_limits(chain, format_)

@@ -269,7 +269,7 @@ def _numbers(source: _Source, count: int, grad_scale: float) -> list[float]:
             check_numbers(part.name, values, step)
         if len(values) != length:
             raise ValueError(
-                f"transform {part.name!r} must always have as many hyperparameters: its hyper gave "
+                f"{part.label} must always have as many hyperparameters: its hyper gave "
                 f"{len(values)} numbers at step {step}, {length} before"
             )
         numbers += values
@@ -307,7 +307,7 @@ def _check_finite(source: _Source, numbers: list[float], step: int) -> None:
         check_numbers(part.name, hyper, step)
         if not all(abs(number) <= source.largest for number in hyper):
             raise ValueError(
-                f"the hyperparameters of transform {part.name!r} must be finite in {source.dtype}, "
+                f"the hyperparameters of {part.label} must be finite in {source.dtype}, "
                 f"got {hyper} at step {step}"
             )
 

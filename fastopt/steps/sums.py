@@ -84,10 +84,10 @@ def check_sums(groups: Sequence[Group], place: str | None) -> None:
     """Check that transforms with sums, and statistics, can be used here, or raise ValueError."""
     if place not in (None, "cuda") and any(group.stats for group in groups):
         raise ValueError(f"stats must be empty for arrays of the place {place!r}: it has none")
-    for part in (part for group in groups for part in group.parts if part.sums is not None):
+    for transform in (part for group in groups for part in group.chain if part.from_sums is not None):
         if place not in (None, "cuda"):
             raise ValueError(
-                f"transform {part.name!r} has sums, which are for arrays in memory and on CUDA "
+                f"{transform.label} has sums, which are for arrays in memory and on CUDA "
                 f"devices, not for those of the place {place!r}"
             )
 

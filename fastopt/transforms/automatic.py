@@ -143,7 +143,7 @@ def _check(part: object) -> None:
         raise TypeError(f"parts must be transforms, not {part!r:.200}")
     if part.after or part.from_sums is not None or part.inputs or part.outputs:
         what = "acts on the new parameter" if part.after else "has sums, inputs or outputs"
-        raise ValueError(f"an automatic learning rate cannot follow transform {part.name!r}: it {what}")
+        raise ValueError(f"an automatic learning rate cannot follow {part.label}: it {what}")
 
 
 @factory

@@ -155,9 +155,9 @@ class Transform:
         return self.update.__name__
 
     @property
-    def factory_name(self) -> str:
-        """The name of the function that made it, as users know it, or else of its `update`."""
-        return repr(self).partition("(")[0]
+    def label(self) -> str:
+        """What users know it by: an option that it is for, what made it, or else its `update`."""
+        return vars(self).get(_LABEL) or repr(self).partition("(")[0]
 
     def slots(self) -> tuple[Slot, ...]:
         """The transform's arrays, in the order of the table's columns."""
@@ -192,7 +192,13 @@ class Transform:
         return f"{self.name}({hyper})"
 
 
-_MADE_BY = "_made_by"
+_MADE_BY, _LABEL = "_made_by", "_label"
+
+
+def labelled(label: str, transform: Transform) -> Transform:
+    """Have errors call a transform by the option that it is for."""
+    vars(transform)[_LABEL] = label
+    return transform
 
 
 def factory(make: Callable[_Arguments, Transform]) -> Callable[_Arguments, Transform]:

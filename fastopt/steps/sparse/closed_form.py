@@ -111,7 +111,7 @@ def zero_gradient_step(
         except ValueError as error:
             raise ValueError(
                 f"sparse='exact' needs a closed form for steps without a gradient, but "
-                f"{transform.name}: {error}; sparse='lazy' does without"
+                f"{transform.label}: {error}; sparse='lazy' does without"
             ) from error
         forms += new
         update = update if applied else value

@@ -30,13 +30,14 @@ class RowGradient(NamedTuple):
         """What belongs to the caller of it."""
         return self.copied_from or (self.values,)
 
-    def once(self) -> Array:
-        """An array with the gradient of each row once, in any order."""
-        if not self.sums.size:
+    def in_order(self) -> Array:
+        """An array with the gradient of each row once, in the order of the rows."""
+        if not self.sums.size and _rises(self.positions):
             return self.values
-        return np.concatenate(
-            [self.values[self.positions[self.positions < len(self.values)]], self.sums]
-        )
+        is_sum = self.positions >= len(self.values)
+        numbers: Array = self.values[np.where(is_sum, 0, self.positions)]
+        numbers[is_sum] = self.sums[self.positions[is_sum] - len(self.values)]
+        return numbers
 
 
 def is_sparse(grad: object) -> bool:

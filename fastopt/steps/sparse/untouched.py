@@ -194,6 +194,6 @@ def _named_terms(group: Group) -> Iterator[tuple[Term, str]]:
         if part.sums is not None:
             terms = [*terms_before(part, index), *terms_after(part, index)]
             for term, name in zip(terms, part.sums.names, strict=True):
-                yield term, f"sum {name!r} of transform {transform.factory_name!r}"
+                yield term, f"sum {name!r} of {transform.label}"
     for term in group.stats:
         yield term, term.what
