@@ -1,10 +1,13 @@
 """Ctrl-C in a step of torch's optimizers: torch's counts are those of what was stepped."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from tests import subprocesses
 from tests.interop.torch_pairs import fast, torch
-from tests.lines import interrupted_at
+from tests.lines import Lines, interrupted_at
 from tests.subprocesses import needs_jit, script
 from tests.test_interruption import CACHE, INTERRUPTS, ROOT
 
@@ -89,6 +92,48 @@ def test_interrupted_anywhere_the_parameters_come_back():
             assert [p.tolist() for p in params] == [[0.75] * 2, [0.75] * 3]
         line += 1
     assert line > 20
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_interrupted_anywhere_gradients_are_recorded_as_before(recorded):
+    """The closure's are, the step's are not."""
+    param = torch.nn.Parameter(torch.ones(3))
+    optimizer = fast.SGD([param], lr=0.5)
+
+    def closure():
+        assert torch.is_grad_enabled()
+        optimizer.zero_grad()
+        loss = param.sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    line, switches = 1, 0
+    with torch.set_grad_enabled(recorded):
+        while True:
+            lines = Lines(line, KeyboardInterrupt())
+            try:
+                with lines:
+                    optimizer.step(closure)
+                break
+            except KeyboardInterrupt:
+                if lines.text == "torch._C._set_grad_enabled(recorded_before)":
+                    # No interrupt comes before this call, but this error does.
+                    switches += 1
+                    torch.set_grad_enabled(recorded)
+            assert torch.is_grad_enabled() == recorded, lines.place
+            line += 1
+    assert line > 20
+    assert switches
+
+
+def test_no_context_of_torch_switches_gradients():
+    """Such a context switches back in Python, where an interrupt can come first."""
+    contexts = re.compile(r"torch\.(no_grad|enable_grad|set_grad_enabled|inference_mode)\(")
+    files = sorted(Path(fast.__file__).parent.glob("*.py"))
+    assert len(files) > 20
+    for file in files:
+        assert not contexts.search(file.read_text("utf-8")), file
 
 
 @pytest.mark.parametrize("in_backward", [False, True])

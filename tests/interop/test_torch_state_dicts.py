@@ -93,8 +93,6 @@ DAMAGED = [
     ("exp_avg", [1.0, 1.0, 1.0], TypeError, "must be a tensor"),
     ("exp_avg", None, ValueError, "lacks exp_avg"),
     ("max_exp_avg_sq", torch.ones(2), ValueError, "must have the shape"),
-    ("average", torch.ones(2), ValueError, "must have the shape"),
-    ("correction", torch.ones(3), TypeError, "must not be torch.float32"),
     ("step", None, ValueError, "lacks step"),
     ("step", "1", TypeError, "must be a number"),
     ("step", True, TypeError, "must be a number"),
@@ -112,6 +110,30 @@ def test_damaged_states_are_refused(name, value, error, message, options):
     saved = copy.deepcopy(optimizer.state_dict())
     saved["state"][0][name] = value
     refuses(optimizer, saved, error, rf"state\[0\].*{name}.*{message}|state\[0\] {message}")
+
+
+# option -> the state that it has -> what is in it -> the error
+DAMAGED_OF_OPTIONS = [
+    ({"average_decay": 0.9}, "average", torch.ones(2), ValueError, "must have the shape"),
+    ({"schedule_free": 0.9}, "z", [1.0, 1.0, 1.0], TypeError, "must be a tensor"),
+    ({"master_bits": 24}, "correction", torch.ones(3), TypeError, "must not be torch.float32"),
+]
+
+
+@pytest.mark.parametrize(("options", "name", "value", "error", "message"), DAMAGED_OF_OPTIONS)
+def test_damaged_states_of_options_are_refused(options, name, value, error, message):
+    def made():
+        w = torch.nn.Parameter(torch.ones(3, dtype=torch.bfloat16))
+        w.grad = torch.ones_like(w)
+        optimizer = fast.AdamW([w], **options)
+        optimizer.step()
+        return optimizer
+
+    optimizer = made()
+    saved = copy.deepcopy(optimizer.state_dict())
+    assert name in saved["state"][0]
+    saved["state"][0][name] = value
+    refuses(optimizer, saved, error, rf"state\[0\]\['{name}'\] {message}")
 
 
 def test_a_state_that_is_no_dict_is_refused():

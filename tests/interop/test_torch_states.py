@@ -233,3 +233,16 @@ def test_random_bits_start_with_the_first_step_with_momentum_or_without():
 
     assert torch.equal(after(), after(momentum=0.9))  # whose first step is that of the gradient
     assert len(after().unique()) == 2
+
+
+def test_step_counts_are_on_the_cpu_whatever_the_default_device_is():
+    """torch's own are on that one."""
+    param = torch.nn.Parameter(torch.ones(3))
+    optimizer = fast.Adam([param], lr=0.5)
+    param.grad = torch.ones(3)
+    with torch.device("meta"):
+        optimizer.step()
+        optimizer.load_state_dict(optimizer.state_dict())
+        optimizer.step()
+    assert optimizer.state[param]["step"].device.type == "cpu"
+    assert optimizer.state[param]["step"] == 2

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,18 +13,15 @@ from torch import Tensor
 
 from fastopt.arrays.checks import Array
 from fastopt.changes import Change, assign, for_now
-from fastopt.interop.torch.master_weights import joined
+from fastopt.interop.torch.chained import Chained
+from fastopt.interop.torch.master_weights import with_correction
 from fastopt.interop.torch.shards import like, part
 from fastopt.interop.torch.state_formats import numbers
 from fastopt.interop.torch.tensors import State
-from fastopt.kernels.job import CORRECTION
 from fastopt.transforms.base import Chain
 
-if TYPE_CHECKING:
-    from fastopt.interop.torch.base import FastOptimizer
 
-
-class Averaged:
+class Averaged(Chained):
     """What optimizers have to evaluate with an average of their parameters."""
 
     _is_exchanged = False
@@ -57,8 +53,7 @@ class Averaged:
         >>> w.item(), optimizer.averaged_params()
         (0.0, [tensor([0.5000])])
         """
-        optimizer: FastOptimizer = self  # type: ignore[assignment]  # the only class that has this
-        return _averages(optimizer)
+        return _averages(self)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -87,8 +82,7 @@ class Averaged:
         0.0
         """
         self._check_not_exchanged()
-        optimizer: FastOptimizer = self  # type: ignore[assignment]  # the only class that has this
-        params = [param for group in optimizer.param_groups for param in group["params"]]
+        params = [param for group in self.param_groups for param in group["params"]]
         averages = self.averaged_params()
         copies = [part(param).detach().clone() for param in params]
         new = [part(average) for average in averages]
@@ -111,7 +105,7 @@ def _exchange(params: list[Tensor], numbers: list[Tensor]) -> None:
         part(param).detach().copy_(new)
 
 
-def _averages(optimizer: FastOptimizer) -> list[Tensor]:
+def _averages(optimizer: Chained) -> list[Tensor]:
     chains = [optimizer._chain(group, {}) for group in optimizer.param_groups]
     if not any(transform.averaged for chain in chains for transform in chain):
         raise ValueError(
@@ -135,9 +129,9 @@ def _average(param: Tensor, state: State, chain: Chain) -> Tensor:
     if function is None or not all(name in state for name in names):
         return param.detach().clone()
     local = part(param).detach()
-    wide = joined(local, part(state[CORRECTION])) if CORRECTION in state else local
     arrays = [_array(numbers(name, part(state[name]), local, chain)) for name in names]
-    average = torch.from_numpy(np.asarray(function(_array(wide), tuple(arrays))))
+    wide = _array(with_correction(param, state))
+    average = torch.from_numpy(np.asarray(function(wide, tuple(arrays))))
     if param.is_complex():
         average = torch.view_as_complex(average)
     return like(torch.empty_like(local).copy_(average), param)

@@ -293,9 +293,7 @@ def _check_transforms(optimizer: FastOptimizer) -> None:
     """Raise ValueError if a transform has sums over all parameters."""
     for group in optimizer.param_groups:
         for transform in over_all(optimizer._chain(group, {})):
-            raise ValueError(
-                f"step_in_backward cannot be used with transform {transform.factory_name}: {_ALL}"
-            )
+            raise ValueError(f"step_in_backward cannot be used with {transform.label}: {_ALL}")
 
 
 def _check_no_averaging(params: Iterable[Tensor]) -> None:

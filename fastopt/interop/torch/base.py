@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from fastopt.interop.torch.averages import Averaged
 from fastopt.interop.torch.capture import check_unscaled, is_capturing
 from fastopt.interop.torch.carried import CARRIED, check_places, check_stats, with_sums
+from fastopt.interop.torch.gradient_mode import call_recorded
 from fastopt.interop.torch.hooks import hooked
 from fastopt.interop.torch.loading import check_is_dict, keep_formats, release
 from fastopt.interop.torch.master_weights import (
@@ -20,28 +21,25 @@ from fastopt.interop.torch.master_weights import (
     load_float32,
     split_params,
 )
-from fastopt.interop.torch.options import OPTIONS, Options, check_entries, unknown_arguments
+from fastopt.interop.torch.options import OPTIONS, check_entries, unknown_arguments
 from fastopt.interop.torch.param_groups import (
     AUTOMATIC_LR,
     FILLED_IN,
-    GroupValue,
     ParamGroup,
-    chain_of,
     check_constants,
     check_rate,
     factor_of,
-    switches,
     take_rate,
 )
 from fastopt.interop.torch.planner import Planner, key_of
 from fastopt.interop.torch.reported import Reported
 from fastopt.interop.torch.shards import is_sharded
 from fastopt.interop.torch.sparse import Sparse
-from fastopt.interop.torch.state_formats import TensorFormats, decoded
+from fastopt.interop.torch.state_formats import TensorFormats, decoded, is_correction
+from fastopt.interop.torch.states import check_state_names
 from fastopt.interop.torch.tensors import Params, State, StateDict, number
 from fastopt.kernels.job import CORRECTION
 from fastopt.optimizers.automatic import current_rate_of, is_automatic
-from fastopt.optimizers.named import NamedOptimizer
 from fastopt.text import name_methods_as
 from fastopt.transforms.base import Chain
 
@@ -52,32 +50,21 @@ if TYPE_CHECKING:
 # By this GradScaler knows that a step unscales gradients; without it GradScaler does so before.
 _SCALES = "_step_supports_amp_scaling"
 
-
 _DENSE = "clip_norm", "average_decay", "schedule_free", "state_dtype", "master_bits"
 
 
-def torch_arguments(arguments: dict[str, object], *left_out: str) -> dict[str, Any]:
-    """From ``locals()`` at the start of an ``__init__``: what torch's own one takes."""
-    others = "self", "params", "added", "__class__", *left_out
-    return {name: value for name, value in arguments.items() if name not in others}
-
-
-class FastOptimizer(Averaged, Options, Reported, torch.optim.Optimizer):
+class FastOptimizer(Reported, Averaged):
     """In front of one of torch's optimizers, it replaces ``step`` and adds arguments.
 
     Arguments, defaults, errors, param groups and checkpoints stay torch's own. What a step works on is
     found once and kept, as a `Plan`; each step sees whether it still holds (`Planner`).
     """
 
-    _optimizer: ClassVar[type[NamedOptimizer]]
-    _counts: ClassVar[dict[str, float | str]] = {"step": 0.0}  # or the entry of a group to start from
     _sparse: ClassVar[tuple[Sparse, ...]] = ()  # one, where torch has it
     _has_fixed_states: ClassVar[bool] = False  # whatever the settings of param groups are
 
     _kept: ClassVar[tuple[str, ...]] = ("_is_made", "_stats", "_has_automatic_lr")
     _filled_in: ClassVar[tuple[str, ...]] = FILLED_IN
-    _is_made = False
-    _planner: Planner
     _backward: BackwardSteps | None = None  # with `step_in_backward`
     _on_cuda: bool | None = None  # whether any parameter is; None before the first check
 
@@ -106,10 +93,10 @@ class FastOptimizer(Averaged, Options, Reported, torch.optim.Optimizer):
             arguments["lr"] = factor_of(arguments["lr"])
         check_rate(arguments.get("lr"))
         TensorFormats(state_dtype, master_bits)  # or raise
+        self._stats = stats
         self.clip_norm = clip_norm
         self.average_decay = average_decay
         self.schedule_free = schedule_free
-        self._stats = stats
         self.state_dtype = state_dtype
         self.stochastic_rounding = stochastic_rounding
         self.master_bits = master_bits
@@ -188,30 +175,15 @@ class FastOptimizer(Averaged, Options, Reported, torch.optim.Optimizer):
                 "torch.optim has this optimizer with it"
             )
         chain = self._chain(group, {})
+        check_state_names(chain, self._state_counts())
         for i, param in enumerate(group["params"]):
             formats.check(f"param_groups[{index}]['params'][{i}]", param, chain)
         return chain
-
-    def _chain(self, group: ParamGroup, products: dict[int, float]) -> Chain:
-        return chain_of(self._optimizer, group, products, self._added())
-
-    def _added(self) -> dict[str, object]:
-        """fastopt's options for chains."""
-        average = None if self.average_decay is None else GroupValue(vars(self), "average_decay")
-        return {"average_decay": average, "schedule_free": self.schedule_free}
-
-    def _switches(self, group: ParamGroup) -> tuple[object, ...]:
-        """What of a group decides which transforms its chain has."""
-        return switches(self._optimizer, group)
 
     def _build_options(self) -> dict[str, Any]:
         """The options of `steps.build.build`."""
         names = "clip_norm", "stochastic_rounding", "master_bits"
         return {"stats": self._stats, **{name: getattr(self, name) for name in names}}
-
-    def _state_counts(self) -> dict[str, float | str]:
-        """The states that are numbers: SGD counts steps only for an average that needs them."""
-        return self._counts if self.schedule_free is None else {"step": 0.0, **self._counts}
 
     def _needs_dense(self, group: ParamGroup) -> str | None:
         """The option that sparse gradients cannot be stepped with, if there is one."""
@@ -312,20 +284,24 @@ class FastOptimizer(Averaged, Options, Reported, torch.optim.Optimizer):
         """
         self._save_carried()
         saved: StateDict = super().state_dict()
-        params = [param for group in self.param_groups for param in group["params"]]
-        for key in saved["state"]:
-            if is_sharded(params[key]):
-                saved["state"][key] = exchangeable(self.decoded(params[key]))
+        for key, param in self._saved_params(saved):
+            if is_sharded(param):
+                saved["state"][key] = exchangeable(self.decoded(param))
         return saved
+
+    def _saved_params(self, saved: StateDict) -> Iterator[tuple[int, Tensor]]:
+        """Each parameter with states, and its key; users may have put something under other keys."""
+        params = (param for group in self.param_groups for param in group["params"])
+        return ((key, param) for key, param in enumerate(params) if key in saved["state"])
 
     def decoded_state_dict(self) -> StateDict:
         """`state_dict` with `decoded` states: a checkpoint that torch's optimizer can load."""
-        params = [param for group in self.param_groups for param in group["params"]]
         saved: StateDict = self.state_dict()
-        states = {key: self.decoded(params[key]) for key in saved["state"]}
-        for state in states.values():
-            state.pop(CORRECTION, None)
-        return {**saved, "state": states}
+        for key, param in self._saved_params(saved):
+            saved["state"][key] = state = self.decoded(param)
+            if is_correction(state.get(CORRECTION), param):
+                del state[CORRECTION]
+        return saved
 
     def master_state_dict(self, model: torch.nn.Module) -> StateDict:
         """The state dict of a model with float32 parameters, corrections of `master_bits` included.
@@ -384,8 +360,7 @@ class FastOptimizer(Averaged, Options, Reported, torch.optim.Optimizer):
         loss = None
         capturing = is_capturing(self)
         if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+            loss = call_recorded(True, closure)
         # GradScaler leaves them here.
         found_inf, grad_scale = (getattr(self, name, None) for name in ("found_inf", "grad_scale"))
         if capturing:
@@ -396,4 +371,4 @@ class FastOptimizer(Averaged, Options, Reported, torch.optim.Optimizer):
         return loss
 
 
-name_methods_as("Optimizer", Averaged, Reported, FastOptimizer)
+name_methods_as("Optimizer", Reported, Averaged, FastOptimizer)

@@ -42,7 +42,7 @@ def check_stats(names: Sequence[str] | None, chains: list[Chain]) -> None:
 
 def check_places(groups: Sequence[ParamGroup], chains: Sequence[Chain], stats: Sequence[str]) -> None:
     """Check that sums and statistics can be had of these parameters, or raise ValueError."""
-    several = list(dict.fromkeys(t.factory_name for chain in chains for t in over_all(chain)))
+    several = list(dict.fromkeys(t.label for chain in chains for t in over_all(chain)))
     kinds = ["stats"] * bool(stats) + several
     places = list(dict.fromkeys(str(p.device) for group in groups for p in group["params"]))
     if kinds and len(places) > 1:
@@ -51,7 +51,7 @@ def check_places(groups: Sequence[ParamGroup], chains: Sequence[Chain], stats: S
             "the sums over all of them"
         )
     for index, (group, chain) in enumerate(zip(groups, chains, strict=True)):
-        names = ["stats"] * bool(stats) + [t.factory_name for t in with_sums(chain)]
+        names = ["stats"] * bool(stats) + [t.label for t in with_sums(chain)]
         for i, param in enumerate(group["params"] if names else ()):
             name = f"param_groups[{index}]['params'][{i}]"
             if is_sharded(param):

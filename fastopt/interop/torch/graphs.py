@@ -93,7 +93,7 @@ class CountedRows:
         self._section, self._seed = section, seed
         self._steps = [row.state["step"] for row in rows]
         self._products, self._rates, self._shares = (
-            [row.state[name] for row in rows if name in row.state] for name in SCALARS[1:]
+            [row.state[name] for row in rows if name in row.scalars] for name in SCALARS[1:]
         )
         shape, dtype = (len(rows), like.size), dtype_of(like.dtype.name)
         self.numbers = rows[0].param.detach().new_zeros(shape, dtype=dtype)

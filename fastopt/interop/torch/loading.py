@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from fastopt.interop.torch.parameters import SCALARS
 from fastopt.interop.torch.shards import is_sharded
 from fastopt.interop.torch.state_dict_check import check_state_dict
-from fastopt.interop.torch.state_formats import is_packed
+from fastopt.interop.torch.state_formats import has_codes, is_correction, is_packed
 from fastopt.interop.torch.tensors import State, StateDict
 from fastopt.kernels.job import CORRECTION
 from fastopt.validation import shown
@@ -42,18 +41,20 @@ def keep_formats(optimizer: FastOptimizer, state_dict: StateDict) -> StateDict:
         The checkpoint is another optimizer's, or damaged.
     """
     check_state_dict(optimizer, state_dict)
+    counts = optimizer._state_counts()
     every = optimizer.state_dtype is not None or optimizer.master_bits is not None
 
     def hidden(name: object, value: Any) -> Any:
         keeps = every or name in ("average", CORRECTION) or is_packed(value)
-        hides = keeps and isinstance(value, Tensor) and name not in SCALARS
+        hides = keeps and isinstance(value, Tensor) and name not in counts
         return HiddenTensor(value) if hides else value
 
+    keys = {key for group in state_dict["param_groups"] for key in group["params"]}
     states = {
-        key: {name: hidden(name, value) for name, value in states_of_param.items()}
-        if isinstance(states_of_param, dict)
-        else states_of_param
-        for key, states_of_param in state_dict["state"].items()
+        key: {name: hidden(name, value) for name, value in state.items()}
+        if key in keys and isinstance(state, dict)
+        else state
+        for key, state in state_dict["state"].items()
     }
     return {**state_dict, "state": states}
 
@@ -62,12 +63,12 @@ def release(states: dict[Tensor, State], param: Tensor) -> None:
     """Restore the hidden states of a parameter, on its device."""
     for name, value in states.items() if isinstance(states, dict) else ():
         if isinstance(value, HiddenTensor):
-            if is_packed(value.tensor) and is_sharded(param):
+            if is_sharded(param) and has_codes(value.tensor, param):
                 raise ValueError(
                     f"{name} has the 8-bit blocks of a parameter that is not sharded, and they do not "
                     "follow the shards: save it with decoded_state_dict()"
                 )
             tensor = value.tensor
-            if name == CORRECTION and tensor.dtype == torch.int32:  # as `state_dict` of shards has it
-                tensor = tensor.short()
-            states[name] = tensor.to(device=param.device if isinstance(param, Tensor) else None)
+            if name == CORRECTION and is_correction(tensor, param) and tensor.dtype == torch.int32:
+                tensor = tensor.short()  # as it was before `state_dict` of shards
+            states[name] = tensor.to(device=param.device)

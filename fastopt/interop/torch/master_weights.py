@@ -11,7 +11,7 @@ from torch import Tensor
 from fastopt.arrays.checks import Array
 from fastopt.codecs.corrections import Correction, correction_of_width
 from fastopt.interop.torch.shards import like, part, placed
-from fastopt.interop.torch.state_formats import TensorFormats
+from fastopt.interop.torch.state_formats import TensorFormats, is_correction
 from fastopt.interop.torch.tensors import State, StateDict, reader
 from fastopt.kernels.job import CORRECTION
 
@@ -28,7 +28,7 @@ def complete_correction(state: State, param: Tensor, codec: Correction | None) -
     """
     correction = state.get(CORRECTION)
     if codec is None:
-        if correction is not None:
+        if is_correction(correction, param):
             raise ValueError(
                 "master_bits must not be None for parameters whose state has a correction: without it "
                 "they would lose what it holds"
@@ -74,6 +74,12 @@ def joined(param: Tensor, correction: Tensor) -> Tensor:
     return numbers.to(param.device)
 
 
+def with_correction(param: Tensor, state: State) -> Tensor:
+    """What this process has of a parameter; with its correction, if there is one, as float32."""
+    local, correction = part(param).detach(), state.get(CORRECTION)
+    return joined(local, part(correction)) if is_correction(correction, param) else local
+
+
 def divide(param: Tensor, correction: Tensor, numbers: Tensor) -> None:
     """Write numbers to a parameter and its correction."""
     codec = correction_of_width(8 * correction.element_size())
@@ -103,11 +109,7 @@ def as_float32(state_dict: StateDict, split: Names, states: Mapping[Tensor, Stat
     """Replace the parameters of these names in a model's state dict by float32."""
     for name, param in split.items():
         if name in state_dict:
-            correction = states.get(param, {}).get(CORRECTION)
-            if correction is None:
-                state_dict[name] = param.detach().float()
-            else:
-                state_dict[name] = like(joined(part(param), part(correction)), param)
+            state_dict[name] = like(with_correction(param, states.get(param, {})).float(), param)
 
 
 def load_float32(

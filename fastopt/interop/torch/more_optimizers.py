@@ -7,8 +7,8 @@ from typing import Unpack
 import torch
 
 import fastopt
-from fastopt.interop.torch.base import FastOptimizer, torch_arguments
-from fastopt.interop.torch.options import Added
+from fastopt.interop.torch.base import FastOptimizer
+from fastopt.interop.torch.options import Added, torch_arguments
 from fastopt.interop.torch.param_groups import Rate
 from fastopt.interop.torch.tensors import Params
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 import fastopt
-from fastopt.interop.torch.base import FastOptimizer, torch_arguments
-from fastopt.interop.torch.options import Added
+from fastopt.interop.torch.base import FastOptimizer
+from fastopt.interop.torch.options import Added, torch_arguments
 from fastopt.interop.torch.param_groups import Rate
 from fastopt.interop.torch.sparse import adagrad_step, sgd_step
 from fastopt.interop.torch.tensors import Params

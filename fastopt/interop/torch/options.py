@@ -67,6 +67,12 @@ class Added(TypedDict, total=False):
     stochastic_rounding: bool | None
 
 
+def torch_arguments(arguments: dict[str, object], *left_out: str) -> dict[str, Any]:
+    """From ``locals()`` at the start of an ``__init__``: what torch's own one takes."""
+    others = "self", "params", "added", "__class__", *left_out
+    return {name: value for name, value in arguments.items() if name not in others}
+
+
 def unknown_arguments(kind: type, names: Collection[str], known: Iterable[str]) -> TypeError:
     """The error for arguments that a class does not have; `known` are those beside `Added`."""
     accepted = [*known, *Added.__annotations__]
@@ -93,16 +99,30 @@ OPTIONS: dict[str, Callable[[str, Any], Any] | None] = {
 class Options:
     """Options as attributes, which are checked when they are assigned."""
 
-    _is_made: bool
+    _is_made = False
+
+    clip_norm: float | None
+    average_decay: float | None
+    schedule_free: float | None
+    state_dtype: object
+    master_bits: int | None
+    stochastic_rounding: bool | None
 
     if not TYPE_CHECKING:  # checkers would allow any attribute
 
         def __setattr__(self, name, value):
-            if name in OPTIONS:
-                self._check_option(name, value)
-            elif self._is_made and name[:1] != "_" and name not in vars(self):
-                _check_attribute(type(self), name)
-            super().__setattr__(name, value)
+            # Schedulers set a private name in each step.
+            if name[:1] != "_":
+                if name in OPTIONS:
+                    self._check_option(name, value)
+                elif self._is_made and name not in self.__dict__:
+                    _check_attribute(type(self), name)
+            self._set_attribute(name, value)
+
+        def __init_subclass__(cls, **kwargs):
+            super().__init_subclass__(**kwargs)
+            # Found once: super() in `__setattr__` took longer than all else in it.
+            cls._set_attribute = super().__setattr__
 
     def _check_option(self, name: str, value: Any) -> None:
         check = OPTIONS[name]

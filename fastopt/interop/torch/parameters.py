@@ -7,17 +7,18 @@ from dataclasses import dataclass, field
 from itertools import count, islice
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor
 
 from fastopt.arrays.checks import Array
 from fastopt.interop.torch.param_groups import ParamGroup, nadam_momentum_of
 from fastopt.interop.torch.shards import is_sharded, part
 from fastopt.interop.torch.state_formats import array_of
-from fastopt.interop.torch.tensors import Reader, State, order, reader
+from fastopt.interop.torch.tensors import Reader, State, order, plain, reader
 from fastopt.kernels.job import CORRECTION
 from fastopt.transforms.base import Chain
 
-# The states that are a number for all elements.
+# The states that may be a number for all elements.
 SCALARS = "step", "mu_product", "eta", "mu"
 
 MakeChain: TypeAlias = Callable[[ParamGroup, dict[int, float]], Chain]
@@ -29,7 +30,8 @@ class Row:
 
     param: Tensor
     group: int
-    state: State
+    state: State  # users may have entries in it too, of any name that is not one of the following
+    scalars: tuple[str, ...]  # of `SCALARS`, those that its class has
     names: tuple[str, ...]  # of the states that have a number for each of its elements
     fresh: bool  # its momentum starts with the next gradient
     capturable: bool  # its steps are counted on its device
@@ -42,6 +44,7 @@ class Row:
     states: State = field(init=False)
     shadow: Tensor | None = field(init=False, default=None)
     read: Reader = field(init=False)
+    dimensions: tuple[int, ...] = field(init=False)  # as they follow each other in memory
     part: Tensor = field(init=False)  # what this process has of a sharded parameter, else the parameter
 
     def __post_init__(self) -> None:
@@ -51,13 +54,23 @@ class Row:
         if dimensions is None:  # gaps in memory: a copy is stepped, and copied back
             target = self.shadow = target.contiguous()
             dimensions = tuple(range(target.dim()))
+        self.dimensions = dimensions
         self.read = reader(target.dtype, dimensions, target.device)
         self.array = self.read(target)
         self.states = {name: array_of(part(self.state[name]), dimensions) for name in self.names}
         self.count, self.product, self.rate, self.share = map(self._number, SCALARS)
 
     def _number(self, name: str) -> Array | None:
-        return self.state[name].numpy() if name in self.state and not self.capturable else None
+        return self.state[name].numpy() if name in self.scalars and not self.capturable else None
+
+    def read_other(self, grad: Tensor) -> Any:
+        """A gradient of another dtype than the parameter's, which `Tensor.grad_dtype` allows.
+
+        In float32 it has the digits of all dtypes that a step takes for a narrower parameter too.
+        """
+        dtype = self.part.dtype
+        wide = dtype if dtype.is_complex or dtype == torch.float64 else torch.float32
+        return reader(wide, self.dimensions, grad.device)(plain(grad).to(wide))
 
     def is_fresh(self, momentum_buffer: Tensor) -> bool:
         """Whether this buffer was made here, and no gradient has come yet."""
@@ -75,7 +88,7 @@ class Row:
     @property
     def tracked(self) -> tuple[str, ...]:
         """The names of all states that a step writes."""
-        return (*(name for name in SCALARS if name in self.state), *self.names)
+        return *self.scalars, *self.names
 
     def tensors(self) -> list[Tensor]:
         """All tensors whose memory a step uses."""

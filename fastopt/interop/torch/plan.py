@@ -80,7 +80,6 @@ class Plan:
         self._sections = sections(rows, groups, make_chain)
         self.rows = [row for section in self._sections for row in section.rows]
         self._params = [row.param for row in self.rows]
-        self._reads = [row.read for row in self.rows]
         self._counts = [row.count for row in self.rows]
         self._counted = any(count is not None for count in self._counts)
         self._is_sharded = any(row.is_sharded for row in self.rows)
@@ -221,17 +220,20 @@ class Plan:
                 for grad, param in zip(grads, self._params, strict=True)
             ]
         check_memory(grads)
+        reads = [
+            row.read if grad is None or grad.dtype == row.part.dtype else row.read_other
+            for row, grad in zip(self.rows, grads, strict=True)
+        ]
         try:
             return [
-                None if grad is None else read(grad)
-                for read, grad in zip(self._reads, grads, strict=True)
+                None if grad is None else read(grad) for read, grad in zip(reads, grads, strict=True)
             ]
         except (RuntimeError, TypeError):  # what arrays cannot have: history, lazy signs, no elements
             if any(grad is not None and grad.is_sparse for grad in grads):
                 return None
             return [
-                None if grad is None else read(plain(grad).to(param.dtype))
-                for read, grad, param in zip(self._reads, grads, self._params, strict=True)
+                None if grad is None else read(plain(grad))
+                for read, grad in zip(reads, grads, strict=True)
             ]
 
     def _steps(self) -> Array:

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from fastopt.arrays.object_layout import identities
 from fastopt.executors.threads import get_num_threads, threads
+from fastopt.interop.torch.gradient_mode import call_recorded
 from fastopt.interop.torch.param_groups import ParamGroup
-from fastopt.interop.torch.parameters import SCALARS, Row
+from fastopt.interop.torch.parameters import Row
 from fastopt.interop.torch.plan import Plan
 from fastopt.interop.torch.shards import Across, first_element, is_sharded
 from fastopt.interop.torch.state_formats import TensorFormats
@@ -23,11 +24,14 @@ if TYPE_CHECKING:
     from fastopt.interop.torch.base import FastOptimizer
 
 
+_FLAGS = "capturable", "differentiable"
+
+
 def key_of(optimizer: FastOptimizer) -> object:
     """A key of all that a plan depends on: groups, parameters, and options of chains."""
     return (
         [
-            (id(group), bool(group.get("capturable")), *optimizer._switches(group))
+            (id(group), *map(bool, map(group.get, _FLAGS)), *optimizer._switches(group))
             for group in optimizer.param_groups
         ],
         [identities(group["params"]) for group in optimizer.param_groups],
@@ -80,12 +84,7 @@ class Planner:
 
     def step(self, optimizer: FastOptimizer, key: object, grad_scale: float, capturing: bool) -> None:
         """Step the parameters that have a gradient; `key` is the optimizer's `key_of` now."""
-        grad_was_enabled = torch.is_grad_enabled()
-        try:  # with the switch in it: an interrupt may come right after that
-            torch._C._set_grad_enabled(False)  # torch.no_grad takes 1 us longer
-            self._step(optimizer, key, grad_scale, capturing)
-        finally:
-            torch._C._set_grad_enabled(grad_was_enabled)
+        call_recorded(False, self._step, optimizer, key, grad_scale, capturing)
 
     def _step(self, optimizer: FastOptimizer, key: object, grad_scale: float, capturing: bool) -> None:
         check_is_run()
@@ -122,7 +121,7 @@ class Planner:
             self.plan.note_fresh()
             self.plan.save_carried()
         old_rows = {} if self.plan is None else {id(row.param): row for row in self.plan.rows}
-        groups, members = optimizer.param_groups, self._members
+        groups, members, scalars = optimizer.param_groups, self._members, optimizer._state_counts()
         stepped: list[tuple[int, Tensor]] = []
         sparse: list[tuple[ParamGroup, Chain, Tensor]] = []
         others: list[Tensor] = []
@@ -131,13 +130,13 @@ class Planner:
                 if members is not None and id(param) not in members:
                     continue
                 grad, name = param.grad, f"param_groups[{index}]['params'][{i}]"
-                needed = {*optimizer._state_counts(), *formats.names(chains[index], param)}
+                state, names = optimizer.state.get(param, {}), formats.names(chains[index], param)
                 if grad is not None:
                     _check_param(optimizer, name, group, param)
-                elif id(param) not in old_rows or not needed <= optimizer.state.get(param, {}).keys():
+                elif id(param) not in old_rows or not {*scalars, *names} <= state.keys():
                     others.append(param)
                     continue
-                check_shapes(name, param, optimizer.state.get(param, {}), needed.difference(SCALARS))
+                check_shapes(name, param, state, names)
                 if grad is not None and grad.is_sparse:
                     sparse.append((group, chains[index], param))
                 else:
@@ -200,7 +199,8 @@ class Planner:
         count(state, param, group, optimizer._state_counts())
         complete(state, param, group, chain, formats)
         first = None if firsts is None else firsts[id(param)] + first_element(param)
-        return Row(param, index, state, names, fresh, bool(group.get("capturable")), first)
+        scalars, capturable = tuple(optimizer._state_counts()), bool(group.get("capturable"))
+        return Row(param, index, state, scalars, names, fresh, capturable, first)
 
 
 def _check_param(optimizer: FastOptimizer, name: str, group: ParamGroup, param: Tensor) -> None:

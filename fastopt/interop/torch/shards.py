@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fastopt.arrays.checks import loaded
+from fastopt.interop.torch.gradient_mode import call_recorded
 
 
 def is_sharded(tensor: object) -> bool:
@@ -25,9 +26,8 @@ def part(tensor: Tensor) -> Tensor:
     """What this process has of a tensor: of one that is not sharded, the tensor itself."""
     if not is_sharded(tensor):
         return tensor
-    with torch.no_grad():
-        local: Tensor = tensor.to_local()
-        return local
+    local: Tensor = call_recorded(False, tensor.to_local)
+    return local
 
 
 def check_placements(name: str, param: Tensor) -> None:
@@ -73,9 +73,8 @@ def placed(tensor: Tensor, param: Tensor) -> Tensor:
         from torch.distributed.tensor import distribute_tensor
 
         return distribute_tensor(tensor, mesh, placements)
-    with torch.no_grad():
-        moved: Tensor = sharded.redistribute(mesh, placements)
-        return moved
+    moved: Tensor = call_recorded(False, sharded.redistribute, mesh, placements)
+    return moved
 
 
 def first_element(param: Tensor) -> int:

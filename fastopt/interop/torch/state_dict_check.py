@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from numbers import Real
 from typing import TYPE_CHECKING, Any
@@ -16,14 +16,13 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from fastopt.interop.torch.carried import CARRIED, SUMS, check_saved
+from fastopt.interop.torch.carried import check_saved
 from fastopt.interop.torch.param_groups import ParamGroup
 from fastopt.interop.torch.shards import is_sharded
-from fastopt.interop.torch.state_formats import is_packed, packed_shape
+from fastopt.interop.torch.state_formats import has_codes, is_packed, packed_shape
 from fastopt.interop.torch.tensors import StateDict, number
 from fastopt.kernels.job import CORRECTION
 from fastopt.transforms.automatic import TREND
-from fastopt.transforms.base import Chain
 from fastopt.validation import shown
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ _RECENT = "maximize", "foreach", "capturable", "differentiable", "fused", "decou
 # States that options ask for, which can be added to a checkpoint that lacks them.
 _OF_OPTIONS = "average", "z", TREND, CORRECTION
 # The same for settings of a param group.
-_OF_SETTINGS = "grad_avg", "max_exp_avg_sq", "momentum_buffer"
+_OF_SETTINGS = {"grad_avg": "centered", "max_exp_avg_sq": "amsgrad", "momentum_buffer": "momentum"}
 
 
 def check_state_dict(optimizer: FastOptimizer, state_dict: StateDict) -> None:
@@ -54,7 +53,7 @@ def check_state_dict(optimizer: FastOptimizer, state_dict: StateDict) -> None:
         )
     if others := [group for group in saved_groups if not _is_group(group)]:
         raise TypeError(f"param_groups must be dicts with a list 'params', not {shown(others[0])}")
-    groups = optimizer.param_groups
+    groups, formats = optimizer.param_groups, optimizer._formats()
     for index, saved in enumerate(saved_groups):
         current = groups[index] if index < len(groups) else {}
         _check_entries(optimizer, f"param_groups[{index}]", saved, current)
@@ -64,7 +63,8 @@ def check_state_dict(optimizer: FastOptimizer, state_dict: StateDict) -> None:
         chain = optimizer._chain({**dict.fromkeys(optimizer._filled_in, False), **saved}, {})
         states = {key: states_of_all.get(key, {}) for key in saved["params"]}
         for key, param in zip(saved["params"], group["params"], strict=True):
-            _check_state(optimizer, f"state[{key}]", states[key], param, chain)
+            names = formats.names(chain, param)
+            _check_state(optimizer, f"state[{key}]", states[key], param, names)
         check_saved(index, saved, states, chain)
 
 
@@ -107,27 +107,36 @@ def _settings_of(kind: type) -> frozenset[str]:
 
 
 def _check_state(
-    optimizer: FastOptimizer, where: str, state: object, param: Tensor, chain: Chain
+    optimizer: FastOptimizer, where: str, state: object, param: Tensor, names: Sequence[str]
 ) -> None:
-    """Check the saved state of a parameter."""
+    """Check the saved state of a parameter that has arrays of these names, besides users' entries."""
     if not isinstance(state, Mapping):
         raise TypeError(f"{where} must be a dict, not {shown(state)}")
     if not state or is_lazy(param):
         return
     of_settings = () if optimizer._has_fixed_states else _OF_SETTINGS
-    arrays = dict.fromkeys((*chain.states(), *_OF_OPTIONS, *of_settings))
-    counts = dict.fromkeys(("step", *optimizer._counts))
-    needed = [name for name in chain.states() if name not in (*_OF_OPTIONS, *of_settings)]
+    more = [name for name in of_settings if _OF_SETTINGS[name] in optimizer.defaults]
+    arrays, counts = {*names, *more}, optimizer._state_counts()
+    needed = [name for name in names if name not in (*_OF_OPTIONS, *of_settings)]
     if missing := [name for name in (*needed, *optimizer._counts) if state.get(name) is None]:
         raise _foreign(optimizer, f"its {where} lacks {', '.join(missing)}")
-    others = [name for name in state if name not in (*arrays, *counts, CARRIED, SUMS)]
-    if others and optimizer._has_fixed_states:
-        raise _foreign(optimizer, f"its {where} has {', '.join(map(str, others))}")
+    if optimizer._has_fixed_states:  # another chain's states; of users only what looks like one
+        known = *arrays, *counts, *_OF_OPTIONS
+        if others := [n for n, v in state.items() if n not in known and _is_state(v, param)]:
+            raise _foreign(optimizer, f"its {where} has {', '.join(map(str, others))}")
     for name, value in state.items():
         if name in counts:
             _check_number(f"{where}[{name!r}]", name, value)
         elif name in arrays and value is not None:  # as torch had for a momentum that was off
             _check_array(f"{where}[{name!r}]", name, value, param)
+
+
+def _is_state(value: object, param: Tensor) -> bool:
+    """Whether a value is stored like a state that has a number for each element."""
+    if not isinstance(value, Tensor):
+        return False
+    is_number = value.is_floating_point() or value.is_complex()
+    return has_codes(value, param) or (is_number and value.shape == param.shape)
 
 
 def _check_number(where: str, name: str, value: object) -> None:

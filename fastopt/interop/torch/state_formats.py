@@ -114,6 +114,12 @@ def is_packed(state: object) -> bool:
     return isinstance(state, Tensor) and state.dtype == torch.uint8
 
 
+def is_correction(state: object, param: Tensor) -> bool:
+    """Whether an entry named `CORRECTION` is what `master_bits` keeps, and not a user's."""
+    dtypes = torch.int8, torch.int16, torch.int32  # the last one in state dicts of shards
+    return isinstance(state, Tensor) and state.dtype in dtypes and state.shape == param.shape
+
+
 def packed_shape(param: Tensor) -> tuple[int, int]:
     """The shape of a parameter's states of 8 bits: a row of bytes for each block."""
     return -(-param.numel() // BLOCK), ITEM.itemsize
@@ -167,10 +173,16 @@ def numbers(name: str, state: object, param: Tensor, chain: Chain) -> Tensor:
 
 def decoded(states: Mapping[str, Any], param: Tensor, chain: Chain) -> State:
     """The states of a parameter, those of 8 bits as `numbers` in its shape."""
+    local = part(param)
     return {
-        name: like(numbers(name, state, part(param), chain), param) if is_packed(state) else state
+        name: like(numbers(name, state, local, chain), param) if has_codes(state, local) else state
         for name, state in states.items()
     }
+
+
+def has_codes(state: object, param: Tensor) -> bool:
+    """Whether this is a state of 8 bits, and not bytes that a user keeps of a parameter."""
+    return isinstance(state, Tensor) and is_packed(state) and state.shape == packed_shape(param)
 
 
 def _items(bytes_: Array) -> Array:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from fastopt.codecs.base import Codec
-from fastopt.interop.torch.master_weights import complete_correction, joined
+from fastopt.interop.torch.carried import CARRIED, SUMS
+from fastopt.interop.torch.master_weights import complete_correction, with_correction
 from fastopt.interop.torch.param_groups import ParamGroup
 from fastopt.interop.torch.shards import like, part, placed
 from fastopt.interop.torch.state_formats import (
@@ -39,7 +40,7 @@ def count(state: State, param: Tensor, group: ParamGroup, counts: Mapping[str, f
 
     They are on the CPU, which decides what is launched, and for graphs on the parameter's device.
     """
-    like = param.detach() if group.get("capturable") else torch.empty(())
+    like = param.detach() if group.get("capturable") else torch.empty((), device="cpu")
     for name, value in counts.items():
         known = state.get(name)
         if known is None:
@@ -47,6 +48,16 @@ def count(state: State, param: Tensor, group: ParamGroup, counts: Mapping[str, f
             state[name] = like.new_full((), start, dtype=count_dtype(group))
         elif not _is_count(known, like.device):
             state[name] = like.new_full((), number(known), dtype=count_dtype(group))
+
+
+def check_state_names(chain: Chain, counts: Iterable[str]) -> None:
+    """Check that the states of a chain have names that stand for nothing else in torch's states."""
+    reserved = *counts, CARRIED, SUMS, CORRECTION
+    if names := [name for name in chain.states() if name in reserved]:
+        raise ValueError(
+            f"a transform's state must not be named {names[0]!r}: for torch's optimizers "
+            f"{', '.join(reserved)} of a parameter are something else"
+        )
 
 
 def check_shapes(name: str, param: Tensor, state: State, names: Iterable[str]) -> None:
@@ -93,7 +104,7 @@ def complete(
     for name, start in chain.states().items():
         known, codec = state.get(name), formats.codec(name, chain, param)
         if known is None:
-            tensor = stored(local, codec, _start(state, local, group, name, start))
+            tensor = stored(local, codec, _start(state, param, group, name, start))
         else:
             if isinstance(known, Tensor) and not is_packed(known):
                 known = placed(known, param)
@@ -116,7 +127,7 @@ def _start(
 ) -> complex | Tensor:
     """The initial value of a state."""
     if start == START_FROM_PARAM:
-        return joined(param, part(state[CORRECTION])) if CORRECTION in state else param.detach()
+        return with_correction(param, state)
     value = group.get("initial_accumulator_value", 0.0) if name == "sum" else float(start)
     # Adagrad's sum of squares starts in both parts of a complex number.
     return complex(value, value) if param.is_complex() else value
