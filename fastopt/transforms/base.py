@@ -16,6 +16,7 @@ from fastopt.transforms.sums import FromSums, Summand, Sums, check_declared, sum
 from fastopt.validation import Check, Hyper, Setting, call, check_numbers, shown
 
 ONCE = "once"
+_MADE_BY, _LABEL = "_made_by", "_label"
 
 Update: TypeAlias = Callable[[Any, Any, Any, Any], tuple[Any, Any]]
 _Arguments = ParamSpec("_Arguments")
@@ -161,10 +162,8 @@ class Transform:
 
     def slots(self) -> tuple[Slot, ...]:
         """The transform's arrays, in the order of the table's columns."""
-        states = [Slot(name, "state") for name in self.state]
-        inputs = [Slot(name, "input") for name in self.inputs]
-        outputs = [Slot(name, "output") for name in self.outputs]
-        return (*states, *inputs, *outputs)
+        kinds = {"state": self.state, "input": self.inputs, "output": self.outputs}
+        return tuple(Slot(name, kind) for kind, names in kinds.items() for name in names)
 
     def hyper_at(self, step: int) -> Hyper:
         """The hyperparameters of a step."""
@@ -190,9 +189,6 @@ class Transform:
             return f"{make.__name__}({arguments(signature(make).bind(*args, **kwargs).arguments)})"
         hyper = "per step" if callable(self.hyper) else ", ".join(f"{h:g}" for h in self.hyper)
         return f"{self.name}({hyper})"
-
-
-_MADE_BY, _LABEL = "_made_by", "_label"
 
 
 def labelled(label: str, transform: Transform) -> Transform:
