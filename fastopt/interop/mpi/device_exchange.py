@@ -83,7 +83,8 @@ def shown(params: Any, part: DeviceArray, piece: slice, replicated: bool) -> Any
         flat = params.detach() if library_of(params) == "torch" else params
         shard = flat.reshape(-1)[piece]
         address = placement.enter("params", shard).address
-    except (AttributeError, TypeError, NotImplementedError) as error:  # the last one is Numba's
+    # Numba's device arrays raise NotImplementedError for a reshape that needs a copy.
+    except (AttributeError, TypeError, NotImplementedError) as error:
         kind = type(params).__name__
         raise TypeError(f"params must have reshape and slices on a device, not be {kind}") from error
     if part.size and address != part.address:

@@ -63,7 +63,7 @@ class Row:
     def _number(self, name: str) -> Array | None:
         return self.state[name].numpy() if name in self.scalars and not self.capturable else None
 
-    def read_other(self, grad: Tensor) -> Any:
+    def read_other(self, grad: Tensor) -> object:
         """A gradient of another dtype than the parameter's, which `Tensor.grad_dtype` allows.
 
         In float32 it has the digits of all dtypes that a step takes for a narrower parameter too.
