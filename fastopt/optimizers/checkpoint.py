@@ -67,13 +67,19 @@ def from_dict(optimizer: Optimizer, saved: Mapping[str, object], match: Match) -
         checks.check_is_written(label, target)
         if placement.is_on_device(source):
             checks.check_memory(label, source)
-        copies.append((target, apart(source, guarded)))
+        copies.append((target, source if _is_same(source, target) else apart(source, guarded)))
     start_loading(optimizer, saved, order, "state_dict")
     for target, source in copies:
         placement.copy(target, source)
     if is_exact:
         _clear_corrections(optimizer)
     finish_loading(optimizer)
+
+
+def _is_same(source: AnyArray, target: AnyArray) -> bool:
+    """Whether an array is the one that it is loaded into, which may be larger than memory."""
+    same = source.dtype == target.dtype and source.flags.c_contiguous
+    return same and checks.memory_range("", source) == checks.memory_range("", target)
 
 
 def save(optimizer: Optimizer, path: PathLike, params: bool) -> None:
