@@ -17,7 +17,8 @@ from numba import int64
 from numba.core import event
 
 import fastopt
-from fastopt.executors import dispatch
+from fastopt.executors import dispatch, threads
+from fastopt.executors.cpu import drivers
 from fastopt.kernels.compiler import compile_function, helper
 from fastopt.steps.stepper import stepper_of
 from tests.subprocesses import needs_jit, run, script
@@ -152,6 +153,18 @@ def test_helpers_have_no_machine_code_of_their_own(monkeypatch: pytest.MonkeyPat
     assert four_times(3) == 12
     (compiled,) = twice.overloads.values()
     assert compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name) == 0
+
+
+@needs_jit
+@pytest.mark.usefixtures("no_disk")
+def test_loops_on_all_cores_are_no_parfors() -> None:
+    """Numba compiles the body of a `prange` apart, which took a fifth of a first step."""
+    threads.layer()
+    with event.install_recorder("numba:run_pass") as passes:
+        drivers.parallel.__wrapped__()
+    names = [each.data["name"].split()[0] for _, each in passes.buffer]
+    assert "native_lowering" in names
+    assert not [name for name in names if name in ("parfor_pass", "native_parfor_lowering")]
 
 
 def test_names() -> None:

@@ -172,6 +172,7 @@ def test_threads_step_at_once(layer: dict[str, str], cache: Path) -> None:
     code = """
     from concurrent.futures import ThreadPoolExecutor
 
+    SIZE, GRAD = 10 * SIZE, np.tile(GRAD, 10)  # long enough for other threads to come meanwhile
     parallel_turn, used = threads.parallel_turn, set()
 
     def watched():

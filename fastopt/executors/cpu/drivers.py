@@ -12,15 +12,15 @@ import os
 from collections.abc import Callable
 from functools import cache
 
-import numba
 import numpy as np
 from numba import types
 
 from fastopt.codecs.base import Array
-from fastopt.executors import partition
+from fastopt.executors import partition, threads
 from fastopt.executors.cpu.columns import COUNT, GRAIN, LENGTH
 from fastopt.executors.cpu.header_check import first_invalid
 from fastopt.executors.cpu.row_access import count_step, run_row
+from fastopt.executors.cpu.thread_loops import parallel_loop, serial_loop
 from fastopt.kernels.compiler import compile_function, helper
 
 # From so many arrays on, all threads check the gradients, if they are awake. Measured on two cores of a
@@ -47,11 +47,10 @@ def _bound(position, length, grain):
 
 
 @helper
-def _run_chunk(rows, lengths, start, stop, thread, threads):
+def _run_chunk(thread, threads, rows, lengths, start, stop):
     """Run a thread's chunk of the elements from `start` to `stop`, which are counted by a column.
 
-    A static partition of all elements, whatever the sizes of the arrays. It is not in the parallel
-    loops themselves, which take Numba longer to compile.
+    A static partition of all elements, whatever the sizes of the arrays.
     """
     first = start + chunk_bound(stop - start, thread, threads)
     last = start + chunk_bound(stop - start, thread + 1, threads)
@@ -63,6 +62,9 @@ def _run_chunk(rows, lengths, start, stop, thread, threads):
         if begin < end and rows[i, COUNT] == length:
             run_row(rows, i, begin, end)
         position += length
+
+
+_run_chunks, _run_chunks_alone = parallel_loop(_run_chunk), serial_loop(_run_chunk)
 
 
 def _bind(rows, items, ranges):
@@ -88,25 +90,24 @@ def _count_steps(rows):
     return total
 
 
-# Numba counts parallel loops without a sign; converted, they share one compiled `_run_chunk`.
-
-
 def _parallel(rows, items, ranges, threads):
     row = first_invalid(rows, items, ranges)
     if row < 0:
         total = _count_steps(rows)
-        for thread in numba.prange(threads):
-            _run_chunk(rows, COUNT, 0, total, np.int64(thread), threads)
+        _run_chunks(threads, rows, COUNT, 0, total)
     return row
 
 
 @helper
-def _check_chunk(rows, items, ranges, thread, threads):
-    """Check a thread's share of the gradients: as `first_invalid`, of all rows."""
+def _check_chunk(thread, threads, rows, items, ranges, statuses):
+    """Check a thread's share of the gradients, and note its status: as `first_invalid`, of all rows."""
     start = rows.shape[0] * thread // threads
     stop = rows.shape[0] * (thread + 1) // threads
     row = first_invalid(rows[start:stop], items + 8 * start, ranges)
-    return row if row < 0 else start + row
+    statuses[thread] = row if row < 0 else start + row
+
+
+_check_chunks = parallel_loop(_check_chunk)
 
 
 @helper
@@ -122,27 +123,34 @@ def _first_of(statuses):
 
 def _parallel_many(rows, items, ranges, threads):
     statuses = np.empty(threads, np.int64)
-    for thread in numba.prange(threads):
-        statuses[thread] = _check_chunk(rows, items, ranges, np.int64(thread), threads)
+    _check_chunks(threads, rows, items, ranges, statuses)
     row = _first_of(statuses)
     if row < 0:
         total = _count_steps(rows)
-        for thread in numba.prange(threads):
-            _run_chunk(rows, COUNT, 0, total, np.int64(thread), threads)
+        _run_chunks(threads, rows, COUNT, 0, total)
     return row
 
 
-def _stretch(rows, start, stop, threads):
-    for thread in numba.prange(threads):
-        _run_chunk(rows, LENGTH, start, stop, np.int64(thread), threads)
+def _stretch(run_chunks):
+    def stretch(rows, start, stop, threads):
+        run_chunks(threads, rows, LENGTH, start, stop)
+
+    return stretch
+
+
+@helper
+def _touch_chunk(thread, threads, memory):
+    start = chunk_bound(memory.size, thread, threads)
+    stop = chunk_bound(memory.size, thread + 1, threads)
+    for i in range(start, stop, PAGE):
+        memory[i] = 0
+
+
+_touch_chunks = parallel_loop(_touch_chunk)
 
 
 def _touch(memory, threads):
-    for thread in numba.prange(threads):
-        start = chunk_bound(memory.size, thread, threads)
-        stop = chunk_bound(memory.size, thread + 1, threads)
-        for i in range(start, stop, PAGE):
-            memory[i] = 0
+    _touch_chunks(threads, memory)
 
 
 @cache
@@ -161,14 +169,16 @@ def serial() -> Callable[[Array, int, Array], int]:
 def parallel() -> Callable[[Array, int, Array, int], int]:
     """As the serial function, with the number of threads as the last argument."""
     signature = types.int64(_TABLE, types.int64, _TABLE, types.int64)
-    return compile_function(_parallel, signature, "parallel", parallel=True)
+    threads.layer()
+    return compile_function(_parallel, signature, "parallel")
 
 
 @cache
 def parallel_many() -> Callable[[Array, int, Array, int], int]:
     """The same, with the gradients checked by all threads."""
     signature = types.int64(_TABLE, types.int64, _TABLE, types.int64)
-    return compile_function(_parallel_many, signature, "parallel-many", parallel=True)
+    threads.layer()
+    return compile_function(_parallel_many, signature, "parallel-many")
 
 
 def fastest_parallel(rows: int) -> Callable[[Array, int, Array, int], int]:
@@ -183,18 +193,20 @@ def stretch_serial() -> Callable[[Array, int, int, int], None]:
     Their gradients were checked. No steps are counted.
     """
     signature = types.void(_TABLE, *(types.int64,) * 3)
-    return compile_function(_stretch, signature, "stretch-serial")
+    return compile_function(_stretch(_run_chunks_alone), signature, "stretch-serial")
 
 
 @cache
 def stretch_parallel() -> Callable[[Array, int, int, int], None]:
     """As the serial function, with the number of threads as the last argument."""
     signature = types.void(_TABLE, *(types.int64,) * 3)
-    return compile_function(_stretch, signature, "stretch-parallel", parallel=True)
+    threads.layer()
+    return compile_function(_stretch(_run_chunks), signature, "stretch-parallel")
 
 
 @cache
 def touch() -> Callable[[Array, int], None]:
     """``touch()(memory, threads)``: map every page of new memory from the thread that will use it."""
     memory = types.Array(types.uint8, 1, "C")
-    return compile_function(_touch, types.void(memory, types.int64), "touch", parallel=True)
+    threads.layer()
+    return compile_function(_touch, types.void(memory, types.int64), "touch")
