@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fastopt
-from fastopt.executors import threads
+from fastopt.executors import thread_pool, threads
 from tests.subprocesses import run, script
 
 HALF = ["numpy.ma", "scipy.sparse", "numba.np.ufunc.parallel"]
@@ -39,6 +39,7 @@ def test_steps_work_meanwhile():
 def test_forks(monkeypatch):
     monkeypatch.setattr(threads, "_forked", False)
     monkeypatch.setattr(threads, "_running", threads._running)
+    monkeypatch.setattr(thread_pool, "is_started", False)
     threads._before_fork()
     threads._after_fork_in_child()
     assert not threads._forked

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from fastopt.arrays import checks, placement, tree
@@ -12,6 +11,7 @@ from fastopt.executors import norm
 from fastopt.executors.cpu.columns import COUNT, GRAD, STATE
 from fastopt.executors.cpu.sum_kernels import squares_kernel
 from fastopt.executors.dispatch import TableSums
+from fastopt.kernels.numba_settings import compiles
 
 
 def global_norm(arrays: object) -> float:
@@ -66,7 +66,7 @@ def global_norm(arrays: object) -> float:
 
 def sum_of_squares(leaves: list[Array]) -> float:
     """The sum of the squares of all elements of some arrays."""
-    if numba.config.DISABLE_JIT:
+    if not compiles():
         return norm.reference(leaves)
     # The columns of an optimizer's table that summing reads.
     rows = np.zeros((len(leaves), STATE), np.int64)

@@ -24,6 +24,7 @@ from contextvars import ContextVar
 from functools import cache
 from typing import Any, TypeAlias
 
+from fastopt.executors import thread_pool
 from fastopt.validation import shown
 
 Turn: TypeAlias = tuple[int, AbstractContextManager[object]]
@@ -36,11 +37,16 @@ _forking = threading.local()
 _forked = False
 _warned = False
 
-
-def _available() -> int:
-    import numba
-
-    return int(numba.config.NUMBA_NUM_THREADS)
+# Locks that a child must not find taken, in the order in which they are taken; and where it says whether
+# threads were started.
+_LOCKS = (
+    ("numba.core.compiler_lock", "global_compiler_lock"),
+    ("fastopt.kernels.machine_code", "linking"),
+)
+_STARTED = (
+    ("fastopt.executors.thread_pool", "is_started"),
+    ("numba.np.ufunc.parallel", "_is_initialized"),
+)
 
 
 def _checked(n: Any) -> int:
@@ -50,9 +56,9 @@ def _checked(n: Any) -> int:
         count = None
     if count is None:
         raise TypeError(f"n must be a whole number of threads, not {shown(n)}")
-    if not 1 <= count <= _available():
+    if not 1 <= count <= thread_pool.available():
         raise ValueError(
-            f"n must be between 1 and {_available()}, the threads that Numba was started with "
+            f"n must be between 1 and {thread_pool.available()}, the threads that Numba was started with "
             f"(environment variable NUMBA_NUM_THREADS), got {shown(n)}"
         )
     return count
@@ -96,7 +102,7 @@ def get_num_threads() -> int:
     ...     fastopt.get_num_threads()
     1
     """
-    return _in_context.get() or _chosen or _available()
+    return _in_context.get() or _chosen or thread_pool.available()
 
 
 @contextmanager
@@ -141,11 +147,7 @@ def parallel_turn() -> Turn:
 @cache
 def layer() -> str:
     """The name of Numba's threading layer, which is chosen when its threads start; start them."""
-    import numba
-    from numba.np.ufunc import parallel
-
-    parallel._launch_threads()
-    return str(numba.threading_layer())
+    return thread_pool.start()
 
 
 def _may_enter() -> bool:
@@ -183,16 +185,18 @@ def _in_forked_child() -> bool:
 
 
 def _before_fork() -> None:
-    """Wait for a compilation in another thread, whose lock nobody would release in the child."""
-    module = sys.modules.get("numba.core.compiler_lock")
-    _forking.lock = getattr(module, "global_compiler_lock", None)
-    if _forking.lock is not None:
-        _forking.lock.acquire()
+    """Wait for other threads that compile and link, whose locks nobody would release in the child."""
+    _forking.locks = []
+    for module, name in _LOCKS:
+        lock = getattr(sys.modules.get(module), name, None)
+        if lock is not None:
+            lock.acquire()
+            _forking.locks.append(lock)
 
 
 def _after_fork() -> None:
-    lock = getattr(_forking, "lock", None)  # not there if the fork began before this was imported
-    if lock is not None:
+    # Not there if the fork began before this was imported.
+    for lock in reversed(getattr(_forking, "locks", ())):
         lock.release()
 
 
@@ -200,8 +204,7 @@ def _after_fork_in_child() -> None:
     global _forked, _running
     _after_fork()
     _running = threading.Lock()
-    backend = sys.modules.get("numba.np.ufunc.parallel")
-    _forked = _forked or bool(getattr(backend, "_is_initialized", False))
+    _forked = _forked or any(getattr(sys.modules.get(module), name, False) for module, name in _STARTED)
 
 
 if hasattr(os, "register_at_fork"):

@@ -20,8 +20,8 @@ from types import BuiltinFunctionType, CellType, CodeType, EllipsisType, Functio
 from typing import Any, NamedTuple, TypeAlias, TypeGuard
 
 import numpy as np
-from numba import types
 
+from fastopt.arrays.checks import loaded
 from fastopt.codecs.base import Array, DType
 
 # Modules of C functions, which are known by name.
@@ -47,7 +47,8 @@ def python_of(value: object) -> Any:
 
 def library_name(value: object) -> str | None:
     """The full name of an object of Python, NumPy or Numba that can be imported by it, else None."""
-    if isinstance(value, types.Type):
+    types = loaded("numba", "types")
+    if types is not None and isinstance(value, types.Type):
         return f"numba.types.{value}" if getattr(types, str(value), None) is value else None
     name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
     module = getattr(value, "__module__", None) or ("numpy" if isinstance(value, np.ufunc) else None)

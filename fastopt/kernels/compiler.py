@@ -6,17 +6,24 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from types import FunctionType
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numba
 import numpy as np
-from numba.core import ccallback, errors, types
+from numba.core import errors, types
+from numba.core.compiler import CompileResult, Flags, compile_extra
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.cpu import CPUTargetOptions
 from numba.core.dispatcher import Dispatcher
+from numba.core.registry import cpu_target
+from numba.core.runtime import rtsys
 
-from fastopt.kernels.disk_cache import DiskCache
+from fastopt.kernels.disk_cache import obtain
 from fastopt.kernels.identity import of_compiled
 from fastopt.kernels.intrinsics import Intrinsic, Signature, Type
-from fastopt.kernels.lean_compilation import LinkedCompiler
+from fastopt.kernels.lean_compilation import LinkedCompiler, ObjectLibrary, import_array_functions
+from fastopt.kernels.machine_code import python_function
+from fastopt.kernels.python_entry import emit_entry
 from fastopt.kernels.terms import Term, lengths
 from fastopt.transforms.base import Part, sums_in
 
@@ -57,14 +64,56 @@ def helper(function: object, options: dict[str, object] = OPTIONS) -> Intrinsic:
     return compiled
 
 
-class CheckedCFunc(ccallback.CFunc):  # type: ignore[misc]  # numba has no type hints
-    """A C function of Numba's that runs `check` before it is compiled, but not if it is cached."""
+class Definition(NamedTuple):
+    """What is compiled for Python to call: a function of fastopt's own for one signature."""
 
-    check: Callable[[], None]
+    python: Callable[..., Any]
+    signature: Signature
+    nogil: bool = True
 
-    def _compile_uncached(self) -> object:
-        self.check()
-        return super()._compile_uncached()
+
+def start() -> None:
+    """Register what compiled code imports of Numba's runtime."""
+    rtsys.initialize(cpu_target.target_context)
+
+
+@global_compiler_lock  # type: ignore[untyped-decorator]
+def function_library(definition: Definition) -> ObjectLibrary:
+    """Compile a function for Python to call."""
+    library, result = _unfinished(definition.python, definition.signature, OPTIONS)
+    library.entry = emit_entry(
+        result.target_context, library, result.fndesc, nogil=definition.nogil
+    )
+    library.finalize()
+    return library
+
+
+@global_compiler_lock  # type: ignore[untyped-decorator]
+def c_library(
+    python: Callable[..., Any], arguments: tuple[Type, ...], options: dict[str, object]
+) -> ObjectLibrary:
+    """Compile a function without a result, for machine code to call as one of C."""
+    library, result = _unfinished(python, types.void(*arguments), options)
+    how = library, result.fndesc, result.environment, result.call_helper
+    result.target_context.create_cfunc_wrapper(*how)
+    library.entry = result.fndesc.llvm_cfunc_wrapper_name
+    library.finalize()
+    return library
+
+
+def _unfinished(
+    python: Callable[..., Any], signature: Signature, options: dict[str, object]
+) -> tuple[ObjectLibrary, CompileResult]:
+    """A library with a compiled function and without its entry."""
+    import_array_functions()
+    flags = Flags()
+    CPUTargetOptions.parse_as_flags(flags, options)
+    flags.no_cpython_wrapper = flags.no_cfunc_wrapper = flags.no_compile = True
+    flags.enable_pyobject = False
+    context, function = cpu_target.target_context, uniquely_named(python)
+    library = ObjectLibrary(context.codegen(), function.__qualname__)
+    how = signature.args, signature.return_type, flags, {}, library
+    return library, compile_extra(cpu_target.typing_context, context, function, *how)
 
 
 # The type that a compiled function returns for arguments of these.
@@ -177,25 +226,15 @@ def _leaves(numba_type: Type) -> list[Type]:
 
 
 def compile_function(
-    python: Callable[..., T],
-    signature: Signature,
-    name: str,
-    *,
-    parallel: bool = False,
-    nogil: bool = True,
+    python: Callable[..., T], signature: Signature, name: str, *, nogil: bool = True
 ) -> Callable[..., T]:
-    """Compile one of fastopt's own functions for one signature, with the disk cache.
+    """One of fastopt's own functions in machine code, from disk or compiled now.
 
-    Nothing checks that arguments are of these types: another array would be read as one of this dtype.
+    Nothing checks that arrays have the dtypes of the signature: another would be read as one of these.
     """
     if numba.config.DISABLE_JIT:
         # As machine code: no warning of a number that is not finite.
         return np.errstate(all="ignore")(python)
-    how = {"nogil": nogil, "parallel": parallel, "no_cfunc_wrapper": True, **OPTIONS}
-    dispatcher = numba.njit(**how)(uniquely_named(python))
-    dispatcher._cache = DiskCache(name, of_compiled(python))
-    dispatcher.compile(signature)
-    # Not the dispatcher, which finds out the types of arguments: for that Numba imports numpy.ma at the
-    # first call, which takes 8 ms.
-    compiled: Callable[..., T] = dispatcher.overloads[signature.args].entry_point
-    return compiled
+    definition = Definition(python, signature, nogil)
+    address = obtain(name, of_compiled(python), lambda: function_library(definition).machine_code)
+    return python_function(address, name)

@@ -5,7 +5,7 @@ The formulas are those of `fastopt.codecs`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -24,7 +24,8 @@ from fastopt.kernels.llvm_operations import (
     LLVMOperations,
     emitted,
 )
-from fastopt.kernels.target import converts_float16, processor
+from fastopt.kernels.processor import processor
+from fastopt.kernels.target import converts_float16
 
 WIDTHS = {2: HALF, 4: SINGLE, 8: DOUBLE}  # by item size
 
@@ -33,16 +34,6 @@ def stored_type(name: str) -> ir.Type:
     """LLVM's type of what is stored: a float that it converts, or the bits."""
     itemsize = FORMATS[name].itemsize
     return ir.IntType(8 * itemsize) if FORMATS[name].bits else WIDTHS[itemsize]
-
-
-def formulas(names: Iterable[str]) -> list[Formula]:
-    """What the code of these formats is made of."""
-    return [formula for name in names if name in FORMATS for formula in FORMATS[name].formulas]
-
-
-def sizes(names: Iterable[str]) -> str:
-    """The numbers of these formats that are in their code, as text."""
-    return str([(FORMATS[name].itemsize, FORMATS[name].cut) for name in names if name in FORMATS])
 
 
 def require_conversion(stored: str) -> None:

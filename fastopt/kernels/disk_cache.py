@@ -14,19 +14,13 @@ import os
 import pickle
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
-from numba.core import caching, serialize
-from numba.core.codegen import Codegen
-from numba.core.compiler import CompileResult
-from numba.core.runtime import rtsys
-
 from fastopt.kernels import trusted_files
 from fastopt.kernels.identity import compiler
-from fastopt.kernels.intrinsics import Context, Signature
-from fastopt.kernels.lean_compilation import import_array_functions
+from fastopt.kernels.machine_code import MachineCode, link
+from fastopt.kernels.processor import target
 
 
 def folder() -> Path | None:
@@ -123,49 +117,32 @@ class CacheFile:
         trusted_files.write(self.path, _checksum(content) + content)
 
 
-class DiskCache(caching._Cache):  # type: ignore[misc]  # numba has no type hints
-    """Numba's cache protocol over a single file."""
+def obtain(name: str, content: str | None, compile_: Callable[[], MachineCode]) -> int:
+    """The address of compiled code, from disk, or compiled now and kept there.
 
-    def __init__(self, name: str, content: str | None) -> None:
-        self._file = CacheFile(name, content)
+    Parameters
+    ----------
+    name : str
+        Of the file.
+    content : str or None
+        What the code is made from, as for `CacheFile`.
+    compile_ : callable
+    """
+    file = CacheFile(name, content)
 
-    def load_overload(self, sig: Signature, target_context: Context) -> CompileResult | None:
-        """The compiled function, or None if it must be compiled."""
+    def linked(parts: Iterable[Any]) -> int:
+        return link(MachineCode(*parts))
 
-        def read(parts: Iterable[object]) -> CompileResult:
-            # Numba's `target_context.refresh()` would do this too, and import all that the compiler
-            # needs: 0.2 s.
-            rtsys.initialize(target_context)
-            return CompileResult._rebuild(target_context, *parts)
+    address = file.find(target(), linked)
+    if address is None:
+        # What is there may be for settings that only Numba knows, or import what only Numba provides.
+        from fastopt.kernels.compiler import start
 
-        code = self._file.find(_target(sig, target_context.codegen()), read)
-        if code is None:
-            import_array_functions()
-        return code
-
-    def save_overload(self, sig: Signature, data: CompileResult) -> None:
-        """Put the compiled function in front of the others in the file."""
-        if self._file.path is None or data.library.has_dynamic_globals:
-            return  # addresses of this process are compiled in: of C functions, of arrays over 1 MB
-        self._file.save(_target(sig, data.codegen), serialize.dumps(data._reduce()))
-
-    @property
-    def cache_path(self) -> str | None:
-        return str(self._file.path) if self._file.path else None
-
-    def enable(self) -> None:
-        """Nothing to do: whether to cache is decided by the environment."""
-
-    def disable(self) -> None:
-        """Stop using the file."""
-        self._file.path = None
-
-    def flush(self) -> None:
-        """Forget what is on disk."""
-        if self._file.path is not None:
-            with suppress(OSError):
-                self._file.path.unlink()
-
-
-def _target(sig: Signature, codegen: Codegen) -> Stamp:
-    return str(sig), codegen.magic_tuple()
+        start()
+        address = file.find(target(), linked)
+    if address is None:
+        code = compile_()
+        address = link(code)
+        if code.lasts:
+            file.save(target(), pickle.dumps(tuple(code)))
+    return address

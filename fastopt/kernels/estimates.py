@@ -13,8 +13,9 @@ import numpy as np
 
 from fastopt.kernels.compiler import helper
 from fastopt.kernels.job import Job
+from fastopt.kernels.processor import processor
 from fastopt.kernels.specialize import specialize
-from fastopt.kernels.target import estimates_roots, processor
+from fastopt.kernels.target import estimates_roots
 from fastopt.transforms.roots import root_eps_outside
 
 SMALLEST = 2.0**-126  # of full precision: the estimate for zero stays finite

@@ -22,9 +22,9 @@ from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import llvmlite
-import numba
 import numpy as np
 
+from fastopt.kernels import numba_settings
 from fastopt.kernels.closure import Closure, python_of
 
 
@@ -191,8 +191,8 @@ _OPTIONS = (
 def compiler() -> tuple[object, ...]:
     """The identity of the compiler: versions, and Numba's environment options that change code."""
     python = platform.python_version(), sys.implementation.cache_tag, getattr(sys, "abiflags", "")
-    versions = numba.__version__, llvmlite.__version__, np.__version__
-    return *python, *versions, *(str(getattr(numba.config, name, None)) for name in _OPTIONS)
+    versions = numba_settings.version(), llvmlite.__version__, np.__version__
+    return *python, *versions, *(str(numba_settings.setting(name)) for name in _OPTIONS)
 
 
 package()  # at import: after an update the code in this process is still the old one

@@ -1,8 +1,7 @@
 """The capabilities of the processor that code is compiled for.
 
-That need not be the processor of this machine: ``NUMBA_CPU_NAME`` and ``NUMBA_CPU_FEATURES`` choose
-another one, for instance ``generic`` for a cache that different machines share. LLVM cannot be asked
-for a processor's features, so a few instructions are compiled, and their assembly is inspected.
+LLVM cannot be asked for a processor's features, so a few instructions are compiled, and their assembly
+is inspected.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import re
 from collections.abc import Callable
 from functools import cache
 
-import numba
 from llvmlite import binding, ir
 from numba.core.registry import cpu_target
 
@@ -27,11 +25,6 @@ _VECTORS = (
     (r"\bxmm\d", 128, "SSE"),
     (r"\bv\d+\.4s", 128, "NEON"),
 )
-
-
-def processor() -> str:
-    """LLVM's name of the target processor."""
-    return str(numba.config.CPU_NAME or binding.get_host_cpu_name())
 
 
 @cache

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numba
-
 from fastopt.arrays.checks import Array
 from fastopt.arrays.object_layout import headers_are_readable
 from fastopt.changes import Change, make
 from fastopt.codecs.base import BLOCK
 from fastopt.codecs.formats import name_of
 from fastopt.executors.cpu import drivers
-from fastopt.executors.cpu.columns import FIRST
-from fastopt.executors.cpu.header_check import SKIPPED
+from fastopt.executors.cpu.columns import FIRST, SKIPPED
 from fastopt.executors.cpu.kernels import Kernel, kernel, source
 from fastopt.executors.cpu.table import Table
 from fastopt.executors.dispatch import (
@@ -23,6 +20,7 @@ from fastopt.executors.dispatch import (
     turn_for,
 )
 from fastopt.executors.norm import SUM_BLOCK, Reducer
+from fastopt.kernels.numba_settings import compiles
 from fastopt.steps.clip_pass import ClipPass
 from fastopt.steps.clipping import NormClip
 from fastopt.steps.gradients import Gradients, ListedGradients
@@ -47,7 +45,7 @@ class MemoryStepper(Stepper):
     ) -> None:
         super().__init__(parameters, hyper, clip, setup)
         zero_grad = setup.zero_grad
-        self.compiled = self.executor != "reference" and not numba.config.DISABLE_JIT
+        self.compiled = self.executor != "reference" and compiles()
         self.scales = clip.clip_norm is not None
         groups, group_of = parameters.groups, parameters.group_of
         sums = block_sums(groups, group_of, parameters.sizes, compiled=self.compiled)

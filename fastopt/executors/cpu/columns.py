@@ -32,3 +32,6 @@ launch serves a single buffer and a thousand arrays of several dtypes and groups
     STEPS,  # taken
     LAG,  # steps without its gradient
 ) = range(2)
+
+# What the check of gradients returns where all are valid and some are None; else -1, or a row.
+SKIPPED = -2

@@ -5,19 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 
-import numba
-import numpy as np
-from numba.core import errors, types
-
 from fastopt.codecs.base import Array
 from fastopt.executors.cpu.columns import COUNT, LENGTH
-from fastopt.executors.cpu.pointers import number_writer
 from fastopt.kernels.chain_source import tuple_of
-from fastopt.kernels.compiler import OPTIONS, check_from_sums, helper, result_type, uniquely_named
-from fastopt.kernels.disk_cache import DiskCache
-from fastopt.kernels.intrinsics import Scope
+from fastopt.kernels.disk_cache import obtain
 from fastopt.kernels.kernel_identity import identified_by_functions
-from fastopt.kernels.specialize import specialize
+from fastopt.kernels.machine_code import MachineCode, python_function
 from fastopt.transforms.base import Part, sums_in
 
 # A line says what `from_sums` is called with, and where its results go:
@@ -79,22 +72,11 @@ def conclude(part: Part) -> Conclude:
         `from_sums` cannot be compiled. The message names the transform.
     """
     text, from_sums = source(part), sums_in(part).from_sums
-    compiled = helper(specialize(from_sums, np.float64, helper))
     identity = identified_by_functions([text], [from_sums], "from-sums-")
-    scope: Scope = {"from_sums": compiled, "float32": np.float32, "float64": np.float64}
-    scope |= {f"write_{dtype}": number_writer(dtype) for dtype in (types.float32, types.float64)}
-    # Numba imports the module of a cached function: it must exist in every process.
-    scope["__name__"] = __name__
-    exec(compile(text, f"<fastopt conclude {identity.key}>", "exec"), scope)
-    how = {"nogil": True, "no_cfunc_wrapper": True, **OPTIONS}
-    dispatcher = numba.njit(**how)(uniquely_named(scope["conclude"]))
-    dispatcher._cache = DiskCache(identity.name, identity.content)
-    words, numbers = types.Array(types.int64, 2, "C"), types.Array(types.float64, 2, "C")
-    try:
-        dispatcher.compile(types.boolean(words, words, *(numbers,) * 4))
-    except errors.NumbaError:
-        check_from_sums(part, compiled, result_type)
-        raise
-    dispatcher.disable_compile()
-    function: Conclude = dispatcher
-    return function
+
+    def compiled() -> MachineCode:
+        from fastopt.executors.cpu.conclusion_code import conclusion_library
+
+        return conclusion_library(part, text, identity).machine_code
+
+    return python_function(obtain(identity.name, identity.content, compiled), "conclude")

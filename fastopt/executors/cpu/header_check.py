@@ -28,6 +28,7 @@ from fastopt.executors.cpu.columns import (
     LENGTH,
     NDIM,
     NONE,
+    SKIPPED,
     TYPE,
 )
 from fastopt.executors.cpu.pointers import read_word
@@ -35,8 +36,6 @@ from fastopt.executors.cpu.row_access import Rows, load_word
 from fastopt.kernels.compiler import helper
 from fastopt.kernels.intrinsics import Builder, Context, Signature, Type, Typed, TypingContext, Value
 from fastopt.kernels.llvm_operations import I32, I64
-
-SKIPPED = -2
 
 overlaps = helper(checks.overlaps)
 

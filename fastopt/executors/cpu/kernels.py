@@ -1,46 +1,27 @@
-"""The kernel of a chain for the CPU: generated source, compiled and cached on disk.
+"""The kernel of a chain for the CPU: generated source, and machine code of it.
 
 A kernel steps a stretch of one array and its states. It does not depend on threads or the number of
-arrays (see `drivers`), so serial and parallel runs execute the same machine code.
+arrays (see `drivers`), so serial and parallel runs execute the same machine code. What compiles it,
+`kernel_code`, is imported only where it is not on disk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
-
-import numba
-import numpy as np
-from numba.core import ccallback, types
+from functools import cache
+from typing import TYPE_CHECKING
 
 from fastopt.codecs.base import BLOCK
-from fastopt.codecs.blocks import PLAIN
-from fastopt.executors.cpu import tree_sum
-from fastopt.executors.cpu.block_access import LANES, block_access, codes_of, nowhere, scratch
-from fastopt.executors.cpu.element_access import element_access, phase_bits, random_of, split_access
-from fastopt.executors.cpu.pointers import prefetch, smaller
-from fastopt.executors.norm import SUM_BLOCK
 from fastopt.kernels.chain_source import chain_body, hypers_of
-from fastopt.kernels.compiler import (
-    FAST,
-    OPTIONS,
-    CheckedCFunc,
-    check_terms,
-    check_types,
-    helper,
-    result_type,
-    uniquely_named,
-)
-from fastopt.kernels.conversions import require_conversion
-from fastopt.kernels.disk_cache import DiskCache
-from fastopt.kernels.estimates import replacements
-from fastopt.kernels.intrinsics import Intrinsic, Scope, Type
+from fastopt.kernels.disk_cache import obtain
 from fastopt.kernels.job import CORRECTION, GRAD_FACTOR, NUMBERS, PHASE, Job, KernelArray
 from fastopt.kernels.kernel_identity import Identity, identified
-from fastopt.kernels.specialize import specialize
-from fastopt.kernels.target import processor
-from fastopt.transforms.base import Part
+from fastopt.kernels.machine_code import MachineCode
+from fastopt.kernels.processor import processor
+
+if TYPE_CHECKING:
+    from fastopt.kernels.lean_compilation import ObjectLibrary
 
 # Elements that are stepped between two prefetches. The processor fetches ahead by itself, but stops at
 # every page of 4 KiB. Measured on two cores of a Xeon, in rounds with C's loop: 10^7 elements take 0.86
@@ -111,12 +92,12 @@ class Kernel:
 
     address: int
     source: str
-    code: ccallback.CFunc  # owns the memory behind `address`
+    library: ObjectLibrary | None  # what was compiled; None if it came from disk
 
     @property
     def assembly(self) -> str:
         """The machine code as text; empty when it came from the cache, which keeps none."""
-        return str(self.code._library.get_asm_str())
+        return "" if self.library is None else str(self.library.get_asm_str())
 
 
 def load(array: KernelArray, plain: bool) -> str:
@@ -243,7 +224,7 @@ def source(job: Job) -> str:
 def kernel(job: Job) -> Kernel:
     """The compiled kernel of a job, from memory, from disk, or compiled now.
 
-    It is never freed: tables and launches hold its address, and Numba does not free machine code.
+    It is never freed: tables and launches hold its address.
 
     Raises
     ------
@@ -252,109 +233,24 @@ def kernel(job: Job) -> Kernel:
     RuntimeError
         The processor lacks the instructions for one of the formats.
     """
-    text, parts, number = source(job), job.parts, numba.from_dtype(job.compute)
-    terms = job.terms
-    functions = [term.function for term in terms]
-    identity = identified(job, [text], [*(part.update for part in parts), *functions])
-    updates, observers = specialized_updates(job, parts), in_float64(job, functions)
-    scope: Scope = {"BLOCK": BLOCK, "PREFETCH_STEP": PREFETCH_STEP, "AHEAD": ahead(job), "LANES": LANES}
-    scope["WORTH_FETCHING"] = WORTH_FETCHING
-    scope |= {"phase_bits": phase_bits, "random_of": random_of, "nothing": np.int32(0)}
-    scope |= {"plain": np.int32(PLAIN)}
-    scope |= {"scratch": scratch, "nowhere": nowhere, "codes_of": codes_of}
-    scope |= {f"transform{i}": update for i, update in enumerate(updates)}
-    scope |= access(job, len(terms))
-    if terms:
-        scope |= {f"observe{k}": function for k, function in enumerate(observers)} | ADDING
-        scope |= {"group_sums": tree_sum.group_sums, "store_group": tree_sum.store_group}
-        scope |= {"block_sums": tree_sum.block_sums, "store_block": tree_sum.store_block}
-        scope["store_sum"] = tree_sum.store_sum
-    arguments = types.CPointer(types.intp), types.CPointer(number), types.int64, types.int64
+    text, functions = source(job), [part.update for part in job.parts]
+    identity = identified(job, [text], [*functions, *(term.function for term in job.terms)])
 
-    def check() -> None:
-        check_types(parts, updates, number, result_type)
-        check_terms(terms, parts, observers, result_type)
+    def compiled() -> ObjectLibrary:
+        from fastopt.executors.cpu.kernel_code import step_library
 
-    return compiled(job, text, identity, scope, arguments, check)
+        return step_library(job, text, identity)
+
+    return obtained(text, identity, compiled)
 
 
-def specialized_updates(job: Job, parts: Sequence[Part]) -> list[Intrinsic]:
-    """The update functions of these parts of a job, for its dtype, to be called from a kernel."""
-    options = _options(job)
-    compile_helper, replaced = partial(helper, options=options), replacements(job, options)
-    return [
-        compile_helper(specialize(part.update, job.compute.type, compile_helper, replaced))
-        for part in parts
-    ]
+def obtained(text: str, identity: Identity, compile_: Callable[[], ObjectLibrary]) -> Kernel:
+    """A kernel from disk, or compiled now."""
+    libraries: list[ObjectLibrary] = []
 
+    def compiled() -> MachineCode:
+        libraries.append(compile_())
+        return libraries[0].machine_code
 
-def in_float64(job: Job, functions: Sequence[object]) -> list[Intrinsic]:
-    """Functions that give terms of sums, to be called from a kernel."""
-    compile_helper = partial(helper, options=_options(job))
-    return [compile_helper(specialize(function, np.float64, compile_helper)) for function in functions]
-
-
-# The names with which every kernel adds up terms.
-ADDING: Scope = {
-    "group_terms": tree_sum.group_terms,
-    "clear_terms": tree_sum.clear_terms,
-    "GROUP": tree_sum.GROUP,
-    "SUM_BLOCK": SUM_BLOCK,
-    "float64": np.float64,
-}
-
-
-def compiled(
-    job: Job,
-    text: str,
-    identity: Identity,
-    scope: Scope,
-    arguments: tuple[Type, ...],
-    check: Callable[[], None],
-) -> Kernel:
-    """Compile the source of a kernel, or take it from disk; `check` is called before it is compiled."""
-    # Numba imports the module of a cached function: it must exist in every process.
-    scope |= {"__name__": __name__, "zero": job.compute.type(0), "min": smaller}
-    exec(compile(text, f"<fastopt kernel {identity.key}>", "exec"), scope)
-    function = uniquely_named(scope["kernel"])
-    code = CheckedCFunc(function, (arguments, types.void), {}, _options(job))
-    code._cache = DiskCache(identity.name, identity.content)
-    code.check = check
-    code.compile()
-    return Kernel(code.address, text, code)
-
-
-def _options(job: Job) -> dict[str, object]:
-    return FAST if job.fast else OPTIONS
-
-
-def access(job: Job, sums: int = 0) -> Scope:
-    """The functions that load and store the arrays of a job, by their names in the source.
-
-    Those that store terms of `sums` count as arrays too.
-    """
-    arrays = job.arrays
-    blocked = [array.number for array in arrays if array.storage.in_blocks]
-    # For aliasing, scratches, previous blocks and the table of random bits count as arrays.
-    slots = len(arrays) + sums + 2 * len(blocked) + 1
-    first = len(arrays) + sums
-    storers = ((f"store_term{k}", tree_sum.term_storer(len(arrays) + k, slots)) for k in range(sums))
-    access: Scope = dict(storers)
-    for array in arrays:
-        name, kind, storage, slot, _ = array
-        written = kind != "input"
-        access[f"fetch_{name}"] = prefetch(storage.bytes_in_block, BLOCK, PREFETCH_STEP, written)
-        if kind == CORRECTION:
-            continue
-        how = job.compute.name, storage.codec, storage.dithered, slot
-        if name == "param" and job.correction is not None:
-            split = split_access(storage.codec, job.correction.width, (slot, arrays[2].number), slots)
-            access |= dict(zip(("load_param", "store_param"), split, strict=True))
-            continue
-        require_conversion(storage.codec)
-        if storage.in_blocks:
-            functions = block_access(*how, first + 2 * blocked.index(slot), slots)
-        else:
-            functions = dict(zip(("load", "store"), element_access(*how, slots), strict=True))
-        access |= {f"{verb}_{name}": function for verb, function in functions.items()}
-    return access
+    address = obtain(identity.name, identity.content, compiled)
+    return Kernel(address, text, libraries[0] if libraries else None)

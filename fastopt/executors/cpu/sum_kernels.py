@@ -1,4 +1,4 @@
-"""The kernel that sums what a transform declares, for the CPU: generated source, compiled and cached.
+"""The kernel that sums what a transform declares, for the CPU: generated source, and machine code of it.
 
 It reads a stretch of one array and its states, computes the chain as far as that transform, without
 storing anything, and writes one number for each sum and each block of `SUM_BLOCK` elements.
@@ -7,30 +7,18 @@ storing anything, and writes one number for each sum and each block of `SUM_BLOC
 from __future__ import annotations
 
 from functools import cache
-
-import numba
-from numba.core import types
+from typing import TYPE_CHECKING
 
 from fastopt.codecs.base import BLOCK
-from fastopt.executors.cpu.block_access import codes_of
-from fastopt.executors.cpu.kernels import (
-    ADDING,
-    Kernel,
-    access,
-    compiled,
-    in_float64,
-    load,
-    loads_hyper,
-    specialized_updates,
-)
-from fastopt.executors.cpu.tree_sum import add_terms, store_total, waiting_sums
+from fastopt.executors.cpu.kernels import Kernel, load, loads_hyper, obtained
 from fastopt.kernels.chain_source import arrays_read, sums_body
-from fastopt.kernels.compiler import check_terms, check_types, result_type
-from fastopt.kernels.intrinsics import Scope
 from fastopt.kernels.job import CORRECTION, ArrayFormat, Job
 from fastopt.kernels.kernel_identity import identified
 from fastopt.kernels.terms import terms_before
 from fastopt.transforms.gradient_clip import SQUARES
+
+if TYPE_CHECKING:
+    from fastopt.kernels.lean_compilation import ObjectLibrary
 
 # What is fetched ahead: of one array so many bytes, less than a page, at whose end the hardware's own
 # stream stops; of several so many elements. On one core of a busy EPYC 6 * 10^6 elements took, for
@@ -89,7 +77,7 @@ def _added(room: str, element: list[str], terms: list[str]) -> list[str]:
     ]
 
 
-def _ahead(job: Job) -> int:
+def ahead(job: Job) -> int:
     """The number of elements that a kernel prefetches ahead."""
     read = arrays_read(job)
     return FAR_BYTES * BLOCK // read[0].storage.bytes_in_block if len(read) == 1 else NEAR
@@ -106,24 +94,17 @@ def sum_kernel(job: Job) -> Kernel:
     RuntimeError
         The processor lacks the instructions for one of the formats.
     """
-    text, parts, number = source(job), job.parts, numba.from_dtype(job.compute)
-    earlier, terms = parts[:-1], terms_before(parts[-1], len(parts) - 1)
-    functions = [term.function for term in terms]
-    identity = identified(job, [text], [*(part.update for part in earlier), *functions], "sums-")
-    updates, summands = specialized_updates(job, earlier), in_float64(job, functions)
-    scope: Scope = {"BLOCK": BLOCK, "codes_of": codes_of, **ADDING}
-    scope |= {"waiting_sums": waiting_sums, "add_terms": add_terms, "store_total": store_total}
-    scope["AHEAD"] = _ahead(job)
-    scope |= {f"transform{i}": function for i, function in enumerate(updates)}
-    scope |= {f"summand{k}": function for k, function in enumerate(summands)}
-    scope |= access(job, len(summands))
-    arguments = types.CPointer(types.intp), types.CPointer(number), types.int64, types.int64, types.intp
+    text, (*earlier, last) = source(job), job.parts
+    summands = [term.function for term in terms_before(last, len(earlier))]
+    functions = [*(part.update for part in earlier), *summands]
+    identity = identified(job, [text], functions, "sums-")
 
-    def check() -> None:
-        check_types(earlier, updates, number, result_type)
-        check_terms(terms, parts, summands, result_type)
+    def compiled() -> ObjectLibrary:
+        from fastopt.executors.cpu.kernel_code import sum_library
 
-    return compiled(job, text, identity, scope, (*arguments, types.int64), check)
+        return sum_library(job, text, identity)
+
+    return obtained(text, identity, compiled)
 
 
 @cache

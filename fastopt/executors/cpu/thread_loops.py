@@ -16,6 +16,7 @@ from numba.core import cgutils, types
 from numba.core.compiler import CompileResult
 from numba.extending import intrinsic
 
+from fastopt.executors.thread_pool import PARALLEL_FOR, RUNNING_THREADS
 from fastopt.kernels.intrinsics import (
     Builder,
     Context,
@@ -103,8 +104,8 @@ def _emit_parallel(
     first, step = (cgutils.alloca_once_value(builder, value) for value in (_POINTER(None), I64(1)))
     count = cgutils.alloca_once_value(builder, threads)
     pointers = [builder.bitcast(each, _POINTER) for each in (task, first, count, step, data)]
-    layer = cgutils.get_or_insert_function(module, _PARALLEL_FOR, "numba_parallel_for")
-    running = cgutils.get_or_insert_function(module, ir.FunctionType(I64, []), "get_num_threads")
+    layer = cgutils.get_or_insert_function(module, _PARALLEL_FOR, PARALLEL_FOR)
+    running = cgutils.get_or_insert_function(module, ir.FunctionType(I64, []), RUNNING_THREADS)
     builder.call(layer, [*pointers, I64(0), I64(1), builder.call(running, [])])
 
 
