@@ -272,22 +272,3 @@ def test_code_of_several_processes_meets(tmp_path: Path) -> None:
     for name in formats:
         assert run(head + norm.format(name), tmp_path) == "6.0"
     assert run(head + "".join(map(norm.format, formats)), tmp_path).split() == ["6.0"] * 3
-
-
-def test_machine_code_has_names_of_its_own(tmp_path: Path) -> None:
-    """Drivers, kernels and what they call: no name is met in the code of another process."""
-    code = """
-    import re
-    from numba.core.dispatcher import Dispatcher
-    import numpy as np
-    import fastopt
-
-    compiled, compile_it = [], Dispatcher.compile
-    Dispatcher.compile = lambda self, types: (compiled.append(self), compile_it(self, types))[1]
-    fastopt.SGD(np.zeros(3), lr=0.1, clip_norm=1.0).step(np.ones(3))
-    for asm in (asm for dispatcher in compiled for asm in dispatcher.inspect_asm().values()):
-        print(*re.findall(r"^(_Z\\w*fastopt\\w*):", asm, re.MULTILINE), sep="\\n")
-    """
-    one, other = (run(script(code), tmp_path / name).split() for name in ("one", "other"))
-    assert len(one) == len(other) >= 3
-    assert not set(one) & set(other)

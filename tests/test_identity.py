@@ -226,13 +226,15 @@ def test_compiled_functions_count_the_file_of_their_module(
 
 
 def test_compiled_functions_of_fastopt_are_known_by_value() -> None:
-    from fastopt.executors.cpu import drivers
+    from fastopt.executors.cpu import driver_code
 
     def changed(rows, items, ranges):
         return -1
 
-    changed.__module__ = drivers.__name__
-    keys = {of_compiled(f) for f in (drivers._serial, drivers._bind, drivers._touch, changed)}
+    changed.__module__ = driver_code.__name__
+    keys = {
+        of_compiled(f) for f in (driver_code._serial, driver_code._bind, driver_code._touch, changed)
+    }
     assert len(keys) == 4
-    assert of_compiled(drivers._serial) in keys
+    assert of_compiled(driver_code._serial) in keys
     assert None not in keys

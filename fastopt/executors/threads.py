@@ -37,8 +37,8 @@ _forking = threading.local()
 _forked = False
 _warned = False
 
-# Locks that a child must not find taken, in the order in which they are taken; and where it says whether
-# threads were started.
+# Locks that a child must not find taken, in the order in which they are taken, and where it says
+# whether threads were started.
 _LOCKS = (
     ("numba.core.compiler_lock", "global_compiler_lock"),
     ("fastopt.kernels.machine_code", "linking"),
@@ -58,8 +58,8 @@ def _checked(n: Any) -> int:
         raise TypeError(f"n must be a whole number of threads, not {shown(n)}")
     if not 1 <= count <= thread_pool.available():
         raise ValueError(
-            f"n must be between 1 and {thread_pool.available()}, the threads that Numba was started with "
-            f"(environment variable NUMBA_NUM_THREADS), got {shown(n)}"
+            f"n must be between 1 and {thread_pool.available()}, the threads that Numba was started "
+            f"with (environment variable NUMBA_NUM_THREADS), got {shown(n)}"
         )
     return count
 

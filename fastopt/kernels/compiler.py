@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Sequence
-from types import FunctionType
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numba
@@ -38,29 +36,10 @@ OPTIONS: dict[str, object] = {"error_model": "numpy"}
 FAST = {**OPTIONS, "fastmath": {"contract", "arcp", "afn"}}
 
 
-def uniquely_named(function: Any) -> FunctionType:
-    """A copy whose machine code has a name of its own, in this process and in all others.
-
-    Numba names it by function and a count of the process. Code from the disk cache meets code of other
-    processes, and of two functions of one name and count one would be called in the place of both.
-    """
-    copy = FunctionType(
-        function.__code__,
-        function.__globals__,
-        function.__name__,
-        function.__defaults__,
-        function.__closure__,
-    )
-    copy.__kwdefaults__, copy.__module__ = function.__kwdefaults__, function.__module__
-    copy.__qualname__ = f"{function.__qualname__}_{os.urandom(12).hex()}"
-    return copy
-
-
 def helper(function: object, options: dict[str, object] = OPTIONS) -> Intrinsic:
     """Compile a function that only compiled code calls: without the wrappers to call it from Python."""
-    unique = uniquely_named(function)
     bare = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "pipeline_class": LinkedCompiler}
-    compiled: Intrinsic = numba.njit(**bare, **options)(unique)
+    compiled: Intrinsic = numba.njit(**bare, **options)(function)
     return compiled
 
 
@@ -77,27 +56,26 @@ def start() -> None:
     rtsys.initialize(cpu_target.target_context)
 
 
-@global_compiler_lock  # type: ignore[untyped-decorator]
 def function_library(definition: Definition) -> ObjectLibrary:
     """Compile a function for Python to call."""
-    library, result = _unfinished(definition.python, definition.signature, OPTIONS)
-    library.entry = emit_entry(
-        result.target_context, library, result.fndesc, nogil=definition.nogil
-    )
-    library.finalize()
+    with global_compiler_lock:
+        library, result = _unfinished(definition.python, definition.signature, OPTIONS)
+        how = result.target_context, library, result.fndesc
+        library.entry = emit_entry(*how, nogil=definition.nogil)
+        library.finalize()
     return library
 
 
-@global_compiler_lock  # type: ignore[untyped-decorator]
 def c_library(
     python: Callable[..., Any], arguments: tuple[Type, ...], options: dict[str, object]
 ) -> ObjectLibrary:
     """Compile a function without a result, for machine code to call as one of C."""
-    library, result = _unfinished(python, types.void(*arguments), options)
-    how = library, result.fndesc, result.environment, result.call_helper
-    result.target_context.create_cfunc_wrapper(*how)
-    library.entry = result.fndesc.llvm_cfunc_wrapper_name
-    library.finalize()
+    with global_compiler_lock:
+        library, result = _unfinished(python, types.void(*arguments), options)
+        how = library, result.fndesc, result.environment, result.call_helper
+        result.target_context.create_cfunc_wrapper(*how)
+        library.entry = result.fndesc.llvm_cfunc_wrapper_name
+        library.finalize()
     return library
 
 
@@ -110,10 +88,11 @@ def _unfinished(
     CPUTargetOptions.parse_as_flags(flags, options)
     flags.no_cpython_wrapper = flags.no_cfunc_wrapper = flags.no_compile = True
     flags.enable_pyobject = False
-    context, function = cpu_target.target_context, uniquely_named(python)
-    library = ObjectLibrary(context.codegen(), function.__qualname__)
-    how = signature.args, signature.return_type, flags, {}, library
-    return library, compile_extra(cpu_target.typing_context, context, function, *how)
+    typing_context, context = cpu_target.typing_context, cpu_target.target_context
+    library = ObjectLibrary(context.codegen(), python.__qualname__)
+    kinds = signature.args, signature.return_type
+    how: tuple[Any, ...] = typing_context, context, python, *kinds, flags, {}, library
+    return library, compile_extra(*how)
 
 
 # The type that a compiled function returns for arguments of these.

@@ -43,7 +43,7 @@ class ObjectLibrary(JITCodeLibrary):  # type: ignore[misc]  # numba has no type 
         The name of the function that is called from outside.
     """
 
-    entry = ""
+    entry: str = ""
 
     def _optimize_final_module(self) -> None:
         # So LLVM sees that a function cannot fail, and what is of no use then.

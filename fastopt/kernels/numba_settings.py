@@ -24,10 +24,12 @@ USUAL: dict[str, object] = {
     "LOOP_VECTORIZE": 1,
     "OPT": "_OptLevel(3)",
     "SLP_VECTORIZE": 0,
+    "USING_SVML": False,
 }
 
 _ELSEWHERE = {"NUMBA_CACHE_DIR"}  # has no part in compilation
 _FILE = ".numba_config.yaml"
+_SVML = {"darwin": "libsvml.dylib", "win32": "svml_dispmd"}
 
 
 def is_needed() -> bool:
@@ -38,7 +40,18 @@ def is_needed() -> bool:
 @cache
 def _is_configured() -> bool:
     names = {name for name in os.environ if name.startswith("NUMBA_")} - _ELSEWHERE
-    return bool(names) or os.path.isfile(_FILE)
+    return bool(names) or os.path.isfile(_FILE) or _has_svml()
+
+
+def _has_svml() -> bool:
+    """Whether there is Intel's vector mathematics, which Numba tells LLVM of before its first use."""
+    from llvmlite import binding
+
+    try:
+        binding.load_library_permanently(_SVML.get(sys.platform, "libsvml.so"))
+    except RuntimeError:
+        return False
+    return True
 
 
 def folders_of_numba() -> list[str]:

@@ -40,7 +40,9 @@ def emit_entry(
     for number, kind in enumerate(function.argtypes):
         item = builder.load(builder.gep(items, [I64(number)]))
         if isinstance(kind, types.Array):
-            wrong = f"argument {number} of {function.qualname} must be an array of {kind.ndim} dimensions"
+            wrong = (
+                f"argument {number} of {function.qualname} must be an array of {kind.ndim} dimensions"
+            )
             _fail_if(builder, api, _is_unlike(builder, item, array_class, kind.ndim), wrong)
             arguments.append(_array(context, builder, kind, item))
         else:

@@ -15,8 +15,8 @@ from fastopt.executors.cpu import tree_sum
 from fastopt.executors.cpu.block_access import LANES, block_access, codes_of, nowhere, scratch
 from fastopt.executors.cpu.element_access import element_access, phase_bits, random_of, split_access
 from fastopt.executors.cpu.kernels import PREFETCH_STEP, WORTH_FETCHING, ahead
-from fastopt.executors.cpu.sum_kernels import ahead as sums_ahead
 from fastopt.executors.cpu.pointers import prefetch, smaller
+from fastopt.executors.cpu.sum_kernels import ahead as sums_ahead
 from fastopt.executors.norm import SUM_BLOCK
 from fastopt.kernels.compiler import (
     FAST,

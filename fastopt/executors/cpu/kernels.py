@@ -1,4 +1,4 @@
-"""The kernel of a chain for the CPU: generated source, and machine code of it.
+"""The kernel of a chain for the CPU: generated source, and its machine code.
 
 A kernel steps a stretch of one array and its states. It does not depend on threads or the number of
 arrays (see `drivers`), so serial and parallel runs execute the same machine code. What compiles it,

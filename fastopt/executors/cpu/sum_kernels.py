@@ -1,4 +1,4 @@
-"""The kernel that sums what a transform declares, for the CPU: generated source, and machine code of it.
+"""The kernel that sums what a transform declares, for the CPU: generated source, and its machine code.
 
 It reads a stretch of one array and its states, computes the chain as far as that transform, without
 storing anything, and writes one number for each sum and each block of `SUM_BLOCK` elements.
