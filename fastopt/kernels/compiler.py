@@ -46,7 +46,7 @@ def helper(function: object, options: dict[str, object] = OPTIONS) -> Intrinsic:
 class Definition(NamedTuple):
     """What is compiled for Python to call: a function of fastopt's own for one signature."""
 
-    python: Callable[..., Any]
+    python: Callable[..., object]
     signature: Signature
     nogil: bool = True
 
@@ -67,7 +67,7 @@ def function_library(definition: Definition) -> ObjectLibrary:
 
 
 def c_library(
-    python: Callable[..., Any], arguments: tuple[Type, ...], options: dict[str, object]
+    python: Callable[..., object], arguments: tuple[Type, ...], options: dict[str, object]
 ) -> ObjectLibrary:
     """Compile a function without a result, for machine code to call as one of C."""
     with global_compiler_lock:
@@ -80,7 +80,7 @@ def c_library(
 
 
 def _unfinished(
-    python: Callable[..., Any], signature: Signature, options: dict[str, object]
+    python: Callable[..., object], signature: Signature, options: dict[str, object]
 ) -> tuple[ObjectLibrary, CompileResult]:
     """A library with a compiled function and without its entry."""
     import_array_functions()
@@ -91,7 +91,7 @@ def _unfinished(
     typing_context, context = cpu_target.typing_context, cpu_target.target_context
     library = ObjectLibrary(context.codegen(), python.__qualname__)
     kinds = signature.args, signature.return_type
-    how: tuple[Any, ...] = typing_context, context, python, *kinds, flags, {}, library
+    how: tuple[object, ...] = typing_context, context, python, *kinds, flags, {}, library
     return library, compile_extra(*how)
 
 

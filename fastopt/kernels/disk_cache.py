@@ -13,7 +13,7 @@ import hashlib
 import os
 import pickle
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -130,7 +130,7 @@ def obtain(name: str, content: str | None, compile_: Callable[[], MachineCode]) 
     """
     file = CacheFile(name, content)
 
-    def linked(parts: Iterable[Any]) -> int:
+    def linked(parts: tuple[bytes, str, tuple[str, ...], bool]) -> int:
         return link(MachineCode(*parts))
 
     address = file.find(target(), linked)

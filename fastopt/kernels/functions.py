@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from fastopt.kernels.disk_cache import obtain
 from fastopt.kernels.identity import digest, package
-from fastopt.kernels.machine_code import MachineCode, python_function
+from fastopt.kernels.machine_code import Compiled, MachineCode, python_function
 from fastopt.kernels.numba_settings import compiles
 
 if TYPE_CHECKING:
     from fastopt.kernels.compiler import Definition
 
 
-def function(module: str, name: str, *kinds: str) -> Callable[..., Any]:
+def function(module: str, name: str, *kinds: str) -> Compiled:
     """Machine code of a `Definition` in a module, which is imported only if it must be compiled.
 
     Where there are `kinds`, what has the name in the module is a function of them that returns the

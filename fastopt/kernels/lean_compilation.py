@@ -106,6 +106,10 @@ class LinkedCompiler(CompilerBase):  # type: ignore[misc]  # as above
     it is linked into its callers and compiled again.
     """
 
+    def __init__(self, *arguments: object) -> None:
+        import_array_functions()
+        super().__init__(*arguments)
+
     def define_pipelines(self) -> list[DefaultPassBuilder]:
         """Numba's pipeline for functions without Python objects."""
         pipeline = DefaultPassBuilder.define_nopython_pipeline(self.state)

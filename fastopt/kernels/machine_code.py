@@ -10,10 +10,13 @@ import threading
 from collections.abc import Callable
 from functools import cache
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from llvmlite import binding
+
+# A function in machine code, as Python calls it.
+Compiled: TypeAlias = Callable[..., Any]
 
 _FASTCALL = 0x0080  # METH_FASTCALL: called with a pointer to the arguments and their number
 
@@ -81,7 +84,7 @@ def _linker() -> binding.LLJIT:
     return binding.create_lljit_compiler(suppress_errors=True)
 
 
-def python_function(address: int, name: str) -> Callable[..., Any]:
+def python_function(address: int, name: str) -> Compiled:
     """The function of Python's at an address, which `python_entry` emitted."""
     method = _Method(name.encode(), address, _FASTCALL, None)
     _kept.append(method)
@@ -90,6 +93,6 @@ def python_function(address: int, name: str) -> Callable[..., Any]:
 
 
 @cache
-def _new_function() -> Callable[..., Callable[..., Any]]:
+def _new_function() -> Callable[..., Compiled]:
     kinds = ctypes.POINTER(_Method), ctypes.py_object, ctypes.py_object
     return ctypes.PYFUNCTYPE(ctypes.py_object, *kinds)(("PyCFunction_NewEx", ctypes.pythonapi))

@@ -10,7 +10,6 @@ import os
 import sys
 from functools import cache
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
-from typing import Any
 
 # The settings that are asked for, where neither the environment nor a file says otherwise. One that
 # another version of Numba has otherwise is noticed: code that was compiled with it is not found so.
@@ -60,7 +59,7 @@ def folders_of_numba() -> list[str]:
     return list(spec.submodule_search_locations or ()) if spec else []
 
 
-def setting(name: str) -> Any:
+def setting(name: str) -> object:
     """A value of `numba.config`."""
     if not is_needed():
         return USUAL[name]

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numba
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.compiler import CompileResult
+from numba.core.dispatcher import Dispatcher
 from numba.extending import intrinsic
 
 from fastopt.executors.thread_pool import PARALLEL_FOR, RUNNING_THREADS
@@ -38,7 +39,7 @@ _TASK = ir.FunctionType(ir.VoidType(), [_POINTER.as_pointer(), _WORDS, _WORDS, _
 _PARALLEL_FOR = ir.FunctionType(ir.VoidType(), [*(_POINTER,) * 5, *(I64,) * 3])
 
 
-def serial_loop(body: Any) -> Intrinsic:
+def serial_loop(body: Dispatcher) -> Intrinsic:
     """``loop(threads, *arguments)``: call ``body(thread, threads, *arguments)`` for each thread.
 
     `body` is a `helper` that returns nothing and cannot fail.
@@ -46,7 +47,7 @@ def serial_loop(body: Any) -> Intrinsic:
     return _loop(body, _emit_serial)
 
 
-def parallel_loop(body: Any) -> Intrinsic:
+def parallel_loop(body: Dispatcher) -> Intrinsic:
     """The same on as many threads as Numba has now, which share the numbers between them.
 
     Numba's threads must be started before what calls it is compiled or loaded (`threads.layer`).
@@ -54,7 +55,7 @@ def parallel_loop(body: Any) -> Intrinsic:
     return _loop(body, _emit_parallel)
 
 
-def _loop(body: Any, emit_loop: Emit) -> Intrinsic:
+def _loop(body: Dispatcher, emit_loop: Emit) -> Intrinsic:
     if numba.config.DISABLE_JIT:
 
         def interpreted(threads: int, *arguments: object) -> None:
