@@ -29,7 +29,9 @@ def intermediate_code(job: Job) -> str:
         patch.setenv("FASTOPT_CACHE", "0")
         patch.setattr(CPUCodeLibrary, "_optimize_functions", lambda *_: None)
         patch.setattr(CPUCodeLibrary, "_optimize_final_module", lambda *_: None)
-        return str(kernel.__wrapped__(job).code._library.get_llvm_str())
+        library = kernel.__wrapped__(job).library
+        assert library is not None  # nothing is on disk
+        return str(library.get_llvm_str())
 
 
 def assembly(code: str, target: str) -> str:

@@ -122,8 +122,6 @@ def test_private_names_stay_in_their_package(module: str) -> None:
 # Names of other libraries' that the package defines too.
 OTHERS = {
     ("kernels.closure", "_fields"),  # of named tuples
-    ("kernels.disk_cache", "_reduce"),  # of Numba's libraries
-    ("executors.cpu.kernels", "_library"),
 }
 # What tests look at behind the public names, and why. Those of numba and of torch are not ours.
 TESTS = {
@@ -134,7 +132,6 @@ TESTS = {
     ("interop/test_torch_scan.py", "_grads"): "gradients unlike what is expected",
     ("interop/test_torch_scan.py", "_snapshot"): "whether a step found what it knew",
     ("interop/torch_pairs.py", "_planner"): "whether a step found what it knew",
-    ("machine_code.py", "_library"): "of numba",
     ("test_calls.py", "_HOMES"): "the table of public names is complete",
     ("test_copies.py", "_repr_html_"): "of notebooks",
     ("test_cuda_code.py", "_job"): "the formats of a kernel whose instructions are counted",
