@@ -15,9 +15,8 @@ from fastopt.executors.cpu.columns import COUNT, GRAD, ITEMSIZE, LENGTH
 from fastopt.executors.cpu.header_check import can_be_at
 from fastopt.executors.cpu.pointers import read_word, words_at, write_word
 from fastopt.executors.cpu.row_access import count_step
-from fastopt.executors.exchange import (
-    ID,
-    KIND,
+from fastopt.executors.exchange import ID, KIND
+from fastopt.executors.exchange_code import (
     TABLE,
     WORDS,
     c_function,

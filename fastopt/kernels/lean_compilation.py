@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 
+from llvmlite import binding
 from numba import _dynfunc
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, DefaultPassBuilder, StateDict
@@ -51,6 +52,11 @@ class ObjectLibrary(JITCodeLibrary):  # type: ignore[misc]  # numba has no type 
             if not function.is_declaration and function.name != self.entry:
                 function.linkage = "internal"
         super()._optimize_final_module()
+        # The last pass removes calls that count references, and the functions that they called stay.
+        # LLVM links into another module what is used.
+        used = binding.parse_assembly(str(self._codegen._create_empty_module(self.name)))
+        used.link_in(self._final_module)
+        self._final_module = used
 
     def _finalize_final_module(self) -> None:
         self._finalize_dynamic_globals()

@@ -20,6 +20,7 @@ USUAL: dict[str, object] = {
     "DEBUGINFO_DEFAULT": 0,
     "DISABLE_JIT": 0,
     "ENABLE_AVX": True,
+    "ENABLE_CUDASIM": 0,
     "LOOP_VECTORIZE": 1,
     "OPT": "_OptLevel(3)",
     "SLP_VECTORIZE": 0,

@@ -4,8 +4,9 @@ import pytest
 
 from fastopt.arrays.object_layout import identities
 from fastopt.executors import exchange
+from tests import subprocesses
 from tests.interop.torch_pairs import SETTINGS, every, fast, planner_of, torch
-from tests.subprocesses import needs_jit
+from tests.subprocesses import needs_jit, script
 
 from fastopt.interop.torch import snapshot  # isort: skip
 
@@ -202,3 +203,22 @@ def test_what_other_threads_describe_meanwhile_is_not_stepped(monkeypatch):
         optimizer.step()
     assert param.item() == -3.0
     assert other.item() < -16.0
+
+
+@needs_jit
+def test_numba_is_imported_to_compile_only(tmp_path):
+    """As in memory: see test_first_step."""
+    code = script("""
+    import sys
+    import torch
+    from fastopt.interop.torch import Adam
+
+    assert "numba" not in sys.modules
+    model = torch.nn.Linear(3, 1)
+    opt = Adam(model.parameters())
+    for _ in range(2):
+        model(torch.ones(3)).backward()
+        opt.step()
+    print("numba" in sys.modules)
+    """)
+    assert [subprocesses.run(code, tmp_path) for _ in range(2)] == ["True", "False"]

@@ -6,8 +6,9 @@ from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 
-import numba
 import numpy as np
+
+from fastopt.kernels.numba_settings import setting
 
 INSTALL = "pip install 'numba-cuda[cu13]' (or 'numba-cuda[cu12]' for a driver that knows CUDA 12 only)"
 
@@ -38,7 +39,7 @@ def missing() -> str | None:
 
 
 def _is_installed() -> bool:
-    return bool(numba.config.ENABLE_CUDASIM) or find_spec("numba_cuda") is not None
+    return bool(setting("ENABLE_CUDASIM")) or find_spec("numba_cuda") is not None
 
 
 @cache

@@ -5,15 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 
-import numpy as np
-from numba import types
-
-from fastopt.executors.cpu.columns import COUNT, COUNTS, GRAD, HYPER_LAG, ITEMSIZE, LAG, LENGTH, STEPS
-from fastopt.executors.cpu.header_check import can_be_at
-from fastopt.executors.cpu.pointers import borrowed, number_writer, read_word, word_reader
-from fastopt.executors.exchange import ID, TABLE, WORDS, data_of, fits, is_alike
-from fastopt.executors.interpreter import NONE, attribute_of, has_items, is_true, item_of, release
-from fastopt.kernels.compiler import compile_function, helper
+from fastopt.kernels.functions import function
 
 # The columns of a table of where tensors are found: in a dict, by name; 0 is a tensor by itself.
 OWNER, NAME = range(2)
@@ -30,95 +22,7 @@ GETTER, DESCRIPTOR, IS_NEGATED, STATES = range(4)
 # gradients that are not None, and DISAGREE more if torch has other step counts than the table.
 REPLACED, UNUSUAL, DISAGREE = -2, -1, 1 << 40
 
-
-_float32, _float64 = word_reader(types.float32), word_reader(types.float64)
-_store_float32, _store_float64 = number_writer(types.float32), number_writer(types.float64)
-
-
-@helper
-def _load_number(address, size):
-    return np.float64(_float32(address)) if size == 4 else _float64(address)
-
-
-@helper
-def _store_number(address, size, number):
-    if size == 4:
-        _store_float32(address, np.float32(number))
-    elif size == 8:
-        _store_float64(address, np.float64(number))
-
-
-def _scan(
-    python,
-    exchange,
-    asked,
-    items,
-    states,
-    found_in,
-    others,
-    params,
-    grads,
-    rows,
-    ranges,
-    noted,
-    locations,
-):
-    exchange, states = borrowed(exchange), borrowed(states)
-    grads, ranges = borrowed(grads), borrowed(ranges)
-    if asked[STATES] != 0 and not has_items(python, asked[STATES], items):
-        return REPLACED
-    for i in range(states.shape[0]):
-        item = states[i, ID]
-        if found_in[i, OWNER] != 0 and item_of(python, found_in[i, OWNER], found_in[i, NAME]) != item:
-            return REPLACED
-        if not is_alike(exchange, item, states[i]):
-            return REPLACED
-    for i in range(others.shape[0]):
-        grad = attribute_of(python, asked[GETTER], asked[DESCRIPTOR], others[i])
-        if grad != 0:
-            release(python, grad)
-        if grad != python[NONE]:
-            return REPLACED
-    count = 0
-    for i in range(params.shape[0]):
-        if read_word(rows[i, COUNTS] + 8 * LAG) != rows[i, HYPER_LAG]:  # as in the header check
-            return UNUSUAL
-        grad = attribute_of(python, asked[GETTER], asked[DESCRIPTOR], params[i, PARAM])
-        if grad == 0:
-            return UNUSUAL
-        if grad == python[NONE]:
-            release(python, grad)
-            rows[i, COUNT] = 0
-            noted[i] = grad
-            continue
-        usual = fits(exchange, grad, grads[i])
-        start = data_of(exchange)  # before other threads may run, and describe what they step
-        if usual and params[i, ASKED] != 0:
-            usual = not is_true(python, asked[IS_NEGATED], grad)
-        release(python, grad)  # the parameter keeps it
-        if not usual or (start == 0 and rows[i, LENGTH] > 0):  # 0: it has no memory of its own
-            return UNUSUAL
-        if start != rows[i, GRAD]:
-            if not can_be_at(start, rows[i, LENGTH], rows[i, ITEMSIZE], ranges):
-                return UNUSUAL
-            rows[i, GRAD] = start
-        if rows[i, COUNT] != rows[i, LENGTH]:
-            rows[i, COUNT] = rows[i, LENGTH]
-        noted[i] = 0
-        count += 1
-    for i in range(locations.shape[0]):
-        if _load_number(locations[i, 0], locations[i, 1]) != read_word(rows[i, COUNTS] + 8 * STEPS):
-            return count + DISAGREE
-    return count
-
-
-def _note(counts, has_gradient, locations, ahead):
-    for i in range(locations.shape[0]):
-        at, size = locations[i, 0], locations[i, 1]
-        if size > 0 and has_gradient[i] and _load_number(at, size) != counts[i, STEPS]:
-            _store_number(at, size, counts[i, STEPS])
-            _store_number(locations[i, 2], locations[i, 3], ahead[i, 0])
-            _store_number(locations[i, 4], locations[i, 5], ahead[i, 1])
+_CODE = f"{__package__}.tensor_check_code"
 
 
 @cache
@@ -134,8 +38,7 @@ def scan() -> Callable[..., int]:
     that is None.
     At last torch's step counts at `locations`, with their sizes in bytes.
     """
-    kinds = [WORDS, WORDS, WORDS, WORDS, TABLE, TABLE, WORDS, *(TABLE,) * 4, WORDS, TABLE]
-    return compile_function(_scan, types.int64(*kinds), "torch-scan", nogil=False)
+    return function(_CODE, "scan")
 
 
 @cache
@@ -146,5 +49,4 @@ def note_steps() -> Callable[..., None]:
     `locations`, and its two numbers in `ahead` to the others. Each is followed by a size in bytes, 0 if
     there is no such tensor.
     """
-    flags, numbers = types.Array(types.boolean, 1, "C"), types.Array(types.float64, 2, "C")
-    return compile_function(_note, types.void(TABLE, flags, TABLE, numbers), "torch-note")
+    return function(_CODE, "note_steps")
