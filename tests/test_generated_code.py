@@ -125,13 +125,9 @@ def compiled(dtype: type, settings: dict[str, Any]) -> Kernel:
 
 
 def instructions(assembly: str) -> str:
-    """Those of the kernel itself: without its C entry point, directives and comments."""
-    (body,) = (
-        section
-        for section in re.split(r"^\s*\.globl\s+", assembly, flags=re.MULTILINE)[1:]
-        if "cfunc" not in section.split()[0]
-    )
-    lines = (line.split("#")[0].strip() for line in body.splitlines()[1:])
+    """Those of the kernel, not of its shorter C entry point: without directives and comments."""
+    functions = re.findall(r"^\S+:.*?\.Lfunc_end", assembly, flags=re.MULTILINE | re.DOTALL)
+    lines = (line.split("#")[0].strip() for line in max(functions, key=len).splitlines()[1:])
     return "\n".join(line for line in lines if line and not line.startswith("."))
 
 
