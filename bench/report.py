@@ -276,10 +276,10 @@ def _latency(cases: Iterable[Case]) -> list[str]:
         )
     if first and "numba_import" in first:
         lines.append(
-            f"- Of that `import numba` is {_median(first, 'numba_import')}. A loop in Numba that adds "
-            f"one to an array takes a new process {_median(first, 'numba_loop_warm_one_core')} with "
-            f"code from Numba's cache, and {_median(first, 'numba_loop_cold_one_core')} where it must "
-            "be compiled."
+            f"- `import numba`, to compile, takes {_median(first, 'numba_import')}. "
+            "A loop in Numba that adds one to an array takes a new process "
+            f"{_median(first, 'numba_loop_warm_one_core')} with code from Numba's cache, and "
+            f"{_median(first, 'numba_loop_cold_one_core')} where it must be compiled."
         )
     return ["\n".join(lines)] if lines else []
 
