@@ -45,6 +45,7 @@ class ObjectLibrary(JITCodeLibrary):  # type: ignore[misc]  # numba has no type 
     """
 
     entry: str = ""
+    _final_module: binding.ModuleRef  # Numba's
 
     def _optimize_final_module(self) -> None:
         # So LLVM sees that a function cannot fail, and what is of no use then.
