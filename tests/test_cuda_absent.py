@@ -3,6 +3,7 @@
 import sys
 from types import ModuleType
 
+import numba
 import numpy as np
 import pytest
 
@@ -52,7 +53,7 @@ def broken(monkeypatch):
 
 def without_package(monkeypatch):
     monkeypatch.setattr(availability, "find_spec", lambda name: None)
-    monkeypatch.setattr(availability.numba.config, "ENABLE_CUDASIM", 0)
+    monkeypatch.setattr(numba.config, "ENABLE_CUDASIM", 0)
 
 
 def test_package(monkeypatch):
