@@ -130,6 +130,21 @@ def test_compiled_functions_check_what_they_are_called_with(adding: Any) -> None
         adding(None, array)
 
 
+def test_errors_are_raised_without_numba(tmp_path: Path) -> None:
+    code = """
+    from fastopt.executors.cpu import drivers
+    for arguments in (), (1.0, 1), (w, None), (w, 2**70):
+        try:
+            drivers.touch()(*arguments)
+        except (TypeError, OverflowError) as error:
+            print(type(error).__name__, error)
+    """
+    code = script(HEAD, code, TAIL)
+    *errors, is_imported = run(code, tmp_path).splitlines()
+    assert (len(errors), is_imported) == (4, "True")
+    assert run(code, tmp_path).splitlines() == [*errors, "False"]
+
+
 def test_errors_of_compiled_functions_are_raised() -> None:
     def fails(x: Any) -> Any:
         if x > 1:

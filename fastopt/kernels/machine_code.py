@@ -5,6 +5,7 @@ Neither needs Numba: a process that finds its code on disk does not import it.
 
 from __future__ import annotations
 
+import builtins
 import ctypes
 import threading
 from collections.abc import Callable
@@ -68,13 +69,21 @@ def link(code: MachineCode) -> int:
     library = binding.JITLibraryBuilder().add_object_img(code.object_file).add_current_process()
     library.export_symbol(code.name)
     for name in code.imports:
-        address = binding.address_of_symbol(name)
+        address = _address(name)
         if address:  # given to LLVM by name; others are the process's
             library.import_symbol(name, address)
     with linking:
         linked = library.link(_linker(), f"fastopt{next(_numbers)}")
     _kept.append(linked)
     return int(linked[code.name])
+
+
+def _address(name: str) -> int | None:
+    # To Numba the name of an exception is that of its class, to C of a variable that points to it.
+    if name.startswith("PyExc_"):
+        return id(getattr(builtins, name.removeprefix("PyExc_")))
+    address: int | None = binding.address_of_symbol(name)
+    return address
 
 
 @cache
