@@ -293,6 +293,31 @@ def test_child_forked_in_the_middle_of_a_compilation(layer: dict[str, str], cach
 
 @needs_jit
 @needs_fork
+def test_child_forked_while_numba_is_imported(tmp_path: Path) -> None:
+    """By another thread, which compiles: the child imports it too, and compiles."""
+    code = """
+    import logging  # imported while the fork waits, it complains of a lock that it has not taken
+    import os, sys, threading, time
+    import numpy as np, fastopt
+
+    def stepped(optimizer):
+        w = np.zeros(3, np.float32)
+        optimizer(w, lr=0.1).step(np.ones(3, np.float32))
+        return w.tolist()
+
+    first, second = fastopt.SGD, fastopt.AdaGrad
+    worker = threading.Thread(target=stepped, args=[first])
+    worker.start()
+    while "numba" not in sys.modules:
+        time.sleep(0.001)
+    print(in_child(lambda: stepped(second)) == repr(stepped(second)))
+    worker.join()
+    """
+    assert run(script("import warnings", IN_CHILD, code), tmp_path) == "True"
+
+
+@needs_jit
+@needs_fork
 def test_multiprocessing_by_fork(layer: dict[str, str], cache: Path) -> None:
     code = """
     import multiprocessing

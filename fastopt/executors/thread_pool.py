@@ -47,22 +47,25 @@ def start() -> str:
     """Start the threads, and return the name of the threading layer."""
     from llvmlite import binding
 
-    global is_started
-    openmp = None if is_needed() else _openmp()
-    is_started = True
-    if openmp is not None:
-        ctypes.CFUNCTYPE(None, ctypes.c_int)(openmp.launch_threads)(available())
-        functions, name = (openmp.parallel_for, openmp.get_num_threads), "omp"
-    else:
-        import numba
-        from numba.np.ufunc import parallel
+    from fastopt.kernels.machine_code import linking
 
-        parallel._launch_threads()
-        functions = tuple(map(binding.address_of_symbol, ("numba_parallel_for", "get_num_threads")))
-        name = str(numba.threading_layer())
-    for symbol, address in zip((PARALLEL_FOR, RUNNING_THREADS), functions, strict=True):
-        binding.add_symbol(symbol, address)
-    return name
+    global is_started
+    with linking:
+        openmp = None if is_needed() else _openmp()
+        is_started = True
+        if openmp is not None:
+            ctypes.CFUNCTYPE(None, ctypes.c_int)(openmp.launch_threads)(available())
+            functions, name = (openmp.parallel_for, openmp.get_num_threads), "omp"
+        else:
+            import numba
+            from numba.np.ufunc import parallel
+
+            parallel._launch_threads()
+            functions = tuple(map(binding.address_of_symbol, ("numba_parallel_for", "get_num_threads")))
+            name = str(numba.threading_layer())
+        for symbol, address in zip((PARALLEL_FOR, RUNNING_THREADS), functions, strict=True):
+            binding.add_symbol(symbol, address)
+        return name
 
 
 def _openmp() -> ModuleType | None:

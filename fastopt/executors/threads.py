@@ -40,8 +40,8 @@ _warned = False
 # Locks that a child must not find taken, in the order in which they are taken, and where it says
 # whether threads were started.
 _LOCKS = (
-    ("numba.core.compiler_lock", "global_compiler_lock"),
     ("fastopt.kernels.machine_code", "linking"),
+    ("numba.core.compiler_lock", "global_compiler_lock"),
 )
 _STARTED = (
     ("fastopt.executors.thread_pool", "is_started"),

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from fastopt.kernels import trusted_files
 from fastopt.kernels.identity import compiler
-from fastopt.kernels.machine_code import MachineCode, link
+from fastopt.kernels.machine_code import MachineCode, link, linking
 from fastopt.kernels.processor import target
 
 
@@ -133,16 +133,17 @@ def obtain(name: str, content: str | None, compile_: Callable[[], MachineCode]) 
     def linked(parts: tuple[bytes, str, tuple[str, ...], bool]) -> int:
         return link(MachineCode(*parts))
 
-    address = file.find(target(), linked)
-    if address is None:
-        # What is there may be for settings that only Numba knows, or import what only Numba provides.
-        from fastopt.kernels.compiler import start
-
-        start()
+    with linking:
         address = file.find(target(), linked)
-    if address is None:
-        code = compile_()
-        address = link(code)
-        if code.lasts:
-            file.save(target(), pickle.dumps(tuple(code)))
-    return address
+        if address is None:
+            # There may be code for settings that only Numba knows, or that imports what only Numba has.
+            from fastopt.kernels.compiler import start
+
+            start()
+            address = file.find(target(), linked)
+        if address is None:
+            code = compile_()
+            address = link(code)
+            if code.lasts:
+                file.save(target(), pickle.dumps(tuple(code)))
+        return address

@@ -53,7 +53,9 @@ class _Method(ctypes.Structure):
     )
 
 
-linking = threading.Lock()  # held by who links: a child must not be forked meanwhile
+# Held by who compiles and links, and imports what does: a child must not be forked meanwhile, in which
+# nobody would release the locks of modules and of LLVM.
+linking = threading.RLock()
 _numbers = count()
 _kept: list[object] = []  # what machine code and CPython have the addresses of
 
