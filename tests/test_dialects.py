@@ -75,7 +75,7 @@ DEFAULTS = [
 
 @pytest.mark.parametrize(("optimizer", "dialect", "arguments", "expected"), DEFAULTS)
 def test_defaults(optimizer, dialect, arguments, expected):
-    opt = optimizer.like(dialect, np.ones(3), **arguments)
+    opt = optimizer.like(dialect, np.ones(3), executor="reference", **arguments)
     assert type(opt) is optimizer
     assert {name: getattr(opt, name) for name in expected} == expected
     # What is not named above has fastopt's own default.
@@ -124,7 +124,7 @@ def test_every_dialect_is_in_the_table():
     ],
 )  # fmt: skip
 def test_names(optimizer, dialect, arguments, expected):
-    opt = optimizer.like(dialect, np.ones(3), **arguments)
+    opt = optimizer.like(dialect, np.ones(3), executor="reference", **arguments)
     assert {name: getattr(opt, name) for name in expected} == expected
 
 

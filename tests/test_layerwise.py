@@ -160,8 +160,9 @@ def test_groups_options_and_assignment(kind):
     """Settings of groups and all options have an effect; every array is a layer."""
     params, grads = numbers(np.float64)
     groups = [{"params": params[0]}, {"params": params[1], "lr": 0.5}]
-    opt = kind(groups, lr=0.1, weight_decay=0.01, clip_value=1.0, average_decay=0.5, clip_norm=2.0)
-    alone = kind(params[1].copy(), lr=0.5, weight_decay=0.01, clip_value=1.0)
+    how = {"weight_decay": 0.01, "clip_value": 1.0, "executor": "reference"}
+    opt = kind(groups, lr=0.1, average_decay=0.5, clip_norm=2.0, **how)
+    alone = kind(params[1].copy(), lr=0.5, **how)
     opt.step(grads[0][:2])
     factor = min(1.0, 2.0 / norm(np.concatenate([g.ravel() for g in grads[0][:2]])))
     alone.step(factor * grads[0][1])
@@ -169,7 +170,8 @@ def test_groups_options_and_assignment(kind):
     opt.groups[1].lr = 0.25
     assert opt.groups[1].lr == 0.25
     opt.step(grads[1][:2])
-    coupled = kind(params[2], decoupled_weight_decay=kind is fastopt.LARS, weight_decay=0.1)
+    how["weight_decay"] = 0.1
+    coupled = kind(params[2], decoupled_weight_decay=kind is fastopt.LARS, **how)
     coupled.step(np.array(0.5))
 
 

@@ -47,6 +47,17 @@ def rate(step):
     return 0.1 / (1 + step)
 
 
+def executor_for(optimizer):
+    """How a function hands its arguments on is plain Python; SGD shows that it does to machine code."""
+    return {} if optimizer is fastopt.SGD else {"executor": "reference"}
+
+
+def zeros_for(function, **settings):
+    """States by their names, as a function takes them."""
+    opt = FUNCTIONS[function](np.zeros(N), executor="reference", **settings)
+    return {name: np.zeros(N) for name in opt.state}
+
+
 # What is scheduled where the learning rate cannot be.
 SCHEDULED = {fastopt.Rprop: {"step_size_min": rate}}
 
@@ -55,9 +66,12 @@ SCHEDULED = {fastopt.Rprop: {"step_size_min": rate}}
 @pytest.mark.parametrize("shared", [{}, SHARED], ids=["plain", "shared"])
 @each_case
 def test_equals_the_optimizer(function, optimizer, settings, shared, dtype):
-    settings = {**SCHEDULED.get(optimizer, {"lr": rate}), **settings, **shared}
-    if shared and optimizer is not fastopt.SGD:
-        settings["executor"] = "reference"  # whose bits are those of code for as many more chains
+    settings = {
+        **SCHEDULED.get(optimizer, {"lr": rate}),
+        **settings,
+        **shared,
+        **executor_for(optimizer),
+    }
     w, grads = problem(N, dtype, steps=4)
     opt = optimizer(w.copy(), **settings)
     states = {name: state.copy() for name, state in opt.state.items()}
@@ -72,6 +86,7 @@ def test_equals_the_optimizer(function, optimizer, settings, shared, dtype):
 @each_case
 def test_the_number_of_the_step(function, optimizer, settings):
     """It has an effect, if only on the schedule."""
+    settings = {**settings, **executor_for(optimizer)}
     w, (grad,) = problem(N, np.float64, steps=1)
     states = optimizer(w.copy(), **settings).state
     results = []
@@ -87,6 +102,7 @@ def test_the_number_of_the_step(function, optimizer, settings):
 
 @each_case
 def test_structures_of_arrays(function, optimizer, settings):
+    settings = {**settings, **executor_for(optimizer)}
     w, (grad,) = problem(N, np.float64, steps=1)
     opt = optimizer(w.copy(), **settings)
     states = {name: [state[:5].copy(), state[5:].copy()] for name, state in opt.state.items()}
@@ -110,10 +126,10 @@ NEEDED = [
 def test_without_a_state(function, settings, missing):
     w, (grad,) = problem(N, np.float64, steps=1)
     previous = w.copy()
-    states = {name: np.zeros(N) for name in FUNCTIONS[function](w.copy(), **settings).state}
+    states = zeros_for(function, **settings)
     del states[missing]
     with refusal(ValueError, ["need", "state", missing]):
-        function(w, grad, **states, step=0, **settings)
+        function(w, grad, **states, step=0, **settings, **executor_for(FUNCTIONS[function]))
     assert_same_bits(w, previous)
     assert not any(state.any() for state in states.values())
 
@@ -122,9 +138,9 @@ def test_without_a_state(function, settings, missing):
 def test_with_a_state_too_many(function, settings, needless):
     w, (grad,) = problem(N, np.float64, steps=1)
     previous = w.copy()
-    states = {name: np.zeros(N) for name in FUNCTIONS[function](w.copy()).state}
+    states = zeros_for(function)
     with refusal(ValueError, ["state", needless]):
-        function(w, grad, **states, **{needless: np.zeros(N)})
+        function(w, grad, **states, **{needless: np.zeros(N)}, **executor_for(FUNCTIONS[function]))
     assert_same_bits(w, previous)
 
 
@@ -142,9 +158,9 @@ def test_with_a_state_too_many(function, settings, needless):
 def test_bad_settings(function, settings, error, words):
     w, (grad,) = problem(N, np.float64, steps=1)
     previous = w.copy()
-    states = {name: np.zeros(N) for name in FUNCTIONS[function](w.copy()).state}
+    states = zeros_for(function)
     with refusal(error, words):
-        function(w, grad, **{"step": 0, **states, **settings})
+        function(w, grad, **{"step": 0, **states, **settings, **executor_for(FUNCTIONS[function])})
     assert_same_bits(w, previous)
     assert not any(state.any() for state in states.values())
 
