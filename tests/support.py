@@ -23,6 +23,25 @@ def sizes(*wanted):
     return [size for size in wanted if COMPILED or size <= 300]
 
 
+def in_dtypes(cases, in_float64):
+    """Cases by name, each with a dtype. Interpreted, all are in both.
+
+    Compiled, where each is a kernel, all are in float32, where a number of the wrong dtype shows, and
+    those that are named in float64 too.
+    """
+    return [
+        pytest.param(case, dtype, id=f"{name}-{dtype.__name__}")
+        for name, case in cases.items()
+        for dtype in DTYPES
+        if dtype == np.float32 or name in in_float64 or not COMPILED
+    ]
+
+
+def quick_enough(*wanted):
+    """Each executor with those of the sizes that it is quick enough for."""
+    return [(e, n) for e in EXECUTORS for n in sizes(*wanted) if e != "reference" or n <= 300]
+
+
 def problem(shape, dtype=np.float64, steps=3):
     """A parameter, and gradients from a thousandth to a thousand times its size; some are zero."""
     rng = np.random.default_rng(20120)

@@ -12,7 +12,7 @@ from fastopt import chain
 from fastopt import transforms as t
 from fastopt.optimizers.registry import MODULES
 from tests.refusals import everywhere, refusal
-from tests.support import COMPILED, DTYPES, EXECUTORS, assert_same_run, problem, sizes
+from tests.support import COMPILED, DTYPES, EXECUTORS, assert_same_run, problem, quick_enough
 
 ALL = (
     *(f"{what}_{kind}" for what in ("grad", "update", "param", "square_avg", "average") for kind in
@@ -31,9 +31,8 @@ def measured(array):
         return np.sqrt(squares), np.sqrt(squares / size), np.sum(exact) / size, (~finite).sum()
 
 
-@pytest.mark.parametrize("size", sizes(1, 3, 257, 8200))
+@pytest.mark.parametrize(("executor", "size"), quick_enough(1, 3, 257, 8200))
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
-@everywhere
 def test_beside_numpy(executor, dtype, size):
     w, grads = problem(size, dtype, 3)
     opt = fastopt.RMSProp(w, lr=lambda k: 0.1 / (1 + k), stats=ALL, executor=executor, **OPTIONS)

@@ -30,7 +30,14 @@ from tests.sums import (
     scaled,
     square,
 )
-from tests.support import COMPILED, DTYPES, EXECUTORS, assert_same_bits, problem
+from tests.support import (
+    COMPILED,
+    DTYPES,
+    EXECUTORS,
+    assert_same_bits,
+    interpreted_suite_only,
+    problem,
+)
 
 both_dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 
@@ -105,6 +112,7 @@ def noted(hyper, sums, carried):
     return (0.5, 0.0, 1.0), sums
 
 
+@interpreted_suite_only  # the code for them has the sums of tests/test_sums_after.py, of both kinds
 @pytest.mark.parametrize("format_", FORMATS)
 def test_formats_and_options(format_):
     param, how = FORMATS[format_]

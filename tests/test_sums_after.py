@@ -27,7 +27,7 @@ from tests.sums import (
     scaled,
     square,
 )
-from tests.support import COMPILED, EXECUTORS, assert_same_bits, problem, sizes
+from tests.support import COMPILED, EXECUTORS, assert_same_bits, problem, quick_enough
 
 
 def noted(hyper, sums, carried):
@@ -126,8 +126,7 @@ def test_formats_and_options(format_):
         assert other.state_dict()["sums"] == runs[0].state_dict()["sums"]
 
 
-@pytest.mark.parametrize("size", sizes(0, 1, 65, 8193, 20_000))
-@everywhere
+@pytest.mark.parametrize(("executor", "size"), quick_enough(0, 1, 65, 8193, 20_000))
 def test_sums_are_those_of_the_pass_before(executor, size):
     """The same bits as sums that are read, one step later, at the head and behind other transforms."""
     w, grads = problem(size, np.float32, 4)

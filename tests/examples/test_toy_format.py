@@ -109,14 +109,14 @@ def expected(w: Any, grads: list[Any], state_dtype: Any, dithered: bool) -> tupl
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
-@pytest.mark.parametrize("dithered", [False, True])
 @pytest.mark.parametrize(
-    ("param", "grad", "state"),
+    ("param", "grad", "state", "dithered"),
     [
-        (DTYPE, DTYPE, DTYPE),
-        (DTYPE, SINGLE, SINGLE),
-        (SINGLE, SINGLE, DTYPE),
-        (np.float16, DTYPE, DTYPE),
+        (DTYPE, DTYPE, DTYPE, False),
+        (DTYPE, DTYPE, DTYPE, True),
+        (DTYPE, SINGLE, SINGLE, True),
+        (SINGLE, SINGLE, DTYPE, False),
+        (np.float16, DTYPE, DTYPE, True),
     ],
     ids=str,
 )
