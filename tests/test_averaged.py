@@ -11,9 +11,7 @@ from fastopt import transforms as t
 from tests.lines import interrupted_at
 from tests.oracles import adam, rmsprop, sgd
 from tests.refusals import everywhere, refusal
-from tests.support import DTYPES, assert_same_bits, assert_same_run, problem
-
-both_dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
+from tests.support import assert_same_bits, assert_same_run, in_dtypes, problem
 
 
 def warming(step):
@@ -60,11 +58,10 @@ CASES = {
 
 
 @pytest.mark.parametrize("beta", [0.9, 1.0])
-@pytest.mark.parametrize("name", CASES)
-@both_dtypes
+@pytest.mark.parametrize(("case", "dtype"), in_dtypes(CASES, ["adamw", "rmsprop"]))
 @everywhere
-def test_in_print(executor, dtype, name, beta):
-    kind, base, settings = CASES[name]
+def test_in_print(executor, dtype, case, beta):
+    kind, base, settings = case
     w, grads = problem(35, dtype, 6)
     oracle = InPrint(base, w.astype(np.float64), beta)
     opt = kind(w, **settings, schedule_free=beta, executor=executor)

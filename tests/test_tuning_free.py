@@ -14,6 +14,7 @@ from tests.support import (
     assert_same_bits,
     assert_same_run,
     compiled_suite_only,
+    in_dtypes,
     problem,
 )
 
@@ -142,11 +143,13 @@ def assert_near(actual, expected, dtype, rough=False):
     np.testing.assert_allclose(actual, expected, rtol=rtol, atol=atol)
 
 
-@pytest.mark.parametrize("name", CASES)
-@both_dtypes
+# Compiled, float32 has the bits of the reference by tests/test_stats.py too, where it is rough here.
+@pytest.mark.parametrize(
+    ("case", "dtype"), in_dtypes(CASES, ["prodigy, everything", "dog, everything"])
+)
 @everywhere
-def test_in_print(executor, dtype, name):
-    kind, rule, settings = CASES[name]
+def test_in_print(executor, dtype, case):
+    kind, rule, settings = case
     params, grads = numbers(dtype)
     w = flat(params)
     oracle, opt = rule(w), kind(params, **settings, executor=executor)
