@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from numba.core.registry import cpu_target
 
 from fastopt.kernels import machine_code, numba_settings, processor
 from fastopt.kernels.compiler import Definition, compile_function, function_library
+from fastopt.kernels.disk_cache import CHECKSUM
 from tests.subprocesses import needs_jit, run, script
 
 pytestmark = needs_jit
@@ -57,6 +59,21 @@ def test_numba_is_asked_where_it_is_configured(tmp_path: Path) -> None:
     assert run(code, tmp_path, NUMBA_CPU_NAME="generic") == "True"
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.bin")} != files
     assert run(code, tmp_path) == "False"
+
+
+def test_code_is_kept_for_the_target_that_it_was_compiled_for(tmp_path: Path) -> None:
+    """Numba reads its environment at every compilation, and has its target from the first on."""
+    code = """
+    import os
+    fastopt.RMSProp(w[:9]).step(g[:9])
+    os.environ |= {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
+    fastopt.SGD(w[:9]).step(g[:9])
+    fastopt.Adam(w[:9]).step(g[:9])
+    """
+    run(script(HEAD, code), tmp_path)
+    files = [path.read_bytes() for path in tmp_path.rglob("*.bin")]
+    entries = [pickle.loads(content[CHECKSUM:]) for content in files]
+    assert {stamp[-4:-1] for ((stamp, _),) in entries} == {processor.target()}
 
 
 def test_what_is_known_of_numba_without_it(tmp_path: Path) -> None:

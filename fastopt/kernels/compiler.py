@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numba
@@ -51,9 +52,16 @@ class Definition(NamedTuple):
     nogil: bool = True
 
 
-def start() -> None:
-    """Register what compiled code imports of Numba's runtime."""
-    rtsys.initialize(cpu_target.target_context)
+@cache
+def start() -> tuple[str, str, str]:
+    """Register what compiled code imports of Numba's runtime, and return the target of the compiler.
+
+    Settings of the target that change later have no effect.
+    """
+    context = cpu_target.target_context
+    rtsys.initialize(context)
+    triple, processor, features = context.codegen().magic_tuple()
+    return triple, processor, features
 
 
 def function_library(definition: Definition) -> ObjectLibrary:

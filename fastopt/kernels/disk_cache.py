@@ -135,15 +135,16 @@ def obtain(name: str, content: str | None, compile_: Callable[[], MachineCode]) 
 
     with linking:
         address = file.find(target(), linked)
-        if address is None:
-            # There may be code for settings that only Numba knows, or that imports what only Numba has.
-            from fastopt.kernels.compiler import start
+        if address is not None:
+            return address
+        from fastopt.kernels.compiler import start
 
-            start()
-            address = file.find(target(), linked)
+        # There may be code for settings that only Numba knows, or that imports what only Numba has.
+        compiled_for = start()
+        address = file.find(compiled_for, linked)
         if address is None:
             code = compile_()
             address = link(code)
             if code.lasts:
-                file.save(target(), pickle.dumps(tuple(code)))
+                file.save(compiled_for, pickle.dumps(tuple(code)))
         return address
