@@ -76,6 +76,30 @@ def test_code_is_kept_for_the_target_that_it_was_compiled_for(tmp_path: Path) ->
     assert {stamp[-4:-1] for ((stamp, _),) in entries} == {processor.target()}
 
 
+@pytest.mark.parametrize("moment", ["numba", "numba.core.types", "numba.core.typed_passes"])
+def test_ctrl_c_while_numba_is_imported(moment: str, tmp_path: Path) -> None:
+    """It is served, and the next step is right: nothing is left half imported."""
+    code = f"""
+    import os, signal, threading, time
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def interrupt():
+        while {moment!r} not in sys.modules:
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    try:
+        fastopt.SGD(w[:9], lr=0.5).step(g[:9])
+    except KeyboardInterrupt:
+        print("interrupted", w[0])
+    fastopt.SGD(w[:9], lr=0.5).step(g[:9])
+    print(w[0], signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+    """
+    lines = run(script(HEAD, code), tmp_path).splitlines()
+    assert lines == ["interrupted 1.0", "0.5 True"]
+
+
 def test_what_is_known_of_numba_without_it(tmp_path: Path) -> None:
     code = """
     from fastopt.kernels import numba_settings, processor

@@ -19,6 +19,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from fastopt.kernels import trusted_files
 from fastopt.kernels.identity import compiler
+from fastopt.kernels.interrupts import interrupts_later
 from fastopt.kernels.machine_code import MachineCode, link, linking
 from fastopt.kernels.processor import target
 
@@ -137,14 +138,15 @@ def obtain(name: str, content: str | None, compile_: Callable[[], MachineCode]) 
         address = file.find(target(), linked)
         if address is not None:
             return address
-        from fastopt.kernels.compiler import start
+        with interrupts_later():
+            from fastopt.kernels.compiler import start
 
-        # There may be code for settings that only Numba knows, or that imports what only Numba has.
-        compiled_for = start()
-        address = file.find(compiled_for, linked)
-        if address is None:
-            code = compile_()
-            address = link(code)
-            if code.lasts:
-                file.save(compiled_for, pickle.dumps(tuple(code)))
+            # There may be code for settings that only Numba knows, or that imports what only Numba has.
+            compiled_for = start()
+            address = file.find(compiled_for, linked)
+            if address is None:
+                code = compile_()
+                address = link(code)
+                if code.lasts:
+                    file.save(compiled_for, pickle.dumps(tuple(code)))
         return address
