@@ -84,3 +84,14 @@ def rounds(text: str, target: str) -> list[list[str]]:
         for block in blocks
         if sum(bool(root.search(line)) for line in block) == PREFETCH_STEP // width
     ]
+
+
+def instructions_of_vector(text: str, target: str) -> float:
+    """How many instructions the loop over whole pieces takes for each vector of numbers."""
+    root = re.compile(rf"sqrt.*{TARGETS[target][4]}")
+    counts = [
+        (sum(bool(root.search(line)) for line in block), len(block)) for block in basic_blocks(text)
+    ]
+    roots = max(count for count, _ in counts)
+    assert roots
+    return min(length for count, length in counts if count == roots) / roots

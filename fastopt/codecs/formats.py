@@ -37,6 +37,8 @@ class Format(NamedTuple):
     stochastic : function or None
         ``stochastic(o, number, noise)``: a float32 as the bits of one of its two neighbours, with
         `cut` bits of noise; as a float32 where `nearest` is None.
+    quiet_nearest, quiet_stochastic : function or None
+        The same with fewer instructions, where every NaN is quiet and a number of the format.
     join, divide : function or None
         With 16 bits: how a wider number is kept in two arrays, see `codecs.split`.
     """
@@ -49,13 +51,15 @@ class Format(NamedTuple):
     number: Formula | None = None
     nearest: Formula | None = None
     stochastic: Formula | None = None
+    quiet_nearest: Formula | None = None
+    quiet_stochastic: Formula | None = None
     join: Formula | None = None
     divide: Formula | None = None
 
     @property
     def formulas(self) -> tuple[Formula, ...]:
-        functions = self.number, self.nearest, self.stochastic, self.join, self.divide
-        return tuple(filter(None, functions))
+        rounding = self.nearest, self.stochastic, self.quiet_nearest, self.quiet_stochastic
+        return tuple(filter(None, (self.number, *rounding, self.join, self.divide)))
 
     @property
     def bits(self) -> DType | None:
@@ -140,6 +144,8 @@ for _row in (
         number=half_precision.from_bfloat16,
         nearest=half_precision.nearest_bfloat16,
         stochastic=half_precision.random_bfloat16,
+        quiet_nearest=half_precision.quiet_nearest_bfloat16,
+        quiet_stochastic=half_precision.quiet_random_bfloat16,
         join=split.join_bfloat16,
         divide=split.divide_bfloat16,
     ),

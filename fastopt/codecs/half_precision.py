@@ -32,17 +32,29 @@ def from_bfloat16(o: Operations, half: Value) -> Value:
 
 def nearest_bfloat16(o: Operations, number: Value) -> Value:
     """The bits of the nearest bfloat16, ties to even."""
-    bits = o.as_bits(number)
-    odd = o.shift_in_zeros(bits, 16) & 1  # an odd number above a half is more than a half
-    return _upper_half(o, number, (bits | odd) + 0x7FFF)
+    return _or_nan(o, number, quiet_nearest_bfloat16(o, number))
 
 
 def random_bfloat16(o: Operations, number: Value, noise: Value) -> Value:
     """The bits of a neighbouring bfloat16, by stochastic rounding."""
-    return _upper_half(o, number, o.as_bits(number) + noise)
+    return _or_nan(o, number, quiet_random_bfloat16(o, number, noise))
 
 
-def _upper_half(o: Operations, number: Value, rounded: Value) -> Value:
+def _or_nan(o: Operations, number: Value, half: Value) -> Value:
     nan = o.shift_in_zeros(o.as_bits(number), 16) | 0x7FC0
-    # Infinity stays what it is: its lower bits are 0.
-    return o.where(o.is_nan(number), nan, o.shift_in_zeros(rounded, 16))
+    return o.where(o.is_nan(number), nan, half)
+
+
+# What follows is right for infinity, whose lower bits are 0, and for NaN if it is quiet and they are 0.
+
+
+def quiet_nearest_bfloat16(o: Operations, number: Value) -> Value:
+    """As `nearest_bfloat16`, where every NaN is quiet and a bfloat16."""
+    bits = o.as_bits(number)
+    odd = o.shift_in_zeros(bits, 16) & 1  # an odd number above a half is more than a half
+    return o.shift_in_zeros((bits | odd) + 0x7FFF, 16)
+
+
+def quiet_random_bfloat16(o: Operations, number: Value, noise: Value) -> Value:
+    """As `random_bfloat16`, where every NaN is quiet and a bfloat16."""
+    return o.shift_in_zeros(o.as_bits(number) + noise, 16)

@@ -67,15 +67,23 @@ def decode(builder: ir.IRBuilder, stored: str, raw: ir.Value, target: ir.Type) -
     return resize(builder, emitted(builder, convert, raw) if convert else raw, target)
 
 
-def encode(builder: ir.IRBuilder, stored: str, number: ir.Value, noise: ir.Value | None) -> ir.Value:
-    """Convert a number to its stored format; `noise` is None or has the random bits to add."""
+def encode(
+    builder: ir.IRBuilder, stored: str, number: ir.Value, noise: ir.Value | None, quiet: bool = False
+) -> ir.Value:
+    """Convert a number to its stored format; `noise` is None or has the random bits to add.
+
+    `quiet` says that every NaN is a quiet one of the format, which has formulas for that.
+    """
     row, kind = FORMATS[stored], stored_type(stored)
-    if row.nearest:
+    nearest, stochastic = row.nearest, row.stochastic
+    if quiet:
+        nearest, stochastic = row.quiet_nearest, row.quiet_stochastic
+    if nearest:
         number = resize(builder, number, SINGLE)
-    if row.stochastic and noise is not None:
-        number = emitted(builder, row.stochastic, number, noise)
-    elif row.nearest:
-        number = emitted(builder, row.nearest, number)
+    if stochastic and noise is not None:
+        number = emitted(builder, stochastic, number, noise)
+    elif nearest:
+        number = emitted(builder, nearest, number)
     return builder.trunc(number, kind) if row.bits else resize(builder, number, kind)
 
 

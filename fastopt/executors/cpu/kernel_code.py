@@ -15,6 +15,8 @@ from fastopt.executors.cpu import tree_sum
 from fastopt.executors.cpu.block_access import LANES, block_access, codes_of, nowhere, scratch
 from fastopt.executors.cpu.element_access import element_access, phase_bits, random_of, split_access
 from fastopt.executors.cpu.kernels import PREFETCH_STEP, WORTH_FETCHING, ahead
+from fastopt.executors.cpu.pair_access import pair_access
+from fastopt.executors.cpu.pairs import in_pairs
 from fastopt.executors.cpu.pointers import prefetch, smaller
 from fastopt.executors.cpu.sum_kernels import ahead as sums_ahead
 from fastopt.executors.norm import SUM_BLOCK
@@ -52,6 +54,8 @@ def step_library(job: Job, text: str, identity: Identity) -> ObjectLibrary:
     scope |= {"scratch": scratch, "nowhere": nowhere, "codes_of": codes_of}
     scope |= {f"transform{i}": update for i, update in enumerate(updates)}
     scope |= access(job, len(terms))
+    if in_pairs(job):
+        scope |= pair_access(job)
     if terms:
         scope |= {f"observe{k}": function for k, function in enumerate(observers)} | ADDING
         scope |= {"group_sums": tree_sum.group_sums, "store_group": tree_sum.store_group}

@@ -13,6 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from fastopt.codecs.base import BLOCK
+from fastopt.executors.cpu.pairs import in_pairs, pair_lines
 from fastopt.kernels.chain_source import chain_body, hypers_of
 from fastopt.kernels.disk_cache import obtain
 from fastopt.kernels.job import CORRECTION, GRAD_FACTOR, NUMBERS, PHASE, Job, KernelArray
@@ -132,6 +133,8 @@ def source(job: Job) -> str:
     if dithers:
         head.append(f"first, phase = addresses[0], phase_bits(hyper[{PHASE}])")
     head += loads_hyper(job)
+    if in_pairs(job):
+        head.append("minus_zero = minus_zero_of(start)")
     if blocked:
         head.append("random_before = nothing")
     for name in (array.name for array in blocked):
@@ -189,8 +192,13 @@ def source(job: Job) -> str:
         lines += ["                within = begin - block"]
         lines += ["                for position in range(within, within + PREFETCH_STEP, LANES):"]
         lines += [f"                    encode_{name}(position, {old_codes.format(name)})"]
-    lines += ["                for i in range(begin, begin + PREFETCH_STEP):"]
-    lines += [f"                    {line}" for line in plain_loads + body]
+    if in_pairs(job):
+        lines += ["                for pair in range(PREFETCH_STEP // 2):"]
+        lines += ["                    i = begin + 2 * pair"]
+        lines += [f"                    {line}" for line in pair_lines(job)]
+    else:
+        lines += ["                for i in range(begin, begin + PREFETCH_STEP):"]
+        lines += [f"                    {line}" for line in plain_loads + body]
     lines += [f"                {line}" for line in added]
     lines += ["        else:"]
     if terms:
