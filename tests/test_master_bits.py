@@ -13,7 +13,7 @@ from fastopt.codecs.floats import floats
 from fastopt.optimizers.registry import MODULES
 from fastopt.steps.stepper import stepper_of
 from tests.cases import FULLEST
-from tests.support import COMPILED, EXECUTORS, assert_same_bits, problem
+from tests.support import COMPILED, EXECUTORS, assert_same_bits, compiled_suite_only, problem
 
 BFLOAT16 = floats("bfloat16").dtype
 N = 259 if COMPILED else 40
@@ -95,6 +95,7 @@ def test_states_of_8_bits():
     assert_same_steps(opt, same, w)
 
 
+@compiled_suite_only  # interpreted, there is one
 @pytest.mark.parametrize("bits", [24, 32])
 @pytest.mark.parametrize("dtype", [np.float16, BFLOAT16])
 def test_executors_agree(bits, dtype):

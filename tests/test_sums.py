@@ -34,9 +34,7 @@ from tests.sums import (
 from tests.support import (
     COMPILED,
     DTYPES,
-    EXECUTORS,
     assert_same_bits,
-    interpreted_suite_only,
     problem,
 )
 
@@ -103,26 +101,8 @@ def test_states_that_no_sum_takes_are_not_read(name):
     assert_same(run(w, grads, parts, executor="serial"), expected)
 
 
-FORMATS = {
-    "float16": (np.float16, {}),
-    "8bit": (np.float32, {"state_dtype": "8bit", "clip_norm": 0.4, "maximize": True}),
-    "16bit": (np.float32, {"state_dtype": np.float16, "zero_grad": True}),
-}
-
-
 def noted(hyper, sums, carried):
     return (0.5, 0.0, 1.0), sums
-
-
-@interpreted_suite_only  # the code for them has the sums of tests/test_sums_after.py, of both kinds
-@pytest.mark.parametrize("format_", FORMATS)
-def test_formats_and_options(format_):
-    param, how = FORMATS[format_]
-    size = 8300 if COMPILED else 300
-    w, grads = (np.array(array, param) for array in problem(size, np.float32, 2))
-    runs = [run(w, grads, everything(), executor=executor, **how) for executor in EXECUTORS]
-    for other in runs[1:]:
-        assert_same(other, runs[0])
 
 
 @both_dtypes

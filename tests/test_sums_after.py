@@ -27,7 +27,14 @@ from tests.sums import (
     scaled,
     square,
 )
-from tests.support import COMPILED, EXECUTORS, assert_same_bits, problem, quick_enough
+from tests.support import (
+    COMPILED,
+    EXECUTORS,
+    assert_same_bits,
+    compiled_suite_only,
+    problem,
+    quick_enough,
+)
 
 
 def noted(hyper, sums, carried):
@@ -117,10 +124,12 @@ FORMATS = {
 }
 
 
+@compiled_suite_only
 @pytest.mark.parametrize("format_", FORMATS)
 def test_formats_and_options(format_):
+    """With sums of both kinds."""
     param, how = FORMATS[format_]
-    size = 8300 if COMPILED else 300
+    size = 4200  # enough for 8 bits
     w, grads = (np.array(array, param) for array in problem(size, np.float32, 3))
     runs = [run(w, grads, everything(), executor=executor, **how) for executor in EXECUTORS]
     for other in runs[1:]:
