@@ -91,3 +91,17 @@ def test_parameters_that_did_not_move_are_stepped_in_one_call(compiled, monkeypa
     assert len(begun) == 1
     for param, twin in zip(params, twins, strict=True):
         assert torch.equal(to_cpu(param), torch.from_numpy(twin))
+
+
+def test_signs_that_are_yet_to_be_applied():
+    """No interface tells of them: they would be the wrong ones."""
+    params, negated = [to_cuda(torch.ones(1))], to_cuda(torch.full((1,), 1 - 1j)).conj().imag
+    assert negated.is_neg()
+    with refusal(ValueError, ["params[0]", "resolve_neg"]):
+        fastopt.SGD([negated])
+    opt = fastopt.SGD(params, lr=0.25)
+    for _ in range(2):
+        with refusal(ValueError, ["grads[0]", "resolve_neg"]):
+            opt.step([negated])
+        opt.step([negated.resolve_neg()])
+    assert to_cpu(params[0]).item() == 0.5

@@ -57,6 +57,8 @@ def check(name: str, tensor: Tensor) -> None:
     if format_of(tensor.dtype) is None and tensor.dtype not in COMPLEX:
         accepted = ", ".join([*FORMATS, "complex64", "complex128"])
         raise TypeError(f"{name} must be of dtype {accepted}, not {tensor.dtype}")
+    if tensor.is_neg() or tensor.is_conj():
+        raise ValueError(f"{name} must have its signs in memory: take its resolve_conj().resolve_neg()")
     sizes = zip(tensor.stride(), tensor.shape, strict=True)
     # The strides of a tensor without elements may be zero, and mean nothing.
     if tensor.numel() and any(stride == 0 and size > 1 for stride, size in sizes):
