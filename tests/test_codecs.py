@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fastopt.codecs.base import BLOCK
 from fastopt.codecs.blocks import ITEM, MARKS, OTHER, PLAIN, SIGNED, UNSIGNED
 from fastopt.codecs.floats import floats
-from fastopt.codecs.rounding import noise, phase, table
+from fastopt.codecs.rounding import noise, phase, table, whole_phase
 
 SINGLE = np.dtype(np.float32)
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -129,6 +129,15 @@ def test_noise_differs_by_seed_step_and_slot():
     kinds = [(phase(s, t), slot) for s in (0, 1) for t in (0, 1) for slot in (0, 3)]
     samples = {noise(0, 8, *kind).tobytes() for kind in kinds}
     assert len(samples) == len(kinds)
+
+
+def test_the_part_of_a_step_is_the_same_in_arrays():
+    """Of int64, for any seed: the sum before the remainder may not fit."""
+    steps = [0, 1, 2**31, 2**32 - 1, 2**33 + 5, 2**53]
+    for seed in 0, 1, 2**32 - 1:
+        whole = [whole_phase(seed, step) for step in steps]
+        assert whole_phase(seed, np.array(steps)).tolist() == whole
+        assert [phase(seed, step) for step in steps] == whole
 
 
 @each_mark

@@ -57,7 +57,8 @@ def phase(seed: int, step: int) -> float:
 
 def whole_phase(seed: int, step: Any) -> Any:
     """As `phase`, as an integer; for a step or an int64 array of steps."""
-    return ((seed * FACTORS[0] + step * GOLDEN) % 2**32) >> (32 - PHASE_BITS)
+    of_seed = seed * FACTORS[0] % 2**32  # the sum fits int64, or wraps at a multiple of that
+    return ((of_seed + step * GOLDEN) % 2**32) >> (32 - PHASE_BITS)
 
 
 def noise(first: int, count: int, phase: float, slot: int) -> Array:
