@@ -8,7 +8,7 @@ import pytest
 
 import fastopt
 from fastopt.executors import norm
-from fastopt.steps.stepper import Stepper
+from fastopt.steps.stepper import Stepper, stepper_of
 from tests.device import (
     SIMULATED,
     assert_same_on_device,
@@ -242,6 +242,39 @@ def test_an_interrupted_step_is_not_taken_for_a_skipped_one():
     while interrupted:
         line += 1
         opt = fastopt.Adam(to_device(w), **settings)
+        opt.step(first)
+        interrupted = interrupted_at(line, partial(opt.step, bad), functions=functions)
+        opt.step(second)
+        opt.step(first)
+        assert opt.step_count == same.step_count
+        assert_same_on_device(opt, same.params, same.state)
+    assert line > 9
+
+
+class TwoRanks:
+    """Of which the other one has no gradients."""
+
+    sum = max = staticmethod(lambda value: value)
+
+
+@needs_driver
+def test_interrupted_before_the_host_knows_what_was_skipped():
+    """With other processes the host asks what was decided: the next step must know it."""
+    from fastopt.steps.cuda_skips import SkippedSteps
+    from fastopt.steps.cuda_stepper import CudaStepper
+    from fastopt.steps.cuda_sums import DevicePass
+
+    functions = [CudaStepper.decide, DevicePass.start, SkippedSteps.is_last_taken, SkippedSteps.read]
+    settings, line, interrupted = {"lr": lambda t: 0.1 / (1 + t), "skip_nonfinite": True}, 0, True
+    w, grads = gradients(40)
+    first, bad, second = (to_device(grads[i]) for i in (0, 1, 3))
+    same = fastopt.Adam(w.copy(), **settings)
+    for g in (grads[0], grads[3], grads[0]):
+        same.step(g)
+    while interrupted:
+        line += 1
+        opt = fastopt.Adam(to_device(w), **settings)
+        stepper_of(opt)().take_part(0, TwoRanks())
         opt.step(first)
         interrupted = interrupted_at(line, partial(opt.step, bad), functions=functions)
         opt.step(second)

@@ -59,7 +59,7 @@ def test_sums_of_gradients(cc, tmp_path):
 
     for dtype in "float16", "bfloat16":
         for kind in "one", "many":
-            for program in gradient_sums(dtype, ARCHITECTURES[0]).programs(kind):
+            for program in gradient_sums(dtype, False, ARCHITECTURES[0]).programs(kind):
                 assert_in_registers(program, cc, SUMMING, tmp_path)
 
 
@@ -72,7 +72,8 @@ def test_decisions_about_gradients(options, cc, tmp_path):
 
     for dtype in "float32", "float64":
         how = KernelVariant(**options), True, dtype, ARCHITECTURES[0]
-        assert_in_registers(conclude(gradient_clip(skips=True), *how), cc, 64, tmp_path)
+        part = gradient_clip(skips=True, wide=dtype == "float64")
+        assert_in_registers(conclude(part, *how), cc, 64, tmp_path)
 
 
 @every_architecture

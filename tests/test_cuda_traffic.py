@@ -170,10 +170,17 @@ def test_16_bits_and_states_in_blocks(kind, states):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "again", "most"), [(np.float16, 2, 1.31), (np.float32, 1, 1.31), (np.float64, 1, 1.52)]
+    ("dtype", "sums", "again", "most", "decision_most"),
+    [
+        (np.float16, 2, 2, 1.23, 4300),
+        (np.float32, 2, 1, 1.23, 4300),
+        (np.float64, 3, 1, 1.52, 5000),
+    ],
 )
-def test_norm(dtype, again, most):
-    """Each gradient is read once, and a block of 8192 stores a number for each of three sums.
+def test_norm(dtype, sums, again, most, decision_most):
+    """Each gradient is read once, and a block of 8192 stores a number for each of two or three sums.
+
+    Only squares of float64 can overflow or vanish.
 
     Eight numbers of 16 bits are half a sector, whose other half the next load finds in the cache.
     """
@@ -182,10 +189,10 @@ def test_norm(dtype, again, most):
     assert squares["grid"] == (3, 1, 1)
     assert squares["ld_bytes"] == 3 * N * size
     assert 32 * squares["ld_sectors"] == again * squares["ld_bytes"]
-    assert squares["st_bytes"] == 3 * 3 * 8
+    assert squares["st_bytes"] == 3 * sums * 8
     assert squares["warp_instr"] / (3 * N) <= most
     assert decision["grid"] == (1, 1, 1)
-    assert decision["warp_instr"] <= 5000
+    assert decision["warp_instr"] <= decision_most
 
 
 def test_a_clipped_step_moves_little_more():

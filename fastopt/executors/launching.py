@@ -30,8 +30,8 @@ from fastopt.kernels.compiler import compile_function, helper
 from fastopt.kernels.llvm_operations import I32, I64
 
 # What compiled code needs of the driver and the interpreter: addresses of functions, the context that
-# kernels were loaded in, and room for the current one.
-CONTEXT_OF, LAUNCH, COPY, WAIT, RECORD, CONTEXT, RELEASE, TAKE, CURRENT = range(9)
+# kernels were loaded in, and room for an answer.
+CONTEXT_OF, IS_CAPTURING, LAUNCH, COPY, WAIT, RECORD, CONTEXT, RELEASE, TAKE, ROOM = range(10)
 
 # The columns of a table of launches.
 FUNCTION, BLOCKS, THREADS, ARGUMENTS = range(4)
@@ -70,9 +70,9 @@ STREAM, MOVED = 33, 34
 WORDS_OF_A_STEP = 35
 
 # The status of a step; others are the driver's errors.
-TAKEN, UNLIKE = 0, -1
+TAKEN, UNLIKE, CAPTURED = 0, -1, -2
 
-_get_context = c_function(I64)
+_get_context, _ask_capture = c_function(I64), c_function(I64, I64)
 _launch = c_function(I64, *(I32,) * 7, I64, I64, I64)
 _copy_async, _wait, _record = c_function(*(I64,) * 4), c_function(I64), c_function(I64, I64)
 _release, _take = c_function(result=I64), c_function(I64)
@@ -129,8 +129,18 @@ def _copy(driver, copies, rings, stream):
 
 @helper
 def _is_other_context(driver):
-    _get_context(driver[CONTEXT_OF], (driver.ctypes.data + 8 * CURRENT,))
-    return driver[CURRENT] != driver[CONTEXT]
+    _get_context(driver[CONTEXT_OF], (driver.ctypes.data + 8 * ROOM,))
+    return driver[ROOM] != driver[CONTEXT]
+
+
+@helper
+def _capture(driver, stream):
+    """`CAPTURED` if what is launched on a stream is recorded in a graph, or the driver's error."""
+    driver[ROOM] = 0  # of which the driver writes the lower half
+    status = _ask_capture(driver[IS_CAPTURING], (stream, driver.ctypes.data + 8 * ROOM))
+    if status == 0 and driver[ROOM] != 0:
+        return CAPTURED
+    return status
 
 
 @helper
@@ -211,6 +221,9 @@ def _step(place, items):
         stream = stream_of(exchange, -stream)
         if stream < 0:
             return UNLIKE
+    status = _capture(driver, stream)
+    if status != 0:
+        return status
     moved = False
     for i in range(rows.shape[0]):
         if read_word(words[i, WORD]) != rows[i, GRAD]:
@@ -245,7 +258,8 @@ def step() -> Callable[..., int]:
     where the gradient's address is noted in the rows already. Gradients in other memory than before are
     bound. Then as `launch`, on a stream or on the one that the gradients' library works on now.
     `UNLIKE` if a gradient is not usual, the launches are not those for it, or one of the arrays that
-    the launches have bound has changed.
+    the launches have bound has changed; `CAPTURED`, before anything is bound, if the step would be
+    recorded in a graph.
     """
     signature = types.int64(types.int64, types.int64)
     return compile_function(_step, signature, "device-step", nogil=False)

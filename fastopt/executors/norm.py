@@ -17,7 +17,7 @@ import numpy as np
 
 from fastopt.arrays.checks import Array
 from fastopt.codecs.base import flat
-from fastopt.transforms.gradient_clip import DOWN, SMALL, UP, clipped
+from fastopt.transforms.gradient_clip import DOWN, SMALL, UP, WIDE, clipped, narrow_clipped
 
 
 class Reducer(Protocol):
@@ -116,8 +116,9 @@ def clip_sums(
 
 
 def norm_of(sums: Sequence[float]) -> float:
-    """The norm from these sums, NaN where not all elements are finite."""
-    _, (size,) = clipped((1.0, math.inf), sums, ())  # type: ignore[no-untyped-call]
+    """The norm from these sums, NaN where not all elements are finite; of narrow formats from two."""
+    from_sums: Any = clipped if len(sums) == len(WIDE) else narrow_clipped
+    _, (size,) = from_sums((1.0, math.inf), sums, ())
     return float(size)
 
 

@@ -39,6 +39,11 @@ class BatchMaker:
         What comes in front of the chain.
     recalls : bool
         Whether launches keep their hyperparameters, which a step after a skipped one recalls.
+
+    Attributes
+    ----------
+    capturable : bool
+        Whether graphs may record steps.
     """
 
     def __init__(
@@ -56,7 +61,7 @@ class BatchMaker:
         self._sums_at = [0] * len(parameters.leaves)
         if pass_sums is not None:
             self._sums_at = pass_sums.device.pieces_at
-        self._capturable = setup.capturable
+        self.capturable = setup.capturable
         self._control_at = 0 if control is None else control.address
         self._clip = clip
         self._variant = KernelVariant(clip is not None, setup.capturable, recalls)
@@ -70,8 +75,8 @@ class BatchMaker:
         scales: bool,
         formats: Sequence[str],
         first: int,
-    ) -> tuple[dict[Any, Batch], list[DevicePass]]:
-        """The batches by all that they depend on, and the passes that sum; `known` ones are kept.
+    ) -> dict[Any, Batch]:
+        """The batches by all that they depend on; `known` ones are kept.
 
         `formats` are those of the gradients, and `first` is the index of the first element.
         """
@@ -81,21 +86,28 @@ class BatchMaker:
             rows_of.setdefault((id(hyper.of(row)), job), []).append(row)
         batches: dict[Any, Batch] = {}
         for (numbers, job), rows in rows_of.items():
-            key = *rows, numbers, job, first
+            key = *rows, numbers, first, job
             batches[key] = known.get(key) or self._batch(rows, formats[rows[0]], job, hyper, first)
-        work = [(batch, job) for batch, (_, job) in zip(batches.values(), rows_of, strict=True)]
+        return batches
+
+    def passes(
+        self, batches: Mapping[Any, Batch], hyper: Hyperparameters, alone: bool
+    ) -> list[DevicePass]:
+        """The passes that sum, for these batches; whether `alone`, without other processes."""
+        work = [(batch, job) for (*_, job), batch in batches.items()]
         shared = Shared(self._decisions, self._parameters, hyper, self._control_at, self._variant)
         front: list[DevicePass] = []
         if self._clip is not None:
-            front.append(GradientPass(self._clip, self._parameters, self._variant, work))
+            of_step = self._variant, work, hyper, alone
+            front.append(GradientPass(self._clip, self._parameters, *of_step))
         passes = range(len(self._decisions.passes))
-        return batches, [*front, *(ChainPass(number, shared, work) for number in passes)]
+        return [*front, *(ChainPass(number, shared, work) for number in passes)]
 
     def _batch(
         self, rows: list[int], gradient: str, job: Job, hyper: Hyperparameters, first: int
     ) -> Batch:
         host: Any = hyper.of(rows[0])
-        numbers = host if isinstance(host, LaunchHyper) else LaunchHyper(host, self._capturable)
+        numbers = host if isinstance(host, LaunchHyper) else LaunchHyper(host, self.capturable)
         in_rows = len(rows) > 1 and numbers.are_in_rows
         variant = self._variant._replace(skips=self._decisions.may_skip, hyper_in_rows=in_rows)
         compiled = kernels(job, variant, device.architecture())

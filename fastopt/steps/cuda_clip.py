@@ -18,9 +18,11 @@ from fastopt.executors.norm import blocks
 from fastopt.kernels.job import Job
 from fastopt.steps.clipping import NormClip
 from fastopt.steps.cuda_sums import DevicePass
+from fastopt.steps.hyperparameters import Hyperparameters
 from fastopt.steps.parameter_set import ParameterSet
 from fastopt.steps.sums import SumPass
 from fastopt.transforms.base import sums_in
+from fastopt.transforms.gradient_clip import gradient_clip
 
 
 class DeviceClip:
@@ -35,7 +37,8 @@ class DeviceClip:
 
     Attributes
     ----------
-    part : Part
+    skips : bool
+        Whether steps are skipped.
     control : Control
     memory : PassMemory
     numbers : tuple of float
@@ -43,7 +46,7 @@ class DeviceClip:
     """
 
     def __init__(self, clip: NormClip, parameters: ParameterSet, control: Control) -> None:
-        self.part, self.control = clip.part, control
+        self.skips, self.control = clip.skip_nonfinite, control
         sums, capacity = len(sums_in(clip.part).summands), max(blocks(parameters.sizes), 1)
         self.memory = PassMemory(sums, capacity, np.zeros((1, 1)), np.zeros(0, np.int64))
         self.numbers = 1.0, math.inf
@@ -64,6 +67,9 @@ class GradientPass(DevicePass):
         Of the kernels of the step.
     work : sequence of (Batch, Job)
         The batches of the step.
+    hyper : Hyperparameters
+    alone : bool
+        Whether no other process adds to the sums: then they are those of these gradients.
     """
 
     def __init__(
@@ -72,17 +78,22 @@ class GradientPass(DevicePass):
         parameters: ParameterSet,
         variant: KernelVariant,
         work: Sequence[tuple[Batch, Job]],
+        hyper: Hyperparameters,
+        alone: bool,
     ) -> None:
-        architecture, sums = device.architecture(), sums_in(clip.part)
+        wide = not alone or any(batch.gradient_format == "float64" for batch, _ in work)
+        architecture, part = device.architecture(), gradient_clip(skips=clip.skips, wide=wide)
+        sums = sums_in(part)
         everything = SumPass(dict.fromkeys(parameters.group_of, 0), len(sums.summands), False, {}, 0)
-        super().__init__(everything, clip.memory, parameters)
+        super().__init__(everything, clip.memory, parameters, hyper)
+        self._clip = clip
         for batch, _ in work:
-            kernels = gradient_sums(batch.gradient_format, architecture)
+            kernels = gradient_sums(batch.gradient_format, wide, architecture)
             self._adding.append(Adding(batch, kernels, 0, clip.memory, 0))
         variant = variant._replace(clipped=False)
         for dtype in dict.fromkeys(job.compute.name for _, job in work):
             conclusion = Conclusion(
-                conclude(clip.part, variant, True, dtype, architecture),
+                conclude(part, variant, True, dtype, architecture),
                 1 + sums.from_host,
                 variant,
                 per_array=False,
@@ -95,9 +106,12 @@ class GradientPass(DevicePass):
                 decided=[clip.control.factor_at(dtype)],
                 holders=[0],
             )
-            self._concluding.append((lambda: clip.numbers, conclusion))
+            self._concluding.append(conclusion)
             variant = variant._replace(skips=sums.skips)
 
     def set_numbers(self, count: int) -> None:
         """Take over the hyperparameters of a step; what is carried is only read by the host."""
         super().set_numbers(0)
+
+    def _numbers(self, index: int) -> Sequence[float]:
+        return self._clip.numbers

@@ -31,11 +31,14 @@ class SkippedSteps:
         How many steps were skipped, as of the last read.
     unread : int
         The steps launched since then, each of which the device may have skipped.
+    is_outdated : bool
+        Whether a step that the host does not count before it is decided may have changed `known`.
     """
 
     def __init__(self, table: CountedTable, ordinal: int, control: Control | None) -> None:
         self._table, self._ordinal, self._control = table, ordinal, control
         self.known = self.unread = 0
+        self.is_outdated = False
 
     def read(self) -> tuple[bool, int]:
         """Whether the last step was skipped, and how many were; synchronizes."""
@@ -43,6 +46,18 @@ class SkippedSteps:
             raise AssertionError("nothing was to be decided")
         with device.on(self._ordinal):
             return self._control.read()
+
+    def counted(self) -> int:
+        """`known`, read again if it is outdated: whatever interrupted the read."""
+        if self.is_outdated:
+            self.is_last_taken()
+        return self.known
+
+    def is_last_taken(self) -> bool:
+        """Whether the last step, which is not counted yet, is to be taken; synchronizes."""
+        is_skipped, skipped = self.read()
+        vars(self).update(known=skipped, is_outdated=False)
+        return not is_skipped
 
     def settle(self) -> None:
         """Count only the steps that were taken; synchronizes."""

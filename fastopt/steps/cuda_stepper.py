@@ -25,6 +25,7 @@ from fastopt.executors.norm import LOCAL, Reducer
 from fastopt.steps.clipping import GradientStats, NormClip
 from fastopt.steps.cuda_batches import BatchMaker
 from fastopt.steps.cuda_clip import DeviceClip
+from fastopt.steps.cuda_lags import are_outdated, count_step
 from fastopt.steps.cuda_launches import StepLaunches
 from fastopt.steps.cuda_pass_sums import DevicePassSums
 from fastopt.steps.cuda_skips import SkippedSteps
@@ -65,8 +66,7 @@ class CudaStepper(Stepper):
         self.table = CountedTable(self.rows)
         self.ranges = np.array([guarded.starts, guarded.stops], np.int64)
         leaves: list[DeviceArray] = list[Any](parameters.leaves)
-        filled = (leaf for leaf in leaves if leaf.size)  # others are on any device
-        self.ordinal = next(map(device.ordinal, filled), device.current())
+        self.ordinal = next((device.ordinal(leaf) for leaf in leaves if leaf.size), device.current())
         bind = self._bind, self._take_formats
         self.gradients = DeviceGradients(setup, leaves, self.table, self.ordinal, *bind)
         with device.on(self.ordinal):
@@ -76,11 +76,9 @@ class CudaStepper(Stepper):
         self._headers = DeviceHeaders([] if setup.listed else parameters.groups, self.by_table)
         self._quick: QuickStep | None = None
         self._device_clip: DeviceClip | None = None
-        control: Control | None = None
         with device.on(self.ordinal):
             self._may_skip = clip.skip_nonfinite or self.decisions.may_skip
-            if clip.is_on or self._may_skip:
-                control = Control()
+            control = Control() if clip.is_on or self._may_skip else None
             self.pass_sums: DevicePassSums | None = None
             if any(group.terms for group in parameters.groups):
                 control_at = 0 if control is None else control.address
@@ -214,10 +212,10 @@ class CudaStepper(Stepper):
         """Find and check the gradients, and copy the hyperparameters of the step to the device."""
         self._quick = None
         self._headers.check()
-        if self.setup.capturable:
-            self._is_capturing = self._has_started and self.launches.captures(self._handle(stream))
-        if self.table.lags_moved and not self._is_capturing:
-            self._arrange_lags()  # of replays, or of a step whose end was interrupted
+        if self._has_started:  # the stream is known
+            self._is_capturing = self.launches.captures(self._handle(stream))
+        if self.table.lags_moved:
+            self._arrange_lags(grads)
         if type(grad_scale) is not float or grad_scale != self.grad_scale:
             self.settle()
             self.set_grad_scale(grad_scale)
@@ -233,9 +231,9 @@ class CudaStepper(Stepper):
         self._set_numbers()
         self.hyper.write(self.gradients.has_gradient, self.grad_scale, self.limit)
         if self._may_skip:
-            self.launches.expect(self.count, self._skips.known)
+            self.launches.expect(self.count, self._skips.counted())
         self._stream = self._handle(stream)
-        self._is_capturing = self.setup.capturable and self.launches.captures(self._stream)
+        self._is_capturing = self.launches.captures(self._stream)
         if self._is_capturing:
             self.launches.record(self._stream)
         elif self.setup.capturable or not self.launches.is_ready():
@@ -275,13 +273,11 @@ class CudaStepper(Stepper):
         """
         if self.reducer is LOCAL or not self.launches.passes:
             return True
+        self._skips.is_outdated = self._may_skip  # until it is read
         with self.launches.on():
             self.launches.decide(self._stream, self.reducer)
-        if not self._may_skip:
-            return True
         self._has_started = True
-        skipped, self._skips.known = self._skips.read()
-        return not skipped
+        return not self._may_skip or self._skips.is_last_taken()
 
     def run(self, start: int, stop: int) -> None:
         """Launch the step of the elements from `start` to `stop`."""
@@ -297,11 +293,8 @@ class CudaStepper(Stepper):
                 if is_whole:
                     self.launches.start(self._stream)
                 else:
-                    for row, part in self.parameters.spans(start, stop):
-                        if self.gradients.has_gradient[row]:
-                            gradient = self.gradients.addresses[[row]]
-                            launches = self.launches.alone(row, self.first, gradient)
-                            launches.start_part(part.start, part.stop, self._stream)
+                    spans = self.parameters.spans(start, stop)
+                    self.launches.start_parts(spans, self.gradients.addresses, self.first, self._stream)
         self._left = left or -1
         self._has_started = True
 
@@ -328,12 +321,11 @@ class CudaStepper(Stepper):
         if self.pass_sums is not None:
             self.pass_sums.finish(self._stream, self.reducer, in_parts=not self._is_whole)
         if not self._is_counted and self._counts:
-            lags = np.add(self.lags, self.gradients.left_out)
-            make([*self.counted(self.count + 1, lags.tolist())])
+            count_step(self.table, self.gradients.left_out)
         if self._is_capturing:
             self._left_out = self.gradients.left_out
         elif self.gradients.leaves_out:
-            self._arrange_lags()
+            self.settle()  # who was left out of steps before is not known any more
             self.note_scales()
 
     def forget_stats(self) -> None:
@@ -366,9 +358,10 @@ class CudaStepper(Stepper):
         self.hyper.fill(self.count, self.grad_scale)
         self._stream = self._handle(stream)
         self._set_numbers()
-        self.launches.prepare(self._stream)
+        depends = self.varies or self.clip.varies or self.decisions.carries
+        self.launches.prepare_replay(self._stream, self.table, self._left_out, depends)
         self._skips.unread += self._may_skip
-        make(self.counted(self.count + 1, np.add(self.lags, self._left_out).tolist()))
+        count_step(self.table, self._left_out)
 
     def continue_at(self, count: int, lags: Sequence[int]) -> None:
         """Set the step count and the lag of each array, or raise."""
@@ -393,8 +386,13 @@ class CudaStepper(Stepper):
         if self._skips.unread:
             self._skips.settle()
 
-    def _arrange_lags(self) -> None:
-        """Give arrays that were left out the hyperparameters of their own step."""
-        self.settle()
-        if self.table.lags_moved:  # still: of a skipped step they go back
+    def _arrange_lags(self, grads: object) -> None:
+        """Give arrays that were left out the hyperparameters of their own step.
+
+        Those that are left out again need none, so that launches stay the same.
+        """
+        if not self._is_capturing:
+            self.settle()  # of a skipped step lags go back
+        has_gradient = self.gradients.which(grads)
+        if are_outdated(self.table, has_gradient, self.parameters, self.decisions, self._is_capturing):
             make(self.lagging(self.lags))

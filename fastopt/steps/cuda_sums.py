@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -125,7 +125,7 @@ class Shared(NamedTuple):
     form: KernelVariant  # of the kernels that sum, as far as it is the same for all passes
 
 
-class DevicePass:
+class DevicePass(ABC):
     """The launches of one pass.
 
     Parameters
@@ -133,13 +133,17 @@ class DevicePass:
     sum_pass : SumPass
     memory : PassMemory
     parameters : ParameterSet
+    hyper : Hyperparameters
+        Others with buffers for the same arrays may take their place.
     """
 
-    def __init__(self, sum_pass: SumPass, memory: PassMemory, parameters: ParameterSet) -> None:
+    def __init__(
+        self, sum_pass: SumPass, memory: PassMemory, parameters: ParameterSet, hyper: Hyperparameters
+    ) -> None:
         self._pass, self._memory, self._parameters = sum_pass, memory, parameters
+        self.hyper = hyper
         self._adding: list[Adding] = []
-        # With what gives the numbers from the host.
-        self._concluding: list[tuple[Callable[[], Sequence[float]], Conclusion]] = []
+        self._concluding: list[Conclusion] = []
         self._of_graphs: list[list[Any]] = []
 
     def arrange(self, has_gradient: Sequence[bool]) -> None:
@@ -158,21 +162,25 @@ class DevicePass:
             adding.arrange(sizes, counts, firsts)
         # As for step counts and in memory, no array without elements is left out.
         has_gradient = [has or not size for has, size in zip(has_gradient, sizes, strict=True)]
-        for _, conclusion in self._concluding:
+        for conclusion in self._concluding:
             conclusion.arrange(counts, firsts, has_gradient, used)
         self._places = [firsts[row] for row in used] if per_array else [0]
 
     def set_numbers(self, count: int) -> None:
         """Take over the hyperparameters of the step after so many, which were filled in."""
-        for numbers, conclusion in self._concluding:
+        for index, conclusion in enumerate(self._concluding):
             conclusion.settings[0] = count % 2
-            conclusion.settings[1:] = numbers()
+            conclusion.settings[1:] = self._numbers(index)
+
+    @abstractmethod
+    def _numbers(self, index: int) -> Sequence[float]:
+        """What a conclusion gets from the host, as of the last step that was filled in."""
 
     def expect(self, step: int, skipped: int) -> None:
         """Set the step count that launches assume, and the number of skipped steps that it is for."""
         for adding in self._adding:
             adding.expect(step, skipped)
-        for _, conclusion in self._concluding:
+        for conclusion in self._concluding:
             conclusion.expect(step, skipped)
 
     def is_ready(self) -> bool:
@@ -184,12 +192,12 @@ class DevicePass:
         for table in self._tables():
             if not table.is_current:
                 table.send(stream)
-        for _, conclusion in self._concluding:
+        for conclusion in self._concluding:
             conclusion.send(stream)
 
     def _tables(self) -> list[StagedTable]:
         tables = [adding.table for adding in self._adding if adding.table is not None]
-        return [*tables, *(conclusion.table for _, conclusion in self._concluding)]
+        return [*tables, *(conclusion.table for conclusion in self._concluding)]
 
     def record(self, stream: int) -> None:
         """Keep what the graph that is captured on a stream reads."""
@@ -200,18 +208,17 @@ class DevicePass:
     def launches(self) -> list[LaunchRow]:
         """What `start` launches in a single process, for compiled code."""
         adding = [row for each in self._adding for row in each.launches()]
-        return [*adding, *(conclusion.launch() for _, conclusion in self._concluding)]
+        return [*adding, *(conclusion.launch() for conclusion in self._concluding)]
 
     def start(self, stream: int, reducer: Reducer) -> None:
         """Sum, and compute the hyperparameters that follow."""
         for adding in self._adding:
             adding.start(stream)
-        conclusions = [conclusion for _, conclusion in self._concluding]
         if reducer is LOCAL:
-            for conclusion in conclusions:
+            for conclusion in self._concluding:
                 conclusion.start(stream)
             return
-        for conclusion in conclusions:
+        for conclusion in self._concluding:
             if conclusion.mode == ALL:
                 conclusion.start(stream, ADD)
         sums = self._memory.sums()
@@ -219,7 +226,7 @@ class DevicePass:
             for place in self._places:
                 row[place] = reducer.sum(float(row[place]))
         self._memory.replace_sums(sums)
-        for conclusion in conclusions:
+        for conclusion in self._concluding:
             conclusion.start(stream, FOLLOW)
 
 
@@ -236,8 +243,9 @@ class ChainPass(DevicePass):
 
     def __init__(self, number: int, shared: Shared, work: Sequence[tuple[Batch, Job]]) -> None:
         decisions, parameters = shared.decisions, shared.parameters
-        super().__init__(decisions.passes[number], decisions.memory(number), parameters)
+        super().__init__(decisions.passes[number], decisions.memory(number), parameters, shared.hyper)
         self._decisions, positions = decisions, self._pass.positions
+        self._settings: list[tuple[Entry, slice]] = []  # of each conclusion: where they come from
         earlier = [
             decisions.part(sum_pass, g)[1]
             for sum_pass in decisions.passes[:number]
@@ -255,9 +263,8 @@ class ChainPass(DevicePass):
             if entry.group in positions:
                 first, part = decisions.part(self._pass, entry.group)
                 conclusion = self._concludes(entry, part, shared.control, form)
-                settings = slice(first, first + part.from_host)
-                values = partial(_from_host, shared.hyper, entry, settings)
-                self._concluding.append((values, conclusion))
+                self._settings.append((entry, slice(first, first + part.from_host)))
+                self._concluding.append(conclusion)
                 form = form._replace(skips=form.skips or sums_in(part).skips)
 
     def _adds(self, batch: Batch, job: Job, control: int, form: KernelVariant) -> Adding:
@@ -265,6 +272,10 @@ class ChainPass(DevicePass):
         kernels = sum_kernels(sum_job(job, position), form, device.architecture())
         decided = self._decisions.decided[batch.rows[0]]
         return Adding(batch, kernels, control, self._memory, decided)
+
+    def _numbers(self, index: int) -> Sequence[float]:
+        entry, settings = self._settings[index]
+        return self.hyper.from_host(entry)[settings]
 
     def _concludes(self, entry: Entry, part: Part, control: int, form: KernelVariant) -> Conclusion:
         dtype, per_array = entry.buffers[0].dtype, self._pass.per_array
@@ -286,8 +297,3 @@ class ChainPass(DevicePass):
             [self._decisions.decided[row] + offset for row in entry.rows],
             [row if per_array else entry.group for row in entry.rows],
         )
-
-
-def _from_host(hyper: Hyperparameters, entry: Entry, settings: slice) -> Sequence[float]:
-    """Some of the hyperparameters from the host, as of the last step that was filled in."""
-    return hyper.from_host(entry)[settings]

@@ -207,6 +207,12 @@ class DeviceGradients:
         arrays = self._find(grads)
         return arrays, items_of(arrays)
 
+    def which(self, grads: Any) -> Array:
+        """Which arrays get a gradient: not checked yet."""
+        if self.is_noted:
+            return np.equal(self.noted, 0)
+        return np.array([grad is not None for grad in self._find(grads)], np.bool_)
+
     def take(self, grads: Any) -> None:
         """Find the gradients, check those that are new, and bind their addresses.
 

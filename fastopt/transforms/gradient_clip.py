@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
+from typing import Any
 
 from fastopt.transforms.base import Part
 from fastopt.transforms.scaling import scale_update
@@ -38,17 +39,12 @@ def square_of_any(update, param, state, hyper):
     return update * update
 
 
-def nothing(update, param, state, hyper):
-    return 0.0
-
-
 def nan_if_not_finite(update, param, state, hyper):
     return 0.0 if abs(update) <= LARGEST else NAN
 
 
-NAMES = "squares", "squares_down", "squares_up"
-WIDE = square, square_down, square_up
-NARROW = square, nothing, nan_if_not_finite
+WIDE = {"squares": square, "squares_down": square_down, "squares_up": square_up}
+NARROW = {"squares": square, "nan": nan_if_not_finite}
 
 
 def norm_of_finite(squares, down, up):
@@ -77,14 +73,25 @@ def clipped_or_skipped(hyper, sums, carried):
     return decided, norm, sums[2] != sums[2]
 
 
-def gradient_clip(*, skips: bool) -> Part:
+def narrow_clipped(hyper, sums, carried):
+    return clipped(hyper, (sums[0], 0.0, sums[1]), carried)
+
+
+def narrow_clipped_or_skipped(hyper, sums, carried):
+    return clipped_or_skipped(hyper, (sums[0], 0.0, sums[1]), carried)
+
+
+def gradient_clip(*, skips: bool, wide: bool = True) -> Part:
     """The transform, as compiled code needs it; its sums are those of `summing`.
 
     ``from_sums`` gets ``1 / grad_scale`` and the limit of the norm, and carries the norm on, NaN where
     not all elements are finite, for `Optimizer.last`. With `skips` a step is then skipped.
     """
-    from_sums = clipped_or_skipped if skips else clipped
-    return _part(Sums(NAMES, WIDE, from_sums, 2, (0.0,), per_array=False, skips=skips))
+    if wide:
+        from_sums = clipped_or_skipped if skips else clipped
+    else:
+        from_sums = narrow_clipped_or_skipped if skips else narrow_clipped
+    return _part(_sums(wide, from_sums, 2, skips))
 
 
 def summing(*, wide: bool) -> Part:
@@ -92,7 +99,13 @@ def summing(*, wide: bool) -> Part:
 
     Only `wide` gradients, those of float64, have squares that overflow and vanish.
     """
-    return _part(Sums(NAMES, WIDE if wide else NARROW, clipped, 0, (0.0,), per_array=False))
+    return _part(_sums(wide, clipped if wide else narrow_clipped, 0))
+
+
+def _sums(wide: bool, from_sums: Any, from_host: int, skips: bool = False) -> Sums:
+    summands = WIDE if wide else NARROW
+    columns = tuple(summands), tuple(summands.values())
+    return Sums(*columns, from_sums, from_host, (0.0,), per_array=False, skips=skips)
 
 
 def _part(sums: Sums) -> Part:
@@ -101,4 +114,4 @@ def _part(sums: Sums) -> Part:
 
 # For kernels in memory, which add up the squares alone: finite and not too small, they tell that the
 # other sums are not needed. Else these are computed in NumPy (`executors.norm.clip_sums`).
-SQUARES = _part(Sums(NAMES[:1], (square_of_any,), clipped, 0, (0.0,), per_array=False))
+SQUARES = _part(Sums(("squares",), (square_of_any,), clipped, 0, (0.0,), per_array=False))

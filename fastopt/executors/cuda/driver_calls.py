@@ -13,10 +13,12 @@ from fastopt.executors.cuda import device
 from fastopt.executors.launching import TAKEN, interpreter
 
 PER_THREAD = "CUDA_PYTHON_CUDA_PER_THREAD_DEFAULT_STREAM"  # what the driver's bindings ask
+CALLED = "cuStreamIsCapturing, cuMemcpyHtoDAsync or cuLaunchKernel"
 SINCE = 12000  # the version of CUDA whose functions are meant
 
 _NAMES = (
     b"cuCtxGetCurrent",
+    b"cuStreamIsCapturing",
     b"cuLaunchKernel",
     b"cuMemcpyHtoDAsync",
     b"cuEventSynchronize",
@@ -44,8 +46,8 @@ def _driver() -> Any:
 
 
 def was_taken(status: int) -> bool:
-    """Whether compiled code took a step; raises what the driver says."""
+    """Whether compiled code took a step, or leaves it to Python; raises what the driver says."""
     if status > 0:
         name = _driver().CUresult(status).name
-        raise device.CudaError(f"cuMemcpyHtoDAsync or cuLaunchKernel failed: {name}")
+        raise device.CudaError(f"{CALLED} failed: {name}")
     return status == TAKEN

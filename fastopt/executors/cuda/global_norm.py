@@ -13,7 +13,7 @@ from fastopt.executors.cuda.launches import Launch
 from fastopt.executors.cuda.sum_kernels import gradient_sums
 from fastopt.executors.cuda.tree_sum import THREADS
 from fastopt.executors.norm import blocks_of, norm_of, tree_sum
-from fastopt.transforms.gradient_clip import NAMES
+from fastopt.transforms.gradient_clip import NARROW, WIDE
 
 
 def global_norm(leaves: Sequence[DeviceArray]) -> float:
@@ -23,12 +23,14 @@ def global_norm(leaves: Sequence[DeviceArray]) -> float:
     blocks = sum(counts)
     if not leaves:
         return 0.0
-    sums, first = np.zeros((len(NAMES), blocks)), 0
+    names = [str(name_of(leaf.dtype)) for leaf in leaves]
+    wide = "float64" in names
+    sums, first = np.zeros((len(WIDE if wide else NARROW), blocks)), 0
     with device.on(device.ordinal(leaves[0])):
         device.synchronize()  # the arrays may still be written, on any stream
         memory = device.allocate(sums.shape, sums.dtype)
-        for leaf, count in zip(leaves, counts, strict=True):
-            kernels = gradient_sums(str(name_of(leaf.dtype)), device.architecture())
+        for leaf, name, count in zip(leaves, names, counts, strict=True):
+            kernels = gradient_sums(name, wide, device.architecture())
             for program in kernels.programs("one"):
                 launch = Launch(program, 6)
                 launch.words[:] = memory.address, blocks, leaf.size, first, 0, leaf.address

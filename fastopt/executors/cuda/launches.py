@@ -17,6 +17,11 @@ NOT_PREPARED = (
     "gradients for the same arrays, then capture the next"
 )
 
+NOT_CAPTURABLE = (
+    "a step can be captured in a graph only with capturable=True: without it each replay would have "
+    "the hyperparameters of the capture, and count no step"
+)
+
 LaunchRow: TypeAlias = tuple[int, int, int, int]
 WordRow: TypeAlias = tuple[int, int, int]
 

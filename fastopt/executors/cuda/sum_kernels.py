@@ -85,9 +85,12 @@ def sum_kernels(job: Job, form: KernelVariant, architecture: tuple[int, int]) ->
     return SumKernels(job, form, architecture)
 
 
-def gradient_sums(gradient: str, architecture: tuple[int, int]) -> SumKernels:
-    """The kernels for the sums of `transforms.gradient_clip`, of gradients in a format."""
-    job = Job((summing(wide=gradient == "float64"),), (ArrayFormat(gradient),) * 2, False, False)
+def gradient_sums(gradient: str, wide: bool, architecture: tuple[int, int]) -> SumKernels:
+    """The kernels for the sums of `transforms.gradient_clip`, of gradients in a format.
+
+    They have the sums of `wide` gradients if any that is summed with them is of float64.
+    """
+    job = Job((summing(wide=wide),), (ArrayFormat(gradient),) * 2, False, False)
     return sum_kernels(job, KernelVariant(), architecture)
 
 

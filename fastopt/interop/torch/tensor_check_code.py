@@ -77,8 +77,6 @@ def _scan(
             return REPLACED
     count = 0
     for i in range(params.shape[0]):
-        if read_word(rows[i, COUNTS] + 8 * LAG) != rows[i, HYPER_LAG]:  # as in the header check
-            return UNUSUAL
         grad = attribute_of(python, asked[GETTER], asked[DESCRIPTOR], params[i, PARAM])
         if grad == 0:
             return UNUSUAL
@@ -87,6 +85,9 @@ def _scan(
             rows[i, COUNT] = 0
             noted[i] = grad
             continue
+        if read_word(rows[i, COUNTS] + 8 * LAG) != rows[i, HYPER_LAG]:  # as in the header check
+            release(python, grad)
+            return UNUSUAL
         usual = fits(exchange, grad, grads[i])
         start = data_of(exchange)  # before other threads may run, and describe what they step
         if usual and params[i, ASKED] != 0:
