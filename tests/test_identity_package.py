@@ -9,11 +9,13 @@ import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import fastopt
-from fastopt.kernels.identity import digest_of, package
+from fastopt.kernels import identity
+from fastopt.kernels.identity import digest_of, of_module, package
 from tests.subprocesses import COUNT_PASSES, needs_jit, run, script
 from tests.support import interpreted_suite_only
 
@@ -80,6 +82,22 @@ def test_what_does_not_reach_it_changes_no_key(copy: Path, file: str) -> None:
     assert file not in reaching()
     (copy / file).write_text(SOURCES[file] + "\n_EDITED = 1\n", "utf-8")
     assert digest_of(copy) == package()
+
+
+@interpreted_suite_only
+def test_functions_of_a_module_that_the_key_leaves_out(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that look at tensors: their key has the files beside it."""
+    module = "fastopt.interop.torch.tensor_check_code"
+    places = SimpleNamespace(files=lambda name: copy.joinpath(*name.split(".")[1:]))
+    monkeypatch.setattr(identity, "resources", places)
+    keys = {package(), of_module.__wrapped__(module)}
+    for file in "interop/torch/tensor_check_code.py", "interop/torch/tensor_check.py":
+        (copy / file).write_text(SOURCES[file] + "\n_EDITED = 1\n", "utf-8")
+        keys.add(of_module.__wrapped__(module))
+    assert len(keys) == 4
+    assert of_module("fastopt.executors.cpu.driver_code") == package()
 
 
 @interpreted_suite_only

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from fastopt.kernels.disk_cache import obtain
-from fastopt.kernels.identity import digest, package
+from fastopt.kernels.identity import digest, of_module
 from fastopt.kernels.machine_code import Compiled, MachineCode, python_function
 from fastopt.kernels.numba_settings import compiles
 
@@ -37,7 +37,7 @@ def function(module: str, name: str, *kinds: str) -> Compiled:
 
         return function_library(definition()).machine_code
 
-    of_package = package()
-    content = None if of_package is None else digest(of_package, module, name, *kinds)
+    files = of_module(module)
+    content = None if files is None else digest(files, module, name, *kinds)
     file = "-".join((module.rpartition(".")[2], name, *kinds)).replace("_", "-")
     return python_function(obtain(file, content, compiled), name)

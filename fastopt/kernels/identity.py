@@ -141,23 +141,43 @@ def digest_of(folder: Traversable) -> str | None:
 
     All but those in `APART` count, among them the version.
     """
+    this = __name__.removeprefix("fastopt.").replace(".", "/")
+    return _digest_of(_files(folder), this)
+
+
+def _digest_of(files: Iterable[tuple[str, Traversable]], needed: str) -> str | None:
+    """A digest of files with their names; None if one is unreadable, or the needed one is missing."""
     sums = hashlib.sha256()
     names = []
     try:
-        for name, file in _files(folder):
+        for name, file in files:
             code = file.read_bytes()
             sums.update(f"{name} {len(code)} ".encode() + code)
             names.append(name)
     except OSError:
         return None
-    this = __name__.removeprefix("fastopt.").replace(".", "/")
-    return sums.hexdigest()[:32] if this in names else None
+    return sums.hexdigest()[:32] if needed in names else None
 
 
 @cache
 def package() -> str | None:
     """A digest of fastopt's own code; None if it is unreadable, and then nothing is kept on disk."""
     return digest_of(resources.files("fastopt"))
+
+
+@cache
+def of_module(module: str) -> str | None:
+    """A digest of what functions of a module of fastopt's are compiled from; None as of `package`.
+
+    Of one that is in `APART` the files beside it count too: it may use what they define.
+    """
+    files = package()
+    _, top, *_ = module.split(".")
+    if files is None or top not in APART:
+        return files
+    folder, path = module.rpartition(".")[0], module.replace(".", "/")
+    beside = _digest_of(_files(resources.files(folder), f"{path.rpartition('/')[0]}/"), path)
+    return None if beside is None else digest(files, beside)
 
 
 def of_compiled(function: Any) -> str | None:
