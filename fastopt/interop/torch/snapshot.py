@@ -82,10 +82,12 @@ class Snapshot:
         counts = [row.count for row in rows if row.count is not None]
         counts_at = [(address(count), count.itemsize) for count in counts]
         self._counts_at = np.array(counts_at, np.int64).reshape(-1, 2)
+        states_at = 0 if state is None else id(state)
+        asked_of = id(_IS_NEGATED), states_at, not rows[0].param.is_cuda
         self._arguments = (
             python_calls(),
             exchange,
-            np.array([*getter_of(_GRAD), id(_IS_NEGATED), 0 if state is None else id(state)], np.int64),
+            np.array([*getter_of(_GRAD), *asked_of], np.int64),
             np.array([*(id(o) for item in (state or {}).items() for o in item), 0, 0, 0], np.int64),
             tensors.table,
             found_in.reshape(-1, 2),

@@ -15,8 +15,9 @@ OWNER, NAME = range(2)
 PARAM, ASKED = range(2)
 
 # The words of what is asked of objects: the getter of gradients, and the function for negation; and of
-# the dict of all states, or 0 where it is not asked for its items.
-GETTER, DESCRIPTOR, IS_NEGATED, STATES = range(4)
+# the dict of all states, or 0 where it is not asked for its items; and whether rows with the
+# hyperparameters of another step are left to Python, which a step on a device finds out by itself.
+GETTER, DESCRIPTOR, IS_NEGATED, STATES, LAGS = range(5)
 
 # Results of a scan: a tensor was replaced; a gradient is to be checked in Python. Else the number of
 # gradients that are not None, and DISAGREE more if torch has other step counts than the table.

@@ -18,6 +18,7 @@ from fastopt.interop.torch.tensor_check import (
     DISAGREE,
     GETTER,
     IS_NEGATED,
+    LAGS,
     NAME,
     OWNER,
     PARAM,
@@ -77,6 +78,8 @@ def _scan(
             return REPLACED
     count = 0
     for i in range(params.shape[0]):
+        if asked[LAGS] != 0 and read_word(rows[i, COUNTS] + 8 * LAG) != rows[i, HYPER_LAG]:
+            return UNUSUAL  # as in the header check
         grad = attribute_of(python, asked[GETTER], asked[DESCRIPTOR], params[i, PARAM])
         if grad == 0:
             return UNUSUAL
@@ -85,9 +88,6 @@ def _scan(
             rows[i, COUNT] = 0
             noted[i] = grad
             continue
-        if read_word(rows[i, COUNTS] + 8 * LAG) != rows[i, HYPER_LAG]:  # as in the header check
-            release(python, grad)
-            return UNUSUAL
         usual = fits(exchange, grad, grads[i])
         start = data_of(exchange)  # before other threads may run, and describe what they step
         if usual and params[i, ASKED] != 0:
