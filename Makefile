@@ -35,7 +35,7 @@ ANYWHERE := $(addprefix --ignore=tests/test_,bench.py cache_users.py dialect_tab
 
 # What runs on a device of any kind, and what of it Numba's simulator can do.
 CUDA_LOGIC := $(addprefix tests/test_cuda,.py _blocks.py _norm.py _state.py _errors.py)
-CUDA_SUMS := $(addprefix tests/test_cuda,_sums.py _sums_after.py _stats.py _launch.py _gradients.py _moved.py _fuzz.py _streams.py _graphs.py)
+CUDA_SUMS := $(addprefix tests/test_cuda,_sums.py _sums_after.py _stats.py _launch.py _gradients.py _moved.py _fuzz.py _streams.py _graphs.py _captures.py)
 CUDA := $(CUDA_LOGIC) $(addprefix tests/test_cuda,_copies.py _traffic.py _arrays.py _elsewhere.py _pieces.py _fast.py _page.py _numpy.py _cache.py _bench.py) tests/test_identity_cuda.py
 EMULATOR := ../shared/gpu-emulator/run
 
