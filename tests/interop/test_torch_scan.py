@@ -140,6 +140,15 @@ def test_a_sign_that_is_yet_to_be_applied_in_the_strides_of_the_parameter():
     assert w.item() == 0.0
 
 
+def test_a_sign_that_is_yet_to_be_applied_in_a_parameter():
+    real, complex_ = torch._neg_view(torch.ones(3)), torch.ones(3, dtype=torch.complex64).conj()
+    for tensor in real, complex_:
+        w = torch.nn.Parameter(tensor)
+        w.grad = torch.ones_like(w)
+        with pytest.raises(ValueError, match="must have its signs in memory"):
+            fast.Adam([w]).step()
+
+
 def test_a_gradient_that_is_the_parameter_itself():
     w = torch.nn.Parameter(torch.tensor([1.0, -2.0, 3.0]))
     optimizer = fast.SGD([w], lr=0.5)

@@ -371,14 +371,6 @@ def test_no_elements_and_no_strides(name):
         pair.assert_same()
 
 
-def test_parameters_with_signs_that_are_yet_to_be_applied():
-    real, complex_ = torch._neg_view(torch.ones(3)), torch.ones(3, dtype=torch.complex64).conj()
-    for tensor in real, complex_:
-        w = torch.nn.Parameter(tensor)
-        w.grad = torch.ones_like(w)
-        refused([w], ValueError, "must have its signs in memory")
-
-
 def test_expanded_parameters():
     w = torch.nn.Parameter(torch.zeros(1).expand(4))
     refused([w], ValueError, "must have memory for each element, but it was expanded")
