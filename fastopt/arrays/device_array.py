@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import import_module
 from types import SimpleNamespace
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -161,7 +161,7 @@ def enter(name: str, array: object) -> object:
     described = interface(array)
     if described is None:
         return _from_dlpack(name, array)
-    if library_of(array) == "torch" and cast(Any, array).is_neg():  # which no interface tells
+    if library_of(array) == "torch" and getattr(array, "is_neg", bool)():  # which no interface tells
         raise ValueError(f"{name} must have its signs in memory: take its resolve_neg()")
     if described.get("mask") is not None:
         raise TypeError(f"{name} must not have a mask: a step would ignore it")

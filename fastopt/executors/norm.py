@@ -117,8 +117,8 @@ def clip_sums(
 
 def norm_of(sums: Sequence[float]) -> float:
     """The norm from these sums, NaN where not all elements are finite; of narrow formats from two."""
-    from_sums: Any = clipped if len(sums) == len(WIDE) else narrow_clipped
-    _, (size,) = from_sums((1.0, math.inf), sums, ())
+    from_sums = clipped if len(sums) == len(WIDE) else narrow_clipped
+    _, (size,) = from_sums((1.0, math.inf), sums, ())  # type: ignore[no-untyped-call]
     return float(size)
 
 

@@ -207,7 +207,7 @@ class DeviceGradients:
         arrays = self._find(grads)
         return arrays, items_of(arrays)
 
-    def which(self, grads: Any) -> Array:
+    def which(self, grads: object) -> Array:
         """Which arrays get a gradient: not checked yet."""
         if self.is_noted:
             return np.equal(self.noted, 0)

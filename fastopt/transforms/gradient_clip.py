@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import math
 import sys
-from typing import Any
 
 from fastopt.transforms.base import Part
 from fastopt.transforms.scaling import scale_update
-from fastopt.transforms.sums import Sums
+from fastopt.transforms.sums import FromSums, Sums
 
 # Only squares of float64 overflow or vanish: a sum below SMALL may have lost bits, or all of them. Then
 # the elements are multiplied by a power of two first.
@@ -102,7 +101,7 @@ def summing(*, wide: bool) -> Part:
     return _part(_sums(wide, clipped if wide else narrow_clipped, 0))
 
 
-def _sums(wide: bool, from_sums: Any, from_host: int, skips: bool = False) -> Sums:
+def _sums(wide: bool, from_sums: FromSums, from_host: int, skips: bool = False) -> Sums:
     summands = WIDE if wide else NARROW
     columns = tuple(summands), tuple(summands.values())
     return Sums(*columns, from_sums, from_host, (0.0,), per_array=False, skips=skips)
