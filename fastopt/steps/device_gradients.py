@@ -211,7 +211,8 @@ class DeviceGradients:
         """Which arrays get a gradient: not checked yet."""
         if self.is_noted:
             return np.equal(self.noted, 0)
-        return np.array([grad is not None for grad in self._find(grads)], np.bool_)
+        arrays = [grads] if self._single else self.enter(grads)[0]
+        return np.array([grad is not None for grad in arrays], np.bool_)
 
     def take(self, grads: Any) -> None:
         """Find the gradients, check those that are new, and bind their addresses.
