@@ -76,8 +76,9 @@ def test_code_is_kept_for_the_target_that_it_was_compiled_for(tmp_path: Path) ->
     assert {stamp[-4:-1] for ((stamp, _),) in entries} == {processor.target()}
 
 
+@pytest.mark.parametrize("variables", [{}, {"NUMBA_NUM_THREADS": "1"}])
 @pytest.mark.parametrize("moment", ["numba", "numba.core.types", "numba.core.typed_passes"])
-def test_ctrl_c_while_numba_is_imported(moment: str, tmp_path: Path) -> None:
+def test_ctrl_c_while_numba_is_imported(moment: str, variables: dict[str, str], tmp_path: Path) -> None:
     """It is served, and the next step is right: nothing is left half imported."""
     code = f"""
     import os, signal, threading, time
@@ -96,7 +97,7 @@ def test_ctrl_c_while_numba_is_imported(moment: str, tmp_path: Path) -> None:
     fastopt.SGD(w[:9], lr=0.5).step(g[:9])
     print(w[0], signal.getsignal(signal.SIGINT) is signal.default_int_handler)
     """
-    lines = run(script(HEAD, code), tmp_path).splitlines()
+    lines = run(script(HEAD, code), tmp_path, **variables).splitlines()
     assert lines == ["interrupted 1.0", "0.5 True"]
 
 

@@ -47,10 +47,11 @@ def start() -> str:
     """Start the threads, and return the name of the threading layer."""
     from llvmlite import binding
 
+    from fastopt.kernels.interrupts import interrupts_later
     from fastopt.kernels.machine_code import linking
 
     global is_started
-    with linking:
+    with linking, interrupts_later():
         openmp = None if is_needed() else _openmp()
         is_started = True
         if openmp is not None:

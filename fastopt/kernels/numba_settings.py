@@ -9,7 +9,11 @@ from __future__ import annotations
 import os
 import sys
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from types import ModuleType
+
+from fastopt.kernels.interrupts import interrupts_later
 
 # The settings that are asked for, where neither the environment nor a file says otherwise. One that
 # another version of Numba has otherwise is noticed: code that was compiled with it is not found so.
@@ -64,9 +68,7 @@ def setting(name: str) -> object:
     """A value of `numba.config`."""
     if not is_needed():
         return USUAL[name]
-    import numba
-
-    return getattr(numba.config, name)
+    return getattr(_numba().config, name)
 
 
 def compiles() -> bool:
@@ -84,6 +86,9 @@ def version() -> str:
             module = module_from_spec(spec)
             spec.loader.exec_module(module)
             return str(module.get_versions()["version"])
-    import numba
+    return str(_numba().__version__)
 
-    return str(numba.__version__)
+
+def _numba() -> ModuleType:
+    with interrupts_later():
+        return import_module("numba")
