@@ -296,7 +296,8 @@ def test_child_forked_in_the_middle_of_a_compilation(layer: dict[str, str], cach
 def test_child_forked_while_numba_is_imported(tmp_path: Path) -> None:
     """By another thread, which compiles: the child imports it too, and compiles."""
     code = """
-    import logging  # imported while the fork waits, it complains of a lock that it has not taken
+    # Imported while the fork waits, these complain of locks that they have not taken.
+    import concurrent.futures.thread, logging
     import os, sys, threading, time
     import numpy as np, fastopt
 
