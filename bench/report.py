@@ -255,37 +255,38 @@ def _label(case: Case) -> str:
 
 
 def _latency(cases: Iterable[Case]) -> list[str]:
-    by_question = {
-        (case["question"], case.get("gradient")): case["peers"] for case in cases if "peers" in case
-    }
+    by_question = {(case["question"], case.get("gradient")): case for case in cases if "peers" in case}
     lines = []
     same, other = by_question.get(("overhead", "same")), by_question.get(("overhead", "alternating"))
     if same and other:
-        lines.append(
+        line = (
             f"- A call on 16 elements takes {_median(same, 'fastopt')}, "
             f"{_median(other, 'fastopt')} with another gradient array each time; "
             f"{TITLES['numpy_in_place']}, {_median(same, 'numpy_in_place')}."
         )
+        lines.append(_dated(line, same))
     first = by_question.get(("first step", None))
     if first:
-        lines.append(
+        line = (
             f"- In a new process import and first step take {_median(first, 'warm_one_core')} "
             f"with code from the cache ({_median(first, 'warm_all_cores')} on all cores), and "
             f"{_median(first, 'cold_one_core')} ({_median(first, 'cold_all_cores')}) where it must be "
             f"compiled. `import fastopt` alone adds {_median(first, 'import')} to `import numpy`."
         )
-    if first and "numba_import" in first:
-        lines.append(
+        lines.append(_dated(line, first))
+    if first and "numba_import" in first["peers"]:
+        line = (
             f"- `import numba`, to compile, takes {_median(first, 'numba_import')}. "
             "A loop in Numba that adds one to an array takes a new process "
             f"{_median(first, 'numba_loop_warm_one_core')} with code from Numba's cache, and "
             f"{_median(first, 'numba_loop_cold_one_core')} where it must be compiled."
         )
+        lines.append(_dated(line, first))
     return ["\n".join(lines)] if lines else []
 
 
-def _median(peers: Mapping[str, Any], name: str) -> str:
-    return duration(peers[name]["seconds"]["median"])
+def _median(case: Case, name: str) -> str:
+    return duration(case["peers"][name]["seconds"]["median"])
 
 
 def _machine_line(machine: Mapping[str, Any]) -> str:

@@ -120,7 +120,7 @@ def test_instructions_of_8_bit_states(
     ],
 )
 def test_instructions_of_pairs(target: str, kind: str, stochastic: bool, most: float) -> None:
-    """For a vector of bfloat16. Single ones took 29.5, 34.5 and 33 for RMSProp, to nearest."""
+    """For one vector. Element by element RMSProp took 29.5, 34.5 and 33 on these targets."""
     text = machine_code.assembly(code(kind, "bfloat16", False, stochastic=stochastic), target)
     assert machine_code.instructions_of_vector(text, target) <= most
 

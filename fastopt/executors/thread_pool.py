@@ -14,7 +14,7 @@ from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
 from types import ModuleType
 
-from fastopt.kernels.numba_settings import folders_of_numba, is_needed
+from fastopt.kernels.numba_settings import folders_of_numba, is_needed, setting
 
 # What machine code calls: ``parallel_for(task, arguments, counts, steps, data, ...)``, and how many
 # threads Numba lets run now.
@@ -30,9 +30,7 @@ def available() -> int:
     """The number of threads that there are."""
     if not is_needed():
         return _usable_cores()
-    import numba
-
-    return int(numba.config.NUMBA_NUM_THREADS)
+    return int(str(setting("NUMBA_NUM_THREADS")))
 
 
 @cache

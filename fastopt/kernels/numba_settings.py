@@ -48,7 +48,7 @@ def _is_configured() -> bool:
 
 
 def _has_svml() -> bool:
-    """Whether there is Intel's vector mathematics, which Numba tells LLVM of before its first use."""
+    """Whether Intel's SVML is installed, a library of vector functions that Numba lets LLVM call."""
     from llvmlite import binding
 
     try:
